@@ -28,6 +28,7 @@ from console.api.routes import (
     ledger,
     requests,
     schedules,
+    search,
     triggers,
     usage_analysis,
     webhooks,
@@ -41,9 +42,10 @@ from console.pages.routers import ROUTERS, handle_http_error
 from console.services.checkpoints import run_checkpoints
 from console.services.console import Console
 from console.services.job_starter import run_occasions, run_reconciler
+from console.services.search import run_indexing
 
 API_PREFIX = "/api/v1"
-ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
+ROUTES = (general, search, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 MIN_COMPRESSED_BYTES = 1024
 """Shorter answers are sent as they are."""
@@ -61,6 +63,7 @@ def create_app(console: Console) -> FastAPI:
             run_in_background(run_reconciler(console.deps, console.gateway)),
             run_in_background(run_checkpoints(console.deps)),
             run_in_background(run_pruning(console.deps)),
+            run_in_background(run_indexing(console.deps)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
             run_in_background(console.dispatcher.run()),

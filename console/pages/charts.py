@@ -46,6 +46,18 @@ class ChartBar:
 
 
 @dataclass(frozen=True, slots=True)
+class RunBar:
+    """One run of a job."""
+
+    x: float
+    """Per cent, as `width`."""
+    width: float
+    height: float
+    """Pixels."""
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ResultBar:
     """The jobs of one part of a period: a bar of stacked results, from the bottom to the top. Box as of a line chart."""
 
@@ -124,6 +136,21 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
             height=round(max(2.0, BAR_HEIGHT_PX * bar.count / highest), 1) if bar.count else 0.0,
         )
         for number, (bar, label) in enumerate(zip(spread.bars, labels, strict=True))
+    )
+
+
+def run_bars(runs: Sequence[tuple[float | None, bool]]) -> tuple[RunBar, ...]:
+    """Return a bar for each run, from its seconds and whether it succeeded; the longest BAR_HEIGHT_PX high. One without seconds is a stub."""
+    longest = max((seconds for seconds, _ in runs if seconds), default=0.0) or 1.0
+    place = 100 / max(1, len(runs))
+    return tuple(
+        RunBar(
+            x=round(number * place + place * (1 - BAR_WIDTH_SHARE) / 2, 2),
+            width=round(place * BAR_WIDTH_SHARE, 2),
+            height=round(max(4.0, BAR_HEIGHT_PX * (seconds or 0) / longest), 1),
+            succeeded=succeeded,
+        )
+        for number, (seconds, succeeded) in enumerate(runs)
     )
 
 

@@ -6,10 +6,10 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, selection, static, wall
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, search, selection, static, wall
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
-from console.pages.jobs import detail, job_list, launch, stop
+from console.pages.jobs import by_name, detail, job_list, launch, stop
 from console.pages.login import login, oidc
 from console.pages.routing import problem_page
 
@@ -21,6 +21,7 @@ ROUTERS = (
     live_stream.router,
     dashboard.router,
     wall.router,
+    search.router,
     inbox.router,
     batch.router,
     decisions.router,
@@ -28,6 +29,7 @@ ROUTERS = (
     selection.router,
     job_list.router,
     launch.router,
+    by_name.router,
     detail.router,
     stop.router,
     credentials.router,

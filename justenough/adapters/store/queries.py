@@ -210,6 +210,12 @@ class RequestRepository(Repository):
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
     @reads
+    def of_jobs(self, connection: Connection, jobs: Collection[str]) -> tuple[RequestView, ...]:
+        """Return the requests of these jobs with their approvals, by job and number."""
+        statement = REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id.in_(jobs)).order_by(REQUESTS.c.job_id, REQUESTS.c.number)
+        return to_request_views(connection, connection.execute(statement).mappings().all())
+
+    @reads
     def count_waiting(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
         """Return how many requests of an account's jobs wait for people; the parameters are those of `JobRepository.count_open`."""
         theirs = exists().where(JOBS.c.id == REQUESTS.c.job_id, *_criteria_of(requester_id, origin, environment))

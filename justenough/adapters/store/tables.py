@@ -343,6 +343,36 @@ class CredentialRow(TableBase, table=True):
     search_digest: str | None = Field(default=None, sa_type=Text)
 
 
+class SearchWordRow(TableBase, table=True):
+    """A word of a job, or a handle of a credential, and where that is in the ledger: the job's first entry, or the credential's own."""
+
+    __tablename__ = "search_words"
+    # SQLite then stores only the key, once.
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    word: str = Field(sa_type=CodePointText, primary_key=True)
+    position: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+
+
+class SearchNameRow(TableBase, table=True):
+    """A name of jobs, of an agent or of a person, and who may learn of it without the right to read everything."""
+
+    __tablename__ = "search_names"
+
+    kind: str = Field(sa_type=CodePointText, primary_key=True)
+    name: str = Field(sa_type=CodePointText, primary_key=True)
+    reader_id: str = Field(sa_type=CodePointText, primary_key=True)
+
+
+class SearchProgressRow(TableBase, table=True):
+    """How far the ledger can be searched: one row, none at first."""
+
+    __tablename__ = "search_progress"
+
+    id: int = Field(primary_key=True)
+    position: int = Field(sa_type=BigInteger)
+
+
 class ProbeRow(TableBase, table=True):
     """The last write that only tried whether writing works."""
 
@@ -575,5 +605,6 @@ CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow),
 PLACES, ACKNOWLEDGEMENTS = table_of(PlaceRow), table_of(AcknowledgementRow)
 POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
 WORKERS, TARGET_CHECKS, SWEEPS = table_of(WorkerRow), table_of(TargetCheckRow), table_of(SweepRow)
+SEARCH_WORDS, SEARCH_NAMES, SEARCH_PROGRESS = table_of(SearchWordRow), table_of(SearchNameRow), table_of(SearchProgressRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

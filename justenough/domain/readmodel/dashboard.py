@@ -1,11 +1,10 @@
-"""Models of the dashboard: current counts, trends and results of a period; and of search results. No I/O, no clock."""
+"""Models of the dashboard: current counts, trends and results of a period. No I/O, no clock."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
@@ -166,17 +165,6 @@ class JobResults(Message):
     def count(self) -> int:
         """How many jobs ended."""
         return self.succeeded + self.failed + self.stopped
-
-
-class SearchHit(Message):
-    """A search result and its job."""
-
-    kind: Literal["job", "request", "credential", "entry"]
-    id: str
-    job: str
-    """`-` for an entry without a job."""
-    name: str = ""
-    """The job's name; empty if the store does not have the job."""
 
 
 def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogram:
