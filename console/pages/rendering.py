@@ -16,6 +16,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from console.auth.csrf import mask
+from console.pages.look import look_of
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, with_digests
 from console.pages.static import static_url
 from console.presentation import time_text
@@ -40,8 +41,9 @@ NAV = (
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
-    """Render a page, or for an automatic refresh its changed regions. Every template gets `request`, `visitor` (None without a login), `now` and `nav` besides `context`."""
+    """Render a page, or for an automatic refresh its changed regions. Every template gets `request`, `visitor` (None without a login), `now`, `nav` and `look` besides `context`."""
     context |= {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
+    context["look"] = look_of(request)
     text = template_environment().get_template(template).render(context)
     if AUTO_REFRESH_HEADER in request.headers:
         text = changed_regions(text, request.headers.get(KNOWN_REGIONS_HEADER, ""))

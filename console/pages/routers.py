@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, search, selection, static, wall
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, preferences, report, search, selection, static, wall
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import by_name, detail, job_list, launch, stop
@@ -17,6 +17,7 @@ ROUTERS = (
     login.router,
     login.pages,
     oidc.router,
+    preferences.router,
     static.router,
     live_stream.router,
     dashboard.router,

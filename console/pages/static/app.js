@@ -37,7 +37,10 @@ function tick() {
   for (const time of all("time[data-tick]")) {
     const text = ticked(time.dataset.tick, (now - Date.parse(time.dateTime)) / 1000);
     if (time.textContent !== text) time.textContent = text;
+    // The server knows only UTC.
+    if (!time.dataset.local) time.title = `${new Date(time.dateTime).toLocaleString()} local time, ${time.dataset.local = time.title}`;
   }
+  warnWhenIdle();
   showConnection();
   refreshProgress();
 }
@@ -47,6 +50,30 @@ function refreshProgress() {
   const note = one("[data-again]");
   if (note && !refreshing && !document.hidden && Date.now() - lastRefresh > Number(note.dataset.again) * 1000) refresh();
 }
+
+// Idle login -------------------------------------------------------------------------------------
+
+const IDLE_WARNING_S = 120; // How long before its end an idle login is announced.
+const idleAfter = Number(document.body.dataset.idle ?? 0);
+const LAST_USE = "je-last-use"; // Shared by all tabs: each page that a person opens extends the login.
+if (idleAfter) localStorage.setItem(LAST_USE, Date.now());
+
+function warnWhenIdle() {
+  const bar = one("#idle");
+  if (!bar) return;
+  const left = idleAfter - (Date.now() - Number(localStorage.getItem(LAST_USE))) / 1000;
+  const ends = left < Math.min(IDLE_WARNING_S, idleAfter / 2);
+  if (bar.hidden === ends) bar.hidden = !ends;
+  if (ends) one("[data-idle-left]", bar).textContent = span(left);
+}
+
+// A request without the header of automatic refreshes counts as use.
+one("[data-stay]")?.addEventListener("click", async () => {
+  const response = await fetch("/sessions", { credentials: "same-origin", redirect: "manual" });
+  if (!response.ok) { location.reload(); return; }
+  localStorage.setItem(LAST_USE, Date.now());
+  warnWhenIdle();
+});
 
 // Live -------------------------------------------------------------------------------------------
 
@@ -242,10 +269,19 @@ document.addEventListener("keydown", (event) => {
     one("a[data-open]", event.target)?.click();
     return;
   }
-  const action = KEYS[event.key];
+  const action = document.body.dataset.keys === "off" ? undefined : KEYS[event.key];
   if (!action) return;
   event.preventDefault();
   action();
+});
+
+// Menus close as people expect of them.
+document.addEventListener("click", (event) => {
+  for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const menu of all("details.menu[open]")) { menu.open = false; one("summary", menu).focus(); }
 });
 
 // Forms ------------------------------------------------------------------------------------------
