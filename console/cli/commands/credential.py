@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, OfJob, OfResource, path_segment
+from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import credential_id_of, job_id_of
 from console.cli.completion import complete_action, complete_credential, complete_credential_state
 from console.cli.files import open_output
+from console.cli.job_arguments import JobId, OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation

@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, Since, Web, path_segment, time_argument_text
+from console.cli.arguments import Cursor, IdempotencyKey, Limit, Param, Since, Web, path_segment, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
 from console.cli.client.web_page import open_page, page_address
 from console.cli.commands.job_tighten import tighten
 from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
 from console.cli.errors import ExitCode, Failure
+from console.cli.job_arguments import JobId
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render import revocation as aftermath

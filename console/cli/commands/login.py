@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from console.cli import terminal
-from console.cli.client import profiles
+from console.cli import profiles, terminal
 from console.cli.client.config import OIDC_CALLBACK_PORT
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
@@ -68,7 +67,7 @@ def login(
     found = {
         "name": name,
         "id": entry.entity,
-        "profile": profiles.profile_name(current_options()),
+        "profile": profiles.profile_name(current_options().profile),
         "vault": vault.address,
         "console": used.console,
         "expires_at": datetime.fromtimestamp(entry.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

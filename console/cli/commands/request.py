@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Reason, Web, parse_duration_option, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, Web, parse_duration_option, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of, request_id_of
 from console.cli.client.web_page import open_page
 from console.cli.completion import complete_request
 from console.cli.errors import ExitCode, Failure
+from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields

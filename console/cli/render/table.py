@@ -39,11 +39,11 @@ class TableLayout:
 def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, paint: Paint) -> Iterator[str]:
     """Yield the lines of a table. Raises Failure for an unknown column."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *rows]]
-    table = _with_chosen_columns(_sorted(table, layout.sort), layout.chosen)
+    table = choose_columns(sort_rows(table, layout.sort), layout.chosen)
     if layout.max_columns is not None and not layout.is_wide:
         table = shorten_ids(table)
         optional = () if layout.chosen else layout.optional
-        table = _without_optional_columns(table, optional, layout.max_columns)
+        table = leave_out_columns(table, optional, layout.max_columns)
         if not _fits(table, layout.max_columns):
             for line in table[1:]:
                 yield from _folded_row(table[0], line, layout.max_columns, paint)
@@ -75,7 +75,7 @@ def shorten_ids(table: list[list[str]]) -> list[list[str]]:
     return [table[0], *([shorten(cell) for cell in line] for line in table[1:])]
 
 
-def _sorted(table: list[list[str]], sort: str | None) -> list[list[str]]:
+def sort_rows(table: list[list[str]], sort: str | None) -> list[list[str]]:
     if sort is None:
         return table
     column = _column_number(table[0], sort.removeprefix("-"), "--sort")
@@ -88,7 +88,7 @@ def _sorted(table: list[list[str]], sort: str | None) -> list[list[str]]:
     return [table[0], *sorted(table[1:], key=key, reverse=sort.startswith("-"))]
 
 
-def _with_chosen_columns(table: list[list[str]], chosen: str | None) -> list[list[str]]:
+def choose_columns(table: list[list[str]], chosen: str | None) -> list[list[str]]:
     if chosen is None:
         return table
     numbers = [_column_number(table[0], name.strip(), "--columns") for name in chosen.split(",")]
@@ -102,7 +102,7 @@ def _column_number(header: Sequence[str], name: str, option: str) -> int:
     return keys.index(name.lower())
 
 
-def _without_optional_columns(table: list[list[str]], optional: Sequence[str], max_columns: int) -> list[list[str]]:
+def leave_out_columns(table: list[list[str]], optional: Sequence[str], max_columns: int) -> list[list[str]]:
     for title in optional:
         if _fits(table, max_columns):
             break

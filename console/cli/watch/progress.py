@@ -41,7 +41,7 @@ def show_progress(
     groups: dict[str, str] = {}
 
     def describe(event: WatchedEvent, *, colour: bool) -> str:
-        return _event_text(event, colour=colour, groups=_with_approvers(groups, event, approvers))
+        return _event_text(event, colour=colour, groups=with_approvers(groups, event, approvers))
 
     def print_event(event: WatchedEvent) -> None:
         if every_event or event.kind in event_types:
@@ -79,7 +79,7 @@ def show_progress(
         yield on_event
 
 
-def _with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
+def with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
     """Look up who can decide the request of an event, add it to what is known, and return that."""
     if event.kind in APPROVAL_EVENT_TYPES:
         request = str(event.data.get("request"))

@@ -166,7 +166,7 @@ HEAVY = {
 REPORT = f"""
 import sys
 from typer.testing import CliRunner
-from console.cli.main import main, program, version_text
+from console.cli.main import main, program
 
 def report(what):
     if found := sorted({HEAVY} & set(sys.modules)):
