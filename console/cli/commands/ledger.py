@@ -65,7 +65,12 @@ def list_entries(
 @app.command("export")
 @command
 def export(job: OfJob = None, out: Out = None) -> None:
-    """Export every entry as one JSON object per line, oldest first."""
+    """Export every entry as one JSON object per line, oldest first.
+
+    Examples:
+    justenough ledger export --out ledger.jsonl
+
+    """
     from justenough.domain.ledger.export import to_export_line  # noqa: PLC0415 - loads pydantic's models
 
     api, count = connect_api(), 0
@@ -112,7 +117,13 @@ def verify(
         typer.Option("--keys", metavar="FILE", help="With --offline: verify the signatures of checkpoints and of people with these keys."),
     ] = None,
 ) -> None:
-    """Verify every hash chain of the ledger. Also prints what verification cannot detect. Exit 1 if there is a problem."""
+    """Verify every hash chain of the ledger. Also prints what verification cannot detect. Exit 1 if there is a problem.
+
+    Examples:
+    justenough ledger verify
+    justenough ledger verify --offline ledger.jsonl --keys keys.json
+
+    """
     if offline:
         found = _verify_file(offline, checkpoint_file, keys_file)
     elif checkpoint_file or keys_file:

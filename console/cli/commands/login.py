@@ -42,7 +42,14 @@ def login(
     ] = OIDC_CALLBACK_PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser; only print the address.")] = False,
 ) -> None:
-    """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console."""
+    """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console.
+
+    Examples:
+    justenough login --user ops
+    justenough login --profile lead --user lead --password-stdin < password.txt
+    justenough login --method oidc
+
+    """
     # These load httpx, which help and completion do without.
     from console.cli.client import oidc  # noqa: PLC0415
     from console.cli.client.profile import addresses_for_login, load_profile, save_login  # noqa: PLC0415

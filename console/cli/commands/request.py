@@ -90,7 +90,12 @@ def watch(
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests that policy allows or denies without an approver.")] = False,
 ) -> None:
-    """Show pending requests and each change until you press Ctrl-C."""
+    """Show pending requests and each change until you press Ctrl-C.
+
+    Examples:
+    justenough request watch --mine
+
+    """
     if mine and everything:
         raise Failure("--mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
     from console.cli.watch.requests import watch_requests  # noqa: PLC0415 - only this command keeps running
@@ -106,7 +111,12 @@ def show(
     ],
     web: Web = False,
 ) -> None:
-    """Show a request: its access, reason and decisions. Names the policies that apply."""
+    """Show a request: its access, reason and decisions. Names the policies that apply.
+
+    Examples:
+    justenough request show r-dev-01kb3zq0aa-1 --web
+
+    """
     api = connect_api()
     found = api.get(f"/requests/{path_segment(request_id_of(api, request))}")
     if web:
@@ -134,14 +144,25 @@ def approve(
     ] = None,
     on_behalf_of: Annotated[str | None, typer.Option(metavar="LOGIN", help="Decide on behalf of LOGIN, who delegated to you.")] = None,
 ) -> None:
-    """Approve requests, in full or narrowed. Your own key signs exactly what the command shows. From tier 2 on, a reason is required."""
+    """Approve requests, in full or narrowed. Your own key signs exactly what the command shows. From tier 2 on, a reason is required.
+
+    Examples:
+    justenough request approve r-dev-01kb3zq0aa-1 --reason "the customer is right"
+    justenough request approve r-dev-01kb3zq0aa-1 --ttl 5m --action read --reason "reading is enough"
+
+    """
     _answer_requests(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tuple(tool or ()))
 
 
 @app.command("deny")
 @command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
-    """Deny requests. One denial is final."""
+    """Deny requests. One denial is final.
+
+    Examples:
+    justenough request deny r-dev-01kb3zq0aa-1 --reason "not during the freeze"
+
+    """
     _answer_requests(requests, "deny", reason=reason)
 
 

@@ -58,6 +58,11 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
         yield GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip()
 
 
+def shorten_ids_in(text: str) -> str:
+    """Shorten every id in a text."""
+    return LONG_ID.sub(lambda match: f"{match[1]}{match[2][:SHORT_ID_CHARS]}{match[3]}", text)
+
+
 def column_key(title: object) -> str:
     """Return the name of a column on the command line: `reason-by` for REASON BY."""
     return str(title).lower().replace(" ", "-")

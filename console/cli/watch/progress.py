@@ -12,6 +12,7 @@ from functools import partial
 from console.cli import terminal
 from console.cli.options import current_options
 from console.cli.render.output import with_state_colour
+from console.cli.render.table import shorten_ids_in
 from console.cli.watch.job import EventHandler, WatchedEvent
 from console.cli.watch.log_tail import LogTail
 from console.presentation.event_text import event_sentence
@@ -74,7 +75,7 @@ def show_progress(
             with lock:
                 picture.add_entry(event.kind, event.at, event.data)
             if every_event or event.kind in event_types:
-                print_above(describe(event, colour=terminal.shows_colours(sys.stderr)))
+                print_above(shorten_ids_in(describe(event, colour=terminal.shows_colours(sys.stderr))))
 
         yield on_event
 
