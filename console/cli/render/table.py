@@ -15,6 +15,8 @@ Paint = Callable[[str], str]
 GAP = "  "
 MIN_LAST_COLUMN_WIDTH = 12
 """Minimum width of a truncated last column; a table without room for it leaves columns out."""
+MAX_CELL_WIDTH = 24
+"""Maximum width of any other column in a table that does not fit. Short ids and states are narrower."""
 SHORT_ID_CHARS = 10
 """Characters of an id's time-sortable part in a short id: its millisecond. Longer if several ids of a table begin alike."""
 LONG_ID = re.compile(r"([jrc]-[a-z0-9]{1,8}-)([0-9a-hjkmnp-tv-z]{26})((?:-\d+(?:\.\d+)?)?)")
@@ -44,6 +46,8 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
         table = shorten_ids(table)
         optional = () if layout.chosen else layout.optional
         table = leave_out_columns(table, optional, layout.max_columns)
+        if not _fits(table, layout.max_columns):
+            table = [[*(truncate(cell, MAX_CELL_WIDTH) for cell in line[:-1]), line[-1]] for line in table]
         if not _fits(table, layout.max_columns):
             for line in table[1:]:
                 yield from _folded_row(table[0], line, layout.max_columns, paint)
