@@ -10,27 +10,9 @@ from urllib.parse import quote
 
 import typer
 
-from console.cli.completion import complete_job, complete_resource
 from console.cli.errors import ExitCode, Failure
 
-JobId = Annotated[
-    str,
-    typer.Argument(
-        metavar="JOB",
-        help="A job: its id or the beginning of it, its name (the latest job), or @last, your latest job.",
-        autocompletion=complete_job,
-    ),
-]
-OfJob = Annotated[
-    str | None,
-    typer.Option(
-        "--job", metavar="JOB", help="Only items of this job: its id, a beginning of it, its name or @last.", autocompletion=complete_job
-    ),
-]
 Web = Annotated[bool, typer.Option("--web", "-w", help="Open its page in the browser.")]
-OfResource = Annotated[
-    str | None, typer.Option("--resource", metavar="NAME", help="Only items about this resource.", autocompletion=complete_resource)
-]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; it is part of the statement that you sign.")]
 Param = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter of the spec; may be repeated.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of items.")]

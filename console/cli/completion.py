@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from console.cli.client import private_files, profiles
+from console.cli import private_files, profiles
 from console.cli.client.connect import connect_api
 from console.cli.errors import Failure
 from console.cli.options import options_of, run_with_options
@@ -26,14 +26,6 @@ CACHE_SECONDS = 5.0
 TIMEOUT_S = 1.5
 """A console that does not answer must not hold up a shell for long."""
 MAX_FETCHED = 50
-
-
-def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
-    """Complete the name of a profile."""
-    try:
-        return [(name, "") for name in profiles.profile_names() if name.startswith(typed)]
-    except Failure:
-        return []
 
 
 def complete_states(states: Iterable[str]) -> Completion:
@@ -90,7 +82,7 @@ def fetch_items(context: typer.Context, path: str, *, key: str = "items", **quer
     try:
         options = options_of(context)
         cache = private_files.folder() / "completion.cache"
-        name = f"{profiles.profile_name(options)} {options.console_url} {path} {sorted(query.items())}"
+        name = f"{profiles.profile_name(options.profile)} {options.console_url} {path} {sorted(query.items())}"
         if (known := _read_cache(cache)).get("of") == name and time.time() - float(known["at"]) < CACHE_SECONDS:
             return list(known["items"])
         items = list(run_with_options(options, lambda: connect_api().get_once(path, timeout_s=TIMEOUT_S, **query))[key])

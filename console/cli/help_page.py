@@ -51,7 +51,7 @@ class CliCommand(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Return the usage as other programs write it: `[OPTIONS] ID...`."""
-        return [self.options_metavar or "", *_argument_pieces(self.params)]
+        return [self.options_metavar or "", *argument_pieces(self.params)]
 
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help without its examples."""
@@ -193,7 +193,7 @@ def write_sections(formatter: HelpFormatter, rows: Iterable[tuple[str, str, str]
                 formatter.write_dl(commands)
 
 
-def _argument_pieces(params: Sequence[Parameter]) -> Iterator[str]:
+def argument_pieces(params: Sequence[Parameter]) -> Iterator[str]:
     for param in params:
         if isinstance(param, TyperArgument):
             name = f"{(param.metavar or param.name).strip('[]')}{'...' if param.nargs != 1 else ''}"

@@ -6,6 +6,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
+from console.cli.version import version_text
+
 if TYPE_CHECKING:
     import typer
 
@@ -19,13 +21,6 @@ def main() -> None:
         sys.stdout.write(f"{version_text()}\n")
     else:
         program()(prog_name="justenough")
-
-
-def version_text() -> str:
-    """Return the version of the installed package."""
-    from importlib.metadata import version  # noqa: PLC0415 - only this needs it
-
-    return version("justenough")
 
 
 def program() -> typer.Typer:

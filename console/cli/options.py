@@ -17,6 +17,7 @@ import typer
 from console.cli import terminal
 from console.cli.errors import Failure, to_failure
 from console.cli.help_page import CliCommand, CliGroup
+from console.cli.profiles import profile_names
 from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
@@ -46,10 +47,9 @@ class GlobalOptions:
     all_pages: bool = False
 
 
-def _complete_profile(context: typer.Context, arguments: list[str], typed: str) -> list[tuple[str, str]]:
-    from console.cli.completion import complete_profile  # noqa: PLC0415 - it loads this module
-
-    return complete_profile(context, arguments, typed)
+def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
+    """Complete the name of a profile."""
+    return [(name, "") for name in profile_names() if name.startswith(typed)]
 
 
 GLOBAL_OPTIONS: dict[str, Any] = {
@@ -60,7 +60,7 @@ GLOBAL_OPTIONS: dict[str, Any] = {
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, its id, status and time.")],
     "profile": Annotated[
-        str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=_complete_profile)
+        str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=complete_profile)
     ],
     "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
 }

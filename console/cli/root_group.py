@@ -14,8 +14,8 @@ from console.cli import terminal
 from console.cli.command_index import COMMANDS, MODULES, SECTIONS, SERVERS, IndexEntry
 from console.cli.errors import ExitCode
 from console.cli.help_page import DOCS, EXIT_CODES, CliCommand, CliGroup, first_sentence, write_parameters, write_sections
-from console.cli.main import version_text
 from console.cli.options import command_group, with_global_options
+from console.cli.version import version_text
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -18,10 +18,10 @@ def with_lines(problems: Iterable[Problem], text: bytes) -> tuple[Problem, ...]:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return tuple(problems)
-    return tuple(Problem(one.path, f"{one.message} (line {_line_of(root, one.path)})") if one.path and root else one for one in problems)
+    return tuple(Problem(one.path, f"{one.message} (line {line_of(root, one.path)})") if one.path and root else one for one in problems)
 
 
-def _line_of(node: yaml.Node, path: str) -> int:
+def line_of(node: yaml.Node, path: str) -> int:
     line = node.start_mark.line
     for part in PATH_PART.findall(path):
         if isinstance(node, yaml.MappingNode):

@@ -41,7 +41,7 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, request_id = time.perf_counter(), 0, _request_id(scope)
+        began, status, request_id = time.perf_counter(), 0, request_id_of(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -67,7 +67,7 @@ class EdgeMiddleware:
             log.log(level, "request", method=scope["method"], path=scope["path"], status=status, ms=took, request_id=request_id.decode())
 
 
-def _request_id(scope: Scope) -> bytes:
+def request_id_of(scope: Scope) -> bytes:
     """Return the id that the client or a proxy gave this request, or a new one."""
     given = dict(scope["headers"]).get(REQUEST_ID_HEADER, b"")
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()

@@ -18,15 +18,15 @@ REQUEST_ID_HEADER = "X-Request-Id"
 
 def debug_hooks() -> dict[str, list[Callable[..., Any]]]:
     """Return the event hooks of a client: none without --debug."""
-    return {"request": [_begin], "response": [_report]} if current_options().debug else {}
+    return {"request": [begin], "response": [report]} if current_options().debug else {}
 
 
-def _begin(request: httpx.Request) -> None:
+def begin(request: httpx.Request) -> None:
     request.headers.setdefault(REQUEST_ID_HEADER, uuid.uuid4().hex)
     request.extensions["began"] = time.monotonic()
 
 
-def _report(response: httpx.Response) -> None:
+def report(response: httpx.Response) -> None:
     request = response.request
     took = time.monotonic() - request.extensions["began"]
     number = response.headers.get(REQUEST_ID_HEADER) or request.headers[REQUEST_ID_HEADER]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from console.cli.client import private_files, profiles
+from console.cli import private_files, profiles
 from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
 from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
 from console.cli.errors import Failure, NotLoggedIn, Unreachable
@@ -46,7 +46,7 @@ class Profile:
 
 def load_profile(options: GlobalOptions) -> Profile:
     """Load the login file of the profile in the options; return an empty profile if there is no file."""
-    path = profiles.login_file(profiles.profile_name(options))
+    path = profiles.login_file(profiles.profile_name(options.profile))
     found = private_files.read(path) or {}
     try:
         expires = float(found.get("expires", 0))

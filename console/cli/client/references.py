@@ -30,7 +30,7 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
         if not found:
             raise Failure(f"{LAST}: you have launched no job yet", code=ExitCode.NOT_FOUND)
         return _note_meaning(text, found[0])
-    if not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1)["items"]):
+    if not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
     return _id_beginning_with(api, "job", "j", text)
 
@@ -56,8 +56,9 @@ def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str)
     number = NUMBER_AT_END.search(whole) if kind != "job" else None
     beginning = whole.removesuffix(number[0]) if number else whole
     query = {"state": "all"} if kind == "request" else {}
-    items = api.get(f"/{kind}s", id=beginning, limit=MAX_FETCHED, **query)["items"]
-    ids = sorted(item["id"] for item in items if number is None or item["id"].endswith(number[0]))
+    items = api.get(f"/{kind}s", id=beginning, limit=MAX_FETCHED, **query).get("items", ())
+    # A console of an earlier version does not know the filter, and lists everything.
+    ids = sorted(item["id"] for item in items if item["id"].startswith(beginning) and (number is None or item["id"].endswith(number[0])))
     if whole in ids:
         return whole
     if len(ids) > 1:

@@ -50,20 +50,20 @@ def api(
     if all_pages:
         if method != "GET":
             raise Failure("--all-pages works only with GET", code=ExitCode.USAGE)
-        _print({"items": list(client.get_all(parts.path, **query)), "next": None})
+        print_answer({"items": list(client.get_all(parts.path, **query)), "next": None})
         return
-    content = _read_body(body) if body is not None else (fields or None)
-    _print(client.send(method, parts.path, query=query, body=None if is_get else content))
+    content = read_body(body) if body is not None else (fields or None)
+    print_answer(client.send(method, parts.path, query=query, body=None if is_get else content))
 
 
-def _read_body(file: str) -> Any:
+def read_body(file: str) -> Any:
     try:
         return json.loads(read_file_or_stdin(file))
     except ValueError as error:
         raise Failure(f"--input: {file} is not JSON: {error}", code=ExitCode.USAGE) from error
 
 
-def _print(answer: Any) -> None:
+def print_answer(answer: Any) -> None:
     if current_options().output is CliOutputFormat.TABLE or not isinstance(answer, dict):
         terminal.write_line(json.dumps(answer, indent=2, ensure_ascii=False))
     else:

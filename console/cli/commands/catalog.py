@@ -25,7 +25,12 @@ app = command_group("Check, list and review the catalog: what jobs can request."
 @app.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
-    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools and of user names that hide the job's id."""
+    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools and of user names that hide the job's id.
+
+    Examples:
+    justenough catalog check examples/shop
+
+    """
     from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.catalog.loader import CATALOG_FILE  # noqa: PLC0415 - the same
     from justenough.domain.catalog.mcp_upstreams import why_left_out  # noqa: PLC0415 - the same

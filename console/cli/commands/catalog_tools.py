@@ -16,8 +16,7 @@ from pathlib import Path
 
 import typer
 
-from console.cli import terminal
-from console.cli.client import private_files
+from console.cli import private_files, terminal
 from console.cli.client.config import load_config
 from console.cli.errors import ExitCode, Failure
 from console.cli.json_object import Json

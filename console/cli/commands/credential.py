@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, OfJob, OfResource, path_segment
+from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import credential_id_of, job_id_of
 from console.cli.completion import complete_action, complete_credential, complete_credential_state
 from console.cli.files import open_output
+from console.cli.job_arguments import JobId, OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation
@@ -68,7 +69,12 @@ def revoke(
         str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.", autocompletion=complete_credential)
     ],
 ) -> None:
-    """Revoke one credential. Its job continues. Exit 9 if the revocation is not confirmed yet."""
+    """Revoke one credential. Its job continues. Exit 9 if the revocation is not confirmed yet.
+
+    Examples:
+    justenough credential revoke c-dev-01kb3zq0aa-1
+
+    """
     api = connect_api()
     _, found = api.post(f"/credentials/{path_segment(credential_id_of(api, credential))}/revoke", idempotent=True)
     report = revocation.credential_report(found)
@@ -84,7 +90,12 @@ def prove(
         Path | None, typer.Option("--attest", metavar="FILE", help="If all are revoked, write a signed attestation (in-toto in DSSE).")
     ] = None,
 ) -> None:
-    """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active, still valid, or cannot be checked."""
+    """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active, still valid, or cannot be checked.
+
+    Examples:
+    justenough credential prove refund-triage --attest proof.json
+
+    """
     api = connect_api()
     job = job_id_of(api, job)
     if attest is None:

@@ -39,7 +39,12 @@ def create(
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the delegation lasts: 8h, 14d; at most 90d.")],
     reason: Reason = None,
 ) -> None:
-    """Let another approver decide requests for you for a while. Your own key signs the delegation."""
+    """Let another approver decide requests for you for a while. Your own key signs the delegation.
+
+    Examples:
+    justenough delegation create --to chief2 --for 5d --reason "on holiday"
+
+    """
     from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 

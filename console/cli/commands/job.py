@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, IdempotencyKey, JobId, Limit, Param, Since, Web, path_segment, time_argument_text
+from console.cli.arguments import Cursor, IdempotencyKey, Limit, Param, Since, Web, path_segment, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
 from console.cli.client.web_page import open_page, page_address
 from console.cli.commands.job_tighten import tighten
 from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
 from console.cli.errors import ExitCode, Failure
+from console.cli.job_arguments import JobId
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render import revocation as aftermath
@@ -161,7 +162,13 @@ def show(job: JobId, web: Web = False) -> None:
 @app.command("watch")
 @command
 def watch(job: JobId, timeout: Timeout = None) -> None:
-    """Show a job's events on stderr until it has ended. The exit code shows how it ended."""
+    """Show a job's events on stderr until it has ended. The exit code shows how it ended.
+
+    Examples:
+    justenough job watch @last
+    justenough job watch refund-triage --timeout 10m
+
+    """
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     api = connect_api()
@@ -174,7 +181,12 @@ def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
 ) -> None:
-    """Print the output of a job, with secrets redacted."""
+    """Print the output of a job, with secrets redacted.
+
+    Examples:
+    justenough job logs refund-triage --follow
+
+    """
     api, form = connect_api(), current_options().output
     path = f"/jobs/{path_segment(job_id_of(api, job))}"
     if not follow:
@@ -210,7 +222,12 @@ def cancel(
     ] = False,
     timeout: Timeout = None,
 ) -> None:
-    """End a job's process, then revoke its credentials."""
+    """End a job's process, then revoke its credentials.
+
+    Examples:
+    justenough job cancel refund-triage --wait
+
+    """
     _stop(job, "cancel", wait=wait, timeout=timeout)
 
 
@@ -224,7 +241,12 @@ def kill(
     ] = True,
     timeout: Timeout = None,
 ) -> None:
-    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed."""
+    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed.
+
+    Examples:
+    justenough job kill j-dev-01kb3zq0aa --timeout 2m
+
+    """
     _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
 
 
@@ -236,7 +258,12 @@ def timeline(
     limit: Limit = 1000,
     cursor: Cursor = None,
 ) -> None:
-    """Show the ledger entries of a job. On a terminal, draws a chart above them."""
+    """Show the ledger entries of a job. On a terminal, draws a chart above them.
+
+    Examples:
+    justenough job timeline @last --entries
+
+    """
     api, columns = connect_api(), terminal.columns()
     path = f"/jobs/{path_segment(job_id_of(api, job))}/timeline"
     found = api.get_page(path, limit=limit, cursor=cursor)

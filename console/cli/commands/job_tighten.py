@@ -25,7 +25,12 @@ def tighten(
     since: Since = None,
     runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, max=1000, help="Analyse at most this many recent runs.")] = 100,
 ) -> None:
-    """Print a job's spec with only the access that past runs needed. A comment gives the reason for each change. Usage figures go to stderr."""
+    """Print a job's spec with only the access that past runs needed. A comment gives the reason for each change. Usage figures go to stderr.
+
+    Examples:
+    justenough job tighten refund-triage --since 90d > refund-triage.yaml
+
+    """
     from justenough.domain.rightsizing.analysis import Sizing  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.rightsizing.rewrite_spec import to_tightened_yaml  # noqa: PLC0415 - the same
 

@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Out, Since, Until, time_argument_text
+from console.cli.arguments import Cursor, Limit, Out, Since, Until, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
 from console.cli.errors import ExitCode, Failure
 from console.cli.files import open_output, open_text
+from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render.output import count_label, emit, emit_page, note, print_table
@@ -64,7 +65,12 @@ def list_entries(
 @app.command("export")
 @command
 def export(job: OfJob = None, out: Out = None) -> None:
-    """Export every entry as one JSON object per line, oldest first."""
+    """Export every entry as one JSON object per line, oldest first.
+
+    Examples:
+    justenough ledger export --out ledger.jsonl
+
+    """
     from justenough.domain.ledger.export import to_export_line  # noqa: PLC0415 - loads pydantic's models
 
     api, count = connect_api(), 0
@@ -111,7 +117,13 @@ def verify(
         typer.Option("--keys", metavar="FILE", help="With --offline: verify the signatures of checkpoints and of people with these keys."),
     ] = None,
 ) -> None:
-    """Verify every hash chain of the ledger. Also prints what verification cannot detect. Exit 1 if there is a problem."""
+    """Verify every hash chain of the ledger. Also prints what verification cannot detect. Exit 1 if there is a problem.
+
+    Examples:
+    justenough ledger verify
+    justenough ledger verify --offline ledger.jsonl --keys keys.json
+
+    """
     if offline:
         found = _verify_file(offline, checkpoint_file, keys_file)
     elif checkpoint_file or keys_file:

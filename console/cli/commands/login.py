@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from console.cli import terminal
-from console.cli.client import profiles
+from console.cli import profiles, terminal
 from console.cli.client.config import OIDC_CALLBACK_PORT
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
@@ -43,7 +42,14 @@ def login(
     ] = OIDC_CALLBACK_PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser; only print the address.")] = False,
 ) -> None:
-    """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console."""
+    """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console.
+
+    Examples:
+    justenough login --user ops
+    justenough login --profile lead --user lead --password-stdin < password.txt
+    justenough login --method oidc
+
+    """
     # These load httpx, which help and completion do without.
     from console.cli.client import oidc  # noqa: PLC0415
     from console.cli.client.profile import addresses_for_login, load_profile, save_login  # noqa: PLC0415
@@ -68,7 +74,7 @@ def login(
     found = {
         "name": name,
         "id": entry.entity,
-        "profile": profiles.profile_name(current_options()),
+        "profile": profiles.profile_name(current_options().profile),
         "vault": vault.address,
         "console": used.console,
         "expires_at": datetime.fromtimestamp(entry.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

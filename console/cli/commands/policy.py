@@ -35,7 +35,12 @@ app = command_group("Check, explain, test and replay policies.")
 @app.command("check")
 @command
 def check(folder: Folder = None) -> None:
-    """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows or unusual tiers."""
+    """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows or unusual tiers.
+
+    Examples:
+    justenough policy check examples/shop
+
+    """
     from justenough.domain.policy.lint import lint_policies  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
@@ -71,7 +76,12 @@ def explain(
         Path | None, typer.Option("--config", metavar="FOLDER", help="The configuration folder; default: JUSTENOUGH_CONFIG.")
     ] = None,
 ) -> None:
-    """Explain what policy decides for each request of a spec. Names the deciding policies and what would change the decision. Needs no server."""
+    """Explain what policy decides for each request of a spec. Names the deciding policies and what would change the decision. Needs no server.
+
+    Examples:
+    justenough policy explain refund-triage.yaml --param ticket=4712
+
+    """
     from console.cli.spec_lines import with_lines  # noqa: PLC0415 - loads yaml
     from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - loads the policy engine
     from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
@@ -131,7 +141,12 @@ def run_tests(folder: Folder = None) -> None:
 @app.command("replay")
 @command
 def replay(folder: Folder = None, since: Since = None) -> None:
-    """Decide recorded requests again with a folder's policies. Shows which decisions would be looser, tighter or the same."""
+    """Decide recorded requests again with a folder's policies. Shows which decisions would be looser, tighter or the same.
+
+    Examples:
+    justenough policy replay --since 7d
+
+    """
     from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
     config = load_config(folder or config_folder())

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from console.cli.client import profiles
-from console.cli.completion import complete_profile
+from console.cli import profiles
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, current_options, list_command
+from console.cli.options import command, command_group, complete_profile, current_options, list_command
 from console.cli.render.output import emit_page, note
 from console.presentation.terminal_text import moment
 
@@ -22,8 +21,8 @@ app = command_group("List the logins on this machine, and choose one.")
 @list_command
 def list_profiles() -> None:
     """List profiles: whose login each has, where, and until when. * marks the one in use."""
-    used, now = profiles.profile_name(current_options()), datetime.now(UTC)
-    items = [_to_item(name, content, used=name == used, now=now) for name, content in profiles.saved_logins()]
+    used, now = profiles.profile_name(current_options().profile), datetime.now(UTC)
+    items = [to_item(name, content, used=name == used, now=now) for name, content in profiles.saved_logins()]
     emit_page(
         {"items": items, "next": None},
         header=("", "NAME", "LOGIN", "EXPIRES", "CONSOLE", "VAULT"),
@@ -44,7 +43,7 @@ def use(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a 
     note(f"Using profile {name}.")
 
 
-def _to_item(name: str, content: Mapping[str, Any], *, used: bool, now: datetime) -> Json:
+def to_item(name: str, content: Mapping[str, Any], *, used: bool, now: datetime) -> Json:
     seen, expires = content.get("seen"), content.get("expires")
     addresses = seen if isinstance(seen, dict) else {}
     until = datetime.fromtimestamp(expires, UTC) if isinstance(expires, int | float) else None

@@ -31,7 +31,12 @@ def report(
     out: Out = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if the report contains a violation.")] = False,
 ) -> None:
-    """Report on a period of the ledger. Each figure comes with its definition, its evidence and the framework controls it supports."""
+    """Report on a period of the ledger. Each figure comes with its definition, its evidence and the framework controls it supports.
+
+    Examples:
+    justenough report --since 30d --format html --out report.html
+
+    """
     now = datetime.now(UTC)
     begin, end = time_argument_text("--since", since, now=now), time_argument_text("--until", until, now=now)
     note("Reading the ledger; a million entries take about ten seconds.")

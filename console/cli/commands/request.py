@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, OfResource, Reason, Web, parse_duration_option, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, Web, parse_duration_option, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of, request_id_of
 from console.cli.client.web_page import open_page
 from console.cli.completion import complete_request
 from console.cli.errors import ExitCode, Failure
+from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
@@ -89,7 +90,12 @@ def watch(
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests that policy allows or denies without an approver.")] = False,
 ) -> None:
-    """Show pending requests and each change until you press Ctrl-C."""
+    """Show pending requests and each change until you press Ctrl-C.
+
+    Examples:
+    justenough request watch --mine
+
+    """
     if mine and everything:
         raise Failure("--mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
     from console.cli.watch.requests import watch_requests  # noqa: PLC0415 - only this command keeps running
@@ -105,7 +111,12 @@ def show(
     ],
     web: Web = False,
 ) -> None:
-    """Show a request: its access, reason and decisions. Names the policies that apply."""
+    """Show a request: its access, reason and decisions. Names the policies that apply.
+
+    Examples:
+    justenough request show r-dev-01kb3zq0aa-1 --web
+
+    """
     api = connect_api()
     found = api.get(f"/requests/{path_segment(request_id_of(api, request))}")
     if web:
@@ -133,14 +144,25 @@ def approve(
     ] = None,
     on_behalf_of: Annotated[str | None, typer.Option(metavar="LOGIN", help="Decide on behalf of LOGIN, who delegated to you.")] = None,
 ) -> None:
-    """Approve requests, in full or narrowed. Your own key signs exactly what the command shows. From tier 2 on, a reason is required."""
+    """Approve requests, in full or narrowed. Your own key signs exactly what the command shows. From tier 2 on, a reason is required.
+
+    Examples:
+    justenough request approve r-dev-01kb3zq0aa-1 --reason "the customer is right"
+    justenough request approve r-dev-01kb3zq0aa-1 --ttl 5m --action read --reason "reading is enough"
+
+    """
     _answer_requests(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tuple(tool or ()))
 
 
 @app.command("deny")
 @command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
-    """Deny requests. One denial is final."""
+    """Deny requests. One denial is final.
+
+    Examples:
+    justenough request deny r-dev-01kb3zq0aa-1 --reason "not during the freeze"
+
+    """
     _answer_requests(requests, "deny", reason=reason)
 
 

@@ -49,7 +49,12 @@ def show(name: Name) -> None:
 def pause(
     name: Name, reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why you pause it; others see this.")] = None
 ) -> None:
-    """Pause a schedule until somebody unpauses it. Its running jobs continue."""
+    """Pause a schedule until somebody unpauses it. Its running jobs continue.
+
+    Examples:
+    justenough schedule pause nightly-reconcile --reason "the shop is closed"
+
+    """
     from console.cli.client.answer_requests import require_reason  # noqa: PLC0415 - loads what most commands do without
 
     _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True)[1])

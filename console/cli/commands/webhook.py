@@ -62,7 +62,12 @@ def resend(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Resend every dead letter of this webhook or notification.")] = False,
 ) -> None:
-    """Resend dead letters as new deliveries."""
+    """Resend dead letters as new deliveries.
+
+    Examples:
+    justenough webhook resend siem --all
+
+    """
     if bool(ids) is everything:
         raise Failure(
             "give either the ids of dead letters or --all",

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from console.cli.help_page import EXAMPLES, EXIT_CODES, SHARED_OPTIONS, first_sentence
-from console.cli.main import version_text
+from console.cli.version import version_text
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
@@ -23,19 +23,19 @@ def man_page(root: Context, words: Sequence[str]) -> str | None:
         if command is None:
             return None
         context = typer.Context(command, info_name=word, parent=context)
-    return "\n".join(_lines(context)) + "\n"
+    return "\n".join(page_lines(context)) + "\n"
 
 
 def man_pages(root: Context) -> dict[str, str]:
     """Return the page of every command, by the name of its file without `.1`."""
-    paths = [(), *_paths(root, ())]
+    paths = [(), *command_paths(root, ())]
     return {"-".join(("justenough", *words)): page for words in paths if (page := man_page(root, words)) is not None}
 
 
-def _paths(context: Context, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def command_paths(context: Context, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for name, command in _commands(context):
         yield (*before, name)
-        yield from _paths(typer.Context(command, info_name=name, parent=context), (*before, name))
+        yield from command_paths(typer.Context(command, info_name=name, parent=context), (*before, name))
 
 
 def _commands(context: Context) -> Iterator[tuple[str, Command]]:
@@ -48,7 +48,7 @@ def _commands(context: Context) -> Iterator[tuple[str, Command]]:
             yield name, command
 
 
-def _lines(context: Context) -> Iterator[str]:
+def page_lines(context: Context) -> Iterator[str]:
     command, path = context.command, context.command_path
     text, _, examples = (command.help or "").partition(EXAMPLES)
     yield f'.TH "{path.replace(" ", "-").upper()}" 1 "" "justenough {version_text()}"'

@@ -15,6 +15,8 @@ Paint = Callable[[str], str]
 GAP = "  "
 MIN_LAST_COLUMN_WIDTH = 12
 """Minimum width of a truncated last column; a table without room for it leaves columns out."""
+MAX_CELL_WIDTH = 24
+"""Maximum width of any other column in a table that does not fit. Short ids and states are narrower."""
 SHORT_ID_CHARS = 10
 """Characters of an id's time-sortable part in a short id: its millisecond. Longer if several ids of a table begin alike."""
 LONG_ID = re.compile(r"([jrc]-[a-z0-9]{1,8}-)([0-9a-hjkmnp-tv-z]{26})((?:-\d+(?:\.\d+)?)?)")
@@ -39,11 +41,13 @@ class TableLayout:
 def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, paint: Paint) -> Iterator[str]:
     """Yield the lines of a table. Raises Failure for an unknown column."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *rows]]
-    table = _with_chosen_columns(_sorted(table, layout.sort), layout.chosen)
+    table = choose_columns(sort_rows(table, layout.sort), layout.chosen)
     if layout.max_columns is not None and not layout.is_wide:
         table = shorten_ids(table)
         optional = () if layout.chosen else layout.optional
-        table = _without_optional_columns(table, optional, layout.max_columns)
+        table = leave_out_columns(table, optional, layout.max_columns)
+        if not _fits(table, layout.max_columns):
+            table = [[*(truncate(cell, MAX_CELL_WIDTH) for cell in line[:-1]), line[-1]] for line in table]
         if not _fits(table, layout.max_columns):
             for line in table[1:]:
                 yield from _folded_row(table[0], line, layout.max_columns, paint)
@@ -56,6 +60,11 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
         shown = cells if number == 0 else [paint(cell) for cell in cells]
         # Trailing padding could wrap the line.
         yield GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip()
+
+
+def shorten_ids_in(text: str) -> str:
+    """Shorten every id in a text."""
+    return LONG_ID.sub(lambda match: f"{match[1]}{match[2][:SHORT_ID_CHARS]}{match[3]}", text)
 
 
 def column_key(title: object) -> str:
@@ -75,7 +84,7 @@ def shorten_ids(table: list[list[str]]) -> list[list[str]]:
     return [table[0], *([shorten(cell) for cell in line] for line in table[1:])]
 
 
-def _sorted(table: list[list[str]], sort: str | None) -> list[list[str]]:
+def sort_rows(table: list[list[str]], sort: str | None) -> list[list[str]]:
     if sort is None:
         return table
     column = _column_number(table[0], sort.removeprefix("-"), "--sort")
@@ -88,7 +97,7 @@ def _sorted(table: list[list[str]], sort: str | None) -> list[list[str]]:
     return [table[0], *sorted(table[1:], key=key, reverse=sort.startswith("-"))]
 
 
-def _with_chosen_columns(table: list[list[str]], chosen: str | None) -> list[list[str]]:
+def choose_columns(table: list[list[str]], chosen: str | None) -> list[list[str]]:
     if chosen is None:
         return table
     numbers = [_column_number(table[0], name.strip(), "--columns") for name in chosen.split(",")]
@@ -102,7 +111,7 @@ def _column_number(header: Sequence[str], name: str, option: str) -> int:
     return keys.index(name.lower())
 
 
-def _without_optional_columns(table: list[list[str]], optional: Sequence[str], max_columns: int) -> list[list[str]]:
+def leave_out_columns(table: list[list[str]], optional: Sequence[str], max_columns: int) -> list[list[str]]:
     for title in optional:
         if _fits(table, max_columns):
             break

@@ -12,6 +12,7 @@ from functools import partial
 from console.cli import terminal
 from console.cli.options import current_options
 from console.cli.render.output import with_state_colour
+from console.cli.render.table import shorten_ids_in
 from console.cli.watch.job import EventHandler, WatchedEvent
 from console.cli.watch.log_tail import LogTail
 from console.presentation.event_text import event_sentence
@@ -41,7 +42,7 @@ def show_progress(
     groups: dict[str, str] = {}
 
     def describe(event: WatchedEvent, *, colour: bool) -> str:
-        return _event_text(event, colour=colour, groups=_with_approvers(groups, event, approvers))
+        return _event_text(event, colour=colour, groups=with_approvers(groups, event, approvers))
 
     def print_event(event: WatchedEvent) -> None:
         if every_event or event.kind in event_types:
@@ -74,12 +75,12 @@ def show_progress(
             with lock:
                 picture.add_entry(event.kind, event.at, event.data)
             if every_event or event.kind in event_types:
-                print_above(describe(event, colour=terminal.shows_colours(sys.stderr)))
+                print_above(shorten_ids_in(describe(event, colour=terminal.shows_colours(sys.stderr))))
 
         yield on_event
 
 
-def _with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
+def with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
     """Look up who can decide the request of an event, add it to what is known, and return that."""
     if event.kind in APPROVAL_EVENT_TYPES:
         request = str(event.data.get("request"))

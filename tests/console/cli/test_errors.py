@@ -207,8 +207,20 @@ def test_a_catalog_with_a_schema_that_keeps_a_validator_busy_is_refused(alone: C
 def test_a_command_line_that_is_none_is_a_usage_error(alone: Cli, arguments: tuple[str, ...]) -> None:
     done = alone.run(*arguments)
 
-    assert done.exit_code == 2
-    assert "Usage: justenough" in done.output
+    assert (done.exit_code, done.stdout) == (2, "")
+    if arguments == ("job",):
+        assert done.stderr.startswith("Usage: justenough job COMMAND")
+        return
+    error, help_hint = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert error[7:8].islower() or error.startswith("error: --")
+    assert re.fullmatch(r"Help: justenough( job)?( list)? --help", help_hint)
+
+
+def test_a_value_that_is_none_is_named_with_its_option_and_what_it_may_be(alone: Cli) -> None:
+    done = alone.run("job", "list", "-o", "xml")
+
+    assert done.stderr.splitlines()[0] == "error: --output: 'xml' is not one of 'table', 'json', 'yaml', 'name'"
 
 
 def test_the_worst_of_several_codes_counts() -> None:

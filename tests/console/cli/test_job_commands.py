@@ -78,7 +78,7 @@ def test_a_spec_may_come_by_stdin(cli: Cli, tmp_path: Path) -> None:
 def test_watching_tells_what_happens_on_stderr_and_the_job_on_stdout(cli: Cli, tmp_path: Path) -> None:
     done = cli.run("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--watch", "-o", "json")
 
-    told = [line.split()[1] for line in done.stderr.splitlines()]
+    told = [line.split()[1] for line in done.stderr.splitlines() if not line.startswith("Page: ")]
     assert json.loads(done.stdout)["state"] == "succeeded"
     assert told[0] == "job.submitted"
     assert told.index("credential.issued") < told.index("credential.confirmed") < told.index("job.ended")

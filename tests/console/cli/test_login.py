@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from console.cli.client import private_files
+from console.cli import private_files
 from console.cli.client.config import ServerAddresses
 from console.cli.client.profile import CliSession, load_profile, save_login
 from console.cli.client.vault import CliLogin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from console.cli.command_index import COMMANDS, SECTIONS
-from console.cli.help_page import DOCS
+from console.cli.help_page import DOCS, EXAMPLES
 from console.cli.main import program
 from tests.console.cli.conftest import ROOT, Cli
 from worker.stack import Stack
@@ -111,6 +112,32 @@ def test_the_index_says_of_a_command_what_its_own_help_says(name: str) -> None:
     assert COMMANDS[name].section in SECTIONS
 
 
+EXAMPLES_BY_COMMAND = {name: command.help.partition(EXAMPLES)[2].split("\n") for name, command in ALL.items() if EXAMPLES in command.help}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES_BY_COMMAND))
+def test_each_example_of_a_help_page_is_of_its_command_and_its_options(alone: Cli, name: str) -> None:
+    flags = {flag for parameter in ALL[name].params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    for line in EXAMPLES_BY_COMMAND[name]:
+        words = shlex.split(line.split(" | ")[0].split(" > ")[0].split(" < ")[0])
+        assert words[: len(name.split()) + 1] == ["justenough", *name.split()]
+        assert {word for word in words if word.startswith("-")} <= flags
+    shown = alone.run(*name.split(), "--help").stdout
+    assert all(f"\n  {line.strip()}\n" in shown for line in EXAMPLES_BY_COMMAND[name])
+
+
+def test_the_commands_of_every_day_have_examples() -> None:
+    daily = {
+        *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "kill")),
+        "request list",
+        "request approve",
+        "login",
+        "api",
+    }
+
+    assert daily <= set(EXAMPLES_BY_COMMAND)
+
+
 def test_the_docs_that_help_pages_name_exist() -> None:
     pages = {page for entry in COMMANDS.values() for page in [entry.docs] if page} | set(re.findall(r"docs/[a-z/-]+\.md", DOCS))
 
@@ -167,7 +194,7 @@ HEAVY = {
 REPORT = f"""
 import sys
 from typer.testing import CliRunner
-from console.cli.main import main, program, version_text
+from console.cli.main import main, program
 
 def report(what):
     if found := sorted({HEAVY} & set(sys.modules)):

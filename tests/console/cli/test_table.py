@@ -10,7 +10,7 @@ from console.presentation.terminal_text import width
 
 JOBS = ("01kb3zq0aa", "01kb3zq0ab", "01kb3zq0zz")
 HEADER = ("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK")
-OPTIONAL = ("ENVIRONMENT", "REVOCATION", "CREATED")
+OPTIONAL = ("ENVIRONMENT", "REVOCATION", "CREATED", "REQUESTER")
 TASK = "Refund the customer behind ticket 4711, who was charged twice for the same order"
 
 
@@ -30,6 +30,15 @@ def test_a_list_of_jobs_has_one_line_for_each_and_fits_the_terminal(columns: int
     assert len(shown) == len(JOBS) + 1
     assert max(map(width, shown)) <= columns
     assert shown[1].startswith("j-dev-01kb3zq0aa  refund-triage  awaiting_approval")
+
+
+def test_one_very_long_name_does_not_fold_the_table() -> None:
+    rows = [job_row(JOBS[0]), (*job_row(JOBS[1])[:1], "n" * 63, *job_row(JOBS[1])[2:])]
+    shown = lines(TableLayout(80, optional=OPTIONAL), rows=rows)
+
+    assert len(shown) == 3
+    assert f"{'n' * 23}…" in shown[2]
+    assert max(map(width, shown)) <= 80
 
 
 def test_columns_are_left_out_in_their_order_and_only_while_the_table_does_not_fit() -> None:

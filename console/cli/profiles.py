@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from console.cli.client import private_files
+from console.cli import private_files
 from console.cli.errors import ExitCode, Failure
-
-if TYPE_CHECKING:
-    from console.cli.options import GlobalOptions
 
 PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 DEFAULT_PROFILE = "default"
@@ -21,9 +17,9 @@ CHOICE_FILE = "profile"
 CACHE_SUFFIX = ".identity.json"
 
 
-def profile_name(options: GlobalOptions) -> str:
-    """Return the profile to use: of --profile, JUSTENOUGH_PROFILE, `profile use`, in this order. Raises Failure for an invalid name."""
-    name = options.profile or os.environ.get("JUSTENOUGH_PROFILE") or chosen_profile() or DEFAULT_PROFILE
+def profile_name(given: str | None) -> str:
+    """Return the profile to use: that of --profile, else the one that `profile use` chose. Raises Failure for an invalid name."""
+    name = given or chosen_profile() or DEFAULT_PROFILE
     if not PROFILE_NAME.fullmatch(name):
         raise Failure("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot", code=ExitCode.USAGE)
     return name
@@ -45,7 +41,9 @@ def choose_profile(name: str) -> None:
 
 def profile_names() -> list[str]:
     """Return the names of all profiles, sorted."""
-    return sorted(file.name.removesuffix(".json") for file in _login_files())
+    folder = private_files.folder()
+    files = [file.name for file in (folder.glob("*.json") if folder.is_dir() else ()) if not file.name.endswith(CACHE_SUFFIX)]
+    return sorted(name for file in files if PROFILE_NAME.fullmatch(name := file.removesuffix(".json")))
 
 
 def login_file(name: str) -> Path:
@@ -58,10 +56,3 @@ def saved_logins() -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name in profile_names():
         content = private_files.read(login_file(name)) or {}
         yield name, {key: value for key, value in content.items() if key != "token"}
-
-
-def _login_files() -> Iterator[Path]:
-    folder = private_files.folder()
-    for file in folder.glob("*.json") if folder.is_dir() else ():
-        if not file.name.endswith(CACHE_SUFFIX) and PROFILE_NAME.fullmatch(file.name.removesuffix(".json")):
-            yield file
