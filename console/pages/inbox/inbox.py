@@ -221,6 +221,9 @@ def card_page(
 ) -> HTMLResponse:
     """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
     draft, kept = draft or AnswerDraft(), draft is not None
+    # Whoever is done with this request goes on to their most urgent other one.
+    goes_on = visitor.waiting and not card.rights.answer
+    mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if goes_on else ()
     return render(
         request,
         "card.html",
@@ -236,7 +239,7 @@ def card_page(
         prefixes=FORM_PREFIXES,
         errors_of=lambda decision: notice.errors if draft.decision == decision else {},
         limits=_limits_of(draft, card),
-        following=_next_request(console, visitor.caller, card) if not card.rights.answer else None,
+        following=next((line.view.id for line in mine if not line.why_not and line.view.id != card.view.id), None),
         request_text=request_text,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
@@ -262,12 +265,6 @@ def _limits_of(draft: AnswerDraft, card: RequestCard) -> request_text.Limits:
         tools=draft.tools if card.view.tools else "",
         absent=absent,
     )
-
-
-def _next_request(console: Console, caller: Caller, card: RequestCard) -> str | None:
-    """Return the most urgent other request that the caller can decide."""
-    mine = queue(console, caller, InboxFilters(show="mine"), mine=True) if caller.tier else InboxQueue((), None)
-    return next((line.view.id for line in mine.lines if not line.why_not and line.view.id != card.view.id), None)
 
 
 def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool) -> InboxQueue:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from console.auth.authorization import Caller, Role, answering_groups, missing_group_text
+from console.auth.authorization import Caller, Role
 from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
@@ -110,6 +110,8 @@ class RequestCard:
     """The approver groups of the current tier, which break-glass would bypass."""
     deciders: tuple[GroupMembers, ...]
     """Who else can decide it now."""
+    withdrawals: tuple[EntryView, ...]
+    """The ledger entries of its withdrawn approvals, newest first, with who withdrew them and why."""
     absent: tuple[AbsentPerson, ...]
     rights: RequestRights
     tool: Tool | None
@@ -135,6 +137,11 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         deps.store.ledger.entries_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1],
         config.tiers.tiers.get(view.current_tier),
     )
+    withdrawn = (
+        deps.store.ledger.entries_newest_first(job=view.job_id, types=(EventType.APPROVAL_WITHDRAWN,)).items
+        if any(item.withdrawn_at for item in view.approvals)
+        else ()
+    )
     decided = {EventType.APPROVAL_REJECTED, EventType.APPROVAL_DECIDED}
     last = next((one for one in reversed(steps) if one.type in decided and one.data.get("person") == caller.person.id), None)
     return RequestCard(
@@ -150,6 +157,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         silence=timeout_outcome(view, config.tiers),
         passed=tier.approvers if tier else (),
         deciders=deciders_of(deps, caller, view),
+        withdrawals=tuple(entry for entry in withdrawn if entry.data["request"] == view.id),
         absent=tuple(
             AbsentPerson(one, _reason(partial(why_no_delegate_of, deps, view, one.person_id, requester_id=job.requester_id)))
             for one in delegations
@@ -175,12 +183,11 @@ def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requeste
     if view.state is not RequestState.PENDING:
         return f"Already {view.state.value}."
     if barred := why_barred(deps, caller, view, requester_id=requester_id):
-        others = ", ".join(sorted(answering_groups(view.current_tier, caller.tiers)))
-        return f"You cannot decide this request: {barred}. Other members of {others} can."
+        return f"You cannot decide this request: {barred}."
     if has_answered(view, caller.person.id):
         return "You already decided this request."
     if caller.tier < max(view.current_tier, 1):
-        return f"View only ({missing_group_text(answering_groups(view.current_tier, caller.tiers))})."
+        return "View only."
     return ""
 
 

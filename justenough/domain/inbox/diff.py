@@ -66,6 +66,7 @@ def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Diffe
 def word_diff(before: str, now: str) -> tuple[Part, ...]:
     """Return the words that were removed and added, with what did not change between them, shortened."""
     old, new = (re.findall(r"\s+|\S+", text) for text in (before, now))
+    half = MAX_SAME_CHARS // 2
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     if matcher.ratio() < MIN_ALIKE:
         whole: tuple[Part, ...] = (Part("removed", before), Part("added", now))
@@ -73,16 +74,12 @@ def word_diff(before: str, now: str) -> tuple[Part, ...]:
     parts: list[Part] = []
     for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         if kind == "equal":
-            parts.append(Part("same", _shorten("".join(new[new_from:new_to]))))
+            same = "".join(new[new_from:new_to])
+            parts.append(Part("same", same if len(same) <= MAX_SAME_CHARS else f"{same[:half]} … {same[-half:]}"))
         else:
             changed: tuple[Part, ...] = (Part("removed", "".join(old[old_from:old_to])), Part("added", "".join(new[new_from:new_to])))
             parts += [part for part in changed if part.text]
     return tuple(parts)
-
-
-def _shorten(text: str) -> str:
-    half = MAX_SAME_CHARS // 2
-    return text if len(text) <= MAX_SAME_CHARS else f"{text[:half]} … {text[-half:]}"
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:

@@ -34,7 +34,7 @@ async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason
             "on Orders",
             "on Refunds",
             "Waiting for other approvers",
-            "needs one of the groups: chiefs, security",
+            "View only. Can decide: security (security), chiefs (chief, chief2).",
         )
     ]
     assert places == sorted(places)
@@ -258,7 +258,7 @@ async def test_a_launcher_cannot_see_other_peoples_requests(served: Served, logg
 async def test_an_auditor_can_read_but_has_no_buttons(served: Served, logged_in: LogIn) -> None:
     request = served.record_request(await launch_job(served, "audited"))
     page = await read_words(await logged_in("auditor"), f"/inbox/{request['id']}")
-    assert "View only (needs one of the groups" in page.text
+    assert "View only. Can decide: support-leads (lead), security (security), chiefs (chief, chief2)." in page.text
     assert not page.buttons
 
 

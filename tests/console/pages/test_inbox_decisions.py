@@ -484,6 +484,26 @@ async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, re
     assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
 
 
+async def test_who_withdrew_an_approval_and_why_is_shown(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    served.record_answer(request_, "lead")
+    withdrawal = {"request": request_["id"], "person": served.people["lead"].id, "name": "lead", "reason": "the ticket was a fake"}
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.APPROVAL_WITHDRAWN,
+                request_["job_id"],
+                at=datetime.now(UTC),
+                about=request_["id"],
+                signed=None,
+                verdict="withdrawn",
+                **withdrawal,
+            )
+        ]
+    )
+    page = await read_words(await logged_in("chief"), f"/inbox/{request_['id']}")
+    assert re.search(r"Withdrawn by lead, \d+ s ago ?: “the ticket was a fake”", page.text), page.text
+
+
 async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     lead, chief = await logged_in("lead"), await logged_in("chief")
     path = f"/inbox/{request_['id']}"
