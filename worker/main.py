@@ -27,6 +27,7 @@ from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import Deps, open_worker_deps
+from worker.crash_watcher import start_crash_watcher
 from worker.self_report import report_self
 from worker.sweep_schedule import keep_sweep_schedule, put_sweep_schedule
 from worker.temporal_worker import run_workers
@@ -50,6 +51,7 @@ def main() -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         check_packages()
+        start_crash_watcher(settings)
         asyncio.run(run(with_temporal_profile(settings)))
     except JustEnoughError as error:
         # If a server is only unreachable, the process manager starts this worker again.

@@ -27,7 +27,8 @@ from justenough.domain.core.ids import JOB_ID
 from justenough.services.dependencies import Deps
 
 CHECK_INTERVAL = timedelta(seconds=1)
-POOL = ThreadPoolExecutor(16, thread_name_prefix="dead-session")
+MAX_CONCURRENT_SESSIONS = 16
+POOL = ThreadPoolExecutor(MAX_CONCURRENT_SESSIONS, thread_name_prefix="dead-session")
 """Separate threads: a target that hangs must not delay other revocations."""
 log = structlog.get_logger()
 

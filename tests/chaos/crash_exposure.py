@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 
 from justenough.adapters.configuration.settings import Settings
@@ -119,45 +120,43 @@ class Bench:
         return self.lab.shop.pid_of("worker")
 
 
-def kill_one_of_two(bench: Bench, *, elsewhere: bool) -> Callable[[], None]:
-    """Return what kills the stack's own worker, while another lives and no supervisor starts one."""
-    bench.start_worker(elsewhere=elsewhere)
+def kill_alone(bench: Bench) -> Callable[[], None]:
+    """Return what kills the only worker. Its supervisor starts another."""
+    worker = bench.pid_of_own_worker()
+    return lambda: os.kill(worker, signal.SIGKILL)
+
+
+def kill_with_supervisor(bench: Bench) -> Callable[[], None]:
+    """Return what kills the only worker and its supervisor. No worker is left."""
     supervisor, worker = bench.stack.supervisor, bench.pid_of_own_worker()
 
     def kill() -> None:
-        os.kill(supervisor, signal.SIGSTOP)
+        os.kill(supervisor, signal.SIGKILL)
         os.kill(worker, signal.SIGKILL)
 
     return kill
 
 
-def kill_the_only_one(bench: Bench) -> Callable[[], None]:
-    """Return what kills the only worker; its supervisor starts another."""
-    worker = bench.pid_of_own_worker()
-    return lambda: os.kill(worker, signal.SIGKILL)
-
-
-def kill_with_supervisor(bench: Bench, *, is_alone: bool) -> Callable[[], None]:
-    """Return what kills the worker and its supervisor, while another worker lives, or what starts them again at once."""
-    if not is_alone:
-        bench.start_worker()
-    supervisor, worker = bench.stack.supervisor, bench.pid_of_own_worker()
+def kill_with_watcher(bench: Bench, *, elsewhere: bool) -> Callable[[], None]:
+    """Return what kills the stack's own worker and its watcher, while another worker lives and no supervisor starts one."""
+    bench.start_worker(elsewhere=elsewhere)
+    supervisor, worker = bench.stack.supervisor, psutil.Process(bench.pid_of_own_worker())
+    watchers = [child for child in worker.children() if child.cmdline() == worker.cmdline()]
+    assert len(watchers) == 1
 
     def kill() -> None:
-        for pid in (supervisor, worker):
-            os.kill(pid, signal.SIGKILL)
-        if is_alone:
-            threading.Thread(target=bench.recover).start()
+        os.kill(supervisor, signal.SIGSTOP)
+        watchers[0].kill()
+        worker.kill()
 
     return kill
 
 
 KILLS: dict[str, Callable[[Bench], Callable[[], None]]] = {
-    "another worker lives on its machine": lambda bench: kill_one_of_two(bench, elsewhere=False),
-    "another worker lives elsewhere": lambda bench: kill_one_of_two(bench, elsewhere=True),
-    "no other worker; its supervisor starts one": kill_the_only_one,
-    "with its supervisor; another worker lives on its machine": lambda bench: kill_with_supervisor(bench, is_alone=False),
-    "with its supervisor, alone; `justenough up` follows at once": lambda bench: kill_with_supervisor(bench, is_alone=True),
+    "alone; its supervisor starts another": kill_alone,
+    "with its supervisor; only the console lives": kill_with_supervisor,
+    "with its watcher; another worker lives on its machine": lambda bench: kill_with_watcher(bench, elsewhere=False),
+    "with its watcher; another worker lives elsewhere": lambda bench: kill_with_watcher(bench, elsewhere=True),
 }
 
 
