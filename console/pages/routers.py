@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, search, static
+from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, resource, search, static
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import by_name, detail, job_list, launch, stop
@@ -21,6 +21,7 @@ ROUTERS = (
     live_stream.router,
     dashboard.router,
     search.router,
+    resource.router,
     inbox.router,
     batch.router,
     decisions.router,

@@ -31,7 +31,7 @@ HEADINGS: dict[HitKind, str] = {
 """The groups of results, in the order of the page."""
 PLACES: dict[HitKind, str] = {
     "name": "/jobs/by-name/{}",
-    "resource": "/catalog#{}",
+    "resource": "/resources/{}",
     "agent": "/search?q={}",
     "person": "/jobs?requester={}",
     "job": "/jobs/{}",

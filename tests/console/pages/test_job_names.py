@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +32,7 @@ async def records(settings: Settings, passwords: dict[str, str], own_store: Path
         yield opened
 
 
-def record_run(records: Desk, *, state: str = "succeeded", ran_s: float = 40, waited_s: float = 120, **changes: object) -> str:
+def record_run(records: Desk, *, state: str = "succeeded", ran_s: float = 40, waited_s: float = 120, **changes: Any) -> str:
     """Record a run of parcel-tracer that a person approved, or that was denied; return its id."""
     at = datetime.now(UTC) - timedelta(hours=1)
     job = records.record_job(**{"name": "parcel-tracer", "spec": SPEC, **changes})
