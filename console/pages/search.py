@@ -33,7 +33,7 @@ PLACES: dict[HitKind, str] = {
     "name": "/jobs/by-name/{}",
     "resource": "/resources/{}",
     "agent": "/search?q={}",
-    "person": "/jobs?requester={}",
+    "person": "/people/{}",
     "job": "/jobs/{}",
     "request": "/inbox/{}",
     "credential": "/credentials/{}",
