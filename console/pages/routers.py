@@ -6,7 +6,21 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, preferences, report, search, selection, static, wall
+from console.pages import (
+    credentials,
+    dashboard,
+    delegations,
+    ledger,
+    live_stream,
+    person,
+    preferences,
+    report,
+    resource,
+    search,
+    selection,
+    static,
+    wall,
+)
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import by_name, detail, job_list, launch, stop
@@ -23,6 +37,8 @@ ROUTERS = (
     dashboard.router,
     wall.router,
     search.router,
+    resource.router,
+    person.router,
     inbox.router,
     batch.router,
     decisions.router,

@@ -31,9 +31,9 @@ HEADINGS: dict[HitKind, str] = {
 """The groups of results, in the order of the page."""
 PLACES: dict[HitKind, str] = {
     "name": "/jobs/by-name/{}",
-    "resource": "/catalog#{}",
+    "resource": "/resources/{}",
     "agent": "/search?q={}",
-    "person": "/jobs?requester={}",
+    "person": "/people/{}",
     "job": "/jobs/{}",
     "request": "/inbox/{}",
     "credential": "/credentials/{}",

@@ -223,6 +223,13 @@ class RequestRepository(Repository):
         return to_request_views(connection, connection.execute(statement).mappings().all())
 
     @reads
+    def of_action(self, connection: Connection, resource: str, action: str, *, limit: int) -> tuple[RequestView, ...]:
+        """Return the newest requests for an action of a resource, newest first."""
+        theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == resource.replace("\0", "\ufffd"), REQUESTS.c.action == action)
+        newest = theirs.order_by(REQUESTS.c.created_at.desc()).limit(limit)
+        return to_request_views(connection, connection.execute(newest).mappings().all())
+
+    @reads
     def count_waiting(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
         """Return how many requests of an account's jobs wait for people; the parameters are those of `JobRepository.count_open`."""
         theirs = exists().where(JOBS.c.id == REQUESTS.c.job_id, *_criteria_of(requester_id, origin, environment))

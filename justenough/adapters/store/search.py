@@ -135,6 +135,12 @@ class SearchRepository(Repository):
         return _names(connection, has_words, reader_id, limit=MAX_FOUND_PER_KIND) if has_words else ()
 
     @reads
+    def ids_of_person(self, connection: Connection, name: str) -> tuple[str, ...]:
+        """Return the entity ids under which a login name launched jobs or decided; mostly one, none for an unknown name."""
+        is_theirs = (SEARCH_NAMES.c.kind == "person", SEARCH_NAMES.c.name == name.replace("\0", "\ufffd"))
+        return tuple(connection.execute(select(SEARCH_NAMES.c.reader_id).where(*is_theirs).order_by(SEARCH_NAMES.c.reader_id)).scalars())
+
+    @reads
     def names(self, connection: Connection, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return MAX_NAMES kinds and names."""
         return _names(connection, (), reader_id, limit=MAX_NAMES)
