@@ -87,7 +87,7 @@ function showConnection() {
   if (!chip || !document.body.dataset.stream) return;
   const silence = Date.now() - lastEvent;
   const late = !lastEvent || silence > MAX_SILENCE_MS;
-  chip.hidden = false;
+  chip.classList.remove("waiting");
   chip.classList.toggle("late", late);
   const text = late ? "Disconnected, retrying…" : `Live · ${short(silence / 1000)} ago`;
   if (chip.textContent !== text) chip.textContent = text;

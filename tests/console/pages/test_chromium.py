@@ -107,6 +107,26 @@ async def test_login_works_with_an_identity_provider_on_another_site(
         await expect(page.get_by_text("SSO (current session)")).to_be_visible()
 
 
+SHIFTS = """(() => {
+  window.shifts = 0;
+  new PerformanceObserver((list) => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifts += shift.value; })
+    .observe({ type: "layout-shift", buffered: true });
+})()"""
+"""Sums the layout shifts that no input caused: https://web.dev/cls."""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_nothing_moves_once_a_page_is_shown(site: Site, chromium: Chromium, width: int) -> None:
+    async with open_page(chromium, site, scripts=True) as page:
+        await page.set_viewport_size({"width": width, "height": 844})
+        await page.add_init_script(SHIFTS)
+        await log_in(page, site)
+        for path in ("/now", "/inbox", "/jobs", "/credentials", "/ledger"):
+            await page.goto(path)
+            await expect(page.locator("[data-alive]")).to_contain_text("Live")
+            assert await page.evaluate("window.shifts") <= 0.02, path
+
+
 async def background_of(page: Page) -> str:
     colour: str = await page.evaluate("getComputedStyle(document.body).backgroundColor")
     return colour
