@@ -22,7 +22,7 @@ from console.concurrency.vault_threads import VAULT_THREADS
 from console.pages.regions import AUTO_REFRESH_HEADER
 from console.services.console import Console
 from console.services.inputs import SignedBody
-from justenough.adapters.store.inbox_queries import InboxFilter
+from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -53,6 +53,11 @@ class PageUser:
     """How many requests wait for this person's decision, up to inbox_queries.MAX_COUNT."""
     console: Console = field(repr=False)
     session: ActiveSession = field(repr=False)
+
+    @property
+    def waiting_text(self) -> str:
+        """The number of requests that wait; empty for none."""
+        return f"{MAX_COUNT - 1}+" if self.waiting >= MAX_COUNT else str(self.waiting or "")
 
     async def sign(self, statement: Statement) -> SignedBody:
         """Return a statement signed with the person's own key, using this session's login. Raises NoSession, RetryLater."""

@@ -167,6 +167,7 @@ function updateRegions(fresh) {
     const mark = focused && (focused.id || one("[id]", focused)?.id);
     const isItem = focused?.matches("[data-item]");
     region.replaceChildren(...next.childNodes);
+    keepTarget(region);
     for (const it of all("details[id]", region)) it.open = open.has(it.id);
     const marked = mark && document.getElementById(mark);
     if (marked) focus(isItem ? marked.closest("[data-item]") : marked);
@@ -176,6 +177,15 @@ function updateRegions(fresh) {
   }
   showLimits();
   tick();
+}
+
+// A form that was open as the target of the address stays open when it is replaced.
+function keepTarget(region) {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (!target || !region.contains(target)) return;
+  const [left, top] = [scrollX, scrollY];
+  location.replace(location.hash);
+  scrollTo(left, top);
 }
 
 // Relative times always differ, so they do not count as a change.

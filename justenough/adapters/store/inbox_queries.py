@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, not_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, not_, select, tuple_
 
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
@@ -66,10 +66,8 @@ class InboxRepository(Repository):
     @reads
     def count(self, connection: Connection, criteria: InboxFilter) -> int:
         """Count the pending requests that match, up to MAX_COUNT."""
-        found = (
-            select(REQUESTS.c.id).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(*_matching(criteria)).limit(MAX_COUNT).subquery()
-        )
-        return connection.execute(select(func.count()).select_from(found)).scalar_one()
+        found = select(REQUESTS.c.id).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(*_matching(criteria)).limit(MAX_COUNT)
+        return len(connection.execute(found).all())
 
     @reads
     def list_answered_by(self, connection: Connection, person: str, limit: int) -> tuple[RequestView, ...]:

@@ -75,6 +75,15 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
     assert sorted(ids(store.inbox.items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
 
 
+def test_the_count_of_what_waits_ends_at_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.inbox.count(MINE) == 0
+    for number in range(1, 5):
+        add_request(store, number, tier=1 if number < 4 else 2)
+    assert (store.inbox.count(MINE), store.inbox.count(MINE._replace(tier=2))) == (3, 4)
+    monkeypatch.setattr("justenough.adapters.store.inbox_queries.MAX_COUNT", 2)
+    assert store.inbox.count(MINE) == 2
+
+
 def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
     add_request(store, 1)
     add_request(store, 2, agent=None)
@@ -145,6 +154,7 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
     request = RequestView.model_validate({**known, **other, "created_at": NOW})
 
     def ask(store: Store) -> None:
+        store.inbox.count(MINE)
         store.inbox.items(MINE, after=(NOW, "r"), limit=5)
         store.inbox.items(MINE._replace(mine=False), limit=5)
         store.inbox.list_answered_by("e-lead", limit=5)

@@ -46,7 +46,8 @@ async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
 
     request = served.record_request((await served.launch(spec()))["id"], tier=2)
     assert "for chief, who is away until" in (await read_words(chief2, f"/inbox/{request['id']}")).text
-    sent = await submit_decision(chief2, request, "approve", reason="for him", absent=served.people["chief"].id)
+    absent = served.people["chief"].id
+    sent = await submit_decision(chief2, request, "approve", reason="for him", absent=absent, stated=absent)
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
     assert signed["statement"]["on_behalf_of"] == served.people["chief"].id
@@ -54,7 +55,7 @@ async def test_a_delegation_is_signed_used_for_a_decision_and_ended(
     await end_all(chief)
     assert "You have no delegates." in (await read_words(chief, "/delegations")).text
     other = served.record_request((await served.launch(spec()))["id"], tier=2)
-    late = await submit_decision(chief2, other, "approve", reason="for him", absent=served.people["chief"].id)
+    late = await submit_decision(chief2, other, "approve", reason="for him", absent=absent, stated=absent)
     assert late.status_code == 403
     assert await decisions(served, other["job_id"]) == []
 
