@@ -15,6 +15,7 @@ from temporalio import activity
 from temporalio.common import RawValue
 
 from activities.process.sandbox import Sandbox
+from activities.session.dead_sessions import hold_session_lock
 from activities.session.request_watch import RequestWatch
 from activities.session.session import JobSession, Stop
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
@@ -92,9 +93,10 @@ class SessionActivities:
             run=run,
             notify_workflow=lambda request: handle.signal("ask", request),
         )
-        async with self._keep_alive(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
-            # A cancel only asks the session to stop; the session still revokes before it returns.
-            return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
+        with hold_session_lock(self._deps.settings, order.order.job):
+            async with self._keep_alive(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
+                # A cancel only asks the session to stop; the session still revokes before it returns.
+                return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 
     def _verify(self, order: SessionInput) -> VerifiedOrder | Rejection:
         if why := why_not_job_workflow(order.order.job):

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -27,6 +28,7 @@ from console.api.routes import (
     ledger,
     requests,
     schedules,
+    search,
     triggers,
     usage_analysis,
     webhooks,
@@ -40,10 +42,14 @@ from console.pages.routers import ROUTERS, handle_http_error
 from console.services.checkpoints import run_checkpoints
 from console.services.console import Console
 from console.services.job_starter import run_occasions, run_reconciler
+from console.services.search import run_indexing
 
 API_PREFIX = "/api/v1"
-ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
+ROUTES = (general, search, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
+MIN_COMPRESSED_BYTES = 1024
+"""Shorter answers are sent as they are."""
+COMPRESSION_LEVEL = 5
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 429, 500, 503)
 """The problems of every API route; `openapi.py` adds those that depend on its path and body."""
 
@@ -57,6 +63,7 @@ def create_app(console: Console) -> FastAPI:
             run_in_background(run_reconciler(console.deps, console.gateway)),
             run_in_background(run_checkpoints(console.deps)),
             run_in_background(run_pruning(console.deps)),
+            run_in_background(run_indexing(console.deps)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
             run_in_background(console.dispatcher.run()),
@@ -83,6 +90,7 @@ def create_app(console: Console) -> FastAPI:
     if pages:
         app.add_exception_handler(HTTPException, handle_http_error)
     app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_COMPRESSED_BYTES, compresslevel=COMPRESSION_LEVEL)
     app.add_middleware(EdgeMiddleware)
     if proxies := console.deps.settings.console_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(proxies))

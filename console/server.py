@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import sys
 
+import structlog
 import uvicorn
 
 from console.app import create_app
@@ -16,6 +18,8 @@ from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtoc
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import with_temporal_profile
 from justenough.domain.core.errors import JustEnoughError
+
+log = structlog.get_logger()
 
 DRAIN_TIMEOUT_S = 5
 """How long open responses, mostly streams, may continue after the console got a signal to stop."""
@@ -64,4 +68,16 @@ async def _serve(settings: Settings) -> None:
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
         )
         gc_tuning.freeze()
-        await uvicorn.Server(config).serve()
+        await _Server(config).serve()
+
+
+class _Server(uvicorn.Server):
+    """Logs where it listens: with port 0 nobody knows that before."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets=sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                host, port, *_ = listening.getsockname()
+                log.info("console ready", host=host, port=port)

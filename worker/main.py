@@ -19,13 +19,15 @@ import structlog
 from activities.process import no_sandbox, uid_pool
 from activities.process.job_firewall import keep_servers_closed
 from activities.process.sandbox import Sandbox
+from activities.session.dead_sessions import end_dead_sessions
 from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
 from justenough.domain.core.errors import GiveUp, JustEnoughError
-from justenough.services.dependencies import open_worker_deps
+from justenough.services.dependencies import Deps, open_worker_deps
+from worker.crash_watcher import start_crash_watcher
 from worker.self_report import report_self
 from worker.sweep_schedule import keep_sweep_schedule, put_sweep_schedule
 from worker.temporal_worker import run_workers
@@ -49,6 +51,7 @@ def main() -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         check_packages()
+        start_crash_watcher(settings)
         asyncio.run(run(with_temporal_profile(settings)))
     except JustEnoughError as error:
         # If a server is only unreachable, the process manager starts this worker again.
@@ -74,13 +77,13 @@ async def run(settings: Settings) -> None:
     # More than two threads per session: while one hangs in a slow store, the session still has to revoke.
     threads = ThreadPoolExecutor(2 * settings.max_sessions + SPARE_THREADS, thread_name_prefix="session")
     asyncio.get_running_loop().set_default_executor(threads)
-    sandbox = await asyncio.to_thread(Sandbox.probe, settings)
-    # Jobs of dead workers may have left processes and files on this machine. Any worker could already revoke those jobs' access.
-    for uid in await asyncio.to_thread(uid_pool.end_leftovers, settings):
-        log.warning("ended processes of a dead worker's job", uid=uid)
-    for job in await asyncio.to_thread(no_sandbox.clear_leftovers):
-        log.warning("removed files of a dead worker's job", job=job)
-    with open_worker_deps(settings, os.environ) as deps:
+    async with open_deps(settings) as deps:
+        sandbox = await asyncio.to_thread(Sandbox.probe, settings)
+        # Jobs of dead workers may have left processes and files on this machine. Their access is already being revoked.
+        for uid in await asyncio.to_thread(uid_pool.end_leftovers, settings):
+            log.warning("ended processes of a dead worker's job", uid=uid)
+        for job in await asyncio.to_thread(no_sandbox.clear_leftovers):
+            log.warning("removed files of a dead worker's job", job=job)
         codec = build_codec(deps.vault, settings)
         await codec.prepare()
         client = await connect_temporal(settings, identity=f"worker-{os.getpid()}", codec=codec)
@@ -99,6 +102,14 @@ async def run(settings: Settings) -> None:
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.asynccontextmanager
+async def open_deps(settings: Settings) -> AsyncIterator[Deps]:
+    """Open everything that a worker needs for a block. Meanwhile, and from the first moment, revoke what workers held that died on this machine."""
+    with open_worker_deps(settings, os.environ) as deps:
+        async with run_beside(partial(end_dead_sessions, deps)):
+            yield deps
 
 
 @contextlib.asynccontextmanager

@@ -53,7 +53,7 @@ def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int
     else:
         raise NoFreeUid(f"all {len(uids)} user ids from {uids.start} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
     try:
-        os.pwrite(lock, _boot_id(), 0)
+        os.pwrite(lock, boot_id(), 0)
         yield uid
         os.ftruncate(lock, 0)
     finally:
@@ -100,7 +100,7 @@ def _lock(folder: Path, uid: int) -> int | None:
 
 def _clear_uid(lock: int, uid: int) -> bool:
     """Kill the processes that run as an id whose lock we hold, if it was lent and never given back; return whether the id is free now."""
-    if os.pread(lock, 64, 0) != _boot_id():
+    if os.pread(lock, 64, 0) != boot_id():
         return False
     end = time.monotonic() + KILL_TIMEOUT_S
     # A killed process keeps its pid until its parent has waited for it.
@@ -110,5 +110,6 @@ def _clear_uid(lock: int, uid: int) -> bool:
     return not in_use
 
 
-def _boot_id() -> bytes:
+def boot_id() -> bytes:
+    """Return the id of this start of the machine."""
     return BOOT_ID_FILE.read_bytes() if BOOT_ID_FILE.is_file() else b"-"

@@ -16,6 +16,7 @@ class PageCookies:
         self.session = "__Host-je" if self._secure else "je"
         self.form = f"{self.session}-form"
         self.oidc = f"{self.session}-oidc"
+        self.wall = f"{self.session}-wall"
         # Limited to one path, which a __Host- cookie cannot be.
         self.draft = "je-draft"
 

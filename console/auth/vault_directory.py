@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 from console.concurrency.caches import ThreadCache
@@ -18,6 +19,9 @@ from justenough.domain.ledger.public_keys import KeyVersion
 
 CACHE_TTL_S = 10.0
 """How old a person's data, or a session's token, may be."""
+
+MEMBERS_TTL_S = 300.0
+"""How old the list of a group's members may be."""
 
 V = TypeVar("V")
 
@@ -35,6 +39,7 @@ class ConsoleVault(Vault):
         self._ready = False
         self._login_lock = threading.Lock()
         self._person_cache: ThreadCache[Person | None] = ThreadCache()
+        self._member_cache: ThreadCache[tuple[str, ...]] = ThreadCache()
         self._public_key_cache: ThreadCache[dict[int, bytes]] = ThreadCache()
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
@@ -47,6 +52,18 @@ class ConsoleVault(Vault):
         """Return the person with this login name on a mount where the person `like` also has a login."""
         mounts = tuple(people_mounts)
         return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
+
+    def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
+        """Return the login names of a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not tell them."""
+        mounts = tuple(people_mounts)
+
+        def read() -> tuple[str, ...]:
+            # Names only help people to find each other; nothing depends on them.
+            with suppress(RetryLater):
+                return self._ask(lambda: super(ConsoleVault, self).member_names(group, mounts), what="the members of groups")
+            return ()
+
+        return self._member_cache.get(group, read, max_age_s=MEMBERS_TTL_S)
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the person's public keys by version, read at most CACHE_TTL_S ago."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from justenough.domain.core.units import duration_text
-from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, DurationHistogram
+from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, DurationHistogram, JobResults
 
 WIDTH, HEIGHT = 320, 80
 BAR_HEIGHT_PX = 64
@@ -43,6 +43,57 @@ class ChartBar:
     middle: float
     height: float
     """Pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunBar:
+    """One run of a job."""
+
+    x: float
+    """Per cent, as `width`."""
+    width: float
+    height: float
+    """Pixels."""
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResultBar:
+    """The jobs of one part of a period: a bar of stacked results, from the bottom to the top. Box as of a line chart."""
+
+    x: float
+    width: float
+    stacks: tuple[tuple[str, float, float], ...]
+    """Tone, upper edge and height of each result that occurred."""
+    results: JobResults
+
+
+@dataclass(frozen=True, slots=True)
+class ResultChart:
+    """Jobs by result over time, and how many ended in the period before."""
+
+    bars: tuple[ResultBar, ...]
+    before: str
+    """`points` of the polyline of the period before."""
+    top: int
+    """The value at the upper edge."""
+
+
+def result_chart(results: Sequence[JobResults], before: Sequence[JobResults]) -> ResultChart:
+    """Return the chart of a period and of the period before, which has as many parts."""
+    top = axis_top(max((part.count for part in (*results, *before)), default=0))
+    apart = WIDTH / max(1, len(results))
+    bars = []
+    for place, part in enumerate(results):
+        stacks, base = [], float(HEIGHT)
+        for tone, count in (("good", part.succeeded), ("calm", part.stopped), ("bad", part.failed)):
+            if count:
+                height = HEIGHT * count / top
+                base -= height
+                stacks.append((tone, round(base, 2), round(height, 2)))
+        bars.append(ResultBar(round(place * apart, 2), round(apart * BAR_WIDTH_SHARE, 2), tuple(stacks), part))
+    points = [(round((place + 0.5) * apart, 2), round(HEIGHT - HEIGHT * part.count / top, 2)) for place, part in enumerate(before)]
+    return ResultChart(tuple(bars), _svg_points(points), top)
 
 
 def line_chart(values: Sequence[int | None]) -> LineChart:
@@ -85,6 +136,21 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
             height=round(max(2.0, BAR_HEIGHT_PX * bar.count / highest), 1) if bar.count else 0.0,
         )
         for number, (bar, label) in enumerate(zip(spread.bars, labels, strict=True))
+    )
+
+
+def run_bars(runs: Sequence[tuple[float | None, bool]]) -> tuple[RunBar, ...]:
+    """Return a bar for each run, from its seconds and whether it succeeded; the longest BAR_HEIGHT_PX high. One without seconds is a stub."""
+    longest = max((seconds for seconds, _ in runs if seconds), default=0.0) or 1.0
+    place = 100 / max(1, len(runs))
+    return tuple(
+        RunBar(
+            x=round(number * place + place * (1 - BAR_WIDTH_SHARE) / 2, 2),
+            width=round(place * BAR_WIDTH_SHARE, 2),
+            height=round(max(4.0, BAR_HEIGHT_PX * (seconds or 0) / longest), 1),
+            succeeded=succeeded,
+        )
+        for number, (seconds, succeeded) in enumerate(runs)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -12,15 +13,18 @@ from pydantic import Field
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
+from console.pages.file_export import ExportFormat, export_response
 from console.pages.ledger import MAX_PAGES_READ
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
 from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import CredentialView
 
 PAGE_SIZE = 50
 CREDENTIAL_EVENTS = (
@@ -62,6 +66,12 @@ class CredentialFilters(Message):
         )
 
 
+class CredentialExport(CredentialFilters):
+    """The filters, and the kind of file."""
+
+    format: ExportFormat = "csv"
+
+
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
@@ -79,6 +89,7 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
         jobs=console.deps.store.jobs.captions({view.job_id for view in page.items}),
         which=which,
         filtered=any(which[1:]),
+        exported={name: value for name, value in filters if value and name != "cursor"},
         # A chosen resource stays in the list even if the catalog no longer has it.
         resources=dict.fromkeys([filters.resource, *catalog] if filters.resource and filters.resource not in catalog else catalog),
         actions=tuple(Action),
@@ -86,6 +97,18 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
         stream=stream,
         refresh=30,
     )
+
+
+@router.get("/credentials/export")
+def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[CredentialExport, Query()]) -> Response:
+    """Return the matching credentials as CSV or JSON, newest first."""
+    visitor.caller.require(*Role)
+    which = wanted.to_query()
+
+    def read() -> Iterator[CredentialView]:
+        return iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
+
+    return export_response(console, "credentials", read(), CredentialView, wanted.format)
 
 
 @router.get("/credentials/{credential}")

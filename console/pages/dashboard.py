@@ -1,21 +1,29 @@
-"""GET /now: the dashboard, alerts first. Everyone with a role sees the counts; names appear only for jobs they may read."""
+"""GET /now: the dashboard, what needs attention first. Everyone with a role sees the counts; names appear only for jobs they may read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlencode
+
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from console.auth.authorization import Caller, Role
 from console.http.dependencies import TheConsole
 from console.pages import charts, live_stream
-from console.pages.page_user import ThePageUser
+from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
+from console.services.attention import acknowledge, can_acknowledge, visible_items
 from console.services.console import Console
+from console.services.dashboard import RESULT_BARS
 from console.services.health import HealthReport
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.jobs.states import JobState
+from justenough.domain.readmodel.dashboard import CurrentCounts, JobFilter, JobResults
 from justenough.domain.readmodel.failed_systems import group_by_system
 
 HEALTH_TIMEOUT_S = 0.25
@@ -25,8 +33,47 @@ MAX_ITEMS = 5
 SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers": "Workers"}
 OPEN_STATES = tuple(state for state in JobState if not state.ended)
 ENDED_STATES = tuple(state for state in JobState if state.ended)
+STOPPED_STATES = (JobState.CANCELLED, JobState.KILLED)
+"""What people ended on purpose is neither a success nor a failure."""
+FilterValue = Annotated[str, Query(max_length=200)]
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadlineFigures:
+    """The numbers at the top."""
+
+    counts: CurrentCounts
+    running: int
+    """Jobs that have not ended."""
+    ended: int
+    """Jobs that ended in the last 24 hours, without those that people stopped."""
+    succeeded: int
+    success_share: float | None
+    """Per cent of them that succeeded; None if none ended."""
+    share_before: float | None
+    """The same of the 24 hours before."""
+
+
+def headline_figures(counts: CurrentCounts, before: Sequence[JobResults]) -> HeadlineFigures:
+    """Return the numbers at the top. `before`: the results of the day before the last 24 hours."""
+    succeeded = counts.ended.get(JobState.SUCCEEDED, 0)
+    ended = sum(count for state, count in counts.ended.items() if state not in STOPPED_STATES)
+    ended_before = sum(part.succeeded + part.failed for part in before)
+    return HeadlineFigures(
+        counts=counts,
+        running=sum(counts.jobs.values()),
+        ended=ended,
+        succeeded=succeeded,
+        success_share=100 * succeeded / ended if ended else None,
+        share_before=100 * sum(part.succeeded for part in before) / ended_before if ended_before else None,
+    )
+
+
+def split_results(results: Sequence[JobResults]) -> tuple[Sequence[JobResults], Sequence[JobResults]]:
+    """Return the results of the day before and those of the last 24 hours."""
+    return results[:-RESULT_BARS], results[-RESULT_BARS:]
 
 
 @router.get("/")
@@ -36,33 +83,62 @@ async def home() -> Response:
 
 
 @router.get("/now")
-async def now(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
+async def now(
+    request: Request,
+    console: TheConsole,
+    visitor: ThePageUser,
+    environment: FilterValue = "",
+    agent: FilterValue = "",
+    team: FilterValue = "",
+) -> Response:
     """Show the dashboard."""
     visitor.caller.require(*Role)
+    only = JobFilter(environment=environment, agent=agent, team=team)
     health = await console.health.report_within(HEALTH_TIMEOUT_S)
-    return await to_thread.run_sync(_render_page, request, console, visitor.caller, health)
+    return await to_thread.run_sync(_render_page, request, console, visitor.caller, only, health)
 
 
-def _render_page(request: Request, console: Console, caller: Caller, health: HealthReport | None) -> Response:
+@router.post("/now/acknowledge")
+async def acknowledge_item(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+    """Record that the visitor takes care of an item, and return to the dashboard with the same filter."""
+    visitor.caller.require(*Role)
+    key, note = (str(form.get(name, "")).strip() for name in ("item", "note"))
+    await to_thread.run_sync(acknowledge, console.deps, console.dashboard, visitor.caller, key, note)
+    chosen = {name: str(form.get(name, "")) for name in JobFilter.model_fields}
+    query = urlencode({name: value for name, value in chosen.items() if value})
+    return RedirectResponse(f"/now?{query}" if query else "/now", status_code=303)
+
+
+def _render_page(request: Request, console: Console, caller: Caller, only: JobFilter, health: HealthReport | None) -> Response:
     # Take the stream position before reading anything, so that no later change is missed.
     stream = live_stream.stream_url(console)
     own_alarm = console.deps.config.alarm
-    store, current, trend = console.deps.store, console.dashboard.current_counts(), console.dashboard.course()
-    readable, only = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
-    overdue = store.dashboard.overdue_jobs_of(only) if only and current.overdue_jobs else current.overdue
+    figures, store = console.dashboard, console.deps.store
+    current, trend, (before, results) = figures.current_counts(only), figures.course(), split_results(figures.results(only))
+    readable, mine = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
+    overdue = store.dashboard.overdue_jobs_of(mine) if mine and current.overdue_jobs else current.overdue
+    items = visible_items(caller, figures.attention(only))
     return render(
         request,
         "now.html",
         current=current,
+        figures=headline_figures(current, before),
         overdue=overdue,
         failed_systems=group_by_system(overdue),
+        overdue_items={item.subject: item for item in items if item.kind == "overdue"},
+        attention=[item for item in items if item.kind != "overdue" and item.acknowledged is None],
+        taken=[item for item in items if item.kind != "overdue" and item.acknowledged],
+        may_take={item.key for item in items if can_acknowledge(caller, item)},
+        only=only,
+        filters=figures.filter_values() if caller.can_read_all else None,
         pending=[item.request for item in store.inbox.items(readable, limit=MAX_ITEMS)] if current.open_requests else (),
         reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and current.open_reviews else (),
-        own_jobs=() if caller.can_read_all else store.jobs.list(requester_id=only, limit=MAX_ITEMS).items,
+        own_jobs=() if caller.can_read_all else store.jobs.list(requester_id=mine, limit=MAX_ITEMS).items,
         alarm=health.config_alarm(own_alarm) if health else own_alarm,
         # Every state has a count, zeros included, so that the layout never moves.
         open_jobs=[(state, current.jobs.get(state, 0)) for state in OPEN_STATES],
         ended_jobs=[(state, current.ended.get(state, 0)) for state in ENDED_STATES],
+        results=charts.result_chart(results, before),
         trend=trend,
         alive=charts.line_chart([point.count for point in trend.alive]),
         approvals=charts.histogram(trend.approvals),

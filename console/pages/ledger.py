@@ -5,31 +5,32 @@ GET and POST /ledger/verify: verify every chain. One verification runs at a time
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
+from console.pages.search import place_url
 from console.presentation.time_text import parse_moment
 from console.services.background_reads import WHOLE_LEDGER
 from console.services.checkpoints import newest_note
 from console.services.console import Console
+from console.services.search import find_by_id
 from console.services.visibility import first_visible_page, parse_position
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.export import to_export_line
-from justenough.domain.readmodel.dashboard import SearchHit
 from justenough.domain.readmodel.views import EntryView, Page
 
 PAGE_SIZE = 30
@@ -116,7 +117,7 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
         query = filters.to_query()
     except InvalidInput as error:
         query, errors = None, {problem.path: problem.message for problem in error.problems}
-    hits = find_readable(console, visitor.caller, filters.q)
+    hits = find_by_id(console, visitor.caller, filters.q)
     if len(hits) == 1:
         return RedirectResponse(place_url(hits[0]), status_code=303)
     stream = live_stream.stream_url(console)
@@ -186,21 +187,6 @@ async def verify(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Re
     visitor.caller.require(*READER_ROLES)
     console.background_reads.verification.start(WHOLE_LEDGER, by=visitor.caller.person.name)
     return RedirectResponse("/ledger/verify", status_code=303)
-
-
-def place_url(hit: SearchHit) -> str:
-    """Return the address that shows a search hit."""
-    folder = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}.get(hit.kind)
-    return f"{folder}{quote(hit.id, safe='')}" if folder else f"/ledger/entry?{urlencode({'id': hit.id})}"
-
-
-def find_readable(console: Console, caller: Caller, text: str) -> Sequence[SearchHit]:
-    """Return the jobs, requests, credentials and entries whose id starts with `text` and that the caller may read; none for an empty text."""
-    if not text.strip():
-        return ()
-    hits = console.deps.store.search.find(text, installation=console.deps.settings.installation)
-    console.job_owners.preload(hit.job for hit in hits)
-    return [hit for hit in hits if console.job_owners.can_read(caller, hit.job)]
 
 
 def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, cursor: str | None) -> Page[EntryView]:

@@ -29,6 +29,10 @@ BEAT_INTERVAL_S = 5.0
 """Seconds between heartbeats on a quiet stream, and between checks of the session."""
 LOG_POLL_INTERVAL_S = 0.5
 """Seconds between reads of a job's output."""
+REFRESH_COST_S = 0.008
+"""Processor seconds that one refresh of a page takes, about."""
+REFRESH_SHARE = 0.5
+"""The share of one processor that the refreshes of all open pages may take."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -67,7 +71,7 @@ class _PageStream:
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
         """Yield event blocks until the stream is closed."""
         yield _event_block("beat", {})
-        last_event = time.monotonic()
+        last_event, next_change, last = time.monotonic(), 0.0, None
         async with aclosing(
             self._console.feed.follow(since, job=self._job, wait=BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S)
         ) as batches:
@@ -75,8 +79,10 @@ class _PageStream:
                 # One event for all entries that concern the page, because it refreshes as a whole anyway.
                 concerned = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
                 readable = await self._console.job_owners.readable_entries(self._visitor.caller, concerned)
-                last = readable[-1] if readable else None
-                block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position) if last else b""
+                last, block = readable[-1] if readable else last, b""
+                if last is not None and time.monotonic() >= next_change:
+                    block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
+                    next_change, last = time.monotonic() + min_refresh_interval_s(self._console.feed.listeners), None
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
                     block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
@@ -84,6 +90,11 @@ class _PageStream:
                 if block or time.monotonic() - last_event >= BEAT_INTERVAL_S:
                     yield block or _event_block("beat", {})
                     last_event = time.monotonic()
+
+
+def min_refresh_interval_s(pages: int) -> float:
+    """Return how many seconds to wait between two refreshes of a page, if so many pages are open."""
+    return pages * REFRESH_COST_S / REFRESH_SHARE
 
 
 @asynccontextmanager

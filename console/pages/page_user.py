@@ -5,7 +5,6 @@ A form is accepted if it carries its session's CSRF token and the browser does n
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -17,17 +16,18 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from console.auth.authorization import Caller
+from console.auth.csrf import is_masked_token
 from console.auth.page_sessions import ActiveSession, NoSession
 from console.concurrency.vault_threads import VAULT_THREADS
+from console.pages.regions import AUTO_REFRESH_HEADER
 from console.services.console import Console
 from console.services.inputs import SignedBody
+from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import Forbidden
 
-AUTO_REFRESH_HEADER = "X-Look-Again"
-"""Header of automatic refreshes, which do not count as use of the session."""
 CSRF_FIELD = "csrf"
 """Name of the hidden CSRF field in every form."""
 MAX_FIELDS = 200
@@ -49,6 +49,8 @@ class PageUser:
     """The CSRF token of this session's forms."""
     fresh: bool
     """Whether the last login is at most five minutes old, as careful decisions require."""
+    waiting: int
+    """How many requests wait for this person's decision, up to inbox_queries.MAX_COUNT."""
     console: Console = field(repr=False)
     session: ActiveSession = field(repr=False)
 
@@ -83,10 +85,15 @@ async def page_user_of(request: Request, *, allow_last_known: bool = False) -> P
         by_person=AUTO_REFRESH_HEADER not in request.headers,
         allow_last_known=allow_last_known,
     )
-    # Run in a thread, because the configuration is sometimes read from files.
-    tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
-    caller = Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
-    return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, console=console, session=session)
+
+    def read() -> tuple[Caller, int]:
+        caller = Caller(person=session.person, tiers=console.deps.config.current().tiers, expires=session.expires.timestamp())
+        criteria = InboxFilter(person=caller.person.id, tier=caller.tier, mine=True)
+        return caller, console.deps.store.inbox.count(criteria) if caller.tier else 0
+
+    # Run in a thread: the store blocks, and the configuration is sometimes read from files.
+    caller, waiting = await to_thread.run_sync(read)
+    return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, waiting=waiting, console=console, session=session)
 
 
 async def read_form(request: Request) -> FormData:
@@ -106,7 +113,7 @@ async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
     values = [value for _, value in form.multi_items()]
     if len(values) > MAX_FIELDS or any(not isinstance(value, str) or len(value) > MAX_FIELD_BYTES for value in values):
         raise BadForm("this form is too large; send less text, or use the command line")
-    if not hmac.compare_digest(str(form.get(CSRF_FIELD, "")).encode(), csrf.encode()):
+    if not is_masked_token(str(form.get(CSRF_FIELD, "")), csrf):
         raise BadForm(WRONG_CSRF_TEXT)
     return form
 

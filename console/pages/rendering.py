@@ -15,13 +15,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from console.auth.csrf import mask
+from console.pages.look import look_of
+from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, with_digests
 from console.pages.static import static_url
 from console.presentation import time_text
 from console.presentation.event_text import event_sentence
 from console.presentation.status_badges import status_badge
 from console.presentation.terminal_text import plain
 from justenough.domain.core.units import duration_text
-from justenough.domain.inbox.diff import to_excerpt
+from justenough.domain.inbox.diff import to_excerpt, word_diff
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -38,9 +41,14 @@ NAV = (
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
-    """Render a page. Every template gets `request`, `visitor` (None without a login), `now` and `nav` besides `context`."""
+    """Render a page, or for an automatic refresh its changed regions. Every template gets `request`, `visitor` (None without a login), `now`, `nav` and `look` besides `context`."""
     context |= {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
+    context["look"] = look_of(request)
     text = template_environment().get_template(template).render(context)
+    if AUTO_REFRESH_HEADER in request.headers:
+        text = changed_regions(text, request.headers.get(KNOWN_REGIONS_HEADER, ""))
+    else:
+        text = with_digests(text)
     return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
@@ -52,6 +60,7 @@ def template_environment() -> Environment:
     )
     environment.filters |= {
         "plain": plain,
+        "masked": mask,
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
         "span": time_text.span,
@@ -65,6 +74,7 @@ def template_environment() -> Environment:
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
         "bounds": format_tool_lines,
         "telling": to_excerpt,
+        "word_diff": lambda difference: word_diff(difference.before, difference.now),
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query}
@@ -88,9 +98,13 @@ def _time_element(context: Context, moment: datetime | None, *, kind: str, text:
 
 @pass_context
 def _with_query(context: Context, **changes: object) -> str:
-    """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped."""
+    """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped.
+
+    `here` in the context: the path to link to, if the page answers a form, whose own address shows nothing.
+    """
     query: Mapping[str, str] = context["request"].query_params
     unchanged = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
     changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
     new_query = urlencode({**unchanged, **changed})
-    return f"?{new_query}" if new_query else str(context["request"].url.path)
+    here = context.get("here")
+    return f"{here or ''}?{new_query}" if new_query else str(here or context["request"].url.path)

@@ -6,10 +6,24 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, report, static
+from console.pages import (
+    credentials,
+    dashboard,
+    delegations,
+    ledger,
+    live_stream,
+    person,
+    preferences,
+    report,
+    resource,
+    search,
+    selection,
+    static,
+    wall,
+)
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
-from console.pages.jobs import detail, job_list, launch, stop
+from console.pages.jobs import by_name, detail, job_list, launch, stop
 from console.pages.login import login, oidc
 from console.pages.routing import problem_page
 
@@ -17,15 +31,22 @@ ROUTERS = (
     login.router,
     login.pages,
     oidc.router,
+    preferences.router,
     static.router,
     live_stream.router,
     dashboard.router,
+    wall.router,
+    search.router,
+    resource.router,
+    person.router,
     inbox.router,
     batch.router,
     decisions.router,
     delegations.router,
+    selection.router,
     job_list.router,
     launch.router,
+    by_name.router,
     detail.router,
     stop.router,
     credentials.router,

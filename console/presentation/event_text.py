@@ -51,6 +51,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_suffix(': {}', d['reason'])}",
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
+    "attention.acknowledged": lambda d: f"{d['name']} takes care of {d['item']}{_suffix(': {}', d['note'])}",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
     "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",

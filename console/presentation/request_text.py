@@ -1,13 +1,14 @@
-"""An access request in words for its approvers: who requests what, how it can be revoked, what a timeout does, what they sign. Pure."""
+"""An access request in words for its approvers: what is requested, how it can be revoked, who is missing, what they sign. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from console.presentation.time_text import exact_time, span
+from console.presentation.time_text import span
 from justenough.domain.approvals.verification import needs_reason
-from justenough.domain.inbox.pending import TimeoutOutcome, missing_approvals
+from justenough.domain.inbox.pending import missing_approvals
 from justenough.domain.readmodel.views import ApprovalView, RequestView
 
 REVOCABLE_TEXT = {
@@ -29,6 +30,9 @@ POLICY_SOURCE_TEXT = {
     "double-lock": "The catalog puts this action behind a Vault control group and sets the lowest tier that can authorize it.",
 }
 """Explanations of the decision sources that are not policies."""
+REASON_CHOICES = ("Ticket checked", "Amount checked", "Called the requester")
+"""Reasons that an approver can tick instead of typing, where an approval needs one."""
+WORD_WITH_DIGIT = re.compile(r"(\S*\d\S*)")
 
 
 class Piece(NamedTuple):
@@ -36,22 +40,33 @@ class Piece(NamedTuple):
 
     text: str
     strong: bool = False
+    limit: str = ""
+    """The form field that changes this part; empty if it is fixed."""
+    requested: str = ""
+    """The text of such a part if the field is empty."""
 
 
-def request_sentence(view: RequestView, agent: str = "") -> tuple[Piece, ...]:
-    """Return who requests what, in pieces: `refund-triage by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min`."""
-    by = f" by agent {agent}" if agent else ""
+class Limits(NamedTuple):
+    """What an approver chose in the form, as text; empty for what was requested."""
+
+    action: str = ""
+    ttl: str = ""
+    tools: str = ""
+    absent: str = ""
+    """Login name of the absent person it is made for."""
+
+
+NO_LIMITS = Limits()
+
+
+def access_pieces(view: RequestView) -> tuple[Piece, ...]:
+    """Return the requested access, in pieces: `write on Refunds for 5 min`."""
+    called = (Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True)) if view.call else ()
     return (
-        Piece(view.job_name or view.job_id, strong=True),
-        Piece(f"{by}, launched by {view.requester or 'unknown'}, requests "),
-        Piece(view.action.upper(), strong=True),
+        Piece(view.action, strong=True),
         Piece(" on "),
         Piece(view.title, strong=True),
-        *(
-            (Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True))
-            if view.call
-            else (Piece(f"{_tools_text(view)} for {span(view.ttl)}"),)
-        ),
+        *(called or (Piece(f"{_tools_text(view)} for "), Piece(span(view.ttl), strong=True))),
     )
 
 
@@ -64,15 +79,15 @@ def text_of(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def silence_text(outcome: TimeoutOutcome) -> str:
-    """Return what happens if nobody decides in time."""
-    if outcome.at is None:
-        return "No deadline."
-    if outcome.ends_with_job:
-        return f"The job times out at {exact_time(outcome.at)}, before this tier's deadline; the request ends with it."
-    if outcome.climbs_to is None:
-        return f"Denied at {exact_time(outcome.at)} if nobody decides."
-    return f"Escalates to tier {outcome.climbs_to} ({', '.join(outcome.groups)}) at {exact_time(outcome.at)}. Never auto-approved."
+def amount_pieces(text: str) -> tuple[Piece, ...]:
+    """Return a text in pieces; its words with digits are strong: amounts, orders, tickets."""
+    words = WORD_WITH_DIGIT.split(text)
+    return tuple(Piece(word, strong=bool(number % 2)) for number, word in enumerate(words) if word)
+
+
+def has_amount(text: str) -> bool:
+    """Whether a text has a digit."""
+    return WORD_WITH_DIGIT.search(text) is not None
 
 
 def still_needed(view: RequestView) -> str:
@@ -89,19 +104,24 @@ def approver_text(item: ApprovalView) -> str:
     return f"{item.approver} (for {item.on_behalf_of})" if item.on_behalf_of else item.approver
 
 
-def signing_sentence(
-    view: RequestView, decision: str, person: str, *, ttl: int | None = None, action: str | None = None, absent: str | None = None
-) -> str:
-    """Return the statement that a person signs, as one sentence."""
-    time, what = span(view.ttl if ttl is None else ttl), (action or view.action).upper()
-    begin, middle, end = signing_pieces(view, decision, f"{person} for {absent}" if absent else person)
-    return f"{begin}{what}{middle}{time}{end}"
-
-
-def signing_pieces(view: RequestView, decision: str, person: str) -> tuple[str, str, str]:
-    """Return that sentence without the action and the time, which are between its pieces."""
-    end = f" for the job {view.job_id} ({view.job_name})."
-    return f"{person} {DECISION_VERBS[decision]} ", f" on {view.title}{_tools_text(view)} for ", end
+def signing_pieces(view: RequestView, decision: str, person: str, limits: Limits = NO_LIMITS) -> tuple[Piece, ...]:
+    """Return the statement that a person signs as one sentence. An approver's limits change the pieces that name their field."""
+    tools = f" only through {', '.join(lines)}" if (lines := limits.tools.split("\n") if limits.tools else []) else _tools_text(view)
+    absent = f" for {limits.absent}" if limits.absent else ""
+    return (
+        Piece(person, strong=True),
+        Piece(absent, limit="absent"),
+        Piece(f" {DECISION_VERBS[decision]} "),
+        Piece(limits.action or view.action, strong=True, limit="action", requested=view.action),
+        Piece(" on "),
+        Piece(view.title, strong=True),
+        Piece(tools, limit="tools", requested=_tools_text(view)),
+        Piece(" for "),
+        Piece(limits.ttl or span(view.ttl), strong=True, limit="ttl", requested=span(view.ttl)),
+        Piece(f" for the job {view.job_id} ("),
+        Piece(view.job_name, strong=True),
+        Piece(")."),
+    )
 
 
 def reason_hint(decision: str, tier: int) -> str:

@@ -54,6 +54,16 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "residual": StatusBadge("hourglass", "wait", "still valid in part"),
         "overdue": StatusBadge("alarm", "bad", "overdue"),
     },
+    "attention": {
+        "overdue": StatusBadge("alarm", "bad", "overdue"),
+        "failed": StatusBadge("cross", "bad", "failed"),
+        "escalated": StatusBadge("hand", "wait", "escalated"),
+        "waiting": StatusBadge("hourglass", "wait", "waiting"),
+        "denied": StatusBadge("barred", "wait", "denied"),
+        "webhook": StatusBadge("alarm", "wait", "delivery"),
+        "schedule": StatusBadge("clock", "wait", "skipped"),
+        "worker": StatusBadge("question", "bad", "worker gone"),
+    },
     "outcome": {
         "allowed": StatusBadge("check", "good", "allowed"),
         "needs_approval": StatusBadge("hand", "wait", "needs approval"),

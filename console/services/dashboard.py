@@ -1,4 +1,4 @@
-"""The figures of the first page, read once for all viewers, so that a thousand open pages query the store as often as one. Blocking, for a thread."""
+"""The figures of the dashboard, read once for all viewers, so that a thousand open pages query the store as often as one. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -6,30 +6,55 @@ from datetime import UTC, datetime, timedelta
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.store import Store
-from justenough.domain.readmodel.dashboard import CurrentCounts, PeriodTrend
+from justenough.domain.ledger.overdue import MAX_REPORT_AGE
+from justenough.domain.readmodel.attention import AttentionItem, AttentionKind, with_acknowledgements
+from justenough.domain.readmodel.dashboard import CurrentCounts, FilterValues, JobFilter, JobResults, PeriodTrend
+from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_system
 
 COUNTS_TTL_S = 5.0
 """How long counts are used if nothing new is recorded; after a new entry they are read again immediately."""
 TREND_TTL_S = 15.0
-"""The chart may be this old: at its scale the difference is not visible."""
+"""The charts may be this old: at their scale the difference is not visible."""
 TREND_PERIOD = timedelta(hours=24)
 TREND_POINTS = 96
 """Points of the chart, each the number of credentials alive."""
+RESULT_WIDTH = timedelta(minutes=15)
+RESULT_BARS = TREND_PERIOD // RESULT_WIDTH
+ALL_JOBS = JobFilter()
 
 
 class DashboardFigures:
-    """The current counts, and the last 24 hours."""
+    """The current counts, what needs attention, and the last 24 hours."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._counts: ThreadCache[CurrentCounts] = ThreadCache()
+        self._attention: ThreadCache[tuple[AttentionItem, ...]] = ThreadCache()
+        self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache()
         self._trends: ThreadCache[PeriodTrend] = ThreadCache()
+        self._values: ThreadCache[FilterValues] = ThreadCache()
 
-    def current_counts(self) -> CurrentCounts:
+    def current_counts(self, only: JobFilter = ALL_JOBS) -> CurrentCounts:
         """Return the counts; they include everything that was recorded before this call."""
         position = self._store.ledger.head().position
         return self._counts.get(
-            "now", lambda: self._store.dashboard.current_counts(datetime.now(UTC)), max_age_s=COUNTS_TTL_S, version=position
+            only.model_dump_json(),
+            lambda: self._store.dashboard.current_counts(datetime.now(UTC), only),
+            max_age_s=COUNTS_TTL_S,
+            version=position,
+        )
+
+    def attention(self, only: JobFilter = ALL_JOBS) -> tuple[AttentionItem, ...]:
+        """Return what needs attention, with its acknowledgements; it includes everything that was recorded before this call."""
+        position = self._store.ledger.head().position
+        return self._attention.get(only.model_dump_json(), lambda: self._read_attention(only), max_age_s=COUNTS_TTL_S, version=position)
+
+    def results(self, only: JobFilter = ALL_JOBS) -> tuple[JobResults, ...]:
+        """Return the results of the jobs of the last 48 hours by quarter of an hour, read at most TREND_TTL_S ago: the day before, then this day."""
+        return self._results.get(
+            only.model_dump_json(),
+            lambda: self._store.dashboard.job_results(until=datetime.now(UTC), width=RESULT_WIDTH, parts=2 * RESULT_BARS, only=only),
+            max_age_s=TREND_TTL_S,
         )
 
     def course(self) -> PeriodTrend:
@@ -38,3 +63,24 @@ class DashboardFigures:
         return self._trends.get(
             "day", lambda: self._store.dashboard.period_trend(until - TREND_PERIOD, until, TREND_POINTS), max_age_s=TREND_TTL_S
         )
+
+    def filter_values(self) -> FilterValues:
+        """Return what the dashboard can be filtered by, read at most TREND_TTL_S ago."""
+        return self._values.get("values", lambda: self._store.dashboard.filter_values(datetime.now(UTC)), max_age_s=TREND_TTL_S)
+
+    def _read_attention(self, only: JobFilter) -> tuple[AttentionItem, ...]:
+        store = self._store.attention
+        overdue = () if only else tuple(_to_item(system) for system in group_by_system(self.current_counts().overdue))
+        items = (*overdue, *store.items(only, now=datetime.now(UTC), worker_silence=MAX_REPORT_AGE))
+        return with_acknowledgements(items, store.acknowledgements(item.key for item in items))
+
+
+def _to_item(system: FailedSystem) -> AttentionItem:
+    credentials, jobs = len(system.credentials), len(system.jobs)
+    return AttentionItem(
+        key=f"{AttentionKind.OVERDUE}/{system.name}",
+        kind=AttentionKind.OVERDUE,
+        subject=system.name,
+        detail=f"{credentials} credential{'s' * (credentials != 1)} of {jobs} job{'s' * (jobs != 1)} may be active. {system.advice}",
+        since=system.since,
+    )

@@ -7,10 +7,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ import httpx
 import pytest
 
 from tests.attacks.test_isolation import upload_bundle
+from tests.chaos.steps import launch_leashed
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, spec
 from tests.support.wait import until
@@ -29,25 +29,35 @@ FLOOD_S = float(os.environ.get("FLOOD_S", "3"))
 """Seconds that each flood lasts at least."""
 MAX_FLOOD_S = 120
 MAX_REFUSAL_S = 20.0
-"""How soon a killed job's login must be refused. Without the broker's limits it took 31 s with the worst kind; with them, a fraction of a second."""
+"""How soon a killed or ended job's login must be refused. Without the broker's limits it took 31 s with the worst kind; with them, a fraction of a
+second."""
 MAX_LIVEZ_S = 20.0
 """How soon the console must answer. Without its limits it was restarted, three times in two minutes."""
 KINDS = ("unknown keys", "nesting", "wrong values", "unknown paths", "tool calls", "garbage", "new connections")
 
 
-def is_refused(shop: Shop, login: Login) -> bool:
-    """Whether a login does not work any more."""
-    return not shop.can_log_in(login)
+def seconds_until_refused(shop: Shop, login: Login, *, since: float) -> float:
+    """Return the seconds from `since` (monotonic) until a login does not work any more."""
+    until(lambda: not shop.can_log_in(login), "the login is refused", within=120)
+    return time.monotonic() - since
+
+
+@pytest.fixture
+def leash() -> Iterator[ExitStack]:
+    """Holds a job until it is closed."""
+    with ExitStack() as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flood_from_one_job_neither_ends_its_worker_nor_keeps_other_jobs_alive(
-    ops: Human, shop: Shop, witness: Witness, kind: str, record_testsuite_property: Callable[[str, object], None]
+    ops: Human, shop: Shop, witness: Witness, leash: ExitStack, kind: str, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     worker = shop.pid_of("worker")
     run = {"command": ["python3", "flood.py", kind, str(MAX_FLOOD_S + FLOOD_S)], "timeout": "10m"}
     digest = upload_bundle(ops, {"flood.py": PROGRAM.read_bytes()})
     victims = [(ops.launch(spec(f"{witness.hand_over}; exec sleep 600")), witness.login()) for _ in range(2)]
+    ending, its_login = leash.enter_context(launch_leashed(ops, shop))
     flooding = ops.launch({**spec(""), "access": [], "run": run}, bundle=digest)
     until(lambda: "flooding" in ops.output(flooding), "it floods", within=300)
     took: list[float] = []
@@ -57,15 +67,21 @@ def test_a_flood_from_one_job_neither_ends_its_worker_nor_keeps_other_jobs_alive
         time.sleep(max(0.0, began + FLOOD_S / 3 * (1 + len(took)) - time.monotonic()))
         asked = time.monotonic()
         assert ops.api.post(f"jobs/{victim}/kill").status_code == 202
-        until(partial(is_refused, shop, login), "its login is refused", within=120)
-        took.append(time.monotonic() - asked)
+        took.append(seconds_until_refused(shop, login, since=asked))
         assert ops.until(victim)["state"] == "killed"
         shop.assert_dead(ops.until(victim), login)
+    time.sleep(max(0.0, began + FLOOD_S - time.monotonic()))
+    with leash:
+        ended = time.monotonic()
+    took_ending = seconds_until_refused(shop, its_login, since=ended)
+    assert ops.until(ending)["state"] == "succeeded"
+    shop.assert_dead(ops.job(ending), its_login)
     assert ops.job(flooding)["state"] == "running", "it flooded all the time"
     assert ops.api.post(f"jobs/{flooding}/cancel").status_code == 202
     record_testsuite_property(f"seconds until a killed job cannot log in: {kind}", took)
+    record_testsuite_property(f"seconds until a job that has ended cannot log in: {kind}", took_ending)
     assert ops.until(flooding)["state"] == "cancelled"
-    assert max(took) < MAX_REFUSAL_S
+    assert max(*took, took_ending) < MAX_REFUSAL_S
     # The flood reached the broker.
     assert "'connections': " in ops.output(flooding)
     assert shop.pid_of("worker") == worker

@@ -134,8 +134,9 @@ async def test_an_approval_counts_because_of_a_group_that_only_the_provider_know
         # The console keeps what it knows of people for some seconds.
         while await status_of(page, f"/inbox/{request['id']}") == 404:
             pass
+    await page.get_by_role("link", name="Approve write").first.click()
     await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await expect(page.get_by_role("status").first).to_contain_text("Approved and recorded.")
     ended = await asyncio.to_thread(wait_for_state, ops, job["id"])
     (approval,) = ended["requests"][0]["approvals"]
     assert (ended["state"], approval["approver"]) == ("succeeded", "grace")

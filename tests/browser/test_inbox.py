@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from tests.browser.rig import Foresee, Launch, Look, Open, check_text_boxes, wait_for_state
 from tests.support.people import Human
@@ -21,6 +21,17 @@ ASK_CHIEFS = """@id("chiefs-look-at-it")
 forbid (principal, action, resource)
 when { context.approved_tier < 3 && principal.labels.contains("ask=chiefs") };
 """
+FOCUS_HIDDEN = """async () => {
+  for (const frame of [1, 2]) await new Promise(requestAnimationFrame);
+  const it = document.activeElement;
+  if (!it || it === document.body) return null;
+  const box = it.getBoundingClientRect();
+  const parts = [0.05, 0.3, 0.5, 0.7, 0.95];
+  const points = parts.flatMap((x) => parts.map((y) => [box.left + box.width * x, box.top + box.height * y]));
+  const seen = points.some(([x, y]) => { const top = document.elementFromPoint(x, y); return top && (it.contains(top) || top.contains(it)); });
+  return seen ? "" : `${it.tagName} ${it.id} ${it.textContent.trim().slice(0, 40)}`;
+}"""
+"""Empty if a part of the focused element can be seen, else its name; null if the focus has left the page."""
 Waiting = Callable[..., Awaitable[dict[str, Any]]]
 
 
@@ -63,14 +74,29 @@ async def fetch_request(human: Human, request: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-async def test_an_approval_counts_and_the_page_shows_it(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
-    request = await waiting()
+async def sign(page: Page, decision: str = "approve") -> None:
+    """Open the form of a decision and submit it, in two presses."""
+    form = page.locator("#sign" if decision == "approve" else "#deny-form")
+    if not await form.is_visible():
+        await page.locator(f"[data-go={decision}]:visible").first.click()
+    await page.locator(f"#{decision}").click()
+
+
+async def test_an_approval_needs_two_presses_counts_and_the_page_shows_it(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
+    request = await waiting(task="Pay 449.50 EUR out for order 100063")
     page = await person("lead")
     await page.goto(f"/inbox/{request['id']}")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("test, launched by ops, requests WRITE on Refunds for 5 min")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Pay 449.50 EUR out for order 100063")
     await axe(page)
-    await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await page.get_by_role("link", name="Approve write, 5 min").first.click()
+    await expect(page.locator("#sign")).to_contain_text("lead approves write on Refunds for 5 min for the job")
+    await expect(page.locator("#sign")).to_contain_text("Pay 449.50 EUR out for order 100063")
+    await axe(page)
+    assert (await fetch_request(lead, request))["approvals"] == []
+    await page.get_by_role("button", name="Sign and approve").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Approved and recorded.")
+    await expect(page.get_by_role("link", name="Back to approvals")).to_be_visible()
+    await axe(page)
     found = await fetch_request(lead, request)
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["lead"])
 
@@ -84,11 +110,15 @@ async def test_an_approver_can_approve_with_limits(
     await page.goto(f"/inbox/{request['id']}")
     await axe(page)
     await fits(page)
+    await page.locator("#thumb").get_by_role("link", name="Approve").click()
+    await axe(page)
+    await fits(page)
     await page.get_by_text("Approve with limits").click()
     await page.get_by_label("Duration").select_option("1m")
-    await expect(page.locator(".signs")).to_contain_text("WRITE on Refunds for 1 min for the job")
-    await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await expect(page.locator("#sign .signs")).to_contain_text("write on Refunds for 1 min for the job")
+    await axe(page)
+    await sign(page)
+    await expect(page.get_by_role("status").first).to_contain_text("Approved and recorded.")
     found = await fetch_request(lead, request)
     assert (found["state"], found["granted_ttl"]) == ("approved", 60)
 
@@ -97,12 +127,91 @@ async def test_what_is_signed_follows_the_chosen_action(person: Open, waiting: W
     request = await waiting()
     page = await person("lead", width=390)
     await page.goto(f"/inbox/{request['id']}")
+    thumb, signs = page.locator("#thumb"), page.locator("#sign .signs")
+    await thumb.get_by_role("link", name="Approve").click()
     await page.get_by_text("Approve with limits").click()
     await page.get_by_label("Action").select_option("read")
-    await expect(page.locator(".signs")).to_contain_text("READ on Refunds for 5 min for the job")
-    await expect(page.locator("#thumb")).to_contain_text("You sign: READ on Refunds for 5 min")
+    await expect(signs).to_contain_text("read on Refunds for 5 min for the job")
+    await page.get_by_role("link", name="Back").click()
+    await expect(thumb).to_contain_text("Approve read, 5 min")
+    await thumb.get_by_role("link", name="Approve").click()
     await page.get_by_label("Action").select_option("")
-    await expect(page.locator(".signs")).to_contain_text("WRITE on Refunds for 5 min for the job")
+    await expect(signs).to_contain_text("write on Refunds for 5 min for the job")
+
+
+async def test_without_scripts_limits_are_stated_before_they_are_signed(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
+    request = await waiting()
+    page = await person("lead", width=390, javascript=False)
+    await page.goto(f"/inbox/{request['id']}")
+    await page.locator("#thumb").get_by_role("link", name="Approve").click()
+    await page.get_by_text("Approve with limits").click()
+    await page.get_by_label("Duration").select_option("1m")
+    await sign(page)
+    await expect(page.locator("#sign .signs")).to_contain_text("write on Refunds for 1 min for the job")
+    await expect(page.get_by_role("status")).to_contain_text("You chose limits.")
+    await axe(page)
+    assert (await fetch_request(lead, request))["approvals"] == []
+    await sign(page)
+    await expect(page.get_by_role("status").first).to_contain_text(re.compile("Approved and recorded|Submitted"))
+    assert (await fetch_request(lead, request))["approvals"][0]["ttl"] == 60
+
+
+async def test_the_first_screen_of_a_phone_answers_what_an_approver_asks(person: Open, launched: Launch, security: Human) -> None:
+    paid = access("payouts-db", "write", reason="Pay {amount} EUR back to who bought order {order}")
+    pay_out = {
+        **spec("true", paid),
+        "name": unique_name("pay"),
+        "task": "Pay {amount} EUR out for order {order}",
+        "data_scope": {"tenant": "acme"},
+    }
+    pay_out["agent"] = {"name": "refund-agent", "version": "1.4"}
+    first = await launched({**pay_out, "params": {"amount": "19.90", "order": "100001"}}, "awaiting_approval")
+    await asyncio.to_thread(security.answer, first["requests"][0], "approve")
+    await asyncio.to_thread(wait_for_state, security, first["id"], "succeeded")
+    second = await launched({**pay_out, "params": {"amount": "449.50", "order": "100063"}}, "awaiting_approval", reason="Ticket 4733")
+    page = await person("security", width=390)
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.goto(f"/inbox/{second['requests'][0]['id']}")
+    bar = await page.locator("#thumb").bounding_box()
+    assert bar
+    for words in (
+        "Pay 449.50 EUR out for order 100063",
+        "write on Payouts to customers' accounts for 5 min",
+        "agent refund-agent 1.4 · tenant acme · launched by ops",
+        "Pay 449.50 EUR back to who bought order 100063",
+        "Ticket 4733",
+        "Pay 19.90 449.50 EUR out for order 100001 100063",
+        "Vault control group",
+        "Needs 1 approval from security",
+        "Escalates to tier 3 (chiefs)",
+    ):
+        # The smallest element that has the words.
+        box = await page.locator(".ask").get_by_text(words).last.bounding_box()
+        assert box, words
+        assert box["y"] + box["height"] <= bar["y"], f"{words} is behind the bar, or below it"
+    sizes = await page.evaluate(
+        "['h1', '.lead', '.quote'].map((name) => parseFloat(getComputedStyle(document.querySelector(name)).fontSize))"
+    )
+    assert sizes == sorted(sizes, reverse=True), "the task is the largest"
+
+
+@pytest.mark.parametrize("width", [320, 390])
+async def test_the_focus_is_never_hidden_behind_a_bar(person: Open, waiting: Waiting, width: int) -> None:
+    request = await waiting()
+    page = await person("lead", width=width)
+    await page.set_viewport_size({"width": width, "height": 640})
+    for path in (f"/inbox/{request['id']}", f"/inbox/{request['id']}#sign", "/inbox"):
+        await page.goto(path)
+        hidden, reached = [], 0
+        for _ in range(60):
+            await page.keyboard.press("Tab")
+            told = await page.evaluate(FOCUS_HIDDEN)
+            if told is None:
+                break
+            reached += 1
+            hidden += [told] if told else []
+        assert hidden == [], (path, width)
+        assert reached > 4
 
 
 async def test_no_text_is_squeezed_where_a_run_differs_from_the_last_approved_one(person: Open, lead: Human, launched: Launch) -> None:
@@ -113,22 +222,30 @@ async def test_no_text_is_squeezed_where_a_run_differs_from_the_last_approved_on
     second = await launched({**spec("echo a longer command than before", write), "name": "differing"}, "awaiting_approval")
     page = await person("lead", width=360)
     await page.goto(f"/inbox/{second['requests'][0]['id']}")
-    await expect(page.locator(".compared")).to_contain_text("a longer command than before")
+    await expect(page.locator(".changes ins").first).to_contain_text("a longer command than before")
     await check_text_boxes(page)
 
 
-async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Human, waiting: Waiting, foresee: Foresee) -> None:
+async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Human, waiting: Waiting, foresee: Foresee, axe: Look) -> None:
     request = await waiting()
     page = await person("lead")
     foresee(page, "status of 422")
     await page.goto(f"/inbox/{request['id']}")
-    await page.locator("#deny").click()
+    reason = page.get_by_label("Reason for denying")
+    await sign(page, "deny")
+    await expect(page.locator("#deny-reason:user-invalid")).to_be_focused()
+    await reason.fill("   ")
+    await sign(page, "deny")
     await expect(page.get_by_role("alert")).to_contain_text("Not submitted")
-    await expect(page.locator("#reason-error")).to_contain_text("Enter a reason.")
+    await expect(page.locator("#deny-reason-error")).to_contain_text("Enter a reason.")
+    await expect(reason).to_be_focused()
+    await axe(page)
+    await page.get_by_role("alert").get_by_role("link", name="Enter a reason.").click()
+    await expect(reason).to_be_focused()
     assert (await fetch_request(lead, request))["state"] == "pending"
-    await page.get_by_label("Reason", exact=True).fill("Not this customer")
-    await page.locator("#deny").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await reason.fill("Not this customer")
+    await sign(page, "deny")
+    await expect(page.get_by_role("status").first).to_contain_text("Denied and recorded.")
     found = await fetch_request(lead, request)
     assert (found["state"], found["approvals"][0]["reason"]) == ("denied", "Not this customer")
 
@@ -141,22 +258,23 @@ async def test_two_chiefs_reach_the_quorum_and_see_each_others_decision_without_
     foresee(one, "status of 422")
     for page in (one, other):
         await page.goto(f"/inbox/{request['id']}")
-        await expect(page.locator("#status")).to_contain_text("Needs 2 approvals by different people")
+        await expect(page.locator("#facts")).to_contain_text("Needs 2 approvals by different people")
+        await page.get_by_role("link", name="Approve write").first.click()
     await axe(other)
     await one.get_by_label("Reason", exact=True).fill("The books are right")
     await one.get_by_label("Type the job").fill("tes")
-    await one.locator("#approve").click()
+    await sign(one)
     await expect(one.locator("#confirm-error")).to_contain_text("Enter the job name exactly: test")
     assert (await fetch_request(chief, request))["approvals"] == []
     await one.get_by_label("Type the job").fill("test")
-    await one.locator("#approve").click()
-    await expect(one.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await sign(one)
+    await expect(one.get_by_role("status").first).to_contain_text("Approved and recorded.")
     # The other page was not reloaded: its event stream updated it.
-    await expect(other.locator("#status")).to_contain_text("chief approved; needs 1 more approval")
+    await expect(other.locator("#facts")).to_contain_text("chief approved; needs 1 more approval")
     await other.get_by_label("Reason", exact=True).fill("So they are")
     await other.get_by_label("Type the job").fill("test")
-    await other.locator("#approve").click()
-    await expect(other.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await sign(other)
+    await expect(other.get_by_role("status").first).to_contain_text("Approved and recorded.")
     await expect(one.locator("#status")).to_contain_text("approved", use_inner_text=True)
     found = await fetch_request(chief, request)
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["chief", "chief2"])
@@ -167,6 +285,7 @@ async def test_an_update_does_not_overwrite_typed_text(person: Open, chief: Huma
     page = await person("lead")
     foresee(page, "status of 409")
     await page.goto(f"/inbox/{request['id']}")
+    await page.get_by_role("link", name="Approve write").first.click()
     await page.get_by_label("Reason", exact=True).fill("I was about to")
     answer = await asyncio.to_thread(chief.answer, request, "deny")
     assert answer.status_code == 200, answer.text
@@ -174,7 +293,7 @@ async def test_an_update_does_not_overwrite_typed_text(person: Open, chief: Huma
     await expect(page.locator("#thumb")).to_be_empty()
     await expect(page.locator("#answer")).to_contain_text("This page changed while you were typing.")
     await expect(page.get_by_label("Reason", exact=True)).to_have_value("I was about to")
-    await page.locator("#approve").click()
+    await sign(page)
     await expect(page.get_by_role("alert")).to_contain_text("chief decided it at")
 
 
@@ -187,26 +306,36 @@ async def test_the_queue_adds_new_requests_and_removes_decided_ones_automaticall
     await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match these filters.")
     request = await waiting(name=name)
     line = page.locator(f"#line-{request['id']}")
-    await expect(line).to_contain_text("requests WRITE on Refunds for 5 min")
+    await expect(line).to_contain_text("write on Refunds for 5 min")
+    await expect(page).to_have_title(re.compile(r"^\(\d+\+?\) Approvals"))
+    await expect(page.locator("#waiting-count")).to_have_text(re.compile(r"^\d+$"))
     await expect(page.locator("[data-alive]")).to_contain_text("Live")
     await axe(page)
     assert (await asyncio.to_thread(chief.answer, request)).status_code == 200
     await expect(line).to_have_count(0)
     # An empty section of the list is filled automatically, too.
+    await page.goto("/inbox?show=answers")
     above = await waiting(name=name)
     assert (await asyncio.to_thread(lead.answer, above)).status_code == 200
     await expect(page.locator("#answers")).to_contain_text(f"{name}: write on refunds-db")
 
 
-async def test_two_requests_of_one_kind_are_decided_at_once(person: Open, lead: Human, waiting: Waiting, axe: Look, fits: Look) -> None:
+async def test_two_requests_of_one_kind_are_decided_at_once(
+    person: Open, lead: Human, waiting: Waiting, axe: Look, fits: Look, foresee: Foresee
+) -> None:
     name = unique_name("paired")
     both = [await waiting(name=name), await waiting(name=name)]
     page = await person("lead", width=360)
     await page.goto(f"/inbox?job={name}")
     await axe(page)
     await fits(page)
+    foresee(page, "status of 422")
+    await page.get_by_role("button", name="Approve selected").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Select at least one request.")
+    await axe(page)
     for request in both:
         await page.locator(f"#pick-{request['id']}").check()
+    await expect(page.get_by_role("button", name="Deny selected (2)")).to_be_visible()
     await page.get_by_label("Reason (for all selected)").fill("As every month")
     await page.get_by_role("button", name="Approve selected").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 approved")
@@ -221,10 +350,13 @@ async def test_approving_a_request_with_a_control_group_also_authorizes_it_in_va
     (request,) = job["requests"]
     page = await person("security")
     await page.goto(f"/inbox/{request['id']}")
-    await expect(page.locator("#status")).to_contain_text("Vault control group")
+    await expect(page.locator("#facts")).to_contain_text("Vault control group")
+    await page.get_by_role("link", name="Approve write").first.click()
+    await page.get_by_label("Ticket checked").check()
     await page.get_by_label("Reason", exact=True).fill("The order is there")
-    await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
+    await sign(page)
+    await expect(page.get_by_role("status").first).to_contain_text("Approved and recorded.")
+    assert (await fetch_request(security, request))["approvals"][0]["reason"] == "Ticket checked. The order is there"
     ended = await asyncio.to_thread(wait_for_state, security, job["id"])
     assert (ended["state"], ended["requests"][0]["state"]) == ("succeeded", "approved")
     assert [item["action"] for item in ended["credentials"]] == ["write"]
@@ -238,13 +370,14 @@ async def test_on_a_phone_without_scripts_the_decision_is_within_reach_of_the_th
     page = await person("lead", width=360, javascript=False, dark=dark)
     await page.goto(f"/inbox/{request['id']}")
     await fits(page)
-    thumb = page.locator("#thumb").get_by_role("button", name="Approve 5 min")
+    thumb = page.locator("#thumb").get_by_role("link", name="Approve write, 5 min")
     box = await thumb.bounding_box()
     assert box is not None
     assert box["height"] >= 44
     assert box["y"] + box["height"] <= 900, "it is in view before anybody scrolls"
     await thumb.click()
-    await expect(page.get_by_role("status").first).to_contain_text(re.compile("Your decision is recorded|Submitted"))
+    await sign(page)
+    await expect(page.get_by_role("status").first).to_contain_text(re.compile("Approved and recorded|Submitted"))
     assert (await fetch_request(lead, request))["approvals"][0]["approver"] == "lead"
 
 
@@ -258,10 +391,10 @@ async def test_the_keyboard_moves_through_the_queue_and_submits_nothing(person: 
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(re.compile(f"/inbox/{request['id']}$"))
     await page.keyboard.press("a")
-    await expect(page.locator("#approve")).to_be_focused()
+    await expect(page.locator("#sign")).to_be_focused()
     await page.keyboard.press("d")
-    await expect(page.locator("#reason")).to_be_focused()
-    await page.keyboard.press("Escape")
+    await expect(page.locator("#deny-form")).to_be_focused()
+    await expect(page.locator("#sign")).to_be_hidden()
     await page.keyboard.press("?")
     await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
     assert (await fetch_request(lead, request))["state"] == "pending"

@@ -175,6 +175,9 @@ async def test_no_page_is_too_wide_or_inaccessible_at_any_size_or_theme(person: 
         "/jobs/new?paste=yes",
     ):
         await looks(page, path, before=OPEN)
+    page = await person("lead")
+    for path in ("/now?environment=prod", "/wall"):
+        await looks(page, path, before=OPEN)
 
 
 @pytest.mark.screenshots

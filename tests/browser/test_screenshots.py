@@ -58,9 +58,9 @@ async def test_pictures_of_the_inbox(person: Open, refund: dict[str, Any], shot:
     (asked,) = [request for request in refund["requests"] if request["state"] == "pending" and request["action"] == "write"]
     page = await person("lead", scale=2)
     await page.goto(f"/inbox/{asked['id']}")
-    await expect(page.get_by_role("button", name="Approve", exact=True).last).to_be_visible()
+    await expect(page.get_by_role("link", name="Approve write").first).to_be_visible()
     await shot(page, "card")
     phone = await person("lead", scale=2, width=360, dark=True)
     await phone.goto(f"/inbox/{asked['id']}")
-    await expect(phone.get_by_role("button", name="Approve 5 min")).to_be_visible()
+    await expect(phone.locator("#thumb").get_by_role("link", name="Approve write")).to_be_visible()
     await shot(phone, "card-phone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.api.batch.v1 import BatchOperationTermination
 from temporalio.api.common.v1 import Payloads, WorkflowExecution
 from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import (
     DeleteWorkflowExecutionRequest,
@@ -109,14 +110,17 @@ class Administrator:
         """Send a job's workflow the kill signal without the console, which cannot write its store."""
         self._temporal.send_signal(job, "kill")
 
+    def events_of(self, workflow: str) -> Sequence[HistoryEvent]:
+        """Return a workflow's history."""
+        return self._temporal.run_async(self._temporal.client.get_workflow_handle(workflow).fetch_history()).events
+
     def has_timed_out(self, job: str) -> bool:
         """Whether one of a job's activities timed out for lack of heartbeats."""
-        events = self._temporal.run_async(self._temporal.client.get_workflow_handle(job).fetch_history()).events
-        return any(event.HasField("activity_task_timed_out_event_attributes") for event in events)
+        return any(event.HasField("activity_task_timed_out_event_attributes") for event in self.events_of(job))
 
     def longest_task_wait(self, job: str) -> float:
         """Return the longest time, in seconds, that a workflow task waited for a worker that did not take it."""
-        events = self._temporal.run_async(self._temporal.client.get_workflow_handle(job).fetch_history()).events
+        events = self.events_of(job)
         scheduled = {event.event_id: event.event_time.ToDatetime() for event in events}
         over = [(event, event.workflow_task_timed_out_event_attributes) for event in events]
         kept = [event.event_time.ToDatetime() - scheduled[timed.scheduled_event_id] for event, timed in over if timed.scheduled_event_id]
@@ -135,11 +139,9 @@ class Administrator:
 
     def until_task_failed(self, job: str) -> None:
         """Wait until a task of a workflow has failed."""
-        handle = self._temporal.client.get_workflow_handle(job)
 
         def stumbled() -> bool:
-            events = self._temporal.run_async(handle.fetch_history()).events
-            return any(event.HasField("workflow_task_failed_event_attributes") for event in events)
+            return any(event.HasField("workflow_task_failed_event_attributes") for event in self.events_of(job))
 
         until(stumbled, f"a task of {job} has failed")
 

@@ -98,6 +98,6 @@ ops, lead, security, auditor = map(_person, ("ops", "lead", "security", "auditor
 @pytest.fixture(scope="module")
 def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
     """Jobs whose labels leave their revocation to the sweep."""
-    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
+    with Lab.open(shop, ops, lead, pause=1) as lab:
         rig.start_alone(labelled=True)
         yield lab

@@ -33,6 +33,8 @@ ALL = "all"
 """Every net is on, as in production."""
 STAY_SCRIPT = 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "$PGUSER $PGPASSWORD" >&3; read -r code <&3; exit "$code"'
 """A job that sends its login to the test and ends as instructed."""
+STUBBORN = "cancel, SIGTERM ignored"
+"""The ending of a job that is cancelled and whose processes ignore SIGTERM."""
 JOB_TIMEOUT_S = 4
 """The timeout, in seconds, of a job that must exceed it."""
 REFUSAL_ERRORS = (
@@ -88,9 +90,8 @@ class ExposedJob:
 
 @dataclass(frozen=True)
 class Lab:
-    """The rig with people: it launches jobs, ends them, and tries their logins until they are refused."""
+    """A stack with people: it launches jobs, ends them, and tries their logins until they are refused."""
 
-    rig: Rig
     shop: Shop
     ops: Human
     lead: Human
@@ -104,12 +105,12 @@ class Lab:
 
     @classmethod
     @contextmanager
-    def open(cls, rig: Rig, shop: Shop, ops: Human, lead: Human, *, pause: float) -> Iterator[Lab]:
+    def open(cls, shop: Shop, ops: Human, lead: Human, *, pause: float) -> Iterator[Lab]:
         """Receive logins of jobs for a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(64, "watch") as watchers, ExitStack() as lines:
             listener.settimeout(180)
-            administrator = lines.enter_context(Administrator.connect(rig.stack))
-            yield cls(rig, shop, ops, lead, administrator, listener, watchers, pause, lines)
+            administrator = lines.enter_context(Administrator.connect(shop.stack))
+            yield cls(shop, ops, lead, administrator, listener, watchers, pause, lines)
 
     def hold(self, cases: Iterable[NetCase]) -> list[ExposedJob]:
         """Launch a job for each case; return them once each has a login, and that login works."""
@@ -151,6 +152,8 @@ class Lab:
 
     def _launch(self, case: NetCase) -> str:
         script = STAY_SCRIPT.format(port=self.listener.getsockname()[1])
+        if case.ending == STUBBORN:
+            script = f"trap '' TERM; {script}"
         timeout = f"{JOB_TIMEOUT_S}s" if case.ending == "timeout" else "5m"
         job = self.ops.launch(spec(script, access(action=case.action, ttl=case.ttl), timeout=timeout, labels={LABEL: case.off}))
         if case.action == "write":
@@ -210,6 +213,7 @@ ENDINGS: dict[str, Callable[[Lab, ExposedJob], None]] = {
     "success": _say("0"),
     "failure": _say("3"),
     "cancel": _post("cancel"),
+    STUBBORN: _post("cancel"),
     "kill": _post("kill"),
     "timeout": _time_out,
     "grant over": _expire_grant,
@@ -229,8 +233,8 @@ def strike_together(lab: Lab, held: Iterable[ExposedJob], event: Callable[[], ob
 
 
 @contextmanager
-def open_lab(*, pause: float) -> Iterator[Lab]:
-    """Yield a separate rig for a block."""
+def open_lab(*, pause: float) -> Iterator[tuple[Lab, Rig]]:
+    """Yield a separate rig for a block, with people."""
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="je-exposure-")))
         folder.chmod(0o711)
@@ -239,12 +243,12 @@ def open_lab(*, pause: float) -> Iterator[Lab]:
         rig = opened.enter_context(run_rig(folder / "home", config))
         shop = opened.enter_context(Shop.open(rig.stack))
         ops, lead = (opened.enter_context(log_in(rig.stack, name)) for name in ("ops", "lead"))
-        yield opened.enter_context(Lab.open(rig, shop, ops, lead, pause=pause))
+        yield opened.enter_context(Lab.open(shop, ops, lead, pause=pause)), rig
 
 
 ORDINARY = ("success", "failure", "cancel", "kill", "timeout")
 ONE_BY_ONE: dict[str, tuple[str, ...]] = {
-    ALL: (*ORDINARY, "terminate", "delete", "terminate with guard"),
+    ALL: (*ORDINARY, STUBBORN, "terminate", "delete", "terminate with guard"),
     "session": (*ORDINARY, "terminate", "delete"),
     "compensation": ORDINARY,
     "guard": ("terminate", "delete"),
@@ -258,7 +262,7 @@ ACTIONS = ("read", "write")
 Figures = dict[tuple[str, str, str], list[float]]
 
 
-def measure_exposures(lab: Lab, rounds: int) -> Figures:
+def measure_exposures(lab: Lab, rig: Rig, rounds: int) -> Figures:
     """Return all exposures by net, ending and action; takes about ten minutes, most of it waiting for leases to end by themselves."""
     figures: Figures = {}
 
@@ -274,7 +278,7 @@ def measure_exposures(lab: Lab, rounds: int) -> Figures:
     def pair(net: str, ending: str) -> list[ExposedJob]:
         return lab.hold([NetCase(net, ending, action) for action in ACTIONS])
 
-    first = lab.rig.start_alone(labelled=True)
+    first = rig.start_alone(labelled=True)
     (slow,) = lab.hold([NetCase("sweep", "delete")])
     lab.strike(slow)
     for _ in range(rounds):
@@ -290,16 +294,16 @@ def measure_exposures(lab: Lab, rounds: int) -> Figures:
         noted(together)
     noted([slow])
     held = pair("compensation", "worker kill -9")
-    second = lab.rig.start(labelled=True)
+    second = rig.start(labelled=True)
     lost_together("compensation", "worker kill -9", first.kill, held)
     held = pair("compensation", "worker hangs")
-    lab.rig.start(labelled=True)
+    rig.start(labelled=True)
     lost_together("compensation", "worker hangs", second.stop, held)
     for net, ending, servers in SERVERS_GONE:
-        only, held = lab.rig.start_alone(labelled=True), pair(net, ending)
-        with lab.rig.freeze(*servers):
+        only, held = rig.start_alone(labelled=True), pair(net, ending)
+        with rig.freeze(*servers):
             lost_together(net, ending, only.kill, held)
-    only = lab.rig.start_alone(labelled=True)
+    only = rig.start_alone(labelled=True)
     lost_together("session", "worker SIGTERM", only.terminate, pair("session", "worker SIGTERM"))
     return figures
 
@@ -315,8 +319,8 @@ def main() -> None:
     """Measure and print the table of docs/explanation/reliability.md."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.exposure", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each quick ending is struck; the worst is shown")
-    with open_lab(pause=0.01) as lab:
-        figures = measure_exposures(lab, parser.parse_args().rounds)
+    with open_lab(pause=0.01) as (lab, rig):
+        figures = measure_exposures(lab, rig, parser.parse_args().rounds)
     print("| net alone | ending | read, s | approved write, s |\n| --- | --- | --- | --- |")  # noqa: T201 - a program that prints
     for net, ending in dict.fromkeys((net, ending) for net, ending, _ in figures):
         worst = [figures.get((net, ending, action)) for action in ACTIONS]

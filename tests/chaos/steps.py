@@ -123,7 +123,7 @@ def launch_leashed(ops: Human, shop: Shop) -> Iterator[tuple[str, Login]]:
     """Run a job whose process hands its login over and ends by itself, with 0, at the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(180)
-        job = ops.launch(spec(LEASH_SCRIPT.format(port=server.getsockname()[1])))
+        job = ops.launch(spec(LEASH_SCRIPT.format(port=server.getsockname()[1]), timeout="10m"))
         connection, _ = server.accept()
         with connection, connection.makefile() as lines:
             login = Login(*lines.readline().split())

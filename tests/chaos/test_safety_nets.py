@@ -77,8 +77,8 @@ class FinalState:
 @pytest.fixture(scope="module")
 def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[FinalState]]:
     """Cause faults in many jobs, each with one net; then restore everything and wait for each outcome."""
-    with Lab.open(rig, shop, ops, lead, pause=1) as lab:
-        struck = strike_all(lab)
+    with Lab.open(shop, ops, lead, pause=1) as lab:
+        struck = strike_all(lab, rig)
         rig.ensure_worker()
         for item in struck:
             ops.until(item.job)
@@ -91,10 +91,10 @@ def is_confirmed(ops: Human, job: str) -> bool:
     return bool(ops.job(job)["revocation"]["state"] == "confirmed")
 
 
-def strike_all(lab: Lab) -> list[ExposedJob]:
-    first = lab.rig.start_alone(labelled=True)
+def strike_all(lab: Lab, rig: Rig) -> list[ExposedJob]:
+    first = rig.start_alone(labelled=True)
     with_worker = lab.hold(CROWD)
-    second = lab.rig.start(labelled=True)
+    second = rig.start(labelled=True)
     strike_together(lab, with_worker, first.kill)
     struck = lab.hold(AT_ONCE)
     for item in struck:
@@ -108,7 +108,7 @@ def strike_all(lab: Lab) -> list[ExposedJob]:
     without = lab.hold(WITHOUT_SERVERS)
     struck += [*with_worker, *in_time]
     wait(item.refused_at for item in struck)
-    with lab.rig.freeze("vault"):
+    with rig.freeze("vault"):
         strike_together(lab, without, second.kill)
         wait(item.refused_at for item in without)
     return [*struck, *without]

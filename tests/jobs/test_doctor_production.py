@@ -104,6 +104,16 @@ def test_a_temporal_without_workers_a_changed_object_and_a_wrong_login_are_found
     assert "access orders-db:read" in found
 
 
+def test_a_machine_needs_no_login_but_its_own(environment: dict[str, str | None], tmp_path: Path) -> None:
+    nothing = str(tmp_path / "nothing.json")
+    workers, consoles = examine(environment, JUSTENOUGH_CONSOLE_APPROLE=nothing), examine(environment, JUSTENOUGH_WORKER_APPROLE=nothing)
+
+    assert (failures(workers), failures(consoles)) == ({}, {})
+    assert levels(workers)["access orders-db:read"] == {"ok"}
+    found = {finding["what"]: finding["found"] for finding in json.loads(consoles.stdout)["findings"]}
+    assert found["access"] == f"not tried: there is no worker's login here ({nothing})"
+
+
 def test_what_is_not_set_is_said(environment: dict[str, str | None]) -> None:
     done = examine(environment, VAULT_TOKEN=None, JUSTENOUGH_CONSOLE_URL=None, JUSTENOUGH_PAYLOAD_ENCRYPTION="off")
 

@@ -6,6 +6,7 @@ It replaces a console or a Vault only in tests of what the program does with a r
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class CannedServer:
 
 
 @contextmanager
-def serve_canned_answers() -> Iterator[CannedServer]:
+def serve_canned_answers(tls: ssl.SSLContext | None = None) -> Iterator[CannedServer]:
     """Serve on a free port for a block."""
     answers = CannedServer()
 
@@ -75,6 +76,9 @@ def serve_canned_answers() -> Iterator[CannedServer]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         answers.address = f"http://127.0.0.1:{server.server_port}"
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+            answers.address = f"https://localhost:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

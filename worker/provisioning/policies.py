@@ -53,7 +53,7 @@ def person_policy() -> str:
 
 
 def console_policy(secrets: Iterable[str] = (), *, store_credentials: str | None = None) -> str:
-    """Return the policy of the console: read people (also by login name), groups, people's public keys and the keys that verify jobs.
+    """Return the policy of the console: read people (also by login name), groups and their members, people's public keys and the keys that verify jobs.
 
     It reads the secrets that triggers.yaml names (signing secrets, notification URLs), at exactly these paths. With its own key it signs
     the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It wraps the data keys of Temporal
@@ -61,7 +61,8 @@ def console_policy(secrets: Iterable[str] = (), *, store_credentials: str | None
     login at the store.
     """
     keys = (f"transit/keys/{IDENTITY_KEY}", "read"), (f"transit/keys/{LEDGER_KEY}", "read"), ("transit/keys", "list")
-    lookups = ("identity/lookup/entity", "update"), *keys
+    # A group's members: pages name who else can decide a request.
+    lookups = ("identity/lookup/entity", "update"), ("identity/group/name/+", "read"), *keys
     rules = [_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *lookups, *SELF_RIGHTS)]
     rules.append(_rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",)))
     rules.append(_rule(f"transit/sign/{LEDGER_KEY}", "update", allowed={"input": []}, required=("input",)))

@@ -33,7 +33,7 @@ from worker.provisioning.identities import (
     provision_scope_identities,
 )
 from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensure_mounted, ensure_token_lifetime, require_namespace
-from worker.provisioning.plan import PlannedWrite, PlanningClient
+from worker.provisioning.plan import HIDDEN, PlannedWrite, PlanningClient
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
 TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "aes256-gcm96"}
@@ -88,8 +88,12 @@ def plan_vault(
     people: Mapping[str, PersonSeed] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[PlannedWrite, ...]:
-    """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does."""
+    """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does.
+
+    It needs no password of the catalog: Vault never shows those that it has.
+    """
     inputs = _read_inputs(settings, environment, people)
+    inputs = replace(inputs, env={**dict.fromkeys(_password_names(inputs.catalog), HIDDEN), **inputs.env})
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
     namespace, cacert = settings.vault_namespace, settings.vault_cacert
     with PlanningClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets, names=names) as vault:
@@ -145,6 +149,12 @@ def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, peop
         triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it lists the secrets that the console may read"))
     filled_in = {name: env[name] for name in SETTING_PLACEHOLDER.findall(str(raw.provision)) if name in env}
     return _Inputs(catalog, tiers, triggers, people or {}, people is not None, env, filled_in)
+
+
+def _password_names(catalog: Catalog) -> set[str]:
+    """Return the names of the environment's values that are passwords as a whole."""
+    passwords = (SETTING_PLACEHOLDER.fullmatch(str(write.data.get("password", ""))) for write in catalog.provision)
+    return {found[1] for found in passwords if found}
 
 
 def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Iterator[AppliedWrite]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,14 +27,16 @@ class NoConsole(Exception):
     """There is no answer, or it is not a console's; the message states which."""
 
 
-def fetch_readyz(address: str, *, cacert: Path | None = None) -> Json:
-    """Return the /readyz report of the console at an address. Raises NoConsole."""
+def fetch_readyz(address: str) -> Json:
+    """Return the /readyz report of the console at an address. SSL_CERT_FILE may name its CA. Raises NoConsole."""
     try:
-        verify = ssl.create_default_context(cafile=cacert) if cacert else True
+        verify = httpx.create_ssl_context() if address.startswith("https:") else False
         report = httpx.get(f"{address.rstrip('/')}/readyz", timeout=REQUEST_TIMEOUT_S, verify=verify, trust_env=False).json()
         return {"checks": report["checks"], "overdue_revocations": report["overdue_revocations"], **report}
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        message = f"the console at {address} does not answer ({type(error).__name__})"
+        untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        reason = "its certificate is not trusted: set SSL_CERT_FILE to the CA that signed it" if untrusted else type(error).__name__
+        message = f"the console at {address} does not answer ({reason})"
         raise NoConsole(message) from error
     except (ValueError, LookupError, TypeError) as error:
         message = f"{address} does not answer like a JustEnough console"

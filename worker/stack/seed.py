@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class NoVault(GiveUp):
-    """There is no Vault to set up: VAULT_ADDR is not set and no embedded stack runs."""
+    """There is no Vault to set up: no setting names one and no embedded stack runs."""
 
 
 def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
@@ -71,9 +71,9 @@ def with_administrator(run: Callable[..., T], settings: Settings, *, token: Secr
 
 
 def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | None:
-    """Return the settings and the environment for the running embedded Vault; None if there is none or VAULT_ADDR names another."""
+    """Return the settings and the environment for the running embedded Vault; None if there is none or the settings name another."""
     places = StackPaths.of(settings.home)
-    stack, address = read_stack(places) if supervisor_of(places) else None, os.environ.get("VAULT_ADDR")
+    stack, address = read_stack(places) if supervisor_of(places) else None, settings.named_vault_addr
     if stack is None or stack.vault is None or address not in {None, stack.vault}:
         return None
     config = settings.config.expanduser().absolute()
@@ -88,9 +88,9 @@ def _environment(places: StackPaths) -> dict[str, str]:
 def _with_vault(run: Callable[..., T], settings: Settings, token: Secret | None) -> T:
     if embedded := embedded_inputs(settings):
         return _with_embedded_vault(run, embedded[0], StackPaths.of(settings.home))
-    address = os.environ.get("VAULT_ADDR")
+    address = settings.named_vault_addr
     if token is None or address is None:
-        message = "set VAULT_ADDR and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
+        message = "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
         raise NoVault(message)
     return run(settings, vault_addr=address, admin_token=token)
 

@@ -13,7 +13,7 @@ import httpx
 from console.cli.client.config import START_HINT
 from console.cli.client.debug_log import REQUEST_ID_HEADER, debug_hooks
 from console.cli.client.profile import CliSession
-from console.cli.client.vault import connection_error_text, is_loopback
+from console.cli.client.vault import connection_error_hint, connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
 from console.cli.options import close_with_command, current_options
@@ -64,8 +64,8 @@ class ConsoleApiClient:
             base_url=f"{self.address}/api/v1",
             auth=IdentityTokenAuth(session),
             timeout=HTTP_TIMEOUT,
-            # Without TLS, do not load certificates, which is slow.
-            verify=self.address.startswith("https:"),
+            # Without TLS, do not load certificates, which is slow. With it, SSL_CERT_FILE counts on loopback, too, where no proxy does.
+            verify=httpx.create_ssl_context() if self.address.startswith("https:") else False,
             trust_env=not is_loopback(self.address),
             event_hooks=debug_hooks(),
         )
@@ -160,7 +160,8 @@ class ConsoleApiClient:
         raise AssertionError  # Unreachable: the last try has returned or raised.
 
     def _to_unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"the console at {self.address} does not answer ({connection_error_text(error)})", hint=START_HINT)
+        hint = connection_error_hint(error, authority="SSL_CERT_FILE")
+        return Unreachable(f"the console at {self.address} does not answer ({connection_error_text(error)})", hint=hint)
 
     def _json(self, answer: httpx.Response) -> Json:
         try:

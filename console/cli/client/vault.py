@@ -148,7 +148,8 @@ class PersonVaultClient:
         try:
             return self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
-            raise Unreachable(f"Vault at {self.address} does not answer ({connection_error_text(error)})", hint=START_HINT) from error
+            hint = connection_error_hint(error, authority="VAULT_CACERT")
+            raise Unreachable(f"Vault at {self.address} does not answer ({connection_error_text(error)})", hint=hint) from error
 
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
@@ -182,6 +183,13 @@ def decode_identity_token(token: Secret) -> ConsoleIdentityToken:
 def is_loopback(address: str) -> bool:
     """Whether an address is a loopback address, which must not go through a proxy."""
     return urlsplit(address).hostname in LOOPBACK_HOSTS
+
+
+def connection_error_hint(error: Exception, *, authority: str) -> str:
+    """Return what to do if a server does not answer. `authority`: the variable that names the file with the CA of its certificate."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"Set {authority} to a file with the CA that signed its certificate, or use an address that is in the certificate"
+    return START_HINT
 
 
 def connection_error_text(error: Exception) -> str:

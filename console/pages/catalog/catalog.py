@@ -18,13 +18,9 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.policy_text import dependency_labels
 from console.services.background_reads import WHOLE_CATALOG
+from console.services.catalog_offers import offered_actions
 from justenough.adapters.configuration.folder import ConfigSet
-from justenough.domain.catalog.models import ActionDef, Resource
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.jobs.credentials import Decision
-from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
-from justenough.domain.jobs.states import Action
-from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.test_cases import (
     CaseResult,
@@ -34,7 +30,6 @@ from justenough.domain.policy.test_cases import (
     read_policy_table,
     run_cases,
 )
-from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
 TEST_TABLES_PATH = "policies/tests"
 MAX_TABLE_BYTES = 256 * 1024
@@ -42,20 +37,6 @@ MAX_TABLE_BYTES = 256 * 1024
 MAX_CASES = 300
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-
-
-@dataclass(frozen=True, slots=True)
-class OfferedAction:
-    """An action of the catalog, with current policy's decision on a plain request for it."""
-
-    action: Action
-    definition: ActionDef
-    decision: Decision
-    depends: Sequence[str]
-    """Labels of the other attributes that the decision may depend on."""
-    use: ActionUse | None
-    reviewer: str
-    review_is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +61,12 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
     now, current = console.deps.now(), console.deps.config.current()
     use = console.background_reads.uses.get(WHOLE_CATALOG) if visitor.caller.can_read_all else None
     uses = use.outcome if use else None
-    rules, clock = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(now)
-    launchers, order = frozenset(current.tiers.roles.launch), list(Action)
-    offered = {
-        name: [
-            OfferedAction(
-                action=action,
-                definition=definition,
-                decision=_plain_decision(rules, launchers, name, resource, action, clock),
-                depends=dependency_labels(current.policies.relevant_attributes(name, resource, action)),
-                use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
-                reviewer=resource.reviewer(action),
-                review_is_over=bool(definition.review.by and definition.review.by < now.date()),
-            )
-            for action, definition in sorted(resource.actions.items(), key=lambda item: order.index(item[0]))
-        ]
-        for name, resource in current.catalog.resources.items()
-    }
+    offered = {name: offered_actions(current, name, now=now, uses=uses) for name in current.catalog.resources}
     return render(
         request,
         "catalog.html",
         current=current,
+        depends=dependency_labels,
         offered=offered,
         uses=uses,
         use=use,
@@ -133,16 +99,6 @@ def policies(request: Request, console: TheConsole, visitor: ThePageUser) -> Res
         tests=list(_policy_tests(console.deps.settings.config, current)),
         alarm=console.deps.config.alarm if visitor.caller.can_read_all else bool(console.deps.config.alarm),
     )
-
-
-def _plain_decision(
-    rules: PolicyEvaluator, groups: frozenset[str], name: str, resource: Resource, action: Action, clock: Clock
-) -> Decision:
-    """Return policy's decision on a plain request: at a job's start, in the resource's environment, by a launcher."""
-    spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
-    longest = resource.actions[action].max_ttl
-    access = Access(resource=name, action=action, ttl=longest, reason="-")
-    return rules.decide(JobFacts("plain", spec, "", groups), access, AccessContext("start", longest, "-", clock))
 
 
 def _policy_tests(folder: Path, current: ConfigSet) -> Iterator[PolicyTestResult]:

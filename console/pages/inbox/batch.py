@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Annotated, NamedTuple
 
 import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
-from console.pages.inbox.decisions import parse_answer, submit_answer
+from console.pages.inbox.decisions import FormAnswer, parse_answer, submit_answer
+from console.pages.inbox.drafts import AnswerDraft
+from console.pages.inbox.inbox import BatchNotice, InboxFilters, inbox_page
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -40,18 +43,18 @@ class BatchOutcome(NamedTuple):
 
 
 @router.post("/inbox/batch")
-async def batch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> HTMLResponse:
-    """Decide the selected requests. Raises InvalidInput, deciding nothing, if they are not of one kind."""
+async def batch(
+    request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, filters: Annotated[InboxFilters, Query()]
+) -> HTMLResponse:
+    """Decide the selected requests. If they cannot be decided together, decide nothing and show the inbox again, with what was entered."""
     digests = {name: digest for name, _, digest in (str(pick).partition(" ") for pick in form.getlist("pick"))}
-    views = await to_thread.run_sync(_readable_requests, console, visitor, digests)
-    _require_one_kind(views, digests)
     draft = drafts.draft_from_form(form)
-    if draft.decision not in {"approve", "deny"}:
-        raise InvalidInput("form", (Problem("decision", "must be approve or deny"),))
+    try:
+        views, answer = await to_thread.run_sync(_parse_batch, console, visitor, digests, draft)
+    except InvalidInput as error:
+        notice = BatchNotice(error.problems, str(form.get("kind", "")), frozenset(digests), draft.reason)
+        return await to_thread.run_sync(partial(inbox_page, request, console, visitor, filters, notice=notice))
     first = next(iter(views.values()))
-    answer, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), first)
-    if errors:
-        raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
     outcomes: dict[str, BatchOutcome] = {}
 
     async def decide(view: RequestView) -> None:
@@ -70,6 +73,20 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
     return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first), request_text=request_text)
 
 
+def _parse_batch(
+    console: Console, visitor: PageUser, digests: Mapping[str, str], draft: AnswerDraft
+) -> tuple[Mapping[str, RequestView], FormAnswer]:
+    """Return the selected requests and the decision on them. Raises InvalidInput."""
+    views = _readable_requests(console, visitor, digests)
+    _require_one_kind(views, digests)
+    if draft.decision not in {"approve", "deny"}:
+        raise InvalidInput("form", (Problem("", "The decision must be approve or deny."),))
+    answer, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), next(iter(views.values())))
+    if errors:
+        raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
+    return views, answer
+
+
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
     """Return only the requests that the user may read, so that nobody learns which other ids exist."""
     # No id contains NUL, and PostgreSQL rejects it in a query.
@@ -80,13 +97,13 @@ def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]
 def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
     problems = []
     if not digests:
-        problems.append("select at least one request")
+        raise InvalidInput("form", (Problem("pick-group", "Select at least one request."),))
     if len(digests) > MAX_REQUESTS:
-        problems.append(f"select at most {MAX_REQUESTS} requests")
-    problems += [f"there is no request {name}" for name in digests if name not in views]
+        problems.append(f"Select at most {MAX_REQUESTS} requests.")
+    problems += [f"There is no request {name}." for name in digests if name not in views]
     if len({batch_key_of(view) for view in views.values()}) > 1:
-        problems.append("only requests with the same job name, resource, action and tier can be decided together")
+        problems.append("Only requests with the same job name, resource, action and tier can be decided together.")
     if any(view.current_tier >= CAREFUL_TIER for view in views.values()):
-        problems.append(f"requests at tier {CAREFUL_TIER} and above must be decided one at a time")
+        problems.append(f"Requests at tier {CAREFUL_TIER} and above must be decided one at a time.")
     if problems:
         raise InvalidInput("form", tuple(Problem("", problem) for problem in problems))

@@ -1,6 +1,7 @@
 """POST decisions, claims and reviews from a request's page. They call the same services as the API, so no rule is repeated here.
 
-If a decision is not valid, the page is shown again with the errors and the input, and nothing is submitted.
+If a decision is not valid, the page is shown again with the errors and the input, and nothing is submitted. Nor is it if an approval has
+limits that the sentence on the page did not state, as without JavaScript: the page states them and asks again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ DECISIONS = frozenset({"approve", "deny", WITHDRAW, BREAK_GLASS})
 VERDICTS = frozenset({"justified", "unjustified"})
 MAX_REASON_LENGTH = 1000
 STALE_TEXT = "This request changed since you opened it."
-MISSING_TEXT = "Fix the fields that are marked below."
+MISSING_TEXT = "Fix what is marked."
 UNSIGNABLE_TEXT = "Remove the characters that cannot be signed (NUL or lone surrogates)."
 FIELD_BY_STATEMENT_PATH = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
 """The form field of each path in a statement."""
@@ -78,6 +79,8 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     parsed, errors = parse_answer(draft, card.view)
     if errors:
         return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+    if parsed.decision == "approve" and draft.choices != draft.stated:
+        return again(card, notice=CardNotice(unstated=True))
     if needs_care(parsed.decision, card.view.current_tier) and not visitor.fresh:
         to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
         drafts.save(to_login, console.cookies, draft, visitor, name)

@@ -38,11 +38,20 @@ class AnswerDraft(NamedTuple):
     verdict: str = ""
     tools: str = ""
     """Tools with their bounds, one per line, in the syntax of justenough/domain/jobs/tool_bounds_syntax.py."""
+    stated: str = ""
+    """`choices` as the page stated them in the sentence to sign."""
+
+    @property
+    def choices(self) -> str:
+        """The chosen limits and the absent person, as app.js writes them too."""
+        return " ".join(f"{self.absent} {self.action} {self.ttl} {self.tools}".split())
 
 
 def draft_from_form(form: FormData) -> AnswerDraft:
-    """Read a draft from a posted form."""
-    return AnswerDraft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in AnswerDraft._fields})
+    """Read a draft from a posted form. Ticked reasons come before the typed one."""
+    draft = AnswerDraft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in AnswerDraft._fields})
+    ticked = [str(one).strip() for one in form.getlist("ticked")]
+    return draft._replace(reason=". ".join(filter(None, (*ticked, draft.reason))))
 
 
 def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: PageUser, request: str) -> None:

@@ -16,18 +16,21 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
-from console.pages.inbox.request_detail import RequestCard, card_of, why_barred, why_cannot_answer
+from console.pages.inbox.request_detail import GroupMembers, RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
 from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
+from console.presentation.time_text import span
 from console.services.console import Console
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import Difference
 from justenough.domain.inbox.pending import (
+    BatchKey,
     RequestBatch,
     TimeoutOutcome,
     group_into_batches,
@@ -45,6 +48,8 @@ MAX_OTHERS = 6
 TOPICS = "approval,access,review,delegation,job,lock"
 DONE_WORDS = frozenset({"sent", "taken", "claimed", "released", "reviewed"})
 """Values of `?done=`: each names a message of the request's page."""
+FORM_PREFIXES = {"deny": "deny-", "withdraw": "back-", "break_glass": "glass-"}
+"""The prefix of the ids of a form's fields, by decision."""
 
 Word = Annotated[str, Field(max_length=64)]
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -57,6 +62,8 @@ class QueueLine(NamedTuple):
     agent: str
     why_not: str
     """Why the user cannot decide it; empty if they can."""
+    deciders: tuple[GroupMembers, ...]
+    """Who else can."""
     silence: TimeoutOutcome
     missing: int
 
@@ -67,12 +74,28 @@ class RequestGroup(NamedTuple):
     batch: RequestBatch
     lines: tuple[QueueLine, ...]
 
+    @property
+    def kind(self) -> str:
+        """The kind as its form sends it back."""
+        return kind_text(self.batch.kind)
+
 
 class InboxQueue(NamedTuple):
     """One section of the inbox, and the cursor of its next page."""
 
     lines: tuple[QueueLine, ...]
     next: str | None
+
+
+class BatchNotice(NamedTuple):
+    """A form for several requests that was not submitted: what is wrong, and what was entered."""
+
+    problems: tuple[Problem, ...] = ()
+    """Their paths: `pick-group`, `reason` or empty."""
+    kind: str = ""
+    """The kind of its group; empty if no group on the page has it."""
+    picked: frozenset[str] = frozenset()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,11 @@ class CardNotice:
     """By form field."""
     changed: Sequence[Difference] = ()
     """Changes since the form was rendered."""
+    unstated: bool = False
+    """Whether the form had limits that its sentence did not state."""
+
+
+NO_NOTICE = BatchNotice()
 
 
 class InboxFilters(Message):
@@ -123,25 +151,45 @@ class InboxFilters(Message):
 @router.get("/inbox")
 def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
     """Show the inbox."""
+    return inbox_page(request, console, visitor, filters, stream=live_stream.stream_url(console, topics=TOPICS))
+
+
+def inbox_page(
+    request: Request,
+    console: Console,
+    visitor: PageUser,
+    filters: InboxFilters,
+    *,
+    stream: str | None = None,
+    notice: BatchNotice = NO_NOTICE,
+) -> HTMLResponse:
+    """Render the inbox. Blocking. `notice`: why a form for several requests was not submitted. Raises InvalidInput for a malformed cursor."""
     caller = visitor.caller
     caller.require(*Role)
-    stream, me = live_stream.stream_url(console, topics=TOPICS), caller.person.id
+    me = caller.person.id
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
     decidable = {line.view.id: line for line in mine.lines if not line.why_not}
     batches = group_into_batches(line.view for line in decidable.values())
+    groups = [RequestGroup(batch, tuple(decidable[view.id] for view in batch.requests)) for batch in batches]
+    if notice.kind not in {group.kind for group in groups if group.batch.together}:
+        notice = notice._replace(kind="")
     return render(
         request,
         "inbox.html",
+        status=422 if notice.problems else 200,
         stream=stream,
-        groups=[RequestGroup(batch, tuple(decidable[view.id] for view in batch.requests)) for batch in batches],
+        here="/inbox" if notice.problems else "",
+        notice=notice,
+        groups=groups,
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
-        answers=console.deps.store.inbox.list_answered_by(me, filters.limit("answers")) if filters.shows("answers") else (),
+        answers=console.deps.store.inbox.list_answered_by(me, filters.limit("answers")) if filters.show == "answers" else (),
         filters=filters,
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
+        decides=bool(caller.tier),
         tiers=caller.tiers.tiers,
         request_text=request_text,
         me=me,
@@ -172,6 +220,10 @@ def card_page(
     stream: str | None = None,
 ) -> HTMLResponse:
     """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
+    draft, kept = draft or AnswerDraft(), draft is not None
+    # Whoever is done with this request goes on to their most urgent other one.
+    goes_on = visitor.waiting and not card.rights.answer
+    mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if goes_on else ()
     return render(
         request,
         "card.html",
@@ -180,8 +232,14 @@ def card_page(
         card=card,
         view=card.view,
         notice=notice,
-        draft=draft or AnswerDraft(),
-        kept=draft is not None,
+        draft=draft,
+        kept=kept and notice == CardNotice(),
+        # After a change, the person reads the request first.
+        opened="" if notice.changed else draft.decision,
+        prefixes=FORM_PREFIXES,
+        errors_of=lambda decision: notice.errors if draft.decision == decision else {},
+        limits=_limits_of(draft, card),
+        following=next((line.view.id for line in mine if not line.why_not and line.view.id != card.view.id), None),
         request_text=request_text,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
@@ -189,6 +247,23 @@ def card_page(
         shorter=shorter_ttls(card.view.ttl),
         me=visitor.caller.person,
         policies_now=console.deps.config.current().policies.digest,
+    )
+
+
+def kind_text(kind: BatchKey) -> str:
+    """Return a kind of requests as a form sends it: `refund-triage refunds-db write 1`."""
+    return " ".join(map(str, kind))
+
+
+def _limits_of(draft: AnswerDraft, card: RequestCard) -> request_text.Limits:
+    """Return the limits of a draft for the sentence to sign; what cannot be chosen is left out."""
+    absent = next((one.delegation.person for one in card.absent if one.delegation.person_id == draft.absent and not one.why_not), "")
+    seconds = next((one for one in shorter_ttls(card.view.ttl) if duration_text(one) == draft.ttl), None)
+    return request_text.Limits(
+        action=draft.action if draft.action in card.rights.lesser else "",
+        ttl=span(seconds) if seconds else "",
+        tools=draft.tools if card.view.tools else "",
+        absent=absent,
     )
 
 
@@ -208,6 +283,7 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
             view=item.request,
             agent=item.agent,
             why_not=why_cannot_answer(console.deps, caller, item.request, requester_id=item.requester_id),
+            deciders=deciders_of(console.deps, caller, item.request),
             silence=timeout_outcome(item.request, caller.tiers),
             missing=missing_approvals(item.request),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from console.auth.authorization import Caller, Role, answering_groups, missing_group_text
+from console.auth.authorization import Caller, Role
 from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
@@ -75,6 +75,13 @@ class RequestRights(NamedTuple):
         return self.answer and (not self.why_no_approval or bool(self.lesser))
 
 
+class GroupMembers(NamedTuple):
+    """A group that can decide a request, and its members by login name: those who could still decide it. Empty if Vault does not tell."""
+
+    group: str
+    names: tuple[str, ...]
+
+
 class AbsentPerson(NamedTuple):
     """Somebody who has delegated to this person, and why that does not help here; empty if it does."""
 
@@ -101,6 +108,10 @@ class RequestCard:
     silence: TimeoutOutcome
     passed: tuple[str, ...]
     """The approver groups of the current tier, which break-glass would bypass."""
+    deciders: tuple[GroupMembers, ...]
+    """Who else can decide it now."""
+    withdrawals: tuple[EntryView, ...]
+    """The ledger entries of its withdrawn approvals, newest first, with who withdrew them and why."""
     absent: tuple[AbsentPerson, ...]
     rights: RequestRights
     tool: Tool | None
@@ -126,6 +137,11 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         deps.store.ledger.entries_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1],
         config.tiers.tiers.get(view.current_tier),
     )
+    withdrawn = (
+        deps.store.ledger.entries_newest_first(job=view.job_id, types=(EventType.APPROVAL_WITHDRAWN,)).items
+        if any(item.withdrawn_at for item in view.approvals)
+        else ()
+    )
     decided = {EventType.APPROVAL_REJECTED, EventType.APPROVAL_DECIDED}
     last = next((one for one in reversed(steps) if one.type in decided and one.data.get("person") == caller.person.id), None)
     return RequestCard(
@@ -140,6 +156,8 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
         passed=tier.approvers if tier else (),
+        deciders=deciders_of(deps, caller, view),
+        withdrawals=tuple(entry for entry in withdrawn if entry.data["request"] == view.id),
         absent=tuple(
             AbsentPerson(one, _reason(partial(why_no_delegate_of, deps, view, one.person_id, requester_id=job.requester_id)))
             for one in delegations
@@ -165,13 +183,26 @@ def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requeste
     if view.state is not RequestState.PENDING:
         return f"Already {view.state.value}."
     if barred := why_barred(deps, caller, view, requester_id=requester_id):
-        others = ", ".join(sorted(answering_groups(view.current_tier, caller.tiers)))
-        return f"You cannot decide this request: {barred}. Other members of {others} can."
+        return f"You cannot decide this request: {barred}."
     if has_answered(view, caller.person.id):
         return "You already decided this request."
     if caller.tier < max(view.current_tier, 1):
-        return f"View only ({missing_group_text(answering_groups(view.current_tier, caller.tiers))})."
+        return "View only."
     return ""
+
+
+def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMembers, ...]:
+    """Return who else can decide a request now, by group: the groups of its tier first, then those above it."""
+    if view.state is not RequestState.PENDING:
+        return ()
+    out = {caller.person.name, view.requester, *(item.approver for item in view.approvals)}
+    groups = dict.fromkeys(
+        group for number, tier in sorted(caller.tiers.tiers.items()) if number >= view.current_tier for group in tier.approvers
+    )
+    return tuple(
+        GroupMembers(group, tuple(name for name in deps.vault.member_names(group, deps.settings.people_mounts) if name not in out))
+        for group in groups
+    )
 
 
 def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:

@@ -1,88 +1,160 @@
-"""GET /jobs: the list with its filters in the address, and the search by id or its beginning. Shows only what the user may read."""
+"""GET /jobs and /jobs/export: the list with filters and columns in the address, and the same as a file. Shows only what the user may read."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import RedirectResponse
-from pydantic import BeforeValidator
+from pydantic import Field
 
 from console.auth.authorization import Role
-from console.http.dependencies import Cursor, TheConsole
+from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.ledger import find_readable
-from console.pages.page_user import ThePageUser
+from console.pages.file_export import ExportFormat, export_response
+from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
+from console.presentation.time_text import parse_moment
 from console.services.background_reads import RevocationFilter
+from console.services.console import Console
+from console.services.job_list import JobFilters, JobTraits, job_page, parse_labels
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.dashboard import SearchHit
-from justenough.domain.readmodel.views import JobSummary, Page
+from justenough.domain.readmodel.views import JobSummary
 
 PAGE_SIZE = 50
 MAX_TEXT_LENGTH = 200
-FILTERS = ("state", "revocation", "name", "requester", "environment", "parent")
+MAX_COUNTED = 10_000
+"""The page counts matching jobs up to this number."""
+COLUMNS: Mapping[str, str] = {
+    "access": "Access",
+    "environment": "Environment",
+    "requester": "Launched by",
+    "agent": "Agent",
+    "launched": "Launched",
+    "duration": "Duration",
+}
+"""Columns that can be left out, in their order, besides job and state."""
+DEFAULT_COLUMNS = ("access", "environment", "requester", "launched", "duration")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-# A form sends its empty fields too; they mean no filter.
-State = Annotated[JobState | None, BeforeValidator(lambda text: text or None)]
-Proof = Annotated[RevocationFilter | None, BeforeValidator(lambda text: text or None)]
-Text = Annotated[str, Query(max_length=MAX_TEXT_LENGTH)]
+
+class JobListFilters(Message):
+    """The filters in the page's address, as entered; an empty filter matches everything."""
+
+    state: Literal[""] | JobState = ""
+    revocation: Literal[""] | RevocationFilter = ""
+    name: str = Field("", max_length=MAX_TEXT_LENGTH)
+    requester: str = Field("", max_length=MAX_TEXT_LENGTH)
+    environment: str = Field("", max_length=MAX_TEXT_LENGTH)
+    parent: str = Field("", max_length=MAX_TEXT_LENGTH)
+    agent: str = Field("", max_length=MAX_TEXT_LENGTH)
+    label: str = Field("", max_length=MAX_TEXT_LENGTH)
+    resource: str = Field("", max_length=63)
+    since: str = Field("", max_length=32)
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The filters that narrow the list."""
+        return {name: str(value).strip() for name, value in self if str(value).strip()}
+
+    def to_filters(self, *, requester_id: str | None, installation: str) -> tuple[JobFilters, JobTraits]:
+        """Return the filters as those of the store, and what else is compared. Raises InvalidInput with every wrong field."""
+        problems, labels, since = list[Problem](), dict[str, str](), None
+        try:
+            labels = parse_labels([self.label.strip()] if self.label.strip() else [])
+        except InvalidInput as error:
+            problems += [Problem("label", problem.message) for problem in error.problems]
+        try:
+            since = parse_moment(self.since)
+        except ValueError as error:
+            problems.append(Problem("since", str(error)))
+        if problems:
+            raise InvalidInput("filter", tuple(problems))
+        filters = JobFilters(
+            state=self.state or None,
+            revocation=RevocationState(self.revocation) if self.revocation else None,
+            name=self.name.strip() or None,
+            requester=self.requester.strip() or None,
+            environment=self.environment.strip() or None,
+            parent=self.parent.strip() or None,
+            requester_id=requester_id,
+            first=first_job_id(installation, since=since) if since else None,
+        )
+        return filters, JobTraits(self.agent.strip() or None, labels, self.resource.strip() or None)
+
+
+class JobListView(JobListFilters):
+    """The filters, and how the page shows what matches."""
+
+    columns: str = Field("", max_length=MAX_TEXT_LENGTH)
+    """Names of COLUMNS, separated by commas; empty for the default."""
+    column: list[str] = Field([], max_length=len(COLUMNS))
+    """The same, as a form sends it."""
+    cursor: str | None = Field(None, max_length=200)
+
+    @property
+    def shown_columns(self) -> tuple[str, ...]:
+        """The columns to show, in their order. Unknown ones are left out."""
+        asked = {*self.columns.split(","), *self.column} - {""}
+        return tuple(name for name in COLUMNS if name in (asked or DEFAULT_COLUMNS))
+
+
+class JobExport(JobListFilters):
+    """The filters, and the kind of file."""
+
+    format: ExportFormat = "csv"
 
 
 @router.get("/jobs")
-def jobs(  # noqa: PLR0913 - each is one filter of the list
-    request: Request,
-    console: TheConsole,
-    visitor: ThePageUser,
-    *,
-    state: State = None,
-    revocation: Proof = None,
-    name: Text = "",
-    requester: Text = "",
-    environment: Text = "",
-    parent: Text = "",
-    query: Annotated[str, Query(alias="id", max_length=MAX_TEXT_LENGTH)] = "",
-    cursor: Cursor = None,
-) -> Response:
-    """Show the matching jobs, newest first. `id` searches; a single hit is opened."""
+def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Annotated[JobListView, Query()]) -> Response:
+    """Show the matching jobs, newest first."""
     visitor.caller.require(*Role)
-    # Leave out ledger entries: the ledger page finds them.
-    hits = [hit for hit in find_readable(console, visitor.caller, query) if hit.kind != "entry"]
-    if len(hits) == 1:
-        return RedirectResponse(place_url(hits[0]), status_code=303)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
-    page: Page[JobSummary] = console.deps.store.jobs.list(
-        state=state,
-        revocation=RevocationState(revocation) if revocation else None,
-        name=name.strip() or None,
-        requester=requester.strip() or None,
-        environment=environment.strip() or None,
-        parent=parent.strip() or None,
-        requester_id=visitor.caller.requester_filter,
-        limit=PAGE_SIZE,
-        cursor=cursor or None,
-    )
+    errors: dict[str, str] = {}
+    filters, traits = JobFilters(requester_id=visitor.caller.requester_filter), JobTraits()
+    try:
+        filters, traits = _to_filters(console, visitor, view)
+    except InvalidInput as error:
+        errors = {problem.path: problem.message for problem in error.problems}
+    page = job_page(console.deps.store, filters, traits, limit=PAGE_SIZE, cursor=view.cursor or None)
     current = console.deps.config.current()
     return render(
         request,
         "jobs.html",
         page=page,
-        hits=hits,
-        query=query,
-        place_url=place_url,
+        total=console.deps.store.jobs.count(filters._asdict(), up_to=MAX_COUNTED + 1) if traits == JobTraits() else None,
+        max_counted=MAX_COUNTED,
+        errors=errors,
+        columns=COLUMNS,
+        shown=view.shown_columns,
         states=(("", "Any state"), *((one.value, status_badge("job", one).word) for one in JobState)),
-        environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({environment} - {""})),
-        filters={one: request.query_params[one] for one in FILTERS if request.query_params.get(one, "").strip()},
+        environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({view.environment} - {""})),
+        resources=sorted({*current.catalog.resources, view.resource} - {""}),
+        filters={name: value for name, value in view.chosen.items() if name in JobListFilters.model_fields},
         launches=Role.LAUNCH in visitor.caller.roles,
         stream=stream,
         refresh=30,
     )
 
 
-def place_url(hit: SearchHit) -> str:
-    """Return the address that shows a search hit."""
-    return f"/jobs/{hit.job}" + (f"#{hit.id}" if hit.kind in {"request", "credential"} else "")
+@router.get("/jobs/export")
+def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[JobExport, Query()]) -> Response:
+    """Return the matching jobs as CSV or JSON, newest first."""
+    visitor.caller.require(*Role)
+    filters, traits = _to_filters(console, visitor, wanted)
+
+    def read() -> Iterator[JobSummary]:
+        return iterate_pages(lambda cursor: job_page(console.deps.store, filters, traits, limit=MAX_PAGE_SIZE, cursor=cursor))
+
+    return export_response(console, "jobs", read(), JobSummary, wanted.format)
+
+
+def _to_filters(console: Console, visitor: PageUser, view: JobListFilters) -> tuple[JobFilters, JobTraits]:
+    return view.to_filters(requester_id=visitor.caller.requester_filter, installation=console.deps.settings.installation)

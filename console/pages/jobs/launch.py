@@ -7,10 +7,11 @@ template changed since, the preview is shown again instead of launching.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated
 
+import yaml
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -25,6 +26,7 @@ from console.presentation.job_status import tier_name
 from console.services.console import Console
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
+from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statement_factory
 from justenough.domain.contracts.workflow_messages import JobInput
@@ -93,14 +95,17 @@ def new(
     visitor: ThePageUser,
     file: Annotated[str, Query(alias="template", max_length=255)] = "",
     paste: Annotated[str, Query(max_length=10)] = "",
+    earlier: Annotated[str, Query(alias="from", max_length=64)] = "",
 ) -> Response:
-    """Show the templates, the form of one, or an empty form for a spec."""
+    """Show the templates, the form of one, or a form for a spec; `from` fills the form with an earlier job's order."""
     visitor.caller.require(Role.LAUNCH)
     deps = console.deps
     if not file and not paste:
         offered = list_templates(deps.settings.config, deps.config.current().catalog)
         return render(request, "templates.html", templates=offered, folder=deps.settings.config.name)
     draft = LaunchDraft(new_job_id(deps.settings.installation, now=deps.now()), file)
+    if earlier:
+        draft = _fill_in(draft, deps, visitor, earlier)
     return _render_form(request, deps, visitor, draft, LaunchPageState())
 
 
@@ -113,6 +118,16 @@ async def launch(request: Request, console: TheConsole, visitor: ThePageUser, fo
     if isinstance(state, PreparedLaunch):
         return await _sign_and_launch(request, console, visitor, draft, state)
     return await to_thread.run_sync(_render_form, request, console.deps, visitor, draft, state)
+
+
+def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> LaunchDraft:
+    """Return the draft with an earlier job's parameters, or with its spec if there is no template. Raises NotFound."""
+    job_for(deps.store, visitor.caller, job)
+    order = deps.store.jobs.order(job)
+    if order is None or draft.file:
+        return replace(draft, params=order.params if order else {})
+    spec = {**order.spec, "params": {**order.spec.get("params", {}), **order.params}} if order.params else order.spec
+    return replace(draft, text=yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100))
 
 
 def draft_from_form(form: FormData) -> LaunchDraft:

@@ -207,6 +207,7 @@ def login_page(
         notice=notice,
         hop=hop,
         oidc=console.deps.settings.pages_oidc_mount is not None,
+        passwords=console.deps.settings.pages_password_mount is not None,
     )
     console.cookies.set(response, console.cookies.form, form_secret, max_age_s=FORM_LIFETIME_S)
     return response

@@ -37,7 +37,10 @@ function tick() {
   for (const time of all("time[data-tick]")) {
     const text = ticked(time.dataset.tick, (now - Date.parse(time.dateTime)) / 1000);
     if (time.textContent !== text) time.textContent = text;
+    // The server knows only UTC.
+    if (!time.dataset.local) time.title = `${new Date(time.dateTime).toLocaleString()} local time, ${time.dataset.local = time.title}`;
   }
+  warnWhenIdle();
   showConnection();
   refreshProgress();
 }
@@ -47,6 +50,30 @@ function refreshProgress() {
   const note = one("[data-again]");
   if (note && !refreshing && !document.hidden && Date.now() - lastRefresh > Number(note.dataset.again) * 1000) refresh();
 }
+
+// Idle login -------------------------------------------------------------------------------------
+
+const IDLE_WARNING_S = 120; // How long before its end an idle login is announced.
+const idleAfter = Number(document.body.dataset.idle ?? 0);
+const LAST_USE = "je-last-use"; // Shared by all tabs: each page that a person opens extends the login.
+if (idleAfter) localStorage.setItem(LAST_USE, Date.now());
+
+function warnWhenIdle() {
+  const bar = one("#idle");
+  if (!bar) return;
+  const left = idleAfter - (Date.now() - Number(localStorage.getItem(LAST_USE))) / 1000;
+  const ends = left < Math.min(IDLE_WARNING_S, idleAfter / 2);
+  if (bar.hidden === ends) bar.hidden = !ends;
+  if (ends) one("[data-idle-left]", bar).textContent = span(left);
+}
+
+// A request without the header of automatic refreshes counts as use.
+one("[data-stay]")?.addEventListener("click", async () => {
+  const response = await fetch("/sessions", { credentials: "same-origin", redirect: "manual" });
+  if (!response.ok) { location.reload(); return; }
+  localStorage.setItem(LAST_USE, Date.now());
+  warnWhenIdle();
+});
 
 // Live -------------------------------------------------------------------------------------------
 
@@ -60,7 +87,7 @@ function showConnection() {
   if (!chip || !document.body.dataset.stream) return;
   const silence = Date.now() - lastEvent;
   const late = !lastEvent || silence > MAX_SILENCE_MS;
-  chip.hidden = false;
+  chip.classList.remove("waiting");
   chip.classList.toggle("late", late);
   const text = late ? "Disconnected, retrying…" : `Live · ${short(silence / 1000)} ago`;
   if (chip.textContent !== text) chip.textContent = text;
@@ -113,7 +140,7 @@ async function refresh() {
     refreshNeeded = false;
     lastRefresh = Date.now();
     try {
-      const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1" }, credentials: "same-origin", redirect: "manual" });
+      const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1", "X-Regions": knownRegions() }, credentials: "same-origin", redirect: "manual" });
       if (response.type === "opaqueredirect") { location.reload(); return; }
       if (response.ok) updateRegions(new DOMParser().parseFromString(await response.text(), "text/html"));
     } catch { /* The chip shows that the page is disconnected. */ }
@@ -121,12 +148,19 @@ async function refresh() {
   refreshing = false;
 }
 
+// The server sends only regions that differ from these.
+function knownRegions() {
+  return all("[data-region]").map((region) => `${region.id}=${region.dataset.region}`).join(",");
+}
+
 function updateRegions(fresh) {
   document.title = fresh.title;
   for (const region of all("[data-region]")) {
     const next = fresh.getElementById(region.id);
-    if (!next || isSame(region, next)) continue;
+    if (!next) continue;
+    if (isSame(region, next)) { region.dataset.region = next.dataset.region; continue; }
     if (isBusy(region)) { showChangeNote(region); continue; }
+    region.dataset.region = next.dataset.region;
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     // List items that the keyboard reached have no id, but something in them has.
@@ -151,7 +185,8 @@ function isSame(region, next) {
     for (const time of all("time[data-tick]", copy)) time.textContent = "";
     for (const it of all("details", copy)) it.removeAttribute("open");
     for (const it of all("[data-passing]", copy)) it.remove();
-    for (const it of all("[data-signed-action], [data-signed-time]", copy)) it.textContent = "";
+    for (const it of all("[data-signed]", copy)) it.textContent = "";
+    for (const it of all("[data-stated]", copy)) it.removeAttribute("value");
     return copy.innerHTML;
   };
   return bare(region) === bare(next);
@@ -209,7 +244,9 @@ function goTo(what) {
   if (!target) return;
   const box = target.closest("details");
   if (box) box.open = true;
-  target.focus();
+  // A link to a form on this page opens it.
+  if (target.hash && target.pathname === location.pathname) target.click();
+  else target.focus();
   target.scrollIntoView({ block: "nearest" });
 }
 
@@ -232,10 +269,19 @@ document.addEventListener("keydown", (event) => {
     one("a[data-open]", event.target)?.click();
     return;
   }
-  const action = KEYS[event.key];
+  const action = document.body.dataset.keys === "off" ? undefined : KEYS[event.key];
   if (!action) return;
   event.preventDefault();
   action();
+});
+
+// Menus close as people expect of them.
+document.addEventListener("click", (event) => {
+  for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const menu of all("details.menu[open]")) { menu.open = false; one("summary", menu).focus(); }
 });
 
 // Forms ------------------------------------------------------------------------------------------
@@ -244,14 +290,30 @@ document.addEventListener("input", (event) => {
   const region = event.target.closest("[data-region]");
   if (region && event.target.closest("form")) region.dataset.dirty = "";
   showLimits();
+  showPicked();
 });
 
-// What an approver signs follows the limits that they choose.
+// The buttons of a group say how many requests are selected.
+function showPicked() {
+  for (const form of all("form.batch")) {
+    const count = all("[name=pick]:checked", form).length;
+    for (const it of all("[data-picked]", form)) it.textContent = count ? ` (${count})` : "";
+  }
+}
+
+// What an approver signs follows the limits that they choose. The server asks again if the form's `stated` is not what was chosen.
 function showLimits() {
-  const chosen = (name) => one(`#answer-form select[name=${name}]`)?.selectedOptions[0];
-  const [action, time] = [chosen("action"), chosen("ttl")];
-  for (const it of all("[data-signed-action]")) it.textContent = (action?.value || it.dataset.signedAction).toUpperCase();
-  for (const it of all("[data-signed-time]")) it.textContent = time?.value ? time.textContent : it.dataset.signedTime;
+  const form = one("#sign");
+  if (!form) return;
+  const field = (name) => form.elements.namedItem(name);
+  const said = (name) => field(name)?.selectedOptions?.[0]?.dataset.said;
+  const lines = (field("tools")?.value ?? "").split("\n").map((line) => line.trim()).filter(Boolean);
+  const chosen = { action: field("action")?.value, ttl: said("ttl"), absent: said("absent"), tools: lines.length ? ` only through ${lines.join(", ")}` : "" };
+  for (const it of all("[data-signed]")) {
+    const text = chosen[it.dataset.signed] || it.dataset.requested;
+    if (it.textContent !== text) it.textContent = text;
+  }
+  field("stated").value = ["absent", "action", "ttl", "tools"].map((name) => field(name)?.value ?? "").join(" ").split(/\s+/).filter(Boolean).join(" ");
 }
 
 // A second press must not submit twice: the server would reject the second form and show a conflict instead of the result.
@@ -263,6 +325,7 @@ document.addEventListener("submit", (event) => {
 addEventListener("pageshow", () => {
   listen();
   showLimits();
+  showPicked();
   for (const form of all("form[data-sent]")) delete form.dataset.sent;
 });
 
@@ -274,5 +337,7 @@ if (log) log.scrollTop = log.scrollHeight;
 for (const here of all(".places [aria-current], .choice [aria-current]")) {
   here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
 }
+// A wide screen has room for more than the summary.
+if (matchMedia("(min-width: 100rem)").matches) for (const it of all("details[data-wide]")) it.open = true;
 tick();
 setInterval(tick, 1000);

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """Seconds without a request after which a login to the pages ends."""
     pages_longest: int = Field(8 * 3600, ge=60)
     """Seconds after which a login to the pages ends in any case."""
+    wall_token_file: Path | None = None
+    """File with the token of screens that show /wall, at least 32 characters; None: only people see it."""
     worker_approle: Path | None = None
     """File that says how the worker logs in to Vault (adapters/vault/own_login.py); default: `worker.approle.json` in the home."""
     console_approle: Path | None = None
@@ -151,6 +153,16 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store's URL; by default of an SQLite file, with an absolute path."""
         return self.database_url or f"sqlite:///{(self.home / 'justenough.db').absolute()}"
+
+    @property
+    def named_vault_addr(self) -> str | None:
+        """Vault's address if the environment or justenough.toml names it."""
+        return self.vault_addr if "vault_addr" in self.model_fields_set else None
+
+    @property
+    def pages_password_mount(self) -> str | None:
+        """The auth mount for passwords; None if people log in to the pages by an identity provider, and no setting names another mount."""
+        return None if self.pages_oidc_mount and "pages_mount" not in self.model_fields_set else self.pages_mount
 
     @property
     def worker_approle_file(self) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast, func, or_, select
 
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads
@@ -17,11 +17,16 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 from justenough.domain.readmodel.dashboard import (
     CurrentCounts,
     DurationHistogram,
+    FilterValues,
+    JobFilter,
+    JobResults,
     LiveKind,
     OverdueCredential,
     OverdueJob,
     PeriodTrend,
     build_histogram,
+    build_job_results,
+    part_of,
     reconstruct_alive_counts,
 )
 
@@ -29,9 +34,12 @@ DAY = timedelta(hours=24)
 MAX_ROWS_PER_KIND = 5_000
 """The most rows of each kind that a trend is computed from."""
 MAX_OVERDUE_JOBS = 20
+MAX_FILTER_VALUES = 50
+ALL_JOBS = JobFilter()
 MAX_UNSEEN_LIFETIME = timedelta(days=7)
 """Unverified expiries count if their credential was issued at most this long before the period."""
 
+_AGENT, _TEAM = JOBS.c.agent["name"].as_string(), JOBS.c.labels["team"].as_string()
 _LATE = case((CREDENTIALS.c.state == CredentialState.OVERDUE.value, 1))
 _LIVE = (
     select(
@@ -47,7 +55,7 @@ _LIVE = (
 )
 _OPEN = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(OPEN_STATES)).group_by(JOBS.c.state)
 _WAITING = (
-    select(REQUESTS.c.current_tier, func.count(), func.min(REQUESTS.c.expires_at))
+    select(REQUESTS.c.current_tier, func.count(), func.min(REQUESTS.c.expires_at), func.min(REQUESTS.c.created_at))
     .where(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0)
     .group_by(REQUESTS.c.current_tier)
 )
@@ -81,22 +89,52 @@ class DashboardRepository(Repository):
     """Current counts of open rows, and trends of the last hours."""
 
     @reads
-    def current_counts(self, connection: Connection, now: datetime | None = None) -> CurrentCounts:
+    def current_counts(self, connection: Connection, now: datetime | None = None, only: JobFilter = ALL_JOBS) -> CurrentCounts:
         """Count open rows at `now` (default: the current time), and jobs that ended within a day before it."""
+        theirs = job_conditions(only)
+        jobs = select(JOBS.c.id).where(*theirs)
         # The offset keeps planners from walking all jobs in the order of their states.
-        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY).offset(0).subquery()
+        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY, *theirs).offset(0).subquery()
         ended = select(lately.c.state, func.count()).group_by(lately.c.state)
-        waiting = connection.execute(_WAITING).all()
+        waiting = connection.execute(_WAITING.where(REQUESTS.c.job_id.in_(jobs)) if only else _WAITING).all()
         return CurrentCounts(
-            live=fetch_all(connection, _LIVE, LiveKind),
-            jobs={JobState(row[0]): row[1] for row in connection.execute(_OPEN)},
+            live=fetch_all(connection, _LIVE.where(CREDENTIALS.c.job_id.in_(jobs)) if only else _LIVE, LiveKind),
+            jobs={JobState(row[0]): row[1] for row in connection.execute(_OPEN.where(*theirs))},
             ended={JobState(row[0]): row[1] for row in connection.execute(ended)},
             requests={row[0]: row[1] for row in waiting},
             soonest=min((row[2] for row in waiting if row[2] is not None), default=None),
-            overdue=with_credentials(connection, fetch_all(connection, _OVERDUE, OverdueJob)),
-            overdue_jobs=count_rows(connection, JOBS, _IS_OVERDUE),
-            open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
+            longest_wait=min((row[3] for row in waiting), default=None),
+            overdue=with_credentials(connection, fetch_all(connection, _OVERDUE.where(*theirs), OverdueJob)),
+            overdue_jobs=count_rows(connection, JOBS, _IS_OVERDUE, *theirs),
+            open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open, *([REVIEWS.c.job_id.in_(jobs)] if only else [])),
         )
+
+    @reads
+    def job_results(
+        self, connection: Connection, *, until: datetime, width: timedelta, parts: int, only: JobFilter = ALL_JOBS
+    ) -> tuple[JobResults, ...]:
+        """Return how many jobs ended with which result in each of `parts` equal parts of time, oldest first; the last one contains `until`."""
+        begin = datetime.fromtimestamp((part_of(until, width) - parts + 1) * width.total_seconds(), UTC)
+        if connection.dialect.name == "postgresql":
+            seconds: ColumnElement[Any] = func.extract("epoch", JOBS.c.ended_at)
+        else:
+            seconds = cast(func.strftime("%s", JOBS.c.ended_at), Integer)
+        part = cast(func.floor(seconds / int(width.total_seconds())), Integer).label("part")
+        ended = select(part, JOBS.c.state, func.count()).where(JOBS.c.ended_at >= begin, JOBS.c.ended_at <= until, *job_conditions(only))
+        rows = connection.execute(ended.group_by(part, JOBS.c.state))
+        counts = {(row[0], JobState(row[1])): row[2] for row in rows}
+        return build_job_results(counts, until=until, width=width, parts=parts)
+
+    @reads
+    def filter_values(self, connection: Connection, now: datetime) -> FilterValues:
+        """Return the environments, agents and teams of the jobs that ended within a day, or have not ended: at most MAX_FILTER_VALUES each."""
+        lately = or_(JOBS.c.ended_at >= now - DAY, JOBS.c.state.in_(OPEN_STATES))
+
+        def values(column: ColumnElement[str]) -> tuple[str, ...]:
+            known = select(column).where(lately, column.is_not(None)).distinct().order_by(column).limit(MAX_FILTER_VALUES)
+            return tuple(connection.execute(known).scalars())
+
+        return FilterValues(environments=values(JOBS.c.environment), agents=values(_AGENT), teams=values(_TEAM))
 
     @reads
     def overdue_jobs_of(self, connection: Connection, requester: str) -> tuple[OverdueJob, ...]:
@@ -125,6 +163,12 @@ class DashboardRepository(Repository):
             approvals=_approval_delays(connection, since, until),
             lifetimes=build_histogram(lifetimes, whole=len(dead) < MAX_ROWS_PER_KIND),
         )
+
+
+def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions on JOBS of a filter; none if it is empty."""
+    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team))
+    return [column == value for column, value in columns if value]
 
 
 def _newest_rows(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:

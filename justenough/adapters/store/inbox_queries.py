@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, not_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, not_, select, tuple_
 
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
@@ -13,6 +13,8 @@ from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 
+MAX_COUNT = 100
+"""Requests that are counted at most."""
 MAX_EARLIER_RUNS = 200
 """Earlier runs of a job name that a query reads at most."""
 SETTLED_STATES = tuple(state.value for state in (RequestState.APPROVED, RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN))
@@ -52,24 +54,7 @@ class InboxRepository(Repository):
     ) -> tuple[InboxItem, ...]:
         """Return pending requests sorted by deadline, after the request with this deadline and id."""
         by = (REQUESTS.c.expires_at, REQUESTS.c.id)
-        statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(
-            REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None)
-        )
-        for column, value in (
-            (REQUESTS.c.resource, criteria.resource),
-            (REQUESTS.c.action, criteria.action),
-            (JOBS.c.name, criteria.job_name),
-            (REQUESTS.c.requester_id, criteria.only),
-        ):
-            if value is not None:
-                # No row contains NUL, and PostgreSQL rejects it in a query.
-                statement = statement.where(column == value.replace("\0", "\ufffd"))
-        if criteria.tier_now is not None:
-            statement = statement.where(REQUESTS.c.current_tier == criteria.tier_now)
-        if criteria.mine is not None:
-            answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.approver_id == criteria.person)
-            can_answer = and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(answers.exists()))
-            statement = statement.where(can_answer if criteria.mine else not_(can_answer))
+        statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(*_matching(criteria))
         if after is not None:
             statement = statement.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
         rows = connection.execute(statement.order_by(*by).limit(limit)).mappings().all()
@@ -77,6 +62,14 @@ class InboxRepository(Repository):
             InboxItem(view, row["requester_id"], " ".join(filter(None, map((row["agent"] or {}).get, ("name", "version")))))
             for view, row in zip(to_request_views(connection, rows), rows, strict=True)
         )
+
+    @reads
+    def count(self, connection: Connection, criteria: InboxFilter) -> int:
+        """Count the pending requests that match, up to MAX_COUNT."""
+        found = (
+            select(REQUESTS.c.id).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(*_matching(criteria)).limit(MAX_COUNT).subquery()
+        )
+        return connection.execute(select(func.count()).select_from(found)).scalar_one()
 
     @reads
     def list_answered_by(self, connection: Connection, person: str, limit: int) -> tuple[RequestView, ...]:
@@ -99,6 +92,26 @@ class InboxRepository(Repository):
         earlier = _earlier_requests(connection, request, requester_id)
         ids = [row.id for row in earlier if row.state == RequestState.APPROVED.value]
         return next(iter(requests_by_id(connection, ids[:1]).values()), None)
+
+
+def _matching(criteria: InboxFilter) -> list[ColumnElement[bool]]:
+    conditions = [REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None)]
+    for column, value in (
+        (REQUESTS.c.resource, criteria.resource),
+        (REQUESTS.c.action, criteria.action),
+        (JOBS.c.name, criteria.job_name),
+        (REQUESTS.c.requester_id, criteria.only),
+    ):
+        if value is not None:
+            # No row contains NUL, and PostgreSQL rejects it in a query.
+            conditions.append(column == value.replace("\0", "\ufffd"))
+    if criteria.tier_now is not None:
+        conditions.append(REQUESTS.c.current_tier == criteria.tier_now)
+    if criteria.mine is not None:
+        answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.approver_id == criteria.person)
+        can_answer = and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(answers.exists()))
+        conditions.append(can_answer if criteria.mine else not_(can_answer))
+    return conditions
 
 
 def _earlier_requests(connection: Connection, request: RequestView, requester_id: str | None) -> list[Any]:

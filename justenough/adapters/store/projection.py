@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Update, bindparam, case, delete, exists, or_,
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.tables import (
+    ACKNOWLEDGEMENTS,
     APPROVALS,
     CREDENTIALS,
     DELEGATIONS,
@@ -118,6 +119,9 @@ _ANSWER = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("row_id"),
 _REVIEW = update(REVIEWS).where(REVIEWS.c.request_id == bindparam("row_id"), REVIEWS.c.job_id == bindparam("row_job"), REVIEWS.c.open)
 _DELEGATION = update(DELEGATIONS).where(
     DELEGATIONS.c.id == bindparam("row_id"), DELEGATIONS.c.person_id == bindparam("row_person"), DELEGATIONS.c.ended_at.is_(None)
+)
+_ACKNOWLEDGEMENT = update(ACKNOWLEDGEMENTS).where(
+    ACKNOWLEDGEMENTS.c.item == bindparam("row_id"), ACKNOWLEDGEMENTS.c.at < bindparam("fact_at", type_=UtcDateTime)
 )
 _WITHDRAW_ALL = (
     update(REQUESTS)
@@ -256,6 +260,14 @@ def review_answered(connection: Connection, fact: LedgerFact) -> None:
     _update_request(connection, _REVIEW, fact, {"open": False, **answer, "reviewed_at": fact.at})
 
 
+def attention_acknowledged(connection: Connection, fact: LedgerFact) -> None:
+    """Set who takes care of an item, unless somebody has said so later."""
+    data = fact.data
+    said = {"person": data["name"], "person_id": data["person"], "note": data["note"], "at": fact.at}
+    if not insert_new(connection, ACKNOWLEDGEMENTS, {"item": data["item"], **said}):
+        connection.execute(_ACKNOWLEDGEMENT, {"row_id": data["item"], "fact_at": fact.at, **said})
+
+
 def delegation_made(connection: Connection, fact: LedgerFact) -> None:
     """Insert the delegation."""
     data = fact.data
@@ -380,6 +392,7 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.APPROVAL_CLAIMED: approval_claimed,
     EventType.REVIEW_OPENED: review_opened,
     EventType.REVIEW_ANSWERED: review_answered,
+    EventType.ATTENTION_ACKNOWLEDGED: attention_acknowledged,
     EventType.DELEGATION_MADE: delegation_made,
     EventType.DELEGATION_ENDED: delegation_ended,
     EventType.CREDENTIAL_ISSUED: credential_issued,

@@ -120,6 +120,13 @@ class JobRepository(Repository):
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit)
 
     @reads
+    def count(self, connection: Connection, criteria: Mapping[str, str | None], *, up_to: int) -> int:
+        """Return how many jobs `list` finds by these filters, by their names, counting no further than `up_to`."""
+        named = {"revocation": "revocation_state"}
+        found = _matching_jobs(connection, select(JOBS.c.id), {named.get(name, name): value for name, value in criteria.items()})
+        return int(connection.execute(select(func.count()).select_from(found.limit(up_to).subquery())).scalar_one())
+
+    @reads
     def with_request_for(self, connection: Connection, jobs: Collection[str], resource: str) -> frozenset[str]:
         """Return those of these jobs that requested access to a resource."""
         requested = select(REQUESTS.c.job_id).where(REQUESTS.c.job_id.in_(jobs), REQUESTS.c.resource == resource)
@@ -210,6 +217,19 @@ class RequestRepository(Repository):
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
     @reads
+    def of_jobs(self, connection: Connection, jobs: Collection[str]) -> tuple[RequestView, ...]:
+        """Return the requests of these jobs with their approvals, by job and number."""
+        statement = REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id.in_(jobs)).order_by(REQUESTS.c.job_id, REQUESTS.c.number)
+        return to_request_views(connection, connection.execute(statement).mappings().all())
+
+    @reads
+    def of_action(self, connection: Connection, resource: str, action: str, *, limit: int) -> tuple[RequestView, ...]:
+        """Return the newest requests for an action of a resource, newest first."""
+        theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == resource.replace("\0", "\ufffd"), REQUESTS.c.action == action)
+        newest = theirs.order_by(REQUESTS.c.created_at.desc()).limit(limit)
+        return to_request_views(connection, connection.execute(newest).mappings().all())
+
+    @reads
     def count_waiting(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
         """Return how many requests of an account's jobs wait for people; the parameters are those of `JobRepository.count_open`."""
         theirs = exists().where(JOBS.c.id == REQUESTS.c.job_id, *_criteria_of(requester_id, origin, environment))
@@ -293,12 +313,7 @@ def _ids_beginning(connection: Connection, table: Table, beginning: str) -> Sequ
 
 
 def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, limit: int, cursor: str | None) -> Page[JobSummary]:
-    equal = {name: value for name, value in criteria.items() if name not in {"first", "beginning"}}
-    statement = _apply_filter(select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), JOBS, equal)
-    if (first := criteria.get("first")) is not None:
-        statement = statement.where(JOBS.c.id >= first)
-    if (beginning := criteria.get("beginning")) is not None:
-        statement = statement.where(JOBS.c.id.in_(_ids_beginning(connection, JOBS, beginning)))
+    statement = _matching_jobs(connection, select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), criteria)
     page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
     return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
 
@@ -306,6 +321,16 @@ def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, l
 def _criteria_of(requester_id: str, origin: str | None, environment: str | None) -> tuple[ColumnElement[bool], ...]:
     criteria = {"requester_id": requester_id, "requester": origin, "environment": environment}
     return tuple(JOBS.c[name] == value for name, value in criteria.items() if value is not None)
+
+
+def _matching_jobs(connection: Connection, statement: Select[Any], criteria: Mapping[str, str | None]) -> Select[Any]:
+    equal = {name: value for name, value in criteria.items() if name not in {"first", "beginning"}}
+    statement = _apply_filter(statement, JOBS, equal)
+    if (first := criteria.get("first")) is not None:
+        statement = statement.where(JOBS.c.id >= first)
+    if (beginning := criteria.get("beginning")) is not None:
+        statement = statement.where(JOBS.c.id.in_(_ids_beginning(connection, JOBS, beginning)))
+    return statement
 
 
 def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, str | None]) -> Select[Any]:

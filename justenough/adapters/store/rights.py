@@ -17,6 +17,7 @@ REPLACE = "SELECT, INSERT, DELETE"
 EVERYTHING = "SELECT, INSERT, UPDATE, DELETE"
 RIGHTS = MappingProxyType(
     {
+        "acknowledgements": CHANGE,
         "alembic_version": "SELECT",
         "approvals": CHANGE,
         "bundles": EVERYTHING,
@@ -40,6 +41,9 @@ RIGHTS = MappingProxyType(
         "probes": CHANGE,
         "requests": CHANGE,
         "reviews": CHANGE,
+        "search_names": APPEND,
+        "search_progress": CHANGE,
+        "search_words": APPEND,
         "subscriptions": EVERYTHING,
         "sweeps": CHANGE,
         "target_checks": REPLACE,

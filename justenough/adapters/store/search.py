@@ -1,23 +1,33 @@
-"""Finds jobs, requests, credentials and ledger entries by an id, or the beginning of one, that somebody typed. Reads only."""
+"""Finds jobs, requests, credentials and ledger entries by what somebody typed or pasted: ids, handles, names, words. Reads what search_index.py wrote.
+
+Every query reads a bounded number of rows, however often a word occurs.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, Connection, func, select, text
 
-from justenough.adapters.store.repository import Repository, reads
-from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS
-from justenough.domain.readmodel.dashboard import SearchHit
+from justenough.adapters.store.repository import Repository, reads, writes
+from justenough.adapters.store.search_index import IndexProgress, index_entries, read_progress
+from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, query_handle, query_words
 
 MAX_FOUND_PER_KIND = 10
 """The most results of each kind."""
-MAX_TEXT_CHARS = 400
-"""The longest id of an entry, in characters."""
+MAX_CANDIDATES = 2_000
+"""Jobs with a text's rarest word, the newest first, that are searched for its other words; and jobs of a person who may read only their own."""
+MAX_WORDS_OF_A_BEGINNING = 8
+"""Words that a typed beginning stands for, in alphabetical order."""
+MAX_NAMES = 2_000
+"""Names that are compared with a typed one."""
 ID_PREFIX = re.compile(r"[jrc]-")
 AFTER_EVERY_SUFFIX = "\U0010ffff"
-"""Sorts after every character that an id may contain."""
+"""Sorts after every character that an id or a word may contain."""
 
 Kind = Literal["job", "request", "credential"]
 _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
@@ -25,15 +35,39 @@ _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
     "r-": ("request", REQUESTS.c.id, REQUESTS.c.job_id),
     "c-": ("credential", CREDENTIALS.c.id, CREDENTIALS.c.job_id),
 }
+# Jumps from each word to the next: a word may be in a million rows.
+_WORDS_OF_A_BEGINNING = text(
+    "WITH RECURSIVE found (word) AS (SELECT min(word) FROM search_words WHERE word >= :begin AND word < :end UNION ALL"
+    " SELECT (SELECT min(word) FROM search_words WHERE word > found.word AND word < :end) FROM found WHERE found.word IS NOT NULL)"
+    " SELECT word FROM found WHERE word IS NOT NULL LIMIT :words"
+)
+
+
+class WordMatches(NamedTuple):
+    """Jobs that have every word of a text, newest first."""
+
+    hits: tuple[SearchHit, ...]
+    is_partial: bool
+    """Whether only the newest MAX_CANDIDATES jobs were searched."""
 
 
 class SearchRepository(Repository):
-    """Looks up ids that people typed or pasted."""
+    """Looks up what people typed or pasted."""
+
+    @writes
+    def index(self, connection: Connection) -> IndexProgress:
+        """Index the next entries of the ledger; return how far it is indexed then."""
+        return index_entries(connection)
+
+    @reads
+    def progress(self, connection: Connection) -> IndexProgress:
+        """Return how far the ledger is indexed."""
+        return read_progress(connection)
 
     @reads
     def find(self, connection: Connection, text: str, *, installation: str = "dev") -> tuple[SearchHit, ...]:
         """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position."""
-        query = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
+        query = text.strip().replace("\0", "\ufffd")[:MAX_QUERY_CHARS]
         if not query:
             return ()
         is_entry = LEDGER.c.position == int(query) if re.fullmatch(r"[0-9]{1,15}", query) else LEDGER.c.id == query
@@ -42,13 +76,101 @@ class SearchRepository(Repository):
         prefix = query if ID_PREFIX.match(query) else f"j-{installation}-{query.lower()}"
         kind, column, job = _KINDS[prefix[:2]]
         # A range of ids uses the index, because ids sort by code point.
-        matches = select(column, job, JOBS.c.name).where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)
+        matches = select(column, job, JOBS.c.name, JOBS.c.task).where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)
         if kind != "job":
             matches = matches.outerjoin(JOBS, JOBS.c.id == job)
         return (
             *(SearchHit(kind="entry", id=row[0], job=row[1], name=row[2] or "") for row in connection.execute(entries)),
             *(
-                SearchHit(kind=kind, id=row[0], job=row[1], name=row[2] or "")
+                SearchHit(kind=kind, id=row[0], job=row[1], name=row[2] or "", text=row[3] or "")
                 for row in connection.execute(matches.order_by(column).limit(MAX_FOUND_PER_KIND))
             ),
         )
+
+    @reads
+    def find_handle(self, connection: Connection, text: str) -> tuple[SearchHit, ...]:
+        """Return the credentials by a database user, lease id, accessor or certificate serial, or its beginning; newest first."""
+        handle = query_handle(text)
+        positions = _newest(connection, _words_beginning(connection, handle), MAX_FOUND_PER_KIND) if handle else ()
+        is_handle = LEDGER.c.type == EventType.CREDENTIAL_ISSUED.value
+        found = select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name, JOBS.c.task).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job)
+        rows = connection.execute(found.where(LEDGER.c.position.in_(positions), is_handle).order_by(LEDGER.c.position.desc()))
+        # The entry's id ends with the credential's.
+        return tuple(
+            SearchHit(kind="credential", id=row.id.rpartition("/")[2], job=row.job, name=row.name or "", text=row.task or "")
+            for row in rows
+        )
+
+    @reads
+    def find_words(self, connection: Connection, text: str, *, requester_id: str | None = None) -> WordMatches:
+        """Return the newest jobs that have every word of the text or a word that begins like it; of a requester's only, if one is named."""
+        alternatives = [_words_beginning(connection, word) for word in query_words(text)]
+        if not alternatives or not all(alternatives):
+            return WordMatches((), is_partial=False)
+        if requester_id is None:
+            alternatives.sort(key=lambda words: _count(connection, words))
+            rarest, *others = alternatives
+            candidates = _newest(connection, rarest, MAX_CANDIDATES if others else MAX_FOUND_PER_KIND)
+        else:
+            others = alternatives
+            theirs = select(LEDGER.c.position).join(JOBS, JOBS.c.id == LEDGER.c.job).where(JOBS.c.requester_id == requester_id)
+            newest = theirs.where(LEDGER.c.seq == 1).order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)
+            candidates = list(connection.execute(newest).scalars())
+        is_partial = len(candidates) == MAX_CANDIDATES
+        for words in others:
+            has_word = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words), SEARCH_WORDS.c.position.in_(candidates))
+            candidates = list(connection.execute(has_word).scalars())
+        positions = sorted(set(candidates), reverse=True)[:MAX_FOUND_PER_KIND]
+        found = select(JOBS.c.id, JOBS.c.name, JOBS.c.task).join(LEDGER, LEDGER.c.job == JOBS.c.id)
+        # The positions of handles are not those of a job's first entry.
+        rows = connection.execute(found.where(LEDGER.c.position.in_(positions), LEDGER.c.seq == 1).order_by(LEDGER.c.position.desc()))
+        return WordMatches(
+            tuple(SearchHit(kind="job", id=row.id, job=row.id, name=row.name, text=row.task) for row in rows), is_partial=is_partial
+        )
+
+    @reads
+    def find_names(self, connection: Connection, text: str, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Return kinds and names that contain every word of the text; with `reader_id`, only those that this person may learn of."""
+        has_words = [func.lower(SEARCH_NAMES.c.name).contains(word, autoescape=True) for word in query_words(text)]
+        return _names(connection, has_words, reader_id, limit=MAX_FOUND_PER_KIND) if has_words else ()
+
+    @reads
+    def ids_of_person(self, connection: Connection, name: str) -> tuple[str, ...]:
+        """Return the entity ids under which a login name launched jobs or decided; mostly one, none for an unknown name."""
+        is_theirs = (SEARCH_NAMES.c.kind == "person", SEARCH_NAMES.c.name == name.replace("\0", "\ufffd"))
+        return tuple(connection.execute(select(SEARCH_NAMES.c.reader_id).where(*is_theirs).order_by(SEARCH_NAMES.c.reader_id)).scalars())
+
+    @reads
+    def names(self, connection: Connection, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Return MAX_NAMES kinds and names."""
+        return _names(connection, (), reader_id, limit=MAX_NAMES)
+
+
+def _names(connection: Connection, criteria: Iterable[Any], reader_id: str | None, *, limit: int) -> tuple[tuple[str, str], ...]:
+    names = select(SEARCH_NAMES.c.kind, SEARCH_NAMES.c.name).where(*criteria).group_by(SEARCH_NAMES.c.kind, SEARCH_NAMES.c.name)
+    names = names if reader_id is None else names.where(SEARCH_NAMES.c.reader_id == reader_id)
+    # The shortest match is the closest one.
+    rows = connection.execute(names.order_by(func.length(SEARCH_NAMES.c.name), SEARCH_NAMES.c.name, SEARCH_NAMES.c.kind).limit(limit))
+    return tuple((row.kind, row.name) for row in rows)
+
+
+def _words_beginning(connection: Connection, begin: str) -> Sequence[str]:
+    return (
+        connection.execute(_WORDS_OF_A_BEGINNING, {"begin": begin, "end": begin + AFTER_EVERY_SUFFIX, "words": MAX_WORDS_OF_A_BEGINNING})
+        .scalars()
+        .all()
+    )
+
+
+def _count(connection: Connection, words: Collection[str]) -> int:
+    some = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words)).limit(MAX_CANDIDATES + 1)
+    return connection.execute(select(func.count()).select_from(some.subquery())).scalar_one()
+
+
+def _newest(connection: Connection, words: Iterable[str], limit: int) -> list[int]:
+    """Return the newest positions of each word, and of all words together, newest first."""
+    positions: set[int] = set()
+    for word in words:
+        newest = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word == word).order_by(SEARCH_WORDS.c.position.desc())
+        positions |= set(connection.execute(newest.limit(limit)).scalars())
+    return sorted(positions, reverse=True)[:limit]

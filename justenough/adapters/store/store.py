@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy import Connection, select, update
 
 from justenough.adapters.store import engine, migrate
+from justenough.adapters.store.attention import AttentionRepository
 from justenough.adapters.store.bundles import BundleRepository
 from justenough.adapters.store.change_feed import open_change_feed
 from justenough.adapters.store.dashboard import DashboardRepository
@@ -60,6 +61,7 @@ class Store:
         self.search = SearchRepository(*database)
         self.usage = UsageRepository(*database)
         self.dashboard = DashboardRepository(*database)
+        self.attention = AttentionRepository(*database)
         self.metrics = MetricsRepository(*database)
         # What workers report of themselves, of sweeps and of targets.
         self.workers = WorkerRepository(*database)

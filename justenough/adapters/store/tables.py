@@ -287,6 +287,19 @@ class DelegationRow(TableBase, table=True):
     signed: dict[str, Any] = Field(sa_type=JSON)
 
 
+class AcknowledgementRow(TableBase, table=True):
+    """The newest acknowledgement of something that needs attention."""
+
+    __tablename__ = "acknowledgements"
+
+    item: str = Field(sa_type=CodePointText, primary_key=True)
+    """Kind and subject, as in AttentionItem.key."""
+    person: str = Field(sa_type=Text)
+    person_id: str = Field(sa_type=CodePointText)
+    note: str = Field(sa_type=Text)
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
 class CredentialRow(TableBase, table=True):
     __tablename__ = "credentials"
     __table_args__ = (
@@ -328,6 +341,36 @@ class CredentialRow(TableBase, table=True):
     """The name of its user in the target."""
     target_digest: str | None = Field(default=None, sa_type=Text)
     search_digest: str | None = Field(default=None, sa_type=Text)
+
+
+class SearchWordRow(TableBase, table=True):
+    """A word of a job, or a handle of a credential, and where that is in the ledger: the job's first entry, or the credential's own."""
+
+    __tablename__ = "search_words"
+    # SQLite then stores only the key, once.
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    word: str = Field(sa_type=CodePointText, primary_key=True)
+    position: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+
+
+class SearchNameRow(TableBase, table=True):
+    """A name of jobs, of an agent or of a person, and who may learn of it without the right to read everything."""
+
+    __tablename__ = "search_names"
+
+    kind: str = Field(sa_type=CodePointText, primary_key=True)
+    name: str = Field(sa_type=CodePointText, primary_key=True)
+    reader_id: str = Field(sa_type=CodePointText, primary_key=True)
+
+
+class SearchProgressRow(TableBase, table=True):
+    """How far the ledger can be searched: one row, none at first."""
+
+    __tablename__ = "search_progress"
+
+    id: int = Field(primary_key=True)
+    position: int = Field(sa_type=BigInteger)
 
 
 class ProbeRow(TableBase, table=True):
@@ -559,8 +602,9 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ENDED_JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(EndedJobsRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS, REVIEWS, DELEGATIONS = table_of(ApprovalRow), table_of(CredentialRow), table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS, PAGE_SESSIONS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow), table_of(PageSessionRow)
-PLACES = table_of(PlaceRow)
+PLACES, ACKNOWLEDGEMENTS = table_of(PlaceRow), table_of(AcknowledgementRow)
 POSITIVE_CONTROLS, PROBES = table_of(PositiveControlRow), table_of(ProbeRow)
 WORKERS, TARGET_CHECKS, SWEEPS = table_of(WorkerRow), table_of(TargetCheckRow), table_of(SweepRow)
+SEARCH_WORDS, SEARCH_NAMES, SEARCH_PROGRESS = table_of(SearchWordRow), table_of(SearchNameRow), table_of(SearchProgressRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

@@ -56,6 +56,11 @@ class UsageRepository(Repository):
         return Page(items=items, next=":".join(keys[limit - 1]) if len(keys) > limit else None)
 
     @reads
+    def action_use(self, connection: Connection, key: AccessKey, *, since: datetime | None = None) -> ActionUse:
+        """Return the use of one action since a moment."""
+        return _build_action_use(connection, key, since)
+
+    @reads
     def run_history(
         self,
         connection: Connection,

@@ -30,6 +30,8 @@ from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 GRANT_POLICY_GLOBS = ["je-grant-*"]
 SCOPE_ALIAS_GLOBS = ["je-scope-*"]
 DEFAULT_LEASE_TTL_S = 768 * 3600
+MAX_NAMED_MEMBERS = 50
+"""Members of a group whose names are read."""
 """Vault's own default, for roles and mounts that set none."""
 
 
@@ -191,6 +193,19 @@ class Vault(TransitKeys):
                 if person := self.person(str(entity.get("id")), people_mounts):
                     return person
         return None
+
+    def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
+        """Return the login names of a group's members, those of the groups in it included, sorted; "…" at the end if there are more than MAX_NAMED_MEMBERS."""
+        mounts, people, groups = tuple(people_mounts), dict[str, None](), {group}
+        waiting = [self.read_data("get", f"identity/group/name/{safe_path(group)}")]
+        while waiting:
+            found = waiting.pop()
+            people |= dict.fromkeys(map(str, found.get("member_entity_ids") or ()))
+            inner = set(map(str, found.get("member_group_ids") or ())) - groups
+            groups |= inner
+            waiting += [self.read_data("get", f"identity/group/id/{safe_path(each)}") for each in sorted(inner)]
+        named = [person.name for each in list(people)[:MAX_NAMED_MEMBERS] if (person := self.person(each, mounts))]
+        return *sorted(named), *(["…"] if len(people) > MAX_NAMED_MEMBERS else [])
 
     def is_console(self, entity_id: str) -> bool:
         """Whether this is the console's entity, as `vault setup` created it, and not disabled."""

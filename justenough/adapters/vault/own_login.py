@@ -75,7 +75,9 @@ def read_login(file: Path) -> OwnLogin:
     """Read a login file. Raises VaultDenied, which says what is wrong without quoting it."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except OSError as error:
+        raise VaultDenied(f"{file} cannot be read ({error.strerror}); `justenough vault setup` writes it") from None
+    except ValueError:
         raw = None
     # The cause would carry the file's text.
     if not isinstance(raw, dict) or not raw:

@@ -45,13 +45,13 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def fill_settings(value: Any, env: Mapping[str, str], *, what: str, path: str = "") -> Any:
-    """Return a JSON value with each `${X}` filled in from `env`; raise InvalidInput with every missing X, by the path of its text."""
-    problems = tuple(
-        Problem(where, f"setting {name} is missing: set the environment variable {name}")
-        for where, text in iter_texts(value, path)
-        for name in SETTING_PLACEHOLDER.findall(text)
-        if name not in env
-    )
+    """Return a JSON value with each `${X}` filled in from `env`; raise InvalidInput with every missing X, by the path of its first text."""
+    missing: dict[str, str] = {}
+    for where, text in iter_texts(value, path):
+        for name in SETTING_PLACEHOLDER.findall(text):
+            if name not in env:
+                missing.setdefault(name, where)
+    problems = tuple(Problem(where, f"setting {name} is missing: set the environment variable {name}") for name, where in missing.items())
     raise_problems(what, problems)
     return map_texts(value, lambda text: SETTING_PLACEHOLDER.sub(lambda found: env[found[1]], text))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
-from typing import NamedTuple
+from difflib import SequenceMatcher
+from typing import Literal, NamedTuple
 
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import JobSpec, ResourceLimits
@@ -19,6 +21,10 @@ MAX_FACT_CHARS = 600
 """Characters kept of a policy's text as shown, and of each side of a displayed difference."""
 CONTEXT_CHARS = 60
 """Characters shown before the first difference."""
+MAX_SAME_CHARS = 40
+"""Characters kept of an unchanged part between two changed words."""
+MIN_ALIKE = 0.4
+"""Texts that are less alike are shown as replaced whole, because a word diff of them could not be read."""
 
 
 class Difference(NamedTuple):
@@ -27,6 +33,13 @@ class Difference(NamedTuple):
     what: str
     before: str
     now: str
+
+
+class Part(NamedTuple):
+    """Part of a word diff."""
+
+    kind: Literal["same", "removed", "added"]
+    text: str
 
 
 def differences(before: NamedFacts, now: NamedFacts) -> tuple[Difference, ...]:
@@ -48,6 +61,25 @@ def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Diffe
         return ("… " if begin else "") + text[begin : begin + max_chars] + (f" … and {left:,} more characters" if left > 0 else "")
 
     return difference._replace(before=excerpt(before), now=excerpt(now))
+
+
+def word_diff(before: str, now: str) -> tuple[Part, ...]:
+    """Return the words that were removed and added, with what did not change between them, shortened."""
+    old, new = (re.findall(r"\s+|\S+", text) for text in (before, now))
+    half = MAX_SAME_CHARS // 2
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    if matcher.ratio() < MIN_ALIKE:
+        whole: tuple[Part, ...] = (Part("removed", before), Part("added", now))
+        return tuple(part for part in whole if part.text)
+    parts: list[Part] = []
+    for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
+        if kind == "equal":
+            same = "".join(new[new_from:new_to])
+            parts.append(Part("same", same if len(same) <= MAX_SAME_CHARS else f"{same[:half]} … {same[-half:]}"))
+        else:
+            changed: tuple[Part, ...] = (Part("removed", "".join(old[old_from:old_to])), Part("added", "".join(new[new_from:new_to])))
+            parts += [part for part in changed if part.text]
+    return tuple(parts)
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:

@@ -40,6 +40,7 @@ class EventType(StrEnum):
     REVIEW_ANSWERED = "review.answered"
     DELEGATION_MADE = "delegation.made"
     DELEGATION_ENDED = "delegation.ended"
+    ATTENTION_ACKNOWLEDGED = "attention.acknowledged"
     STOP_REQUESTED = "stop.requested"
     CREDENTIAL_ISSUED = "credential.issued"
     CREDENTIAL_REFUSED = "credential.refused"
@@ -99,6 +100,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.REVIEW_ANSWERED: _fields("request person name verdict reason signed"),
     EventType.DELEGATION_MADE: _fields("delegation person name delegate delegate_name until reason signed"),
     EventType.DELEGATION_ENDED: _fields("delegation person name"),
+    EventType.ATTENTION_ACKNOWLEDGED: _fields("item person name note"),
     EventType.STOP_REQUESTED: _fields("how person name"),
     EventType.CREDENTIAL_ISSUED: _fields(
         "credential request resource action lease_id accessor issued_at expires_at revocable certificate held_by_job user target_digest search_digest"

@@ -1,11 +1,10 @@
-"""Models of the dashboard: current counts, and trends of a period; and of search results. No I/O, no clock."""
+"""Models of the dashboard: current counts, trends and results of a period. No I/O, no clock."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime, timedelta
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
@@ -59,6 +58,8 @@ class CurrentCounts(Message):
     """Pending requests by current tier."""
     soonest: datetime | None
     """The earliest deadline of a pending request."""
+    longest_wait: datetime | None = None
+    """When the oldest pending request was made."""
     overdue: tuple[OverdueJob, ...]
     """Overdue revocations of the jobs that were submitted first."""
     overdue_jobs: int
@@ -129,15 +130,41 @@ class PeriodTrend(Message):
     """From a credential's issue to its verified end."""
 
 
-class SearchHit(Message):
-    """A search result and its job."""
+class JobFilter(Message):
+    """Which jobs a dashboard covers. An empty field filters nothing."""
 
-    kind: Literal["job", "request", "credential", "entry"]
-    id: str
-    job: str
-    """`-` for an entry without a job."""
-    name: str = ""
-    """The job's name; empty if the store does not have the job."""
+    environment: str = ""
+    agent: str = ""
+    """The agent's name."""
+    team: str = ""
+    """The value of the label `team`."""
+
+    def __bool__(self) -> bool:
+        return bool(self.environment or self.agent or self.team)
+
+
+class FilterValues(Message):
+    """What a dashboard can be filtered by."""
+
+    environments: tuple[str, ...]
+    agents: tuple[str, ...]
+    teams: tuple[str, ...]
+
+
+class JobResults(Message):
+    """How many jobs ended in one part of a period, by result."""
+
+    begin: datetime
+    succeeded: int = 0
+    failed: int = 0
+    """Failed, denied, timed out or lost."""
+    stopped: int = 0
+    """Cancelled or killed by a person."""
+
+    @property
+    def count(self) -> int:
+        """How many jobs ended."""
+        return self.succeeded + self.failed + self.stopped
 
 
 def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogram:
@@ -150,6 +177,33 @@ def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogr
         return DurationHistogram(count=0, bars=bars, whole=whole)
     p50, p90, p99 = (ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 90, 99))
     return DurationHistogram(count=len(ordered), p50=p50, p90=p90, p99=p99, longest=ordered[-1], bars=bars, whole=whole)
+
+
+def build_job_results(
+    ended: Mapping[tuple[int, JobState], int], *, until: datetime, width: timedelta, parts: int
+) -> tuple[JobResults, ...]:
+    """Return the results of `parts` equal parts of a period, oldest first; the last one contains `until`.
+
+    `ended`: how many jobs ended in a state, by the number of the part since the epoch.
+    """
+    fields = {JobState.SUCCEEDED: "succeeded", JobState.CANCELLED: "stopped", JobState.KILLED: "stopped"}
+    counts: dict[tuple[int, str], int] = {}
+    for (part, state), count in ended.items():
+        place = part, fields.get(state, "failed")
+        counts[place] = counts.get(place, 0) + count
+    newest = part_of(until, width)
+    return tuple(
+        JobResults(
+            begin=datetime.fromtimestamp(part * width.total_seconds(), UTC),
+            **{field: counts.get((part, field), 0) for field in ("succeeded", "failed", "stopped")},
+        )
+        for part in range(newest - parts + 1, newest + 1)
+    )
+
+
+def part_of(moment: datetime, width: timedelta) -> int:
+    """Return the number of the part of time, each `width` long, that contains a moment; the first one began with the epoch."""
+    return int(moment.timestamp() // width.total_seconds())
 
 
 def reconstruct_alive_counts(

@@ -44,6 +44,12 @@ def test_what_is_no_network_is_named_with_its_setting_and_how_one_is_written(mon
     assert "write a network like 10.1.2.0/24" in problem["msg"]
 
 
+def test_passwords_have_a_mount_unless_only_an_identity_provider_is_named() -> None:
+    assert Settings().pages_password_mount == "pages"
+    assert Settings(pages_oidc_mount="oidc").pages_password_mount is None
+    assert Settings(pages_oidc_mount="oidc", pages_mount="pages").pages_password_mount == "pages"
+
+
 def test_jobs_are_vouched_for_in_the_consoles_name_unless_another_is_given() -> None:
     assert Settings().workload_issuer is None
     assert Settings(console_url="https://console.example/").workload_issuer == "https://console.example"

@@ -17,6 +17,22 @@ print("went on")
 """
 
 
+ENDING = """
+import sys
+from justenough.adapters.runtime import logging_setup
+
+stream = logging_setup._UnfailingStream(sys.stderr)
+vars(logging_setup).clear()
+del stream
+"""
+
+
+def test_a_log_may_end_after_its_module_as_it_does_when_the_interpreter_ends() -> None:
+    # Before 3.13, Python reports errors at this point only in its development mode.
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", ENDING], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_a_log_that_nobody_can_write_loses_its_lines_and_nothing_else() -> None:
     nobody_reads, log = os.pipe()
     os.close(nobody_reads)

@@ -15,6 +15,7 @@ from console.cli.errors import ExitCode, worst_exit_code
 from tests.console.cli.conftest import Cli
 from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
+from tests.support.tls_authority import create_authority
 from worker.stack import Stack
 
 EVERY = [
@@ -91,6 +92,33 @@ def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
         f"error: the console at {address} does not answer (connection refused)",
         "Start the stack: justenough up --detach",
     ]
+
+
+@pytest.mark.servers
+def test_a_console_with_a_private_authority_is_trusted_by_ssl_cert_file(cli: Cli, tmp_path: Path) -> None:
+    authority, contexts = create_authority(tmp_path, "localhost")
+    with serve_canned_answers(contexts["localhost"]) as console:
+        refused = cli.run("job", "list", env={"JUSTENOUGH_CONSOLE_URL": console.address})
+        trusting = cli.run("job", "list", env={"JUSTENOUGH_CONSOLE_URL": console.address, "SSL_CERT_FILE": str(authority)})
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"error: the console at {console.address} does not answer ([SSL: CERTIFICATE_VERIFY_FAILED]" in refused.stderr
+    assert "Set SSL_CERT_FILE to a file with the CA that signed its certificate" in refused.stderr
+    assert trusting.exit_code == 0, trusting.stderr
+
+
+@pytest.mark.servers
+def test_a_vault_with_a_private_authority_is_trusted_by_vault_cacert(alone: Cli, tmp_path: Path) -> None:
+    authority, contexts = create_authority(tmp_path, "localhost")
+    with serve_canned_answers(contexts["localhost"]) as vault:
+        vault.set_response(400, {"errors": ["invalid username or password"]})
+        login = ("login", "--user", "ada", "--password-stdin")
+        refused = alone.run(*login, stdin="wrong", env={"VAULT_ADDR": vault.address})
+        trusting = alone.run(*login, stdin="wrong", env={"VAULT_ADDR": vault.address, "VAULT_CACERT": str(authority)})
+
+    assert (refused.exit_code, refused.stderr.splitlines()[-1].split(" to ")[0]) == (1, "Set VAULT_CACERT"), refused.stderr
+    assert "does not answer" not in trusting.stderr
+    assert trusting.exit_code != 0
 
 
 @pytest.mark.parametrize("arguments", EVERY, ids=" ".join)

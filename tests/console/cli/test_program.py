@@ -50,6 +50,7 @@ CONTRACT = {
         "profile list",
         "profile use",
         "report",
+        "find",
         "sweep",
     ),
     *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill", "tighten")),

@@ -236,3 +236,20 @@ def test_the_catalog_is_listed_as_the_console_has_it(cli: Cli, ops: Human) -> No
     names = cli.run("catalog", "list", "-o", "name").stdout.split()
     assert {"orders-db", "refunds-db", "customers-db", "helpdesk-api", "export-api"} <= set(names)
     assert "confidential" in cli.run("catalog", "list").stdout
+
+
+def test_anything_is_found_by_what_is_in_hand(cli: Cli, tmp_path: Path) -> None:
+    job = run_to_end(cli, tmp_path)["id"]
+    found = cli.json("find", f"XX0bDqLP-token-{job}-orders-read-acm")
+    assert [(hit["kind"], hit["id"]) for hit in found["hits"]] == [("job", job)]
+    assert cli.run("find", job[:-2], "-o", "name").stdout == f"{job}\n"
+    table = cli.run("find", "orders-db")
+    assert [line.split()[:2] for line in table.stdout.splitlines()][:2] == [["KIND", "FOUND"], ["resource", "orders-db"]]
+
+
+def test_a_search_without_result_suggests(cli: Cli) -> None:
+    nothing = cli.run("find", "orders-bd")
+    assert nothing.stdout == ""
+    assert "Nothing that you may read matches 'orders-bd'. Did you mean orders-db" in nothing.stderr
+    empty = cli.run("find", " ")
+    assert (empty.exit_code, empty.stderr) == (2, "error: the text is empty; give an id, a name or a word\n")

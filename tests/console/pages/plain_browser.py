@@ -107,10 +107,10 @@ class Site:
 
 
 def hidden_fields(page: str, action: str | None = None) -> dict[str, str]:
-    """Return the hidden fields of the form with this action, by default of the first form."""
+    """Return the hidden fields of the form with this action, by default of the first form that posts any."""
     found = _Forms()
     found.feed(page)
-    return next(fields for goes_to, fields in found.forms if action in {None, goes_to})
+    return next(fields for goes_to, fields in found.forms if (fields if action is None else goes_to == action))
 
 
 class _Forms(HTMLParser):

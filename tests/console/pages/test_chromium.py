@@ -30,9 +30,11 @@ async def chromium() -> AsyncIterator[Chromium]:
 
 
 @asynccontextmanager
-async def open_page(chromium: Chromium, site: Site) -> AsyncIterator[Page]:
-    """Yield a page of a browser without JavaScript."""
-    context = await chromium.new_context(base_url=site.address, java_script_enabled=False)
+async def open_page(chromium: Chromium, site: Site, *, scripts: bool = False) -> AsyncIterator[Page]:
+    """Yield a page of a browser, by default without JavaScript."""
+    context = await chromium.new_context(
+        base_url=site.address, java_script_enabled=scripts, color_scheme="light", timezone_id="Asia/Tokyo", locale="en-GB"
+    )
     yield await context.new_page()
     await context.close()
 
@@ -103,3 +105,85 @@ async def test_login_works_with_an_identity_provider_on_another_site(
         await page.get_by_role("link", name="Allow").click()
         await expect(page).to_have_url(f"{site.address}/sessions")
         await expect(page.get_by_text("SSO (current session)")).to_be_visible()
+
+
+SHIFTS = """(() => {
+  window.shifts = 0;
+  new PerformanceObserver((list) => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifts += shift.value; })
+    .observe({ type: "layout-shift", buffered: true });
+})()"""
+"""Sums the layout shifts that no input caused: https://web.dev/cls."""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_nothing_moves_once_a_page_is_shown(site: Site, chromium: Chromium, width: int) -> None:
+    async with open_page(chromium, site, scripts=True) as page:
+        await page.set_viewport_size({"width": width, "height": 844})
+        await page.add_init_script(SHIFTS)
+        await log_in(page, site)
+        for path in ("/now", "/inbox", "/jobs", "/credentials", "/ledger"):
+            await page.goto(path)
+            await expect(page.locator("[data-alive]")).to_contain_text("Live")
+            assert await page.evaluate("window.shifts") <= 0.02, path
+
+
+async def background_of(page: Page) -> str:
+    colour: str = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return colour
+
+
+async def test_a_person_chooses_colours_and_switches_single_key_shortcuts_off(site: Site, chromium: Chromium) -> None:
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        light = await background_of(page)
+        await page.keyboard.press("/")
+        await expect(page.get_by_label("Search everything")).to_be_focused()
+        await page.locator("#person-menu > summary").click()
+        await page.get_by_label("Colours").select_option("dark")
+        await page.get_by_label("Keyboard shortcuts").select_option("off")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("html[data-theme=dark]")).to_be_attached()
+        assert urlsplit(page.url).path == "/sessions"
+        assert await background_of(page) != light
+        await page.keyboard.press("/")
+        await expect(page.get_by_label("Search everything")).not_to_be_focused()
+
+
+async def test_the_persons_menu_closes_by_escape_and_by_a_click_elsewhere(site: Site, chromium: Chromium) -> None:
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        menu, summary = page.locator("#person-menu[open]"), page.locator("#person-menu > summary")
+        await summary.click()
+        await expect(menu).to_be_attached()
+        await page.keyboard.press("Escape")
+        await expect(menu).not_to_be_attached()
+        await expect(summary).to_be_focused()
+        await summary.click()
+        await page.locator("h1").click()
+        await expect(menu).not_to_be_attached()
+
+
+async def test_times_show_the_local_time_on_hover(site: Site, chromium: Chromium) -> None:
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        time = page.locator("main time[data-tick]").first
+        utc = await time.get_attribute("data-local")
+        assert utc is not None
+        title = await time.get_attribute("title")
+        assert title is not None
+        assert title.endswith(f"local time, {utc}")
+
+
+async def test_an_idle_login_is_announced_before_it_ends_and_can_be_extended(site: Site, chromium: Chromium) -> None:
+    idle = site.console.deps.settings.pages_idle
+    async with open_page(chromium, site, scripts=True) as page:
+        await page.clock.install()
+        await log_in(page, site)
+        warning = page.locator("#idle")
+        await page.clock.fast_forward((idle - 125) * 1000)
+        await expect(warning).to_be_hidden()
+        await page.clock.fast_forward(10_000)
+        await expect(warning).to_be_visible()
+        await expect(warning).to_contain_text("You will be logged out in 1 min")
+        await page.get_by_role("button", name="Stay logged in").click()
+        await expect(warning).to_be_hidden()

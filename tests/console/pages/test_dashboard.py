@@ -25,7 +25,7 @@ from tests.adapters.store.event_samples import later, part_id
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
-from tests.console.pages.recorded_jobs import EVIL, ago, now, record_order
+from tests.console.pages.recorded_jobs import EVIL, SHOWN, ago, now, post_fields, record_order
 from tests.console.pages.site_variants import serve_variant
 from tests.console.served_console import SHOP
 from tests.support.plain_http import NO_TLS
@@ -264,3 +264,53 @@ async def test_the_page_is_small_and_follows_all_events(logged_in: LogIn) -> Non
     assert len(answer.content) < 100_000
     assert 'data-stream="/live?after=' in answer.text
     assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+
+
+async def test_what_needs_attention_is_listed_until_somebody_takes_care_of_it(site: Site, logged_in: LogIn) -> None:
+    lead, ops, mallory, auditor = [await logged_in(name) for name in ("lead", "ops", "mallory", "auditor")]
+    job = record_order(site.store, await person_of(site, ops), name="reconcile-books")
+    site.store.logs.append(job, 0, f"{EVIL}\n", now())
+    site.store.ledger.append([samples.job_end("failed", job, at=now())])
+    for who in (lead, ops, auditor):
+        page = (await who.open("/now")).text
+        assert "reconcile-books" in text_of(page, "attention")
+        assert SHOWN in page
+    assert "reconcile-books" not in (await mallory.open("/now")).text
+    fields = {"item": f"failed/{job}", "note": "I restart it", "team": "support"}
+    assert (await post_fields(auditor, "/now/acknowledge", **fields)).status_code == 403
+    assert (await post_fields(mallory, "/now/acknowledge", **fields)).status_code == 404
+    too_long = await post_fields(lead, "/now/acknowledge", **{**fields, "note": "x" * 501})
+    assert (too_long.status_code, "is longer than 500 characters" in too_long.text) == (422, True)
+    taken = await post_fields(lead, "/now/acknowledge", **fields)
+    assert (taken.status_code, taken.headers["location"]) == (303, "/now?team=support")
+    page = (await ops.open("/now")).text
+    assert "lead takes care of it since" in text_of(page, "taken")
+    assert "I restart it" in text_of(page, "taken")
+    assert "lead takes care of failed/" in (await lead.open(f"/jobs/{job}")).text
+    again = await post_fields(lead, "/now/acknowledge", **{**fields, "item": "failed/j-none"})
+    assert (again.status_code, "needs no attention any more" in again.text) == (404, True)
+
+
+async def test_a_system_that_keeps_revocations_waiting_is_acknowledged_by_those_who_may_stop_any_job(site: Site, logged_in: LogIn) -> None:
+    lead, ops = await logged_in("lead"), await logged_in("ops")
+    job = record_order(site.store, await person_of(site, ops), name="waits-for-crm")
+    site.store.ledger.append([samples.job_start(job), samples.issuance(job), samples.revocation_start(job, at=ago(minutes=7))])
+    tried = {"by": "compensation", "failures": ["target crm: refused"], "attempt": 1, "seen_from": now().isoformat()}
+    site.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
+    assert (await post_fields(ops, "/now/acknowledge", item="overdue/Target crm", note="")).status_code == 404
+    assert (await post_fields(lead, "/now/acknowledge", item="overdue/Target crm", note="CRM is down")).status_code == 303
+    assert "lead takes care of it since" in text_of((await lead.open("/now")).text, "alarms")
+    site.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
+
+
+async def test_a_filter_limits_figures_and_lists_and_is_offered_to_those_who_read_everything(site: Site, logged_in: LogIn) -> None:
+    lead, ops = await logged_in("lead"), await logged_in("ops")
+    job = record_order(site.store, "e-5", name="billing-fails", labels={"team": "billing"})
+    site.store.ledger.append([samples.job_end("failed", job, at=now())])
+    page = (await lead.open("/now?team=billing")).text
+    assert "billing-fails" in text_of(page, "attention")
+    assert "0 of 1" in text_of(page, "headline")
+    assert '<option value="billing" selected>' in page
+    assert "billing-fails" not in text_of((await lead.open("/now?team=support")).text, "attention")
+    assert '<option value="&lt;none&gt;" selected>' in (await lead.open("/now?team=<none>")).text
+    assert 'name="team"' not in (await ops.open("/now")).text

@@ -34,11 +34,11 @@ async def test_requests_are_sorted_by_deadline_and_others_follow_with_the_reason
             "on Orders",
             "on Refunds",
             "Waiting for other approvers",
-            "needs one of the groups: chiefs, security",
+            "View only. Can decide: security (security), chiefs (chief, chief2).",
         )
     ]
     assert places == sorted(places)
-    assert "then escalates to tier 2" in page.text
+    assert "Escalates to tier 2 (security) in " in page.text
 
 
 async def test_filters_are_in_the_address_and_hide_other_requests(served: Served, logged_in: LogIn) -> None:
@@ -73,9 +73,9 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
     request = served.record_request(await launch_job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
     page = await read_words(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
-        "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
+        "write on Refunds for 5 min confidential",
+        "job sentence · agent refund-agent 1.4 · tenant acme · launched by ops",
         "Escalates to tier 2 (security)",
-        "of access, from the first issue",
         "Needs 1 approval",
         "Can be revoked immediately",
         "She called twice",
@@ -83,7 +83,8 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
         'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
         "print('4712')",
         "cpu 10m, memory 1GiB, processes 256, file size 1GiB, open files 4096",
-        "lead approves WRITE on Refunds for 5 min for the job",
+        "lead approves write on Refunds for 5 min for the job",
+        "lead denies write on Refunds for 5 min for the job",
         request["digest"],
     ):
         assert words in page.text, words
@@ -116,7 +117,7 @@ async def test_untrusted_text_is_escaped_and_labelled_with_its_author(served: Se
             known for tag, known in Words(raw).tags if known.get("type") == "module"
         ]
     page = await read_words(browser, f"/inbox/{request['id']}")
-    assert "Reason for this access (from the spec that ops signed)" in page.text
+    assert "Reason (from the spec that ops signed)" in page.text
 
 
 async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untrusted(served: Served, logged_in: LogIn) -> None:
@@ -128,7 +129,7 @@ async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untruste
     assert "\u202e" not in raw
     page = await read_words(browser, f"/inbox/{request['id']}")
     for words in (
-        "requests WRITE on Refunds for one call of refund-order",
+        "write on Refunds for one call of refund-order",
         '"amount": 12.5',
         '"order_id": 7',
         "y the end",
@@ -257,7 +258,7 @@ async def test_a_launcher_cannot_see_other_peoples_requests(served: Served, logg
 async def test_an_auditor_can_read_but_has_no_buttons(served: Served, logged_in: LogIn) -> None:
     request = served.record_request(await launch_job(served, "audited"))
     page = await read_words(await logged_in("auditor"), f"/inbox/{request['id']}")
-    assert "View only (needs one of the groups" in page.text
+    assert "View only. Can decide: support-leads (lead), security (security), chiefs (chief, chief2)." in page.text
     assert not page.buttons
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import OTHER_DIGEST, decisions, read_words, spec, words_of
+from tests.console.pages.inbox_requests import OTHER_DIGEST, Words, decisions, read_words, spec, words_of
 from tests.console.pages.plain_browser import Browser
 from tests.console.served_console import DIGEST, Served
 
@@ -20,7 +20,12 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def launch_requests(served: Served, name: str, *tiers: int) -> list[dict[str, Any]]:
-    return [served.record_request((await served.launch(spec(name=name)))["id"], tier=tier, policies=["write-at-tier-1"]) for tier in tiers]
+    return [
+        served.record_request(
+            (await served.launch(spec(name=name, task=f"Refund for {name}")))["id"], tier=tier, policies=["write-at-tier-1"]
+        )
+        for tier in tiers
+    ]
 
 
 async def submit_batch(browser: Browser, requests: list[dict[str, Any]], decision: str, **fields: str) -> httpx.Response:
@@ -73,13 +78,13 @@ async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: L
     "tiers, decision, fields, told",
     [
         ((1, 2), "approve", {"reason": "all"}, "can be decided together"),
-        ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
-        ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
+        ((3, 3), "approve", {"reason": "all"}, "Requests at tier 3 and above must be decided one at a time"),
+        ((3, 3), "deny", {"reason": "all"}, "Requests at tier 3 and above must be decided one at a time"),
         ((1, 1), "deny", {}, "Enter a reason."),
         ((2, 2), "approve", {}, "Enter a reason."),
         ((1, 1), "break_glass", {"reason": "all"}, "must be approve or deny"),
         ((1, 1), "withdraw", {"reason": "all"}, "must be approve or deny"),
-        ((), "approve", {}, "select at least one request"),
+        ((), "approve", {}, "Select at least one request."),
     ],
 )
 async def test_requests_that_cannot_be_decided_together_are_not_decided(
@@ -89,6 +94,31 @@ async def test_requests_that_cannot_be_decided_together_are_not_decided(
     page = await submit_batch(await logged_in("chief"), requests, decision, **fields)
     assert (page.status_code, told in words_of(page)) == (422, True), words_of(page)
     assert await decision_counts(served, requests) == [0] * len(requests)
+
+
+async def test_a_batch_that_was_not_submitted_stays_on_the_page_with_what_was_entered(served: Served, logged_in: LogIn) -> None:
+    one, other = await launch_requests(served, "staying", 1, 1)
+    browser = await logged_in("lead")
+    known = (await read_words(browser, "/inbox?job=staying")).forms["/inbox/batch?job=staying"]
+
+    async def submit(**fields: Any) -> Words:
+        body = {**known, **fields}
+        answer = await browser.http.post("/inbox/batch?job=staying", data=body, headers={"Sec-Fetch-Site": "same-origin"})
+        assert answer.status_code == 422
+        return Words(answer.text)
+
+    nothing = await submit(decision="approve", reason="the usual")
+    assert "Select at least one request." in nothing.text
+    assert "the usual" in nothing.text
+    assert any(f"pick-group-{one['id']}" == known.get("id") for _, known in nothing.tags)
+    assert f"#pick-group-{one['id']}" in [known.get("href") for tag, known in nothing.tags if tag == "a"]
+    tabs = [known["href"] for tag, known in nothing.tags if tag == "a" and "show=" in known.get("href", "")]
+    assert all(href.startswith("/inbox?") for href in tabs), "links do not lead to the form's own address"
+    unreasoned = await submit(decision="deny", pick=[f"{other['id']} {other['digest']}"])
+    ticked = [known["id"] for tag, known in unreasoned.tags if known.get("name") == "pick" and "checked" in known]
+    assert ticked == [f"pick-{other['id']}"]
+    assert [known["id"] for _, known in unreasoned.tags if known.get("aria-invalid") == "true"] == [f"reason-{one['id']}"]
+    assert await decision_counts(served, [one, other]) == [0, 0]
 
 
 async def test_another_job_name_or_resource_is_another_kind(served: Served, logged_in: LogIn) -> None:
@@ -101,7 +131,7 @@ async def test_an_unknown_request_stops_the_batch(served: Served, logged_in: Log
     (request,) = await launch_requests(served, "known", 1)
     unknown = {**request, "id": request["id"][:-1] + "9"}
     page = await submit_batch(await logged_in("lead"), [request, unknown], "approve")
-    assert (page.status_code, f"there is no request {unknown['id']}" in words_of(page)) == (422, True)
+    assert (page.status_code, f"There is no request {unknown['id']}" in words_of(page)) == (422, True)
     assert await decision_counts(served, [request]) == [0]
 
 
@@ -116,7 +146,7 @@ async def test_selecting_a_request_of_ones_own_job_does_not_decide_it(served: Se
 async def test_selecting_an_unreadable_request_reveals_nothing(served: Served, logged_in: LogIn) -> None:
     requests = await launch_requests(served, "unseen-name", 1)
     page = words_of(await submit_batch(await logged_in("mallory"), requests, "approve"))
-    assert f"there is no request {requests[0]['id']}" in page
+    assert f"There is no request {requests[0]['id']}" in page
     for secret in ("unseen-name", requests[0]["task"]):
         assert secret not in page
     assert await decision_counts(served, requests) == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ from tests.console.pages.inbox_requests import (
 )
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import DIGEST, Served
+
+DENY = ("decision", "deny")
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +90,64 @@ async def test_an_approval_can_have_limits(served: Served, logged_in: LogIn) -> 
     browser = await logged_in("security")
     options = [known.get("value") for tag, known in Words((await browser.open(f"/inbox/{request['id']}")).text).tags if tag == "option"]
     assert options == ["", "2m", "1m", "30s", "", "read", "write"]
-    sent = await submit_decision(browser, request, "approve", reason="a correction is enough", ttl="2m", action="write")
+    sent = await submit_decision(browser, request, "approve", reason="a correction is enough", ttl="2m", action="write", stated="write 2m")
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, job)
     assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "write")
+
+
+async def test_limits_that_the_page_did_not_state_are_stated_before_anything_is_signed(
+    served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    browser = await logged_in("lead")
+    # Without JavaScript, the sentence on the page does not follow the fields.
+    asked = await submit_decision(browser, request_, "approve", ttl="2m", action="read", reason="enough")
+    assert asked.status_code == 200
+    assert await decisions(served, request_["job_id"]) == []
+    page = Words(asked.text)
+    for words in ("You chose limits. Read what you sign now, then sign it.", "lead approves read on Refunds for 2 min for the job"):
+        assert words in page.text, words
+    known = page.forms[f"/inbox/{request_['id']}/answer"]
+    assert known["stated"] == "read 2m"
+    sent = await browser.send(
+        f"/inbox/{request_['id']}/answer", {**known, "decision": "approve", "ttl": "2m", "action": "read", "reason": "enough"}
+    )
+    assert sent.status_code == 303, words_of(sent)
+    (signed,) = await decisions(served, request_["job_id"])
+    assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "read")
+
+
+async def test_ticked_reasons_are_signed_before_the_typed_one(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 2)
+    browser = await logged_in("security")
+    page = await read_words(browser, f"/inbox/{request['id']}")
+    ticks = [known["value"] for tag, known in page.tags if tag == "input" and known.get("name") == "ticked"]
+    assert ticks == ["Ticket checked", "Amount checked", "Called the requester"]
+    path = f"/inbox/{request['id']}/answer"
+    body = {**page.forms[path], "decision": "approve", "ticked": ticks[:2], "reason": "see 4711"}
+    sent = await browser.http.post(path, data=body, headers={"Sec-Fetch-Site": "same-origin"})
+    assert sent.status_code == 303, words_of(sent)
+    (signed,) = await decisions(served, request["job_id"])
+    assert signed["statement"]["reason"] == "Ticket checked. Amount checked. see 4711"
+
+
+async def test_no_reason_is_offered_to_tick_where_none_is_needed(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    page = await read_words(await logged_in("lead"), f"/inbox/{request_['id']}")
+    assert not any(known.get("name") == "ticked" for _, known in page.tags)
+
+
+async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_withdrawal(served: Served, logged_in: LogIn) -> None:
+    first, _ = [await launch_request(served, 1) for _ in range(2)]
+    browser = await logged_in("lead")
+    onward = (await submit_decision(browser, first, "approve")).headers["location"]
+    served.record_answer(first, "lead")
+    page = await read_words(browser, onward)
+    links = {known.get("href", "") for tag, known in page.tags if tag == "a"}
+    (following,) = {href for href in links if href.startswith("/inbox/r-")} - {f"/inbox/{first['id']}"}
+    assert DENY in (await read_words(browser, following)).buttons, "it can be decided, too"
+    assert "/inbox" in links
+    assert re.search(r"Approved and recorded\. Next request \(\d+\) Back to approvals", page.text), page.text
+    assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 
 BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
@@ -105,12 +162,18 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
         "The job may call these tools within these bounds",
         "refund-order:calls=3",
         "refund-order:amount<=100",
-        "WRITE on Refunds through refund-order for 5 min",
+        "write on Refunds through refund-order for 5 min",
     ):
         assert words in page.text, words
-    wrong = await submit_decision(browser, request, "approve", tools="drop-order")
+    wrong = await submit_decision(browser, request, "approve", tools="drop-order", stated="drop-order")
     assert (wrong.status_code, "was not requested; requested: refund-order" in words_of(wrong)) == (422, True)
-    sent = await submit_decision(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
+    sent = await submit_decision(
+        browser,
+        request,
+        "approve",
+        tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n",
+        stated="refund-order:amount<=50 refund-order:calls=2",
+    )
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
     assert signed["statement"]["tools"] == {"refund-order": {"calls": 2, "arguments": {"amount": {"maximum": 50}}}}
@@ -127,7 +190,7 @@ async def test_a_denial_has_a_reason(served: Served, logged_in: LogIn, request_:
 @pytest.mark.parametrize(
     "tier, decision, fields, field, told",
     [
-        (1, "deny", {"reason": "  "}, "reason", "Enter a reason."),
+        (1, "deny", {"reason": "  "}, "deny-reason", "Enter a reason."),
         (2, "approve", {"reason": ""}, "reason", "Enter a reason."),
         (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
         (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
@@ -147,10 +210,10 @@ async def test_errors_appear_beside_their_fields_and_input_is_kept(
     assert told in page.text
     assert "Not submitted" in page.text
     invalid = [known for _, known in page.tags if known.get("aria-invalid") == "true"]
-    assert {known["id"] for known in invalid} <= {field, "back-reason", "glass-reason"}
-    assert invalid
+    assert [known["id"] for known in invalid] == [field]
+    assert any(known.get("href") == f"#{field}" for tag, known in page.tags if tag == "a"), "the summary links to the field"
     assert all(any(other.get("id") == name for _, other in page.tags) for name in invalid[0]["aria-describedby"].split())
-    if field != "reason":
+    if not field.endswith("reason"):
         assert "typed <b>before</b>" in page.text
     assert await decisions(served, request["job_id"]) == []
 
@@ -282,7 +345,7 @@ async def test_a_decision_is_shown_as_submitted_and_then_as_recorded(served: Ser
     onward = (await submit_decision(browser, request_, "approve")).headers["location"]
     assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
     served.record_answer(request_, "lead")
-    assert "Your decision is recorded." in (await read_words(browser, onward)).text
+    assert "Approved and recorded." in (await read_words(browser, onward)).text
 
 
 async def test_a_decision_that_a_worker_rejected_shows_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
@@ -312,7 +375,7 @@ async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_dra
     wrong = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund")
     assert (wrong.status_code, "Enter the job name exactly: refund-triage" in words_of(wrong)) == (422, True)
     site.clock.forward(minutes=6)
-    old = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
+    old = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m", stated="2m")
     assert old.status_code == 303
     assert old.headers["location"] == f"/login/fresh?next=%2Finbox%2F{request['id']}"
     assert await decisions(served, request["job_id"]) == []
@@ -323,7 +386,7 @@ async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_dra
     assert "checked the books" in page.text
     assert any(known.get("value") == "2m" and "selected" in known for tag, known in page.tags if tag == "option")
     assert await decisions(served, request["job_id"]) == []
-    sent = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund-triage")
+    sent = await submit_decision(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
     assert sent.status_code == 303
     assert len(await decisions(served, request["job_id"])) == 1
     assert "Draft restored" not in (await read_words(browser, f"/inbox/{request['id']}")).text
@@ -401,7 +464,8 @@ async def test_vault_authorizes_nothing_for_people_who_may_not_approve(
     for name, decision in (("ops", "approve"), ("lead", "approve"), ("security", "deny"), ("chief", "break_glass")):
         await submit_decision(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
     # An approver, but for a person who has delegated to nobody: it would not count.
-    refused = await submit_decision(await logged_in("security"), request, "approve", reason="x", absent=served.people["chief"].id)
+    absent = served.people["chief"].id
+    refused = await submit_decision(await logged_in("security"), request, "approve", reason="x", absent=absent, stated=absent)
     assert (refused.status_code, opened) == (403, []), words_of(refused)
     await submit_decision(await logged_in("security"), request, "approve", reason="x")
     assert opened == ["waiting by security"]
@@ -418,6 +482,26 @@ async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, re
     assert sent.headers["location"].endswith("?done=taken")
     (signed,) = await decisions(served, request_["job_id"])
     assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
+
+
+async def test_who_withdrew_an_approval_and_why_is_shown(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+    served.record_answer(request_, "lead")
+    withdrawal = {"request": request_["id"], "person": served.people["lead"].id, "name": "lead", "reason": "the ticket was a fake"}
+    served.store.ledger.append(
+        [
+            build_event(
+                EventType.APPROVAL_WITHDRAWN,
+                request_["job_id"],
+                at=datetime.now(UTC),
+                about=request_["id"],
+                signed=None,
+                verdict="withdrawn",
+                **withdrawal,
+            )
+        ]
+    )
+    page = await read_words(await logged_in("chief"), f"/inbox/{request_['id']}")
+    assert re.search(r"Withdrawn by lead, \d+ s ago ?: “the ticket was a fake”", page.text), page.text
 
 
 async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from console.pages.page_user import AUTO_REFRESH_HEADER
+from console.pages.regions import AUTO_REFRESH_HEADER
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.plain_browser import SAME, Browser, Site
 from tests.console.served_console import Served

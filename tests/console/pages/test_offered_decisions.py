@@ -10,7 +10,11 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import pytest
+
+from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.vault import Vault, VaultDenied
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import Words, read_words, spec
 from tests.console.pages.plain_browser import Browser, Site
@@ -112,5 +116,33 @@ async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered
 async def test_who_launched_a_job_is_told_who_can_decide(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served)
     page = await read_words(await logged_in("ops"), f"/inbox/{request['id']}")
-    assert "You cannot decide this request: people cannot decide on a job that they launched. Other members of" in page.text
+    assert "You cannot decide this request: people cannot decide on a job that they launched." in page.text
     assert "support-leads" in page.text
+
+
+async def test_the_others_who_can_decide_are_named(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served)
+    path = f"/inbox/{request['id']}"
+    assert (
+        "Can decide: support-leads (lead), security (security), chiefs (chief, chief2)."
+        in (await read_words(await logged_in("ops"), path)).text
+    )
+    lead = await read_words(await logged_in("lead"), path)
+    assert "Can also decide: security (security), chiefs (chief, chief2)." in lead.text, "without the person who reads it"
+    above = await launch_request(served, tier=2)
+    page = await read_words(await logged_in("lead"), "/inbox?show=others")
+    assert f"line-{above['id']}" in {known.get("id") for _, known in page.tags}
+    assert "View only. Can decide: security (security), chiefs (chief, chief2)." in page.text
+
+
+async def test_without_the_right_to_read_members_the_groups_are_named(
+    site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> tuple[str, ...]:
+        raise VaultDenied("permission denied")
+
+    # As in an installation whose `vault setup` was run by an older version.
+    monkeypatch.setattr(Vault, "member_names", refuse)
+    monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
+    request = await launch_request(served)
+    assert "Can decide: support-leads, security, chiefs." in (await read_words(await logged_in("ops"), f"/inbox/{request['id']}")).text

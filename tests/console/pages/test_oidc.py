@@ -52,7 +52,9 @@ async def log_in_by_provider(browser: Browser, provider: Provider, token: str, s
 
 async def test_sso_opens_the_requested_page(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
-    assert START in (await lead.open("/login?next=/sessions")).text
+    form = (await lead.open("/login?next=/sessions")).text
+    assert START in form
+    assert 'type="password"' not in form, "no setting names a mount for passwords"
     answer = await log_in_by_provider(lead, provider, await provider.log_in("lead"))
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert "SSO (current session)" in (await lead.open("/sessions")).text

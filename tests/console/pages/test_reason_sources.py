@@ -54,7 +54,7 @@ async def test_a_reason_of_the_spec_is_shown_as_signed(served: Served, logged_in
 async def test_a_reason_that_was_recorded_without_its_source_is_not_shown_as_signed(served: Served, logged_in: LogIn) -> None:
     _, request = await ask(served, "older", reason=CLAIM, reason_by=None, signed_reason=None)
     text = text_of((await (await logged_in("lead")).open(f"/inbox/{request}")).text)
-    assert "Reason for this access (its source was not recorded)" in text
+    assert "Reason (its source was not recorded)" in text
 
 
 async def test_what_a_parent_job_wrote_stands_in_the_foreign_frame(served: Served, logged_in: LogIn) -> None:

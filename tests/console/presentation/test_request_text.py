@@ -1,4 +1,4 @@
-"""A request in words: the sentence, the effect of a timeout, missing approvals, the signed statement."""
+"""A request in words: the access, missing approvals, the signed statement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from console.presentation import request_text
-from justenough.domain.inbox.pending import TimeoutOutcome
+from console.presentation.request_text import NO_LIMITS, Limits
 from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.readmodel.views import ApprovalView, RequestView
 
@@ -36,33 +36,24 @@ def approval(person: str, **changes: Any) -> ApprovalView:
     return ApprovalView.model_validate({**known, **changes})
 
 
-def test_the_sentence_says_who_requests_what_for_how_long() -> None:
-    pieces = request_text.request_sentence(view(), "refund-agent 1.4")
-    assert request_text.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min"
-    assert [piece.text for piece in pieces if piece.strong] == ["refund-triage", "WRITE", "Refunds"]
-    assert (
-        request_text.text_of(request_text.request_sentence(view(ttl=90)))
-        == "refund-triage, launched by ops, requests WRITE on Refunds for 1 min 30 s"
-    )
-
-
 @pytest.mark.parametrize(
-    "what, said",
+    "changes, said",
     [
-        (
-            TimeoutOutcome(NOW, 2, ("security", "chiefs")),
-            "Escalates to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC. Never auto-approved.",
-        ),
-        (TimeoutOutcome(NOW, None), "Denied at 2026-01-31 09:30:00 UTC if nobody decides."),
-        (
-            TimeoutOutcome(NOW, None, ends_with_job=True),
-            "The job times out at 2026-01-31 09:30:00 UTC, before this tier's deadline; the request ends with it.",
-        ),
-        (TimeoutOutcome(None, 2), "No deadline."),
+        ({}, "write on Refunds for 5 min"),
+        ({"ttl": 90}, "write on Refunds for 1 min 30 s"),
+        ({"call": {"tool": "refund-order", "arguments": {}}}, "write on Refunds for one call of refund-order"),
+        ({"tools": {"refund-order": {}, "find-order": {}}}, "write on Refunds through refund-order, find-order for 5 min"),
     ],
 )
-def test_silence_is_never_an_approval(what: TimeoutOutcome, said: str) -> None:
-    assert said in request_text.silence_text(what)
+def test_the_access_is_one_phrase(changes: dict[str, Any], said: str) -> None:
+    assert request_text.text_of(request_text.access_pieces(view(**changes))) == said
+
+
+def test_words_with_digits_stand_out() -> None:
+    pieces = request_text.amount_pieces("Pay 449.50 EUR out for order 100063")
+    assert [piece.text for piece in pieces if piece.strong] == ["449.50", "100063"]
+    assert request_text.text_of(pieces) == "Pay 449.50 EUR out for order 100063"
+    assert [request_text.has_amount(text) for text in ("12", "order 7", "none", "")] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -80,13 +71,25 @@ def test_missing_approvals_are_named(quorum: int, given: tuple[ApprovalView, ...
 
 
 def test_the_signing_sentence_matches_the_statement() -> None:
-    assert (
-        request_text.signing_sentence(view(), "approve", "lead")
-        == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
-    )
-    less = request_text.signing_sentence(view(), "approve", "lead", ttl=60, action="read", absent="boss")
-    assert less == "lead for boss approves READ on Refunds for 1 min for the job j-1 (refund-triage)."
-    assert request_text.signing_sentence(view(), "break_glass", "lead").startswith("lead uses BREAK-GLASS for")
+    def said(decision: str, limits: Limits = NO_LIMITS, **changes: Any) -> str:
+        return request_text.text_of(request_text.signing_pieces(view(**changes), decision, "lead", limits))
+
+    assert said("approve") == "lead approves write on Refunds for 5 min for the job j-1 (refund-triage)."
+    less = said("approve", Limits(ttl="1 min", action="read", absent="boss"))
+    assert less == "lead for boss approves read on Refunds for 1 min for the job j-1 (refund-triage)."
+    tools = said("approve", Limits(tools="refund-order:calls=2\nfind-order"), tools={"refund-order": {}, "find-order": {}})
+    assert "write on Refunds only through refund-order:calls=2, find-order for 5 min" in tools
+    assert said("break_glass").startswith("lead uses BREAK-GLASS for")
+
+
+def test_the_pieces_that_a_form_changes_know_what_was_requested() -> None:
+    pieces = request_text.signing_pieces(view(), "approve", "lead", Limits(ttl="1 min", action="read"))
+    assert {piece.limit: piece.requested for piece in pieces if piece.limit} == {
+        "absent": "",
+        "action": "write",
+        "tools": "",
+        "ttl": "5 min",
+    }
 
 
 def test_every_revocability_has_a_text() -> None:

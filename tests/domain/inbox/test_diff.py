@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.inbox.diff import Difference, agent_text, differences, request_facts, run_facts, shown_facts, to_excerpt
+from justenough.domain.inbox.diff import (
+    Difference,
+    Part,
+    agent_text,
+    differences,
+    request_facts,
+    run_facts,
+    shown_facts,
+    to_excerpt,
+    word_diff,
+)
 from justenough.domain.jobs.spec import JobSpec, ResourceLimits
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
@@ -102,3 +112,39 @@ def test_what_is_long_is_cut_around_what_differs_and_says_that_it_is() -> None:
 def test_two_that_differ_are_told_apart_however_alike_they_begin(same: str, one: str, other: str) -> None:
     found = to_excerpt(Difference("x", same + one, same + other), max_chars=70)
     assert (found.before == found.now) == (one == other)
+
+
+def test_a_word_diff_names_only_the_words_that_changed() -> None:
+    assert word_diff("Pay 19.90 EUR out for order 100001", "Pay 449.50 EUR out for order 100063") == (
+        Part("same", "Pay "),
+        Part("removed", "19.90"),
+        Part("added", "449.50"),
+        Part("same", " EUR out for order "),
+        Part("removed", "100001"),
+        Part("added", "100063"),
+    )
+
+
+def test_texts_with_little_in_common_are_replaced_whole() -> None:
+    assert word_diff("count the orders", "drop every table now") == (
+        Part("removed", "count the orders"),
+        Part("added", "drop every table now"),
+    )
+    assert word_diff("", "new") == (Part("added", "new"),)
+
+
+def test_a_long_unchanged_part_is_shortened() -> None:
+    same = " ".join(f"word{number}" for number in range(20))
+    kept, removed, added = word_diff(f"{same} 1", f"{same} 2")
+    assert (removed.text, added.text) == ("1", "2")
+    assert " … " in kept.text
+    assert len(kept.text) <= 43
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_a_word_diff_loses_no_change(before: str, now: str) -> None:
+    parts = word_diff(before, now)
+    removed, added = ("".join(part.text for part in parts if part.kind == kind) for kind in ("removed", "added"))
+    assert (before == now) == (not removed and not added) or not (before or now)
+    assert set(removed) <= set(before)
+    assert set(added) <= set(now)

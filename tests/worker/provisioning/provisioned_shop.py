@@ -141,7 +141,7 @@ class Emptied:
         """Write without a token."""
         return Session(self._shop.admin.address).write(f"{self.namespace}/{path}", **data)
 
-    def command(self, *words: str, **env: str) -> Result:
+    def command(self, *words: str, **env: str | None) -> Result:
         """Run `justenough …` as an administrator of this namespace, here in this process: starting another takes longer than the command."""
         gone = {name: None for name in os.environ if name.startswith(("JUSTENOUGH_", "VAULT_"))}
         named = {"VAULT_ADDR": self.settings.vault_addr, "VAULT_NAMESPACE": self.namespace, "VAULT_TOKEN": self._shop.admin.token}

@@ -109,6 +109,12 @@ def test_a_vault_with_people_but_without_a_login_to_the_pages_is_reported(shop: 
     assert said["sys/auth/elsewhere"].startswith("nobody can log in there yet: enable an auth method at elsewhere/")
 
 
+def test_with_an_identity_provider_the_default_mount_for_passwords_is_not_missed(shop: Shop) -> None:
+    said = {step.path for step in shop.setup(people=None, pages_oidc_mount="people-oidc", people_mounts=("people-oidc",))}
+    assert "sys/auth/people-oidc" in said
+    assert "sys/auth/pages" not in said
+
+
 def test_a_mount_that_pages_and_people_share_is_not_changed(shop: Shop) -> None:
     said = {step.path for step in shop.setup(people=PEOPLE, pages_mount="people")}
     assert not {path for path in said if "/pages" in path}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from justenough.domain.core.errors import InvalidInput
 from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, config_with
 from worker.provisioning import WriteOutcome
 
@@ -49,6 +50,14 @@ def test_a_plan_shows_no_secret_and_names_where_values_come_from(empty: Emptied)
             assert value not in shown, name
 
 
+def test_a_plan_needs_no_password_and_apply_names_the_one_that_is_missing(empty: Emptied) -> None:
+    empty.apply()
+    del empty.environment["SHOP_VAULT_PASSWORD"]
+    assert empty.changes() == {}
+    with pytest.raises(InvalidInput, match="setting SHOP_VAULT_PASSWORD is missing"):
+        empty.apply()
+
+
 def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written(empty: Emptied, tmp_path: Path) -> None:
     written = """
   - {path: kv/data/token, data: {data: {token: "${MINE}", user: "u-${MINE}"}}}
@@ -73,6 +82,17 @@ def test_the_command_prints_the_plan_and_exits_2_if_anything_would_change(empty:
     assert "`justenough vault apply` would write " in first.stdout
     assert applied.exit_code == 0
     assert (then.exit_code, then.stdout.splitlines()[-1].startswith("Nothing that Vault shows would change: ")) == (0, True)
+
+
+def test_the_settings_file_may_name_the_vault(empty: Emptied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "justenough.toml").write_text(f'vault_addr = "{empty.settings.vault_addr}"\nvault_namespace = "{empty.namespace}"\n')
+    monkeypatch.chdir(tmp_path)
+    planned = empty.command("vault", "plan", VAULT_ADDR=None, VAULT_NAMESPACE=None)
+    assert (planned.exit_code, planned.stdout.splitlines()[-1][:35]) == (2, "`justenough vault apply` would write"[:35]), planned.stderr
+    monkeypatch.chdir("/")
+    unknown = empty.command("vault", "plan", VAULT_ADDR=None)
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in unknown.stderr
 
 
 def test_what_everybody_shares_is_changed_only_by_those_who_say_so(empty: Emptied) -> None:

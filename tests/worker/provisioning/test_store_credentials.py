@@ -110,7 +110,7 @@ def test_the_check_logs_in_like_the_worker_of_this_machine(own: OwnStore) -> Non
         own.settings.model_copy(update={"worker_approle": Path("/nowhere.json"), "console_approle": Path("/nowhere")})
     )
     assert (refused.what, refused.level) == ("store", "missing")
-    assert "/nowhere.json must be JSON with role_id and secret_id" in refused.found
+    assert "/nowhere.json cannot be read (No such file or directory); `justenough vault setup` writes it" in refused.found
 
 
 def test_the_policies_let_them_read_that_path_and_a_plan_shows_it(own: OwnStore) -> None:

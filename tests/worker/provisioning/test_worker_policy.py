@@ -434,6 +434,8 @@ def test_the_worker_issues_only_observer_and_reaper_with_its_own_token_and_revok
 def test_the_console_reads_people_and_issues_nothing(shop: Shop, console: Session) -> None:
     lead = shop.admin.read_data("identity/entity/name/lead")
     assert console.read_data(f"identity/entity/id/{lead['id']}")["name"] == "lead"
+    assert lead["id"] in list(console.read_data("identity/group/name/support-leads")["member_entity_ids"])  # type: ignore[call-overload] # a list of ids
+    assert console.write("identity/group/name/support-leads", member_entity_ids=[lead["id"]]).status_code == REFUSED
     for path in (
         "database/creds/orders-read-acme",
         "database/creds/je-reaper",

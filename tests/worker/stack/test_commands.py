@@ -21,7 +21,9 @@ from typer.testing import CliRunner, Result
 
 from console.cli.main import program
 from justenough.adapters.runtime.private_files import write_private
+from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
+from tests.support.tls_authority import create_authority
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackPaths, read_stack, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
@@ -183,6 +185,18 @@ def test_another_server_is_not_taken_for_a_console() -> None:
         fetch_readyz("http://127.0.0.1:9")
 
 
+def test_a_console_with_a_private_authority_is_trusted_by_ssl_cert_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, contexts = create_authority(tmp_path, "localhost")
+    with serve_canned_answers(contexts["localhost"]) as console:
+        console.set_response(200, READY)
+        with pytest.raises(
+            NoConsole, match=r"does not answer \(its certificate is not trusted: set SSL_CERT_FILE to the CA that signed it\)"
+        ):
+            fetch_readyz(console.address)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        assert fetch_readyz(console.address)["checks"] == READY["checks"]
+
+
 def test_doctor_checks_another_installations_console(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*arguments: str) -> dict[str, dict[str, Any]]:
         return {item["what"]: item for item in json.loads(run("doctor", "-o", "json", *arguments).stdout)["findings"]}
@@ -257,7 +271,7 @@ def test_a_damaged_stack_file_is_reported_with_a_remedy_that_works(tmp_path: Pat
 def test_vault_setup_without_a_vault_says_what_to_set() -> None:
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "set VAULT_ADDR and VAULT_TOKEN" in done.stderr
+    assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in done.stderr
 
 
 def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_usage_error(

@@ -72,16 +72,15 @@ def examine(
 
 
 def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None) -> Iterator[DoctorFinding]:
-    """Check the Vault at VAULT_ADDR; without VAULT_ADDR, the running stack's."""
-    if "VAULT_ADDR" in os.environ and (stack is None or os.environ["VAULT_ADDR"] != stack.vault):
+    """Check the Vault that the settings name; if they name none, the running stack's."""
+    if settings.named_vault_addr and (stack is None or settings.named_vault_addr != stack.vault):
         token, folder = os.environ.get("VAULT_TOKEN"), stack.config if stack else settings.config
         catalog = None
         try:
             catalog = filled_catalog(folder, os.environ)
         except (InvalidInput, OSError) as error:
             remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
-            # One missing variable is a problem at many places.
-            messages = [*dict.fromkeys(problem.message for problem in error.problems)] if isinstance(error, InvalidInput) else [str(error)]
+            messages = [problem.message for problem in error.problems] if isinstance(error, InvalidInput) else [str(error)]
             more = f"; and {len(messages) - MAX_PROBLEMS_SHOWN} more" if len(messages) > MAX_PROBLEMS_SHOWN else ""
             problems = "; ".join(messages[:MAX_PROBLEMS_SHOWN]) + more
             yield DoctorFinding("targets", "warning", f"neither they nor their roles in Vault were checked: {problems}", remedy)
@@ -92,7 +91,7 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             cacert=settings.vault_cacert,
             locks=has_locked_actions(folder),
             catalog=catalog,
-            pages_mount=settings.pages_mount,
+            pages_mount=settings.pages_password_mount,
         )
         yield from people_findings(settings, token=Secret(token) if token else None, folder=folder)
     elif stack is not None and stack.vault is not None:

@@ -64,7 +64,7 @@ def configuration_findings(folder: Path) -> Iterator[DoctorFinding]:
 
 def settings_findings(settings: Settings) -> Iterator[DoctorFinding]:
     """Check that this process knows where its servers are."""
-    if "vault_addr" not in settings.model_fields_set:
+    if settings.named_vault_addr is None:
         yield DoctorFinding("settings", "missing", "VAULT_ADDR is not set", "Run doctor with the variables of the worker or console.")
     if settings.database_url is None:
         text = "the store is an SQLite file, so that workers and consoles must all be on this machine"

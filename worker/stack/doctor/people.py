@@ -43,7 +43,7 @@ def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -
                 return
             if tiers is not None:
                 yield from tier_findings(vault, tiers, settings.people_mounts)
-            mounts = (*settings.people_mounts, settings.pages_mount, settings.pages_oidc_mount)
+            mounts = (*settings.people_mounts, settings.pages_password_mount, settings.pages_oidc_mount)
             yield from lifetime_findings(vault, tuple(dict.fromkeys(mount.strip("/") for mount in mounts if mount)))
     except SetupFailed as error:
         text = f"approvers and the lifetimes of logins were not all checked: {error.path} could not be read"

@@ -46,7 +46,7 @@ def production_findings(settings: Settings, *, console_url: str | None) -> tuple
                 cacert=settings.vault_cacert,
                 locks=has_locked_actions(settings.config),
                 catalog=catalog,
-                pages_mount=settings.pages_mount if settings.pages == "on" else None,
+                pages_mount=settings.pages_password_mount if settings.pages == "on" else None,
             ),
             clock_findings(settings, now=time.time),
             drift_findings(settings, token),

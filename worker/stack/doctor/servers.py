@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -55,7 +54,7 @@ def temporal_findings(settings: Settings, *, is_required: bool = False) -> Itera
 
 def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
     """Check that Vault accepts the login files of worker and console that exist here. Each login that we make is ended at once."""
-    if "VAULT_ADDR" not in os.environ:
+    if settings.named_vault_addr is None:
         return
     files = {"worker login": settings.worker_approle_file, "console login": settings.console_approle_file}
     present = {what: file for what, file in files.items() if file.is_file()}

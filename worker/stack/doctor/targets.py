@@ -61,6 +61,10 @@ def _target_finding(conninfo: str) -> DoctorFinding:
 
 def trial_findings(settings: Settings, catalog: Catalog) -> Iterator[DoctorFinding]:
     """Try one action of each target: issue, find, log in, revoke, verify."""
+    if not settings.worker_approle_file.is_file():
+        text = f"not tried: there is no worker's login here ({settings.worker_approle_file})"
+        yield DoctorFinding("access", "warning", text, "Run doctor on a worker's machine, too.")
+        return
     tried = set()
     for name, resource in catalog.resources.items():
         for action, definition in resource.actions.items():

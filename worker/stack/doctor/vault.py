@@ -171,7 +171,9 @@ def drift_findings(settings: Settings, token: Secret | None) -> Iterator[DoctorF
     for step in planned:
         if step.outcome == "kept" and step.note:
             yield DoctorFinding(f"vault {step.path}", "warning", step.note, "Do what it says, if it applies to you.")
-    changes = [step.path for step in planned if step.outcome in {"created", "changed"}]
+    # A machine has only the login file that it needs: login_findings checks that one.
+    login_files = {str(settings.worker_approle_file), str(settings.console_approle_file)}
+    changes = [step.path for step in planned if step.outcome in {"created", "changed"} and step.path not in login_files]
     if changes:
         text = f"{len(changes)} of {len(planned)} are not as this version needs them, such as {changes[0]}"
         yield DoctorFinding(what, "missing", text, "Run `justenough vault plan`, then `justenough vault apply`.")

@@ -1,0 +1,42 @@
+"""`justenough find`: find anything by whatever you have in hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from console.cli.client.connect import connect_api
+from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
+from console.cli.options import command
+from console.cli.render.output import emit, note, print_table
+
+KINDS = {"name": "jobs named"}
+
+
+@command
+def find(
+    text: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT", help="An id or its beginning, names, words, a database user, a lease or a certificate serial."),
+    ],
+) -> None:
+    """Find jobs, requests, credentials, ledger entries, resources, agents and people."""
+    if not "".join(text).strip():
+        raise Failure("the text is empty; give an id, a name or a word", code=ExitCode.USAGE)
+    result = connect_api().get("/search", q=" ".join(text))
+    emit(result, table=_print_hits, names=lambda result: (hit["id"] for hit in result["hits"]))
+    if not result["hits"]:
+        suggested = f" Did you mean {', '.join(result['suggestions'])}?" if result["suggestions"] else ""
+        note(f"Nothing that you may read matches {result['query']!r}.{suggested}")
+    if result["is_partial"]:
+        note("Only the newest jobs with the rarest of these words were searched. An id, a name or a rarer word finds older ones.")
+    if not result["is_indexed"]:
+        note("Older entries are still being indexed. Search again later.")
+
+
+def _print_hits(result: Json) -> None:
+    if result["hits"]:
+        rows = [(KINDS.get(hit["kind"], hit["kind"]), hit["id"], hit["name"], hit["text"]) for hit in result["hits"]]
+        print_table(("KIND", "FOUND", "JOB NAME", "TASK OR TITLE"), rows)

@@ -1,0 +1,41 @@
+"""GET /jobs/by-name/{name}: how all jobs of a name have gone, what they ask for, who decides, and launching one again."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request, Response
+
+from console.auth.authorization import Role
+from console.http.dependencies import TheConsole
+from console.pages.charts import run_bars
+from console.pages.page_user import ThePageUser
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services.jobs_by_name import JobsByName, jobs_by_name
+from justenough.domain.jobs.states import JobState
+
+SHOWN_RUNS = 25
+"""Rows of the table; the list of jobs has all."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/jobs/by-name/{name}")
+def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str) -> Response:
+    """Show the newest runs of a name that the user may read."""
+    visitor.caller.require(*Role)
+    found = jobs_by_name(console, visitor.caller, name)
+    # The newest run is the last bar, as in every chart over time.
+    bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended)])
+    launches = Role.LAUNCH in visitor.caller.roles
+    return render(request, "job_name.html", found=found, bars=bars, shown=SHOWN_RUNS, launches=launches, again=_again_url(found))
+
+
+def _again_url(found: JobsByName) -> str:
+    """Return the address of the launch form with the newest run's order; empty if that has files that no template has."""
+    if found.template is not None:
+        return f"/jobs/new?{urlencode({'template': found.template.file, 'from': found.sizing.newest})}"
+    run = found.sizing.spec.get("run")
+    has_files = isinstance(run, dict) and run.get("workdir") is not None
+    return "" if has_files else f"/jobs/new?{urlencode({'paste': '1', 'from': found.sizing.newest})}"

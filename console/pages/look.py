@@ -1,0 +1,30 @@
+"""How pages look and react for one person: colours and keyboard shortcuts, in a cookie of their browser. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastapi import Request
+
+COOKIE = "je-look"
+"""Holds no secret and no name: `dark.off`. Limited to no session: it outlives the login."""
+THEMES = ("", "light", "dark")
+"""Empty: as the system."""
+
+
+class Look(NamedTuple):
+    """What a person chose."""
+
+    theme: str = ""
+    keys: bool = True
+    """Whether single keys are shortcuts (WCAG 2.1.4)."""
+
+    def to_cookie(self) -> str:
+        """Return it as the value of the cookie."""
+        return f"{self.theme}.{'on' if self.keys else 'off'}"
+
+
+def look_of(request: Request) -> Look:
+    """Return what the browser's cookie says; the defaults for anything else."""
+    theme, _, keys = request.cookies.get(COOKIE, "").partition(".")
+    return Look(theme if theme in THEMES else "", keys != "off")

@@ -1,0 +1,64 @@
+"""GET /search: what the box in the header finds. A single hit is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from console.auth.authorization import Role
+from console.http.dependencies import TheConsole
+from console.pages.page_user import ThePageUser
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services.search import search
+from justenough.domain.readmodel.search import MAX_QUERY_CHARS, HitKind, SearchHit
+
+HEADINGS: dict[HitKind, str] = {
+    "name": "Jobs by name",
+    "resource": "Resources",
+    "agent": "Agents",
+    "person": "People",
+    "job": "Jobs",
+    "request": "Requests",
+    "credential": "Credentials",
+    "entry": "Ledger entries",
+}
+"""The groups of results, in the order of the page."""
+PLACES: dict[HitKind, str] = {
+    "name": "/jobs/by-name/{}",
+    "resource": "/resources/{}",
+    "agent": "/search?q={}",
+    "person": "/people/{}",
+    "job": "/jobs/{}",
+    "request": "/inbox/{}",
+    "credential": "/credentials/{}",
+    "entry": "/ledger/entry?id={}",
+}
+"""The page of each kind."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/search")
+def find(
+    request: Request, console: TheConsole, visitor: ThePageUser, q: Annotated[str, Query(max_length=MAX_QUERY_CHARS)] = ""
+) -> Response:
+    """Show what was found, by kind; open the only hit."""
+    visitor.caller.require(*Role)
+    result = search(console, visitor.caller, q)
+    if len(result.hits) == 1:
+        return RedirectResponse(place_url(result.hits[0]), status_code=303)
+    order = list(HEADINGS)
+    groups = groupby(sorted(result.hits, key=lambda hit: order.index(hit.kind)), key=lambda hit: hit.kind)
+    shown: Sequence[tuple[HitKind, Sequence[SearchHit]]] = [(kind, list(hits)) for kind, hits in groups]
+    return render(request, "search.html", result=result, groups=shown, headings=HEADINGS, place_url=place_url)
+
+
+def place_url(hit: SearchHit) -> str:
+    """Return the address that shows a search hit."""
+    return PLACES[hit.kind].format(quote(hit.id, safe=""))

@@ -1,0 +1,215 @@
+"""POST /jobs/selected/… and /credentials/selected/…: cancel, kill, prove or revoke several rows of a list, after one confirmation.
+
+Each row has a result of its own; a failure does not affect the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import HTMLResponse
+from starlette.datastructures import FormData
+
+from console.auth.authorization import Role
+from console.http.dependencies import TheConsole
+from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services.console import Console
+from console.services.credentials import request_revocation, visible_credential
+from console.services.stop_job import can_stop, stop_job
+from console.services.visibility import job_for
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
+
+MAX_SELECTED = 100
+"""Rows of one selection; a page of a list has at most 50."""
+MAX_CONCURRENT = 8
+PICK, CONFIRM = "pick", "confirm"
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+class SelectedRow(NamedTuple):
+    """One selected job or credential, as the page shows it."""
+
+    id: str
+    href: str
+    title: str
+    kind: str
+    """A kind of status_badges.BADGES, for its state."""
+    state: str
+    why_not: str = ""
+    """Why nothing can be done with it; empty if something can."""
+
+
+class RowResult(NamedTuple):
+    """What became of one row."""
+
+    row: SelectedRow
+    text: str
+    failed: bool
+
+
+class BulkAction(NamedTuple):
+    """One thing to do with each selected row."""
+
+    title: str
+    button: str
+    consequence: str
+    """What happens to each, in a sentence or two."""
+    is_dangerous: bool
+    row: Callable[[Console, PageUser, str], SelectedRow]
+    """Return the row of an id, in a thread. Raises NotFound."""
+    run: Callable[[Console, PageUser, str], Awaitable[str]]
+    """Do it; return the result in words."""
+
+
+def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> SelectedRow:
+    """Return a job that is to be stopped."""
+    view = job_for(console.deps.store, visitor.caller, job)
+    why_not = "" if visitor.caller.can_stop_jobs_of(view.requester_id) else visitor.caller.who_may_stop
+    if not why_not and not can_stop(view, kill=kill):
+        why_not = "it has already ended"
+    return SelectedRow(view.id, f"/jobs/{view.id}", view.name, "job", view.state.value, why_not)
+
+
+def proved_job_row(console: Console, visitor: PageUser, job: str) -> SelectedRow:
+    """Return a job whose access is to be verified."""
+    view = job_for(console.deps.store, visitor.caller, job)
+    return SelectedRow(view.id, f"/jobs/{view.id}", view.name, "job", view.state.value)
+
+
+def credential_row(console: Console, visitor: PageUser, credential: str) -> SelectedRow:
+    """Return a credential that is to be revoked."""
+    view = visible_credential(console, visitor.caller, credential)
+    may_stop = visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or "")
+    why_not = "" if may_stop else visitor.caller.who_may_stop
+    if not why_not and view.state.is_settled:
+        why_not = "there is nothing left to revoke"
+    return SelectedRow(view.id, f"/credentials/{view.id}", f"{view.action} on {view.resource}", "credential", view.state.value, why_not)
+
+
+async def cancel(console: Console, visitor: PageUser, job: str) -> str:
+    """Cancel a job."""
+    return (await stop_job(console, job, visitor.caller, kill=False)).note or "cancel requested"
+
+
+async def kill(console: Console, visitor: PageUser, job: str) -> str:
+    """Kill a job."""
+    return (await stop_job(console, job, visitor.caller, kill=True)).note or "kill requested"
+
+
+async def prove(console: Console, visitor: PageUser, job: str) -> str:
+    """Check which access of a job is still active."""
+    report = await console.background_reads.proofs.result(job, by=visitor.caller.person.name)
+    if report.dead:
+        return "all access revoked (verified)"
+    alive = sum(finding.alive and not finding.residual for finding in report.findings)
+    unknown = f"; {len(report.failures)} checks could not be completed" if report.failures else ""
+    return f"{alive} of {len(report.findings)} checks found active access{unknown}"
+
+
+async def revoke(console: Console, visitor: PageUser, credential: str) -> str:
+    """Ask for the revocation of a credential."""
+    await request_revocation(console, visitor.caller, credential)
+    return "revocation requested"
+
+
+JOB_ACTIONS: Mapping[str, BulkAction] = {
+    "cancel": BulkAction(
+        "Cancel",
+        "Cancel them",
+        "Each process is asked to stop and gets time to clean up; if it does not stop, it is killed. Then its access is revoked.",
+        is_dangerous=True,
+        row=lambda console, visitor, job: job_row(console, visitor, job, kill=False),
+        run=cancel,
+    ),
+    "kill": BulkAction(
+        "Kill",
+        "Kill them",
+        "Access is revoked immediately, then each process is killed. It gets no chance to clean up.",
+        is_dangerous=True,
+        row=lambda console, visitor, job: job_row(console, visitor, job, kill=True),
+        run=kill,
+    ),
+    "prove": BulkAction(
+        "Verify the access of",
+        "Verify",
+        "Vault and the targets are asked which access of each job is still active. This changes nothing.",
+        is_dangerous=False,
+        row=proved_job_row,
+        run=prove,
+    ),
+}
+CREDENTIAL_ACTIONS: Mapping[str, BulkAction] = {
+    "revoke": BulkAction(
+        "Revoke",
+        "Revoke them",
+        "Each credential is revoked, and its job goes on without it.",
+        is_dangerous=True,
+        row=credential_row,
+        run=revoke,
+    )
+}
+
+
+@router.post("/jobs/selected/{action}")
+async def act_on_jobs(
+    request: Request,
+    console: TheConsole,
+    visitor: ThePageUser,
+    form: TheForm,
+    action: Annotated[str, Path(pattern="^(cancel|kill|prove)$")],
+) -> HTMLResponse:
+    """Cancel, kill or verify the selected jobs; ask for confirmation first."""
+    return await _act(request, console, visitor, form, JOB_ACTIONS[action], what="job", back="/jobs")
+
+
+@router.post("/credentials/selected/{action}")
+async def act_on_credentials(
+    request: Request,
+    console: TheConsole,
+    visitor: ThePageUser,
+    form: TheForm,
+    action: Annotated[str, Path(pattern="^revoke$")],
+) -> HTMLResponse:
+    """Revoke the selected credentials; ask for confirmation first."""
+    return await _act(request, console, visitor, form, CREDENTIAL_ACTIONS[action], what="credential", back="/credentials")
+
+
+async def _act(
+    request: Request, console: Console, visitor: PageUser, form: FormData, action: BulkAction, *, what: str, back: str
+) -> HTMLResponse:
+    visitor.caller.require(*Role)
+    ids = tuple(dict.fromkeys(str(pick) for pick in form.getlist(PICK)))
+    if not ids or len(ids) > MAX_SELECTED:
+        how_many = f"select at most {MAX_SELECTED} {what}s" if ids else f"select at least one {what} in the list"
+        raise InvalidInput("selection", (Problem("", f"{how_many}; nothing was changed"),))
+    rows = await to_thread.run_sync(lambda: [action.row(console, visitor, one) for one in ids])
+    confirmed = form.get(CONFIRM) == "yes"
+    results = await _run_each(console, visitor, action, rows) if confirmed else ()
+    return render(request, "selection.html", action=action, rows=rows, results=results, confirmed=confirmed, what=what, back=back)
+
+
+async def _run_each(console: Console, visitor: PageUser, action: BulkAction, rows: Sequence[SelectedRow]) -> list[RowResult]:
+    results: dict[str, RowResult] = {}
+    limiter = CapacityLimiter(MAX_CONCURRENT)
+
+    async def run(row: SelectedRow) -> None:
+        if row.why_not:
+            results[row.id] = RowResult(row, row.why_not, failed=True)
+            return
+        async with limiter:
+            try:
+                results[row.id] = RowResult(row, await action.run(console, visitor, row.id), failed=False)
+            except JustEnoughError as error:
+                results[row.id] = RowResult(row, str(error), failed=True)
+
+    async with anyio.create_task_group() as group:
+        for row in rows:
+            group.start_soon(run, row)
+    return [results[row.id] for row in rows]

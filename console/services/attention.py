@@ -1,0 +1,50 @@
+"""What needs attention, for one person; and acknowledging it. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from console.auth.authorization import STOPPING_ROLES, Caller, groups_with_role, missing_group_text
+from console.services.dashboard import DashboardFigures
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.errors import Forbidden, InvalidInput, NotFound, Problem
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
+from justenough.domain.readmodel.attention import AttentionItem
+from justenough.services.dependencies import Deps
+
+MAX_NOTE_CHARS = 500
+
+
+def visible_items(caller: Caller, items: Iterable[AttentionItem]) -> tuple[AttentionItem, ...]:
+    """Return the items that a person may read: those about jobs that they may read; about the installation, if they may read all jobs."""
+    return tuple(item for item in items if (caller.can_read_jobs_of(item.requester_id) if item.job else caller.can_read_all))
+
+
+def can_acknowledge(caller: Caller, item: AttentionItem) -> bool:
+    """Whether a person may say that they take care of an item: whoever may stop its job; for the installation, whoever may stop any job."""
+    return caller.can_stop_jobs_of(item.requester_id) if item.job else bool(caller.roles & set(STOPPING_ROLES))
+
+
+def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str, note: str) -> None:
+    """Record that the caller takes care of an item. Raises NotFound if it needs no attention any more, Forbidden, InvalidInput."""
+    if len(note) > MAX_NOTE_CHARS:
+        raise InvalidInput("acknowledgement", (Problem("note", f"is longer than {MAX_NOTE_CHARS} characters; shorten it"),))
+    item = next((item for item in visible_items(caller, figures.attention()) if item.key == key), None)
+    if item is None:
+        raise NotFound("this needs no attention any more, or you may not see it")
+    if not can_acknowledge(caller, item):
+        raise Forbidden(
+            caller.who_may_stop if item.job else missing_group_text(g for r in STOPPING_ROLES for g in groups_with_role(r, caller.tiers))
+        )
+    now, person = deps.now(), caller.person
+    event = build_event(
+        EventType.ATTENTION_ACKNOWLEDGED,
+        item.job or UNATTRIBUTED_CHAIN,
+        at=now,
+        about=digest_of({"item": key, "person": person.id, "at": now.isoformat()}).removeprefix("sha256:")[:24],
+        item=key,
+        person=person.id,
+        name=person.name,
+        note=note,
+    )
+    deps.store.ledger.append([event])

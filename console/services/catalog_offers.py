@@ -1,0 +1,60 @@
+"""What the catalog offers of a resource, and how current policy decides on a plain request for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from justenough.adapters.configuration.folder import ConfigSet
+from justenough.domain.catalog.models import ActionDef, Resource
+from justenough.domain.jobs.credentials import Decision
+from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
+from justenough.domain.jobs.states import Action
+from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.rightsizing.usage import AccessKey, ActionUse
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedAction:
+    """An action of the catalog, with current policy's decision on a plain request for it."""
+
+    action: Action
+    definition: ActionDef
+    decision: Decision
+    depends: frozenset[tuple[str, str]]
+    """The attributes that the deciding policies read."""
+    use: ActionUse | None
+    reviewer: str
+    review_is_over: bool
+
+
+def offered_actions(
+    current: ConfigSet, name: str, *, now: datetime, uses: Mapping[AccessKey, ActionUse] | None = None
+) -> Sequence[OfferedAction]:
+    """Return the actions of a resource of the catalog, from the narrowest to the broadest."""
+    rules, clock, order = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(now), list(Action)
+    resource, launchers = current.catalog.resources[name], frozenset(current.tiers.roles.launch)
+    return [
+        OfferedAction(
+            action=action,
+            definition=definition,
+            decision=_plain_decision(rules, launchers, name, resource, action, clock),
+            depends=current.policies.relevant_attributes(name, resource, action),
+            use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
+            reviewer=resource.reviewer(action),
+            review_is_over=bool(definition.review.by and definition.review.by < now.date()),
+        )
+        for action, definition in sorted(resource.actions.items(), key=lambda item: order.index(item[0]))
+    ]
+
+
+def _plain_decision(
+    rules: PolicyEvaluator, groups: frozenset[str], name: str, resource: Resource, action: Action, clock: Clock
+) -> Decision:
+    """Return policy's decision on a plain request: at a job's start, in the resource's environment, by a launcher."""
+    spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
+    longest = resource.actions[action].max_ttl
+    access = Access(resource=name, action=action, ttl=longest, reason="-")
+    return rules.decide(JobFacts("plain", spec, "", groups), access, AccessContext("start", longest, "-", clock))

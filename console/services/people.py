@@ -1,0 +1,71 @@
+"""One person: what they launched, decided and delegated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from console.auth.authorization import Caller
+from console.services.console import Console
+from justenough.domain.core.errors import NotFound, RetryLater
+from justenough.domain.readmodel.views import ApprovalView, DelegationView, JobSummary, RequestView
+
+MAX_JOBS = 25
+MAX_DECISIONS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRecord:
+    """What is known of a person."""
+
+    name: str
+    groups: frozenset[str] | None
+    """Now, in Vault; None if Vault does not know the person, or does not answer."""
+    tier: int
+    """The highest tier at which they may decide; 0 for none."""
+    launched: Sequence[JobSummary]
+    decisions: Sequence[tuple[RequestView, ApprovalView]]
+    """Newest first."""
+    delegations: Sequence[DelegationView]
+    """In force, from or to them."""
+
+    def count(self, decision: str) -> int:
+        """Return how many of these decisions are of a kind."""
+        return sum(approval.decision == decision for _, approval in self.decisions)
+
+
+async def person_record(console: Console, caller: Caller, name: str) -> PersonRecord:
+    """Return a person's record. Raises NotFound if there is none, or if the caller may read neither everything nor this record."""
+    is_self = name == caller.person.name
+    if not is_self and not caller.can_read_all:
+        raise NotFound(f"there is no person {name}")
+    ids = await to_thread.run_sync(console.deps.store.search.ids_of_person, name)
+    ids = tuple(dict.fromkeys((caller.person.id, *ids))) if is_self else ids
+    if not ids:
+        raise NotFound(f"there is no person {name}")
+    groups: frozenset[str] | None = None
+    try:
+        people = [await console.token_verifier.person(identity, allow_last_known=True) for identity in ids]
+        groups = next((person.groups for person in people if person is not None), None)
+    except RetryLater:
+        pass
+    return await to_thread.run_sync(_read_record, console, caller, name, ids, groups)
+
+
+def _read_record(console: Console, caller: Caller, name: str, ids: Sequence[str], groups: frozenset[str] | None) -> PersonRecord:
+    store = console.deps.store
+    # Whoever may read only their own jobs sees those alone, even if somebody else had the same login name before.
+    launched = store.jobs.list(requester=name, requester_id=caller.requester_filter, limit=MAX_JOBS).items
+    answered = {request.id: request for identity in ids for request in store.inbox.list_answered_by(identity, MAX_DECISIONS)}
+    decisions = [(request, approval) for request in answered.values() for approval in request.approvals if approval.approver_id in ids]
+    delegations = {one.id: one for identity in ids for one in store.delegations.current_of(identity, now=console.deps.now())}
+    return PersonRecord(
+        name=name,
+        groups=groups,
+        tier=caller.tiers.tier_of(groups) if groups else 0,
+        launched=launched,
+        decisions=sorted(decisions, key=lambda decision: decision[1].at, reverse=True)[:MAX_DECISIONS],
+        delegations=list(delegations.values()),
+    )

@@ -1,0 +1,67 @@
+"""One resource: who has or had access to it, who asked, and how much of it was needed. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from console.auth.authorization import Caller
+from console.services.background_reads import USAGE_PERIOD
+from console.services.catalog_offers import OfferedAction, offered_actions
+from console.services.console import Console
+from console.services.credentials import CredentialQuery, credential_page
+from justenough.domain.catalog.models import Resource
+from justenough.domain.core.errors import NotFound
+from justenough.domain.jobs.states import Action
+from justenough.domain.readmodel.views import CredentialView, RequestView
+from justenough.domain.rightsizing.usage import AccessKey
+
+MAX_CREDENTIALS = 25
+"""Of those that may be active, and of those that are not."""
+MAX_REQUESTS_PER_ACTION = 100
+"""The newest requests for each action, among which are those that the caller may read."""
+MAX_REQUESTS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceAccess:
+    """A resource and the access to it that a caller may read."""
+
+    name: str
+    definition: Resource | None
+    """None if the catalog no longer has it."""
+    actions: Sequence[OfferedAction]
+    active: Sequence[CredentialView]
+    """Not yet verified as revoked, newest first."""
+    past: Sequence[CredentialView]
+    requests: Sequence[RequestView]
+    """Newest first."""
+
+    @property
+    def never_used(self) -> Sequence[Action]:
+        """The actions that nobody asked for in the counted period."""
+        return [one.action for one in self.actions if one.use is not None and not one.use.asked]
+
+
+def resource_access(console: Console, caller: Caller, name: str) -> ResourceAccess:
+    """Return the access to a resource. Raises NotFound if it is neither in the catalog nor in anything that the caller may read."""
+    store, current, now = console.deps.store, console.deps.config.current(), console.deps.now()
+    definition = current.catalog.resources.get(name)
+    newest = [request for action in Action for request in store.requests.of_action(name, action.value, limit=MAX_REQUESTS_PER_ACTION)]
+    console.job_owners.preload(request.job_id for request in newest)
+    readable = [request for request in newest if console.job_owners.can_read(caller, request.job_id)]
+    active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=MAX_CREDENTIALS, cursor=None).items
+    issued = credential_page(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS, cursor=None).items
+    if definition is None and not readable and not issued:
+        raise NotFound(f"there is no resource {name}")
+    # Usage is of everyone's jobs.
+    counted = definition.actions if definition is not None and caller.can_read_all else ()
+    uses = {key: store.usage.action_use(key, since=now - USAGE_PERIOD) for key in (AccessKey(name, action.value) for action in counted)}
+    return ResourceAccess(
+        name=name,
+        definition=definition,
+        actions=offered_actions(current, name, now=now, uses=uses if counted else None) if definition is not None else (),
+        active=active,
+        past=[one for one in issued if one.state.is_settled],
+        requests=sorted(readable, key=lambda request: request.created_at, reverse=True)[:MAX_REQUESTS],
+    )

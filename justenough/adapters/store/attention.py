@@ -1,0 +1,195 @@
+"""Reads what needs a person now: failed jobs, late requests, denials, dead deliveries, missed schedules, silent workers.
+
+Each kind has at most MAX_ITEMS_PER_KIND items, the newest ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, and_, exists, func, select
+
+from justenough.adapters.store.dashboard import job_conditions
+from justenough.adapters.store.repository import Repository, fetch_all, reads
+from justenough.adapters.store.tables import (
+    ACKNOWLEDGEMENTS,
+    APPROVALS,
+    DELIVERIES,
+    JOBS,
+    LEDGER,
+    LOGS,
+    REQUESTS,
+    SUBSCRIPTIONS,
+    WORKERS,
+)
+from justenough.domain.jobs.states import JobState, RequestState
+from justenough.domain.ledger.events import EventType, parse_entry_time
+from justenough.domain.ledger.hash_chain import moment_text
+from justenough.domain.readmodel.attention import ATTENTION_PERIOD, Acknowledgement, AttentionItem, AttentionKind, is_half_gone
+from justenough.domain.readmodel.dashboard import JobFilter
+
+MAX_ITEMS_PER_KIND = 20
+MAX_PENDING_REQUESTS = 200
+"""The most pending requests that are examined, those with the nearest deadlines."""
+MAX_LINE_CHARS = 300
+FAILED_STATES = tuple(state.value for state in (JobState.FAILED, JobState.TIMED_OUT, JobState.LOST))
+
+_LATER = JOBS.alias("later")
+_SUCCEEDED_SINCE = exists().where(_LATER.c.name == JOBS.c.name, _LATER.c.state == JobState.SUCCEEDED.value, _LATER.c.id > JOBS.c.id)
+_ANSWERED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id)
+
+
+class AttentionRepository(Repository):
+    """What needs a person, and who has acknowledged it."""
+
+    @reads
+    def items(self, connection: Connection, only: JobFilter, *, now: datetime, worker_silence: timedelta) -> tuple[AttentionItem, ...]:
+        """Return what needs attention, without acknowledgements. With a filter, only items about jobs.
+
+        `worker_silence`: how long a worker may report nothing.
+        """
+        since = now - ATTENTION_PERIOD
+        about_jobs = (
+            *failed_jobs(connection, only, since),
+            *late_requests(connection, only, now),
+            *denied_jobs(connection, only, since),
+        )
+        if only:
+            return about_jobs
+        about_installation = (*failing_subscriptions(connection), *missed_schedules(connection, since))
+        return (*about_jobs, *about_installation, *silent_workers(connection, now - worker_silence))
+
+    @reads
+    def acknowledgements(self, connection: Connection, keys: Iterable[str]) -> Mapping[str, Acknowledgement]:
+        """Return the acknowledgements of these items, by key."""
+        statement = select(ACKNOWLEDGEMENTS).where(ACKNOWLEDGEMENTS.c.item.in_(tuple(keys)))
+        return {found.item: found for found in fetch_all(connection, statement, Acknowledgement)}
+
+
+def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
+    failed = and_(JOBS.c.ended_at >= since, JOBS.c.state.in_(FAILED_STATES), ~_SUCCEEDED_SINCE, *job_conditions(only))
+    for job in connection.execute(select(JOBS).where(failed).order_by(JOBS.c.ended_at.desc()).limit(MAX_ITEMS_PER_KIND)):
+        how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value)
+        yield AttentionItem(
+            key=f"{AttentionKind.FAILED}/{job.id}",
+            kind=AttentionKind.FAILED,
+            subject=job.name,
+            job=job.id,
+            requester_id=job.requester_id,
+            detail="; ".join(filter(None, (how, _last_line(connection, job.id)))),
+            since=job.ended_at,
+        )
+
+
+def _last_line(connection: Connection, job: str) -> str:
+    """Return the last line of a job's output that is not blank; empty if there is none."""
+    newest = select(LOGS.c.text).where(LOGS.c.job == job).order_by(LOGS.c.seq.desc()).limit(2)
+    text = "".join(reversed(connection.execute(newest).scalars().all()))
+    return next((line.strip()[:MAX_LINE_CHARS] for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Iterator[AttentionItem]:
+    pending = and_(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0, *job_conditions(only))
+    statement = select(REQUESTS, JOBS.c.name).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
+    late = 0
+    for one in connection.execute(statement.order_by(REQUESTS.c.expires_at, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
+        escalated = one.current_tier > one.tier
+        if late == MAX_ITEMS_PER_KIND or not (escalated or is_half_gone(one.created_at, one.expires_at, now=now)):
+            continue
+        late += 1
+        kind = AttentionKind.ESCALATED if escalated else AttentionKind.WAITING
+        yield AttentionItem(
+            # What a tier has acknowledged is new to the next one.
+            key=f"{kind}/{one.id}/{one.current_tier}",
+            kind=kind,
+            subject=one.name,
+            job=one.job_id,
+            requester_id=one.requester_id,
+            request=one.id,
+            detail=f"{one.action} on {one.resource}",
+            since=one.created_at,
+            until=one.expires_at,
+            tier=one.current_tier,
+        )
+
+
+def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
+    """Yield the jobs with requests that policy denied, not a person."""
+    denied = and_(
+        REQUESTS.c.state == RequestState.DENIED.value, REQUESTS.c.created_at >= since, ~_ANSWERED_BY_PERSON, *job_conditions(only)
+    )
+    statement = (
+        select(
+            JOBS.c.id,
+            JOBS.c.name,
+            JOBS.c.requester_id,
+            func.count().label("requests"),
+            func.max(REQUESTS.c.created_at).label("at"),
+            func.min(REQUESTS.c.action).label("action"),
+            func.min(REQUESTS.c.resource).label("resource"),
+        )
+        .join(REQUESTS, REQUESTS.c.job_id == JOBS.c.id)
+        .where(denied)
+        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id)
+        .order_by(func.max(REQUESTS.c.created_at).desc())
+        .limit(MAX_ITEMS_PER_KIND)
+    )
+    for job in connection.execute(statement):
+        what = f"{job.requests} requests" if job.requests > 1 else f"{job.action} on {job.resource}"
+        yield AttentionItem(
+            key=f"{AttentionKind.DENIED}/{job.id}",
+            kind=AttentionKind.DENIED,
+            subject=job.name,
+            job=job.id,
+            requester_id=job.requester_id,
+            detail=f"policy denied {what}",
+            since=job.at,
+        )
+
+
+def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:
+    """Yield the subscriptions with deliveries that failed. Each keeps the time of its last failure, so it can be acknowledged until the next."""
+    waiting = (
+        select(DELIVERIES.c.subscription, func.count().label("failed"), func.min(DELIVERIES.c.next_at).label("next_at"))
+        .group_by(DELIVERIES.c.subscription)
+        .subquery()
+    )
+    statement = select(SUBSCRIPTIONS, waiting.c.failed, waiting.c.next_at).join(waiting, waiting.c.subscription == SUBSCRIPTIONS.c.name)
+    for one in connection.execute(statement.order_by(SUBSCRIPTIONS.c.name).limit(MAX_ITEMS_PER_KIND)):
+        many = "delivery" if one.failed == 1 else "deliveries"
+        yield AttentionItem(
+            key=f"{AttentionKind.WEBHOOK}/{one.name}",
+            kind=AttentionKind.WEBHOOK,
+            subject=one.name,
+            detail=": ".join(filter(None, (f"{one.failed} {many} failed", one.why))),
+            since=one.failed_at or one.created_at,
+            until=one.next_at,
+        )
+
+
+def missed_schedules(connection: Connection, since: datetime) -> Iterator[AttentionItem]:
+    skipped = and_(LEDGER.c.type == EventType.SCHEDULE_SKIPPED.value, LEDGER.c.at >= moment_text(since))
+    statement = select(LEDGER.c.job, LEDGER.c.at, LEDGER.c.data).where(skipped).order_by(LEDGER.c.at.desc(), LEDGER.c.position.desc())
+    for one in connection.execute(statement.limit(MAX_ITEMS_PER_KIND)):
+        data = json.loads(one.data)
+        yield AttentionItem(
+            key=f"{AttentionKind.SCHEDULE}/{data['schedule']}/{data['occasion']}",
+            kind=AttentionKind.SCHEDULE,
+            subject=data["schedule"],
+            detail=f"the run of {data['occasion']} was skipped: the one before had not ended",
+            since=parse_entry_time(one.at),
+        )
+
+
+def silent_workers(connection: Connection, seen_before: datetime) -> Iterator[AttentionItem]:
+    statement = select(WORKERS).where(WORKERS.c.last_seen < seen_before).order_by(WORKERS.c.last_seen.desc()).limit(MAX_ITEMS_PER_KIND)
+    for one in connection.execute(statement):
+        yield AttentionItem(
+            key=f"{AttentionKind.WORKER}/{one.name}",
+            kind=AttentionKind.WORKER,
+            subject=one.name,
+            detail="it reports itself no more, and did not end in order",
+            since=one.last_seen,
+        )

@@ -1,0 +1,38 @@
+"""What a person chose for how pages look: only what the menu offers, and never a way to another site."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.requests import Request
+
+from console.pages.look import COOKIE, Look, look_of
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.recorded_jobs import post_fields
+
+
+@pytest.mark.parametrize(
+    "cookie, look",
+    [("", Look()), ("dark.off", Look("dark", keys=False)), ("light.on", Look("light")), ("x.y", Look()), (".off", Look(keys=False))],
+)
+def test_anything_but_a_choice_is_the_default(cookie: str, look: Look) -> None:
+    request = Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={cookie}".encode())]})
+    assert look_of(request) == look
+    assert look_of(Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={look.to_cookie()}".encode())]})) == look
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("theme, keys", [("pink", "on"), ("dark", "maybe"), ("dark", "")])
+async def test_a_choice_that_is_not_offered_changes_nothing(logged_in: LogIn, theme: str, keys: str) -> None:
+    answer = await post_fields(await logged_in("lead"), "/look", theme=theme, keys=keys)
+    assert (answer.status_code, "choose light, dark or as the system" in answer.text) == (422, True)
+    assert COOKIE not in answer.headers.get("set-cookie", "")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "onward, path", [("/jobs?state=failed", "/jobs?state=failed"), ("https://evil.example", "/now"), ("//evil", "/now")]
+)
+async def test_the_choice_leads_back_to_the_page_and_to_no_other_site(logged_in: LogIn, onward: str, path: str) -> None:
+    answer = await post_fields(await logged_in("lead"), "/look", theme="dark", keys="on", next=onward)
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    assert "je-look=dark.on" in answer.headers["set-cookie"]

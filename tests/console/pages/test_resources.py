@@ -1,0 +1,83 @@
+"""The page of a resource: who has and had access, who asked and decided, what nobody needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.adapters.configuration.settings import Settings
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import part_id
+from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+async def records(settings: Settings, passwords: dict[str, str], own_store: Path, small_config: Path) -> AsyncIterator[Desk]:
+    async with serve_desk(settings, passwords, own_store, config=small_config) as opened:
+        yield opened
+
+
+def record_access(records: Desk, *, over: bool = False, requester: str = "e-ops", **changes: Any) -> str:
+    """Record a job that has, or had, write access to a resource that a person approved."""
+    job, now = records.record_job(requester=requester, requester_name="ops"), datetime.now(UTC)
+    events = [
+        samples.access_request(job, at=now, **changes),
+        samples.access_decision("needs_approval", job, tier=1, at=now),
+        samples.approval_decision("approved", job, person="lead", at=now),
+        samples.issuance(job, at=now, expires_at=now + timedelta(minutes=10), resource=changes.get("resource", "orders-db")),
+    ]
+    records.store.ledger.append([*events, *([samples.credential_confirmation(job, at=now)] if over else [])])
+    return job
+
+
+async def test_who_has_and_had_access_and_who_decided(records: Desk) -> None:
+    lead = await records.log_in()
+    now, past = (
+        record_access(records, resource="refunds-db", action="read"),
+        record_access(records, resource="refunds-db", action="read", over=True),
+    )
+    page = await load_page(lead, "/resources/refunds-db")
+    has, _, had = page.text.partition("What can be asked for")
+    assert "write refund-triage ops" in has
+    assert "lead approved" in had
+    assert page.links.index(f"/credentials/{part_id(now, 'c')}") < page.links.index(f"/credentials/{part_id(past, 'c')}")
+    assert {f"/inbox/{part_id(job, 'r')}" for job in (now, past)} <= set(page.links)
+    assert "2 of 2 granted" in page.text
+    assert "/catalog/policies#" in " ".join(page.links)
+
+
+async def test_what_nobody_asked_for_is_named(records: Desk) -> None:
+    auditor = await records.log_in("auditor")
+    page = await load_page(auditor, "/resources/refunds-db")
+    assert "Nobody has access now." in page.text
+    assert "in 90 days: consider removing" in page.text
+
+
+async def test_a_launcher_sees_access_of_their_own_jobs_only(records: Desk) -> None:
+    ops = await records.log_in("ops")
+    own, other = record_access(records, requester=await records.id_of(ops)), record_access(records, requester="e-else")
+    page = await load_page(ops, "/resources/orders-db")
+    assert f"/credentials/{part_id(own, 'c')}" in page.links
+    assert not [link for link in page.links if other[2:] in link]
+    assert "90 days" not in page.text
+
+
+async def test_a_removed_resource_is_shown_to_those_who_may_read_of_it(records: Desk) -> None:
+    lead, ops = await records.log_in(), await records.log_in("ops")
+    record_access(records, resource="removed-db", requester="e-else")
+    assert "The catalog no longer has this resource." in (await load_page(lead, "/resources/removed-db")).text
+    assert "there is no resource removed-db" in (await load_page(ops, "/resources/removed-db", status=404)).text
+    await load_page(lead, "/resources/%3Cscript%3E", status=404)
+    assert (await (await records.log_in("outsider")).open("/resources/orders-db")).status_code == 403
+
+
+async def test_what_strangers_wrote_is_only_text(records: Desk) -> None:
+    record_access(records, resource=HOSTILE)
+    record_access(records, title=HOSTILE, reason=HOSTILE)
+    await load_page(await records.log_in(), "/resources/orders-db")

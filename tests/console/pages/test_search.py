@@ -1,0 +1,102 @@
+"""The search box in the header and the page of its results."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from console.pages.rendering import NAV
+from console.pages.search import HEADINGS, PLACES
+from justenough.adapters.configuration.settings import Settings
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import part_id
+from tests.console.pages.plain_browser import Browser
+from tests.console.pages.recorded_console import HOSTILE, Desk, RenderedPage, load_page, serve_desk
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+async def records(settings: Settings, passwords: dict[str, str], own_store: Path, small_config: Path) -> AsyncIterator[Desk]:
+    async with serve_desk(settings, passwords, own_store, config=small_config) as opened:
+        yield opened
+
+
+async def search(records: Desk, browser: Browser, text: str, *, status: int = 200) -> RenderedPage:
+    while not records.store.search.index().is_complete:
+        pass
+    answer = await browser.open("/search", params={"q": text})
+    assert answer.status_code == status, answer.text[:500]
+    assert "\u202e" not in answer.text
+    return RenderedPage(answer.text)
+
+
+async def place_of(records: Desk, browser: Browser, text: str) -> str:
+    while not records.store.search.index().is_complete:
+        pass
+    answer = await browser.open("/search", params={"q": text})
+    return str(answer.headers["location"])
+
+
+async def test_the_box_is_in_the_header_of_every_page(records: Desk) -> None:
+    lead = await records.log_in()
+    for path in (*(path for path, _ in NAV), "/sessions", "/search"):
+        page = await load_page(lead, path)
+        assert (
+            next(attributes["action"] for tag, attributes in page.tags if tag == "form" and attributes.get("role") == "search") == "/search"
+        )
+    assert "nothing-like-it" in (await load_page(lead, "/search?q=nothing-like-it")).values("value")
+
+
+async def test_the_only_hit_is_opened(records: Desk) -> None:
+    lead = await records.log_in()
+    job = records.record_job(name="solitary-task", agent=None)
+    user = f"XX0bDqLP-token-{job}-orders-read-acm"
+    records.store.ledger.append([samples.access_request(job), samples.issuance(job, user="v-token-xyz-987654")])
+    for text, place in (
+        (user, f"/jobs/{job}"),
+        (f" {job[:-2]} ", f"/jobs/{job}"),
+        (job.removeprefix("j-dev-").upper(), f"/jobs/{job}"),
+        (part_id(job, "r"), f"/inbox/{part_id(job, 'r')}"),
+        (part_id(job, "c"), f"/credentials/{part_id(job, 'c')}"),
+        ("v-token-xyz-98", f"/credentials/{part_id(job, 'c')}"),
+    ):
+        assert await place_of(records, lead, text) == place, text
+
+
+async def test_results_are_grouped_and_only_what_the_user_may_read(records: Desk) -> None:
+    lead, ops = await records.log_in(), await records.log_in("ops")
+    theirs = records.record_job(name="parcel-tracer", requester="e-else")
+    mine = records.record_job(name="parcel-counter", requester=await records.id_of(ops))
+    page = await search(records, lead, "parcel")
+    assert page.text.index("Jobs by name") < page.text.index("parcel-counter") < page.text.rindex(mine)
+    assert {f"/jobs/{mine}", f"/jobs/{theirs}"} <= set(page.links)
+    own = await search(records, ops, "parcel")
+    assert f"/jobs/{mine}" in own.links
+    assert "tracer" not in own.text
+    assert theirs not in own.text
+
+
+async def test_no_result_suggests_and_says_what_can_be_found(records: Desk) -> None:
+    lead = await records.log_in()
+    records.record_job(name="refund-triage")
+    page = await search(records, lead, "refnd-triage")
+    assert "Nothing that you may read matches." in page.text
+    assert "/search?q=refund-triage" in page.links
+    assert "a database user" in page.text
+    assert "Type or paste" in (await search(records, lead, "")).text
+
+
+async def test_what_was_typed_is_only_text(records: Desk) -> None:
+    lead = await records.log_in()
+    records.record_job(name="evil", task=HOSTILE)
+    records.record_job(name="evil", task=HOSTILE)
+    assert "<script>alert(1)" in (await search(records, lead, HOSTILE)).text
+    assert "<script>alert(1)" in (await search(records, lead, "evil")).text
+    await search(records, lead, "x" * 401, status=422)
+
+
+def test_every_kind_has_a_heading_and_a_place() -> None:
+    assert set(HEADINGS) == set(PLACES)

@@ -1,0 +1,89 @@
+"""Several rows of a list at once: what is asked first, what becomes of each, and what nobody may do this way."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from justenough.domain.ledger.events import EventType
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import part_id
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.page_text import text_of
+from tests.console.pages.plain_browser import Browser, Site, hidden_fields
+from tests.console.pages.recorded_jobs import now, record_order
+
+pytestmark = pytest.mark.servers
+
+
+async def post(who: Browser, path: str, *picks: str, confirm: str = "yes") -> httpx.Response:
+    csrf = hidden_fields((await who.open("/sessions")).text)["csrf"]
+    body = {"csrf": csrf, "pick": list(picks), "confirm": confirm}
+    return await who.http.post(path, data=body, headers={"Sec-Fetch-Site": "same-origin"})
+
+
+async def person_of(site: Site, who: Browser) -> str:
+    return (await site.console.sessions.session_of(who.cookie)).person.id
+
+
+def stops(site: Site, job: str) -> list[str]:
+    return [entry.data["how"] for entry in site.store.ledger.entries(job=job, types=(EventType.STOP_REQUESTED,)).items]
+
+
+async def test_selected_jobs_are_killed_after_a_confirmation_that_names_each(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    one, other, over = (record_order(site.store, "e-5", name=name) for name in ("kill-one", "kill-other", "kill-none"))
+    site.store.ledger.append([samples.job_end(job=over, at=now())])
+    page = (await lead.open("/jobs")).text
+    assert all(f'name="pick" value="{job}"' in page for job in (one, other, over))
+    asked = await post(lead, "/jobs/selected/kill", one, other, over, confirm="")
+    assert asked.status_code == 200
+    assert "Kill 2 jobs?" in text_of(asked.text, "main")
+    assert "nothing: it has already ended" in text_of(asked.text, "main")
+    assert stops(site, one) == stops(site, other) == []
+    done = await post(lead, "/jobs/selected/kill", one, other, over)
+    assert "2 of 3 done" in text_of(done.text, "main")
+    assert (stops(site, one), stops(site, other), stops(site, over)) == (["kill"], ["kill"], [])
+
+
+async def test_a_launcher_acts_on_their_own_jobs_and_learns_of_no_others(site: Site, logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    own, foreign = record_order(site.store, await person_of(site, ops), name="own"), record_order(site.store, "e-5", name="foreign")
+    answer = await post(ops, "/jobs/selected/cancel", own, foreign)
+    assert (answer.status_code, "foreign" in answer.text) == (404, False)
+    assert stops(site, own) == []
+    assert "1 of 1 done" in text_of((await post(ops, "/jobs/selected/kill", own)).text, "main")
+
+
+async def test_an_auditor_may_select_and_stops_nothing(site: Site, logged_in: LogIn) -> None:
+    job = record_order(site.store, "e-5", name="watched")
+    page = await post(await logged_in("auditor"), "/jobs/selected/kill", job)
+    assert "0 of 1 done" in text_of(page.text, "main")
+    assert "only the job's launcher may do this" in text_of(page.text, "main")
+    assert stops(site, job) == []
+
+
+async def test_selected_credentials_are_revoked_and_dead_ones_are_not_offered(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = record_order(site.store, "e-5", name="two-credentials")
+    site.store.ledger.append([samples.job_start(job), samples.issuance(job, at=now()), samples.issuance(job, number=2, at=now())])
+    site.store.ledger.append([samples.credential_confirmation(job, number=2, at=now())])
+    alive, dead = part_id(job, "c", 1), part_id(job, "c", 2)
+    page = (await lead.open(f"/credentials?show=all&job={job}")).text
+    assert f'name="pick" value="{alive}"' in page
+    assert f'name="pick" value="{dead}"' not in page
+    done = text_of((await post(lead, "/credentials/selected/revoke", alive, dead)).text, "main")
+    assert "1 of 2 done" in done
+    assert "there is nothing left to revoke" in done
+    asked = site.store.ledger.entries(job=job, types=(EventType.REVOCATION_REQUESTED,)).items
+    assert [entry.data["credential"] for entry in asked] == [alive]
+
+
+@pytest.mark.parametrize("count, message", [(0, "select at least one job in the list"), (101, "select at most 100 jobs")])
+async def test_too_few_or_too_many_rows_are_refused(logged_in: LogIn, count: int, message: str) -> None:
+    page = await post(await logged_in("lead"), "/jobs/selected/kill", *(f"j-dev-{number:026d}" for number in range(count)))
+    assert (page.status_code, message in page.text) == (422, True)
+
+
+async def test_an_action_that_does_not_exist_is_refused(logged_in: LogIn) -> None:
+    assert (await post(await logged_in("lead"), "/credentials/selected/kill", "c-1")).status_code == 422
