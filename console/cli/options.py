@@ -58,7 +58,7 @@ GLOBAL_OPTIONS: dict[str, Any] = {
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, its id, status and time.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, with status, time and id.")],
     "profile": Annotated[
         str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=complete_profile)
     ],

@@ -69,7 +69,7 @@ class EdgeMiddleware:
 
 def request_id_of(scope: Scope) -> bytes:
     """Return the id that the client or a proxy gave this request, or a new one."""
-    given = dict(scope["headers"]).get(REQUEST_ID_HEADER, b"")
+    given = dict(scope.get("headers", ())).get(REQUEST_ID_HEADER, b"")
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
 
 

@@ -50,6 +50,8 @@ def api(
     if all_pages:
         if method != "GET":
             raise Failure("--all-pages works only with GET", code=ExitCode.USAGE)
+        if taken := sorted({"limit", "cursor"} & query.keys()):
+            raise Failure(f"--all-pages gets every page; leave out {' and '.join(taken)}", code=ExitCode.USAGE)
         print_answer({"items": list(client.get_all(parts.path, **query)), "next": None})
         return
     content = read_body(body) if body is not None else (fields or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime
 
 import anyio
@@ -54,6 +55,17 @@ async def test_nothing_is_kept_sniffed_or_framed(served: Served, path: str) -> N
     assert headers["cache-control"] == "no-store"
     assert headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("given,kept", [("a-1.B_2", True), ("x" * 64, True), ("x" * 65, False), ("a b", False), ("", False)])
+async def test_a_request_id_is_returned_and_logged_and_one_is_made_without_a_good_one(served: Served, given: str, *, kept: bool) -> None:
+    with structlog.testing.capture_logs() as logged:
+        answer = await served.http.get("/api/v1/whoami", headers={"X-Request-Id": given})
+
+    found = answer.headers["x-request-id"]
+    assert (found == given) is kept
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", found)
+    assert [line["request_id"] for line in logged if line["event"] == "request"] == [found]
 
 
 async def test_our_own_failure_tells_nothing(served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def test_the_api_is_asked_by_method_and_path(cli: Cli, job: str) -> None:
     assert json.loads(cli.run("api", "GET", f"/jobs/{job}").stdout)["id"] == job
     found = json.loads(cli.run("api", "get", "/api/v1/jobs?limit=1", "-f", "name=asked-by-api").stdout)
     assert [item["id"] for item in found["items"]] == [job]
-    assert json.loads(cli.run("api", "GET", "/jobs?limit=1&name=asked-by-api", "--all").stdout)["next"] is None
+    assert json.loads(cli.run("api", "GET", "/jobs?name=asked-by-api", "--all").stdout)["next"] is None
     assert json.loads(cli.run("api", "POST", f"/jobs/{job}/prove").stdout)["job"] == job
     assert cli.run("api", "GET", f"/jobs/{job}", "-o", "name").stdout == f"{job}\n"
 
@@ -53,6 +53,7 @@ def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:
         (("PUT", "/jobs"), 2, "METHOD: PUT is none of GET, POST, DELETE"),
         (("GET", "jobs"), 2, "PATH: jobs does not begin with /; give a path like /jobs"),
         (("POST", "/sweep", "--all"), 2, "--all-pages works only with GET"),
+        (("GET", "/jobs?limit=1", "--all"), 2, "--all-pages gets every page; leave out limit"),
         (("GET", "/jobs", "-f", "state"), 2, "--field: 'state' must have the form name=value"),
         (("GET", "/jobs/j-dev-none"), 5, "there is no job j-dev-none"),
         (("POST", "/jobs", "--input", "/nowhere"), 2, "cannot read /nowhere: No such file or directory"),

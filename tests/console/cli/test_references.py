@@ -13,6 +13,7 @@ from tests.support.people import Human
 pytestmark = pytest.mark.servers
 
 ADMIN = {"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Repair an order"}
+READ = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look an order up"}
 WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write a refund"}
 
 
@@ -23,7 +24,7 @@ def jobs(cli: Cli, ops: Human, tmp_path_factory: pytest.TempPathFactory) -> list
     shared: dict[str, Any] = {"name": "named-job", "agent": {"name": "named-agent"}, "data_scope": {"tenant": "acme"}}
     first = cli.json("job", "run", write_spec(folder, ["true"], access=[WRITE, ADMIN], labels={"team": "blue"}, **shared))
     ops.until(first["id"], "awaiting_approval")
-    second = cli.json("job", "run", write_spec(folder, ["echo", "second"], labels={"team": "red"}, **shared), "--wait")
+    second = cli.json("job", "run", write_spec(folder, ["echo", "second"], access=[READ], labels={"team": "red"}, **shared), "--wait")
     return [ops.job(first["id"]), second]
 
 
@@ -131,7 +132,7 @@ def test_pending_requests_are_shown_by_deadline_with_their_job_age_and_time_left
 @pytest.mark.parametrize("columns", [80, 120])
 def test_every_list_fits_the_terminal(cli: Cli, jobs: list[dict[str, Any]], command: tuple[str, ...], columns: int) -> None:
     arguments = (*command, "--limit", "20")
-    with run_on_terminal(cli, *arguments, who="auditor", whole=True, columns=columns) as (process, terminal):
+    with run_on_terminal(cli, *arguments, who="auditor", whole=True, columns=columns, NO_COLOR="1") as (process, terminal):
         shown = terminal.read_until(b"\0")
         assert process.wait(60) == 0
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from console.cli.client import api
+from console.cli.render.table import SHORT_ID_CHARS
 from console.cli.watch import requests
 from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, write_spec
 from tests.console.cli.test_request_commands import WRITE, PendingJob
@@ -77,7 +78,8 @@ def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human
     first = PendingJob(cli, ops, tmp_path, [WRITE])
     # As high as needed to show the requests that other tests left pending too: theirs are more urgent.
     with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40, rows=1000) as (process, terminal):
-        shown = terminal.read_until(first.requests[0].encode())
+        # The table has short ids.
+        shown = terminal.read_until(first.requests[0][: len("r-dev-") + SHORT_ID_CHARS].encode())
         shown += terminal.read_until(b"TIME LEFT 1")
         second = PendingJob(cli, ops, tmp_path, [WRITE])
         rung = terminal.read_until(b"\x07")
