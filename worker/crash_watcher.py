@@ -28,9 +28,14 @@ log = structlog.get_logger()
 def start_crash_watcher(settings: Settings) -> None:
     """Fork the watcher of this process. Call it before this process has threads, connections or secrets."""
     worker = os.getpid()
-    reading, held = os.pipe()
-    # This process never closes its end: the kernel does.
-    if os.fork():
+    try:
+        reading, held = os.pipe()
+        is_worker = os.fork() != 0
+    except OSError as error:
+        log.warning("worker has no watcher; if it dies, its jobs' access ends later", error=error.strerror)
+        return
+    if is_worker:
+        # This process never closes the other end: the kernel does.
         os.close(reading)
         return
     try:

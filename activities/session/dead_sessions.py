@@ -46,8 +46,9 @@ def hold_session_lock(settings: Settings, job: str) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            # Unlinked first: a file that exists without a lock is that of a dead session.
-            file.unlink(missing_ok=True)
+            # Unlinked first: a file that exists without a lock is that of a dead session. If it stays, the job's proof keeps it from harm.
+            with suppress(OSError):
+                file.unlink()
             os.close(lock)
 
 

@@ -118,6 +118,11 @@ class Administrator:
         """Whether one of a job's activities timed out for lack of heartbeats."""
         return any(event.HasField("activity_task_timed_out_event_attributes") for event in self.events_of(job))
 
+    def has_asked_to_revoke(self, job: str) -> bool:
+        """Whether a job's workflow has scheduled a revocation of everything."""
+        scheduled = (event.activity_task_scheduled_event_attributes for event in self.events_of(job))
+        return any(attributes.activity_type.name == "revoke_job" for attributes in scheduled)
+
     def longest_task_wait(self, job: str) -> float:
         """Return the longest time, in seconds, that a workflow task waited for a worker that did not take it."""
         events = self.events_of(job)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tests.chaos.administrator import EARLY, LATE, Administrator
 from tests.chaos.faulty_worker import BUG_ARGUMENT
 from tests.chaos.steps import LEASES, ROLE, Stage, exposures, launch_leashed
 from tests.support.people import Human
 from tests.support.shop import Login
+from tests.support.wait import until
 
 MENDED = {"JUSTENOUGH_TEST_BUGS": "_outcome", "JUSTENOUGH_TEST_LEASE": "12"}
 """A worker with a bug that workflows recover from. The recovery is in their histories, so later code must keep it."""
@@ -110,7 +112,7 @@ def strike_all(stage: Stage, administrator: Administrator) -> FaultOutcome:
             strikes[case.strike](job)
             struck_at[job] = time.monotonic()
 
-    jobs = lose_worker(stage)
+    jobs = lose_worker(stage, administrator)
     struck_at[jobs["its worker is lost"]] = time.monotonic()
     jobs |= {name: getattr(stage, case.step)() for name, case in STEPS.items() if not case.is_held}
     jobs |= launch_stuck_jobs(stage, administrator, struck_at)
@@ -130,7 +132,7 @@ def strike_all(stage: Stage, administrator: Administrator) -> FaultOutcome:
     return FaultOutcome(jobs, stage.logins, exposed)
 
 
-def lose_worker(stage: Stage) -> dict[str, str]:
+def lose_worker(stage: Stage, administrator: Administrator) -> dict[str, str]:
     """Kill the worker of some jobs and hold the revocation by another worker; one job hits a bug there instead."""
     stage.rig.start_alone(**BROKEN)
     jobs = {name: stage.running() for name in COMPENSATING}
@@ -142,6 +144,9 @@ def lose_worker(stage: Stage) -> dict[str, str]:
     stage.rig.start_alone(**BROKEN)
     for hold in holds:
         hold.until_held()
+    # What the dead worker's watcher does is held, too. The faults are to happen once the workflow compensates.
+    for name in COMPENSATING:
+        until(partial(administrator.has_asked_to_revoke, jobs[name]), "its workflow compensates")
     return jobs
 
 
