@@ -138,3 +138,10 @@ def test_a_clock_that_differs_from_vaults_is_found(seconds: int) -> None:
         (finding,) = clock_findings(Settings(vault_addr=vault.address), now=lambda: time.time() + seconds)
 
     assert finding.level == ("ok" if seconds == 0 else "missing")
+
+
+def test_a_console_logs_where_it_listens(whole: Stack) -> None:
+    lines = StackPaths.of(whole.home).log("console").read_text().splitlines()
+    ready = [json.loads(line) for line in lines if '"console ready"' in line]
+    assert ready
+    assert f"http://{ready[-1]['host']}:{ready[-1]['port']}" == whole.console
