@@ -6,7 +6,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.pages import credentials, dashboard, delegations, ledger, live_stream, person, report, resource, search, static
+from console.pages import agent, credentials, dashboard, delegations, ledger, live_stream, person, report, resource, search, static
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
 from console.pages.jobs import by_name, detail, job_list, launch, stop
@@ -23,6 +23,7 @@ ROUTERS = (
     search.router,
     resource.router,
     person.router,
+    agent.router,
     inbox.router,
     batch.router,
     decisions.router,

@@ -116,6 +116,13 @@ class JobRepository(Repository):
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit)
 
     @reads
+    def by_ids(self, connection: Connection, jobs: Collection[str]) -> tuple[tuple[JobSummary, dict[str, Any]], ...]:
+        """Return these jobs, newest first, each with its agent. Unknown jobs are left out."""
+        statement = select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS, JOBS.c.agent).where(JOBS.c.id.in_(jobs)).order_by(JOBS.c.id.desc())
+        rows = connection.execute(statement).mappings().all()
+        return tuple((JobSummary(**row, revocation=_to_revocation_view(row)), row["agent"] or {}) for row in rows)
+
+    @reads
     def requesters(self, connection: Connection, jobs: Collection[str]) -> dict[str, str]:
         """Return the entity ids of the requesters of these jobs, by job. Unknown jobs are left out."""
         rows = connection.execute(select(JOBS.c.id, JOBS.c.requester_id).where(JOBS.c.id.in_(jobs)))

@@ -15,7 +15,7 @@ from justenough.adapters.store.repository import Repository, reads, writes
 from justenough.adapters.store.search_index import IndexProgress, index_entries, read_progress
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, query_handle, query_words
+from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, agent_term, query_handle, query_words
 
 MAX_FOUND_PER_KIND = 10
 """The most results of each kind."""
@@ -113,13 +113,10 @@ class SearchRepository(Repository):
             candidates = _newest(connection, rarest, MAX_CANDIDATES if others else MAX_FOUND_PER_KIND)
         else:
             others = alternatives
-            theirs = select(LEDGER.c.position).join(JOBS, JOBS.c.id == LEDGER.c.job).where(JOBS.c.requester_id == requester_id)
-            newest = theirs.where(LEDGER.c.seq == 1).order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)
-            candidates = list(connection.execute(newest).scalars())
+            candidates = _newest_of(connection, requester_id)
         is_partial = len(candidates) == MAX_CANDIDATES
         for words in others:
-            has_word = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words), SEARCH_WORDS.c.position.in_(candidates))
-            candidates = list(connection.execute(has_word).scalars())
+            candidates = _having(connection, words, candidates)
         positions = sorted(set(candidates), reverse=True)[:MAX_FOUND_PER_KIND]
         found = select(JOBS.c.id, JOBS.c.name, JOBS.c.task).join(LEDGER, LEDGER.c.job == JOBS.c.id)
         # The positions of handles are not those of a job's first entry.
@@ -127,6 +124,17 @@ class SearchRepository(Repository):
         return WordMatches(
             tuple(SearchHit(kind="job", id=row.id, job=row.id, name=row.name, text=row.task) for row in rows), is_partial=is_partial
         )
+
+    @reads
+    def jobs_of_agent(self, connection: Connection, agent: str, *, requester_id: str | None = None, limit: int) -> tuple[str, ...]:
+        """Return the newest jobs of an agent, newest first; of a requester's newest MAX_CANDIDATES jobs only, if one is named."""
+        term = agent_term(agent.replace("\0", "\ufffd"))
+        if requester_id is None:
+            positions = _newest(connection, [term], limit)
+        else:
+            positions = sorted(_having(connection, [term], _newest_of(connection, requester_id)), reverse=True)[:limit]
+        jobs = select(LEDGER.c.job).where(LEDGER.c.position.in_(positions)).order_by(LEDGER.c.position.desc())
+        return tuple(connection.execute(jobs).scalars())
 
     @reads
     def find_names(self, connection: Connection, text: str, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
@@ -144,6 +152,18 @@ class SearchRepository(Repository):
     def names(self, connection: Connection, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return MAX_NAMES kinds and names."""
         return _names(connection, (), reader_id, limit=MAX_NAMES)
+
+
+def _newest_of(connection: Connection, requester_id: str) -> list[int]:
+    """Return the positions of a requester's newest MAX_CANDIDATES jobs."""
+    theirs = select(LEDGER.c.position).join(JOBS, JOBS.c.id == LEDGER.c.job).where(JOBS.c.requester_id == requester_id, LEDGER.c.seq == 1)
+    return list(connection.execute(theirs.order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)).scalars())
+
+
+def _having(connection: Connection, words: Collection[str], positions: Collection[int]) -> list[int]:
+    """Return those of the positions that have one of the words."""
+    has_word = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words), SEARCH_WORDS.c.position.in_(positions))
+    return list(connection.execute(has_word).scalars())
 
 
 def _names(connection: Connection, criteria: Iterable[Any], reader_id: str | None, *, limit: int) -> tuple[tuple[str, str], ...]:
