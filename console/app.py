@@ -44,7 +44,7 @@ from console.services.job_starter import run_occasions, run_reconciler
 from console.services.search import run_indexing
 
 API_PREFIX = "/api/v1"
-ROUTES = (general, search, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
+ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks, search)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 429, 500, 503)
 """The problems of every API route; `openapi.py` adds those that depend on its path and body."""
