@@ -45,7 +45,7 @@ from console.services.job_starter import run_occasions, run_reconciler
 from console.services.search import run_indexing
 
 API_PREFIX = "/api/v1"
-ROUTES = (general, search, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks)
+ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks, search)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 MIN_COMPRESSED_BYTES = 1024
 """Shorter answers are sent as they are."""

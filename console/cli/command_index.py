@@ -39,7 +39,7 @@ COMMANDS: dict[str, IndexEntry] = {
     ),
     "credential": IndexEntry(ACCESS, "credential:app", "List, revoke and verify the credentials of jobs.", "docs/how-to/runbook.md"),
     "sweep": IndexEntry(ACCESS, "sweep:sweep", "Revoke leftover credentials now."),
-    "find": IndexEntry(RECORDS, "find:find", "Find jobs, requests, credentials, resources, agents and people."),
+    "find": IndexEntry(RECORDS, "find:find", "Find jobs, credentials, resources, people and more."),
     "ledger": IndexEntry(RECORDS, "ledger:app", "Read, export and verify the ledger.", "docs/reference/ledger.md"),
     "report": IndexEntry(RECORDS, "report:report", "Report on a period of the ledger."),
     "webhook": IndexEntry(

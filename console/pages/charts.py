@@ -15,6 +15,8 @@ from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, DurationHi
 WIDTH, HEIGHT = 320, 80
 BAR_HEIGHT_PX = 64
 """Height of the highest bar in pixels."""
+MIN_RUN_SLOTS = 30
+"""A few runs get bars as narrow as if there were this many."""
 BAR_WIDTH_SHARE = 0.7
 """Width of a bar as a share of its slot; the rest is the gap."""
 
@@ -142,7 +144,7 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
 def run_bars(runs: Sequence[tuple[float | None, bool]]) -> tuple[RunBar, ...]:
     """Return a bar for each run, from its seconds and whether it succeeded; the longest BAR_HEIGHT_PX high. One without seconds is a stub."""
     longest = max((seconds for seconds, _ in runs if seconds), default=0.0) or 1.0
-    place = 100 / max(1, len(runs))
+    place = 100 / max(MIN_RUN_SLOTS, len(runs))
     return tuple(
         RunBar(
             x=round(number * place + place * (1 - BAR_WIDTH_SHARE) / 2, 2),

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 
 from console.http import problems
 from console.pages import (
+    agent,
     credentials,
     dashboard,
     delegations,
@@ -39,6 +40,7 @@ ROUTERS = (
     search.router,
     resource.router,
     person.router,
+    agent.router,
     inbox.router,
     batch.router,
     decisions.router,

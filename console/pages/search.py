@@ -32,7 +32,7 @@ HEADINGS: dict[HitKind, str] = {
 PLACES: dict[HitKind, str] = {
     "name": "/jobs/by-name/{}",
     "resource": "/resources/{}",
-    "agent": "/search?q={}",
+    "agent": "/agents/{}",
     "person": "/people/{}",
     "job": "/jobs/{}",
     "request": "/inbox/{}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -45,6 +46,20 @@ async def test_every_page_is_accessible(person: Open, launched: Launch, looks: L
     page = await person("lead")
     for path in (*PAGES, EXPLAINED, f"/credentials/{job['credentials'][0]['id']}", "/ledger?q=nowhere"):
         await looks(page, path, looks=[(360, True), (1280, False)])
+
+
+async def test_what_the_search_finds_is_accessible_in_every_width_and_theme(person: Open, launched: Launch, looks: Look) -> None:
+    job = await launched(spec("true", access("orders-db", "read"), agent={"name": "finder-agent", "version": "1"}), "succeeded")
+    page = await person("lead")
+    widths = [(390, True), (1280, False), (1920, True)]
+    found = (f"/jobs/by-name/{job['name']}", "/resources/orders-db", "/people/lead", "/search?q=orders", "/search?q=ordesr-db")
+    for path in found:
+        await looks(page, path, looks=widths)
+    # By its handle, as its administrator sees it, from the box.
+    await page.get_by_role("searchbox", name="Search everything").fill(f"XX0bDqLP-token-{job['id']}-orders-read-acm")
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile(f"/jobs/{job['id']}$"))
+    await expect(page.locator("a[href='/jobs/by-name/" + job["name"] + "']")).to_be_visible()
 
 
 async def test_a_report_is_generated_and_every_section_opens(arrived: Open, launched: Launch, axe: Look, fits: Look) -> None:

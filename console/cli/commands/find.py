@@ -22,7 +22,7 @@ def find(
         typer.Argument(metavar="TEXT", help="An id or its beginning, names, words, a database user, a lease or a certificate serial."),
     ],
 ) -> None:
-    """Find jobs, requests, credentials, resources, agents and people."""
+    """Find jobs, credentials, resources, people and more."""
     if not "".join(text).strip():
         raise Failure("the text is empty; give an id, a name or a word", code=ExitCode.USAGE)
     result = connect_api().get("/search", q=" ".join(text))

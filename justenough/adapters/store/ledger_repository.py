@@ -200,6 +200,14 @@ class LedgerRepository(Repository):
         return tuple(row_to_view(row) for row in sorted(rows, key=lambda row: row.seq))
 
     @reads
+    def newest_of_jobs(
+        self, connection: Connection, jobs: Collection[str], types: Iterable[EventType], *, limit: int
+    ) -> tuple[EntryView, ...]:
+        """Return entries of these types in these jobs' chains: those of the newest job first, the newest first."""
+        theirs = select(*_NUMBERED).where(LEDGER.c.job.in_(jobs), LEDGER.c.type.in_([kind.value for kind in types]))
+        return tuple(map(row_to_view, connection.execute(theirs.order_by(LEDGER.c.job.desc(), LEDGER.c.seq.desc()).limit(limit))))
+
+    @reads
     def span(self, connection: Connection, since: datetime, until: datetime) -> LedgerSpan | None:
         """Return the first and last position of the entries from `since` to before `until`; None if there are none."""
         first, last = connection.execute(span_statement(since, until)).one()

@@ -133,6 +133,13 @@ class JobRepository(Repository):
         return frozenset(connection.execute(requested).scalars())
 
     @reads
+    def by_ids(self, connection: Connection, jobs: Collection[str]) -> tuple[JobSummary, ...]:
+        """Return these jobs, newest first. Unknown jobs are left out."""
+        statement = select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS).where(JOBS.c.id.in_(jobs)).order_by(JOBS.c.id.desc())
+        rows = connection.execute(statement).mappings().all()
+        return tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in rows)
+
+    @reads
     def requesters(self, connection: Connection, jobs: Collection[str]) -> dict[str, str]:
         """Return the entity ids of the requesters of these jobs, by job. Unknown jobs are left out."""
         rows = connection.execute(select(JOBS.c.id, JOBS.c.requester_id).where(JOBS.c.id.in_(jobs)))

@@ -6,16 +6,16 @@ Every query reads a bounded number of rows, however often a word occurs.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Column, Connection, func, select, text
+from sqlalchemy import Column, Connection, Select, exists, func, select, text, union_all
 
 from justenough.adapters.store.repository import Repository, reads, writes
-from justenough.adapters.store.search_index import IndexProgress, index_entries, read_progress
+from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, query_handle, query_words
+from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, agent_term, query_handle, query_words
 
 MAX_FOUND_PER_KIND = 10
 """The most results of each kind."""
@@ -91,7 +91,8 @@ class SearchRepository(Repository):
     def find_handle(self, connection: Connection, text: str) -> tuple[SearchHit, ...]:
         """Return the credentials by a database user, lease id, accessor or certificate serial, or its beginning; newest first."""
         handle = query_handle(text)
-        positions = _newest(connection, _words_beginning(connection, handle), MAX_FOUND_PER_KIND) if handle else ()
+        handles = _words_beginning(connection, handle) if handle else ()
+        positions = connection.execute(_newest(handles, MAX_FOUND_PER_KIND)).scalars().all() if handles else ()
         is_handle = LEDGER.c.type == EventType.CREDENTIAL_ISSUED.value
         found = select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name, JOBS.c.task).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job)
         rows = connection.execute(found.where(LEDGER.c.position.in_(positions), is_handle).order_by(LEDGER.c.position.desc()))
@@ -107,26 +108,30 @@ class SearchRepository(Repository):
         alternatives = [_words_beginning(connection, word) for word in query_words(text)]
         if not alternatives or not all(alternatives):
             return WordMatches((), is_partial=False)
+        is_partial = False
         if requester_id is None:
-            alternatives.sort(key=lambda words: _count(connection, words))
-            rarest, *others = alternatives
-            candidates = _newest(connection, rarest, MAX_CANDIDATES if others else MAX_FOUND_PER_KIND)
+            counts = {words: _count(connection, words) for words in alternatives}
+            rarest, *others = sorted(alternatives, key=counts.__getitem__)
+            candidates = _newest(rarest, MAX_CANDIDATES if others else MAX_FOUND_PER_KIND)
+            is_partial = bool(others) and counts[rarest] > MAX_CANDIDATES
         else:
-            others = alternatives
-            theirs = select(LEDGER.c.position).join(JOBS, JOBS.c.id == LEDGER.c.job).where(JOBS.c.requester_id == requester_id)
-            newest = theirs.where(LEDGER.c.seq == 1).order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)
-            candidates = list(connection.execute(newest).scalars())
-        is_partial = len(candidates) == MAX_CANDIDATES
-        for words in others:
-            has_word = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words), SEARCH_WORDS.c.position.in_(candidates))
-            candidates = list(connection.execute(has_word).scalars())
-        positions = sorted(set(candidates), reverse=True)[:MAX_FOUND_PER_KIND]
+            candidates, others = _newest_of(requester_id), alternatives
+        positions = connection.execute(_having(others, candidates).limit(MAX_FOUND_PER_KIND)).scalars().all()
         found = select(JOBS.c.id, JOBS.c.name, JOBS.c.task).join(LEDGER, LEDGER.c.job == JOBS.c.id)
         # The positions of handles are not those of a job's first entry.
         rows = connection.execute(found.where(LEDGER.c.position.in_(positions), LEDGER.c.seq == 1).order_by(LEDGER.c.position.desc()))
         return WordMatches(
             tuple(SearchHit(kind="job", id=row.id, job=row.id, name=row.name, text=row.task) for row in rows), is_partial=is_partial
         )
+
+    @reads
+    def jobs_of_agent(self, connection: Connection, agent: str, *, requester_id: str | None = None, limit: int) -> tuple[str, ...]:
+        """Return the newest jobs of an agent, newest first; of a requester's newest MAX_CANDIDATES jobs only, if one is named."""
+        term = agent_term(agent.replace("\0", "\ufffd"))
+        theirs = _newest([term], limit) if requester_id is None else _having([(term,)], _newest_of(requester_id)).limit(limit)
+        positions = connection.execute(theirs).scalars().all()
+        jobs = select(LEDGER.c.job).where(LEDGER.c.position.in_(positions)).order_by(LEDGER.c.position.desc())
+        return tuple(connection.execute(jobs).scalars())
 
     @reads
     def find_names(self, connection: Connection, text: str, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
@@ -137,7 +142,11 @@ class SearchRepository(Repository):
     @reads
     def ids_of_person(self, connection: Connection, name: str) -> tuple[str, ...]:
         """Return the entity ids under which a login name launched jobs or decided; mostly one, none for an unknown name."""
-        is_theirs = (SEARCH_NAMES.c.kind == "person", SEARCH_NAMES.c.name == name.replace("\0", "\ufffd"))
+        is_theirs = (
+            SEARCH_NAMES.c.kind == "person",
+            SEARCH_NAMES.c.name == name.replace("\0", "\ufffd"),
+            SEARCH_NAMES.c.reader_id != EVERYTHING_READER,
+        )
         return tuple(connection.execute(select(SEARCH_NAMES.c.reader_id).where(*is_theirs).order_by(SEARCH_NAMES.c.reader_id)).scalars())
 
     @reads
@@ -147,30 +156,42 @@ class SearchRepository(Repository):
 
 
 def _names(connection: Connection, criteria: Iterable[Any], reader_id: str | None, *, limit: int) -> tuple[tuple[str, str], ...]:
-    names = select(SEARCH_NAMES.c.kind, SEARCH_NAMES.c.name).where(*criteria).group_by(SEARCH_NAMES.c.kind, SEARCH_NAMES.c.name)
-    names = names if reader_id is None else names.where(SEARCH_NAMES.c.reader_id == reader_id)
+    reader = EVERYTHING_READER if reader_id is None else reader_id
+    names = select(SEARCH_NAMES.c.kind, SEARCH_NAMES.c.name).where(SEARCH_NAMES.c.reader_id == reader, *criteria)
     # The shortest match is the closest one.
     rows = connection.execute(names.order_by(func.length(SEARCH_NAMES.c.name), SEARCH_NAMES.c.name, SEARCH_NAMES.c.kind).limit(limit))
     return tuple((row.kind, row.name) for row in rows)
 
 
-def _words_beginning(connection: Connection, begin: str) -> Sequence[str]:
-    return (
-        connection.execute(_WORDS_OF_A_BEGINNING, {"begin": begin, "end": begin + AFTER_EVERY_SUFFIX, "words": MAX_WORDS_OF_A_BEGINNING})
-        .scalars()
-        .all()
-    )
+def _words_beginning(connection: Connection, begin: str) -> tuple[str, ...]:
+    values = {"begin": begin, "end": begin + AFTER_EVERY_SUFFIX, "words": MAX_WORDS_OF_A_BEGINNING}
+    return tuple(connection.execute(_WORDS_OF_A_BEGINNING, values).scalars())
 
 
 def _count(connection: Connection, words: Collection[str]) -> int:
+    """Return how many positions have one of the words; MAX_CANDIDATES + 1 if there are more."""
     some = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words)).limit(MAX_CANDIDATES + 1)
     return connection.execute(select(func.count()).select_from(some.subquery())).scalar_one()
 
 
-def _newest(connection: Connection, words: Iterable[str], limit: int) -> list[int]:
-    """Return the newest positions of each word, and of all words together, newest first."""
-    positions: set[int] = set()
-    for word in words:
-        newest = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word == word).order_by(SEARCH_WORDS.c.position.desc())
-        positions |= set(connection.execute(newest.limit(limit)).scalars())
-    return sorted(positions, reverse=True)[:limit]
+def _newest(words: Iterable[str], limit: int) -> Select[tuple[int]]:
+    """Return the query of the newest positions that have one of the words, newest first."""
+    # The newest of each word are the end of one range of the index. Of all words together, the database would sort every row.
+    position = SEARCH_WORDS.c.position
+    parts = [select(position).where(SEARCH_WORDS.c.word == word).order_by(position.desc()).limit(limit).subquery() for word in words]
+    together = union_all(*(select(part.c.position) for part in parts)).subquery()
+    return select(together.c.position).distinct().order_by(together.c.position.desc()).limit(limit)
+
+
+def _newest_of(requester_id: str) -> Select[tuple[int]]:
+    """Return the query of the positions of a requester's newest MAX_CANDIDATES jobs."""
+    theirs = select(LEDGER.c.position).join(JOBS, JOBS.c.id == LEDGER.c.job).where(JOBS.c.requester_id == requester_id, LEDGER.c.seq == 1)
+    return theirs.order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)
+
+
+def _having(alternatives: Iterable[Collection[str]], positions: Select[tuple[int]]) -> Select[tuple[int]]:
+    """Return the query of those positions that have one word of each of the alternatives, newest first."""
+    found = positions.subquery()
+    place = SEARCH_WORDS.c.position == found.c.position
+    has_words = (exists().where(place, SEARCH_WORDS.c.word.in_(words)) for words in alternatives)
+    return select(found.c.position).where(*has_words).order_by(found.c.position.desc())

@@ -14,6 +14,8 @@ from justenough.adapters.store.tables import LEDGER, SEARCH_NAMES, SEARCH_PROGRE
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.search import INDEXED_TYPES, index_terms
 
+EVERYTHING_READER = ""
+"""Stands for everyone who may read everything, so that their search reads each name once."""
 MAX_POSITIONS = 500
 """Positions of the ledger in one transaction: other writers wait for it."""
 
@@ -59,7 +61,7 @@ def index_entries(connection: Connection) -> IndexProgress:
     for row in rows:
         terms = index_terms(EventType(row.type), json.loads(row.data))
         words |= {(word, places[row.job]) for word in terms.words} | {(handle, row.position) for handle in terms.handles}
-        names |= set(terms.names)
+        names |= {(reader, kind, name) for kind, name, owner in terms.names for reader in (owner, EVERYTHING_READER)}
     _insert_new_rows(connection, SEARCH_WORDS, words)
     _insert_new_rows(connection, SEARCH_NAMES, names)
     if connection.execute(update(SEARCH_PROGRESS).values(position=until)).rowcount == 0:

@@ -355,13 +355,14 @@ class SearchWordRow(TableBase, table=True):
 
 
 class SearchNameRow(TableBase, table=True):
-    """A name of jobs, of an agent or of a person, and who may learn of it without the right to read everything."""
+    """A name of jobs, of an agent or of a person, and who may learn of it: a person, or (empty) those who may read everything."""
 
     __tablename__ = "search_names"
+    __table_args__ = (Index(None, "kind", "name"),)
 
+    reader_id: str = Field(sa_type=CodePointText, primary_key=True)
     kind: str = Field(sa_type=CodePointText, primary_key=True)
     name: str = Field(sa_type=CodePointText, primary_key=True)
-    reader_id: str = Field(sa_type=CodePointText, primary_key=True)
 
 
 class SearchProgressRow(TableBase, table=True):

@@ -74,7 +74,8 @@ def index_terms(kind: EventType, data: Mapping[str, Any]) -> IndexTerms:
             names: tuple[tuple[NameKind, str, str], ...] = (("name", data["name"], owner),)
             names += (("agent", agent, owner),) if agent else ()
             names += () if AFTER_ORIGIN_KIND in who else (("person", who, owner),)
-            return IndexTerms(words=words_of(*texts), names=names)
+            words = words_of(*texts)
+            return IndexTerms(words=(*words, agent_term(agent)) if agent else words, names=names)
         case EventType.ACCESS_REQUESTED:
             return IndexTerms(words=words_of(data["resource"], data["title"], data["reason"]))
         case EventType.APPROVAL_DECIDED:
@@ -84,6 +85,11 @@ def index_terms(kind: EventType, data: Mapping[str, Any]) -> IndexTerms:
             return IndexTerms(handles=tuple(dict.fromkeys(to_handle(handle) for handle in handles if handle)))
         case _:
             return IndexTerms()
+
+
+def agent_term(agent: str) -> str:
+    """Return what is indexed for each job of an agent. Nobody can type it: no word contains a colon."""
+    return f"agent:{agent}"[:MAX_HANDLE_CHARS]
 
 
 def words_of(*texts: str) -> tuple[str, ...]:

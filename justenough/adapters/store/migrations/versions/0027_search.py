@@ -21,11 +21,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "search_names",
+        sa.Column("reader_id", code_points, nullable=False),
         sa.Column("kind", code_points, nullable=False),
         sa.Column("name", code_points, nullable=False),
-        sa.Column("reader_id", code_points, nullable=False),
-        sa.PrimaryKeyConstraint("kind", "name", "reader_id", name="pk_search_names"),
+        sa.PrimaryKeyConstraint("reader_id", "kind", "name", name="pk_search_names"),
     )
+    op.create_index("ix_search_names_kind_name", "search_names", ["kind", "name"])
     op.create_table(
         "search_progress",
         sa.Column("id", sa.Integer(), nullable=False),
