@@ -91,7 +91,7 @@ class LedgerFilters(Message):
         """The filters that narrow the list."""
         return {name: getattr(self, name) for name in ("job", "type", "since", "until")}
 
-    def to_query(self) -> LedgerQuery:
+    def to_query(self, *, now: datetime) -> LedgerQuery:
         """Return the filters as a store query. Raises InvalidInput with every wrong field."""
         problems: list[Problem] = []
         types = tuple(one for one in EventType if self.type in {one.value, one.value.partition(".")[0]})
@@ -100,7 +100,7 @@ class LedgerFilters(Message):
         times: dict[str, datetime | None] = {}
         for name in ("since", "until"):
             try:
-                times[name] = parse_moment(getattr(self, name))
+                times[name] = parse_moment(getattr(self, name), now=now)
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
         if problems:
@@ -114,7 +114,7 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
     visitor.caller.require(*Role)
     errors: dict[str, str] = {}
     try:
-        query = filters.to_query()
+        query = filters.to_query(now=console.deps.now())
     except InvalidInput as error:
         query, errors = None, {problem.path: problem.message for problem in error.problems}
     hits = find_by_id(console, visitor.caller, filters.q)
@@ -159,7 +159,7 @@ def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Ann
 def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them. Ends at the entry that is newest now."""
     visitor.caller.require(*READER_ROLES)
-    query, last = filters.to_query(), console.deps.store.ledger.head().position
+    query, last = filters.to_query(now=console.deps.now()), console.deps.store.ledger.head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
     return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=download_headers(name))
 

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
 from console.http.dependencies import TheConsole
-from console.pages.login.login import local_path
 from console.pages.look import COOKIE, THEMES, Look
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.routing import PageRoute
@@ -19,11 +18,11 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @router.post("/look")
 async def choose_look(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Keep the choice in a cookie, and return to the page that the form was on."""
+    """Keep the choice in a cookie."""
     del visitor
     theme, keys = str(form.get("theme", "")), str(form.get("keys", ""))
     if theme not in THEMES or keys not in {"on", "off"}:
         raise InvalidInput("form", (Problem("theme", "choose light, dark or as the system, and shortcuts on or off"),))
-    response = RedirectResponse(local_path(str(form.get("next", ""))), status_code=303)
+    response = RedirectResponse("/sessions", status_code=303)
     console.cookies.set(response, COOKIE, Look(theme, keys == "on").to_cookie(), max_age_s=LIFETIME_S)
     return response

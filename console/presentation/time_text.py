@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from console.presentation.terminal_text import TIME_UNITS, log_text, strip_colours
+from justenough.domain.core.units import SECONDS_PER_UNIT, parse_duration
 
 
 def span(seconds: float) -> str:
@@ -44,15 +45,21 @@ def exact_time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def parse_moment(text: str) -> datetime | None:
-    """Parse a date or time that a person typed, UTC if it has no offset; None for an empty one. Raises ValueError with the advice to show."""
-    if not text.strip():
+def parse_moment(text: str, *, now: datetime) -> datetime | None:
+    """Parse a moment that a person typed: a date or time, UTC if it has no offset, or a duration before `now`, like `7d`. None for an empty text.
+
+    Raises ValueError with the advice to show.
+    """
+    plain = text.strip()
+    if not plain:
         return None
     try:
-        moment = datetime.fromisoformat(text.strip())
+        if plain[-1] in SECONDS_PER_UNIT:
+            return now - timedelta(seconds=parse_duration(plain))
+        moment = datetime.fromisoformat(plain)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ValueError("must be a date or time like 2026-01-31 or 2026-01-31T18:30") from None
+        raise ValueError("must be a date or time like 2026-01-31 or 2026-01-31T18:30, or how long ago, like 7d or 2h") from None
 
 
 def rfc3339_ms(moment: datetime) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
+from pydantic import WithJsonSchema
 
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member, Stopper
 from console.http.dependencies import After, Cursor, IdBeginning, IdempotencyKey, Limit, Moment, PositionCursor, TheConsole
@@ -23,6 +24,9 @@ from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, LogChunk, Page
 from justenough.services.parent_chain import ancestor_views
+
+Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^=]+=[^=]*$"})]
+"""For OpenAPI only: `parse_labels` reports another form in words."""
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
 
@@ -68,7 +72,7 @@ def list_jobs(
     since: Annotated[Moment | None, Query(description="Only jobs launched at this time or later (RFC 3339 with a time zone)")] = None,
     beginning: IdBeginning = None,
     agent: Annotated[str | None, Query(max_length=200, description="Only jobs of this agent, by its name")] = None,
-    labels: Annotated[list[str], Query(alias="label", max_length=20, description="Only jobs with this label: key=value")] = [],  # noqa: B006 - FastAPI copies a default
+    labels: Annotated[list[Label], Query(alias="label", max_length=20, description="Only jobs with this label: key=value")] = [],  # noqa: B006 - FastAPI copies a default
     resource: Annotated[str | None, Query(max_length=63, description="Only jobs that requested access to this resource")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,

@@ -140,7 +140,7 @@ def _explanation(
     """Return the explanation in the command line's JSON format; None, with `errors` filled, if the form is not valid."""
     at = None
     try:
-        at = parse_moment(form.at)
+        at = parse_moment(form.at, now=console.deps.now())
     except ValueError as error:
         errors.add("at", str(error))
     if form.phase not in PHASES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -25,7 +26,7 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.views import JobSummary
+from justenough.domain.readmodel.views import JobSummary, Page
 
 PAGE_SIZE = 50
 MAX_TEXT_LENGTH = 200
@@ -64,7 +65,7 @@ class JobListFilters(Message):
         """The filters that narrow the list."""
         return {name: str(value).strip() for name, value in self if str(value).strip()}
 
-    def to_filters(self, *, requester_id: str | None, installation: str) -> tuple[JobFilters, JobTraits]:
+    def to_filters(self, *, requester_id: str | None, installation: str, now: datetime) -> tuple[JobFilters, JobTraits]:
         """Return the filters as those of the store, and what else is compared. Raises InvalidInput with every wrong field."""
         problems, labels, since = list[Problem](), dict[str, str](), None
         try:
@@ -72,7 +73,7 @@ class JobListFilters(Message):
         except InvalidInput as error:
             problems += [Problem("label", problem.message) for problem in error.problems]
         try:
-            since = parse_moment(self.since)
+            since = parse_moment(self.since, now=now)
         except ValueError as error:
             problems.append(Problem("since", str(error)))
         if problems:
@@ -117,19 +118,21 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
     """Show the matching jobs, newest first."""
     visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
-    errors: dict[str, str] = {}
-    filters, traits = JobFilters(requester_id=visitor.caller.requester_filter), JobTraits()
+    store, errors = console.deps.store, dict[str, str]()
+    page, total = Page[JobSummary](items=()), None
     try:
         filters, traits = _to_filters(console, visitor, view)
     except InvalidInput as error:
         errors = {problem.path: problem.message for problem in error.problems}
-    page = job_page(console.deps.store, filters, traits, limit=PAGE_SIZE, cursor=view.cursor or None)
+    else:
+        page = job_page(store, filters, traits, limit=PAGE_SIZE, cursor=view.cursor or None)
+        total = store.jobs.count(filters._asdict(), up_to=MAX_COUNTED + 1) if traits == JobTraits() else None
     current = console.deps.config.current()
     return render(
         request,
         "jobs.html",
         page=page,
-        total=console.deps.store.jobs.count(filters._asdict(), up_to=MAX_COUNTED + 1) if traits == JobTraits() else None,
+        total=total,
         max_counted=MAX_COUNTED,
         errors=errors,
         columns=COLUMNS,
@@ -157,4 +160,6 @@ def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[JobExpor
 
 
 def _to_filters(console: Console, visitor: PageUser, view: JobListFilters) -> tuple[JobFilters, JobTraits]:
-    return view.to_filters(requester_id=visitor.caller.requester_filter, installation=console.deps.settings.installation)
+    return view.to_filters(
+        requester_id=visitor.caller.requester_filter, installation=console.deps.settings.installation, now=console.deps.now()
+    )

@@ -8,13 +8,15 @@ retry builds the same id again.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ulid import ULID
 
 INSTALLATION = r"[a-z0-9]{1,8}"
 JOB_ID = re.compile(rf"j-(?P<installation>{INSTALLATION})-[0-9a-hjkmnp-tv-z]{{26}}")
 REQUEST_ID = re.compile(rf"r-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""No ULID tells an earlier time."""
 TIME_CHARS = 10
 """The characters of a ULID that are its time, before those that are random."""
 CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}(\.[1-9][0-9]{{0,6}})?")
@@ -30,7 +32,7 @@ def new_job_id(installation: str, *, now: datetime) -> str:
 
 def first_job_id(installation: str, *, since: datetime) -> str:
     """Return the lowest id that a job launched at this time or later can have."""
-    return f"j-{installation}-{str(ULID.from_datetime(since)).lower()[:TIME_CHARS]}"
+    return f"j-{installation}-{str(ULID.from_datetime(max(since, EPOCH))).lower()[:TIME_CHARS]}"
 
 
 def installation_of(job: str) -> str | None:

@@ -38,8 +38,8 @@ async def test_everyone_finds_what_they_may_read(served: Served) -> None:
 
 async def test_people_are_found_by_those_who_read_everything_and_by_themselves(served: Served) -> None:
     await served.launch()
-    found = {who: [one["kind"] for one in (await find(served, "ops", who))["hits"]] for who in ("auditor", "ops", "ops2")}
-    assert ["person" in kinds for kinds in found.values()] == [True, True, False]
+    found = {who: [(one["kind"], one["id"]) for one in (await find(served, "ops", who))["hits"]] for who in ("auditor", "ops", "ops2")}
+    assert [("person", "ops") in hits for hits in found.values()] == [True, True, False]
 
 
 async def test_resources_are_in_the_catalog_of_every_member(served: Served) -> None:

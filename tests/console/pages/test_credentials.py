@@ -43,10 +43,10 @@ async def test_the_list_shows_active_credentials_and_all_on_request(records: Des
     alive, dead = issue(records, job, resource="refunds-db"), issue(records, job, number=2)
     confirm_revocation(records, job, number=2)
     page = await load_page(lead, "/credentials")
-    assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{alive}"]
+    assert [link for link in page.links if link.startswith("/credentials/c-")] == [f"/credentials/{alive}"]
     assert "active" in page.text
     both = await load_page(lead, "/credentials?show=all")
-    assert {link for link in both.links if link.startswith("/credentials/")} == {f"/credentials/{alive}", f"/credentials/{dead}"}
+    assert {link for link in both.links if link.startswith("/credentials/c-")} == {f"/credentials/{alive}", f"/credentials/{dead}"}
     assert "its lease is gone, its login is gone" in both.text
 
 
@@ -68,7 +68,9 @@ async def test_filters_are_in_the_address(records: Desk, query: str, found: set[
     issue(records, job, number=3)
     confirm_revocation(records, job, number=3)
     page = await load_page(lead, f"/credentials?job={job}&{query}")
-    assert {link for link in page.links if link.startswith("/credentials/")} == {f"/credentials/{part_id(job, 'c', one)}" for one in found}
+    assert {link for link in page.links if link.startswith("/credentials/c-")} == {
+        f"/credentials/{part_id(job, 'c', one)}" for one in found
+    }
     if not found:
         assert "No credentials match these filters" in page.text
 
@@ -80,7 +82,7 @@ async def test_pages_of_the_list_are_consecutive_and_keep_the_filter(records: De
     found, path = [], f"/credentials?job={job}&action=write"
     while path:
         page = await load_page(lead, path)
-        found += [link.removeprefix("/credentials/") for link in page.links if link.startswith("/credentials/")]
+        found += [link.removeprefix("/credentials/") for link in page.links if link.startswith("/credentials/c-")]
         (path,) = [f"/credentials{link}" for link in page.links if "cursor=" in link and f"/credentials{link}" != path] or [""]
         assert not path or f"job={job}" in path
     assert found == wanted[::-1]
@@ -98,11 +100,11 @@ async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk)
     for _ in range(3):
         issue(records, records.record_job())
     page = await load_page(ops, "/credentials")
-    assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{own}"]
+    assert [link for link in page.links if link.startswith("/credentials/c-")] == [f"/credentials/{own}"]
     await load_page(ops, f"/credentials/{own}")
     theirs = await load_page(mallory, "/credentials")
     assert "No active credentials." in theirs.text
-    assert not [link for link in theirs.links if link.startswith("/credentials/")]
+    assert not [link for link in theirs.links if link.startswith("/credentials/c-")]
     await load_page(mallory, f"/credentials/{own}", status=404)
     for path in ("/credentials", f"/credentials/{own}"):
         assert "needs one of the groups" in (await load_page(nobody, path, status=403)).text

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.core.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID, credential_id, installation_of, job_of, new_job_id, request_id
+from justenough.domain.core.ids import (
+    CREDENTIAL_ID,
+    JOB_ID,
+    REQUEST_ID,
+    credential_id,
+    first_job_id,
+    installation_of,
+    job_of,
+    new_job_id,
+    request_id,
+)
 from tests.support.domain_samples import NOW
 
 installations = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
@@ -66,3 +76,10 @@ def test_a_database_user_of_the_longest_role_still_carries_the_whole_job_id() ->
     # Vault's database engine names users `<rand8>-token-<job id>-<role>`, cut at 63; the id must not be.
     job = new_job_id("a" * 8, now=NOW)
     assert job in f"{'x' * 8}-token-{job}-{'r' * 63}"[:63]
+
+
+@pytest.mark.parametrize("since", [datetime(197, 7, 5, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC)])
+def test_no_job_of_a_time_has_an_id_below_the_first_one(since: datetime) -> None:
+    first = first_job_id("dev", since=since)
+    assert first <= new_job_id("dev", now=max(since, datetime(1970, 1, 1, tzinfo=UTC)))
+    assert first > "j-dev"
