@@ -30,9 +30,9 @@ from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 GRANT_POLICY_GLOBS = ["je-grant-*"]
 SCOPE_ALIAS_GLOBS = ["je-scope-*"]
 DEFAULT_LEASE_TTL_S = 768 * 3600
+"""Vault's own default, for roles and mounts that set none."""
 MAX_NAMED_MEMBERS = 50
 """Members of a group whose names are read."""
-"""Vault's own default, for roles and mounts that set none."""
 
 
 @dataclass(frozen=True, slots=True)
