@@ -35,6 +35,12 @@ OPEN_STATES = tuple(state for state in JobState if not state.ended)
 ENDED_STATES = tuple(state for state in JobState if state.ended)
 STOPPED_STATES = (JobState.CANCELLED, JobState.KILLED)
 """What people ended on purpose is neither a success nor a failure."""
+ATTENTION_PAGES = {
+    "webhook": "/operations/deliveries",
+    "schedule": "/operations/schedules",
+    "worker": "/operations/workers",
+}
+"""Where to look at items that are not about a job."""
 FilterValue = Annotated[str, Query(max_length=200)]
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -121,6 +127,8 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
     return render(
         request,
         "now.html",
+        is_new=not (current.jobs or current.ended or store.jobs.list(limit=1).items),
+        attention_pages=ATTENTION_PAGES,
         current=current,
         figures=headline_figures(current, before),
         overdue=overdue,

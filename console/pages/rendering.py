@@ -37,6 +37,7 @@ NAV = (
     ("/ledger", "Ledger"),
     ("/catalog", "Catalog"),
     ("/report", "Compliance"),
+    ("/operations", "Operations"),
 )
 
 

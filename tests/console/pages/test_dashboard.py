@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +15,10 @@ from shutil import copytree
 import httpx
 import pytest
 
+from console.services.dashboard import DashboardFigures
 from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.store import Store
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import TargetCheck, WorkerView
@@ -314,3 +316,15 @@ async def test_a_filter_limits_figures_and_lists_and_is_offered_to_those_who_rea
     assert "billing-fails" not in text_of((await lead.open("/now?team=support")).text, "attention")
     assert '<option value="&lt;none&gt;" selected>' in (await lead.open("/now?team=<none>")).text
     assert 'name="team"' not in (await ops.open("/now")).text
+
+
+async def test_an_installation_without_jobs_says_what_to_do_first(site: Site, logged_in: LogIn, tmp_path: Path) -> None:
+    del logged_in
+    with closing(Store(f"sqlite:///{tmp_path / 'new.db'}")) as store:
+        store.migrate()
+        async with serve_variant(site, dashboard=DashboardFigures(store), deps=replace(site.console.deps, store=store)) as lead:
+            page = (await lead.open("/now")).text
+            assert "Nothing has run here yet" in page
+            assert 'href="/operations/settings"' in page
+            record_order(store, "e-5")
+            assert "Nothing has run here yet" not in (await lead.open("/now")).text

@@ -1,0 +1,174 @@
+"""GET /operations/…: workers, schedules, deliveries and settings, a page each; POST what people can do about them. Calls the API's services."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from console.auth.authorization import READING_ROLES, Role
+from console.http.dependencies import Cursor, TheConsole
+from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services import schedules, subscriptions
+from console.services.console_orders import order_run_now
+from console.services.submit_job import start_job
+from console.temporal.client import TemporalUnavailable
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.ledger.overdue import find_unpolled_queues
+
+PAGE_SIZE = 50
+MAX_REASON_CHARS = 500
+PAGES = (("workers", "Workers"), ("schedules", "Schedules"), ("deliveries", "Webhooks and notifications"), ("settings", "Settings"))
+SHOWN_SETTINGS = (
+    *("installation", "console_url", "temporal_address", "temporal_namespace", "payload_encryption", "vault_addr", "vault_namespace"),
+    *("people_mounts", "pages_mount", "pages_oidc_mount", "pages_idle", "pages_longest", "max_sessions", "quota_running_jobs"),
+    *("quota_open_jobs", "quota_waiting_requests", "quota_page_sessions", "quota_event_streams", "checkpoint_file"),
+)
+"""Settings of this console without addresses that may contain passwords, such as the store's."""
+Name = Annotated[str, Path(max_length=63)]
+Done = Annotated[str, Query(max_length=200)]
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/operations")
+async def operations() -> Response:
+    """Redirect to the first of the pages."""
+    return RedirectResponse("/operations/workers", status_code=303)
+
+
+@router.get("/operations/workers")
+async def workers(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
+    """Show the workers: what each has in force, and which task queues somebody polls."""
+    visitor.caller.require(*Role)
+    report, polls, problem = await console.health.report(), {}, ""
+    try:
+        polls = dict(await console.gateway.last_polls())
+    except TemporalUnavailable as error:
+        problem = str(error)
+    unpolled = find_unpolled_queues(polls, now=console.deps.now())
+    current, counts = console.deps.config.current(), await to_thread.run_sync(console.dashboard.current_counts)
+    return await _render(
+        request,
+        "operations_workers.html",
+        workers=report.workers,
+        polls=polls,
+        unpolled=unpolled,
+        problem=problem,
+        digest=current.digest,
+        running=sum(counts.jobs.values()),
+        refresh=10,
+    )
+
+
+@router.get("/operations/schedules")
+async def list_schedules(request: Request, console: TheConsole, visitor: ThePageUser, done: Done = "") -> HTMLResponse:
+    """Show the schedules with their next and last runs."""
+    visitor.caller.require(*Role)
+    views = await schedules.list_schedules(console)
+    launches = Role.LAUNCH in visitor.caller.roles
+    triggers = console.deps.config.current().triggers
+    return await _render(request, "operations_schedules.html", schedules=views, triggers=triggers, launches=launches, done=done)
+
+
+@router.post("/operations/schedules/{name}/pause")
+async def pause(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+    """Pause a schedule, for a reason."""
+    visitor.caller.require(Role.LAUNCH)
+    await schedules.set_paused(console, name, visitor.caller.person, reason=_reason(form.get("reason"), required=True))
+    return _back("schedules", f"{name} is paused.")
+
+
+@router.post("/operations/schedules/{name}/unpause")
+async def unpause(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+    """Unpause a schedule."""
+    del form
+    visitor.caller.require(Role.LAUNCH)
+    await schedules.set_paused(console, name, visitor.caller.person, reason=None)
+    return _back("schedules", f"{name} goes on with its next occasion.")
+
+
+@router.post("/operations/schedules/{name}/run")
+async def run_now(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+    """Launch a schedule's job now, and show the job. The form's key keeps a second press from launching it twice."""
+    visitor.caller.require(Role.LAUNCH)
+    reason, key = _reason(form.get("reason")), str(form.get("key", ""))[:100] or None
+    order = await to_thread.run_sync(
+        lambda: order_run_now(console.deps, console.quotas, name, visitor.caller.person, reason=reason, key=key)
+    )
+    await start_job(console, order)
+    return RedirectResponse(f"/jobs/{order.job.id}", status_code=303)
+
+
+@router.get("/operations/deliveries")
+async def list_subscriptions(request: Request, console: TheConsole, visitor: ThePageUser, done: Done = "") -> HTMLResponse:
+    """Show how each webhook and notification stands."""
+    visitor.caller.require(*READING_ROLES)
+    views = (await subscriptions.subscription_views(console)).values()
+    return await _render(request, "operations_deliveries.html", subscriptions=tuple(views), may_act=_may_act(visitor), done=done)
+
+
+@router.get("/operations/deliveries/{name}")
+async def deliveries(
+    request: Request, console: TheConsole, visitor: ThePageUser, name: Name, done: Done = "", cursor: Cursor = None
+) -> HTMLResponse:
+    """Show one webhook or notification with its failed deliveries."""
+    visitor.caller.require(*READING_ROLES)
+    view = await subscriptions.find_subscription(console, name)
+    outbox = console.deps.store.outbox
+    page = await to_thread.run_sync(lambda: outbox.deliveries(name, state=None, limit=PAGE_SIZE, cursor=cursor or None))
+    return await _render(request, "operations_delivery.html", view=view, page=page, may_act=_may_act(visitor), done=done)
+
+
+@router.post("/operations/deliveries/{name}/test")
+async def send_test(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+    """Send a test event, and tell what became of it."""
+    del form
+    visitor.caller.require(Role.APPROVE)
+    tested = await subscriptions.send_test(console, name, visitor.caller)
+    return _back(f"deliveries/{quote(name)}", f"Test event: {'delivered' if tested.arrived else 'not delivered'}, {tested.detail}"[:200])
+
+
+@router.post("/operations/deliveries/{name}/resend")
+async def resend(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+    """Queue all its dead letters again."""
+    del form
+    visitor.caller.require(Role.APPROVE)
+    count = await subscriptions.resend_deliveries(console, name, None, by=visitor.caller)
+    return _back(f"deliveries/{quote(name)}", f"{count} deliveries will be sent again.")
+
+
+@router.get("/operations/settings")
+async def show_settings(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
+    """Show what this console has in force. Nothing can be changed here."""
+    visitor.caller.require(*READING_ROLES)
+    current, settings = await to_thread.run_sync(console.deps.config.current), console.deps.settings
+    values = {name: getattr(settings, name) for name in SHOWN_SETTINGS}
+    return await _render(
+        request, "operations_settings.html", current=current, values=values, version=request.app.version, alarm=console.deps.config.alarm
+    )
+
+
+async def _render(request: Request, template: str, **context: Any) -> HTMLResponse:
+    return await to_thread.run_sync(lambda: render(request, template, pages=PAGES, **context))
+
+
+def _may_act(visitor: PageUser) -> bool:
+    return Role.APPROVE in visitor.caller.roles
+
+
+def _reason(value: object, *, required: bool = False) -> str:
+    """Return a form's reason. Raises InvalidInput if it is too long, or missing."""
+    reason = str(value or "").strip()
+    if (required and not reason) or len(reason) > MAX_REASON_CHARS:
+        raise InvalidInput("form", (Problem("reason", f"write why, in at most {MAX_REASON_CHARS} characters"),))
+    return reason
+
+
+def _back(page: str, done: str) -> Response:
+    return RedirectResponse(f"/operations/{page}?done={quote(done)}", status_code=303)

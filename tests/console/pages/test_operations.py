@@ -1,0 +1,93 @@
+"""Workers, schedules, deliveries and settings: who sees them, what they show, and what people can do there."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from justenough.domain.readmodel.views import WorkerView
+from tests.adapters.store.event_samples import NOW
+from tests.console.pages.conftest import LogIn
+from tests.console.pages.page_text import text_of
+from tests.console.pages.plain_browser import Site
+from tests.console.pages.recorded_jobs import now, post_fields
+
+pytestmark = pytest.mark.servers
+
+
+async def test_the_pages_are_reached_from_one_place(logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    answer = await lead.open("/operations")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/operations/workers")
+    page = (await lead.open("/operations/workers")).text
+    for name in ("workers", "schedules", "deliveries", "settings"):
+        assert f'href="/operations/{name}"' in page
+
+
+async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    current = site.console.deps.config.current().digest
+    for name, digest, alarm in (("w-same", current, None), ("w-other", "sha256:0", None), ("w-none", None, "catalog.yaml: broken")):
+        site.store.workers.report(WorkerView(name=name, version="9.9", config_digest=digest, config_alarm=alarm, last_seen=now()))
+    site.store.workers.report(WorkerView(name="w-gone", version="9.9", config_digest=current, config_alarm=None, last_seen=NOW))
+    page = text_of((await lead.open("/operations/workers")).text, "workers")
+    assert "w-same 9.9 as this console" in page
+    assert "w-other 9.9 another than this console" in page
+    assert "w-none 9.9 none: takes no jobs catalog.yaml: broken" in page
+    assert "w-gone" not in page
+    for name in ("w-same", "w-other", "w-none", "w-gone"):
+        site.store.workers.forget(name)
+
+
+async def test_queues_that_nobody_polls_are_named(logged_in: LogIn) -> None:
+    page = text_of((await (await logged_in("ops")).open("/operations/workers")).text, "queues")
+    assert "justenough-dev no worker polls it" in page
+
+
+async def test_schedules_are_shown_and_only_launchers_act_on_them(site: Site, logged_in: LogIn) -> None:
+    ops, lead = await logged_in("ops"), await logged_in("lead")
+    (name, *_) = site.console.deps.config.current().schedules
+    page = (await ops.open("/operations/schedules")).text
+    assert name in text_of(page, "main")
+    assert "It has launched no job yet." in text_of(page, "main")
+    assert "Run now" in page
+    assert "Run now" not in (await lead.open("/operations/schedules")).text
+    assert (await post_fields(lead, f"/operations/schedules/{name}/run", reason="")).status_code == 403
+    unsaid = await post_fields(ops, f"/operations/schedules/{name}/pause", reason=" ")
+    assert (unsaid.status_code, "write why" in unsaid.text) == (422, True)
+    assert (await post_fields(ops, "/operations/schedules/nowhere/run", reason="")).status_code == 404
+
+
+async def test_a_schedule_is_run_now_once_however_often_the_button_is_pressed(site: Site, logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    (name, *_) = site.console.deps.config.current().schedules
+    answers = [await post_fields(ops, f"/operations/schedules/{name}/run", reason="it was missed", key="page/1") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [303, 303]
+    first, second = (answer.headers["location"] for answer in answers)
+    assert first == second
+    assert first.startswith("/jobs/j-dev-")
+
+
+async def test_deliveries_are_for_those_who_read_everything(site: Site, logged_in: LogIn) -> None:
+    lead, ops = await logged_in("lead"), await logged_in("ops")
+    assert (await ops.open("/operations/deliveries")).status_code == 403
+    store = site.store.outbox
+    assert store.acquire_lease("us", now=now(), until=now() + timedelta(minutes=1))
+    assert store.keep_subscriptions({"gone-hook": "webhook"}, holder="us", now=now())
+    store.release_lease("us")
+    assert "gone-hook" in text_of((await lead.open("/operations/deliveries")).text, "main")
+    page = (await lead.open("/operations/deliveries/gone-hook")).text
+    assert "No delivery has failed and waits." in page
+    assert "Send a test event" not in page
+    assert (await lead.open("/operations/deliveries/nowhere")).status_code == 404
+    removed = await post_fields(lead, "/operations/deliveries/gone-hook/test")
+    assert (removed.status_code, "no longer in triggers.yaml" in removed.text) == (409, True)
+
+
+async def test_settings_show_tiers_and_no_address_with_a_password(site: Site, logged_in: LogIn) -> None:
+    page = (await (await logged_in("lead")).open("/operations/settings")).text
+    assert "1 · owner support-leads 1 15m" in text_of(page, "main")
+    assert site.console.deps.config.current().digest in page
+    assert "database_url" not in page
+    assert (await (await logged_in("ops")).open("/operations/settings")).status_code == 403
