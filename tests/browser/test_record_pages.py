@@ -116,7 +116,7 @@ async def test_entries_are_selected_and_opened_by_keyboard_while_others_arrive(a
     job = (await launched(spec("sleep 300"), "running"))["id"]
     page = await arrived("lead", f"/ledger?job={job}")
     await page.keyboard.press("/")
-    await expect(page.get_by_label("Find by ID")).to_be_focused()
+    await expect(page.get_by_label("Search everything")).to_be_focused()
     await page.keyboard.press("Escape")
     await page.keyboard.press("j")
     newest = page.locator(".entries > li").first

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
@@ -308,3 +309,10 @@ def run_rig(home: Path, config: Path) -> Iterator[Rig]:
             gate.close()
             door.close()
             temporal.close()
+
+
+def watcher_of(worker: Worker) -> psutil.Process:
+    """Return a worker's watcher, which is a copy of its process."""
+    process = psutil.Process(worker.process.pid)
+    (watcher,) = (child for child in process.children() if child.cmdline() == process.cmdline())
+    return watcher

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.chaos.rig import Rig, Worker
+from tests.chaos.rig import Rig, Worker, watcher_of
 from tests.support.people import Human
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, Witness, access, spec
@@ -54,6 +54,8 @@ def test_it_revokes_but_claims_nothing_of_targets_that_it_does_not_know(
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access()))
     login = witness.login()
     assert shop.can_log_in(login)
+    # It knows the targets, and would revoke and confirm when its worker is killed.
+    watcher_of(worker).kill()
     blind = request.getfixturevalue("blind")
     assert not worker.alive
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202

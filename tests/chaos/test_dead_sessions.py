@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import psutil
 import pytest
 
 from activities.session.dead_sessions import find_dead_sessions
 from tests.chaos.exposure import ALL, ExposedJob, Lab, NetCase, strike_together
-from tests.chaos.rig import Rig, Worker
+from tests.chaos.rig import Rig, watcher_of
 from tests.support.people import Human
 from tests.support.shop import Shop
 
@@ -18,13 +17,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 KILLED = NetCase(ALL, "worker kill -9")
 MAX_EXPOSURE_S = 90
 """The leases, which nobody renews, end after 120 s."""
-
-
-def watcher_of(worker: Worker) -> psutil.Process:
-    """Return a worker's watcher, which is a copy of its process."""
-    process = psutil.Process(worker.process.pid)
-    (watcher,) = (child for child in process.children() if child.cmdline() == process.cmdline())
-    return watcher
 
 
 def assert_revoked_without_temporal(held: Sequence[ExposedJob], ops: Human, shop: Shop) -> None:

@@ -57,6 +57,13 @@ def globex_spec(**more: Any) -> dict[str, Any]:
     return {**spec("sleep 300", access(**more)), "data_scope": {"tenant": "globex"}}
 
 
+def confirmed_view(ops: Human, job: str) -> dict[str, Any]:
+    """Return the job once its revocation and each of its credentials are confirmed, and nothing before."""
+    seen = ops.job(job)
+    states = {seen["revocation"]["state"], *(item["state"] for item in seen["credentials"])}
+    return seen if states == {"confirmed"} else {}
+
+
 def assert_landed_and_dead(rig: Rig, shop: Shop, seen: dict[str, Any]) -> None:
     logins = rig.gate.logins(seen["id"])
     assert len(logins) == 1, "the issue landed after its job's end had begun"
@@ -110,8 +117,7 @@ def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is
     assert {how: seen["state"] for how, seen in ended.items()} == {how: how for how in jobs}
     for job in jobs.values():
         # On a busy machine a job may end before what lands late is looked for once more.
-        until(lambda job=job: ops.job(job)["revocation"]["state"] == "confirmed", f"{job} is confirmed")  # type: ignore[misc]
-        assert_landed_and_dead(rig, shop, ops.job(job))
+        assert_landed_and_dead(rig, shop, until(partial(confirmed_view, ops, job), f"{job} and what landed late are confirmed"))
 
 
 def test_a_request_that_reaches_vault_after_its_token_was_revoked_is_refused(rig: Rig, ops: Human, shop: Shop) -> None:

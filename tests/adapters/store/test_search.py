@@ -157,7 +157,7 @@ def test_a_store_from_before_the_search_is_indexed_from_its_beginning(empty_url:
     engine, config = open_database(as_owner(empty_url)).engine, alembic_config()
     # As the version before left it: its tables, with the ledger in them.
     with engine.begin() as connection:
-        for table in ("search_words", "search_names", "search_progress"):
+        for table in ("search_words", "search_names", "search_progress", "acknowledgements"):
             connection.execute(text(f"DROP TABLE {table}"))
         config.attributes["connection"] = connection
         command.stamp(config, "0026")

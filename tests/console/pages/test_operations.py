@@ -25,7 +25,8 @@ async def test_the_pages_are_reached_from_one_place(logged_in: LogIn) -> None:
         assert f'href="/operations/{name}"' in page
 
 
-async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged_in: LogIn) -> None:
+async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.services.health.CACHE_TTL_S", 0)
     lead = await logged_in("lead")
     current = site.console.deps.config.current().digest
     for name, digest, alarm in (("w-same", current, None), ("w-other", "sha256:0", None), ("w-none", None, "catalog.yaml: broken")):
