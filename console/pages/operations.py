@@ -37,11 +37,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/operations")
-async def operations() -> Response:
-    """Redirect to the first of the pages."""
-    return RedirectResponse("/operations/workers", status_code=303)
-
-
 @router.get("/operations/workers")
 async def workers(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
     """Show the workers: what each has in force, and which task queues somebody polls."""
