@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer._click.core import Command
 from typer._click.exceptions import NoArgsIsHelpError  # typer exports the other exceptions only
 from typer._coercion import RuntimeParam, build_runtime_param  # how typer checks values
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -36,8 +37,8 @@ class LateCheck(RuntimeParam):
         return value if self.annotation is str else build_runtime_param(param.type_descriptor).coerce(value, param, ctx)
 
 
-class CliCommand(TyperCommand):
-    """A command whose help leaves out what all commands share."""
+class SharedHelp(Command):
+    """What commands and groups have in common: values are checked late, and help begins with whole sentences."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Parse the arguments."""
@@ -49,13 +50,17 @@ class CliCommand(TyperCommand):
         del limit
         return first_sentence(self.help or "")
 
-    def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        """Return the usage as other programs write it: `[OPTIONS] ID...`."""
-        return [self.options_metavar or "", *argument_pieces(self.params)]
-
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the help without its examples."""
         write_paragraphs(formatter, (self.help or "").partition(EXAMPLES)[0])
+
+
+class CliCommand(SharedHelp, TyperCommand):
+    """A command whose help leaves out what all commands share."""
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        """Return the usage as other programs write it: `[OPTIONS] ID...`."""
+        return [self.options_metavar or "", *argument_pieces(self.params)]
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write arguments and own options."""
@@ -68,26 +73,12 @@ class CliCommand(TyperCommand):
         formatter.write_text(MORE_HELP)
 
 
-class CliGroup(TyperGroup):
+class CliGroup(SharedHelp, TyperGroup):
     """A group whose help lists its commands with their whole first sentences."""
-
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Parse the arguments."""
-        check_late(self.get_params(ctx))
-        return super().parse_args(ctx, args)
-
-    def get_short_help_str(self, limit: int = 45) -> str:
-        """Return the first sentence of the help, whole."""
-        del limit
-        return first_sentence(self.help or "")
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Return the usage as other programs write it."""
         return ["COMMAND", "[OPTIONS]"]
-
-    def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the help without its examples."""
-        write_paragraphs(formatter, (self.help or "").partition(EXAMPLES)[0])
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the commands. Their options are in their own help."""

@@ -56,13 +56,15 @@ class JobsByName:
     """From which it can be launched again."""
 
     @property
-    def ended(self) -> Sequence[Run]:
+    def ended_runs(self) -> Sequence[Run]:
         return [run for run in self.runs if run.job.state.ended]
 
     @property
     def succeeded_percent(self) -> int | None:
         """Of the runs that ended; None if none did. Rounded down, so that 100 means all."""
-        return 100 * sum(run.job.state is JobState.SUCCEEDED for run in self.ended) // len(self.ended) if self.ended else None
+        return (
+            100 * sum(run.job.state is JobState.SUCCEEDED for run in self.ended_runs) // len(self.ended_runs) if self.ended_runs else None
+        )
 
     @property
     def duration_quantiles(self) -> tuple[float, float] | None:

@@ -27,7 +27,7 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
     visitor.caller.require(*Role)
     found = jobs_by_name(console, visitor.caller, name)
     # The newest run is the last bar, as in every chart over time.
-    bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended)])
+    bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended_runs)])
     launches = Role.LAUNCH in visitor.caller.roles
     return render(request, "job_name.html", found=found, bars=bars, shown=SHOWN_RUNS, launches=launches, again=_again_url(found))
 

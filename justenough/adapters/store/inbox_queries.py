@@ -54,7 +54,7 @@ class InboxRepository(Repository):
     ) -> tuple[InboxItem, ...]:
         """Return pending requests sorted by deadline, after the request with this deadline and id."""
         by = (REQUESTS.c.expires_at, REQUESTS.c.id)
-        statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(*_matching(criteria))
+        statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(*_conditions_of(criteria))
         if after is not None:
             statement = statement.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
         rows = connection.execute(statement.order_by(*by).limit(limit)).mappings().all()
@@ -66,7 +66,7 @@ class InboxRepository(Repository):
     @reads
     def count(self, connection: Connection, criteria: InboxFilter) -> int:
         """Count the pending requests that match, up to MAX_COUNT."""
-        found = select(REQUESTS.c.id).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(*_matching(criteria)).limit(MAX_COUNT)
+        found = select(REQUESTS.c.id).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(*_conditions_of(criteria)).limit(MAX_COUNT)
         return len(connection.execute(found).all())
 
     @reads
@@ -92,7 +92,7 @@ class InboxRepository(Repository):
         return next(iter(requests_by_id(connection, ids[:1]).values()), None)
 
 
-def _matching(criteria: InboxFilter) -> list[ColumnElement[bool]]:
+def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
     conditions = [REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None)]
     for column, value in (
         (REQUESTS.c.resource, criteria.resource),

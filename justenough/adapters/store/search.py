@@ -116,7 +116,7 @@ class SearchRepository(Repository):
             is_partial = bool(others) and counts[rarest] > MAX_CANDIDATES
         else:
             candidates, others = _newest_of(requester_id), alternatives
-        positions = connection.execute(_having(others, candidates).limit(MAX_FOUND_PER_KIND)).scalars().all()
+        positions = connection.execute(_positions_with(others, candidates).limit(MAX_FOUND_PER_KIND)).scalars().all()
         found = select(JOBS.c.id, JOBS.c.name, JOBS.c.task).join(LEDGER, LEDGER.c.job == JOBS.c.id)
         # The positions of handles are not those of a job's first entry.
         rows = connection.execute(found.where(LEDGER.c.position.in_(positions), LEDGER.c.seq == 1).order_by(LEDGER.c.position.desc()))
@@ -128,7 +128,7 @@ class SearchRepository(Repository):
     def jobs_of_agent(self, connection: Connection, agent: str, *, requester_id: str | None = None, limit: int) -> tuple[str, ...]:
         """Return the newest jobs of an agent, newest first; of a requester's newest MAX_CANDIDATES jobs only, if one is named."""
         term = agent_term(agent.replace("\0", "\ufffd"))
-        theirs = _newest([term], limit) if requester_id is None else _having([(term,)], _newest_of(requester_id)).limit(limit)
+        theirs = _newest([term], limit) if requester_id is None else _positions_with([(term,)], _newest_of(requester_id)).limit(limit)
         positions = connection.execute(theirs).scalars().all()
         jobs = select(LEDGER.c.job).where(LEDGER.c.position.in_(positions)).order_by(LEDGER.c.position.desc())
         return tuple(connection.execute(jobs).scalars())
@@ -189,7 +189,7 @@ def _newest_of(requester_id: str) -> Select[tuple[int]]:
     return theirs.order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)
 
 
-def _having(alternatives: Iterable[Collection[str]], positions: Select[tuple[int]]) -> Select[tuple[int]]:
+def _positions_with(alternatives: Iterable[Collection[str]], positions: Select[tuple[int]]) -> Select[tuple[int]]:
     """Return the query of those positions that have one word of each of the alternatives, newest first."""
     found = positions.subquery()
     place = SEARCH_WORDS.c.position == found.c.position

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,6 +100,11 @@ def run_on_terminal(
         os.close(ours)
 
 
+READ_TIMEOUT_S = 240
+LAST_BYTES = 3000
+"""How much of the terminal a failure shows."""
+
+
 class Terminal:
     """Our end of a terminal."""
 
@@ -106,8 +113,13 @@ class Terminal:
         self._unread = b""
 
     def read_until(self, text: bytes) -> str:
-        """Return what the terminal shows next, up to and including some text, or up to the end of the program."""
+        """Return what the terminal shows next, up to and including some text, or up to the end of the program. Fails after READ_TIMEOUT_S."""
+        end = time.monotonic() + READ_TIMEOUT_S
         while text not in self._unread:
+            is_readable, _, _ = select.select([self._descriptor], [], [], 1)
+            assert time.monotonic() < end, f"the terminal does not show {text!r}; it shows {self._unread[-LAST_BYTES:]!r}"
+            if not is_readable:
+                continue
             try:
                 more = os.read(self._descriptor, 4096)
             except OSError:
