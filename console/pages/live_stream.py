@@ -29,9 +29,9 @@ BEAT_INTERVAL_S = 5.0
 """Seconds between heartbeats on a quiet stream, and between checks of the session."""
 LOG_POLL_INTERVAL_S = 0.5
 """Seconds between reads of a job's output."""
-REFRESH_COST_S = 0.008
-"""Processor seconds that one refresh of a page takes, about."""
-REFRESH_SHARE = 0.5
+REFRESH_COST_S = 0.02
+"""Processor seconds that one refresh of a page takes: 0.011 to 0.025 were measured (decision 57)."""
+REFRESH_SHARE = 0.8
 """The share of one processor that the refreshes of all open pages may take."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -62,6 +62,8 @@ class BulkAction(NamedTuple):
     consequence: str
     """What happens to each, in a sentence or two."""
     is_dangerous: bool
+    outcome: str
+    """What has happened to each row, in a word."""
     row: Callable[[Console, PageUser, str], SelectedRow]
     """Return the row of an id, in a thread. Raises NotFound."""
     run: Callable[[Console, PageUser, str], Awaitable[str]]
@@ -125,6 +127,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         "Cancel them",
         "Each process is asked to stop and gets time to clean up; if it does not stop, it is killed. Then its access is revoked.",
         is_dangerous=True,
+        outcome="requested",
         row=lambda console, visitor, job: job_row(console, visitor, job, kill=False),
         run=cancel,
     ),
@@ -133,6 +136,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         "Kill them",
         "Access is revoked immediately, then each process is killed. It gets no chance to clean up.",
         is_dangerous=True,
+        outcome="requested",
         row=lambda console, visitor, job: job_row(console, visitor, job, kill=True),
         run=kill,
     ),
@@ -141,6 +145,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         "Verify",
         "Vault and the targets are asked which access of each job is still active. This changes nothing.",
         is_dangerous=False,
+        outcome="checked",
         row=proved_job_row,
         run=prove,
     ),
@@ -151,6 +156,7 @@ CREDENTIAL_ACTIONS: Mapping[str, BulkAction] = {
         "Revoke them",
         "Each credential is revoked, and its job goes on without it.",
         is_dangerous=True,
+        outcome="requested",
         row=credential_row,
         run=revoke,
     )

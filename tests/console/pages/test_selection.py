@@ -42,7 +42,7 @@ async def test_selected_jobs_are_killed_after_a_confirmation_that_names_each(sit
     assert "nothing: it has already ended" in text_of(asked.text, "main")
     assert stops(site, one) == stops(site, other) == []
     done = await post(lead, "/jobs/selected/kill", one, other, over)
-    assert "2 of 3 done" in text_of(done.text, "main")
+    assert "2 of 3 requested" in text_of(done.text, "main")
     assert (stops(site, one), stops(site, other), stops(site, over)) == (["kill"], ["kill"], [])
 
 
@@ -52,13 +52,13 @@ async def test_a_launcher_acts_on_their_own_jobs_and_learns_of_no_others(site: S
     answer = await post(ops, "/jobs/selected/cancel", own, foreign)
     assert (answer.status_code, "foreign" in answer.text) == (404, False)
     assert stops(site, own) == []
-    assert "1 of 1 done" in text_of((await post(ops, "/jobs/selected/kill", own)).text, "main")
+    assert "1 of 1 requested" in text_of((await post(ops, "/jobs/selected/kill", own)).text, "main")
 
 
 async def test_an_auditor_may_select_and_stops_nothing(site: Site, logged_in: LogIn) -> None:
     job = record_order(site.store, "e-5", name="watched")
     page = await post(await logged_in("auditor"), "/jobs/selected/kill", job)
-    assert "0 of 1 done" in text_of(page.text, "main")
+    assert "0 of 1 requested" in text_of(page.text, "main")
     assert "only the job's launcher may do this" in text_of(page.text, "main")
     assert stops(site, job) == []
 
@@ -73,7 +73,7 @@ async def test_selected_credentials_are_revoked_and_dead_ones_are_not_offered(si
     assert f'name="pick" value="{alive}"' in page
     assert f'name="pick" value="{dead}"' not in page
     done = text_of((await post(lead, "/credentials/selected/revoke", alive, dead)).text, "main")
-    assert "1 of 2 done" in done
+    assert "1 of 2 requested" in done
     assert "there is nothing left to revoke" in done
     asked = site.store.ledger.entries(job=job, types=(EventType.REVOCATION_REQUESTED,)).items
     assert [entry.data["credential"] for entry in asked] == [alive]
