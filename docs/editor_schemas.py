@@ -38,7 +38,7 @@ def _without_group_names(pattern: re.Pattern[str]) -> str:
     return f"^{re.sub(r'[?]P<[a-z]+>', '', pattern.pattern)}$"
 
 
-OPTIONAL = {"Resource": {*RESOURCE_KEYS}, "ActionDef": {"policy", *ACTION_KEYS}}
+OPTIONAL = {"Resource": {*RESOURCE_KEYS}, "ActionDef": {"policy", *ACTION_KEYS}, "Sql": {"dsn"}}
 """Keys that have a value before the model is validated, by the model's name."""
 WRITTEN: Mapping[str, JsonSchemaValue] = {
     "parse_duration": {"type": ["string", "integer"], "pattern": _without_group_names(DURATION_PATTERN), "examples": ["30s", "10m", "1h"]},

@@ -58,7 +58,10 @@ READ_BY = {
     "networks_of": "networks, separated by commas",
 }
 """How a value is written, by the name of the function that parses it."""
-DEFAULTS = {"resources.*.actions.*.policy": "`je-grant-<resource>-<action>`"}
+DEFAULTS = {
+    "resources.*.actions.*.policy": "`je-grant-<resource>-<action>`",
+    "tools.*.sql.dsn": "`target.postgres` of the action in `uses`",
+}
 """Defaults that are filled in before the model is validated."""
 METRICS = {"Gauge", "Counter", "Histogram", "Summary"}
 GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--debug", "--profile", "--console-url", "--help"}

@@ -49,7 +49,8 @@ def open_plain_desk(
         orders = catalog["resources"]["orders-db"]
         action = orders["actions"]["read"]
         action["issue"] = {"path": "database/creds/plain-read"}
-        del action["data_scope"]
+        action["data_scope"] = []
+        del action["role"]
         action["target"] = {**orders["target"], **(target or {})}
         if change is not None:
             change(catalog)

@@ -25,13 +25,11 @@ def add_archive(config: Path) -> None:
     catalog = yaml.safe_load((config / "catalog.yaml").read_text())
     orders = catalog["resources"]["orders-db"]
     issue = {"path": "database/creds/archive-read"}
-    read = {"issue": issue, "max_ttl": ARCHIVE_TTL, "revocable": "now"}
-    catalog["resources"]["archive-db"] = {**orders, "target": None, "title": "Old orders", "actions": {"read": read}}
-    role = next(item for item in catalog["provision"] if item["path"] == "database/roles/orders-admin")
     # Without a target, nothing would find and drop a space.
-    create, _ = role["data"]["creation_statements"]
-    short = {**role["data"], "default_ttl": ARCHIVE_TTL, "max_ttl": ARCHIVE_TTL, "creation_statements": [create]}
-    catalog["provision"] += [{"path": "database/roles/archive-read", "data": short}]
+    create, _ = orders["actions"]["admin"]["role"]["creation_statements"]
+    role = {"default_ttl": ARCHIVE_TTL, "max_ttl": ARCHIVE_TTL, "creation_statements": [create]}
+    read = {"issue": issue, "role": role, "max_ttl": ARCHIVE_TTL, "revocable": "now"}
+    catalog["resources"]["archive-db"] = {**orders, "target": None, "data_scope": [], "title": "Old orders", "actions": {"read": read}}
     database = next(item for item in catalog["provision"] if item["path"] == "database/config/shop")
     database["data"]["allowed_roles"].append("archive-*")
     # JSON is YAML, and writes nothing twice by reference.

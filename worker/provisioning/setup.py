@@ -147,7 +147,7 @@ def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, peop
             raise InvalidInput(CATALOG_FILE, problems)
     if (folder / TRIGGERS_FILE).exists():
         triggers = read_triggers(_read_file(folder / TRIGGERS_FILE, "it lists the secrets that the console may read"))
-    filled_in = {name: env[name] for name in SETTING_PLACEHOLDER.findall(str(raw.provision)) if name in env}
+    filled_in = {name: env[name] for name in SETTING_PLACEHOLDER.findall(str([*raw.iter_writes()])) if name in env}
     return _Inputs(catalog, tiers, triggers, people or {}, people is not None, env, filled_in)
 
 

@@ -155,6 +155,46 @@ BEGIN
     GRANT CONNECT ON DATABASE shop TO shop_reaper;
 END $$;
 
+-- Together these two end one user, for Vault and for je_end_users. First no new logins: whoever calls commits that before the rest, so that
+-- nobody logs in whatever keeps the rest from being done. They run as whoever calls, who can end nobody else; one that is gone already is fine.
+CREATE OR REPLACE FUNCTION public.je_forbid_login(login text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pg_catalog.to_regrole(pg_catalog.quote_ident(login)) IS NOT NULL THEN
+        EXECUTE pg_catalog.format('ALTER ROLE %I NOLOGIN', login);
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION public.je_forbid_login(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.je_forbid_login(text) TO je_vault;
+
+-- Then open sessions are cut, what it owned is dropped, then its role. It fails, and its caller tries again, where a session does not end or
+-- somebody's lock is in the way; never is a role dropped whose session lives, for nobody could tell afterwards whose it was.
+CREATE OR REPLACE FUNCTION public.je_end_user(login text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    victim oid := pg_catalog.to_regrole(pg_catalog.quote_ident(login));
+BEGIN
+    IF victim IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim;
+    PERFORM pg_catalog.pg_terminate_backend(pid, 2000) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim;
+    -- Without this, one transaction sees the sessions of its first look only.
+    PERFORM pg_catalog.pg_stat_clear_snapshot();
+    IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim) THEN
+        RAISE EXCEPTION 'a session of this user does not end';
+    END IF;
+    EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', login);
+    EXECUTE pg_catalog.format('DROP ROLE %I', login);
+    -- A login that was half done when it was forbidden shows itself here, and keeps its role until the next call.
+    PERFORM pg_catalog.pg_stat_clear_snapshot();
+    IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim) THEN
+        RAISE EXCEPTION 'a session of this user has just begun';
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION public.je_end_user(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.je_end_user(text) TO je_vault;
+
 -- Ends every user that carries this job's id: no new logins, open sessions cut, what it owned dropped, the role
 -- dropped. Returns the names that are gone. One that could not be dropped (a session that does not end, another's lock on what it owns) is
 -- a warning, can no longer log in, and stays visible in pg_roles: so one stuck user never saves the others, and no role is dropped whose
@@ -187,19 +227,7 @@ BEGIN
         -- Whoever called waits ten seconds, and a call that is cut off would have forbidden no login.
         EXIT WHEN pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + interval '5 seconds';
         BEGIN
-            PERFORM pg_catalog.pg_terminate_backend(pid, 2000) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid;
-            -- Without this, one transaction sees the sessions of its first look only.
-            PERFORM pg_catalog.pg_stat_clear_snapshot();
-            IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid) THEN
-                RAISE EXCEPTION 'a session does not end';
-            END IF;
-            EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', victim.rolname);
-            EXECUTE pg_catalog.format('DROP ROLE %I', victim.rolname);
-            -- A login that was half done when it was forbidden shows itself here, and keeps its role until the next call.
-            PERFORM pg_catalog.pg_stat_clear_snapshot();
-            IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid) THEN
-                RAISE EXCEPTION 'a session has just begun';
-            END IF;
+            PERFORM public.je_end_user(victim.rolname);
             RETURN NEXT victim.rolname;
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'je_end_users: % is not gone: %', victim.rolname, SQLERRM;

@@ -1,4 +1,4 @@
-"""Fills in what a catalog says once: `defaults` for its resources and writes, and a resource's own terms for its actions. Pure; on raw values.
+"""Fills in what a catalog says once: `defaults` for resources and writes, a resource's terms for its actions, its target for tools. Pure; on raw values.
 
 It runs before validation. Malformed parts stay as they are, for validation to report.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from justenough.domain.catalog.models import ActionDefaults
+from justenough.domain.catalog.models import ActionDefaults, role_path
 from justenough.domain.core.errors import Problem
 
 RESOURCE_KEYS = ("environment", "sensitivity", "owner", "connect")
@@ -16,13 +16,15 @@ ACTION_KEYS = tuple(ActionDefaults.model_fields)
 
 
 def fill_in_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a raw catalog in which each resource, action and write has what it inherits. An action's policy is named after it."""
+    """Return a raw catalog in which each resource, action, role and write has what it inherits. An action's policy is named after it."""
     resources, provision, defaults = raw.get("resources"), raw.get("provision"), _dict_or_empty(raw.get("defaults"))
     filled = dict(raw)
     if isinstance(resources, dict):
         filled["resources"] = {name: _fill_resource(name, resource, defaults) for name, resource in resources.items()}
     if isinstance(provision, list):
-        filled["provision"] = [_fill_write(write, _dict_or_empty(defaults.get("provision"))) for write in provision]
+        filled["provision"] = [_fill_write(write, defaults) for write in provision]
+    if isinstance(tools := raw.get("tools"), dict):
+        filled["tools"] = {name: _fill_tool(tool, _dict_or_empty(filled.get("resources"))) for name, tool in tools.items()}
     return filled
 
 
@@ -34,19 +36,45 @@ def _fill_resource(name: str, resource: Any, defaults: Mapping[str, Any]) -> Any
         return filled
     inherited = _pick(defaults, ACTION_KEYS) | _pick(resource, ACTION_KEYS)
     actions = {
-        action: {"policy": f"je-grant-{name}-{action}", **inherited, **definition} if isinstance(definition, dict) else definition
+        action: _fill_role({"policy": f"je-grant-{name}-{action}", **inherited, **definition}, defaults)
+        if isinstance(definition, dict)
+        else definition
         for action, definition in resource["actions"].items()
     }
     return {**filled, "actions": actions}
 
 
+def _fill_role(action: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    issue_path = _dict_or_empty(action.get("issue")).get("path")
+    path = role_path(issue_path) if isinstance(issue_path, str) else None
+    if path is None or not isinstance(action.get("role"), dict):
+        return action
+    return {**action, "role": _data_below(path, defaults) | action["role"]}
+
+
+def _fill_tool(tool: Any, resources: Mapping[str, Any]) -> Any:
+    """Let a SQL tool without a `dsn` connect to the target of the action that it uses."""
+    sql, uses = (_dict_or_empty(_dict_or_empty(tool).get(key)) for key in ("sql", "uses"))
+    if not sql or "dsn" in sql:
+        return tool
+    value: Any = resources
+    for key in (uses.get("resource"), "actions", uses.get("action"), "target", "postgres"):
+        value = _dict_or_empty(value).get(key) if isinstance(key, str) else None
+    return tool if value is None else {**tool, "sql": {"dsn": value, **sql}}
+
+
 def _fill_write(write: Any, defaults: Mapping[str, Any]) -> Any:
     if not isinstance(write, dict) or not isinstance(write.get("data", {}), dict) or not isinstance(write.get("path"), str):
         return write
-    # The longest path wins, key by key.
-    below = sorted((path for path in defaults if write["path"].startswith(path)), key=len)
-    data = {key: value for path in below for key, value in _dict_or_empty(defaults[path]).items()} | write.get("data", {})
+    data = _data_below(write["path"], defaults) | write.get("data", {})
     return {**write, "data": data} if data else write
+
+
+def _data_below(path: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the defaults say about writes to a path. The longest path wins, key by key."""
+    writes = _dict_or_empty(defaults.get("provision"))
+    above = sorted((other for other in writes if path.startswith(other)), key=len)
+    return {key: value for other in above for key, value in _dict_or_empty(writes[other]).items()}
 
 
 def drop_inherited_problems(problems: Iterable[Problem]) -> Iterator[Problem]:

@@ -56,7 +56,8 @@ def read_catalog(text: str | bytes) -> Catalog:
     }
     problems = (
         *_scope_problems(catalog),
-        *_action_and_write_problems(catalog),
+        *_action_problems(catalog),
+        *_write_problems(catalog),
         *_lock_problems(catalog),
         *model_problems(catalog),
         *tool_problems(catalog.tools, offers),
@@ -68,23 +69,33 @@ def read_catalog(text: str | bytes) -> Catalog:
 def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     """Return the catalog with each `${X}` of its resources filled in; raise InvalidInput naming each missing X.
 
-    The provisioning writes stay unfilled: only `vault setup` has their secrets.
+    What is written into Vault stays unfilled: only `vault setup` has its secrets.
     """
     kept = {"defaults": catalog.defaults, "provision": catalog.provision, "texts": catalog.texts}
     raw = catalog.model_dump(mode="json", exclude={*kept}, by_alias=True)
-    return _validate_catalog(fill_settings(raw, env, what=CATALOG_FILE)).model_copy(update=kept)
+    actions = [action for resource in raw["resources"].values() for action in resource["actions"].values()]
+    roles = [action.pop("role") for action in actions]
+    filled = fill_settings(raw, env, what=CATALOG_FILE)
+    actions = [action for resource in filled["resources"].values() for action in resource["actions"].values()]
+    for action, role in zip(actions, roles, strict=True):
+        action["role"] = role
+    return _validate_catalog(filled).model_copy(update=kept)
 
 
 def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWrite, ...]:
     """Return the provisioning writes, expanded by `per_scope`, with settings filled in; raise InvalidInput for missing settings."""
     values = {**env, **catalog.texts, "random": "${random}"}
-    raw_writes = fill_settings([write.model_dump(mode="json") for write in catalog.provision], values, what=CATALOG_FILE, path="provision")
-    writes = [validate_model(CATALOG_FILE, VaultWrite, raw) for raw in raw_writes]
+    writes = dict(catalog.iter_writes())
+    filled = fill_settings({where: write.model_dump(mode="json")["data"] for where, write in writes.items()}, values, what=CATALOG_FILE)
     return tuple(
         write.model_copy(
-            update={"path": fill_scope(write.path, scope), "data": map_texts(write.data, partial(fill_scope, scope=scope)), "per_scope": ()}
+            update={
+                "path": fill_scope(write.path, scope),
+                "data": map_texts(filled[where], partial(fill_scope, scope=scope)),
+                "per_scope": (),
+            }
         )
-        for write in writes
+        for where, write in writes.items()
         for scope in (catalog.scopes_with(write.per_scope) if write.per_scope else ({},))
     )
 
@@ -263,7 +274,7 @@ def _scope_problems(catalog: Catalog) -> Iterator[Problem]:
                 yield Problem(f"scopes[{index}].{key}", f"{value!r} must not be only dots")
 
 
-def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:
+def _action_problems(catalog: Catalog) -> Iterator[Problem]:
     scoped = [(f"{where}.data_scope", definition.data_scope) for where, definition in catalog.iter_actions()]
     scoped += [(f"provision[{index}].per_scope", write.per_scope) for index, write in enumerate(catalog.provision)]
     for where, keys in scoped:
@@ -281,12 +292,20 @@ def _action_and_write_problems(catalog: Catalog) -> Iterator[Problem]:
         ):
             fix = "use `on_expiry` if it ends by itself, otherwise `never`"
             yield Problem(f"{where}.revocable", f"Vault gives no lease at {path}, so nothing can revoke what it issues there: {fix}")
+
+
+def _write_problems(catalog: Catalog) -> Iterator[Problem]:
+    paths: dict[str, str] = {}
+    for where, write in catalog.iter_writes():
+        if where.endswith(".role") and write.path in paths:
+            yield Problem(where, f"{paths[write.path]} writes {write.path} too; keep one of them")
+        paths.setdefault(write.path, where)
+        if "${random}" in str(write.data) and not write.once:
+            yield Problem(where, "${random} needs `once: true`, or each setup would change it")
     for index, write in enumerate(catalog.provision):
         unbound = sorted(set(SCOPE_PLACEHOLDER.findall(write.path)) - set(write.per_scope))
         if unbound:
             yield Problem(f"provision[{index}].path", f"{{{unbound[0]}}} is not in per_scope")
-        if "${random}" in str(write.data) and not write.once:
-            yield Problem(f"provision[{index}].data", "${random} needs `once: true`, or each setup would change it")
 
 
 def _lock_problems(catalog: Catalog) -> Iterator[Problem]:

@@ -37,6 +37,8 @@ from justenough.domain.tools.definitions import Tool
 
 # No globs, no empty or dotted segments, no commas, no query: these paths are written into Vault policies.
 VAULT_PATH_PATTERN = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
+ISSUING_PATH = re.compile(r"([^$]+)/(?:creds|issue)/([^/$]+)")
+"""Where secrets engines issue from a role: mount and name."""
 RESERVED_MOUNTS = ("sys", "auth", "cubbyhole")
 """Mounts of Vault's own controls, which issue no credentials for jobs."""
 
@@ -47,6 +49,12 @@ def _check_vault_path(path: str) -> str:
         raise ValueError(message)
     reject_if(path.partition("/")[0] in RESERVED_MOUNTS, f"{path.partition('/')[0]}/ belongs to Vault itself and issues nothing to jobs")
     return path
+
+
+def role_path(issue_path: str) -> str | None:
+    """Return the path of the role that a path issues from: `database/roles/NAME` for `database/creds/NAME`. None for other paths."""
+    match = ISSUING_PATH.fullmatch(issue_path)
+    return f"{match[1]}/roles/{match[2]}" if match else None
 
 
 VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_vault_path)]
@@ -114,6 +122,24 @@ class Review(Model):
         return parsed
 
 
+class VaultWrite(Model):
+    """One idempotent write that `justenough vault setup` applies."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*[A-Za-z0-9_}-]$", max_length=512)]
+    data: Mapping[str, Any] = Field(default_factory=dict)
+    per_scope: ScopeKeys = ()
+    """Repeated for each scope with exactly these keys, with `{key}` filled in."""
+    once: bool = False
+    """Written only if the path is empty; `${random}` in it is a new random value."""
+    unless: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)+$", max_length=512)] | None = None
+    """Another path: written only if nothing is listed below that path. For write-only paths, such as a CA's key."""
+
+    @model_validator(mode="after")
+    def _one_reason_to_write(self) -> Self:
+        reject_if(self.once and self.unless is not None, "once and unless are mutually exclusive; set one of them")
+        return self
+
+
 class ActionDef(Model):
     """One action on a resource: how it is issued, under which Vault policy, for how long, and how it can be revoked."""
 
@@ -126,6 +152,8 @@ class ActionDef(Model):
     data_scope: ScopeKeys = ()
     """Data scope keys that a job must set."""
     target: Target | None = None
+    role: Mapping[str, Any] | None = None
+    """Data of the role that `issue.path` issues from; `justenough vault setup` writes it."""
     reaches_vault: bool = False
     """Whether a job that is issued it at its start may connect to Vault itself."""
     space: bool = False
@@ -148,6 +176,14 @@ class ActionDef(Model):
         """The lowest tier that may approve, independent of policy; 0 for any."""
         return (self.lock_tier or 1) if self.locked else 0
 
+    @property
+    def role_write(self) -> VaultWrite | None:
+        """The write of its role; None without `role`."""
+        path = role_path(self.issue.path)
+        if self.role is None or path is None:
+            return None
+        return VaultWrite(path=path, data=self.role, per_scope=self.data_scope if SCOPE_PLACEHOLDER.search(path) else ())
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         reserved = min(ISSUE_TIME_PLACEHOLDERS & set(self.data_scope), default=None)
@@ -159,6 +195,8 @@ class ActionDef(Model):
             f"data_scope: {{{reserved}}} is filled in from the job itself; choose another key": reserved is not None,
             f"issue.data: with `lock: control_group` the call to Vault is fixed before the issue; it cannot contain {{{issue_time}}}": self.locked
             and issue_time is not None,
+            "role: needs an issue.path like database/creds/NAME or pki/issue/NAME, which issues from roles/NAME": self.role is not None
+            and role_path(self.issue.path) is None,
             "space: needs a `target`, so that its removal can be verified": self.space and self.target is None,
             "space: needs `revocable: now`, because it is dropped when access ends": self.space and not is_revocable,
             "crl: needs `revocable: now`": self.crl is not None and not is_revocable,
@@ -245,24 +283,6 @@ class Resource(ActionDefaults):
         return self.actions[action].least_tier if action in self.actions else 0
 
 
-class VaultWrite(Model):
-    """One idempotent write that `justenough vault setup` applies."""
-
-    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*[A-Za-z0-9_}-]$", max_length=512)]
-    data: Mapping[str, Any] = Field(default_factory=dict)
-    per_scope: ScopeKeys = ()
-    """Repeated for each scope with exactly these keys, with `{key}` filled in."""
-    once: bool = False
-    """Written only if the path is empty; `${random}` in it is a new random value."""
-    unless: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)+$", max_length=512)] | None = None
-    """Another path: written only if nothing is listed below that path. For write-only paths, such as a CA's key."""
-
-    @model_validator(mode="after")
-    def _one_reason_to_write(self) -> Self:
-        reject_if(self.once and self.unless is not None, "once and unless are mutually exclusive; set one of them")
-        return self
-
-
 class Catalog(Model):
     """Everything that jobs can request."""
 
@@ -333,6 +353,14 @@ class Catalog(Model):
         for name, resource in self.resources.items():
             for action, definition in resource.actions.items():
                 yield f"resources.{name}.actions.{action}", definition
+
+    def iter_writes(self) -> Iterator[tuple[str, VaultWrite]]:
+        """Yield each write to Vault in order, with the YAML path of its data: those of `provision`, then the roles of actions."""
+        for index, write in enumerate(self.provision):
+            yield f"provision[{index}].data", write
+        for where, definition in self.iter_actions():
+            if (role := definition.role_write) is not None:
+                yield f"{where}.role", role
 
     @property
     def has_locks(self) -> bool:

@@ -53,20 +53,20 @@ REMEDY = "write the schema too (pg_catalog for built-in functions), because a fu
 
 
 def reject_unqualified_calls(catalog: Catalog) -> None:
-    """Raise InvalidInput naming each place in `texts` and `provision` whose SQL for PostgreSQL calls a function without a schema.
+    """Raise InvalidInput naming each place in `texts`, `provision` and roles whose SQL for PostgreSQL calls a function without a schema.
 
     Not part of reading a catalog: a worker whose catalog was valid before this check must not lose it, because it has credentials to revoke.
     """
     connections = {write.path for write in catalog.provision if POSTGRESQL_PLUGIN.fullmatch(str(write.data.get("plugin_name")))}
     texts: dict[str, str] = {}
-    for index, write in enumerate(catalog.provision):
+    for where, write in catalog.iter_writes():
         mount, _, role = write.path.partition("/roles/")
         if (f"{mount}/config/{write.data.get('db_name')}" if role else write.path) not in connections:
             continue
         for field in (name for name in write.data if name.endswith("_statements")):
             # Vault takes one text or a list.
             sql = "\n".join(text for _, text in iter_texts(write.data[field]))
-            texts[f"provision[{index}].data.{field}"] = sql
+            texts[f"{where}.{field}"] = sql
             # A text that several writes share is named once.
             texts |= {f"texts.{name}": catalog.texts[name] for name in SETTING_PLACEHOLDER.findall(sql) if name in catalog.texts}
     calls = {place: tuple(dict.fromkeys(find_unqualified_calls(sql))) for place, sql in texts.items()}

@@ -72,10 +72,10 @@ def _missing_problem(path: str, place: str) -> SearchProblem:
 
 
 def provision_reader(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
-    """Return a reader of what the catalog's `provision` writes, its settings not filled in."""
+    """Return a reader of what the catalog has written into Vault, its settings not filled in."""
     writes = {
         fill_scope(write.path, scope): write.data
-        for write in catalog.provision
+        for _, write in catalog.iter_writes()
         for scope in (catalog.scopes_with(write.per_scope) if write.per_scope else ({},))
     }
     return writes.get

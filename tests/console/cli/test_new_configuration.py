@@ -8,10 +8,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.configuration.scaffold.new_resource import KINDS
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.core.untrusted_yaml import read_yaml
+from justenough.domain.jobs.states import Action
 from tests.console.cli.conftest import ROOT, Cli
 
 SHOP = ROOT / "examples" / "shop"
@@ -115,6 +117,23 @@ def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder
     assert len(sql.splitlines()) <= 40
     assert "GRANT SELECT ON ALL TABLES IN SCHEMA finance TO billing_read;" in sql
     assert "export BILLING_VAULT_PASSWORD=" in added.stdout
+
+
+def test_jobs_verify_a_database_as_vault_and_the_worker_do(alone: Cli, folder: Path) -> None:
+    query = "sslmode=verify-full&sslrootcert=/etc/ssl/certs/ours.pem"
+    assert add(alone, folder, "postgres", "billing", url=f"postgresql://db.example/billing?{query}").exit_code == 0
+
+    billing = read_catalog((folder / "catalog.yaml").read_text()).resources["billing"]
+    assert billing.connect == {
+        "host": "db.example",
+        "port": "5432",
+        "dbname": "billing",
+        "sslmode": "verify-full",
+        "sslrootcert": "/etc/ssl/certs/ours.pem",
+    }
+    target = billing.actions[Action.READ].target
+    assert target is not None
+    assert conninfo_to_dict(target.postgres) == billing.connect
 
 
 def test_policy_tests_say_what_policy_decides_now(alone: Cli, folder: Path) -> None:

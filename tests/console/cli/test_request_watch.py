@@ -80,7 +80,7 @@ def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human
     with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40, rows=1000) as (process, terminal):
         # The table has short ids.
         shown = terminal.read_until(first.requests[0][: len("r-dev-") + SHORT_ID_CHARS].encode())
-        shown += terminal.read_until(b"TIME LEFT 1")
+        shown += terminal.read_until(b"TIME LEFT ")
         second = PendingJob(cli, ops, tmp_path, [WRITE])
         rung = terminal.read_until(b"\x07")
         cli.run("job", "cancel", first.id)

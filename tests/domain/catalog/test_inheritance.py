@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.catalog.loader import read_catalog, with_settings
+from justenough.domain.catalog.loader import provision_writes, read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
@@ -28,9 +28,14 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def catalog_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: Any) -> Catalog:
+SECTIONS = ("scopes", "texts", "tools")
+
+
+def catalog_of(resource: dict[str, Any], *writes: dict[str, Any], **more: Any) -> Catalog:
+    """Return a catalog with this resource. `more`: whole sections, and what else `defaults` has."""
     raw = {
-        "defaults": {**DEFAULTS, **defaults},
+        **{name: more.pop(name) for name in SECTIONS if name in more},
+        "defaults": {**DEFAULTS, **more},
         "resources": {"billing": {"title": "Billing", **resource}},
         "provision": list(writes),
     }
@@ -78,6 +83,85 @@ def test_writes_get_the_data_of_every_path_above_them_the_longest_path_first() -
         {"db_name": "x", "max_ttl": "1h"},
         {"a": 1},
     ]
+
+
+def test_an_actions_role_is_written_where_its_path_issues_from() -> None:
+    scopes = [{"tenant": "acme"}, {"tenant": "globex"}]
+    per_tenant = {
+        "issue": {"path": "database/creds/billing-read-{tenant}"},
+        "data_scope": ["tenant"],
+        "role": {"creation_statements": ["${CREATE} IN ROLE r_{tenant}"]},
+    }
+    certificate = {
+        "issue": {"path": "own/pki/issue/jobs"},
+        "policy": "je-grant-x",
+        "role": {"ttl": "5m"},
+        "data_scope": ["tenant"],
+        "target": None,
+    }
+    catalog = catalog_of(
+        {"actions": {"read": per_tenant, "write": certificate}}, {"path": "kv/data/x"}, scopes=scopes, texts={"CREATE": "CREATE ROLE"}
+    )
+
+    assert [(write.path, dict(write.data)) for write in provision_writes(with_settings(catalog, {"HOST": "h"}), {})] == [
+        ("kv/data/x", {}),
+        *(
+            (
+                f"database/roles/billing-read-{tenant}",
+                {"db_name": "billing", "max_ttl": "1h", "creation_statements": [f"CREATE ROLE IN ROLE r_{tenant}"]},
+            )
+            for tenant in ("acme", "globex")
+        ),
+        ("own/pki/roles/jobs", {"ttl": "5m"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "action, where, why",
+    [
+        (
+            {"issue": {"path": "kv/data/billing"}, "role": {}},
+            "resources.billing.actions.read",
+            "role: needs an issue.path like database/creds/NAME or pki/issue/NAME, which issues from roles/NAME",
+        ),
+        (
+            read(role={"password": "${random}"}),
+            "resources.billing.actions.read.role",
+            "${random} needs `once: true`, or each setup would change it",
+        ),
+        (
+            read(role={}),
+            "resources.billing.actions.read.role",
+            "provision[0].data writes database/roles/billing-read too; keep one of them",
+        ),
+    ],
+)
+def test_a_role_that_cannot_be_written_is_a_problem(action: dict[str, Any], where: str, why: str) -> None:
+    also = {"path": "database/roles/billing-read" if why.startswith("provision") else "kv/data/x"}
+    assert problems_of({"actions": {"read": action}}, also)[where] == why
+
+
+def test_a_missing_setting_of_a_role_is_named_by_its_place() -> None:
+    catalog = catalog_of({"actions": {"read": read(role={"creation_statements": ["${NOWHERE}"]})}})
+    with pytest.raises(InvalidInput) as raised:
+        provision_writes(catalog, {"HOST": "h"})
+    assert [(problem.path, problem.message) for problem in raised.value.problems] == [
+        ("resources.billing.actions.read.role.creation_statements[0]", "setting NOWHERE is missing: set the environment variable NOWHERE")
+    ]
+
+
+def test_a_tool_connects_to_the_target_of_the_action_that_it_uses() -> None:
+    def dsn_of(target: dict[str, str] | None, **sql: str) -> str | None:
+        tool = {"description": "Count", "uses": {"resource": "billing", "action": "read"}, "sql": {"statement": "SELECT 1", **sql}}
+        catalog = catalog_of({"actions": {"read": read(target=target)}}, tools={"count": tool})
+        found = catalog.tools["count"].sql
+        return found.dsn if found else None
+
+    assert dsn_of(TARGET) == TARGET["postgres"]
+    assert dsn_of(TARGET, dsn="host=replica dbname=b") == "host=replica dbname=b"
+    assert dsn_of(None, dsn="host=replica dbname=b") == "host=replica dbname=b"
+    with pytest.raises(InvalidInput, match=r"tools\.count\.sql\.dsn: required"):
+        dsn_of(None)
 
 
 def test_settings_are_filled_in_after_that() -> None:

@@ -56,7 +56,7 @@ def remaining_changes(empty: Emptied) -> dict[str, tuple[str, ...]]:
     return {path: lines for path, lines in empty.changes().items() if not path.endswith(".json")}
 
 
-KEPT = ("sys/mounts/", "database/config/", "database/roles/orders-", "pki/root/", "kv/data/models/")
+KEPT = ("sys/mounts/", "database/config/", "pki/root/", "kv/data/models/")
 """Of the shop's provisioning, what stays in the small catalog: one process of `bao` writes each."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import jinja2
 
@@ -108,6 +108,8 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
         "port": port,
         "database": database,
         "query": query,
+        # What verifies the server for Vault and the worker must verify it for jobs too.
+        "parameters": "".join(f", {name}: {json.dumps(value)}" for name, value in parse_qsl(where.query)),
         "conninfo": conninfo,
         "username": where.username or "default",
         "mount": kind.mount or new.name,
