@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from console.services.visibility import first_visible_page
 from justenough.adapters.store import Store
@@ -42,11 +42,17 @@ class JobTraits(NamedTuple):
         return is_agents and all(job.labels.get(key) == value for key, value in self.labels.items())
 
 
-def job_page(store: Store, filters: JobFilters, traits: JobTraits, *, limit: int, cursor: str | None) -> Page[JobSummary]:
-    """Return a page of jobs, newest first. Blocking, for a thread."""
+JobOrder = Literal["newest", "oldest"]
+"""Which jobs come first, by when they were launched."""
+
+
+def job_page(
+    store: Store, filters: JobFilters, traits: JobTraits, *, order: JobOrder = "newest", limit: int, cursor: str | None
+) -> Page[JobSummary]:
+    """Return a page of jobs. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[JobSummary]:
-        page = store.jobs.list(**filters._asdict(), limit=limit, cursor=after)
+        page = store.jobs.list(**filters._asdict(), oldest_first=order == "oldest", limit=limit, cursor=after)
         if traits.resource is None or not page.items:
             return page
         requested = store.jobs.with_request_for([job.id for job in page.items], traits.resource)

@@ -15,7 +15,7 @@ from console.http.problems import problem_responses
 from console.services.attestations import Attestation, attest
 from console.services.background_reads import RevocationFilter
 from console.services.inputs import DryRun, NewJob, Stopping
-from console.services.job_list import JobFilters, JobTraits, job_page, parse_labels
+from console.services.job_list import JobFilters, JobOrder, JobTraits, job_page, parse_labels
 from console.services.stop_job import stop_job
 from console.services.submit_job import dry_run, start_job, submit_job
 from console.services.visibility import job_for, parse_position
@@ -74,10 +74,11 @@ def list_jobs(
     agent: Annotated[str | None, Query(max_length=200, description="Only jobs of this agent, by its name")] = None,
     labels: Annotated[list[Label], Query(alias="label", max_length=20, description="Only jobs with this label: key=value")] = [],  # noqa: B006 - FastAPI copies a default
     resource: Annotated[str | None, Query(max_length=63, description="Only jobs that requested access to this resource")] = None,
+    order: Annotated[JobOrder, Query(description="Which come first, by when they were launched")] = "newest",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
-    """List jobs, newest first. A launcher sees only their own. With `agent`, `label` or `resource`, a page may have fewer jobs than `limit` though more follow."""
+    """List jobs. A launcher sees only their own. With `agent`, `label` or `resource`, a page may have fewer jobs than `limit` though more follow."""
     filters = JobFilters(
         state=state,
         environment=environment,
@@ -89,7 +90,7 @@ def list_jobs(
         first=first_job_id(console.deps.settings.installation, since=since) if since else None,
         beginning=beginning,
     )
-    return job_page(console.deps.store, filters, JobTraits(agent, parse_labels(labels), resource), limit=limit, cursor=cursor)
+    return job_page(console.deps.store, filters, JobTraits(agent, parse_labels(labels), resource), order=order, limit=limit, cursor=cursor)
 
 
 @router.get("/jobs/{job}")

@@ -115,6 +115,7 @@ def list_jobs(
             autocompletion=complete_revocation,
         ),
     ] = None,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -123,12 +124,14 @@ def list_jobs(
     Examples:
     justenough job list --name refund-triage --since 7d
     justenough job list --state failed --columns id,name,reason
+    justenough job list --state running --oldest
     justenough job list --label team=support --resource orders-db --all
 
     """
     filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
     filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
-    found = connect_api().get_page("/jobs", **filters, label=label or None, limit=limit, cursor=cursor)
+    order = "oldest" if oldest else None
+    found = connect_api().get_page("/jobs", **filters, label=label or None, order=order, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),

@@ -20,7 +20,7 @@ from console.presentation.status_badges import status_badge
 from console.presentation.time_text import parse_moment
 from console.services.background_reads import RevocationFilter
 from console.services.console import Console
-from console.services.job_list import JobFilters, JobTraits, job_page, parse_labels
+from console.services.job_list import JobFilters, JobOrder, JobTraits, job_page, parse_labels
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -59,11 +59,12 @@ class JobListFilters(Message):
     label: str = Field("", max_length=MAX_TEXT_LENGTH)
     resource: str = Field("", max_length=63)
     since: str = Field("", max_length=32)
+    order: JobOrder = "newest"
 
     @property
     def chosen(self) -> dict[str, str]:
         """The filters that narrow the list."""
-        return {name: str(value).strip() for name, value in self if str(value).strip()}
+        return {name: str(value).strip() for name, value in self if name != "order" and str(value).strip()}
 
     def to_filters(self, *, requester_id: str | None, installation: str, now: datetime) -> tuple[JobFilters, JobTraits]:
         """Return the filters as those of the store, and what else is compared. Raises InvalidInput with every wrong field."""
@@ -115,7 +116,7 @@ class JobExport(JobListFilters):
 
 @router.get("/jobs")
 def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Annotated[JobListView, Query()]) -> Response:
-    """Show the matching jobs, newest first."""
+    """Show the matching jobs."""
     visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
     store, errors = console.deps.store, dict[str, str]()
@@ -125,7 +126,7 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
     except InvalidInput as error:
         errors = {problem.path: problem.message for problem in error.problems}
     else:
-        page = job_page(store, filters, traits, limit=PAGE_SIZE, cursor=view.cursor or None)
+        page = job_page(store, filters, traits, order=view.order, limit=PAGE_SIZE, cursor=view.cursor or None)
         total = store.jobs.count(filters._asdict(), up_to=MAX_COUNTED + 1) if traits == JobTraits() else None
     current = console.deps.config.current()
     return render(
@@ -141,6 +142,7 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
         environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({view.environment} - {""})),
         resources=sorted({*current.catalog.resources, view.resource} - {""}),
         filters={name: value for name, value in view.chosen.items() if name in JobListFilters.model_fields},
+        order=view.order,
         launches=Role.LAUNCH in visitor.caller.roles,
         stream=stream,
         refresh=30,
@@ -149,12 +151,13 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
 
 @router.get("/jobs/export")
 def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[JobExport, Query()]) -> Response:
-    """Return the matching jobs as CSV or JSON, newest first."""
+    """Return the matching jobs as CSV or JSON, in the order of the page."""
     visitor.caller.require(*Role)
     filters, traits = _to_filters(console, visitor, wanted)
 
     def read() -> Iterator[JobSummary]:
-        return iterate_pages(lambda cursor: job_page(console.deps.store, filters, traits, limit=MAX_PAGE_SIZE, cursor=cursor))
+        store = console.deps.store
+        return iterate_pages(lambda cursor: job_page(store, filters, traits, order=wanted.order, limit=MAX_PAGE_SIZE, cursor=cursor))
 
     return export_response(console, "jobs", read(), JobSummary, wanted.format)
 

@@ -29,21 +29,23 @@ def fetch_page(
     limit: int,
     cursor: str | None,
     view: Callable[..., V],
+    is_ascending: bool = False,
 ) -> Page[V]:
-    """Return one page of views, in descending order of `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
+    """Return one page of views, in the order of `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
     if cursor is not None:
         last = _decode_cursor(cursor, by)
-        after = tuple_(*last, types=[column.type for column in by])
-        statement = statement.where(tuple_(*by) < after if len(by) > 1 else by[0] < last[0])
+        key, after = (tuple_(*by), tuple_(*last, types=[column.type for column in by])) if len(by) > 1 else (by[0], last[0])
+        statement = statement.where(key > after if is_ascending else key < after)
     size = min(max(limit, 1), MAX_PAGE_SIZE)
-    rows = connection.execute(statement.order_by(*(column.desc() for column in by)).limit(size + 1)).mappings().all()
+    order = [column.asc() if is_ascending else column.desc() for column in by]
+    rows = connection.execute(statement.order_by(*order).limit(size + 1)).mappings().all()
     last_key = [rows[size - 1][column.name] for column in by] if len(rows) > size else None
     return Page(items=tuple(view(**row) for row in rows[:size]), next=_encode_cursor(last_key) if last_key else None)
 
 
-def merge_pages(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
-    """Merge the pages of several lists, each newest first by the same key, into one page. Its cursor is a cursor of each list."""
-    items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
+def merge_pages(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int, is_ascending: bool = False) -> Page[V]:
+    """Merge the pages of several lists, each in the same order of the same key, into one page. Its cursor is a cursor of each list."""
+    items = sorted((item for page in pages for item in page.items), key=by, reverse=not is_ascending)
     size = min(max(limit, 1), MAX_PAGE_SIZE)
     has_more = len(items) > size or any(page.next for page in pages)
     return Page(items=tuple(items[:size]), next=_encode_cursor(by(items[:size][-1])) if has_more else None)

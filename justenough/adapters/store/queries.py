@@ -100,24 +100,26 @@ class JobRepository(Repository):
         name: str | None = None,
         first: str | None = None,
         beginning: str | None = None,
+        oldest_first: bool = False,
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
-        """Return jobs, newest first: their ids sort by time. `requester` is a login name; `first` the lowest id. Raises InvalidInput on a foreign cursor."""
+        """Return jobs, newest or oldest first: their ids sort by time. `requester` is a login name; `first` the lowest id. Raises InvalidInput on a foreign cursor."""
         criteria = {"state": state, "environment": environment, "requester_id": requester_id, "revocation_state": revocation}
         criteria |= {"parent": parent, "requester": requester, "name": name, "first": first, "beginning": beginning}
         if requester is None or requester_id is not None:
-            return _fetch_jobs(connection, criteria, limit=limit, cursor=cursor)
+            return _fetch_jobs(connection, criteria, oldest_first=oldest_first, limit=limit, cursor=cursor)
         # Each combination of filters has an index by the requester's entity id. A login name usually belongs to one entity, but a user who
         # was deleted and created again has a new one.
         pages, last = [], ""
         entities = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == requester.replace("\0", "\ufffd"))
         while (entity := connection.execute(entities.where(JOBS.c.requester_id > last)).scalar()) is not None:
-            pages.append(_fetch_jobs(connection, {**criteria, "requester_id": entity}, limit=limit, cursor=cursor))
+            theirs = {**criteria, "requester_id": entity}
+            pages.append(_fetch_jobs(connection, theirs, oldest_first=oldest_first, limit=limit, cursor=cursor))
             last = entity
         if len(pages) < 2:
             return pages[0] if pages else Page(items=())
-        return merge_pages(pages, by=lambda job: (job.id,), limit=limit)
+        return merge_pages(pages, by=lambda job: (job.id,), limit=limit, is_ascending=oldest_first)
 
     @reads
     def count(self, connection: Connection, criteria: Mapping[str, str | None], *, up_to: int) -> int:
@@ -319,9 +321,11 @@ def _ids_beginning(connection: Connection, table: Table, beginning: str) -> Sequ
     return connection.execute(matches.order_by(table.c.id).limit(MAX_PAGE_SIZE)).scalars().all()
 
 
-def _fetch_jobs(connection: Connection, criteria: Mapping[str, str | None], *, limit: int, cursor: str | None) -> Page[JobSummary]:
+def _fetch_jobs(
+    connection: Connection, criteria: Mapping[str, str | None], *, oldest_first: bool, limit: int, cursor: str | None
+) -> Page[JobSummary]:
     statement = _matching_jobs(connection, select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), criteria)
-    page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any])
+    page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any], is_ascending=oldest_first)
     return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
 
 

@@ -40,6 +40,19 @@ def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) 
     assert [job.id for job in first.items] + rest == [job_id(number) for number in range(16, 9, -1)]
 
 
+def test_jobs_come_oldest_first_too_from_all_people_of_one_name(store: Store) -> None:
+    """A user who was deleted and created again has another entity id."""
+    people = ("e-1", "e-2", "e-1", "e-2", "e-2")
+    store.ledger.append(
+        [samples.submission(job_id(number), requester=person, requester_name="zelda") for number, person in enumerate(people, start=10)]
+    )
+    for requester in (None, "zelda"):
+        first = store.jobs.list(requester=requester, oldest_first=True, limit=2)
+        store.ledger.append([samples.submission(job_id(90 if requester else 80), requester="e-1", requester_name="zelda")])
+        rest = all_ids(lambda cursor: store.jobs.list(requester=requester, oldest_first=True, limit=2, cursor=cursor or first.next))  # noqa: B023 - used at once
+        assert [job.id for job in first.items] + rest == [job_id(number) for number in (*range(10, 15), 80, *([90] if requester else []))]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
     """Requests and credentials of one job are often made in the same moment."""

@@ -286,7 +286,10 @@ def test_lists_are_pages_that_go_on_with_their_cursor(cli: Cli, tmp_path: Path) 
     first = cli.json("job", "list", "--limit", "1")
     second = cli.json("job", "list", "--limit", "1", "--cursor", first["next"])
     table = cli.run("job", "list", "--limit", "1")
+    oldest = cli.json("job", "list", "--oldest", "--limit", "2")["items"]
 
+    assert oldest[0]["id"] <= second["items"][0]["id"] < first["items"][0]["id"]
+    assert oldest[0]["id"] < oldest[1]["id"]
     assert {len(first["items"]), len(second["items"])} == {1}
     assert first["items"][0]["id"] != second["items"][0]["id"]
     assert table.stdout.splitlines()[0].split() == ["ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"]

@@ -100,6 +100,14 @@ async def test_each_page_continues_after_the_previous_one(site: Site, logged_in:
     assert onward
     second = (await lead.open("/jobs" + onward[1].replace("&amp;", "&"))).text
     assert jobs_on(first) + jobs_on(second) == wanted[::-1]
+    (turned,) = re.findall(r'href="(\?[^"]+)">Oldest first', first)
+    oldest = (await lead.open("/jobs" + turned.replace("&amp;", "&"))).text
+    onward = re.search(r'rel="next" href="(\?[^"]+)"', oldest)
+    assert onward
+    assert jobs_on(oldest) + jobs_on((await lead.open("/jobs" + onward[1].replace("&amp;", "&"))).text) == wanted
+    assert "oldest first · Newest first" in text_of(oldest, "rows")
+    exported = csv.DictReader(io.StringIO((await lead.open("/jobs/export?name=paged&order=oldest")).text))
+    assert [row["id"] for row in exported] == wanted
     assert len(first) < 100_000
 
 
