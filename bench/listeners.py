@@ -105,7 +105,7 @@ async def open_listeners(stack: Stack, human: Human, count: int, received: Recei
 
 
 @asynccontextmanager
-async def _list_jobs_repeatedly(human: Human) -> AsyncIterator[list[float]]:
+async def list_jobs_repeatedly(human: Human) -> AsyncIterator[list[float]]:
     """Request the list of jobs ten times a second for a block; yield a list to which the seconds of each request are added."""
     took: list[float] = []
 
@@ -128,7 +128,7 @@ async def measure(stack: Stack, *, count: int, rate: float, seconds: float, reco
     pids, received = {"console": stack.pids["console"]}, Received()
     async with login(stack, "auditor") as human:
         before = resident(pids["console"])
-        async with _list_jobs_repeatedly(human) as alone:
+        async with list_jobs_repeatedly(human) as alone:
             await asyncio.sleep(IDLE_S / 2)
         async with open_listeners(stack, human, count, received):
             grown = resident(pids["console"]) - before
@@ -136,8 +136,8 @@ async def measure(stack: Stack, *, count: int, rate: float, seconds: float, reco
             await asyncio.sleep(IDLE_S)
             at_rest = since(idle, used(pids))["console"] / IDLE_S
             busy = used(pids)
-            async with _list_jobs_repeatedly(human) as beside:
-                recorded, recording = await _record_events(recorder, rate, seconds)
+            async with list_jobs_repeatedly(human) as beside:
+                recorded, recording = await record_events(recorder, rate, seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(30):
                     while any(len(received.times[position]) < count for position in recorded):  # noqa: ASYNC110 - sockets offer no event
@@ -159,7 +159,7 @@ async def measure(stack: Stack, *, count: int, rate: float, seconds: float, reco
     ]
 
 
-async def _record_events(store: Store, rate: float, seconds: float) -> tuple[dict[int, float], list[float]]:
+async def record_events(store: Store, rate: float, seconds: float) -> tuple[dict[int, float], list[float]]:
     """Record events at a rate; return the start of each append by position, and the seconds that each append took."""
     job = new_job_id("dev", now=datetime.now(UTC))
     dice = random.Random(1)  # noqa: S311 - not for security
