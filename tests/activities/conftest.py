@@ -59,6 +59,8 @@ def blind(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
 
     def change(catalog: dict[str, Any]) -> None:
         catalog["resources"]["orders-db"]["actions"]["read"]["target"] = None
+        # They connect to it.
+        del catalog["tools"]
 
     with open_changed_desk(shop, tmp_path, change) as made:
         yield made

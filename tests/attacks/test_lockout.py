@@ -80,7 +80,9 @@ def test_a_job_reaches_vault_if_it_is_issued_an_action_that_the_catalog_marks(wh
         return {worker["config_digest"] for worker in answer.json()["workers"]}
 
     before = worker_digests()
-    with edit_catalog(shop, '"database/creds/orders-read-{tenant}"}', '"database/creds/orders-read-{tenant}"}, reaches_vault: true'):
+    with edit_catalog(
+        shop, '"database/creds/orders-read-{tenant}"}', '"database/creds/orders-read-{tenant}"}\n        reaches_vault: true'
+    ):
         until(lambda: worker_digests() != before, "the worker reads the edited catalog")
         item = {"resource": "orders-db", "action": "read", "ttl": "1m", "reason": "it rotates Vault's roles"}
         # Naming the action is not enough: policy decides only when the running job requests it.

@@ -189,7 +189,9 @@ def test_a_catalog_whose_sql_could_run_a_jobs_function_is_refused(alone: Cli) ->
     done = alone.run("catalog", "check", alone.config)
 
     assert (done.exit_code, done.stdout) == (2, "")
-    assert re.search(r"provision\[\d+\]\.data\.creation_statements: it calls je_open_space\(…\) without a schema; write", done.stderr)
+    assert re.search(
+        r"resources\.scratch\.actions\.write\.role\.creation_statements: it calls je_open_space\(…\) without a schema; write", done.stderr
+    )
 
 
 def test_a_catalog_with_a_schema_that_keeps_a_validator_busy_is_refused(alone: Cli) -> None:
