@@ -17,7 +17,7 @@ from tests.support.shop import access, spec
 
 pytestmark = pytest.mark.servers
 
-PAGES = ("/credentials?show=all", "/ledger", "/ledger/verify", "/catalog", "/catalog/policies", "/catalog/explain", "/report")
+PAGES = ("/credentials?show=all", "/ledger", "/ledger/verify", "/catalog", "/catalog/policies", "/catalog/explain", "/report", "/models")
 EXPLAINED = "/catalog/explain?how=template&template=jobs/export-customers.yaml"
 
 
