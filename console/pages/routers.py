@@ -11,6 +11,7 @@ from console.pages import (
     credentials,
     dashboard,
     delegations,
+    docs,
     ledger,
     live_stream,
     models,
@@ -60,6 +61,7 @@ ROUTERS = (
     catalog.router,
     explain.router,
     report.router,
+    docs.router,
 )
 
 
