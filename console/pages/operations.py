@@ -23,7 +23,13 @@ from justenough.domain.ledger.overdue import find_unpolled_queues
 
 PAGE_SIZE = 50
 MAX_REASON_CHARS = 500
-PAGES = (("workers", "Workers"), ("schedules", "Schedules"), ("deliveries", "Webhooks and notifications"), ("settings", "Settings"))
+PAGES = (
+    ("/operations/workers", "Workers"),
+    ("/operations/schedules", "Schedules"),
+    ("/operations/deliveries", "Webhooks and notifications"),
+    ("/models", "Model use"),
+    ("/operations/settings", "Settings"),
+)
 SHOWN_SETTINGS = (
     *("installation", "console_url", "temporal_address", "temporal_namespace", "payload_encryption", "vault_addr", "vault_namespace"),
     *("people_mounts", "pages_mount", "pages_oidc_mount", "pages_idle", "pages_longest", "max_sessions", "quota_running_jobs"),

@@ -21,6 +21,7 @@ from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, cha
 from console.pages.static import static_url
 from console.presentation import time_text
 from console.presentation.event_text import event_sentence
+from console.presentation.runbook import runbook_url
 from console.presentation.status_badges import status_badge
 from console.presentation.terminal_text import plain
 from justenough.domain.core.units import duration_text
@@ -78,7 +79,7 @@ def template_environment() -> Environment:
         "word_diff": lambda difference: word_diff(difference.before, difference.now),
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
-    environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query}
+    environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}
     return environment
 
 

@@ -11,8 +11,10 @@ from console.pages import (
     credentials,
     dashboard,
     delegations,
+    docs,
     ledger,
     live_stream,
+    models,
     operations,
     person,
     preferences,
@@ -35,6 +37,7 @@ ROUTERS = (
     oidc.router,
     preferences.router,
     operations.router,
+    models.router,
     static.router,
     live_stream.router,
     dashboard.router,
@@ -58,6 +61,7 @@ ROUTERS = (
     catalog.router,
     explain.router,
     report.router,
+    docs.router,
 )
 
 

@@ -10,6 +10,7 @@ from justenough.domain.ledger.overdue import MAX_REPORT_AGE
 from justenough.domain.readmodel.attention import AttentionItem, AttentionKind, with_acknowledgements
 from justenough.domain.readmodel.dashboard import CurrentCounts, FilterValues, JobFilter, JobResults, PeriodTrend
 from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_system
+from justenough.domain.readmodel.model_use import PeriodModelUse
 
 COUNTS_TTL_S = 5.0
 """How long counts are used if nothing new is recorded; after a new entry they are read again immediately."""
@@ -24,7 +25,7 @@ ALL_JOBS = JobFilter()
 
 
 class DashboardFigures:
-    """The current counts, what needs attention, and the last 24 hours."""
+    """The current counts, what needs attention, the last 24 hours, and the use of models."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -33,6 +34,7 @@ class DashboardFigures:
         self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache()
         self._trends: ThreadCache[PeriodTrend] = ThreadCache()
         self._values: ThreadCache[FilterValues] = ThreadCache()
+        self._model_use: ThreadCache[PeriodModelUse] = ThreadCache()
 
     def current_counts(self, only: JobFilter = ALL_JOBS) -> CurrentCounts:
         """Return the counts; they include everything that was recorded before this call."""
@@ -67,6 +69,10 @@ class DashboardFigures:
     def filter_values(self) -> FilterValues:
         """Return what the dashboard can be filtered by, read at most TREND_TTL_S ago."""
         return self._values.get("values", lambda: self._store.dashboard.filter_values(datetime.now(UTC)), max_age_s=TREND_TTL_S)
+
+    def model_use(self, period: timedelta) -> PeriodModelUse:
+        """Return the use of models by all jobs in a period that ends now, read at most TREND_TTL_S ago."""
+        return self._model_use.get(str(period), lambda: self._store.model_use.period_use(datetime.now(UTC) - period), max_age_s=TREND_TTL_S)
 
     def _read_attention(self, only: JobFilter) -> tuple[AttentionItem, ...]:
         store = self._store.attention

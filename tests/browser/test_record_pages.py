@@ -17,7 +17,18 @@ from tests.support.shop import access, spec
 
 pytestmark = pytest.mark.servers
 
-PAGES = ("/credentials?show=all", "/ledger", "/ledger/verify", "/catalog", "/catalog/policies", "/catalog/explain", "/report")
+PAGES = (
+    "/credentials?show=all",
+    "/ledger",
+    "/ledger/verify",
+    "/catalog",
+    "/catalog/policies",
+    "/catalog/explain",
+    "/report",
+    "/models",
+    "/docs",
+    "/docs/glossary",
+)
 EXPLAINED = "/catalog/explain?how=template&template=jobs/export-customers.yaml"
 
 

@@ -37,6 +37,13 @@ def test_the_example_shop_is_in_the_wheel(wheel: set[str]) -> None:
     assert files - wheel == set()
 
 
+def test_the_docs_are_in_the_wheel(wheel: set[str]) -> None:
+    docs = ROOT / "docs"
+    files = {f"console/{path.relative_to(ROOT)}" for path in docs.rglob("*") if path.suffix in {".md", ".png", ".svg"}}
+
+    assert files - wheel == set()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_is_marked_as_typed(wheel: set[str], package: str) -> None:
     assert f"{package}/py.typed" in wheel

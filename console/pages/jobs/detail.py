@@ -106,6 +106,7 @@ def show(
         credentials=sorted(view.credentials, key=lambda one: (one.state.is_dead, -one.issued_at.timestamp())),
         **_decisions_context(console, view),
         spec=spec_text if shown == len(spec_text) else f"{spec_text[:shown]}…",
+        model=order.spec.get("model") if order else None,
         ancestors=ancestor_views(console.deps, view.parent),
         children=store.jobs.list(parent=job, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
         entries=store.ledger.entries_newest_first(job=job, limit=MAX_LEDGER_ENTRIES),

@@ -21,6 +21,7 @@ from justenough.adapters.store.job_logs import LogRepository
 from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.logins import StoreLogins
 from justenough.adapters.store.metrics import MetricsRepository
+from justenough.adapters.store.model_use import ModelUseRepository
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository
 from justenough.adapters.store.positive_controls import PositiveControlRepository
@@ -60,6 +61,7 @@ class Store:
         self.inbox = InboxRepository(*database)
         self.search = SearchRepository(*database)
         self.usage = UsageRepository(*database)
+        self.model_use = ModelUseRepository(*database)
         self.dashboard = DashboardRepository(*database)
         self.attention = AttentionRepository(*database)
         self.metrics = MetricsRepository(*database)
