@@ -37,7 +37,7 @@ MAX_PAGE_BYTES = 100 * 1024
 """The budget of a page with its style and script."""
 READER, LAUNCHER, LAUNCH = "lead", "ops", "/jobs/new"
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
