@@ -113,7 +113,7 @@ class JobActivities:
 
     @activity.defn(name="take_answers")
     def take_answers(self, answers_input: AnswersInput) -> AnswersResult:
-        """Examine signals in order; each is one ledger entry, whether it counts or not."""
+        """Examine signals in order; each becomes one ledger entry, whether it counts or not."""
         require_job_workflow(self._deps, answers_input.job)
         counting = AnswerCounter(self._deps, answers_input)
         for offset, raw in enumerate(answers_input.received):
@@ -250,7 +250,8 @@ class JobActivities:
         )
 
     def _believable_events(self, close_input: CloseInput) -> list[Event]:
-        """Return the events that came through Temporal and may be recorded: only a revocation's, and its proof only if a new check agrees.
+        """Return those events that came through Temporal and may be recorded: events of a revocation; a proof only if a new check agrees
+        with it.
 
         Anybody who can write to Temporal may have written them, so the evidence in them is replaced by this check's.
         """

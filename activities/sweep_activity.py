@@ -280,7 +280,7 @@ class SweepActivities:
 
 
 def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:
-    """Return what an inspection of all targets tells of each. One that is looked into as several observers fails if one of them does."""
+    """Return the result of an inspection for each target. A target with several observers failed if one of them failed."""
     failing = (failure.removeprefix("target ").partition(": ") for failure in inspection.failures)
     found = dict.fromkeys(inspection.inspected) | {name: why for name, _, why in failing}
     return tuple(TargetCheck(name=name, failure=why, since=at, checked_at=at) for name, why in found.items())

@@ -84,7 +84,7 @@ def status(output: CommandOutput) -> None:
 
 
 def doctor(output: CommandOutput, *, production: bool) -> None:
-    """Print every finding about this machine, or about an installation on one's own servers."""
+    """Print every finding about this machine, or about an installation on separate servers."""
     from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
     from worker.stack.doctor.production import production_findings  # noqa: PLC0415 - the same
 
@@ -183,7 +183,7 @@ def vault_try(output: CommandOutput, resource: str, action: str, pairs: tuple[st
 
 
 def vault_export(output: CommandOutput, folder: Path, form: str) -> None:
-    """Write the files with which a team sets Vault up by itself into a folder that is not there yet, or empty."""
+    """Write the files for a team that sets up Vault itself into a folder that does not exist yet or is empty."""
     from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
     settings = read_settings(output)

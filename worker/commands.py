@@ -74,7 +74,7 @@ class WorkerCommands:
         command_actions.down(self.output)
 
     def status(self) -> None:
-        """Show the health of the stack, or of an installation elsewhere. Of the stack: pid, address and health of each server. Of an installation (--console-url, settings or login): what its console says of its systems. Exit 1 if the stack is not running or something is unhealthy."""
+        """Show the health of the stack, or of an installation elsewhere. For the stack: pid, address and health of each server. For an installation (--console-url, settings or login): the health of its systems, as its console reports it. Exit 1 if the stack is not running or something is unhealthy."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.status(self.output)
@@ -123,7 +123,7 @@ class WorkerCommands:
             typer.Option("--format", help="Policies, objects and a script for bao or vault; or Terraform's JSON."),
         ] = "hcl",
     ) -> None:
-        """Write files to review, and to set a Vault up with by yourself. Asks no Vault."""
+        """Write the files to set up Vault yourself, for review. Contacts no Vault."""
         from worker import command_actions  # noqa: PLC0415 - loads the stack
 
         command_actions.vault_export(self.output, folder, form)
@@ -150,7 +150,7 @@ class WorkerCommands:
         group: GroupOption = None,
         remove: RemoveOption = False,
     ) -> None:
-        """Create and update people, their logins' names and groups in Vault. No passwords. Changes no identity that it did not make.
+        """Create and update people, their logins' names and groups in Vault. No passwords. Changes no identity that it did not create.
 
         Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack.
         """

@@ -1,6 +1,7 @@
 """A process beside each worker that outlives it. If the worker dies, it revokes at once what the worker's sessions held, and ends.
 
-It needs neither Temporal nor another worker. Until then it only waits: it has no connection, no secret, and shares its memory with the worker.
+It needs neither Temporal nor another worker. While the worker lives it only waits: it has no connection, no secret, and shares its memory
+with the worker.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ async def run(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_deps(settings: Settings) -> AsyncIterator[Deps]:
-    """Open everything that a worker needs for a block. Meanwhile, and from the first moment, revoke what workers held that died on this machine."""
+    """Open everything that a worker needs for a block. From the first moment on, also revoke what dead workers on this machine held."""
     with open_worker_deps(settings, os.environ) as deps:
         async with run_beside(partial(end_dead_sessions, deps)):
             yield deps

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 @contextlib.asynccontextmanager
 async def report_self(deps: Deps) -> AsyncIterator[None]:
-    """Report this process now and every WORKER_REPORT_INTERVAL until the block ends, then remove it. A store that is away stops nothing."""
+    """Report this process now and every WORKER_REPORT_INTERVAL until the block ends, then remove it. An unreachable store is no error."""
     name = f"{socket.gethostname()}-{os.getpid()}"
 
     def report() -> None:

@@ -60,7 +60,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
     """Run the workers of one installation until the block ends. Then sessions may finish within `drain`; the rest are ended and revoked.
 
     Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many run. Without a valid
-    configuration it takes no sessions: jobs wait for another worker, or until the configuration is mended.
+    configuration it takes no sessions: jobs wait for another worker, or until the configuration is fixed.
     """
     settings, sessions = deps.settings, SessionActivities(deps, sandbox)
     deciding, locking, ending, sweeping = (

@@ -60,7 +60,9 @@ class ReceivedAnswers:
         return bool(self._waiting)
 
     def add(self, args: Sequence[RawValue]) -> None:
-        """Keep the payload of one signal. Only Temporal limits their number: an answer that was ignored could be a withdrawal."""
+        """Keep the payload of one signal. Their number has no limit of ours, because an ignored answer could be a withdrawal; Temporal
+        limits it.
+        """
         # Earlier releases ignored further answers, so that strangers could use up what a job examines.
         if self._examined + len(self._waiting) < options.MAX_ANSWERS or workflow.patched("examine-every-answer"):
             self._waiting.append(decode_signal(args))

@@ -42,7 +42,7 @@ class CallCounts:
         self._counts: Counter[tuple[str, ...]] = Counter()
 
     def add(self, call: ToolCall, arguments: Iterable[str], *, times: int = 1) -> None:
-        """Count a call, and its value of each of these arguments; -1 times to take one back."""
+        """Count a call, and its value of each of these arguments. `times=-1` takes a call back."""
         alike = (_value_key(call, name) for name in arguments if name in call.arguments)
         self._counts.update(dict.fromkeys([(call.tool,), *alike], times))
 

@@ -100,7 +100,9 @@ class VaultIssuer:
 
 
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
-    """Unwrap an authorized request; return the accessor of its token, and what Vault issued. Raises VaultRefused if it is not authorized, or used."""
+    """Unwrap an authorized request; return the accessor of its token, and what Vault issued. Raises VaultRefused if it is not authorized or
+    was unwrapped before.
+    """
     stored = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, stored.accessor) if stored else None
     if state is None:

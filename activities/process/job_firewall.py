@@ -1,9 +1,9 @@
 """The firewall of jobs: an nftables table which rejects connections of the jobs' user ids to Temporal and Vault, and too many to any server.
 
-Whoever reaches Vault can send passwords in other people's names, and whoever reaches a Temporal without authentication can send signals to
-workflows and take tasks. Jobs need nothing from either: the broker gives them what they are granted. With hundreds of silent connections to a
-database, a job could keep Vault from revoking what others hold there. The rules tell jobs by their user id, so they need a worker that is
-root. Entries expire, so that no rule outlives the workers for long.
+A process that reaches Vault can send passwords in other people's names, and one that reaches a Temporal without authentication can send
+signals to workflows and take tasks. Jobs need nothing from either: the broker gives them what they are granted. With hundreds of silent
+connections to a database, a job could keep Vault from revoking what others hold there. The rules recognize jobs by their user id, so they
+need a worker that is root. Entries expire, so that no rule outlives the workers for long.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ class JobFirewall:
 
     @property
     def table(self) -> str:
-        """The name of this worker's table. It tells who must not be running any more before somebody else deletes it."""
+        """The name of this worker's table, with its pid: another worker deletes the table only after that process has ended."""
         return f"justenough_{self.settings.job_uid_base}_{_pid_namespace()}_{os.getpid()}"
 
     def _resolve(self) -> tuple[str, ...]:
-        """Look the servers' addresses up, and say which of their URLs never led to any."""
+        """Look up the servers' addresses. Return why each URL that was never resolved cannot be."""
         unresolved, settings = [], self.settings
         urls = dict.fromkeys((f"grpc://{settings.temporal_address}", *settings.temporal_other_addrs), "temporal")
         urls |= dict.fromkeys((settings.vault_addr, *settings.vault_other_addrs), "vault")
@@ -133,7 +133,7 @@ class JobFirewall:
         return tuple(unresolved)
 
     def _ruleset(self, dead: tuple[str, ...]) -> str:
-        """Return the complete input of nft, which replaces the content of this worker's table, its counters apart, and deletes the dead tables."""
+        """Return the complete input of nft, which replaces this worker's table, except its counters, and deletes the dead tables."""
         first, table = self.settings.job_uid_base, self.table
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
         deletions = [DELETE_TABLE.format(table=name) for name in dead]

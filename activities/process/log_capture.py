@@ -1,4 +1,6 @@
-"""Copies a job's output from its pipe to a sink: redacted, in batches, bounded. Always reads on, so that the job never blocks on output."""
+"""Copies a job's output from its pipe to a sink: redacted, in batches, bounded. Never stops reading, so that the job never blocks on
+output.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REF
 
 @dataclass
 class RequestIssues:
-    """What the ledger tells of the credentials of one request."""
+    """The credentials of one request, according to the ledger."""
 
     id: str
     number: int

@@ -76,7 +76,7 @@ def single_credential_events(
 def final_events(
     job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool, done: Mapping[str, str] | None = None
 ) -> Iterator[Event]:
-    """Yield the event of what a credential is once its handles are dead: confirmed, residual or expired; none if that is not known yet.
+    """Yield the final event of a credential whose handles are dead: confirmed, residual or expired; none if that is not known yet.
 
     `done`: the field `done_at`, if it was found dead earlier.
     """

@@ -1,7 +1,7 @@
 """Sessions whose worker died on this machine: recognised by locks that the kernel releases, and revoked at once.
 
 Each session has a file that its worker keeps locked. A lock that is free while its file exists proves that the worker is dead: one that is slow,
-busy or suspended keeps it. Workers on other machines are only missed by Temporal, after HEARTBEAT_TIMEOUT.
+busy or suspended keeps it. Only Temporal notices that a worker on another machine is dead, after HEARTBEAT_TIMEOUT.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _create_locked(file: Path) -> int:
-    """Create the file so that it is locked from the moment at which it has its name. Raises OSError."""
+    """Create the file already locked, so that no other process can lock it first. Raises OSError."""
     beginning = file.with_name(f"{file.name}.new")
     lock = os.open(beginning, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

@@ -1,6 +1,6 @@
-"""Passes on to the sessions of a worker what people request of their jobs: to stop, to revoke a credential, to withdraw an approval.
+"""Passes people's requests about running jobs to the sessions of a worker: stop, revoke a credential, withdraw an approval.
 
-Read from the store, so that a session hears of it also if its workflow does not: Temporal may be away, or somebody may flood it with signals.
+Reads the store, so that a session gets a request even if Temporal is down or somebody floods the job's workflow with signals.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class RequestedRevocations:
-    """The revocations that people request of one job, by ledger entries. Entries that come before its credentials are kept wait."""
+    """The revocations that people request of one job, by ledger entries. Entries wait in a queue until the job's leases are kept."""
 
     def __init__(self, deps: Deps, job: str, issuer: Issuer) -> None:
         self._deps = deps

@@ -148,7 +148,7 @@ class JobSession:
         self._stop_requested.set()
 
     def receive(self, request: EntryView) -> None:
-        """Obey what a person requested of the job, by its ledger entry; a repeated one changes nothing."""
+        """Carry out a person's request about the job, given as its ledger entry. Idempotent."""
         if request.type == EventType.STOP_REQUESTED:
             self.stop(Stop.KILL if request.data.get("how") == "kill" else Stop.CANCEL)
         else:
@@ -359,7 +359,7 @@ class JobSession:
         return WorkOutcome(outcome, reason=why, stopped=self._stop is not None)
 
     async def _store_output(self, text: str) -> None:
-        """Store one batch of output. If the store is slow or away, log lines are lost, but revocation is not delayed."""
+        """Store one batch of output. If the store is slow or unreachable, log lines are lost, but revocation is not delayed."""
         self._batches += 1
         try:
             async with asyncio.timeout(LOG_TIMEOUT_S):

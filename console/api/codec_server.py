@@ -1,7 +1,7 @@
-"""A codec server (https://docs.temporal.io/codec-server): decrypts payloads for people who look at histories with Temporal's UI or its CLI.
+"""A codec server (https://docs.temporal.io/codec-server): decrypts payloads for people who read histories in Temporal's UI or its CLI.
 
-Of the caller it wants what the API wants, a token; from Temporal's UI, which has none, the cookie of a login to the pages. It is an application
-of its own, because only it answers scripts of another origin.
+Callers authenticate with a token, as for the API. Temporal's UI has no token, so the cookie of a page session is accepted from it. This is
+a separate application, because only this one answers scripts of another origin.
 """
 
 from __future__ import annotations

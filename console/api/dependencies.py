@@ -1,6 +1,7 @@
 """Dependencies of the API routes: the caller of a request, with the roles it needs. `console.auth.tokens` verifies the token.
 
-Whoever lacks a role is refused before their body is parsed, and so is a body that would take long to validate: both happen on the event loop.
+A caller without the role is refused before the body is parsed. So is a body that would take long to validate: both
+happen on the event loop.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class AuthenticatedRoute(APIRoute):
 
 
 class CallerWithRole:
-    """A dependency that returns the caller, who needs one of these roles; with none named, no role is needed.
+    """A dependency that returns the caller if they have one of these roles. If no role is named, none is needed.
 
     `reduces_access`: for calls that can only reduce access. Like calls that only read, they are accepted with the caller's last known groups if
     Vault does not answer.

@@ -1,4 +1,4 @@
-"""CSRF tokens in pages: masked anew in each, so that the sizes of compressed pages tell nothing of them (BREACH). Pure."""
+"""CSRF tokens in pages: masked differently in each page, so that the sizes of compressed pages reveal nothing about them (BREACH). Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Limits login attempts per name and address. Keeps a bounded number of counters in the memory of one console. Messages contain no names.
 
-Whoever guesses a name's password from one address blocks that name only for that address. A guesser with many addresses can block the name for
+Wrong guesses from one address block a name only for that address. A guesser with many addresses can block the name for
 addresses from which it has not logged in yet, but never for those from which it has.
 """
 

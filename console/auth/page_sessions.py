@@ -95,7 +95,7 @@ class PageSessions:
     async def session_of(self, cookie: str | None, *, by_person: bool = True, allow_last_known: bool = False) -> ActiveSession:
         """Return the session of a cookie. `by_person=False` is for requests that an open page sends by itself: they do not extend the session.
 
-        `allow_last_known`: if Vault does not answer, what it told last about the login is enough: to read, and to reduce access.
+        `allow_last_known`: if Vault does not answer, use its last answer about the login. That is enough to read, and to reduce access.
         Raises NoSession with the reason, RetryLater if Vault or the store is unreachable.
         """
         key = SessionKey.from_cookie(cookie or "")
@@ -188,7 +188,7 @@ class PageSessions:
         return None
 
     def _look_up_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:
-        """Return what Vault told of the session's token at most CACHE_TTL_S ago; None if the token is not valid any more."""
+        """Return Vault's information about the session's token, at most CACHE_TTL_S old; None if the token is not valid any more."""
 
         def read() -> TokenInfo | None:
             with contextlib.suppress(Unreadable):

@@ -72,7 +72,7 @@ class TokenVerifier:
     async def verify(self, authorization: str | None, *, allow_last_known: bool = False) -> AuthenticatedPerson:
         """Return the person that an Authorization header identifies.
 
-        `allow_last_known`: if Vault does not answer, the keys and groups that it told last are enough: to read, and to reduce access.
+        `allow_last_known`: if Vault does not answer, use the last known keys and groups. They are enough to read, and to reduce access.
         Raises Unauthenticated with the reason, RetryLater if Vault is unreachable.
         """
         scheme, _, token = (authorization or "").partition(" ")
@@ -89,7 +89,7 @@ class TokenVerifier:
     async def person(self, entity: str, *, allow_last_known: bool = False) -> Person | None:
         """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled.
 
-        `allow_last_known`: if Vault does not answer soon, return the person as it told last.
+        `allow_last_known`: if Vault does not answer soon, return its last answer.
         """
         if cached := self._vault.cached_person(entity):
             return cached
@@ -119,7 +119,9 @@ class TokenVerifier:
 
 
 async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V | None:
-    """Return what Vault answers, read in a thread; or what it told last, if that is given and Vault does not answer soon. Raises RetryLater."""
+    """Return what `read` returns, called in a thread. If `last_known` is given and Vault does not answer soon, return that instead. Raises
+    RetryLater.
+    """
     if last_known is None:
         return await VAULT_THREADS.run(read)
     try:
@@ -143,7 +145,7 @@ class VaultJwks:
     async def key_set(self, kid: str, *, allow_last_known: bool = False) -> KeySet:
         """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault does not answer.
 
-        `allow_last_known`: if Vault does not answer, use the keys that it told last, however old.
+        `allow_last_known`: if Vault does not answer, use the last known keys, however old.
         """
         try:
             keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)

@@ -54,7 +54,7 @@ class ConsoleVault(Vault):
         return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
 
     def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
-        """Return the login names of a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not tell them."""
+        """Return the login names of a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not list them."""
         mounts = tuple(people_mounts)
 
         def read() -> tuple[str, ...]:
@@ -132,7 +132,9 @@ class ConsoleVault(Vault):
         return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
     def last_known_person(self, entity_id: str) -> Person | None:
-        """Return the person as Vault told last, since the console started; None if it never did, or said that there is none."""
+        """Return the person as in Vault's last answer since the console started; None if there was no answer, or it said that there is no
+        such person.
+        """
         return self._person_cache.peek(entity_id, max_age_s=float("inf"))
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:

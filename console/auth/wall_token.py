@@ -1,4 +1,4 @@
-"""The token of screens on a wall: it shows the dashboard and nothing else. Rotated by writing another one into its file."""
+"""The token of wall screens: it gives access to the dashboard only. Write another token into its file to rotate it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_wall_token(file: Path) -> Secret:
 
 
 def cookie_value(token: Secret) -> Secret:
-    """Return what a screen's cookie holds: a digest, so that the cookie does not tell the token."""
+    """Return the value of a screen's cookie: a digest, so that the cookie does not reveal the token."""
     return Secret(hashlib.sha256(f"wall:{token.reveal()}".encode()).hexdigest())
 
 

@@ -1,6 +1,6 @@
-"""Completes the values of arguments and options: states, profiles, and what the console knows. Never fails and never asks anything.
+"""Completes the values of arguments and options: states, profiles, and names and ids from the console. Never fails and never prompts.
 
-What the console answers is kept for a few seconds: people press TAB more than once. Completion of what is known here loads no HTTP client.
+The console's answers are cached for a few seconds, because people press TAB more than once. Completing local values loads no HTTP client.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def complete_resource(context: typer.Context, _arguments: list[str], typed: str)
 
 
 def fetch_items(context: typer.Context, path: str, *, key: str = "items", **query: Any) -> list[dict[str, Any]]:
-    """Return a list from the console, nothing if it does not answer at once."""
+    """Return the items of a list from the console; none if it does not answer at once."""
     try:
         options = options_of(context)
         cache = private_files.folder() / "completion.cache"

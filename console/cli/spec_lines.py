@@ -13,7 +13,7 @@ PATH_PART = re.compile(r"[^.\[\]]+")
 
 
 def with_lines(problems: Iterable[Problem], text: bytes) -> tuple[Problem, ...]:
-    """Return the problems with their lines. Those of a file that is no YAML have theirs already."""
+    """Return the problems with their lines. The problems of a file that is not YAML have lines already."""
     try:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):

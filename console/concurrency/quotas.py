@@ -1,4 +1,4 @@
-"""Each person's share of the console: who has used up theirs is told to retry, and everybody else is served.
+"""Each person's share of the console: a person who has used theirs up is refused with a time to retry, and everybody else is served.
 
 Calls, streams and sessions count for the person. Jobs and their requests count for their account: a trigger or a schedule has a share of its own.
 What is stored is counted in the store; calls are counted in this process, so that each console has its own shares of them.

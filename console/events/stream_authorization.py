@@ -1,7 +1,7 @@
 """Checks repeatedly whether listeners may still listen, once per person for all their streams.
 
 A stream ends if its token expires, if its person is disabled or their groups change, if approvals.yaml gives their groups other roles, or if
-Vault has been away for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
+Vault has been unreachable for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 @router.get("/operations")
 @router.get("/operations/workers")
 async def workers(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
-    """Show the workers: what each has in force, and which task queues somebody polls."""
+    """Show the workers: the configuration that each uses, and when task queues were last polled."""
     visitor.caller.require(*Role)
     report, polls, problem = await console.health.report(), {}, ""
     try:
@@ -108,7 +108,7 @@ async def run_now(console: TheConsole, visitor: ThePageUser, form: TheForm, name
 
 @router.get("/operations/deliveries")
 async def list_subscriptions(request: Request, console: TheConsole, visitor: ThePageUser, done: Done = "") -> HTMLResponse:
-    """Show how each webhook and notification stands."""
+    """Show the state of each webhook and notification."""
     visitor.caller.require(*READING_ROLES)
     views = (await subscriptions.subscription_views(console)).values()
     return await _render(request, "operations_deliveries.html", subscriptions=tuple(views), may_act=_may_act(visitor), done=done)
@@ -128,7 +128,7 @@ async def deliveries(
 
 @router.post("/operations/deliveries/{name}/test")
 async def send_test(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
-    """Send a test event, and tell what became of it."""
+    """Send a test event, and show its result."""
     del form
     visitor.caller.require(Role.APPROVE)
     tested = await subscriptions.send_test(console, name, visitor.caller)
@@ -146,7 +146,7 @@ async def resend(console: TheConsole, visitor: ThePageUser, form: TheForm, name:
 
 @router.get("/operations/settings")
 async def show_settings(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
-    """Show what this console has in force. Nothing can be changed here."""
+    """Show the settings and the configuration that this console uses. Nothing can be changed here."""
     visitor.caller.require(*READING_ROLES)
     current, settings = await to_thread.run_sync(console.deps.config.current), console.deps.settings
     values = {name: getattr(settings, name) for name in SHOWN_SETTINGS}

@@ -70,7 +70,7 @@ def _mark(region: Region) -> str:
 
 
 def _end_of_element(html: str, tag: str, place: int) -> int:
-    """Return where the element ends whose opening tag ends at `place`."""
+    """Return the end of the element whose opening tag ends at `place`."""
     depth = 1
     for found in re.compile(rf"<(/?){tag}\b[^>]*>").finditer(html, place):
         depth += -1 if found[1] else 1

@@ -47,7 +47,7 @@ class SelectedRow(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    """What became of one row."""
+    """The result for one row."""
 
     row: SelectedRow
     text: str
@@ -71,7 +71,7 @@ class BulkAction(NamedTuple):
 
 
 def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> SelectedRow:
-    """Return a job that is to be stopped."""
+    """Return the row of a job that is to be stopped."""
     view = job_for(console.deps.store, visitor.caller, job)
     why_not = "" if visitor.caller.can_stop_jobs_of(view.requester_id) else visitor.caller.who_may_stop
     if not why_not and not can_stop(view, kill=kill):
@@ -80,13 +80,13 @@ def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> Sel
 
 
 def proved_job_row(console: Console, visitor: PageUser, job: str) -> SelectedRow:
-    """Return a job whose access is to be verified."""
+    """Return the row of a job whose access is to be verified."""
     view = job_for(console.deps.store, visitor.caller, job)
     return SelectedRow(view.id, f"/jobs/{view.id}", view.name, "job", view.state.value)
 
 
 def credential_row(console: Console, visitor: PageUser, credential: str) -> SelectedRow:
-    """Return a credential that is to be revoked."""
+    """Return the row of a credential that is to be revoked."""
     view = visible_credential(console, visitor.caller, credential)
     may_stop = visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or "")
     why_not = "" if may_stop else visitor.caller.who_may_stop

@@ -21,7 +21,7 @@ def visible_items(caller: Caller, items: Iterable[AttentionItem]) -> tuple[Atten
 
 
 def can_acknowledge(caller: Caller, item: AttentionItem) -> bool:
-    """Whether a person may say that they take care of an item: whoever may stop its job; for the installation, whoever may stop any job."""
+    """Whether a person may acknowledge an item: those who may stop its job; for the installation, those who may stop any job."""
     return caller.can_stop_jobs_of(item.requester_id) if item.job else bool(caller.roles & set(STOPPING_ROLES))
 
 

@@ -37,7 +37,7 @@ class DashboardFigures:
         self._model_use: ThreadCache[PeriodModelUse] = ThreadCache()
 
     def current_counts(self, only: JobFilter = ALL_JOBS) -> CurrentCounts:
-        """Return the counts; they include everything that was recorded before this call."""
+        """Return the current counts, including everything that was recorded before this call."""
         position = self._store.ledger.head().position
         return self._counts.get(
             only.model_dump_json(),
@@ -47,7 +47,7 @@ class DashboardFigures:
         )
 
     def attention(self, only: JobFilter = ALL_JOBS) -> tuple[AttentionItem, ...]:
-        """Return what needs attention, with its acknowledgements; it includes everything that was recorded before this call."""
+        """Return what needs attention, with acknowledgements, including everything that was recorded before this call."""
         position = self._store.ledger.head().position
         return self._attention.get(only.model_dump_json(), lambda: self._read_attention(only), max_age_s=COUNTS_TTL_S, version=position)
 

@@ -29,7 +29,7 @@ class JobFilters(NamedTuple):
 
 
 class JobTraits(NamedTuple):
-    """What is compared with each job that the store finds; None for any."""
+    """The traits that are compared with each job that the store finds; None for any."""
 
     agent: str | None = None
     labels: Mapping[str, str] = {}

@@ -27,19 +27,19 @@ class Run:
 
     @property
     def ran_s(self) -> float | None:
-        """Seconds from the start of its process to its end; None if it never ran or runs still."""
+        """Seconds from the start of its process to its end; None if it never ran or still runs."""
         job = self.job
         return (job.ended_at - job.started_at).total_seconds() if job.started_at and job.ended_at else None
 
     @property
     def waited_s(self) -> float | None:
-        """Seconds from its launch to the start of its process, or to its end if it never ran; None if it waits still."""
+        """Seconds from its launch to the start of its process, or to its end if it never ran; None if it still waits."""
         over = self.job.started_at or self.job.ended_at
         return (over - self.job.created_at).total_seconds() if over else None
 
     @property
     def decisions(self) -> Sequence[tuple[RequestView, ApprovalView]]:
-        """What people decided."""
+        """The decisions of people, each with its request."""
         return [(request, approval) for request in self.requests for approval in request.approvals]
 
 
@@ -61,7 +61,7 @@ class JobsByName:
 
     @property
     def succeeded_percent(self) -> int | None:
-        """Of the runs that ended; None if none did. Rounded down, so that 100 means all."""
+        """How many of the ended runs succeeded, in per cent; None if none ended. Rounded down, so that 100 means all."""
         return (
             100 * sum(run.job.state is JobState.SUCCEEDED for run in self.ended_runs) // len(self.ended_runs) if self.ended_runs else None
         )

@@ -1,4 +1,4 @@
-"""Schedules: how each stands in Temporal, which jobs it launched; pausing and unpausing."""
+"""Schedules: their status in Temporal, the jobs that they launched; pausing and unpausing."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class SearchResult(Message):
 
 
 def search(console: Console, caller: Caller, text: str) -> SearchResult:
-    """Return what the caller may read of what a text names. An empty text finds nothing."""
+    """Return the search hits for a text that the caller may read. An empty text finds nothing."""
     query = text.strip()[:MAX_QUERY_CHARS]
     if not query:
         return SearchResult(query="", hits=())

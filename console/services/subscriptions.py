@@ -1,4 +1,4 @@
-"""Webhooks and notifications: how each subscription stands, sending dead letters again, and testing one."""
+"""Webhooks and notifications: the state of each subscription, sending dead letters again, and testing one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def resend_deliveries(console: Console, name: str, ids: Sequence[str] | No
 
 
 async def find_subscription(console: Console, name: str) -> SubscriptionView:
-    """Return how a subscription stands. Raises NotFound."""
+    """Return a subscription with its state. Raises NotFound."""
     view = (await subscription_views(console)).get(name)
     if view is None:
         raise NotFound(f"there is no webhook or notification {name}")
@@ -104,7 +104,7 @@ async def configured_subscription(console: Console, name: str) -> Subscription:
 
 
 async def subscription_views(console: Console) -> dict[str, SubscriptionView]:
-    """Return how each subscription stands, by name."""
+    """Return each subscription with its state, by name."""
     configured = (await to_thread.run_sync(console.deps.config.current)).subscriptions
     progress = {item.name: item for item in await to_thread.run_sync(console.deps.store.outbox.subscription_progress)}
     now = console.deps.now()

@@ -75,7 +75,7 @@ class ScheduleStatus:
 
 
 class SignedAnswer(Message):
-    """What counts of the result of a check."""
+    """The signed part of a check's result, which is all that the console trusts."""
 
     signed: SignedReport | None = None
 

@@ -69,7 +69,7 @@ class DataKey:
 
 
 class DataKeys:
-    """The data keys of one process: the one that encrypts now, and those that it has met. Thread-safe."""
+    """The data keys of one process: the one that encrypts now, and those that it has unwrapped. Thread-safe."""
 
     def __init__(self, vault: KeyWrapper) -> None:
         self._vault = vault

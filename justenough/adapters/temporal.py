@@ -1,6 +1,6 @@
 """Connects to Temporal. TLS, API key and metadata come from Temporal's own variables (TEMPORAL_*) and its profile file.
 
-Address and namespace come from there too, unless our settings name them. `explain_failure` tells why a connection is impossible.
+Address and namespace come from there too, unless our settings name them. `explain_failure` finds out why a connection failed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TemporalProfileInvalid(GiveUp):
 
 
 class NamespaceUnfit(GiveUp):
-    """The namespace does not exist, or has not what workflows need and cannot be given it. The message has the commands to run."""
+    """The namespace does not exist, or lacks search attributes that cannot be created. The message has the commands to run."""
 
 
 def with_temporal_profile(settings: Settings) -> Settings:
@@ -108,7 +108,9 @@ def _load_profile() -> ClientConfigProfile:
 
 
 async def missing_search_attributes(client: Client) -> tuple[str, ...]:
-    """Return the search attributes that the client's namespace lacks; none if Temporal does not tell. Raises NamespaceUnfit, TemporalDown."""
+    """Return the search attributes that the client's namespace lacks; none if Temporal does not list them. Raises NamespaceUnfit,
+    TemporalDown.
+    """
     namespace, request = client.namespace, ListSearchAttributesRequest(namespace=client.namespace)
     try:
         listed = await client.operator_service.list_search_attributes(request, retry=True, timeout=RPC_TIMEOUT)
@@ -160,7 +162,7 @@ async def prepare_namespace(client: Client) -> None:
 
 
 def explain_failure(address: str, profile: ClientConfigProfile) -> str:
-    """Return what is wrong at an address to which no client could connect, and what to do, to follow its name. Blocks for some seconds."""
+    """Return why a client cannot connect to an address, and what to do, as text that follows the address. Blocks for some seconds."""
     host, _, port = address.rpartition(":")
     tls = profile.tls or (ClientConfigTLS() if profile.api_key else None)
     try:

@@ -81,7 +81,7 @@ class VaultLogins:
             return issued.login
 
     def is_current(self, login: StoreLogin) -> bool:
-        """Whether a connection with this login may be used further."""
+        """Whether a connection with this login may still be used."""
         return self.current() is login
 
     def _read(self) -> _Issued:

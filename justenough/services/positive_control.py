@@ -3,8 +3,9 @@
 It does only if the observer of that target has found this user alive before. So each credential's user is looked for before anybody gets the
 credential, and that it was found is recorded (`credential.found`) with the target's digest: which server was searched, and as whom.
 
-Of a user that nobody could look for in time, only others of the same configuration tell. Its digest covers the target, and the path, role and
-connection in Vault, which decide on which server users are created and how they are named. Two are recorded when the first such user is found:
+For a user that nobody could look for in time, only other users of the same configuration are evidence. A configuration's digest covers the
+target, and the path, role and connection in Vault, which decide on which server users are created and how they are named. Two digests are
+recorded when the first such user is found:
 - the place's, for looking up a user whose name is known: of a credential that was revoked before its user was looked for;
 - the search's, for searching by job id if Vault's answer was lost; only if the user's name contains the job's id.
 """
@@ -31,7 +32,7 @@ class NotObservable(GiveUp):
 
 
 class KnownControls(NamedTuple):
-    """What is known, before an issue, of looking for the user that it creates."""
+    """The positive controls that are known before an issue, for the user that it creates."""
 
     path: str
     """The Vault path at which it is issued."""
@@ -69,7 +70,7 @@ def is_search_trusted(deps: Deps, action: ActionDef, path: str, *, since: dateti
 
 
 def known_controls(deps: Deps, action: ActionDef, data_scope: Mapping[str, str]) -> KnownControls:
-    """Return what is known of looking for a user of this action. Of Vault's configuration it may be some seconds old. Raises RetryLater."""
+    """Return the known positive controls for a user of this action. Vault's configuration may be some seconds old. Raises RetryLater."""
     path, found_at = issue_path(action, data_scope), deps.store.positive_controls.found_at
     digest = configuration_digest(deps, action, path)
     is_search_known = digest is not None and found_at(digest) is not None
@@ -149,5 +150,5 @@ def _was_found(deps: Deps, digest: str, *, by: datetime) -> bool:
 
 
 def _place_of(digest: str) -> str:
-    """Return the digest under which it is recorded that a user was found by name, given that of the configuration."""
+    """Return the digest under which it is recorded that users are found by name. `digest`: of the configuration."""
     return digest_of({"place": digest})

@@ -55,7 +55,7 @@ class RevocationTracker:
             return course.failed
 
     def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
-        """Record whether a check that could look everywhere found nothing alive. Return since when that is so; None if it is not."""
+        """Record whether a complete check found nothing alive. Return since when that has been so; None if it is not."""
         with self._lock:
             course = self._course(job, now)
             course.dead_since = (course.dead_since or now) if dead else None

@@ -39,7 +39,7 @@ class VerifiedOrder:
 
     @property
     def account(self) -> str:
-        """Whom the job counts for: the trigger or schedule that ordered it, or the entity id of the person who did."""
+        """The account that the job counts for: the trigger or schedule that ordered it, or the entity id of the person who did."""
         return self.statement.origin or self.statement.person
 
 

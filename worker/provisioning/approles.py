@@ -97,7 +97,9 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[Appl
 
 
 def _other_method(file: Path) -> str | None:
-    """Return how a login file that somebody else wrote logs in; None if there is none, or one of ours. Raises SetupFailed for a mistaken one."""
+    """Return the login method of a login file that somebody else wrote; None if there is no such file. Raises SetupFailed for an invalid
+    one.
+    """
     with contextlib.suppress(OSError):
         if set(read_json(file)) <= OUR_LOGIN_FIELDS:
             return None

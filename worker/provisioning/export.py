@@ -1,6 +1,7 @@
-"""What setting an empty Vault up would write, as files for a team that applies them itself: with `bao` or `vault`, or with Terraform.
+"""The writes that set up an empty Vault, as files for a team that applies them itself: with `bao` or `vault`, or with Terraform.
 
-No Vault is asked. What only Vault knows (ids, accessors) is a reference, and what only the environment has (`${NAME}` of the catalog) stays one.
+Contacts no Vault. Values that only Vault knows (ids, accessors), and values that only the environment has (`${NAME}` of the catalog), are
+references.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExportedWrite:
-    """One write, and what keeps it from being done again."""
+    """One write, and the condition under which it is skipped."""
 
     path: str
     data: Mapping[str, Any]
@@ -51,7 +52,7 @@ class ExportedWrite:
 
 
 class ExportingClient(PlanningClient):
-    """Collects the writes for an empty Vault in which people can log in already. Talks to none."""
+    """Collects the writes for an empty Vault in which people can log in already. Contacts no Vault."""
 
     def __init__(self, *, people_mounts: Sequence[str]) -> None:
         super().__init__("https://vault.invalid", Secret(""), names={})
@@ -72,24 +73,24 @@ class ExportingClient(PlanningClient):
         return {}
 
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
-        """Assume that Vault can do what the catalog needs; applying it to another fails."""
+        """Return True: assume that Vault supports what the catalog needs. If it does not, applying the files fails."""
         self.query(path, data)
         return True
 
     def write_once(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Collect a write for which something must be missing."""
+        """Collect a write that is skipped if its path exists."""
         self._add_rights(path, "read")
         self._collect(ExportedWrite(path, data, once=True))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
     def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Collect a write for which another path must list nothing."""
+        """Collect a write that is skipped if the path `listed` has any names."""
         self._add_rights(listed, "list")
         self._collect(ExportedWrite(path, data, unless=listed))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
     def make_secret_id(self, role: str) -> str | None:
-        """Make none; whoever applies the files makes it."""
+        """Return None: the person who applies the files creates the secret id."""
         self._add_rights(f"{role}/secret-id", "update")
         self._add_rights(f"{role}/secret-id/lookup", "update")
         return None

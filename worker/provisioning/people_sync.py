@@ -1,4 +1,4 @@
-"""Creates and updates people and groups in Vault's identity store, as a file or a SCIM server lists them. Passwords are no part of it.
+"""Creates and updates people and groups in Vault's identity store, as a file or a SCIM server lists them. It sets no passwords.
 
 It changes no entity that it did not make: each of its own carries MARK in its metadata.
 """
@@ -24,9 +24,10 @@ MARK = {"made_by": "justenough-people"}
 def sync_people(
     settings: Settings, people: Mapping[str, PersonEntry], *, vault_addr: str, admin_token: Secret, remove: bool
 ) -> tuple[AppliedWrite, ...]:
-    """Write these people into Vault, and return the outcome for each path. `remove`: also disable and take out who is not listed.
+    """Write these people into Vault, and return the outcome for each path. `remove`: also disable people who are not listed, and take them
+    out of groups.
 
-    Raises InvalidInput, before anything is written, if Vault has something that is not ours in the way; SetupFailed, VaultNotReady.
+    Raises InvalidInput, before anything is written, if an identity that is not ours is in the way; SetupFailed, VaultNotReady.
     """
     namespace, cacert = settings.vault_namespace, settings.vault_cacert
     with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert) as vault:
@@ -65,7 +66,7 @@ class _Directory:
 
     @classmethod
     def read(cls, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> _Directory:
-        """Read Vault's mounts and entities. Raises InvalidInput with everything that stands in the way of these people."""
+        """Read Vault's mounts and entities. Raises InvalidInput with every conflict that keeps these people from being written."""
         require_namespace(vault)
         accessors = {path.strip("/"): str(mount.get("accessor")) for path, mount in (vault.read("sys/auth") or {}).items()}
         known = (*settings.people_mounts, settings.pages_mount, settings.pages_oidc_mount or "")
@@ -124,7 +125,7 @@ class _Directory:
 
 
 def is_ours(entity: Mapping[str, Any]) -> bool:
-    """Whether people sync made this entity, or was handed it."""
+    """Whether people sync made this entity, or an administrator handed it over (`_hand_over`)."""
     return MARK.items() <= (entity.get("metadata") or {}).items()
 
 

@@ -1,4 +1,4 @@
-"""What setting Vault up would write, found out by going through all steps without writing anything."""
+"""Plans the set-up of Vault: goes through all steps and collects what they would write. Writes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOUNT_TABLES = ("sys/mounts", "sys/auth")
 
 @dataclass(frozen=True, slots=True)
 class PlannedWrite:
-    """What would become of one path."""
+    """The planned outcome for one path."""
 
     path: str
     outcome: WriteOutcome
@@ -35,10 +35,10 @@ class PlannedWrite:
 
 
 class PlanningClient(AdminClient):
-    """Reads as an AdminClient does, and remembers what it would write: whoever reads that path later is shown it."""
+    """Reads as an AdminClient does, and collects writes instead of sending them. A later read of a path returns what was collected."""
 
     def __init__(self, *args: Any, names: Mapping[str, str], **options: Any) -> None:
-        """`names`: by a value from the environment, what to show instead of it."""
+        """`names`: the names to show instead of values from the environment, by value."""
         super().__init__(*args, **options)
         self._names = sorted(
             ((value, name) for value, name in names.items() if len(value) >= MIN_HIDDEN_LENGTH), key=lambda item: -len(item[0])
@@ -48,7 +48,7 @@ class PlanningClient(AdminClient):
         self._lines: dict[str, tuple[str, ...]] = {}
 
     def read(self, path: str) -> dict[str, Any] | None:
-        """Return what a path would have by now."""
+        """Return the data that a path would have after the collected writes; None if it would not exist."""
         current = self._read_current(path)
         if path in MOUNT_TABLES:
             mounted = {other.rpartition("/")[2]: data for other, data in self._planned.items() if other.rpartition("/")[0] == path}
@@ -63,21 +63,21 @@ class PlanningClient(AdminClient):
         return {"id": self._later(path, "id"), "connection_details": planned, **(current or {}), **planned}
 
     def _read_current(self, path: str) -> dict[str, Any] | None:
-        """Return what a path has now."""
+        """Return the data that a path has in Vault; None if it does not exist."""
         return super().read(path)
 
     def _later(self, path: str, field: str) -> str:
-        """Return what stands for a field that Vault will fill."""
+        """Return the placeholder of a field that Vault will fill in."""
         del path, field
         return LATER
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Remember a write. What it would replace is not read: many paths cannot be read."""
+        """Collect a write. The value that it would replace is not read, because many paths cannot be read."""
         self._remember(path, {}, data)
         return {}
 
     def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Compare, as the real one does, which writes a value that Vault never returns each time and then looks whether anything changed."""
+        """Compare as AdminClient.ensure does; ignore values that Vault never returns, which that method writes before it compares again."""
         before = self.read(path)
         readable = {} if before is None else visible_values(before)
         if before is not None and all(key not in readable or is_same_value(readable[key], value) for key, value in data.items()):

@@ -1,4 +1,4 @@
-"""People and groups of a SCIM 2.0 server (RFC 7643, 7644): what its list responses mean, and how all of them are fetched."""
+"""People and groups of a SCIM 2.0 server (RFC 7643, 7644): parses its list responses, and fetches all of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ScimGroup(Message):
 
 @dataclass(frozen=True, slots=True)
 class ScimPeople:
-    """What a server's list responses say."""
+    """The people and groups in a server's list responses."""
 
     people: Mapping[str, tuple[list[str], bool]]
     """By user name: the person's groups, those that contain one of them included; and whether they are active."""

@@ -43,7 +43,7 @@ DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 
 
 class SharedChange(GiveUp):
-    """Setting this Vault up changes what everybody in it shares. The message says what, and how to agree."""
+    """Setting up this Vault would change something that everybody in it shares. The message names it, and the option that allows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,9 @@ def plan_vault(
 
 
 def export_vault(settings: Settings, form: ExportFormat, *, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the files with which a team sets Vault up by itself, by their path in a folder. Asks no Vault. Raises InvalidInput, SetupFailed."""
+    """Return the files with which a team sets up Vault itself, by their path in a folder. Contacts no Vault. Raises InvalidInput,
+    SetupFailed.
+    """
     env = os.environ if environment is None else environment
     folder = settings.config
     text = _read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration's folder").decode(errors="replace")
@@ -131,7 +133,7 @@ class _Inputs:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no error message may contain."""
+        """The values that no error message may contain."""
         return (*self.filled_in.values(), *(person.password.reveal() for person in self.people.values()))
 
 

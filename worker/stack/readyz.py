@@ -76,7 +76,7 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
 
 
 def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
-    """Yield what workers have reported: of targets, and of their configuration."""
+    """Yield the findings about what workers reported: targets and configurations."""
     targets = report.get("targets") or {}
     if failing := targets.get("failing"):
         text = f"{failing} of {targets['known']} do not answer since {str(targets['failing_since'])[:19]}Z: no revocation can be verified there"

@@ -131,7 +131,9 @@ async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: i
 
 
 async def _accept_at_rate(listening: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
-    """Accept connections until cancelled. asyncio's own server accepts as many as come, each at the expense of the worker's other jobs."""
+    """Accept connections at a limited rate until cancelled. asyncio's own server has no limit, and each connection costs the other jobs
+    time.
+    """
     loop = asyncio.get_running_loop()
     allowance = TokenBucket.full(capacity=MAX_CONNECTIONS, per_second=MAX_NEW_CONNECTIONS_PER_SECOND, now=loop.time())
     while True:

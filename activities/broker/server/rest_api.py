@@ -156,7 +156,7 @@ async def read_access_body(request: Request) -> AccessBody:
 
 
 class _Admission:
-    """Admits requests of the job within its rate limit, before anything of them is routed, parsed or validated. Others are refused late."""
+    """Admits requests of the job within its rate limit, before anything of them is routed, parsed or validated. Delays its refusals."""
 
     def __init__(self, app: ASGIApp, broker: Broker, token: Secret | None) -> None:
         self._app = app

@@ -118,6 +118,8 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
 
 @router.post("/sweep")
 async def sweep(console: TheConsole, caller: Member) -> SweepReport:
-    """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job. A launcher is told of their own jobs only."""
+    """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job. The report shows launchers only
+    their own jobs.
+    """
     report = await console.background_reads.sweeps.result(WHOLE_INSTALLATION, by=caller.person.name)
     return await to_thread.run_sync(visible_sweep, report, console.job_owners, caller)

@@ -1,4 +1,4 @@
-"""What --debug prints: each request to a server, its status, time and request id. No headers and no bodies, which may hold secrets."""
+"""The output of --debug: each request to a server, its status, time and request id. No headers and no bodies, which may hold secrets."""
 
 from __future__ import annotations
 

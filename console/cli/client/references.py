@@ -1,4 +1,4 @@
-"""What a person may write for an id: the id, its beginning, a job's name (its latest job) or @last (the job that they launched last)."""
+"""Resolves what a person writes for an id: the id, its beginning, a job's name (its latest job) or @last (their latest job)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The console's page of something: its address, and opening it in the browser."""
+"""Addresses of the console's pages, and opening one in the browser."""
 
 from __future__ import annotations
 

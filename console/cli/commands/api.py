@@ -31,7 +31,7 @@ def api(
     body: Annotated[str | None, typer.Option("--input", metavar="FILE", help="The JSON body; - for stdin.")] = None,
     all_pages: Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages of a list as one.")] = False,
 ) -> None:
-    """Send a request to the REST API, and print its JSON answer. The exit code tells the status: 5 for 404, 6 for 403, 8 for 409.
+    """Send a request to the REST API, and print its JSON answer. The exit code shows the status: 5 for 404, 6 for 403, 8 for 409.
 
     Examples:
     justenough api GET /jobs -f state=running -f limit=2

@@ -1,4 +1,4 @@
-"""`justenough find`: find anything by whatever you have in hand."""
+"""`justenough find`: find anything by an id, a name, a word or a handle."""
 
 from __future__ import annotations
 

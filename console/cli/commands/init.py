@@ -33,7 +33,9 @@ def init(
         str | None, typer.Option("--security", metavar="GROUP", help="Group that approves restricted data and admin rights.")
     ] = None,
 ) -> None:
-    """Write a configuration folder. It has approvals, policies, and a catalog for `justenough catalog add`. Asks for what no option says."""
+    """Write a configuration folder. It has approvals, policies, and a catalog for `justenough catalog add`. Asks for values that no option
+    gives.
+    """
     from justenough.adapters.configuration.scaffold.new_folder import NewFolder, render_folder  # noqa: PLC0415 - loads jinja2
 
     given = {"environment": environment, "launchers": launchers, "owners": owners, "security": security}

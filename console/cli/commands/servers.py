@@ -1,4 +1,4 @@
-"""`justenough console` and `justenough demo`: what runs servers."""
+"""`justenough console` and `justenough demo`: the commands that run servers."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def _follow_job(
 
 
 def approver_groups(api: ConsoleApiClient, request: str) -> str:
-    """Return the groups whose members can decide a request now, as text; empty if the console does not tell."""
+    """Return the groups whose members can decide a request now, as text; empty if the console does not list them."""
     with contextlib.suppress(Failure):
         return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
     return ""

@@ -76,7 +76,7 @@ class RequestRights(NamedTuple):
 
 
 class GroupMembers(NamedTuple):
-    """A group that can decide a request, and its members by login name: those who could still decide it. Empty if Vault does not tell."""
+    """A group that can decide a request, and the login names of members who could still decide it; none if Vault does not list them."""
 
     group: str
     names: tuple[str, ...]
@@ -217,7 +217,7 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
-    """Return the actions that a person can take on a request now. What policy, Vault or the job's order would refuse is not among them."""
+    """Return the actions that a person can take on a request now, without those that policy, Vault or the job's order would refuse."""
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
@@ -244,7 +244,9 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
 
 
 def _reason(ask: Callable[[], Rejection | None]) -> str:
-    """Return why something would be refused, or "" if it would not or if that cannot be asked now: whoever decides then is told."""
+    """Return why a check rejects an action; "" if it does not, or if a server that it needs does not answer. Submitting runs the check
+    again.
+    """
     try:
         rejection = ask()
     except RetryLater:

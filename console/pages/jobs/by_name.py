@@ -33,7 +33,7 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
 
 
 def _again_url(found: JobsByName) -> str:
-    """Return the address of the launch form with the newest run's order; empty if that has files that no template has."""
+    """Return the address of the launch form, filled with the newest run's order; empty if the order has files but no template."""
     if found.template is not None:
         return f"/jobs/new?{urlencode({'template': found.template.file, 'from': found.sizing.newest})}"
     run = found.sizing.spec.get("run")

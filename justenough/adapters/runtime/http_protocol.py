@@ -22,28 +22,28 @@ class HttpProtocolWithDeadlines(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Expect a head."""
+        """Start the deadline for the head of the first request."""
         super().connection_made(transport)
         self._set_deadline(HEAD_TIMEOUT_S)
 
     def on_headers_complete(self) -> None:
-        """Expect the body."""
+        """Start the deadline for the body."""
         self._set_deadline(BODY_TIMEOUT_S)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Have a whole request."""
+        """Stop the deadline: the request is complete."""
         self._set_deadline(None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Expect the next head, unless it has come already."""
+        """Start the deadline for the next head, unless the next request has come already."""
         if not self.pipeline:
             self._set_deadline(HEAD_TIMEOUT_S)
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop the deadline."""
         self._set_deadline(None)
         super().connection_lost(exc)
 

@@ -42,7 +42,7 @@ _ANSWERED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id)
 
 
 class AttentionRepository(Repository):
-    """What needs a person, and who has acknowledged it."""
+    """The items that need a person, and who has acknowledged them."""
 
     @reads
     def items(self, connection: Connection, only: JobFilter, *, now: datetime, worker_silence: timedelta) -> tuple[AttentionItem, ...]:
@@ -116,7 +116,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Ite
 
 
 def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
-    """Yield the jobs with requests that policy denied, not a person."""
+    """Yield the jobs with requests that were denied by policy, not by a person."""
     denied = and_(
         REQUESTS.c.state == RequestState.DENIED.value, REQUESTS.c.created_at >= since, ~_ANSWERED_BY_PERSON, *job_conditions(only)
     )

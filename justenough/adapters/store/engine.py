@@ -58,7 +58,7 @@ class UnusableUrl(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """An engine, and for PostgreSQL what opens its connections."""
+    """An engine and, for PostgreSQL, the connector that opens its connections."""
 
     engine: Engine
     connector: PostgresConnector | None

@@ -21,7 +21,7 @@ LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class PostgresReport:
-    """What only PostgreSQL has."""
+    """The observations that only PostgreSQL has."""
 
     role: str
     server_version: tuple[int, ...]
@@ -49,7 +49,7 @@ class StoreReport:
 
 
 def inspect_store(engine: Engine, connector: PostgresConnector | None) -> StoreReport:
-    """Connect, look, and return what was observed."""
+    """Connect to the database and return what was observed."""
     with read_transaction(engine) as connection:
         require_version(connection)
         revisions = read_revisions(connection)

@@ -1,4 +1,4 @@
-"""Who logs in to PostgreSQL, if the store's URL does not say it all: a password from a file, or a user whom somebody else provides."""
+"""The logins to PostgreSQL if the store's URL is incomplete: a password from a file, or a user that another component provides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoreLogins(Protocol):
         """Return the login for a new connection."""
 
     def is_current(self, login: StoreLogin) -> bool:
-        """Whether a connection that was opened with this login may be used further. Called before each transaction."""
+        """Whether a connection that was opened with this login may still be used. Called before each transaction."""
 
 
 class PasswordFile:
@@ -35,7 +35,7 @@ class PasswordFile:
         self._file = file
 
     def current(self) -> StoreLogin:
-        """Return the password that the file holds now. Raises StoreUnavailable."""
+        """Return the login with the password that the file holds now. Raises StoreUnavailable."""
         try:
             password = self._file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, ValueError) as error:

@@ -70,7 +70,7 @@ def read_revisions(connection: Connection) -> Revisions:
 
 
 def require_version(connection: Connection) -> None:
-    """Raise StoreUnfit if PostgreSQL is older than what we use of it."""
+    """Raise StoreUnfit if PostgreSQL is older than the oldest supported version."""
     version = connection.dialect.server_version_info
     if connection.dialect.name == "postgresql" and version is not None and tuple(version) < OLDEST_POSTGRESQL:
         found, oldest = ".".join(map(str, version)), ".".join(map(str, OLDEST_POSTGRESQL))

@@ -66,7 +66,7 @@ class PostgresConnector:
 
     @property
     def place(self) -> str:
-        """Where connections lead, without the password."""
+        """The host, port, database and user of the connections, without the password."""
         return place_of(self.url)
 
     def connect(self, dialect: Dialect, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:
@@ -92,7 +92,7 @@ class PostgresConnector:
         return self._open(url, list(args), {**options, **limits})
 
     def is_current(self, session: PostgresSession) -> bool:
-        """Whether the login of a connection may be used further."""
+        """Whether a connection's login may still be used."""
         return self.logins is None or session.login is None or self.logins.is_current(session.login)
 
     def _open(self, url: URL, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:

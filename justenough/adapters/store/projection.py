@@ -162,7 +162,7 @@ def job_submitted(connection: Connection, fact: LedgerFact) -> None:
 
 
 def job_started(connection: Connection, fact: LedgerFact) -> None:
-    """Mark the job as running. Older entries do not tell when it times out."""
+    """Mark the job as running. Older entries do not contain when it times out."""
     ends = parse_entry_time(fact.data["times_out_at"]) if "times_out_at" in fact.data else None
     _update_job(connection, _START, fact, {"started_at": fact.at, "sandbox": fact.data["sandbox"], "times_out_at": ends})
 
@@ -261,7 +261,7 @@ def review_answered(connection: Connection, fact: LedgerFact) -> None:
 
 
 def attention_acknowledged(connection: Connection, fact: LedgerFact) -> None:
-    """Set who takes care of an item, unless somebody has said so later."""
+    """Set who takes care of an item, unless a later acknowledgement is recorded."""
     data = fact.data
     said = {"person": data["name"], "person_id": data["person"], "note": data["note"], "at": fact.at}
     if not insert_new(connection, ACKNOWLEDGEMENTS, {"item": data["item"], **said}):

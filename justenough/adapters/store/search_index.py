@@ -36,7 +36,7 @@ class IndexProgress(NamedTuple):
 
     @property
     def is_nearly_complete(self) -> bool:
-        """Whether no more is missing than a transaction indexes: new entries are always missing for a moment."""
+        """Whether at most one transaction's entries are missing: new entries are always missing for a moment."""
         return self.newest - self.position <= MAX_POSITIONS
 
 

@@ -95,7 +95,7 @@ class Store:
         engine.close_connections(self._engine)
 
     def probe_write(self, now: datetime) -> None:
-        """Write something, and return once it is committed: a database may answer reads and take no writes. Raises StoreUnavailable."""
+        """Write something, and return once it is committed: a database may answer reads and refuse writes. Raises StoreUnavailable."""
 
         def write(connection: Connection) -> None:
             if connection.execute(update(PROBES).values(at=now)).rowcount == 0:

@@ -42,7 +42,7 @@ class SweepRepository(Repository):
 
     @writes
     def end(self, connection: Connection, *, now: datetime) -> None:
-        """Record that a sweep has ended and looked at every job that it could."""
+        """Record that a sweep has ended and has checked every job that it could."""
         connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now), ended_at=now))
 
     @reads

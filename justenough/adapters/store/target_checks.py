@@ -17,7 +17,7 @@ class TargetCheckRepository(Repository):
 
     @writes
     def record(self, connection: Connection, checks: Sequence[TargetCheck]) -> None:
-        """Replace what is known of all targets. One that is found as before keeps the time since when it is so."""
+        """Replace the checks of all targets. A target with an unchanged result keeps the time since when it has had it."""
         before = {check.name: check for check in fetch_all(connection, select(TARGET_CHECKS), TargetCheck)}
         connection.execute(delete(TARGET_CHECKS))
         for check in checks:

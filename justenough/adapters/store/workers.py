@@ -1,4 +1,4 @@
-"""Workers, as they report themselves: which version and which configuration each has in force."""
+"""Workers, as they report themselves: which version and which configuration each uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WorkerRepository(Repository):
 
     @writes
     def report(self, connection: Connection, worker: WorkerView) -> None:
-        """Record what a worker says of itself now, and drop those that have been silent for KEPT_FOR."""
+        """Record a worker's report about itself, and drop workers that have been silent for KEPT_FOR."""
         row = worker.model_dump()
         if connection.execute(update(WORKERS).where(WORKERS.c.name == worker.name).values(row)).rowcount == 0:
             insert_new(connection, WORKERS, row)

@@ -331,7 +331,9 @@ def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Na
 
 
 def why_unreachable(error: Exception) -> str:
-    """Return why no connection came about, in the words of the server or the system. PostgreSQL's other messages can quote values: only their type."""
+    """Return why a connection failed, in the words of the server or the system. Of PostgreSQL's other messages, return only the type: they
+    can quote values.
+    """
     refusal = REFUSED_CONNECTION.search(str(error)) if isinstance(error, psycopg.OperationalError) else None
     return refusal[0].removeprefix("FATAL:").strip() if refusal else type(error).__name__
 

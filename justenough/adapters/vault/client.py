@@ -68,7 +68,7 @@ UNREADABLE = DatabaseRole(digest="", ttl=0)
 
 
 class Vault(TransitKeys):
-    """One Vault. Thread-safe."""
+    """A client of one Vault. Thread-safe."""
 
     def __init__(
         self, address: str, *, namespace: str | None = None, cacert: Path | None = None, bound_cidrs: tuple[str, ...] = ()
@@ -104,7 +104,9 @@ class Vault(TransitKeys):
         self.call_own("delete", f"auth/token/roles/{_require_job_role(job)}")
 
     def require_job_rights(self, installation: str) -> None:
-        """Raise VaultDenied unless our login may open and close jobs of this installation. Deletes the role of a job that never was."""
+        """Raise VaultDenied unless our login may open and close jobs of this installation. It tries this by deleting the role of a job that
+        does not exist.
+        """
         try:
             self.close_prefix(new_job_id(installation, now=datetime.now(UTC)))
         except VaultDenied as error:

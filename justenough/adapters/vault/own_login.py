@@ -95,7 +95,7 @@ def read_login(file: Path) -> OwnLogin:
 
 
 def secret_files(file: Path) -> tuple[Path, ...]:
-    """Return a login file and the files that it names: who reads them can log in as we do."""
+    """Return a login file and the files that it names: anybody who reads them can log in as this process."""
     try:
         login = read_login(file)
     except VaultDenied:

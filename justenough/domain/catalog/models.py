@@ -235,7 +235,7 @@ ConnectFields = Mapping[LabelKey, Annotated[str, StringConstraints(max_length=81
 
 
 class ActionDefaults(Model):
-    """What each action gets that does not say otherwise itself (inheritance.py fills it in)."""
+    """The defaults of actions: each applies to an action that does not set the value itself (inheritance.py fills it in)."""
 
     max_ttl: Annotated[Duration, Field(le=MAX_TTL_S)] | None = None
     """Seconds."""
@@ -246,7 +246,7 @@ class ActionDefaults(Model):
 
 
 class Defaults(ActionDefaults):
-    """What each resource and each provisioning write gets that does not say otherwise itself."""
+    """The defaults of resources and provisioning writes: each applies if the resource or write does not set the value itself."""
 
     environment: Name | None = None
     sensitivity: SensitivityName | None = None

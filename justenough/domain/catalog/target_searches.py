@@ -23,7 +23,7 @@ SHORTEST_DISPLAY_NAME = len("token-j-x-") + 26
 
 @dataclass(frozen=True, slots=True)
 class SearchProblem:
-    """Why searches in targets cannot work, as far as this path in Vault decides it."""
+    """A reason why searches in targets cannot work, found at this path in Vault."""
 
     path: str
     why: str

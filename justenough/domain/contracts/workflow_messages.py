@@ -225,7 +225,7 @@ class GuardInput(Message):
 
 
 class SignedReport(Message):
-    """A worker's signature for a report that the console asked for: who reads it through Temporal must not believe anything else."""
+    """A worker's signature for a report that the console asked for. Only what is signed can be trusted after it came through Temporal."""
 
     payload: str
     """Canonical JSON: the report, its kind, the installation, and the nonce of the question."""

@@ -1,7 +1,8 @@
 """Validates values against JSON Schemas and finds the failing keywords. Takes milliseconds even for hostile values and schemas. No I/O.
 
 Only `is_valid` of jsonschema-rs is used: collecting its errors takes time exponential in the depth of a recursive `anyOf`. schema_cost.py
-finds schemas for which `is_valid` itself is slow. It would fetch documents that a schema refers to, so every validator is built offline.
+finds schemas for which `is_valid` itself is slow. jsonschema-rs would fetch documents that a schema refers to, so every validator is built
+offline.
 """
 
 from __future__ import annotations

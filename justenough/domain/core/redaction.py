@@ -139,7 +139,7 @@ class Redactor:
 
 
 class Unwrapped(NamedTuple):
-    """A text without the line breaks that may be within base64."""
+    """A text without the line breaks that base64 may contain, and the positions of the breaks."""
 
     text: bytes
     breaks: tuple[int, ...]
@@ -150,7 +150,7 @@ class Unwrapped(NamedTuple):
 
     @classmethod
     def of(cls, text: bytes, *, before: bytes) -> Self:
-        """Leave the line breaks of a text out, and at its end what may become one. `before` precedes the text."""
+        """Remove the line breaks from a text, and at its end what may become one. `before` precedes the text."""
         whole, offset = before + text, len(before)
         begun = BEGUN_LINE_BREAK.search(whole, max(offset, len(whole) - MAX_LINE_BREAK))
         end = begun.start() if begun else len(whole)
@@ -169,7 +169,7 @@ class Unwrapped(NamedTuple):
         return ((self._original(start), self._original(stop - 1) + 1) for start, stop in forms.matches(self.text))
 
     def undecided_start(self, forms: Forms) -> int:
-        """Return the position in the original from which on a form may not be complete yet; its length if there is none."""
+        """Return the position in the original at which a form may begin that is not complete yet; its length if there is none."""
         start = forms.undecided_start(self.text)
         return self._original(start) if start < len(self.text) else self.original_length
 

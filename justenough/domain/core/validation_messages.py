@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a value, in plain English. Everybody who reports pydantic's errors to people words them here."""
+"""Words pydantic's errors in plain English. Every message that people see about such an error comes from here."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def parse_entry_time(text: str) -> datetime:
 
 
 def time_done(data: Mapping[str, Any], at: datetime) -> datetime:
-    """Return when what an entry of this time tells was done: earlier than the entry's time if it could not be recorded then."""
+    """Return when the recorded action was done: earlier than the entry's time if it could not be recorded then."""
     return parse_entry_time(data["done_at"]) if "done_at" in data else at
 
 

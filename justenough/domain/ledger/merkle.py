@@ -49,7 +49,7 @@ class Frontier(NamedTuple):
 
 
 def leaf_of(entry_hash: str) -> bytes:
-    """Return the leaf of an entry: the bytes of its hash; of a text that is no hash, because somebody changed it, those of the text."""
+    """Return the leaf of an entry: the bytes of its hash; if somebody replaced the hash by a text that is none, the bytes of that text."""
     try:
         return bytes.fromhex(entry_hash)
     except ValueError:

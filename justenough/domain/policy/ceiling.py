@@ -14,7 +14,7 @@ LEAST_TIERS = {"policy": 0, "ask": 1, "none": MAX_TIER + 1}
 
 
 def beyond_of(spec: JobSpec, access: Access, catalog: Catalog) -> Beyond | None:
-    """Return what an order says of an access that it does not name; None if it names the access."""
+    """Return what an order allows for an access that it does not name; None if it names the access."""
     key = model_access(spec.model, catalog) if spec.model and call_of(access) is None else None
     is_model_key = key is not None and (key.resource, key.action) == (access.resource, access.action)
     return None if is_model_key or any(_names(item, access) for item in spec.access) else spec.beyond

@@ -49,7 +49,7 @@ class SearchHit(Message):
 
 @dataclass(frozen=True, slots=True)
 class IndexTerms:
-    """What can be found of one ledger entry."""
+    """The words, names and handles by which a ledger entry is found."""
 
     words: tuple[str, ...] = ()
     """Found together with the words of the job's other entries."""
@@ -64,7 +64,7 @@ INDEXED_TYPES = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.
 
 
 def index_terms(kind: EventType, data: Mapping[str, Any]) -> IndexTerms:
-    """Return what can be found of an entry. Of a job's parameters nothing is, because they may hold anything."""
+    """Return the terms by which an entry is found. A job's parameters are not indexed, because they may contain anything."""
     match kind:
         case EventType.JOB_SUBMITTED:
             agent = str((data["agent"] or {}).get("name") or "")
@@ -88,7 +88,7 @@ def index_terms(kind: EventType, data: Mapping[str, Any]) -> IndexTerms:
 
 
 def agent_term(agent: str) -> str:
-    """Return what is indexed for each job of an agent. Nobody can type it: no word contains a colon."""
+    """Return the term that is indexed for each job of an agent. No typed word can equal it, because words contain no colon."""
     return f"agent:{agent}"[:MAX_HANDLE_CHARS]
 
 

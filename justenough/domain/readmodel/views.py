@@ -250,7 +250,7 @@ class CredentialView(Message):
 
 
 class ConfigState(StrEnum):
-    """What configuration a worker has in force."""
+    """Which configuration a worker uses."""
 
     VALID = "valid"
     LAST_GOOD = "last_good"
@@ -287,7 +287,7 @@ class WorkerView(Message):
 
     @property
     def config_state(self) -> ConfigState:
-        """What configuration it has in force."""
+        """Which configuration it uses."""
         if self.config_digest is None:
             return ConfigState.NONE
         return ConfigState.VALID if self.config_alarm is None else ConfigState.LAST_GOOD
