@@ -25,7 +25,7 @@ GroupOption = Annotated[
     list[str] | None, typer.Option("--group", metavar="NAME", help="Only this group and the people in it; may be repeated.")
 ]
 RemoveOption = Annotated[
-    bool, typer.Option("--remove", help="Also disable people whom an earlier sync made and who are not listed, and end such memberships.")
+    bool, typer.Option("--remove", help="Also disable people from an earlier sync who are no longer listed, and remove them from groups.")
 ]
 
 
@@ -106,7 +106,7 @@ class WorkerCommands:
             bool,
             typer.Option(
                 "--change-shared",
-                help="Also change what everybody in this Vault shares: issuer of identity tokens, longest life of tokens.",
+                help="Also change what everybody in this Vault shares: issuer of identity tokens, maximum token lifetime.",
             ),
         ] = False,
     ) -> None:
@@ -150,7 +150,7 @@ class WorkerCommands:
         group: GroupOption = None,
         remove: RemoveOption = False,
     ) -> None:
-        """Create and update people, their logins' names and groups in Vault. No passwords. Changes no identity that it did not create.
+        """Create and update people, their logins' names and groups in Vault. Sets no passwords. Changes no identity that it did not create.
 
         Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack.
         """

@@ -86,7 +86,7 @@ def password_line(fields: Mapping[str, Secret]) -> Secret:
     """Return a line of libpq's password file (PostgreSQL's documentation, "The Password File"). Raises UndeliverableField."""
     values = [fields[name].reveal() for name in PGPASS_FIELDS]
     if any("\n" in value or "\r" in value or "\0" in value for value in values):
-        raise UndeliverableField("a value of more than one line cannot stand in a password file; deliver it as a file")
+        raise UndeliverableField("a password file cannot contain a value with line breaks; deliver it as a file")
     return Secret(":".join(value.replace("\\", "\\\\").replace(":", "\\:") for value in values) + "\n")
 
 
@@ -97,11 +97,13 @@ def kubeconfig(delivery: KubeconfigDelivery, fields: Mapping[str, Secret], *, na
     """
     cluster: dict[str, Any] = {"server": fields[delivery.server].reveal()}
     if not cluster["server"].startswith("https://"):
-        raise UndeliverableField(f"deliver.kubeconfig.server: {delivery.server} is no https:// address, and a token is sent to no other")
+        raise UndeliverableField(
+            f"deliver.kubeconfig.server: {delivery.server} is not an https:// address, and a token is sent only over https"
+        )
     if delivery.ca:
         certificates = fields[delivery.ca].reveal()
         if not certificates.startswith(PEM_HEADER):
-            raise UndeliverableField(f"deliver.kubeconfig.ca: {delivery.ca} is no certificate in PEM; it begins with {PEM_HEADER}")
+            raise UndeliverableField(f"deliver.kubeconfig.ca: {delivery.ca} is not a PEM certificate: it must begin with {PEM_HEADER}")
         cluster["certificate-authority-data"] = base64.b64encode(certificates.encode()).decode()
     context = {"cluster": name, "user": name, **({"namespace": fields[delivery.namespace].reveal()} if delivery.namespace else {})}
     config = {

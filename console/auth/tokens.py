@@ -129,7 +129,7 @@ async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V 
             # Reading goes on in its thread, for the next caller.
             return await VAULT_THREADS.run(read)
     except (RetryLater, TimeoutError):
-        log.warning("Vault does not answer; what it told last about a login is used")
+        log.warning("Vault does not answer; its last known answer about a login is used")
         return last_known
 
 

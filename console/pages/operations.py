@@ -167,7 +167,7 @@ def _reason(value: object, *, required: bool = False) -> str:
     """Return a form's reason. Raises InvalidInput if it is too long, or missing."""
     reason = str(value or "").strip()
     if (required and not reason) or len(reason) > MAX_REASON_CHARS:
-        raise InvalidInput("form", (Problem("reason", f"write why, in at most {MAX_REASON_CHARS} characters"),))
+        raise InvalidInput("form", (Problem("reason", f"give a reason of at most {MAX_REASON_CHARS} characters"),))
     return reason
 
 

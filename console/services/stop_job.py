@@ -53,7 +53,7 @@ async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool) ->
     elif kill:
         note = f"{failure}; {await _stop_without_workflow(console, job)}"
     else:
-        note = f"{failure}; its session is told through the store"
+        note = f"{failure}; its session is notified through the store"
     return Stopping(id=job, state=view.state, note=note)
 
 

@@ -304,10 +304,10 @@ def _translate_errors() -> Iterator[None]:
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             # The namespace does not exist. A busy server has also answered this to the start of a workflow.
-            raise TemporalUnavailable(f"Temporal answers: {error.message}") from error
+            raise TemporalUnavailable(f"Temporal answered: {error.message}") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RetryLater as error:
-        raise TemporalUnavailable(f"what Temporal gets cannot be encrypted, or what it answers decrypted: {error}") from error
+        raise TemporalUnavailable(f"payloads for Temporal cannot be encrypted or decrypted: {error}") from error
     except RuntimeError as error:
         # Temporal's client raises RuntimeError if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error

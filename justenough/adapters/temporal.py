@@ -119,7 +119,7 @@ async def missing_search_attributes(client: Client) -> tuple[str, ...]:
             remedy = f"create it (temporal operator namespace create --namespace {namespace}), or correct JUSTENOUGH_TEMPORAL_NAMESPACE"
             raise NamespaceUnfit(f"Temporal has no namespace {namespace}: {remedy}") from error
         if error.status in AWAY:
-            raise TemporalDown(f"Temporal does not tell the search attributes of namespace {namespace}: {error.message}") from error
+            raise TemporalDown(f"Temporal does not list the search attributes of namespace {namespace}: {error.message}") from error
         # The administration may be elsewhere, as in Temporal Cloud. A worker must start all the same: it may have access to revoke.
         log.warning("search attributes cannot be checked; they must exist", namespace=namespace, names=SEARCH_ATTRIBUTES, why=error.message)
         return ()
@@ -190,7 +190,7 @@ def _explain_tls(connection: socket.socket, tls: ClientConfigTLS, name: str) -> 
     try:
         context = _context_of(tls)
     except (OSError, ssl.SSLError) as error:
-        return f"cannot be asked: our own certificate or key cannot be used ({error})"
+        return f"cannot be reached: our own certificate or key cannot be used ({error})"
     try:
         secured = context.wrap_socket(connection, server_hostname=name)
     except ssl.SSLCertVerificationError as error:
@@ -204,7 +204,9 @@ def _explain_tls(connection: socket.socket, tls: ClientConfigTLS, name: str) -> 
         with secured:
             secured.sendall(HTTP2_PREFACE)
             if secured.recv(1):
-                return "speaks our TLS, but refuses us; check TEMPORAL_API_KEY, and what the client certificate is allowed to do"
+                return (
+                    "accepts our TLS connection, but refuses us; check TEMPORAL_API_KEY, and what the client certificate is allowed to do"
+                )
         reason = "no reason given"
     except OSError as error:
         reason = str(getattr(error, "reason", None) or error)

@@ -101,7 +101,7 @@ class _Trial:
         """Return why an action allows no such step."""
         if self.definition.revocable is not Revocable.NOW and step in {"revoke", "verify"}:
             return f"`revocable: {self.definition.revocable.value}`: what was issued stays valid until it ends by itself or its owner changes it"
-        return "the action has no `target`, so only Vault can tell"
+        return "the action has no `target`, so nothing can be checked outside Vault"
 
     def issue(self) -> str:
         """Have Vault issue the credential under a token of the job's own."""
@@ -183,9 +183,9 @@ class _Trial:
         ended = self.targets.end_all_of(self.job, self._where())
         seen = self.targets.inspect(self.job, self._where(), names=(self._user(),))
         if seen.failures:
-            raise StepFailed(f"Vault has revoked it, but nobody could look into the target: {'; '.join(seen.failures)}")
+            raise StepFailed(f"Vault has revoked it, but the target could not be checked: {'; '.join(seen.failures)}")
         if alive := [trace.name for trace in seen.users]:
-            raise StepFailed(f"the target has {', '.join(alive)}: {'; '.join(ended.failures) or 'they did not end'}")
+            raise StepFailed(f"the target still has {', '.join(alive)}: {'; '.join(ended.failures) or 'they were not deleted'}")
 
     def _verify_user_is_gone(self, otherwise: str) -> str:
         if self.definition.target is None:

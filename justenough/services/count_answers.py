@@ -151,5 +151,5 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
     # Jobs that were launched before approvals could be narrowed have no action in their ladder.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)
     if known != claimed or not all(answer in recorded for answer in answers):
-        return Rejection("request_changed", "the workflow's copy of the request is not what has been recorded")
+        return Rejection("request_changed", "the workflow's copy of the request differs from the recorded request")
     return request

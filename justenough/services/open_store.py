@@ -92,7 +92,7 @@ class VaultLogins:
         user, password = secret.fields.get("username"), secret.fields.get("password")
         if user is None or password is None or not secret.ttl:
             raise VaultRefused(
-                f"{self._path} gives no user and password with a lease; JUSTENOUGH_DATABASE_CREDENTIALS must be MOUNT/creds/ROLE"
+                f"{self._path} returns no user and password with a lease; JUSTENOUGH_DATABASE_CREDENTIALS must be MOUNT/creds/ROLE"
                 " of a database engine"
             )
         return _Issued(StoreLogin(password, user=user.reveal()), vault_login, began, began + secret.ttl)

@@ -132,7 +132,7 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
 
     assert job.answer(guard, ladder=forged) == "pending"
     assert job.state() is RequestState.PENDING
-    assert job.rejections() == ["the workflow's copy of the request is not what has been recorded"]
+    assert job.rejections() == ["the workflow's copy of the request differs from the recorded request"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
 def test_a_workflows_word_about_a_request_is_compared_with_what_is_recorded(at: Desk, forged: dict[str, Any]) -> None:
     job = WaitingJob(at)
     assert job.answer(at.shop.sign_in("lead"), ladder=job.ladder.model_copy(update=forged)) == "pending"
-    assert job.rejections() == ["the workflow's copy of the request is not what has been recorded"]
+    assert job.rejections() == ["the workflow's copy of the request differs from the recorded request"]
 
 
 @pytest.mark.parametrize("is_named", [True, False])

@@ -121,7 +121,7 @@ def test_revocations_withdrawals_and_cancels_reach_a_session_without_temporal(
         assert processes_of(mark)
         cancelled = ops.api.post(f"jobs/{job}/cancel")
         assert cancelled.status_code == 202
-        assert "its session is told through the store" in cancelled.json()["note"]
+        assert "its session is notified through the store" in cancelled.json()["note"]
         until(lambda: not processes_of(mark), "its process is gone", within=LOSS_TIMEOUT_S)
     ops.until(job)
     assert_one_outcome(ops, shop, job, reading)

@@ -98,7 +98,7 @@ def test_a_temporal_without_workers_a_changed_object_and_a_wrong_login_are_found
 
     found = failures(done)
     assert done.exit_code == 1
-    assert found["workers"].startswith("nobody polls justenough-other")
+    assert found["workers"].startswith("no worker polls justenough-other")
     assert "vault objects" in found
     assert str(wrong) in found["worker login"]
     assert "access orders-db:read" in found

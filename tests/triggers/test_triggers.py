@@ -148,7 +148,7 @@ def test_a_compromised_console_can_launch_only_what_the_workers_configuration_al
         "launches a different bundle": (named.spec, {**whole, "bundle": None}),
         "does not launch its job with these params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
         "has no trigger:ticket-closed": (named.spec, {**whole, "origin": "trigger:ticket-closed"}),
-        "no person here": (named.spec, {**whole, "origin": None}),
+        "not an active person": (named.spec, {**whole, "origin": None}),
         "there is no job": (named.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
     }
     for why, (ordered, changes) in attempts.items():

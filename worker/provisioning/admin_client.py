@@ -85,7 +85,7 @@ class AdminClient:
                 "VAULT_CACERT", why=f"{cacert} has no certificates that can be read ({error})", remedy="Correct it."
             ) from error
         except httpx.InvalidURL as error:
-            raise SetupFailed("VAULT_ADDR", why=f"{self.address} is no address ({error})", remedy="Correct it.") from error
+            raise SetupFailed("VAULT_ADDR", why=f"{self.address} is not a valid address ({error})", remedy="Correct it.") from error
 
     def __enter__(self) -> Self:
         return self

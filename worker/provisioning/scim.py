@@ -93,7 +93,7 @@ def fetch_scim(address: str, token: Secret) -> list[object]:
     try:
         parts = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise InvalidInput("--scim", (Problem("", f"{address} is no address: {error}"),)) from error
+        raise InvalidInput("--scim", (Problem("", f"{address} is not a valid address: {error}"),)) from error
     is_loopback = parts.host in LOOPBACK_HOSTS
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):
         raise InvalidInput("--scim", (Problem("", f"{address} must begin with https://, because the request carries a token"),))
@@ -126,7 +126,7 @@ def _pages(client: httpx.Client, address: str) -> Iterator[object]:
         count += found
         if total > MAX_RESOURCES or (found == 0 and count < total):
             # A person who is missing from an incomplete list would be disabled with --remove.
-            message = f"{address} says that it has {total:,} resources, and gave {count:,}; nothing was changed"
+            message = f"{address} reports {total:,} resources, but returned {count:,}; nothing was changed"
             raise GiveUp(message)
         yield page
 

@@ -86,7 +86,7 @@ def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
         yield DoctorFinding("installation's configuration", "missing", alarm, remedy)
     in_force = {str(worker["name"]): str(worker["config_digest"])[:19] for worker in report.get("workers", ()) if worker["config_digest"]}
     if len(set(in_force.values())) > 1:
-        text = "workers have different ones in force: " + ", ".join(f"{name} {digest}" for name, digest in in_force.items())
+        text = "workers use different configurations: " + ", ".join(f"{name} {digest}" for name, digest in in_force.items())
         yield DoctorFinding("installation's configuration", "warning", text, "Give all workers the same configuration folder and settings.")
 
 

@@ -41,7 +41,7 @@ def api(
     """
     method = method.upper()
     if method not in METHODS:
-        raise Failure(f"METHOD: {method} is none of {', '.join(METHODS)}", code=ExitCode.USAGE)
+        raise Failure(f"METHOD: {method} is not one of {', '.join(METHODS)}", code=ExitCode.USAGE)
     if not path.startswith("/"):
         raise Failure(f"PATH: {path} does not begin with /; give a path like /jobs", code=ExitCode.USAGE)
     client, fields, parts = connect_api(), parse_params(field or (), option="--field"), urlsplit(path.removeprefix(API_PREFIX))

@@ -77,7 +77,9 @@ def add_resource(
         typer.Argument(metavar="KIND", help="postgres, mysql, redis, rabbitmq, kubernetes, pki, ssh, kv or http."),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The resource's name: lower-case letters, digits and -.")],
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where it is, without a password: postgresql://HOST/DATABASE.")],
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="The resource's address, without a password: postgresql://HOST/DATABASE.")
+    ],
     *,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="The title that people see; default: the name.")] = None,
     environment: Annotated[str | None, typer.Option("--environment", metavar="NAME", help="Default: the catalog's `defaults`.")] = None,
@@ -87,7 +89,9 @@ def add_resource(
     ] = None,
     owner: Annotated[str | None, typer.Option("--owner", metavar="GROUP", help="Default: the catalog's `defaults`.")] = None,
     schema: Annotated[str, typer.Option("--schema", metavar="NAME", help="postgres: the schema whose tables jobs use.")] = "public",
-    namespace: Annotated[str, typer.Option("--namespace", metavar="NAME", help="kubernetes: where jobs may work.")] = "default",
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NAME", help="kubernetes: the namespace in which jobs may work.")
+    ] = "default",
     config: Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help="Default: JUSTENOUGH_CONFIG.")] = None,
 ) -> None:
     """Add a resource to the catalog. Writes its terms, SQL for its database and a policy test, and prints what to do next."""

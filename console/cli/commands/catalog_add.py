@@ -34,7 +34,7 @@ def add_resource(folder: Path, new: NewResource) -> None:
     files = {f"policies/tests/{new.name}.yaml": table, **({rendered.sql_file: rendered.sql} if rendered.sql else {})}
     for name in files:
         if (folder / name).exists():
-            raise Failure(f"{folder / name} is there already", code=ExitCode.USAGE, hint="Remove it, or choose another name.")
+            raise Failure(f"{folder / name} already exists", code=ExitCode.USAGE, hint="Remove it, or choose another name.")
     try:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ def find(
     emit(result, table=_print_hits, names=lambda result: (hit["id"] for hit in result["hits"]))
     if not result["hits"]:
         suggested = f" Did you mean {', '.join(result['suggestions'])}?" if result["suggestions"] else ""
-        note(f"Nothing that you may read matches {result['query']!r}.{suggested}")
+        note(f"No results that you may read for {result['query']!r}.{suggested}")
     if result["is_partial"]:
         note("Only the newest jobs with the rarest of these words were searched. An id, a name or a rarer word finds older ones.")
     if not result["is_indexed"]:

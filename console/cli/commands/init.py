@@ -47,7 +47,7 @@ def init(
             raise Failure(f"--{name}: {value!r} must be lower-case letters, digits and -, at most 63", code=ExitCode.USAGE)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise Failure(f"{folder} is there already and not empty", code=ExitCode.USAGE, hint="Name a new folder.")
+            raise Failure(f"{folder} already exists and is not empty", code=ExitCode.USAGE, hint="Name a new folder.")
         for name, text in render_folder(NewFolder(str(folder), **answers)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")

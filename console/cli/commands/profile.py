@@ -20,7 +20,7 @@ app = command_group("List the logins on this machine, and choose one.")
 @app.command("list")
 @list_command
 def list_profiles() -> None:
-    """List profiles: whose login each has, where, and until when. * marks the one in use."""
+    """List profiles: the login of each, its servers and its expiry. * marks the one in use."""
     used, now = profiles.profile_name(current_options().profile), datetime.now(UTC)
     items = [to_item(name, content, used=name == used, now=now) for name, content in profiles.saved_logins()]
     emit_page(

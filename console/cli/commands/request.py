@@ -276,7 +276,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
     if review:
         verdict = f"{review['verdict']}, according to {review['reviewer']}, {moment(review['reviewed_at'])}: {review['review_reason']}"
         groups = ", ".join(review["groups"])
-        waiting = f"open since {moment(review['opened_at'])}: a member of {groups} must say whether it was justified"
+        waiting = f"open since {moment(review['opened_at'])}: a member of {groups} must state whether it was justified"
         print_fields((("Review", waiting if review["open"] else verdict),))
 
 

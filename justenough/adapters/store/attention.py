@@ -190,6 +190,6 @@ def silent_workers(connection: Connection, seen_before: datetime) -> Iterator[At
             key=f"{AttentionKind.WORKER}/{one.name}",
             kind=AttentionKind.WORKER,
             subject=one.name,
-            detail="it reports itself no more, and has not signed off",
+            detail="it no longer reports, and did not stop in order",
             since=one.last_seen,
         )

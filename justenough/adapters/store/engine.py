@@ -69,12 +69,12 @@ def open_database(url: str, *, listen_url: str | None = None, logins: StoreLogin
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
         if logins is not None and parsed.password:
-            raise UnusableUrl("the store's password cannot come from two places: JUSTENOUGH_DATABASE_URL has one already")
+            raise UnusableUrl("the store's password cannot come from two places: JUSTENOUGH_DATABASE_URL contains one; remove it there")
         listen = parse_url(listen_url, setting="JUSTENOUGH_DATABASE_LISTEN_URL") if listen_url else None
         connector = PostgresConnector(parsed, listen_url=listen, logins=logins)
         return Database(_postgres_engine(connector), connector)
     if logins is not None or listen_url:
-        raise UnusableUrl("an SQLite file needs no password, credentials or URL to listen at: correct JUSTENOUGH_DATABASE_URL")
+        raise UnusableUrl("an SQLite file takes no password, credentials or listen URL: unset them, or correct JUSTENOUGH_DATABASE_URL")
     return Database(_sqlite_engine(parsed), None)
 
 
@@ -173,9 +173,11 @@ def translate_errors() -> Iterator[None]:
         if isinstance(error.orig, UndefinedTable | UndefinedColumn) or line.startswith(("no such table", "no such column")):
             raise StoreNotMigrated(f"the store is not migrated to this version: {line}") from error
         if isinstance(error.orig, InsufficientPrivilege):
-            raise StoreUnavailable(f"the store refuses: {line}; `justenough store check` shows which rights are missing") from error
+            raise StoreUnavailable(
+                f"the store refused the operation: {line}; `justenough store check` shows which rights are missing"
+            ) from error
         if isinstance(error.orig, ReadOnlySqlTransaction) or line.startswith("attempt to write a readonly database"):
-            raise StoreUnavailable(f"the store takes no writes: {line}; name the primary server, not a standby") from error
+            raise StoreUnavailable(f"the store refuses writes: {line}; name the primary server, not a standby") from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
             raise StoreUnavailable(f"the store does not answer: {line}") from error
         raise

@@ -297,7 +297,7 @@ def log_in_once(target: Target, username: Secret, password: Secret) -> str | Non
         # A server without a free connection, for example, says nothing about the user.
         if REFUSED_LOGIN.search(why):
             return why
-        raise TargetDown(f"no login at {target.postgres} came about: {why}") from None
+        raise TargetDown(f"cannot log in to {target.postgres}: {why}") from None
     return None
 
 

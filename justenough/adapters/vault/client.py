@@ -276,7 +276,7 @@ class Vault(TransitKeys):
 
 def _require_job_role(job: str) -> str:
     if not JOB_ID.fullmatch(job):
-        raise VaultRefused("not a job id")
+        raise VaultRefused(f"{job[:64]!r} is not a job id")
     return job_role(job)
 
 

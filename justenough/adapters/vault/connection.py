@@ -244,5 +244,5 @@ class VaultConnection:
 def safe_path(path: str) -> str:
     """Return the path if it has no query, no escapes and no `..`. Raises VaultRefused for any other."""
     if not SAFE_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
-        raise VaultRefused("not a Vault path")
+        raise VaultRefused("the path is not valid in Vault: it has an empty part, `.`, `..`, a query or an escape")
     return path

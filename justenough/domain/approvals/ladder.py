@@ -78,7 +78,7 @@ class Ladder(Message):
         if answer.person in self.taken_back:
             return Rejection("answer_withdrawn", "this person withdrew their answer")
         if answer.decision != "break_glass" and answer.tier < self.current:
-            return Rejection("tier_too_low", f"the request is at tier {self.current}, which this person does not answer for")
+            return Rejection("tier_too_low", f"the request is at tier {self.current}, at which this person may not decide")
         # `without_answer_of` drops withdrawn answers. A ladder that still has one was not built here.
         earlier_answers = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
         if any(earlier.represented_people & answer.represented_people for earlier in earlier_answers):

@@ -198,5 +198,5 @@ def why_not_valid_now(statement: Statement, *, now: datetime) -> Rejection | Non
     if statement.expires_at <= now:
         return Rejection("statement_expired", "the statement has expired")
     if statement.expires_at - statement.issued_at > max_lifetime:
-        return Rejection("statement_lives_too_long", f"the statement lives longer than {max_lifetime.days} days")
+        return Rejection("statement_lives_too_long", f"the statement is valid for longer than {max_lifetime.days} days")
     return None

@@ -154,7 +154,9 @@ class ApprovalVerifier:
         """Check a statement's signature with the keys of `person` (an entity id); return the person, or why it is invalid."""
         signer = self.people.person(person)
         if signer is None:
-            return Rejection("person_unknown", "the signer is no person here: the entity has no login on a people mount, or it is disabled")
+            return Rejection(
+                "person_unknown", "the signer is not an active person: the entity has no login on a people mount, or is disabled"
+            )
         return why_signature_invalid(signed, self.people.public_keys(signer.id)) or signer
 
     def why_not_delegate(self, person: str, delegate: str, signed: SignedStatement | None) -> Rejection | None:
@@ -164,7 +166,7 @@ class ApprovalVerifier:
             return Rejection("not_delegated", "the absent person has not named the signer as a delegate")
         # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
-            return Rejection("delegation_not_current", f"their appointment as a delegate is not valid now: {outdated}")
+            return Rejection("delegation_not_current", f"their delegation is not valid now: {outdated}")
         absent = self.verify_signer(person, signed)
         return absent if isinstance(absent, Rejection) else None
 
@@ -211,7 +213,7 @@ class ApprovalVerifier:
             return rejection
         absent_person = self.people.person(absent)
         if absent_person is None or self.tiers.tier_of(absent_person.groups) < ladder.current:
-            return Rejection("tier_too_low", f"the request is at tier {ladder.current}, which the absent person does not answer for")
+            return Rejection("tier_too_low", f"the request is at tier {ladder.current}, at which the absent person may not decide")
         return absent_person
 
 
@@ -242,7 +244,7 @@ class RequestTally:
         if isinstance(withdrawal, Rejection):
             return withdrawal
         if self.verdict == "pending" and not any(answer.person == withdrawal.person for answer in self.ladder.answers):
-            return Rejection("nothing_to_withdraw", "this person has approved nothing here that they could withdraw")
+            return Rejection("nothing_to_withdraw", "this person has no approval here to withdraw")
         verdict: Verdict = "pending" if self.verdict == "pending" else "withdrawn"
         return replace(self, ladder=self.ladder.without_answer_of(withdrawal.person), verdict=verdict, last=withdrawal)
 

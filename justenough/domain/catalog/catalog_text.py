@@ -53,7 +53,7 @@ def _refuse_taken_names(before: Mapping[str, Any], added: Mapping[str, Any]) -> 
         else:
             paths = {item.get("path") for item in there if isinstance(item, dict)} if isinstance(there, list) else set()
             taken = [f"{section} {item['path']}" for item in values if item["path"] in paths]
-        problems += [Problem(name, "is already there; choose another name, or remove it first") for name in taken]
+        problems += [Problem(name, "already exists; choose another name, or remove it first") for name in taken]
     if problems:
         raise InvalidInput(CATALOG_FILE, tuple(problems))
 

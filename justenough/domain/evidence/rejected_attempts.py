@@ -25,21 +25,26 @@ REASON_KINDS: tuple[tuple[str, str], ...] = (
     ("something else than what would run", "changed or different content"),
     ("is another", "changed or different content"),
     ("not what has been recorded", "changed or different content"),
+    ("differs from the recorded", "changed or different content"),
     ("statement has expired", "expired or from the future"),
     ("from the future", "expired or from the future"),
     ("lives longer", "expired or from the future"),
+    ("valid for longer", "expired or from the future"),
     ("not pending", "not pending"),
     ("waits for an answer", "not pending"),
     ("needs one of the groups", "not authorized"),
     ("in no group", "not authorized"),
     ("does not answer for", "not authorized"),
+    ("may not decide", "not authorized"),
     ("in none of the groups", "not authorized"),
     ("no person here", "not authorized"),
+    ("not an active person", "not authorized"),
     ("delegate", "not authorized"),
     ("approved nothing here", "not pending"),
+    ("no approval here", "not pending"),
     ("InvalidInput", "malformed"),
 )
-"""Words in a reason, and its kind; the first match wins. A reason without any of these words is `other`."""
+"""Words in a reason, now or in an earlier version, and its kind; the first match wins. Without any of these words it is `other`."""
 
 
 def rejection_kind_of(why: str) -> str:

@@ -109,8 +109,8 @@ def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
         ),
         ({"server": "url"}, {}, "has no field url (deliver.kubeconfig.server)"),
         ({"namespace": "ns", "ca": "ka"}, {}, "has no field ka (deliver.kubeconfig.ca), ns (deliver.kubeconfig.namespace)"),
-        ({}, {"server": "http://k8s.example"}, "deliver.kubeconfig.server: server is no https:// address"),
-        ({}, {"ca": "MIIB"}, "deliver.kubeconfig.ca: ca is no certificate in PEM"),
+        ({}, {"server": "http://k8s.example"}, "deliver.kubeconfig.server: server is not an https:// address"),
+        ({}, {"ca": "MIIB"}, "deliver.kubeconfig.ca: ca is not a PEM certificate"),
     ],
 )
 def test_what_makes_no_kubeconfig_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:

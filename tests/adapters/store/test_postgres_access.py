@@ -291,7 +291,7 @@ def test_a_standby_is_found_and_refused(postgres_port: int, ready_database: str)
         administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
         with closing(Store(as_role(url, RUNTIME_ROLE))) as store:
             report = store.inspect().postgres
-            with pytest.raises(StoreUnavailable, match=r"takes no writes.*name the primary server"):
+            with pytest.raises(StoreUnavailable, match=r"refuses writes.*name the primary server"):
                 store.ledger.append([submission()])
     assert report is not None
     assert report.is_read_only

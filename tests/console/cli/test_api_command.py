@@ -50,7 +50,7 @@ def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "arguments,code,message",
     [
-        (("PUT", "/jobs"), 2, "METHOD: PUT is none of GET, POST, DELETE"),
+        (("PUT", "/jobs"), 2, "METHOD: PUT is not one of GET, POST, DELETE"),
         (("GET", "jobs"), 2, "PATH: jobs does not begin with /; give a path like /jobs"),
         (("POST", "/sweep", "--all"), 2, "--all-pages works only with GET"),
         (("GET", "/jobs?limit=1", "--all"), 2, "--all-pages gets every page; leave out limit"),

@@ -58,7 +58,7 @@ def test_init_writes_into_no_folder_that_has_something(alone: Cli, folder: Path)
     refused = alone.run("init", "mine")
 
     assert (refused.exit_code, contents(folder)) == (2, before)
-    assert "mine is there already and not empty" in refused.stderr
+    assert "mine already exists and is not empty" in refused.stderr
 
 
 @pytest.mark.parametrize("option", ["environment", "launchers", "owners", "security"])
@@ -210,7 +210,7 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_written(alone: Cli, fold
     refused = add(alone, folder, "kv", "billing")
 
     assert (refused.exit_code, contents(folder)) == (2, before)
-    assert "resources.billing: is already there; choose another name, or remove it first" in refused.stderr
+    assert "resources.billing: already exists; choose another name, or remove it first" in refused.stderr
 
 
 def test_a_file_that_is_there_is_not_overwritten(alone: Cli, folder: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_file_that_is_there_is_not_overwritten(alone: Cli, folder: Path) -> No
     refused = add(alone, folder, "postgres", "billing")
 
     assert (refused.exit_code, contents(folder)) == (2, before)
-    assert "sql/billing.sql is there already" in refused.stderr
+    assert "sql/billing.sql already exists" in refused.stderr
 
 
 def test_terms_without_a_default_must_be_given(alone: Cli, folder: Path) -> None:

@@ -250,6 +250,6 @@ def test_anything_is_found_by_what_is_in_hand(cli: Cli, tmp_path: Path) -> None:
 def test_a_search_without_result_suggests(cli: Cli) -> None:
     nothing = cli.run("find", "orders-bd")
     assert nothing.stdout == ""
-    assert "Nothing that you may read matches 'orders-bd'. Did you mean orders-db" in nothing.stderr
+    assert "No results that you may read for 'orders-bd'. Did you mean orders-db" in nothing.stderr
     empty = cli.run("find", " ")
     assert (empty.exit_code, empty.stderr) == (2, "error: the text is empty; give an id, a name or a word\n")

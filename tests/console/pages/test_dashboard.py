@@ -286,7 +286,7 @@ async def test_what_needs_attention_is_listed_until_somebody_takes_care_of_it(si
     taken = await post_fields(lead, "/now/acknowledge", **fields)
     assert (taken.status_code, taken.headers["location"]) == (303, "/now?team=support")
     page = (await ops.open("/now")).text
-    assert "lead takes care of it since" in text_of(page, "taken")
+    assert "lead is taking care of it, acknowledged" in text_of(page, "taken")
     assert "I restart it" in text_of(page, "taken")
     assert "lead takes care of failed/" in (await lead.open(f"/jobs/{job}")).text
     again = await post_fields(lead, "/now/acknowledge", **{**fields, "item": "failed/j-none"})
@@ -301,7 +301,7 @@ async def test_a_system_that_keeps_revocations_waiting_is_acknowledged_by_those_
     site.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
     assert (await post_fields(ops, "/now/acknowledge", item="overdue/Target crm", note="")).status_code == 404
     assert (await post_fields(lead, "/now/acknowledge", item="overdue/Target crm", note="CRM is down")).status_code == 303
-    assert "lead takes care of it since" in text_of((await lead.open("/now")).text, "alarms")
+    assert "lead is taking care of it, acknowledged" in text_of((await lead.open("/now")).text, "alarms")
     site.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
 
 

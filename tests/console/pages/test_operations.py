@@ -33,7 +33,7 @@ async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged
     site.store.workers.report(WorkerView(name="w-gone", version="9.9", config_digest=current, config_alarm=None, last_seen=NOW))
     page = text_of((await lead.open("/operations/workers")).text, "workers")
     assert "w-same 9.9 as this console" in page
-    assert "w-other 9.9 another than this console" in page
+    assert "w-other 9.9 differs from this console" in page
     assert "w-none 9.9 none: takes no jobs catalog.yaml: broken" in page
     assert "w-gone" not in page
     for name in ("w-same", "w-other", "w-none", "w-gone"):
@@ -78,7 +78,7 @@ async def test_deliveries_are_for_those_who_read_everything(site: Site, logged_i
     store.release_lease("us")
     assert "gone-hook" in text_of((await lead.open("/operations/deliveries")).text, "main")
     page = (await lead.open("/operations/deliveries/gone-hook")).text
-    assert "No delivery has failed and waits." in page
+    assert "No failed deliveries." in page
     assert "Send a test event" not in page
     assert (await lead.open("/operations/deliveries/nowhere")).status_code == 404
     removed = await post_fields(lead, "/operations/deliveries/gone-hook/test")

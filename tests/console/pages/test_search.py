@@ -83,7 +83,7 @@ async def test_no_result_suggests_and_says_what_can_be_found(records: Desk) -> N
     lead = await records.log_in()
     records.record_job(name="refund-triage")
     page = await search(records, lead, "refnd-triage")
-    assert "Nothing that you may read matches." in page.text
+    assert "No results that you may read." in page.text
     assert "/search?q=refund-triage" in page.links
     assert "a database user" in page.text
     assert "Type or paste" in (await search(records, lead, "")).text

@@ -219,7 +219,7 @@ def test_a_vault_that_cannot_be_used_gets_one_sentence(office: Office) -> None:
         (people, {"VAULT_NAMESPACE": "nowhere"}, "Vault has no namespace 'nowhere'. Correct VAULT_NAMESPACE"),
         (people, {"VAULT_ADDR": "http://127.0.0.1:1"}, "Vault at http://127.0.0.1:1 did not answer ([Errno 111] Connection refused). "),
         (people, {"VAULT_ADDR": "127.0.0.1:8200"}, "missing an 'http://' or 'https://' protocol"),
-        (("vault", "plan"), {"VAULT_ADDR": "http://[::1:8200"}, "VAULT_ADDR: http://[::1:8200 is no address"),
+        (("vault", "plan"), {"VAULT_ADDR": "http://[::1:8200"}, "VAULT_ADDR: http://[::1:8200 is not a valid address"),
         (("vault", "plan"), {"VAULT_CACERT": "/nowhere/ca.pem"}, "VAULT_CACERT: /nowhere/ca.pem has no certificates that can be read"),
         (people, {"VAULT_CACERT": __file__}, "has no certificates that can be read"),
     ):

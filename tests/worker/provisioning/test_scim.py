@@ -57,7 +57,7 @@ def test_a_server_that_is_not_ours_or_does_not_answer_is_named(scim: ScimServer)
     assert "http://scim.example/ must begin with https://, because the request carries a token" in refusal("http://scim.example/")
     assert "did not answer ([Errno 111] Connection refused)" in refusal("http://127.0.0.1:1")
     assert "did not answer ([SSL" in refusal(scim.address.replace("http:", "https:"))
-    assert refusal("https://[::1").startswith("--scim: https://[::1 is no address: ")
+    assert refusal("https://[::1").startswith("--scim: https://[::1 is not a valid address: ")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "did not answer (no answer in time)" in refusal(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
@@ -68,8 +68,8 @@ def test_a_server_that_is_not_ours_or_does_not_answer_is_named(scim: ScimServer)
         ({"Resources": []}, "did not answer with a SCIM list response: check the address of --scim"),
         ([], "did not answer with a SCIM list response"),
         (b"<html>", "did not answer with a SCIM list response"),
-        ({"totalResults": 3, "Resources": []}, "says that it has 3 resources, and gave 0; nothing was changed"),
-        ({"totalResults": 10**6, "Resources": [{"userName": "a"}]}, "says that it has 1,000,000 resources"),
+        ({"totalResults": 3, "Resources": []}, "reports 3 resources, but returned 0; nothing was changed"),
+        ({"totalResults": 10**6, "Resources": [{"userName": "a"}]}, "reports 1,000,000 resources"),
     ],
 )
 def test_an_answer_that_is_no_complete_list_is_refused(body: Any, said: str) -> None:

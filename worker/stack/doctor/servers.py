@@ -91,7 +91,7 @@ def poller_findings(settings: Settings) -> Iterator[DoctorFinding]:
             if polled_at is not None and datetime.now(UTC) - polled_at < MAX_POLL_AGE:
                 yield DoctorFinding("workers", "ok", f"{queue} is polled")
             else:
-                yield DoctorFinding("workers", "missing", f"nobody polls {queue}: jobs wait", "Start a worker: justenough worker")
+                yield DoctorFinding("workers", "missing", f"no worker polls {queue}: jobs wait", "Start a worker: justenough worker")
 
 
 def clock_findings(settings: Settings, *, now: Callable[[], float]) -> Iterator[DoctorFinding]:
@@ -104,12 +104,16 @@ def clock_findings(settings: Settings, *, now: Callable[[], float]) -> Iterator[
             yield DoctorFinding("clock", "ok", f"within {MAX_SKEW_S:.0f} s of Vault's")
         else:
             text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} Vault's"
-            yield DoctorFinding("clock", "missing", text, "Let both machines keep their time by NTP: signatures and expiries have times.")
+            yield DoctorFinding(
+                "clock", "missing", text, "Synchronize the clocks of both machines by NTP: signatures and expiries depend on them."
+            )
 
 
 def console_findings(console: str | None) -> Iterator[DoctorFinding]:
     if console is None:
-        yield DoctorFinding("console", "warning", "not asked: no address of a console", "Set JUSTENOUGH_CONSOLE_URL or --console-url.")
+        yield DoctorFinding(
+            "console", "warning", "not checked: the console's address is unknown", "Set JUSTENOUGH_CONSOLE_URL or --console-url."
+        )
         return
     try:
         report = readyz.fetch_readyz(console)

@@ -67,12 +67,12 @@ def _server_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
     yield DoctorFinding("server", "ok", f"PostgreSQL {'.'.join(map(str, postgres.server_version))}")
     if postgres.is_read_only:
         yield DoctorFinding(
-            "writes", "missing", "the server takes no writes: it is a standby, or set to read only", "Name the primary server."
+            "writes", "missing", "the server refuses writes: it is a standby, or set to read only", "Name the primary server."
         )
     if postgres.is_encrypted:
-        yield DoctorFinding("TLS", "ok", "the connection is encrypted; only sslmode=verify-full verifies with whom")
+        yield DoctorFinding("TLS", "ok", "the connection is encrypted; only sslmode=verify-full also verifies the server")
     elif postgres.is_local:
-        yield DoctorFinding("TLS", "ok", "none, on this machine")
+        yield DoctorFinding("TLS", "ok", "not needed: the server is on this machine")
     else:
         remedy = "Add sslmode=verify-full and sslrootcert to JUSTENOUGH_DATABASE_URL."
         yield DoctorFinding("TLS", "warning", "the connection is not encrypted", remedy)
@@ -89,14 +89,14 @@ def _rights_finding(postgres: PostgresReport) -> DoctorFinding:
     if postgres.may_change_ledger:
         remedy = f"Let workers and consoles use a role that does not own the tables: {HOW_TO}#rights"
         return DoctorFinding("rights", "warning", f"the role {role} could change or delete ledger entries", remedy)
-    return DoctorFinding("rights", "ok", f"the role {role} has those that it needs, and cannot change ledger entries")
+    return DoctorFinding("rights", "ok", f"the role {role} has every right that it needs, and cannot change ledger entries")
 
 
 def _pooler_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
     if not postgres.is_direct:
-        yield DoctorFinding("pooler", "ok", "there is one; statements are not prepared on the server")
+        yield DoctorFinding("pooler", "ok", "in use; statements are not prepared on the server")
     if postgres.notices is None:
         yield DoctorFinding("notices", "ok", "new entries are announced at once")
     else:
-        found = f"new entries are looked for five times a second: {postgres.notices}"
+        found = f"the ledger is polled for new entries five times a second: {postgres.notices}"
         yield DoctorFinding("notices", "warning", found, f"Set JUSTENOUGH_DATABASE_LISTEN_URL to the server itself: {HOW_TO}#poolers")
