@@ -121,7 +121,7 @@ class SweepActivities:
         return self._sweep
 
     async def run(self) -> SweepReport:
-        """Run a sweep, record that it goes on and that it has ended, and return its report."""
+        """Run a sweep, record its progress and its end, and return its report."""
         sweeps = self._deps.store.sweeps
 
         async def record_progress(ended: asyncio.Event) -> None:
@@ -170,7 +170,9 @@ class SweepActivities:
         return report
 
     async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
-        """Check one job, if the sweep's budget allows, and turn every failure into a verdict."""
+        """Check one job and return the verdict; None if there is nothing to report. A failure, or an exhausted budget, becomes a verdict
+        too.
+        """
         async with gate:
             if asyncio.get_running_loop().time() > end:
                 return "waiting", job, "left to the next sweep"
@@ -207,7 +209,9 @@ class SweepActivities:
         return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)
 
     async def _revoke_requested(self, job: str, view: JobView) -> SweepVerdict | None:
-        """Revoke the running job's credentials that people revoked or whose approval they withdrew, if no worker has."""
+        """Revoke the running job's credentials that people revoked or whose approval they withdrew, if no worker has. Return the verdict,
+        if any.
+        """
         live = [item for item in view.credentials if item.lease_id and item.revocable == Revocable.NOW and not item.state.is_settled]
         if not live:
             return None

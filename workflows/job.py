@@ -254,7 +254,9 @@ class Job:
             return JobOutcome(self._stop or JobState.FAILED)
 
     def _attend(self, *, seconds: int) -> None:
-        """Serve approvals and revocations while the session runs, in tasks of their own: neither keeps the job from being stopped or compensated."""
+        """Serve approvals and revocations while the session runs, each in a task of its own, so that they do not delay stopping or
+        compensating the job.
+        """
 
         async def approvals() -> None:
             while not self._is_session_over():

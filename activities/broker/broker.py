@@ -227,7 +227,7 @@ class Broker:
         self._allowance = left
 
     def charge(self, calls: float) -> None:
-        """Count an admitted request as so many calls more, because it costs as much."""
+        """Charge an admitted request as `calls` further calls, because it costs as much."""
         self._allowance = self._allowance.charge(calls, now=self._deps.ticks())
 
     async def run_in_thread(self, call: Callable[[], T]) -> T:
@@ -363,7 +363,7 @@ class Broker:
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _wait_for_answer(self, name: str, *, until: float) -> RequestView | None:
-        """Return a request once people have answered it, `until` has come, or the broker closes."""
+        """Return a request once people have answered it, `until` has come, or the broker closes; None if it is unknown."""
         self._waiters += 1
         until, began = until if self._waiters <= MAX_WAITING_CALLS else 0, self._deps.ticks()
         try:

@@ -82,7 +82,7 @@ class VaultIssuer:
             raise
 
     def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
-        """Shorten a lease that its engine made longer than the grant; return the seconds that it lives.
+        """Shorten a lease that its engine made longer than the grant; return the seconds that it lives, None if the engine gives no ttl.
 
         Vault does not do that itself: in the target a lease outlives its token's ttl, and if Vault is dead, only the target's own clock ends it.
         """

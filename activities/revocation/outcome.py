@@ -30,7 +30,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TargetTraits:
-    """What the events of a credential depend on, besides the inspection."""
+    """The properties of a credential that its events depend on, besides the inspection."""
 
     in_target: bool
     """Whether it has a user in a target, which must be gone."""

@@ -49,7 +49,7 @@ class ConsoleVault(Vault):
         )
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return the person with this login name on a mount where the person `like` also has a login."""
+        """Return the person with this login name on a mount where the person `like` also has a login; None if there is none."""
         mounts = tuple(people_mounts)
         return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
 

@@ -1,4 +1,4 @@
-"""How help pages and usage errors look: sections, examples, docs links, and one line about the options that every command takes."""
+"""The layout of help pages and usage errors: sections, examples, docs links, and one line about the options that every command takes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LateCheck(RuntimeParam):
 
 
 class SharedHelp(Command):
-    """What commands and groups have in common: values are checked late, and help begins with whole sentences."""
+    """The parts that commands and groups share: values are checked late, and help begins with whole sentences."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Parse the arguments."""

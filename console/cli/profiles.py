@@ -26,7 +26,7 @@ def profile_name(given: str | None) -> str:
 
 
 def chosen_profile() -> str | None:
-    """Return the name that `profile use` chose."""
+    """Return the name that `profile use` chose; None if none was chosen."""
     found = private_files.read(private_files.folder() / CHOICE_FILE) or {}
     return str(found["name"]) if found.get("name") else None
 

@@ -45,7 +45,7 @@ class RootGroup(CliGroup):
         return list(dict.fromkeys([*COMMANDS, *self._others()]))
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        """Return a command by its name."""
+        """Return a command by its name; None if there is none."""
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             self.commands[cmd_name] = load_command(cmd_name, COMMANDS[cmd_name])
         return self.commands.get(cmd_name) or self._others().get(cmd_name)

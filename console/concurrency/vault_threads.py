@@ -1,7 +1,7 @@
 """The threads in which the console waits for Vault. There are few, and they serve nothing else.
 
-If Vault hangs, each call of it keeps its thread for some seconds. In threads of their own, such calls leave room for what needs no Vault: the
-store, and stopping jobs. A call that finds too many others waiting fails at once.
+If Vault hangs, each call of it keeps its thread for some seconds. Because such calls have their own threads, work without Vault (the store,
+stopping jobs) still has threads. A call that finds too many others waiting fails at once.
 """
 
 from __future__ import annotations

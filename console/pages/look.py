@@ -13,7 +13,7 @@ THEMES = ("", "light", "dark")
 
 
 class Look(NamedTuple):
-    """What a person chose."""
+    """The look that a person chose."""
 
     theme: str = ""
     keys: bool = True
@@ -25,6 +25,6 @@ class Look(NamedTuple):
 
 
 def look_of(request: Request) -> Look:
-    """Return what the browser's cookie says; the defaults for anything else."""
+    """Return the look in the browser's cookie; the defaults if the cookie is missing or invalid."""
     theme, _, keys = request.cookies.get(COOKIE, "").partition(".")
     return Look(theme if theme in THEMES else "", keys != "off")

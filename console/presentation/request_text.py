@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What an approver chose in the form, as text; empty for what was requested."""
+    """The limits that an approver chose in the form, as text; empty for what was requested."""
 
     action: str = ""
     ttl: str = ""

@@ -1,4 +1,4 @@
-"""What the catalog offers of a resource, and how current policy decides on a plain request for it. Pure."""
+"""The actions that the catalog offers on a resource, and how current policy decides on a plain request for each. Pure."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _problem_of(entry: EntryView, fault: Fault, what: str) -> ChainProblem:
 
 
 def newest_note(deps: Deps) -> str | None:
-    """Return the text of the newest checkpoint."""
+    """Return the text of the newest checkpoint; None if there is none."""
     entry = deps.store.ledger.newest_checkpoint()
     return str(entry.data["checkpoint"]) if entry else None
 

@@ -13,7 +13,7 @@ from justenough.domain.readmodel.views import JobSummary, Page
 
 
 class JobFilters(NamedTuple):
-    """What the store finds jobs by; None for any."""
+    """The filters by which the store finds jobs; None for any."""
 
     state: JobState | None = None
     environment: str | None = None

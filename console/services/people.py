@@ -18,7 +18,7 @@ MAX_DECISIONS = 25
 
 @dataclass(frozen=True, slots=True)
 class PersonRecord:
-    """What is known of a person."""
+    """The record of a person: their jobs, decisions and delegations."""
 
     name: str
     groups: frozenset[str] | None

@@ -43,7 +43,7 @@ class Work(Generic[T]):
 
     @property
     def seconds(self) -> float:
-        """How long the work took, in seconds; 0 while it runs."""
+        """The duration of the work in seconds; 0 while it runs."""
         return (self.ended - self.began).total_seconds() if self.ended else 0.0
 
 

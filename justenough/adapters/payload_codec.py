@@ -51,7 +51,7 @@ log = structlog.get_logger()
 
 
 class KeyWrapper(Protocol):
-    """What Vault does for data keys. Blocking."""
+    """Wraps and unwraps data keys with Vault. Blocking."""
 
     def wrap_data_key(self, key: Secret) -> str:
         """Return a data key (base64) as ciphertext."""

@@ -55,7 +55,7 @@ class _PeoplePlan(PlanningClient):
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """What Vault has before a sync."""
+    """The mounts and identities in Vault before a sync."""
 
     accessors: Mapping[str, str]
     """By auth mount."""
@@ -78,17 +78,17 @@ class _Directory:
 
     @property
     def ours(self) -> dict[str, dict[str, Any]]:
-        """The entities that we made, by name."""
+        """The entities that people sync created, by name."""
         return {str(entity["name"]): entity for entity in self.entities.values() if is_ours(entity)}
 
     @property
     def names(self) -> dict[str, str]:
-        """What a plan shows in place of ids and accessors."""
+        """The names that a plan shows in place of ids and accessors."""
         people = {str(entity["id"]): str(entity["name"]) for entity in self.entities.values()}
         return people | {accessor: f"{mount}/" for mount, accessor in self.accessors.items()}
 
     def entity(self, name: str) -> dict[str, Any] | None:
-        """Return Vault's entity of this name."""
+        """Return Vault's entity of this name; None if there is none."""
         return self.entities.get(name.casefold())
 
     def logins(self, name: str, entry: PersonEntry) -> dict[str, str]:
@@ -168,7 +168,7 @@ def _ensure_login(vault: AdminClient, directory: _Directory, name: str, entity_i
 def _disable_others(
     vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool
 ) -> Iterator[AppliedWrite]:
-    """Disable those who are not active; with `remove`, also those of ours who are not listed."""
+    """Disable those who are not active; with `remove`, also those whom people sync created and who are not listed."""
     inactive = [entity for name, entry in people.items() if not entry.active and (entity := directory.entity(name))]
     listed = {name.casefold() for name in people}
     absent = [entity for name, entity in directory.ours.items() if name.casefold() not in listed]
@@ -185,7 +185,9 @@ def _disable_others(
 def _ensure_groups(
     vault: AdminClient, directory: _Directory, active: Mapping[str, PersonEntry], ids: Mapping[str, str], *, remove: bool
 ) -> Iterator[AppliedWrite]:
-    """Give each group its members. Members that we did not make stay; ours that are not listed leave with `remove`."""
+    """Give each group its members. Members that people sync did not create stay; with `remove`, those that it created and that are not
+    listed are removed.
+    """
     ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
     names = {group for entry in active.values() for group in entry.groups}
     groups = [(f"identity/group/name/{name}", vault.read(f"identity/group/name/{name}")) for name in sorted(names)]

@@ -93,7 +93,7 @@ class PlanningClient(AdminClient):
         """Leave the file as it is."""
 
     def make_secret_id(self, role: str) -> str | None:
-        """Make no secret id."""
+        """Return None: a plan makes no secret id."""
         del role
         return None
 

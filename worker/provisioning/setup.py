@@ -120,7 +120,7 @@ def export_vault(settings: Settings, form: ExportFormat, *, environment: Mapping
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What the configuration folder and the environment say."""
+    """The inputs of a set-up: the configuration folder and the environment."""
 
     catalog: Catalog
     tiers: Tiers

@@ -1,4 +1,4 @@
-"""The search: one box for everything."""
+"""The search over everything that the caller may read."""
 
 from __future__ import annotations
 

@@ -178,7 +178,9 @@ def _to_json(value: Any) -> Json:
 
 
 def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> tuple[PolicyTestTable, list[Json]] | None:
-    """Return a table and its specs. Add their problems to `problems`; the result is complete only if there are none."""
+    """Return a table and its specs; None if the table is invalid. Add problems to `problems`; the result is complete only if there are
+    none.
+    """
     from justenough.domain.jobs.spec import read_spec  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.policy import test_cases  # noqa: PLC0415 - loads the policy engine
 

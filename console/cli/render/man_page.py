@@ -73,6 +73,6 @@ def page_lines(context: Context) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    """Return text in which troff finds no instruction."""
+    """Return text with everything escaped that troff would read as an instruction."""
     lines = (line.strip() for line in text.replace("\\", "\\e").replace("-", "\\-").splitlines())
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in lines)

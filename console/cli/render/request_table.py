@@ -64,7 +64,9 @@ def age(item: Json, now: datetime) -> str:
 
 
 def decide_by(item: Json) -> str | None:
-    """Return until when a request can be decided at its current tier: the tier's deadline, or the end of its job if that is earlier."""
+    """Return until when a request can be decided at its current tier: the tier's deadline, or the end of its job if that is earlier; None
+    for no deadline.
+    """
     ends = [until for until in (item["expires_at"], item.get("job_times_out_at")) if until]
     return min(ends, key=datetime.fromisoformat, default=None)
 

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
 
     @property
     def named_vault_addr(self) -> str | None:
-        """Vault's address if the environment or justenough.toml names it."""
+        """Vault's address if the environment or justenough.toml names it; else None."""
         return self.vault_addr if "vault_addr" in self.model_fields_set else None
 
     @property
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
 
     @property
     def issuer_path(self) -> str:
-        """What Vault appends to the address that is configured as its issuer."""
+        """The path that Vault appends to the address that is configured as its issuer."""
         namespace = f"{self.vault_namespace.strip('/')}/" if self.vault_namespace else ""
         return f"/v1/{namespace}identity/oidc"
 

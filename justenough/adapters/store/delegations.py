@@ -24,7 +24,7 @@ class DelegationRepository(Repository):
 
     @reads
     def get(self, connection: Connection, name: str) -> DelegationView | None:
-        """Return a delegation by its id."""
+        """Return a delegation by its id; None if there is none."""
         return fetch_first(connection, select(DELEGATIONS).where(DELEGATIONS.c.id == name), DelegationView)
 
     @reads

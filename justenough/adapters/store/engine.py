@@ -117,7 +117,7 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
 
 
 def close_connections(engine: Engine) -> None:
-    """Close the idle connections now, and each of the others when it is returned: SQLAlchemy would only forget those."""
+    """Close the idle connections now, and the others when each is returned: SQLAlchemy alone would not close those."""
 
     @event.listens_for(engine, "checkin")
     def _close(connection: Any, _record: Any) -> None:

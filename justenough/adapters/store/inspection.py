@@ -39,7 +39,7 @@ class PostgresReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """What was observed of one database."""
+    """The observations of one database."""
 
     place: str
     """Where it is, without a password."""

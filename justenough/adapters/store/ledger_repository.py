@@ -183,7 +183,7 @@ class LedgerRepository(Repository):
 
     @reads
     def entry(self, connection: Connection, entry: str) -> EntryView | None:
-        """Return an entry by its id."""
+        """Return an entry by its id; None if there is none."""
         # No row contains NUL, and PostgreSQL rejects it in a query.
         row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == entry.replace("\0", "\ufffd"))).first()
         return row_to_view(row) if row else None

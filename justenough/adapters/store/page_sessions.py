@@ -44,7 +44,7 @@ class PageSessionRepository(Repository):
 
     @reads
     def get(self, connection: Connection, key: str) -> PageSessionRecord | None:
-        """Return the session under a key."""
+        """Return the session under a key; None if there is none."""
         return fetch_first(connection, select(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == key), PageSessionRecord)
 
     @reads

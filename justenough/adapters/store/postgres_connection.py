@@ -48,7 +48,7 @@ ANY_REMEDY = f"check {URL_SETTING} and that server"
 
 @dataclass(frozen=True, slots=True)
 class PostgresSession:
-    """What is known of one connection besides the driver's own connection."""
+    """The properties of one connection that the driver does not know."""
 
     login: StoreLogin | None
     is_direct: bool

@@ -77,7 +77,9 @@ class JobRepository(Repository):
 
     @reads
     def get(self, connection: Connection, job: str) -> JobView | None:
-        """Return a job with its requests and credentials. Of very many credentials: all live ones and the newest of the rest."""
+        """Return a job with its requests and credentials; None if there is no such job. Of very many credentials: all live ones and the
+        newest of the rest.
+        """
         row = connection.execute(select(JOBS).where(JOBS.c.id == job)).mappings().first()
         if row is None:
             return None
@@ -178,7 +180,7 @@ class JobRepository(Repository):
 
     @reads
     def order(self, connection: Connection, job: str) -> OrderRecord | None:
-        """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
+        """Return the order as it was signed: raw spec, params, bundle digest, statement with signature; None if there is none."""
         row = connection.execute(select(ORDERS).where(ORDERS.c.job == job)).first()
         return OrderRecord(row.spec, row.params, row.bundle, SignedStatement(**row.signed)) if row else None
 
@@ -201,7 +203,7 @@ class RequestRepository(Repository):
 
     @reads
     def get(self, connection: Connection, request: str) -> RequestView | None:
-        """Return a request with its approvals."""
+        """Return a request with its approvals; None if there is no such request."""
         rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id == request)).mappings().all()
         return next(iter(to_request_views(connection, rows)), None)
 
@@ -256,7 +258,7 @@ class CredentialRepository(Repository):
 
     @reads
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
-        """Return a credential's handle."""
+        """Return a credential's handle; None if there is no such credential."""
         return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == credential), CredentialView)
 
     @reads

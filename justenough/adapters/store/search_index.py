@@ -25,7 +25,7 @@ _ENTRIES = select(LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq, LEDGER.c.type, 
 
 
 class IndexProgress(NamedTuple):
-    """How far the ledger is indexed, and where it ends."""
+    """The last indexed position of the ledger, and its end."""
 
     position: int
     newest: int

@@ -366,7 +366,7 @@ class SearchNameRow(TableBase, table=True):
 
 
 class SearchProgressRow(TableBase, table=True):
-    """How far the ledger can be searched: one row, none at first."""
+    """The last indexed position of the ledger: one row, none at first."""
 
     __tablename__ = "search_progress"
 

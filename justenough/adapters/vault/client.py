@@ -55,7 +55,7 @@ class IssuedSecret:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """How a database engine creates the users of one role."""
+    """The definition of a database role: how its engine creates users."""
 
     digest: str
     """Of all that decides their names and where they are created."""

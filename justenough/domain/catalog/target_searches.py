@@ -1,4 +1,6 @@
-"""What in Vault decides whether a lost credential's user can be found in its target by the job's id. Pure: callers pass how to read a path."""
+"""The values in Vault that decide whether a lost credential's user can be found in its target by the job's id. Pure: callers pass how to
+read a path.
+"""
 
 from __future__ import annotations
 

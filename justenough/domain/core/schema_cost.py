@@ -1,6 +1,6 @@
 """Finds the part of a JSON Schema that makes validation slow, even if a validator only says yes or no. No I/O.
 
-jsonschema-rs remembers results only for references that close a circle. It evaluates everything else as often as it is reached: a few
+jsonschema-rs caches results only for references that close a cycle. It evaluates everything else each time that it is reached: a few
 definitions that each refer twice to the next one take hours. Decision 46 has the measurements.
 """
 

@@ -48,7 +48,7 @@ class CloudEvent(Message):
 
     @property
     def parent(self) -> str | None:
-        """Id of the job that sent it, according to the event."""
+        """Id of the job that sent it, according to the event; None if it names none."""
         return self.extensions.get(PARENT_ATTRIBUTE)
 
 

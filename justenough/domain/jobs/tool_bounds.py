@@ -277,7 +277,7 @@ def intersect_all(first: BoundedTools, *others: BoundedTools) -> dict[str, Bound
 
 
 def tools_to_json(tools: BoundedTools | None) -> dict[str, Any] | None:
-    """Return tools as JSON, in the form that is signed and recorded."""
+    """Return tools as JSON, in the form that is signed and recorded; None for None."""
     return None if tools is None else {name: bounds.model_dump(mode="json") for name, bounds in tools.items()}
 
 

@@ -1,4 +1,4 @@
-"""What needs a person now: failed jobs, late requests, denials, dead deliveries, missed schedules, silent workers. No I/O, no clock.
+"""Items that need a person now: failed jobs, late requests, denials, dead deliveries, missed schedules, silent workers. No I/O, no clock.
 
 An item stays until its cause is gone, somebody acknowledges it, or it is older than ATTENTION_PERIOD.
 """
@@ -77,7 +77,7 @@ def is_half_gone(begin: datetime, end: datetime | None, *, now: datetime) -> boo
 def with_acknowledgements(items: Iterable[AttentionItem], found: Mapping[str, Acknowledgement]) -> tuple[AttentionItem, ...]:
     """Return the items with their acknowledgements: kinds in the order of AttentionKind, in each the newest first.
 
-    What began again after it was acknowledged needs attention again.
+    An item that began again after its acknowledgement needs attention again.
     """
     order = tuple(AttentionKind)
     marked = (

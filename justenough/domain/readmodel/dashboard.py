@@ -79,7 +79,7 @@ class CurrentCounts(Message):
 
     @property
     def oldest(self) -> datetime | None:
-        """When the oldest active credential was issued."""
+        """When the oldest active credential was issued; None if none is active."""
         return min((kind.oldest for kind in self.live), default=None)
 
     @property
@@ -144,7 +144,7 @@ class JobFilter(Message):
 
 
 class FilterValues(Message):
-    """What a dashboard can be filtered by."""
+    """The values by which a dashboard can be filtered."""
 
     environments: tuple[str, ...]
     agents: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What can be searched for: the words and names of ledger entries, and how a typed text is read. Pure: no I/O."""
+"""The search terms of ledger entries, and how a typed text is parsed into terms. Pure."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def to_handle(text: str) -> str:
 
 
 def query_words(text: str) -> tuple[str, ...]:
-    """Return the words of a typed text that are searched for."""
+    """Return the words to search for in a typed text."""
     return words_of(text[:MAX_QUERY_CHARS])[:MAX_QUERY_WORDS]
 
 
@@ -118,7 +118,9 @@ def query_handle(text: str) -> str:
 
 
 def id_within(text: str) -> str | None:
-    """Return the first id of a credential, request or job in a longer text, such as a database user's name, a log line or an address."""
+    """Return the first id of a credential, request or job in a longer text (a database user's name, a log line, an address); None if it has
+    none.
+    """
     folded = text[:MAX_QUERY_CHARS].lower()
     found = CREDENTIAL_ID.search(folded) or REQUEST_ID.search(folded) or JOB_ID.search(folded)
     return found[0] if found else None

@@ -187,7 +187,7 @@ class RequestView(Message):
 
     @property
     def decide_by(self) -> datetime | None:
-        """Until when it can be decided at the current tier."""
+        """Until when it can be decided at the current tier; None for no deadline."""
         return self.job_times_out_at if self.ends_with_job else self.expires_at
 
     @property

@@ -77,7 +77,7 @@ def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def poller_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that workers poll Temporal's queues. What is wrong with Temporal itself, temporal_findings reports."""
+    """Check that workers poll Temporal's queues. Failures of Temporal itself are reported by temporal_findings."""
     from temporalio.service import RPCError  # noqa: PLC0415 - importing it takes a tenth of a second
 
     from justenough.adapters import temporal  # noqa: PLC0415 - the same

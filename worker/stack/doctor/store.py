@@ -30,7 +30,7 @@ def open_own_store(settings: Settings) -> Iterator[Store]:
 
 
 def missing_file(settings: Settings) -> Path | None:
-    """Return the store's SQLite file if it does not exist: opening it would create it."""
+    """Return the store's SQLite file if it does not exist, because opening it would create it; else None."""
     file = Path(settings.store_url.removeprefix(SQLITE_PREFIX))
     return file if settings.store_url.startswith(SQLITE_PREFIX) and not file.is_file() else None
 

@@ -75,7 +75,7 @@ class NewResource:
 
 @dataclass(frozen=True, slots=True)
 class ResourceFiles:
-    """What to write, and what is left to do."""
+    """The files to write, and the steps that are left to do."""
 
     fragment: str
     """In the form of catalog.yaml: what to add to it."""

@@ -1,4 +1,4 @@
-"""Add the table in which workers report what configuration they have in force."""
+"""Add the table in which workers report the configuration that they use."""
 
 import sqlalchemy as sa
 from alembic import op
