@@ -1,4 +1,4 @@
-"""The output interface of the worker's commands. The program passes it in, so that worker imports nothing of the command line."""
+"""The output interface of the worker's commands. The program passes it in, so that worker imports nothing from the command line."""
 
 from __future__ import annotations
 

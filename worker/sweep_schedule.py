@@ -69,7 +69,7 @@ async def keep_sweep_schedule(client: Client, settings: Settings, ended: asyncio
 
 
 def _essence(schedule: Schedule) -> tuple[object, ...]:
-    """Return what decides when a schedule starts which workflow with what."""
+    """Return the parts of a schedule that decide when it starts which workflow with which input."""
     action = schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)
     does = action.workflow, action.id, action.task_queue, action.execution_timeout, list(action.args)

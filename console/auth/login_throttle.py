@@ -79,7 +79,7 @@ class LoginThrottle:
                 tries.pop()
 
     def _limits(self, name: str, address: str) -> dict[str, int]:
-        """Return the keys that an attempt counts under, each with its limit. The first stands for name and address together."""
+        """Return the keys that an attempt counts under, each with its limit. The first key combines name and address."""
         network = address
         with suppress(ValueError):
             ip = ip_address(address)

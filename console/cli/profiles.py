@@ -52,7 +52,7 @@ def login_file(name: str) -> Path:
 
 
 def saved_logins() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each profile with what its login file says; without its token."""
+    """Yield each profile with the content of its login file, without its token."""
     for name in profile_names():
         content = private_files.read(login_file(name)) or {}
         yield name, {key: value for key, value in content.items() if key != "token"}

@@ -59,7 +59,7 @@ class RootGroup(CliGroup):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands that begin like this, or the options."""
+        """Return completions for the incomplete word: commands, or options."""
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         return [CompletionItem(name, help=text) for _, name, text in self._rows() if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""Regions: the parts of a page that a refresh replaces. A refresh gets only those that differ from what the browser has. Pure.
+"""Regions: the parts of a page that a refresh replaces. A refresh gets only the regions that differ from the browser's. Pure.
 
 A region is an element with an id and `data-region`, in whose value the browser keeps a digest of its content.
 """

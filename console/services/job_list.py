@@ -1,4 +1,4 @@
-"""Lists of jobs by what the store has no index for: their agent, labels and resources. Reads a bounded number of jobs for each page."""
+"""Lists of jobs by traits that the store has no index for: agent, labels and resources. Reads a bounded number of jobs for each page."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Failed(JobError):
 
 
 class Closed(JobError):
-    """The job's access was closed by a kill, its end or its timeout. Nothing is issued any more; stop."""
+    """The job's access was closed by a kill, its end or its timeout. Nothing is issued any more: stop."""
 
 
 class Unavailable(JobError):

@@ -127,7 +127,7 @@ class PlanningClient(AdminClient):
         return masked if isinstance(masked, str) else to_canonical_json(masked).decode()
 
     def _mask(self, value: Any, *, is_secret: bool) -> Any:
-        """Return a value with names in place of what comes from the environment; of secrets, only the keys."""
+        """Return a value with names in place of values from the environment; of secrets, only the keys."""
         if isinstance(value, Mapping):
             return {key: self._mask(inner, is_secret=is_secret or key in SECRET_KEYS) for key, inner in value.items()}
         if is_secret:

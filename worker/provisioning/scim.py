@@ -30,7 +30,7 @@ class ScimReference(Message):
 
 
 class ScimUser(Message):
-    """A user, as far as we need one."""
+    """A SCIM user, with the fields that are used here."""
 
     id: str = ""
     user_name: str = Field(alias="userName", min_length=1)

@@ -23,7 +23,7 @@ INSTALL_TIMEOUT_S = 600
 
 
 class NoJobPython(GiveUp):
-    """The jobs' virtual environment could not be made. The message has the end of what the installer said."""
+    """The jobs' virtual environment could not be made. The message ends with the last output of the installer."""
 
 
 def with_job_python(settings: Settings, report: Report) -> Settings:

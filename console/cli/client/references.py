@@ -51,7 +51,7 @@ def _note_meaning(text: str, job: Json) -> str:
 
 
 def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str) -> str:
-    """Return the only id that begins like a text. In a short id of a request or credential, the number stands at the end."""
+    """Return the only id that begins with a text. In a short id of a request or credential, the number is at the end."""
     whole = text.lower() if text.startswith(f"{letter}-") else f"{letter}-{api.get('/whoami')['installation']}-{text.lower()}"
     number = NUMBER_AT_END.search(whole) if kind != "job" else None
     beginning = whole.removesuffix(number[0]) if number else whole

@@ -55,7 +55,7 @@ def add_resource(folder: Path, new: NewResource) -> None:
 
 
 def _policy_table(new: NewResource, config: ConfigSet, catalog: Catalog) -> tuple[str, list[str]]:
-    """Return a test table with what policy decides now, and the actions that it denies."""
+    """Return a test table with the decisions of current policy, and the actions that it denies."""
     asks = [f"{new.name}:{action}" for action in sorted(catalog.resources[new.name].actions, key=lambda action: action.rank)]
     cases = "".join(f'  - {{ask: "{ask}", expect: denied}}\n' for ask in asks)
     table = read_policy_table("a new table", f"cases:\n{cases}")

@@ -1,4 +1,6 @@
-"""The demo's witness: the shop's jobs report their database logins, and the probe tries each one while it should work, and after it must not work any more."""
+"""The demo's probe: the shop's jobs report their database logins, and the probe tries each one while it should work and again after it must
+have stopped working.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def show_progress(
 
 
 def with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
-    """Look up who can decide the request of an event, add it to what is known, and return that."""
+    """Look up the approvers who can decide the request of an event, add them to `groups` (text by request), and return `groups`."""
     if event.kind in APPROVAL_EVENT_TYPES:
         request = str(event.data.get("request"))
         groups[request] = approvers(request)

@@ -133,7 +133,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
 
 @contextlib.contextmanager
 def problem_lines(run_input: JobRunInput) -> Iterator[None]:
-    """Add the lines of the spec's file to the problems that the console finds in it."""
+    """Add the line numbers in the spec's file to the problems that the console finds in it."""
     try:
         yield
     except Failure as failure:

@@ -1,4 +1,6 @@
-"""uvicorn's HTTP protocol with deadlines for what a client must send. uvicorn itself closes only connections that are silent after a response."""
+"""uvicorn's HTTP protocol with deadlines for the parts that a client must send. uvicorn itself closes only connections that are silent
+after a response.
+"""
 
 from __future__ import annotations
 

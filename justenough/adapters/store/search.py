@@ -104,7 +104,9 @@ class SearchRepository(Repository):
 
     @reads
     def find_words(self, connection: Connection, text: str, *, requester_id: str | None = None) -> WordMatches:
-        """Return the newest jobs that have every word of the text or a word that begins like it; of a requester's only, if one is named."""
+        """Return the newest jobs that have, for every word of the text, that word or a word that begins with it. `requester_id`: only this
+        person's jobs.
+        """
         alternatives = [_words_beginning(connection, word) for word in query_words(text)]
         if not alternatives or not all(alternatives):
             return WordMatches((), is_partial=False)

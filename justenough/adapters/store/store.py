@@ -41,7 +41,7 @@ class Store:
     """One database, SQLite or PostgreSQL, by its SQLAlchemy URL. Every method, here and of a repository, may raise StoreUnavailable."""
 
     def __init__(self, url: str, *, listen_url: str | None = None, logins: StoreLogins | None = None) -> None:
-        """Open no connection yet. Raises UnusableUrl, a GiveUp.
+        """Prepare a store without connecting. Raises UnusableUrl (a GiveUp).
 
         `listen_url`: where PostgreSQL can be reached for LISTEN, if `url` is a pooler's. `logins`: user and password, if `url` lacks them.
         """

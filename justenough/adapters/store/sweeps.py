@@ -37,7 +37,7 @@ class SweepRepository(Repository):
 
     @writes
     def renew(self, connection: Connection, *, now: datetime) -> None:
-        """Record that the sweep goes on."""
+        """Record that the sweep is still running."""
         connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now)))
 
     @writes

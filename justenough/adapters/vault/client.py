@@ -136,7 +136,7 @@ class Vault(TransitKeys):
         return self.call(self.adapter(token.secret), verb, safe_path(resolved.path), body)
 
     def renew_lease(self, lease_id: str, seconds: int) -> int:
-        """Extend a lease to `seconds` from now, as far as its engine allows. Return the seconds that Vault granted."""
+        """Extend a lease to `seconds` from now, if its engine allows that much. Return the seconds that Vault granted."""
         answer = self.call_own("put", "sys/leases/renew", {"lease_id": safe_path(lease_id), "increment": seconds})
         return int((answer or {}).get("lease_duration") or 0)
 

@@ -74,7 +74,7 @@ def _missing_problem(path: str, place: str) -> SearchProblem:
 
 
 def provision_reader(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
-    """Return a reader of what the catalog has written into Vault, its settings not filled in."""
+    """Return a function that reads the data that the catalog writes to a path in Vault, without its settings filled in."""
     writes = {
         fill_scope(write.path, scope): write.data
         for _, write in catalog.iter_writes()

@@ -121,7 +121,7 @@ class Redactor:
         return self._redact(self._held, is_end=True) if self._held else b""
 
     def _redact(self, text: bytes, *, is_end: bool) -> bytes:
-        """Return the redacted form of what is decided of the text and hold the rest back. Overlapping matches become one mark."""
+        """Redact the part of the text that is decided, return it and hold the rest back. Overlapping matches become one mark."""
         unwrapped, end = Unwrapped.of(text, before=self._before), len(text)
         if not is_end:
             end = min(self._forms.undecided_start(text), unwrapped.undecided_start(self._base64_forms))

@@ -36,7 +36,7 @@ class DsseEnvelope(Message):
 
 
 class Observation(NamedTuple):
-    """One thing that was checked and is not there any more."""
+    """One thing that was checked and no longer exists."""
 
     checked: str
     detail: str

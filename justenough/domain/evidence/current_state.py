@@ -60,7 +60,7 @@ class LedgerState(Message):
 
 
 class CurrentState:
-    """Counts active credentials by what is wrong with them, overdue revocations and open reviews."""
+    """Counts active credentials by their problem, overdue revocations and open reviews."""
 
     RULES: ClassVar[dict[str, Callable[[LiveCredential, datetime], bool]]] = {
         "standing.after_end": lambda live, _: live.revocable is Revocable.NOW and live.job_state is not None and live.job_state.ended,

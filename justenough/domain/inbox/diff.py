@@ -64,7 +64,7 @@ def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Diffe
 
 
 def word_diff(before: str, now: str) -> tuple[Part, ...]:
-    """Return the words that were removed and added, with what did not change between them, shortened."""
+    """Return the removed and added words, with the unchanged text between them shortened."""
     old, new = (re.findall(r"\s+|\S+", text) for text in (before, now))
     half = MAX_SAME_CHARS // 2
     matcher = SequenceMatcher(None, old, new, autojunk=False)

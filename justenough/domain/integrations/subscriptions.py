@@ -81,7 +81,7 @@ class Webhook(Model):
 
 
 class Notify(Model):
-    """People who are notified, through a service that Apprise supports, of what waits for them."""
+    """People who are notified of what needs them, through a service that Apprise supports."""
 
     name: Name | None = None
     on: Annotated[tuple[NotifyingEvent, ...], AfterValidator(_check_not_empty)]

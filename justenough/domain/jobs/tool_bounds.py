@@ -66,7 +66,7 @@ class ItemBound(Model):
         return None if bound is None or bound.is_empty else bound
 
     def _common_fields(self, other: ItemBound) -> dict[str, Any] | None:
-        """Return the fields of the intersection of what both say about plain values; None if it is certain to be empty."""
+        """Return the fields of the intersection of two bounds on plain values; None if it is certain to be empty."""
         prefixes = [prefix for prefix in (self.prefix, other.prefix) if prefix is not None]
         longest = max(prefixes, key=len, default=None)
         if longest is not None and not all(longest.startswith(prefix) for prefix in prefixes):

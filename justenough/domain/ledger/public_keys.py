@@ -46,7 +46,7 @@ class LedgerKeys(Message):
 
 
 def read_keys(text: str) -> LedgerKeys:
-    """Read such a file. Raises InvalidInput."""
+    """Read a file that `justenough ledger keys` wrote. Raises InvalidInput."""
     try:
         return LedgerKeys.model_validate_json(text)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Checks that a job requests no more than its parent has: access, time, data, bounds on tools, limits. No I/O, no clock.
 
-Compares the two orders; the parent's `access` is what its approvers granted.
+Compares the two orders; the parent's `access` is reduced to the access that its approvers granted.
 """
 
 from __future__ import annotations

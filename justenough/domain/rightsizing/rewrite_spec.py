@@ -1,4 +1,6 @@
-"""Rewrites a spec to what past runs needed: as a mapping, and as YAML with a comment on each changed line. No I/O, no clock."""
+"""Rewrites a spec so that it requests only the access that past runs needed: as a mapping, and as YAML with a comment on each changed line.
+No I/O, no clock.
+"""
 
 from __future__ import annotations
 

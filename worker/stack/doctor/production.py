@@ -1,4 +1,5 @@
-"""The checks of `justenough doctor --production`: everything that a worker or console on one's own servers needs, with the variables of its process.
+"""The checks of `justenough doctor --production`: everything that a worker or console on separate servers needs, run with the environment
+of its process.
 
 Issues one credential for each target and revokes it, because nothing else shows that access can be ended there. Changes nothing else.
 """
