@@ -20,7 +20,7 @@ class Look(NamedTuple):
     """Whether single keys are shortcuts (WCAG 2.1.4)."""
 
     def to_cookie(self) -> str:
-        """Return it as the value of the cookie."""
+        """Return the look as the value of the cookie."""
         return f"{self.theme}.{'on' if self.keys else 'off'}"
 
 

@@ -31,7 +31,7 @@ class BundleRepository(Repository):
 
     @reads
     def count_unused(self, connection: Connection, by: str, *, since: datetime) -> int:
-        """Return how many bundles a person (entity id) has uploaded since a time that no job uses."""
+        """Return how many bundles without a job a person (entity id) has uploaded since a time."""
         return count_rows(connection, BUNDLES, BUNDLES.c.uploaded_at > since, BUNDLES.c.uploaded_by == by, _UNUSED)
 
     @writes

@@ -194,7 +194,7 @@ def why_not_valid_now(statement: Statement, *, now: datetime) -> Rejection | Non
     """Return why a statement is not valid at `now`, or None if it is."""
     max_lifetime = MAX_DELEGATION_LIFETIME if isinstance(statement, DelegationStatement) else MAX_STATEMENT_LIFETIME
     if statement.issued_at > now + MAX_CLOCK_SKEW:
-        return Rejection("statement_from_future", "the statement is from the future")
+        return Rejection("statement_from_future", "the statement is from the future: check the clock of the machine that signed it")
     if statement.expires_at <= now:
         return Rejection("statement_expired", "the statement has expired")
     if statement.expires_at - statement.issued_at > max_lifetime:
