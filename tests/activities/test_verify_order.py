@@ -133,8 +133,8 @@ def test_an_order_of_a_launcher_holds_and_comes_with_its_params_filled_in(at: De
         ({"issued_at": "2099-01-01T00:00:00Z", "expires_at": "2099-01-01T01:00:00Z"}, "future"),
         ({"issued_at": "2020-01-01T00:00:00Z", "expires_at": "2020-01-01T01:00:00Z"}, "expired"),
         ({"expires_at": "2099-01-01T00:00:00Z"}, "longer than"),
-        ({"person": "00000000-0000-0000-0000-000000000000"}, "no person"),
-        ({"person": "../../sys/mounts"}, "no person"),
+        ({"person": "00000000-0000-0000-0000-000000000000"}, "not an active person"),
+        ({"person": "../../sys/mounts"}, "not an active person"),
     ],
 )
 def test_an_order_that_says_something_else_does_not_hold_although_its_signature_does(at: Desk, changes: dict[str, Any], why: str) -> None:
@@ -201,7 +201,7 @@ def test_an_order_holds_only_as_long_as_its_person_may_launch(at: Desk) -> None:
     assert "may launch" in rejection_message(verify_order(at.deps, order, now=now))
     at.shop.join(someone, "ops")
     at.shop.admin("POST", f"identity/entity/id/{someone.id}", {"disabled": True})
-    assert "no person" in rejection_message(verify_order(at.deps, order, now=now))
+    assert "not an active person" in rejection_message(verify_order(at.deps, order, now=now))
 
 
 # Decisions.
@@ -292,7 +292,7 @@ def test_an_answer_counts_only_while_its_person_may_give_it(at: Desk) -> None:
     assert "no group" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
     at.shop.join(someone, "support-leads")
     at.shop.admin("POST", f"identity/entity/id/{someone.id}", {"disabled": True})
-    assert "no person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
+    assert "not an active person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
 
 
 def test_an_entity_without_a_login_on_a_people_mount_never_counts_whatever_it_signs(at: Desk) -> None:
@@ -303,7 +303,7 @@ def test_an_entity_without_a_login_on_a_people_mount_never_counts_whatever_it_si
     shop.admin("POST", "identity/group/name/support-leads", {"member_entity_ids": [*group, entity]})
     shop.admin("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
     robot = Someone(shop, "robot", entity, shop.admin_token)
-    assert "no person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(robot, job, now=now), now=now))
+    assert "not an active person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(robot, job, now=now), now=now))
     shop.admin("POST", "identity/group/name/support-leads", {"member_entity_ids": group})
 
 

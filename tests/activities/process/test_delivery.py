@@ -65,7 +65,7 @@ def test_a_credential_of_no_database_and_a_value_of_two_lines_make_no_password_f
         build_delivery(access(pgpass=FileDelivery(path="pgpass")), FIELDS, CONNECT)
     with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
         build_delivery(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "password": Secret("one\ntwo")}, CONNECT)
-    assert "one" not in str(refused.value).replace("more than one line", "")
+    assert "one" not in str(refused.value)
 
 
 CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

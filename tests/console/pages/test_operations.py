@@ -55,7 +55,7 @@ async def test_schedules_are_shown_and_only_launchers_act_on_them(site: Site, lo
     assert "Run now" not in (await lead.open("/operations/schedules")).text
     assert (await post_fields(lead, f"/operations/schedules/{name}/run", reason="")).status_code == 403
     unsaid = await post_fields(ops, f"/operations/schedules/{name}/pause", reason=" ")
-    assert (unsaid.status_code, "write why" in unsaid.text) == (422, True)
+    assert (unsaid.status_code, "give a reason" in unsaid.text) == (422, True)
     assert (await post_fields(ops, "/operations/schedules/nowhere/run", reason="")).status_code == 404
 
 
