@@ -82,7 +82,7 @@ async def test_what_was_issued_for_one_request_is_revoked_as_any_release_names_i
     assert at.shop.users_of(job) == []
 
 
-async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
+async def test_what_is_not_a_job_of_this_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(NotOurs, match="not a job of this installation"):
         await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)

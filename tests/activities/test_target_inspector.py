@@ -42,7 +42,7 @@ def test_jobs_are_read_from_the_names_of_users(at: Desk) -> None:
     assert inspection.failures == ()
 
 
-def test_targets_that_no_request_could_have_reached_are_not_looked_at(at: Desk) -> None:
+def test_targets_that_no_request_could_have_reached_are_not_checked(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     assert at.deps.targets.inspect(job, frozenset({("helpdesk-api", "read")})).inspected == ()
@@ -50,7 +50,7 @@ def test_targets_that_no_request_could_have_reached_are_not_looked_at(at: Desk) 
     assert at.deps.targets.inspect(job, frozenset({("no-longer-there", "read")})).traces, "an unknown resource may have been anywhere"
 
 
-def test_a_target_that_is_away_is_a_failure_that_names_it_and_it_is_looked_at_again_when_it_is_back(at: Desk) -> None:
+def test_an_unreachable_target_is_a_failure_that_names_it_and_is_checked_again_when_it_is_back(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     with at.shop.door.closed():
@@ -61,7 +61,7 @@ def test_a_target_that_is_away_is_a_failure_that_names_it_and_it_is_looked_at_ag
     assert at.deps.targets.inspect(job).traces
 
 
-def test_why_a_target_lets_no_observer_in_is_told_in_its_own_words() -> None:
+def test_why_a_target_lets_no_observer_in_is_reported_in_its_own_words() -> None:
     refused = psycopg.OperationalError(
         'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  permission denied for database "shop"\n'
         "DETAIL:  User does not have CONNECT privilege."

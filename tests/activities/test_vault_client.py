@@ -98,7 +98,7 @@ def test_ending_what_is_not_there_is_fine(at: Desk) -> None:
 
 
 @pytest.mark.parametrize("job", ["", "j-dev-short", "../roles", "j-dev-00000000000000000000000000/..", "j-dev-0000000000000000000000000*"])
-def test_what_is_no_job_id_never_reaches_a_path(at: Desk, job: str) -> None:
+def test_what_is_not_a_job_id_never_reaches_a_path(at: Desk, job: str) -> None:
     for call in (at.deps.vault.close_prefix, at.deps.vault.revoke_prefix, at.deps.vault.prefix_accessors):
         with pytest.raises(VaultRefused):
             call(job)
@@ -135,7 +135,7 @@ def test_people_come_with_login_name_and_groups_as_they_are_now(at: Desk) -> Non
     assert vault.person(someone.id, ["people"]) is None
 
 
-def test_whoever_has_no_login_on_a_people_mount_is_no_person(at: Desk) -> None:
+def test_an_entity_without_a_login_on_a_people_mount_is_not_a_person(at: Desk) -> None:
     scope = at.shop.admin("GET", "identity/entity/name/je-scope-tenant-acme")["data"]["id"]
     ops = at.shop.sign_in("ops")
     assert at.deps.vault.person(scope, ["people"]) is None
@@ -144,7 +144,7 @@ def test_whoever_has_no_login_on_a_people_mount_is_no_person(at: Desk) -> None:
 
 
 @pytest.mark.parametrize("entity", ["", "x", "../group/id/x", NOWHERE, NOWHERE.replace("0", "A"), "{" + NOWHERE + "}"])
-def test_what_is_no_entity_id_is_nobody(at: Desk, entity: str) -> None:
+def test_what_is_not_an_entity_id_is_nobody(at: Desk, entity: str) -> None:
     assert at.deps.vault.person(entity, ["people"]) is None
     assert at.deps.vault.public_keys(entity) == {}
 

@@ -278,7 +278,7 @@ def test_no_one_answers_for_their_own_job(at: Desk) -> None:
     assert isinstance(verify_decision(at.deps, job, build_ladder(at, job), decision(both, job, now=now), now=now), ApprovalAnswer)
 
 
-def test_whoever_answers_no_tier_does_not_count(at: Desk) -> None:
+def test_the_answer_of_a_person_without_a_tier_does_not_count(at: Desk) -> None:
     job, ops, now = fresh_job_id(at), at.shop.sign_in("ops"), at.clock.now()
     assert "no group" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(ops, job, now=now), now=now))
 
@@ -303,7 +303,9 @@ def test_an_entity_without_a_login_on_a_people_mount_never_counts_whatever_it_si
     shop.admin("POST", "identity/group/name/support-leads", {"member_entity_ids": [*group, entity]})
     shop.admin("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
     robot = Someone(shop, "robot", entity, shop.admin_token)
-    assert "not an active person" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(robot, job, now=now), now=now))
+    assert "not an active person" in rejection_message(
+        verify_decision(at.deps, job, build_ladder(at, job), decision(robot, job, now=now), now=now)
+    )
     shop.admin("POST", "identity/group/name/support-leads", {"member_entity_ids": group})
 
 
@@ -317,7 +319,7 @@ def test_a_person_without_a_signing_key_signs_nothing(at: Desk) -> None:
     assert "does not have" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), signed, now=now))
 
 
-def test_where_vault_is_away_there_is_no_verdict_at_all(at: Desk) -> None:
+def test_there_is_no_verdict_while_vault_is_unreachable(at: Desk) -> None:
     job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
     signed = decision(lead, job, now=now)
     gone = admin_vault(at.shop)

@@ -230,7 +230,7 @@ UNREACHABLE: dict[str, tuple[str, str | None, str]] = {
 
 
 @pytest.mark.parametrize("address, cacert, expected", UNREACHABLE.values(), ids=UNREACHABLE)
-def test_a_vault_that_cannot_be_reached_is_told_in_one_sentence(
+def test_a_vault_that_cannot_be_reached_is_reported_in_one_sentence(
     vault: TlsVault, write_login: LoginWriter, address: str, cacert: str | None, expected: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, serve_canned_answers() as plain:

@@ -113,7 +113,7 @@ async def test_an_api_key_is_sent_over_tls(plain: str, monkeypatch: pytest.Monke
     assert ("does not speak TLS" in message, "hush-hush" in message) == (True, False)
 
 
-async def test_what_is_no_temporal_or_nothing_at_all_is_told_apart() -> None:
+async def test_what_is_not_temporal_or_nothing_at_all_is_told_apart() -> None:
     silent = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     assert "accepts connections, but does not answer like Temporal" in await why_not(f"127.0.0.1:{port}")
@@ -169,7 +169,7 @@ async def test_an_address_without_a_port_is_named(address: str) -> None:
         ("TEMPORAL_CONFIG_FILE", "/etc/passwd", "Temporal's profile cannot be read: .*check TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE"),
     ],
 )
-async def test_a_profile_that_cannot_be_used_is_told_by_its_place(
+async def test_a_profile_that_cannot_be_used_is_reported_by_its_place(
     variable: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)

@@ -240,7 +240,7 @@ def test_an_error_is_one_sentence(setting: dict[str, str], message: str) -> None
     assert re.fullmatch(message, done.stderr), done.stderr
 
 
-def test_a_certificate_near_its_end_is_made_anew_by_the_same_ca(
+def test_a_certificate_near_its_end_is_made_again_by_the_same_ca(
     volumes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, authority = volumes / "openbao/tls.pem", (volumes / "setup/ca.pem").read_bytes()

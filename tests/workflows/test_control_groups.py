@@ -22,7 +22,7 @@ async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_b
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "denied"])
-async def test_whatever_ends_the_waiting_ends_what_waits(bench: Bench, ending: str) -> None:
+async def test_each_end_of_the_waiting_revokes_what_waits(bench: Bench, ending: str) -> None:
     job = await bench.start(needs=LOCKED)
     await job.wait_for_timer()
     if ending == "cancelled":

@@ -35,7 +35,7 @@ async def start_guard(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tu
     return known, handle
 
 
-async def test_a_guard_adds_nothing_where_its_job_closed_itself(server: Bench) -> None:
+async def test_a_guard_adds_nothing_if_its_job_closed_itself(server: Bench) -> None:
     job, guard = await start_guarded_job(server)
     await job.handle.cancel()
     assert (await job.result()).state is JobState.CANCELLED
@@ -67,7 +67,7 @@ async def test_a_guard_revokes_what_a_session_holds_that_never_says_a_word_again
     assert not job.known.alive
 
 
-async def test_a_job_goes_on_where_a_guard_stands_already(server: Bench) -> None:
+async def test_a_job_goes_on_if_its_guard_runs_already(server: Bench) -> None:
     job = await server.start(queue="standing", needs=(Need(1),))
     await server.client.start_workflow("Guard", GuardInput(job=job.known.job, deadline=60), id=f"{job.known.job}-guard", task_queue=QUEUE)
     async with server.worker(queue="standing"):

@@ -127,7 +127,7 @@ async def test_closing_is_tried_locally_first_and_then_patiently_as_an_ordinary_
 
 
 @pytest.mark.parametrize("activity", ["close", "revoke_job"])
-async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_where_it_is_refused(bench: Bench, activity: str) -> None:
+async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_if_it_is_refused(bench: Bench, activity: str) -> None:
     job = await bench.start(refusing={activity}, session=session_scripts.leaves_something)
     closing = asyncio.create_task(job.result())
     await job.known.until(lambda known: known.tried[activity] > 4)

@@ -54,7 +54,7 @@ def test_what_is_kept_covers_the_workflows_and_every_way_to_end() -> None:
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-def test_what_is_kept_is_small_and_tells_of_no_machine(name: str) -> None:
+def test_recorded_histories_are_small_and_name_no_machine(name: str) -> None:
     file = FOLDER / f"{name}.json"
     assert file.stat().st_size < SIZE
     assert not [text for text in texts_in(HISTORIES[name].to_json_dict()) if OF_A_MACHINE.search(text)]

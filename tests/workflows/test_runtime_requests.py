@@ -68,7 +68,7 @@ async def test_an_approval_taken_back_ends_what_was_issued_for_it_and_the_job_go
 
 
 @pytest.mark.parametrize("ask", [None, 7, "x", {"request": 1}, "r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1", "r-test-1"])
-async def test_what_is_no_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
+async def test_what_is_not_a_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
     job = await start_job(server, asked={2: 1})
     await job.handle.signal("ask", ask)
     # Nobody recorded this one.

@@ -38,7 +38,7 @@ def test_http_and_mcp_tell_the_same(talking: Puppet) -> None:
     assert {one["name"] for one in over_http["tools"]} == {tool["name"] for tool in mcp_result(talking, "tools/list")["tools"]}
 
 
-def test_each_tool_is_told_with_what_it_takes_and_is_called_as_told(talking: Puppet) -> None:
+def test_each_tool_is_reported_with_what_it_takes_and_is_called_as_told(talking: Puppet) -> None:
     tools = {one["name"]: one for one in catalog_by_http(talking)["tools"]}
     found = tools["find-order"]
     assert {name: found[name] for name in ("resource", "action", "outcome", "tier", "how")} == {
@@ -53,7 +53,7 @@ def test_each_tool_is_told_with_what_it_takes_and_is_called_as_told(talking: Pup
     assert not call_tool(talking, "find-order", order_id=1)[1]
 
 
-def test_each_access_is_told_with_how_it_is_had(talking: Puppet) -> None:
+def test_each_access_is_reported_with_how_it_is_had(talking: Puppet) -> None:
     found = ways_by_access(catalog_by_http(talking))
     assert found["orders-db:read"] == ["POST /v1/access", "tools/call find-order at /mcp", "tools/call list-tickets at /mcp"]
     assert found["orders-db:write"] == ["POST /v1/access"]

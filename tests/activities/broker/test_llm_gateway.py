@@ -205,7 +205,7 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
         ({"model": "gpt-4o", "messages": ["x" * 5_000_000]}, 413, "question_too_large", None),
     ],
 )
-def test_what_is_no_question_or_of_no_allowed_model_is_refused_in_openais_form(
+def test_what_is_not_a_question_or_of_no_allowed_model_is_refused_in_openais_form(
     thinking: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
 ) -> None:
     model.answer_with(text_answer("Hello"))
@@ -214,7 +214,7 @@ def test_what_is_no_question_or_of_no_allowed_model_is_refused_in_openais_form(
     assert model.questions == []
 
 
-def test_a_body_that_is_no_json_is_refused(thinking: Puppet) -> None:
+def test_a_body_that_is_not_json_is_refused(thinking: Puppet) -> None:
     answer = thinking.call("POST", CHAT, raw="{")
     assert (answer.status, error_of(answer)["message"]) == (400, "the body is not JSON")
 
@@ -276,7 +276,7 @@ def test_a_job_whose_spec_asks_for_no_model_has_none(talking: Puppet) -> None:
         (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
     ],
 )
-def test_what_goes_wrong_at_the_server_is_told_in_openais_form(
+def test_what_goes_wrong_at_the_server_is_reported_in_openais_form(
     thinking: Puppet, model: ModelServer, does: Any, status: int, code: str
 ) -> None:
     model.answer_with(does)

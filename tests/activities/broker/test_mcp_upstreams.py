@@ -148,7 +148,7 @@ def test_a_call_is_passed_on_and_its_login_is_dead_right_after(agent: Puppet, hu
     assert entries(ops, agent.job, "credential.used")[-1]["what"] == "tool get_issue"
 
 
-def test_what_it_tells_of_the_credential_does_not_come_back(agent: Puppet, hub: McpServer, shop: Shop) -> None:
+def test_the_credential_in_an_upstreams_answer_is_redacted(agent: Puppet, hub: McpServer, shop: Shop) -> None:
     text, failed = call_tool(agent, "get_echo")
     assert not failed, text
     assert last_login(hub).user in text
@@ -210,7 +210,7 @@ OLDER = {(mode, "server/discover") for mode in ("500", "garbage", "garbled")}
 
 
 @pytest.mark.parametrize("mode, at", [(mode, at) for mode in MODES for at in METHODS if (mode, at) not in OLDER])
-def test_whatever_it_does_is_bounded_an_error_in_words_and_its_login_is_dead(
+def test_each_misbehaviour_is_bounded_an_error_in_words_and_the_login_is_dead(
     agent: Puppet, hub: McpServer, shop: Shop, ops: Human, mode: str, at: str
 ) -> None:
     began = time.monotonic()

@@ -120,7 +120,7 @@ def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
         ("list-tickets", {"status": "open' OR '1'='1"}, "status: must have enum"),
     ],
 )
-def test_what_is_no_call_is_refused_in_words_and_recorded(
+def test_what_is_not_a_call_is_refused_in_words_and_recorded(
     agent: Puppet, ops: Human, name: str, arguments: dict[str, Any], says: str
 ) -> None:
     text, failed = call_tool(agent, name, **arguments)

@@ -316,7 +316,7 @@ def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_thos
     assert calls == 2
 
 
-def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(at: Desk) -> None:
+def test_nothing_is_issued_on_an_approval_by_the_launcher_of_an_ancestor(at: Desk) -> None:
     owner = at.shop.newcomer("forebear", "ops", "support-leads")
     robot = at.shop.newcomer("forebears-robot", "ops", "security")
     writes = {**WRITE["access"][0], "at": "request"}

@@ -45,7 +45,7 @@ def test_content_that_the_digest_does_not_name_is_refused(home: Path) -> None:
 
 
 @pytest.mark.parametrize("tamper", ["content", "mode", "added", "removed", "link"])
-def test_a_folder_that_was_tampered_with_is_made_anew(home: Path, tamper: str) -> None:
+def test_a_folder_that_was_tampered_with_is_made_again(home: Path, tamper: str) -> None:
     folder = ensure_unpacked(home, DIGEST, CONTENT)
     match tamper:
         case "content":

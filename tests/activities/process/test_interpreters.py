@@ -73,7 +73,7 @@ def test_what_is_not_there_or_no_program_is_refused(settings: Settings, python: 
         find_interpreter(settings, python)
 
 
-def test_a_program_that_is_no_python_opens_no_folder(settings: Settings, home: Path) -> None:
+def test_a_program_that_is_not_a_python_opens_no_folder(settings: Settings, home: Path) -> None:
     fake = home / "bin" / "python"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\n")

@@ -169,7 +169,7 @@ def test_a_job_has_so_many_connections_to_one_server_and_not_more_when_the_rules
                 assert connect(another, address, servers[0]) == "connected"
 
 
-def test_where_processes_cannot_be_listed_the_servers_own_port_is_closed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_own_port_is_closed_if_processes_cannot_be_listed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(kind: str) -> list[object]:
         raise psutil.AccessDenied
 

@@ -57,7 +57,7 @@ async def test_a_line_arrives_while_the_job_still_runs() -> None:
     await capture.finish()
 
 
-async def test_bytes_that_are_no_text_are_replaced_and_characters_survive_a_cut() -> None:
+async def test_bytes_that_are_not_text_are_replaced_and_characters_survive_a_cut() -> None:
     pipe = Pipe()
     capture = await LogCapture.start(pipe.end, Redactor([]), pipe.sink)
     pipe.write("zw\u00f6lf ".encode()[:3])

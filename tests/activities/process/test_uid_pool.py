@@ -46,7 +46,7 @@ def test_a_job_that_may_reach_vault_gets_an_id_outside_the_closed_ones(settings:
         assert (closed in range(first, first + CLOSED_UIDS), open_to_vault in range(first + CLOSED_UIDS, first + MAX_UIDS)) == (True, True)
 
 
-def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_how_to_get_more_ids_if_every_id_is_taken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.uid_pool.CLOSED_UIDS", 1)
     mine = settings.model_copy(update={"job_uid_base": 750_000})
     with lend_uid(mine) as first:

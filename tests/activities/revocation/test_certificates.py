@@ -115,7 +115,7 @@ def test_one_is_taken_away_while_its_job_goes_on(at: Desk, warehouse: Warehouse)
     assert one.credential_state() == "confirmed"
 
 
-def test_one_that_is_taken_away_and_in_no_crl_yet_is_overdue(at: Desk, late_crl: Callable[[], Any]) -> None:
+def test_a_revoked_certificate_that_is_in_no_crl_yet_is_overdue(at: Desk, late_crl: Callable[[], Any]) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
     result = revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for")

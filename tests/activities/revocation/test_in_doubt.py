@@ -196,7 +196,7 @@ def test_a_doubt_lasts_as_long_as_the_role_in_vault_allows(blind: Desk) -> None:
     assert abs(credential.expires_at - asked_at - SECOND_CHECK_DELAY - timedelta(hours=2)) < timedelta(seconds=60)
 
 
-def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
+def test_nothing_is_in_doubt_if_the_target_can_be_searched(at: Desk) -> None:
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
     job, held = lose_an_issue(at)

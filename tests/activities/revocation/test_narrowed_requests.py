@@ -39,7 +39,7 @@ def exists(shop: Shop, user: str) -> bool:
         return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [user]).fetchone() is not None
 
 
-def test_a_narrowed_credential_leaves_no_doubt_where_a_search_finds_users_of_the_granted_action(at: Desk) -> None:
+def test_a_narrowed_credential_leaves_no_doubt_if_a_search_finds_users_of_the_granted_action(at: Desk) -> None:
     show_search(at, READ)
     session = start_narrowed(at)
     session.issue()

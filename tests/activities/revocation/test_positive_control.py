@@ -92,7 +92,7 @@ def older(held: Held) -> Held:
     return replace(held, credential=held.credential.model_copy(update=unknown))
 
 
-def test_of_a_credential_whose_user_an_older_version_did_not_record_only_time_tells(shop: Shop, tmp_path: Path) -> None:
+def test_a_credential_without_a_recorded_user_is_confirmed_only_by_its_expiry(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         job = at.job()
         held = at.issue(job)
@@ -115,7 +115,7 @@ def test_a_search_that_found_such_users_before_finds_those_that_an_older_version
     assert not at.shop.can_log_in(held)
 
 
-def test_an_issue_that_nobody_told_of_is_in_doubt_where_users_do_not_carry_the_jobs_id(shop: Shop, tmp_path: Path) -> None:
+def test_an_issue_that_nobody_told_of_is_in_doubt_if_users_do_not_carry_the_jobs_id(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         earlier = at.job()
         first = at.issue(earlier)
@@ -142,7 +142,7 @@ def test_an_issue_that_nobody_told_of_is_found_where_the_first_one_was(shop: Sho
         assert "credential.doubted" not in at.entry_types(job)
 
 
-def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_where_no_search_finds_its_user(shop: Shop, tmp_path: Path) -> None:
+def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_if_no_search_finds_its_user(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         session = start_session(at, ORDERS)
         held = session.issue()
@@ -156,7 +156,7 @@ def test_a_session_that_dies_as_it_issues_again_leaves_a_doubt_where_no_search_f
             drop_user(shop, role)
 
 
-def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_where_a_search_finds_its_user(at: Desk) -> None:
+def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_if_a_search_finds_its_user(at: Desk) -> None:
     session = start_session(at, ORDERS)
     held = session.issue()
     name = session.die_during(lambda: session.issuer.access(held.access))

@@ -88,21 +88,21 @@ def test_after_its_job_a_credential_is_what_the_table_says(at: Desk, engine: str
 
 
 @pytest.mark.servers
-def test_where_users_carry_the_jobs_id_a_lost_one_is_found(at: Desk) -> None:
+def test_a_lost_user_is_found_if_users_carry_the_jobs_id(at: Desk) -> None:
     assert TABLE[NAMED][0] == outcome_of(at, at.issue(at.job()).credential)
     assert TABLE[NAMED][1].startswith("found by the job's id")
     assert not is_doubted_after_another(at)
 
 
 @pytest.mark.servers
-def test_where_users_are_named_otherwise_a_lost_one_is_in_doubt(shop: Shop, tmp_path: Path) -> None:
+def test_a_lost_user_is_in_doubt_if_users_are_named_otherwise(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path) as at:
         assert TABLE[UNNAMED] == (outcome_of(at, at.issue(at.job()).credential), IN_DOUBT)
         assert is_doubted_after_another(at)
 
 
 @pytest.mark.servers
-def test_where_a_target_shows_no_users_nothing_is_handed_out(shop: Shop, tmp_path: Path) -> None:
+def test_nothing_is_handed_out_if_a_target_shows_no_users(shop: Shop, tmp_path: Path) -> None:
     with other_server(shop, tmp_path) as target, open_plain_desk(shop, tmp_path, target=target) as at:
         assert TABLE[UNSEEN][0].startswith("refused")
         session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test"})

@@ -58,7 +58,7 @@ def test_a_space_is_dropped_with_its_job_and_the_proof_has_looked_for_it(at: Des
     assert revoke_by_session(at, other, bystander).confirmed
 
 
-def test_one_credential_ends_without_its_jobs_space_and_the_next_one_goes_on_there(at: Desk) -> None:
+def test_a_credential_ends_without_its_jobs_space_and_the_next_one_uses_the_space(at: Desk) -> None:
     job = at.job()
     first = at.issue(job, SPACE)
     make_table(at, first)
@@ -104,7 +104,7 @@ def test_nothing_is_confirmed_while_a_space_stands(at: Desk) -> None:
     assert (spaces_of(at, job), prove(at.deps, job).dead) == ([], True)
 
 
-def test_a_space_is_dropped_by_whoever_finds_it_without_knowing_what_was_issued(at: Desk) -> None:
+def test_a_space_is_dropped_without_knowing_what_was_issued(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE, record=False)
     make_table(at, held)

@@ -172,7 +172,7 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
     assert config.alarm is None
 
 
-def test_where_a_configuration_is_required_none_is_no_reason_to_deny_anything(folder: Path, clock: Clock) -> None:
+def test_nothing_is_denied_for_lack_of_a_required_configuration(folder: Path, clock: Clock) -> None:
     schema = folder / "policies" / "schema.cedarschema"
     good = schema.read_bytes()
     schema.write_bytes(b"{")
@@ -294,7 +294,7 @@ def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> N
         ("jobs/programs/triage.py", "import", "import os\nimport"),
     ],
 )
-def test_whatever_a_trigger_launches_is_read_again_when_it_changes(armed_folder: Path, clock: Clock, file: str, old: str, new: str) -> None:
+def test_a_triggers_job_is_read_again_when_it_changes(armed_folder: Path, clock: Clock, file: str, old: str, new: str) -> None:
     config = ConfigFolder(armed_folder, ENV, clock=clock)
     before, text = config.current(), (armed_folder / file).read_text()
     assert old in text
@@ -314,7 +314,7 @@ def test_whatever_a_trigger_launches_is_read_again_when_it_changes(armed_folder:
         ("type: t", "type: [", "triggers.yaml", "line"),
     ],
 )
-def test_a_broken_trigger_is_told_by_its_place_and_changes_nothing(
+def test_a_broken_trigger_is_reported_by_its_place_and_changes_nothing(
     armed_folder: Path, clock: Clock, old: str, new: str, place: str, message: str
 ) -> None:
     config = ConfigFolder(armed_folder, ENV, clock=clock)
@@ -368,9 +368,7 @@ def test_schedules_come_with_their_jobs_and_their_clocks(timed_folder: Path) -> 
         ("jobs/programs/patient.py", "import", "import os\nimport"),
     ],
 )
-def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
-    timed_folder: Path, clock: Clock, file: str, old: str, new: str
-) -> None:
+def test_a_schedules_job_is_read_again_when_it_changes(timed_folder: Path, clock: Clock, file: str, old: str, new: str) -> None:
     config = ConfigFolder(timed_folder, ENV, clock=clock)
     before, text = config.current(), (timed_folder / file).read_text()
     assert old in text
@@ -392,7 +390,7 @@ def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
         ("0 2 * * *", "0 25 * * *", "triggers.yaml:schedules.nightly.cron", "hour: 25"),
     ],
 )
-def test_a_broken_schedule_is_told_by_its_place(timed_folder: Path, old: str, new: str, place: str, message: str) -> None:
+def test_a_broken_schedule_is_reported_by_its_place(timed_folder: Path, old: str, new: str, place: str, message: str) -> None:
     file = timed_folder / "triggers.yaml"
     file.write_text(file.read_text().replace(old, new))
     (found,) = check_config_folder(timed_folder, ENV)
@@ -419,7 +417,7 @@ def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: P
     assert "triggers.yaml:webhooks[0].url" in (config.alarm or "")
 
 
-def test_all_that_is_wrong_with_who_is_told_is_told_at_once(armed_folder: Path) -> None:
+def test_all_problems_of_notifications_are_reported_at_once(armed_folder: Path) -> None:
     tiers = armed_folder / "approvals.yaml"
     tiers.write_text(tiers.read_text().partition("  3:")[0])
     told = json.dumps(TOLD).replace("[1]", "[1, 3]")

@@ -34,7 +34,7 @@ def test_they_may_be_a_list_in_the_settings_file(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("wrong", ["10.1.2.3/24", "10.1.2", "worker.example", "*", "10.0.0.0/33", "10.1.0.0/16;10.2.0.0/16"])
-def test_what_is_no_network_is_named_with_its_setting_and_how_one_is_written(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_what_is_not_a_network_is_named_with_its_setting_and_how_one_is_written(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("JUSTENOUGH_WORKER_CIDRS", f"10.9.0.0/16,{wrong}")
     with pytest.raises(ValidationError) as refused:
         Settings()

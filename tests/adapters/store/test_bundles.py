@@ -49,7 +49,7 @@ def test_a_chunk_that_is_sent_again_is_kept_once(store: Store) -> None:
     assert [chunk.text for chunk in store.logs.chunks(JOB)] == ["first"]
 
 
-def test_output_that_is_no_clean_text_is_kept_readable(store: Store) -> None:
+def test_output_that_is_not_clean_text_is_kept_readable(store: Store) -> None:
     store.logs.append(JOB, 0, "a\x00b\ud800c", NOW)
     assert store.logs.chunks(JOB)[0].text == "a\ufffdb\ufffdc"
 

@@ -49,7 +49,7 @@ def test_without_news_a_wait_lasts_as_long_as_it_was_to(store: Store, changes: C
     assert wait_time(changes, 0.5) >= 0.5
 
 
-def test_whoever_knows_that_there_is_more_does_not_wait(changes: ChangeFeed) -> None:
+def test_a_reader_that_knows_of_more_entries_does_not_wait(changes: ChangeFeed) -> None:
     changes.again()
     assert wait_time(changes, LONG) < LONG / 2
 
@@ -75,7 +75,7 @@ def test_postgresql_tells_of_commits_alone_and_of_many_once(store: Store, url: s
 
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_where_no_notice_can_come_the_ledger_is_looked_at_often(store: Store, url: str) -> None:
+def test_the_ledger_is_polled_often_if_no_notice_can_arrive(store: Store, url: str) -> None:
     """As behind a pooler, or while a server has no connection left."""
     with closing(store.ledger.open_change_feed()) as changes, psycopg.connect(url, autocommit=True) as admin:
         changes.wait(LONG)

@@ -151,7 +151,7 @@ def test_a_course_tells_how_long_answers_took(store: Store) -> None:
     assert store.dashboard.period_trend(later(3600), later(7200), 2).approvals.count == 0
 
 
-def test_a_busy_period_is_drawn_from_its_newest_part_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_period_is_drawn_from_its_newest_part_with_a_note(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 3)
     store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
     store.ledger.append([samples.credential_confirmation(number=number, at=later(600 * number + 60)) for number in range(1, 7)])

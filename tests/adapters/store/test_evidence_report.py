@@ -85,7 +85,7 @@ def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store
     assert violations(found) == {"standing.beyond_end", "standing.unknown_job"}
 
 
-def test_a_credential_that_was_hidden_from_the_lists_is_told_by_the_ledger(store: Store, url: str) -> None:
+def test_a_credential_that_was_hidden_from_the_lists_is_reported_by_the_ledger(store: Store, url: str) -> None:
     record_events(store, [samples.submission(), samples.issuance()], job_events(job_id(2)))
     engine = open_database(url).engine
     with engine.begin() as connection:
@@ -102,7 +102,7 @@ def test_a_credential_that_ended_after_the_period_is_not_untold(store: Store) ->
     assert violations(build_report(store, now=later(9000))) == set()
 
 
-def test_an_overdue_revocation_is_told_with_how_long_it_has_been_open(store: Store) -> None:
+def test_an_overdue_revocation_is_reported_with_how_long_it_has_been_open(store: Store) -> None:
     record_events(
         store, [samples.submission(), samples.issuance(), samples.revocation_start(at=later(60)), samples.overdue_revocation(at=later(80))]
     )
@@ -172,7 +172,7 @@ def test_a_ledger_that_was_changed_is_a_violation(store: Store, url: str) -> Non
     assert violations(build_report(store)) == {"ledger.verified"}
 
 
-def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> None:
+def test_the_start_of_a_period_is_found_by_the_index(store: Store, url: str) -> None:
     record_events(store, [fact for number in range(100) for fact in job_events(job_id(number), at=later(number))])
     engine = open_database(url).engine
     explain, begin = ("EXPLAIN QUERY PLAN", "PRAGMA optimize") if url.startswith("sqlite") else ("EXPLAIN", "SET enable_seqscan = off")

@@ -93,7 +93,7 @@ def test_who_lost_the_lease_settles_and_keeps_nothing(held: Store) -> None:
     assert held.outbox.count_pending("siem") == 0
 
 
-def test_a_lease_that_is_over_settles_nothing_even_where_nobody_took_it(held: Store) -> None:
+def test_a_lease_that_is_over_settles_nothing_even_if_nobody_took_it(held: Store) -> None:
     assert not held.outbox.settle(Settlement(subscription="siem", at=later(15), position=1), holder=US)
     assert held.outbox.settle(Settlement(subscription="siem", at=later(14), position=1), holder=US)
 
@@ -138,7 +138,7 @@ def test_deliveries_are_paged(held: Store) -> None:
         held.outbox.deliveries("siem", state=None, limit=2, cursor="nonsense")
 
 
-def test_who_was_told_is_known_until_it_is_settled(held: Store) -> None:
+def test_notified_people_are_remembered_until_the_request_is_settled(held: Store) -> None:
     first, second = (SentNotice(about="request/r-1", target=f"kv/data/x#{name}", tier=1, job=JOB) for name in ("a", "b"))
     held.outbox.settle(Settlement(subscription="siem", at=NOW, told=(first, second)), holder=US)
     assert held.outbox.unsettled_notices("siem", JOB) == (first, second)

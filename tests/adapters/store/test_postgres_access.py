@@ -197,7 +197,7 @@ def owner_url(postgres_port: int) -> Iterator[str]:
     administer(postgres_port, f"DROP ROLE owner_{name}")
 
 
-def test_an_owner_who_is_no_superuser_migrates_and_grants(owner_url: str) -> None:
+def test_an_owner_who_is_not_a_superuser_migrates_and_grants(owner_url: str) -> None:
     runtime = owner_url.replace(owner_url.split("@", maxsplit=1)[0], f"postgresql://{RUNTIME_ROLE}")
     with closing(Store(owner_url)) as owner, closing(Store(runtime)) as store:
         with pytest.raises(StoreRightsMissing, match=rf"the store is empty, and the role {RUNTIME_ROLE} .*justenough store migrate"):

@@ -254,7 +254,7 @@ def test_a_job_that_held_nothing_has_no_revocation(store: Store) -> None:
     assert job_after(store, samples.job_start(), samples.job_end()).revocation.state == "none"
 
 
-def test_a_proof_is_shown_even_where_nothing_was_issued(store: Store) -> None:
+def test_a_proof_is_shown_even_if_nothing_was_issued(store: Store) -> None:
     view = job_after(store, samples.job_start(), samples.revocation_proof(at=later(3)), samples.job_end())
     assert (view.revocation.state, view.revocation.confirmed_at) == ("confirmed", later(3))
 

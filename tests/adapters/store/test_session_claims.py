@@ -44,7 +44,7 @@ def test_closing_what_nobody_claimed_keeps_everybody_from_claiming_it(store: Sto
     assert store.claims.get(JOB) == SessionClaim(job=JOB, owner=None, run=None, open=False, renewed_at=NOW, closed_at=NOW)
 
 
-def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_anew_each_time(store: Store) -> None:
+def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_again_each_time(store: Store) -> None:
     store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
     for seconds in (3, 9):
         store.claims.end_issuing(JOB, later(seconds))

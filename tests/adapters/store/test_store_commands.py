@@ -131,7 +131,7 @@ def test_a_console_that_cannot_use_its_store_or_settings_says_why_and_exits_1(wr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_settings_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+def test_a_settings_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "justenough.toml").write_text("console_port = = 1")
     command = [sys.executable, "-P", "-m", "worker"]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, timeout=120, check=False)

@@ -41,7 +41,7 @@ def credential_use(job: str = JOB, number: int = 1, about: str = "") -> Event:
     return found.model_copy(update={"id": found.id + about})
 
 
-def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store: Store) -> None:
+def test_a_run_has_the_access_of_its_own_spec_and_the_outcome_of_each_request(store: Store) -> None:
     store.ledger.append(run_events())
     found = store.usage.run_history("refund-triage")
     assert found is not None
@@ -84,7 +84,7 @@ def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: S
 
 
 @pytest.mark.parametrize("about", ["", "/1"])
-def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: Store, about: str) -> None:
+def test_a_use_counts_only_if_the_ledger_has_one_of_this_credential(store: Store, about: str) -> None:
     # The tenth credential's id begins as the first one's does.
     second = [samples.access_request(number=10), samples.issuance(number=10)]
     store.ledger.append(run_events(JOB, *second, credential_use(number=10, about=about)))
@@ -93,7 +93,7 @@ def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: S
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
 
-def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
+def test_what_a_person_narrowed_or_refused_is_reported(store: Store) -> None:
     approved = [
         samples.access_request(number=2),
         samples.access_decision("needs_approval", number=2, tier=1),
@@ -110,7 +110,7 @@ def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
     ]
 
 
-def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told_anyway(store: Store) -> None:
+def test_the_newest_finished_runs_are_analysed_and_the_newest_spec_is_reported_anyway(store: Store) -> None:
     newer = {**SPEC, "task": "newer"}
     store.ledger.append([event for number in range(5) for event in run_events(job_id(number), start=1000 * number)])
     store.ledger.append([samples.submission(job_id(9), spec=newer, at=later(9000)), *run_events(job_id(7), name="other")])
@@ -157,7 +157,7 @@ def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit
 
 
 @pytest.mark.parametrize("limit", [1, 100])
-def test_the_use_of_each_action_is_told_once_over_all_jobs(store: Store, limit: int) -> None:
+def test_the_use_of_each_action_is_reported_once_over_all_jobs(store: Store, limit: int) -> None:
     read: dict[str, Any] = {"resource": "customers-db", "action": "read"}
     approved = [
         samples.access_request(job_id(2), number=2, at=later(50)),

@@ -59,7 +59,7 @@ async def test_others_get_nothing(served: Served, who: str | None, status: int, 
     assert "Refund" not in answer.text
 
 
-async def test_a_body_that_is_no_payloads_is_refused(served: Served) -> None:
+async def test_a_body_that_is_not_payloads_is_refused(served: Served) -> None:
     answer = await served.http.post("/codec/decode", content=b'{"payloads": [1]}', headers=served.people["auditor"].bearer)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("the body: must be payloads in Temporal's JSON")

@@ -69,7 +69,7 @@ async def test_what_does_not_wait_cannot_be_answered(served: Served) -> None:
     assert late.json()["detail"].startswith("the request is approved, not pending: lead decided it at 20")
 
 
-async def test_a_stale_digest_is_told(served: Served) -> None:
+async def test_a_stale_digest_is_reported(served: Served) -> None:
     request = await served.launch_and_request()
     assert (await decide(served, "lead", request, if_match=STALE)).status_code == 412
     assert (await decide(served, "lead", request, digest=STALE)).status_code == 412

@@ -215,7 +215,7 @@ async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(serv
             assert heard == 80
 
 
-async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_person_is_checked_once_however_many_streams_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
     tiers = ConfigFolder(SHOP).current().tiers
     person = Person(id="e-auditor", name="auditor", groups=frozenset({"auditors"}))

@@ -93,7 +93,7 @@ async def test_tokens_and_bodies_are_not_logged(served: Served, capsys: pytest.C
         assert canary not in everything
 
 
-async def test_questions_after_our_health_are_logged_only_where_they_go_wrong(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_questions_after_our_health_are_logged_only_if_they_go_wrong(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     with structlog.testing.capture_logs() as logged:
         for path in ("/livez", "/readyz", "/metrics", "/nowhere"):
             await served.http.get(path)
@@ -236,7 +236,7 @@ def unknown_keys(count: int) -> dict[str, int]:
     return {f"unknown_{number}": 0 for number in range(count)}
 
 
-async def test_a_body_is_not_parsed_for_whoever_may_not_send_it(served: Served) -> None:
+async def test_a_body_is_not_parsed_for_a_caller_who_may_not_send_it(served: Served) -> None:
     answer = await served.post("/jobs", "auditor", unknown_keys(50_000))
     assert answer.status_code == 403
     assert "ops" in answer.json()["detail"]

@@ -23,7 +23,7 @@ async def test_a_jobs_launcher_approvers_and_on_call_may_kill_it(served: Served,
     assert await served.signals(job) == [("kill", [])]
 
 
-async def test_of_another_launchers_job_nothing_is_told_and_nothing_is_stopped(served: Served) -> None:
+async def test_another_launchers_job_is_not_shown_and_cannot_be_stopped(served: Served) -> None:
     request = await served.launch_and_request()
     job, credential = request["job_id"], served.issue(request["job_id"])
     withdrawal = served.people["ops2"].decision(request, {"decision": "withdraw"})
@@ -60,7 +60,7 @@ async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> No
     assert await served.signals(job) == []
 
 
-async def test_an_approval_is_withdrawn_without_a_signature_only_where_there_is_one(served: Served) -> None:
+async def test_an_approval_is_withdrawn_without_a_signature_only_if_there_is_one(served: Served) -> None:
     request = await served.launch_and_request()
     path = f"/requests/{request['id']}/withdraw"
     refused = await served.post(path, "auditor", {"reason": "x"})

@@ -107,7 +107,7 @@ async def test_an_order_that_was_taken_is_answered_alike_when_it_has_expired(ser
     assert (await served.post("/jobs", "ops", served.people["ops"].order())).status_code == 422
 
 
-async def test_when_a_job_was_taken_is_told_by_our_clock_not_by_the_launchers(served: Served) -> None:
+async def test_a_job_is_dated_by_our_clock_not_by_the_launchers(served: Served) -> None:
     early = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
     answer = await served.post("/jobs", "ops", served.people["ops"].order(issued_at=early))
     assert answer.status_code == 201, answer.text
@@ -237,7 +237,7 @@ async def test_what_is_missing_is_named(served: Served) -> None:
         b"[" * 100_000,
     ],
 )
-async def test_a_body_that_is_no_plain_json_object_is_refused(served: Served, content: bytes) -> None:
+async def test_a_body_that_is_not_a_plain_json_object_is_refused(served: Served, content: bytes) -> None:
     headers = served.people["ops"].bearer | {"Content-Type": "application/json"}
     answer = await served.http.post("/api/v1/jobs", content=content, headers=headers)
     assert answer.status_code == 422, answer.text

@@ -166,7 +166,7 @@ async def test_discovery_says_who_vouches_where_the_keys_are_and_what_is_claimed
         }
 
 
-async def test_where_nobody_vouches_for_jobs_the_setting_is_named(settings: Settings) -> None:
+async def test_the_setting_is_named_if_no_issuer_is_configured(settings: Settings) -> None:
     async with start_console(settings, job_issuer=None, console_url=None) as http:
         answer = await http.get(DISCOVERY)
         expect_problem(answer, 404)

@@ -92,7 +92,7 @@ async def test_a_fresh_token_tells_who_its_person_is(served: Served) -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Basic b3BzOm9wcw==", "Bearer not.a.token", "Bearer a.b", "Bearer a.b.c.d", "Bearer " + "a" * 9000]
 )
-async def test_what_is_no_token_is_refused(served: Served, header: str | None) -> None:
+async def test_what_is_not_a_token_is_refused(served: Served, header: str | None) -> None:
     answer = await whoami(served, header)
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
@@ -103,7 +103,7 @@ async def test_a_stranger_is_refused_before_the_body_is_read(served: Served) -> 
     expect_401(answer, "identity token")
 
 
-async def test_vaults_own_token_is_no_identity_token(served: Served) -> None:
+async def test_vaults_own_token_is_not_an_identity_token(served: Served) -> None:
     expect_401(await whoami(served, f"Bearer {served.people['ops'].token}"), "cannot be parsed")
 
 
@@ -145,7 +145,7 @@ async def test_a_token_under_a_self_made_key_is_refused(served: Served, settings
     expect_401(await whoami(served, f"Bearer {forge_token(own, said, kid=published[0]['kid'])}"), "signature is not valid")
 
 
-async def test_a_public_key_is_no_shared_secret(served: Served, settings: Settings) -> None:
+async def test_a_public_key_is_not_a_shared_secret(served: Served, settings: Settings) -> None:
     published = (await _vault_keys(settings))[0]
     said = claims(served.people["ops"], settings.issuer)
     token = forge_token(OctKey.import_key(published["x"]), said, kid=published["kid"], alg="HS256")
@@ -200,7 +200,7 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
             }
 
 
-async def test_only_calls_that_reduce_access_do_with_what_vault_told_last(
+async def test_only_calls_that_reduce_access_accept_vaults_last_known_answer(
     served: Served, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door, ops, lead = Door(urlsplit(settings.vault_addr).port or 80), served.people["ops"], served.people["lead"]

@@ -42,7 +42,7 @@ def write_secret(path: Path, content: Any, *, mode: int = 0o600) -> Path:
     return path
 
 
-def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
+def test_what_it_shows_is_reported_with_actions_whole_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     found = alone.json("catalog", "tools", "hub")
     assert (found["digest"], found["pinned"]) == (build_tool_list("tools", TOOLS).digest, None)
@@ -71,7 +71,7 @@ def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: 
     assert (again.exit_code, again.stderr) == (0, "")
 
 
-def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli, hub: McpServer) -> None:
+def test_what_has_changed_since_is_shown_line_by_line_and_pinned_again(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
     with hub.misbehave(tools=[{**TOOLS[0], "description": "Reads an issue\u202e and more"}, *TOOLS[1:-1]]):

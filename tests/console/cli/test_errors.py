@@ -66,7 +66,7 @@ def test_each_problem_of_a_bad_input_has_its_line(cli: Cli) -> None:
 @pytest.mark.servers
 @pytest.mark.parametrize("body,media", [(b"<html>", "text/html"), (b"[]", "application/json"), (b"", "text/plain")])
 @pytest.mark.parametrize("status", [200, 404, 502])
-def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, body: bytes, media: str) -> None:
+def test_a_server_that_is_not_a_console_is_told_from_one(cli: Cli, status: int, body: bytes, media: str) -> None:
     with serve_canned_answers() as console:
         console.set_response(status, body, media)
         done = cli.run("job", "list", "--console-url", console.address)
@@ -122,7 +122,7 @@ def test_a_vault_with_a_private_authority_is_trusted_by_vault_cacert(alone: Cli,
 
 
 @pytest.mark.parametrize("arguments", EVERY, ids=" ".join)
-def test_where_nothing_runs_every_command_says_how_to_start_it(alone: Cli, arguments: tuple[str, ...]) -> None:
+def test_every_command_says_how_to_start_the_stack_if_nothing_runs(alone: Cli, arguments: tuple[str, ...]) -> None:
     done = alone.run(*arguments)
 
     assert (done.exit_code, done.stdout) == (1, "")
@@ -130,7 +130,7 @@ def test_where_nothing_runs_every_command_says_how_to_start_it(alone: Cli, argum
     assert "justenough up --detach" in done.stderr
 
 
-def test_where_nobody_is_logged_in_every_command_says_how_to_log_in(alone: Cli) -> None:
+def test_every_command_says_how_to_log_in_if_nobody_is_logged_in(alone: Cli) -> None:
     alone.home.mkdir()
     (alone.home / "stack.json").write_text(json.dumps({"console": "http://127.0.0.1:9", "vault": "http://127.0.0.1:9"}))
 

@@ -77,7 +77,7 @@ def test_a_request_waits_until_it_is_answered_and_then_says_how() -> None:
 
 
 @pytest.mark.parametrize("phase,state", [("issue", "denied"), ("renewal", "approved"), ("narrowed", "approved")])
-def test_an_approved_request_that_policy_denies_later_is_denied_only_where_it_was_to_be_issued(phase: str, state: str) -> None:
+def test_an_approved_request_that_policy_denies_later_is_denied_only_if_it_was_to_be_issued(phase: str, state: str) -> None:
     again = entry(55, "access.decided", request="r", phase=phase, outcome="denied")
 
     assert lane([JOB, *ASKED, APPROVED, again, ENDED], "asks write db", now=10_000)[1] == state

@@ -185,7 +185,7 @@ def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
     assert other.exit_code == 8
 
 
-def test_every_problem_of_a_spec_is_told_by_its_path_before_anything_is_sent(alone: Cli, tmp_path: Path) -> None:
+def test_every_problem_of_a_spec_is_reported_by_its_path_before_anything_is_sent(alone: Cli, tmp_path: Path) -> None:
     path = write_spec(tmp_path, ["true"], access=[{**READ, "ttl": "soon"}], name="No Name", colour="red")
 
     done = alone.run("job", "run", path)
@@ -194,7 +194,7 @@ def test_every_problem_of_a_spec_is_told_by_its_path_before_anything_is_sent(alo
     assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"name", "access[0].ttl", "colour"}
 
 
-def test_every_problem_that_only_the_catalog_shows_is_told_by_its_path(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_every_problem_that_only_the_catalog_shows_is_reported_by_its_path(cli: Cli, ops: Human, tmp_path: Path) -> None:
     access = [{**READ, "resource": "orders-bd"}, {**READ, "ttl": "23h", "deliver": {}}]
     before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
@@ -205,7 +205,7 @@ def test_every_problem_that_only_the_catalog_shows_is_told_by_its_path(cli: Cli,
     assert [job["id"] for job in ops.api.get("jobs").json()["items"]] == before
 
 
-def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_told_too(cli: Cli, tmp_path: Path) -> None:
+def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_reported_too(cli: Cli, tmp_path: Path) -> None:
     path = write_spec(tmp_path, ["true"], access=[{**READ, "resource": "orders-bd"}], colour="red", **SCOPED)
 
     done = cli.run("job", "run", path)
@@ -261,7 +261,7 @@ def test_a_file_that_is_not_there_is_a_usage_error(alone: Cli, tmp_path: Path) -
         (b"- a list\n", "must be a mapping"),
     ],
 )
-def test_a_file_that_is_no_spec_is_refused_in_a_sentence(alone: Cli, tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_spec_is_refused_in_a_sentence(alone: Cli, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "job.yaml").write_bytes(content)
 
     done = alone.run("job", "run", tmp_path / "job.yaml")

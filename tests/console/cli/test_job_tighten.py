@@ -56,7 +56,7 @@ def test_a_job_that_asked_for_too_much_is_told_what_it_needs_and_runs_with_that(
 
 
 @pytest.mark.servers
-def test_the_figures_are_told_as_json_and_for_all_names(cli: Cli, auditor: Human, wide: list[str]) -> None:
+def test_the_figures_are_reported_as_json_and_for_all_names(cli: Cli, auditor: Human, wide: list[str]) -> None:
     found = cli.json("job", "tighten", "too-wide", "--runs", "1000", who="auditor")
     names = cli.run("job", "tighten", "too-wide", "-o", "name", who="auditor")
     listed = auditor.api.get("sizing", params={"limit": 100}).raise_for_status().json()["items"]
@@ -123,7 +123,7 @@ def test_a_review_finds_what_nobody_uses_and_what_is_due(cli: Cli, wide: list[st
 
 
 @pytest.mark.servers
-def test_a_review_fails_on_findings_only_where_that_is_asked_for(cli: Cli, folder: Path) -> None:
+def test_a_review_fails_on_findings_only_if_that_is_asked_for(cli: Cli, folder: Path) -> None:
     assert cli.run("catalog", "review", folder, who="auditor").exit_code == 0
     assert cli.run("catalog", "review", folder, "--exit-code", who="auditor").exit_code == 1
 

@@ -52,7 +52,7 @@ def job(state: str, revocation: str) -> dict[str, Any]:
         ("revoking", "overdue", 9),
     ],
 )
-def test_a_jobs_end_is_an_exit_code_and_what_is_not_proven_dead_outweighs_how_it_ended(state: str, revocation: str, code: int) -> None:
+def test_a_jobs_end_is_an_exit_code_and_an_unproven_credential_outweighs_how_it_ended(state: str, revocation: str, code: int) -> None:
     assert job_exit_code(job(state, revocation)) == code
 
 
@@ -79,7 +79,7 @@ def test_an_absence_is_borne_until_it_lasts_too_long(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.servers
-def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_polls_until_the_end_if_streams_do_not_pass(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     entry = {"position": 1, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
     with serve_canned_answers() as console:

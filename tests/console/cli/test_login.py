@@ -129,7 +129,7 @@ def test_an_identity_token_is_drawn_once_and_used_again(fresh: Cli, whole: Stack
     assert cache.read_text() == first
 
 
-def test_an_identity_token_that_the_console_refuses_is_drawn_anew(fresh: Cli, whole: Stack) -> None:
+def test_an_identity_token_that_the_console_refuses_is_drawn_again(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole)
     fresh.run("whoami", who="auditor")
     cache = fresh.login_file("auditor").with_suffix(".identity.json")

@@ -39,7 +39,7 @@ def test_every_command_and_group_has_a_page_in_the_folder(alone: Cli, tmp_path: 
         (("job", "run", "--out", "x"), "--out writes the pages of all commands; leave COMMAND out"),
     ],
 )
-def test_what_is_no_command_has_no_page(alone: Cli, arguments: tuple[str, ...], message: str) -> None:
+def test_what_is_not_a_command_has_no_page(alone: Cli, arguments: tuple[str, ...], message: str) -> None:
     done = alone.run("man", *arguments)
 
     assert (done.exit_code, done.stdout) == (2, "")

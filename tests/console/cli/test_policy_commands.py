@@ -55,7 +55,7 @@ def test_what_a_check_finds_odd_is_told_and_ends_with_1(alone: Cli, folder: Path
     assert "customers-db:read" in shown
 
 
-def test_an_error_in_a_policy_is_told_with_file_line_and_column(alone: Cli, folder: Path) -> None:
+def test_an_error_in_a_policy_is_reported_with_file_line_and_column(alone: Cli, folder: Path) -> None:
     edit_file(folder, "policies/writes.cedar", "context.approved_tier >= 1", "context.approved_teir >= 1")
 
     for words in (("check", folder), ("test", folder), ("explain", EXPORT, "--config", folder), ("replay", folder)):
@@ -100,7 +100,7 @@ def test_explain_asks_as_whom_it_is_told_and_with_the_parameters_given(alone: Cl
     assert alone.run("policy", "explain", job, "--config", folder, "--param", "colour=red").exit_code == 2
 
 
-def test_what_the_catalog_has_against_a_spec_is_told_beside_the_explanation(alone: Cli) -> None:
+def test_what_the_catalog_has_against_a_spec_is_reported_beside_the_explanation(alone: Cli) -> None:
     text = EXPORT.read_text().replace("environment: prod", "environment: staging")
     done = alone.run("policy", "explain", "-", "--config", SHOP, stdin=text)
 
@@ -169,7 +169,7 @@ def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> N
     assert (refused.exit_code, "--at: 'tomorrow' is not a date or time" in refused.stderr) == (2, True)
 
 
-def test_a_miss_is_told_with_what_was_expected_and_what_came_and_ends_with_1(alone: Cli, folder: Path) -> None:
+def test_a_miss_is_reported_with_what_was_expected_and_what_came_and_ends_with_1(alone: Cli, folder: Path) -> None:
     edit_file(
         folder,
         "policies/writes.cedar",
@@ -192,7 +192,7 @@ def test_a_miss_is_told_with_what_was_expected_and_what_came_and_ends_with_1(alo
     assert [case["passed"] for case in alone.json("policy", "test", folder, code=1)["cases"]].count(False) == len(names)
 
 
-def test_every_problem_of_every_table_is_told_at_once(alone: Cli, folder: Path) -> None:
+def test_every_problem_of_every_table_is_reported_at_once(alone: Cli, folder: Path) -> None:
     tests = folder / "policies" / "tests"
     (tests / "a.yaml").write_text("cases: [{ask: 'orders-db:read', expect: maybe}]")
     (tests / "b.yaml").write_text("cases: [{ask: 'order-db:read', expect: allowed}]\nspecs: [{spec: jobs/none.yaml, expect: []}]")

@@ -260,7 +260,7 @@ def test_the_shops_configuration_is_checked_and_summarised(alone: Cli, kind: str
 
 
 @pytest.mark.parametrize("kind", ["catalog", "policy"])
-def test_every_problem_of_every_file_is_told_at_once(alone: Cli, tmp_path: Path, kind: str) -> None:
+def test_every_problem_of_every_file_is_reported_at_once(alone: Cli, tmp_path: Path, kind: str) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "catalog.yaml").write_text("resources: {orders-db: {title: 7}}\ncolour: red\n")
     (tmp_path / "approvals.yaml").write_text("tiers: {2: {name: x}}\n")

@@ -116,7 +116,7 @@ def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
     assert "edited" in done.stdout
 
 
-def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_path: Path) -> None:
+def test_anybody_with_a_copy_can_verify_it_offline(cli: Cli, alone: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)["id"]
     out = tmp_path / "ledger.jsonl"
     assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0
@@ -175,7 +175,7 @@ def test_the_example_reader_agrees(kept: tuple[Path, Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("option", ["--checkpoint", "--keys"])
-def test_what_is_no_checkpoint_or_no_key_is_said_to_be_none(alone: Cli, kept: tuple[Path, Path, Path], option: str) -> None:
+def test_what_is_not_a_checkpoint_or_no_key_is_said_to_be_none(alone: Cli, kept: tuple[Path, Path, Path], option: str) -> None:
     out, *_ = kept
     done = alone.run("ledger", "verify", "--offline", out, option, out)
     assert done.exit_code == 2

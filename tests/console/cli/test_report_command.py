@@ -162,7 +162,7 @@ def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
     assert cli.run("report", "--since", "1h", who="auditor").stdout.startswith("# Evidence report")
 
 
-def test_a_violation_is_an_exit_code_only_where_it_is_asked_for(cli: Cli) -> None:
+def test_a_violation_is_an_exit_code_only_if_it_is_asked_for(cli: Cli) -> None:
     empty = cli.json("report", "--since", "1h", who="auditor") | {"status": "violation"}
     with serve_canned_answers() as console:
         console.set_response(200, empty, "application/json")

@@ -81,7 +81,7 @@ def test_nothing_that_waits_is_said_too() -> None:
         ({"state": "expired"}, ["is now expired"]),
     ],
 )
-def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
+def test_what_changed_is_reported_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
     after = request(**changed)
 
     assert list(request_changes(request(), after)) == told
@@ -122,6 +122,6 @@ def test_a_request_is_to_be_decided_before_its_job_times_out() -> None:
     assert table_lines(ending, columns=120)[1].split()[8] == "9s"
 
 
-def test_a_request_that_the_order_does_not_name_is_told_as_such() -> None:
+def test_a_request_that_the_order_does_not_name_is_reported_as_such() -> None:
     assert list(ceiling_lines(request(policies=["reads", "beyond-order"]))) == [("Order", "not named in the signed order")]
     assert list(ceiling_lines(request(policies=["reads"]))) == []

@@ -123,7 +123,7 @@ class Script:
 
 
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_a_console_that_was_away_is_followed_from_the_last_event_and_nothing_is_told_twice(
+def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_reported_twice(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
@@ -167,7 +167,7 @@ class Blocked:
     "stream,why",
     [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may be buffering them")],
 )
-def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
+def test_the_ledger_is_polled_if_no_stream_arrives_and_nothing_is_missed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str
 ) -> None:
     monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)

@@ -25,7 +25,7 @@ def test_schedules_are_listed_and_shown_in_every_form(cli: Cli) -> None:
     assert f"name: {NAME}" in cli.run("schedule", "show", NAME, "-o", "yaml").stdout
 
 
-def test_a_pause_is_told_with_who_and_why_and_ends_when_somebody_says_so(cli: Cli) -> None:
+def test_a_pause_is_reported_with_who_and_why_and_ends_when_somebody_says_so(cli: Cli) -> None:
     paused = cli.json("schedule", "pause", NAME, "--reason", "the books are being closed")
     assert (paused["paused"], paused["note"]) == (True, "ops: the books are being closed")
     shown = cli.run("schedule", "show", NAME, who="auditor").stdout

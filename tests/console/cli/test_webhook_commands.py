@@ -62,7 +62,7 @@ def test_who_may_not_is_told_so_and_nobody_is_told_of_nobody(cli: Cli) -> None:
     assert cli.run("webhook", "deliveries", "nobody", who="lead").exit_code == 5
 
 
-def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
+def test_approvers_are_notified_with_a_link_to_the_request_and_then_of_the_end(
     cli: Cli, shop: Shop, lead: Human, ops: Human, tmp_path: Path
 ) -> None:
     file = cli.config / "triggers.yaml"

@@ -75,7 +75,7 @@ def review_event() -> Event:
     return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
 
 
-async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Town, chat: Receiver) -> None:
+async def test_people_who_must_decide_are_notified_once_and_then_of_the_end(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(*request_events())
@@ -96,7 +96,7 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
-async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releases_the_one_before(
+async def test_only_the_current_tier_is_notified_and_an_escalation_notifies_the_next_and_releases_the_one_before(
     town: Town, chat: Receiver, mail: Receiver
 ) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
@@ -127,7 +127,7 @@ async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town:
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Approval needed (tier 2)", "Settled"]
 
 
-async def test_what_was_answered_meanwhile_is_told_to_nobody(town: Town, chat: Receiver) -> None:
+async def test_nobody_is_notified_of_a_request_that_was_answered_meanwhile(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(*request_events(), samples.approval_decision("approved"))
@@ -179,7 +179,7 @@ async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat:
     assert len(chat.requests) == 2
 
 
-async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town: Town, chat: Receiver) -> None:
+async def test_a_revocation_that_stays_overdue_is_reported_once_and_its_end_too(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(
@@ -197,7 +197,7 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
     assert chat.events[1]["message"] == "All access is revoked (verified). No action needed."
 
 
-async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
+async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(samples.submission(), event_samples.issuance(), samples.job_end("failed"), event_samples.overdue_revocation(at=later(1)))
@@ -306,7 +306,7 @@ async def test_the_urls_are_nowhere_but_in_vault(
         "slack://canary",
     ],
 )
-async def test_what_is_no_web_service_is_not_spoken_to(url: str) -> None:
+async def test_what_is_not_a_web_service_is_not_spoken_to(url: str) -> None:
     outcome = apprise_sender.send(Secret(url), SAID, private=True)
     assert outcome.fault == "refused", outcome
     assert "canary" not in outcome.why
@@ -361,7 +361,7 @@ async def test_many_requests_are_each_told(town: Town, chat: Receiver) -> None:
         "xmls://127.0.0.1",
     ],
 )
-def test_wherever_the_url_says_where_a_service_is_that_is_looked_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_is_checked_wherever_the_url_names_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1" if "localdomain" in host else host, *rest, **more)

@@ -144,7 +144,7 @@ class Consoles:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ACTIONS, max_size=40))
-def test_whatever_fails_and_whoever_dies_every_event_arrives(ready_file: Path, actions: list[Any]) -> None:
+def test_every_event_arrives_despite_failures_and_crashes(ready_file: Path, actions: list[Any]) -> None:
     async def story(store: Store) -> None:
         consoles = Consoles(store)
         for action in actions:

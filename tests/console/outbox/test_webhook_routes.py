@@ -74,7 +74,7 @@ async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[A
         yield found
 
 
-async def test_how_each_subscription_stands_is_told_to_who_reads_everything(api: Api, town: Town, receiver: Receiver) -> None:
+async def test_people_who_read_everything_see_the_state_of_each_subscription(api: Api, town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda _: 410
     town.record(submission(job_id(1)))
     said = await api.until("/webhooks", lambda found: [(item["dead"], item["lag_seconds"]) for item in found["items"]] == [(0, 0), (1, 0)])

@@ -359,7 +359,7 @@ async def test_a_subscription_keeps_its_place_when_the_file_is_reordered_or_it_i
         assert [event["subject"] for event in receiver.events] == [job_id(1), job_id(2)]
 
 
-async def test_one_that_was_taken_out_for_long_begins_anew(town: Town, receiver: Receiver) -> None:
+async def test_a_subscription_that_was_removed_for_long_begins_again(town: Town, receiver: Receiver) -> None:
     async with Receiver(answer=lambda _: 410).listen() as other:
         console = await start_webhooks(town, hook(receiver), hook(other, "other"))
         town.record(*submissions(1))

@@ -59,7 +59,7 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
     assert nothing.startswith("No jobs match these filters.")
 
 
-async def test_the_filter_for_unverified_revocation(site: Site, logged_in: LogIn) -> None:
+async def test_the_list_is_filtered_by_unverified_revocation(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = record_order(site.store, "e-2", name="unclean")
     site.store.ledger.append([job_start(job), issuance(job), job_end("failed", job, at=now())])

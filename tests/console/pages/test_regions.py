@@ -66,7 +66,7 @@ def test_a_masked_token_is_recognised_and_never_looks_alike(token: str) -> None:
 
 
 @pytest.mark.parametrize("shown", ["", ".", "token", "00.", ".00", "zz.zz", "0000.00", "é.é"])
-def test_what_is_no_masked_token_is_refused(shown: str) -> None:
+def test_what_is_not_a_masked_token_is_refused(shown: str) -> None:
     assert not is_masked_token(shown, "token")
 
 

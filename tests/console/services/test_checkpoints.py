@@ -163,7 +163,7 @@ def test_people_are_listed_with_the_keys_that_they_sign_with(ledger: Ledger, ser
     assert all(key.valid_from < utc_now() for key in people["lead"].keys)
 
 
-def test_entries_that_were_cut_and_numbered_anew_are_found_by_a_recorded_checkpoint(ledger: Ledger) -> None:
+def test_entries_that_were_cut_and_numbered_again_are_found_by_a_recorded_checkpoint(ledger: Ledger) -> None:
     ledger.store.ledger.append([samples.submission(), samples.job_start(), samples.job_end()])
     ledger.grow(2)
     assert sign_if_due(ledger.deps) is not None

@@ -268,7 +268,7 @@ async def test_a_worker_that_cannot_read_its_configuration_is_an_alarm_of_the_in
     assert (await looking.report()).workers == ()
 
 
-async def test_a_store_that_is_away_is_told_and_its_sweep_is_not_taken_for_well(
+async def test_an_unreachable_store_is_reported_and_its_sweep_does_not_count_as_healthy(
     looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> None:

@@ -161,7 +161,7 @@ async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Pa
 # Kept as triggers.yaml says.
 
 
-async def test_what_the_file_says_is_in_temporal_and_what_it_no_longer_says_is_gone(town: Installation) -> None:
+async def test_schedules_of_the_file_are_in_temporal_and_removed_ones_are_deleted(town: Installation) -> None:
     await town.sync_schedules(nightly="{cron: '30 2 * * mon-fri', timezone: Europe/Berlin, job: jobs/reconcile.yaml}", other=MINUTELY)
     found = await town.describe("nightly")
     (calendar,) = found.schedule.spec.calendars
@@ -402,7 +402,7 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
 # What whoever can write to Temporal may try.
 
 
-async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Installation) -> None:
+async def test_a_moment_that_is_not_an_occasion_is_refused_whoever_claims_it(town: Installation) -> None:
     # Half a day from now, so that no moment of this test is one.
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     far = now + timedelta(hours=12)
@@ -487,7 +487,7 @@ async def http(town: Installation, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield client
 
 
-async def test_whoever_has_a_role_sees_what_launches_when_and_what_came_of_it(
+async def test_everyone_with_a_role_sees_the_schedules_and_their_results(
     town: Installation, http: httpx.AsyncClient, served: Served
 ) -> None:
     await town.sync_schedules(nightly="{cron: '0 2 * * *', timezone: Asia/Tokyo, job: jobs/reconcile.yaml}", minutely=MINUTELY)

@@ -280,7 +280,7 @@ TIER = "{name: a, approvers: [x], respond_within: 1m}"
         ),
     ],
 )
-def test_every_problem_of_the_tiers_file_is_told_by_path(text: str, expected: list[str]) -> None:
+def test_every_problem_of_the_tiers_file_is_reported_by_path(text: str, expected: list[str]) -> None:
     if not expected:
         assert read_tiers(text).top == 0
         return

@@ -131,7 +131,7 @@ def spec_with(**changes: Any) -> dict[str, Any]:
         spec_with(access={"deliver": {"file": {"path": "db.json"}}}),
     ],
 )
-def test_whatever_decides_what_runs_changes_the_request_digest(raw: dict[str, Any]) -> None:
+def test_each_input_of_what_runs_changes_the_request_digest(raw: dict[str, Any]) -> None:
     assert digest(raw) != digest()
 
 
@@ -152,7 +152,7 @@ def test_limits_that_are_the_defaults_leave_the_request_digest_as_it_was_before_
         {"call": {"tool": "refund-order", "arguments": {"amount": 1}}},
     ],
 )
-def test_whatever_decides_what_is_issued_changes_the_request_digest(changes: dict[str, Any]) -> None:
+def test_each_input_of_what_is_issued_changes_the_request_digest(changes: dict[str, Any]) -> None:
     assert digest(**changes) != digest()
 
 
@@ -240,7 +240,7 @@ RAW = signature(ORDER).removeprefix("vault:v1:")
         f"vault:v-1:{RAW}",
     ],
 )
-def test_what_is_no_signature_is_refused_with_a_reason(text: str) -> None:
+def test_what_is_not_a_signature_is_refused_with_a_reason(text: str) -> None:
     assert why_signature_invalid(sign(ORDER, text), {1: PUBLIC})
 
 

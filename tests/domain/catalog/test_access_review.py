@@ -96,7 +96,7 @@ def test_every_finding_says_what_to_do() -> None:
     assert told[ReviewFindingKind.MAX_TTL] == "Set max_ttl to 1m."
 
 
-def test_actions_without_a_review_date_are_told_by_their_path() -> None:
+def test_actions_without_a_review_date_are_reported_by_their_path() -> None:
     assert [str(one) for one in find_undated_actions(catalog(owner="security"))] == [
         "resources.orders-db.actions.read.review: no review date; add `review: {by: YYYY-MM-DD}`"
     ]

@@ -203,7 +203,7 @@ def test_what_vault_issues_without_a_lease_cannot_be_revocable_now(path: str) ->
     "issue",
     ["sys/mounts", "auth/token/create", "cubbyhole/x", "creds", "a/../b", "a//b", "a/*", "a/+", "a/b,c", "a/b?x=1", "a/{{name}}", "a/{Tenant}", "a/{region}", "/a/b", "a/b/", "a/b c", "a/b\n", "a/$b}"],
 )  # fmt: skip
-def test_an_issue_path_that_is_no_plain_path_is_refused(issue: str) -> None:
+def test_an_issue_path_that_is_not_a_plain_path_is_refused(issue: str) -> None:
     assert "resources.orders-db.actions.admin" in problems_of("resources/orders-db/actions/admin/issue/path", issue)
 
 
@@ -222,7 +222,7 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "resources: &a {b: *a}", "a: 1\na: 2", "\x00", "resources: {"])
-def test_what_is_no_catalog_at_all_is_refused(text: str) -> None:
+def test_what_is_not_a_catalog_at_all_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         read_catalog(text)
 
@@ -361,7 +361,7 @@ def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(chan
         ),
     )
 )
-def test_no_draft_is_so_odd_that_it_cannot_be_looked_at(raw: Any) -> None:
+def test_every_draft_can_be_checked(raw: Any) -> None:
     problems_in_draft(raw, catalog_with())
 
 

@@ -81,7 +81,7 @@ def test_the_kept_text_reads_back_as_the_same_list() -> None:
         ([{**GET, "description": "x" * 1024 * 1024}], "larger than 1,048,576 bytes"),
     ],
 )
-def test_what_is_no_list_that_can_be_reviewed_is_refused_by_place(tools: list[Any], says: str) -> None:
+def test_a_list_that_cannot_be_reviewed_is_refused_with_the_place(tools: list[Any], says: str) -> None:
     assert says in problems(*tools)
 
 

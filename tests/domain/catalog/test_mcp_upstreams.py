@@ -207,6 +207,6 @@ def test_a_digest_is_put_into_the_catalogs_own_text_and_nothing_else_changes(tex
     assert new == head + expected.replace("NEW", SHOWN.digest)
 
 
-def test_where_the_text_has_no_place_for_a_digest_it_says_so() -> None:
+def test_a_text_without_a_place_for_a_digest_is_an_error() -> None:
     with pytest.raises(InvalidInput, match=r"tools\.hub\.mcp: must be a non-empty mapping, so that the digest can be set in it"):
         with_digest(json.dumps({"resources": {"github": GITHUB}}), "hub", SHOWN.digest)

@@ -47,7 +47,7 @@ def test_the_same_number_makes_the_same_id_again() -> None:
 
 
 @pytest.mark.parametrize("installation", ["", "Dev", "a-b", "ninechars", "a/b", "dev\n", "é"])
-def test_an_installation_that_is_no_name_is_refused(installation: str) -> None:
+def test_an_installation_that_is_not_a_name_is_refused(installation: str) -> None:
     with pytest.raises(ValueError, match="installation"):
         new_job_id(installation, now=NOW)
 
@@ -68,7 +68,7 @@ def test_an_installation_that_is_no_name_is_refused(installation: str) -> None:
         "r-dev-01kg9b4zv0e8r2m6x3c5n7p9qa",
     ],
 )
-def test_what_is_no_job_id_names_no_installation(text: str) -> None:
+def test_what_is_not_a_job_id_names_no_installation(text: str) -> None:
     assert installation_of(text) is None
 
 

@@ -60,7 +60,7 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
 
 
 @given(values=st.lists(few_letters, min_size=1, max_size=4), text=few_letters, places=st.lists(st.integers(0, 500), max_size=12))
-def test_the_cuts_change_nothing_even_where_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
+def test_the_cuts_change_nothing_even_if_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
     assert redact(values, *cut(text.encode(), places)) == redact(values, text.encode())
 
 
@@ -128,7 +128,7 @@ def test_a_secret_in_base64_of_several_lines_is_found_at_each_place(before: int,
     assert not any(part in seen for part in alone), "nothing of it is left on the first or the last of its lines"
 
 
-def test_a_line_that_is_no_base64_is_not_held_back_though_its_end_may_begin_a_secret() -> None:
+def test_a_line_that_is_not_base64_is_not_held_back_though_its_end_may_begin_a_secret() -> None:
     redactor = Redactor(["hunter22"])
     begins = min(redaction.forms_of("hunter22").base64, key=len)[:3]
     for line_break in (b"\n", b"\\n", b"\r\n"):

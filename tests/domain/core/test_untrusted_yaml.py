@@ -121,7 +121,7 @@ ODD_TEXTS = st.text(alphabet="{}[]:,-?!&*#|>'\"%@`~<= \n\tab01.", max_size=80)
 
 
 @given(ODD_TEXTS)
-def test_what_both_parsers_accept_they_read_alike(text: str) -> None:
+def test_both_parsers_read_alike_what_both_accept(text: str) -> None:
     """libyaml accepts a few texts more, such as tabs within plain text."""
     read = []
     for loader in (untrusted_yaml._FastLoader, untrusted_yaml._ExactLoader):

@@ -78,7 +78,7 @@ def test_the_ledgers_own_look_is_told(verified: LedgerReport | None, status: str
     assert (found.status, found.figures["verified"]) == (status, figure)
 
 
-def test_lifetimes_are_told_per_resource_and_action() -> None:
+def test_lifetimes_are_reported_per_resource_and_action() -> None:
     report = report_of(
         samples.issuance(),
         samples.issuance(number=2, action="read"),
@@ -90,7 +90,7 @@ def test_lifetimes_are_told_per_resource_and_action() -> None:
     assert [(row[0], row[1], row[-1]) for row in table.rows] == [("orders-db:read", 1, 20.0), ("orders-db:write", 1, 10.0)]
 
 
-def test_denials_are_told_by_policy_and_those_by_none_as_such() -> None:
+def test_denials_are_reported_by_policy_and_those_by_none_as_such() -> None:
     table = line(
         report_of(samples.access_decision("denied"), samples.access_decision("denied", number=2, policies=[])),
         "policy.denied",

@@ -57,7 +57,7 @@ def test_what_differs_turns_the_one_into_the_other(before: dict[str, str], now: 
     assert len({one.what for one in found}) == len(found)
 
 
-def test_a_run_is_told_with_all_that_an_approver_weighs() -> None:
+def test_a_run_is_reported_with_all_that_an_approver_weighs() -> None:
     facts = run_facts(SPEC, "sha256:2")
     assert facts["command"] == "python 'a b.py'"
     assert (facts["agent"], facts["data"], facts["files"], facts["env MODE"]) == ("bot 1.4", "tenant=acme", "sha256:2", "slow")

@@ -55,7 +55,7 @@ def test_data_of_a_json_type_is_read(content: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["text/plain", "application/xml", "application/jsonish"])
-def test_data_of_another_type_is_no_value(content: str) -> None:
+def test_data_of_another_type_is_not_a_value(content: str) -> None:
     assert read_binary(b"<a/>", content=content).data is None
 
 
@@ -86,7 +86,7 @@ def test_what_the_specification_does_not_allow_is_named(changes: dict[str, Any],
     assert (found[0], message in found[1]) == (path, True), found
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_every_problem_is_reported_at_once() -> None:
     assert [path for path, _ in problems(lambda: read_structured(id=None, type=None, time="now"))] == ["id", "type", "time"]
 
 
@@ -104,7 +104,7 @@ def test_every_problem_is_told_at_once() -> None:
         (STRUCTURED, b'{"id": NaN}', "must be a finite number"),
     ],
 )
-def test_what_is_no_event_is_told_how_one_is_sent(headers: dict[str, str], body: bytes, message: str) -> None:
+def test_what_is_not_an_event_is_told_how_one_is_sent(headers: dict[str, str], body: bytes, message: str) -> None:
     assert message in problems(lambda: read_event(headers, body))[0][1]
 
 

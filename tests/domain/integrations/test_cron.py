@@ -69,7 +69,7 @@ def test_only_whole_minutes_are_occasions() -> None:
         ("0 0 31 2,4,6 *", "none of these months has such a day"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_field(text: str, why: str) -> None:
+def test_what_is_wrong_is_reported_by_its_field(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)):
         read_cron(text)
 

@@ -116,6 +116,6 @@ def test_an_audience_is_taken_as_it_is(audience: str) -> None:
 
 
 @pytest.mark.parametrize("audience", ["", " ", " a", "a ", "a" * 256, "a\nb", "a\x00", "a\u202eb", "\ud800", "\u200b"])
-def test_what_is_no_audience_is_refused_with_what_one_is(audience: str) -> None:
+def test_what_is_not_an_audience_is_refused_with_what_one_is(audience: str) -> None:
     with pytest.raises(InvalidInput, match="audience: must be 1 to 255 printable characters"):
         checked_audience(audience)

@@ -96,7 +96,7 @@ def test_a_request_of_a_job_that_times_out_sooner_is_to_be_decided_before_that()
     assert "Decide by 2026-01-31 09:35 UTC; 1 approval is needed. The job times out then. Never auto-approved." in body
 
 
-def test_access_through_tools_is_told_as_that() -> None:
+def test_access_through_tools_is_reported_as_that() -> None:
     bound = request_view().model_copy(update={"tools": {"refund-order": Bounds(calls=3)}})
     assert (
         build_notice(approval_opening(), scene(bound)).title == "Approval needed (tier 1): write on Refunds database through refund-order"
@@ -106,7 +106,7 @@ def test_access_through_tools_is_told_as_that() -> None:
 @pytest.mark.parametrize("kind", [EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED])
 @pytest.mark.parametrize("tier", [1, 2, 3])
 @pytest.mark.parametrize("tiers", [(1,), (2, 3), (1, 2, 3)])
-def test_only_the_tier_that_is_asked_is_told(kind: EventType, tier: int, tiers: tuple[int, ...]) -> None:
+def test_only_the_tier_that_must_decide_is_notified(kind: EventType, tier: int, tiers: tuple[int, ...]) -> None:
     assert is_for_tiers(approval_opening(tier, kind), on=[kind], tiers=tiers) is (tier in tiers)
     assert not is_for_tiers(approval_opening(tier, kind), on=NOTIFYING_EVENTS - {kind}, tiers=tiers)
 
@@ -180,7 +180,7 @@ def test_somebodys_words_are_one_cut_line_without_markup_mentions_and_links(word
 
 
 @given(st.text(max_size=600))
-def test_whatever_is_written_is_harmless(text: str) -> None:
+def test_any_written_text_is_harmless(text: str) -> None:
     found = to_plain_text(text)
     assert len(found) <= MAX_QUOTE_CHARS + found.count("⁄") + found.count("․")
     assert not set("<>[]*_`~|@#\\\n\r\x00") & set(found)
@@ -215,7 +215,7 @@ def test_what_is_answered_asks_nobody_any_more(state: RequestState) -> None:
     ],
     ids=lambda value: value.type if isinstance(value, EntryView) else str(value),
 )
-def test_those_who_were_told_are_told_how_it_ended(event: EntryView, settled: int) -> None:
+def test_notified_people_are_notified_of_the_end(event: EntryView, settled: int) -> None:
     everyone = [
         earlier_notice(),
         earlier_notice(target="kv/data/leads#mail"),

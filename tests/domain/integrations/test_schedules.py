@@ -51,7 +51,7 @@ def test_a_schedule_says_when_and_what_and_needs_no_more() -> None:
         ("nightly:", "Nightly_x:", "schedules.Nightly_x"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_place(old: str, new: str, path: str) -> None:
+def test_what_is_wrong_is_reported_by_its_place(old: str, new: str, path: str) -> None:
     assert old in YAML
     assert paths(YAML.replace(old, new)) == [path]
 
@@ -71,7 +71,7 @@ def test_a_file_has_at_most_a_hundred() -> None:
         (NOW - timedelta(hours=1), "is not a scheduled time"),
     ],
 )
-def test_a_moment_that_is_no_occasion_or_not_now_launches_nothing(at: datetime, why: str | None) -> None:
+def test_a_moment_that_is_not_an_occasion_or_not_now_launches_nothing(at: datetime, why: str | None) -> None:
     told = why_no_occasion(read_cron("0 2 * * *"), local=at, now=NOW)
     assert told is None if why is None else why in str(told)
 

@@ -71,7 +71,7 @@ def test_every_name_that_is_made_is_a_name(host: str) -> None:
         ({"allow_private": "perhaps"}, "webhooks[0].allow_private", "must be true or false"),
     ],
 )
-def test_what_is_wrong_with_a_webhook_is_told_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+def test_what_is_wrong_with_a_webhook_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
     found = problems(webhooks=[{**HOOK, **changes}])
     assert list(found) == [path]
     assert message in found[path]
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_a_webhook_is_told_by_its_place(changes: dict[str, An
         ({"tier": 1}, "notify[0].tier", "unknown key"),
     ],
 )
-def test_what_is_wrong_with_a_notification_is_told_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+def test_what_is_wrong_with_a_notification_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
     found = problems(notify=[{**PEOPLE, **changes}])
     assert list(found) == [path]
     assert message in found[path]

@@ -58,7 +58,7 @@ def test_a_file_names_each_trigger_and_the_secrets_to_be_read() -> None:
         ("triggers: {one", "hooks: {one", "hooks"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_place(old: str, new: str, path: str) -> None:
+def test_what_is_wrong_is_reported_by_its_place(old: str, new: str, path: str) -> None:
     assert old in YAML
     assert paths(YAML.replace(old, new)) == [path]
 
@@ -86,7 +86,7 @@ def test_what_an_event_does_not_give_is_named(changes: dict[str, Any], path: str
 
 
 @pytest.mark.parametrize("name", ["source", "subject", "time"])
-def test_what_no_signature_covers_is_no_param(name: str) -> None:
+def test_what_no_signature_covers_is_not_a_param(name: str) -> None:
     with pytest.raises(InvalidInput, match="headers are not signed"):
         fill_params(trigger(a=f"{{{name}}}"), EVENT.model_copy(update={"structured": False}))
 

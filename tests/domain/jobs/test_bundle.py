@@ -123,7 +123,7 @@ def test_a_bomb_of_a_gigabyte_is_refused_without_its_memory() -> None:
     # A compressed content holds the time, and two test processes must name a test alike.
     ids=["empty", "text", "compressed text", "zeros", "cut short"],
 )
-def test_what_is_no_archive_is_refused(content: bytes) -> None:
+def test_what_is_not_an_archive_is_refused(content: bytes) -> None:
     assert "not a readable .tar.gz" in why_refused(content)
 
 

@@ -167,12 +167,12 @@ def test_what_is_asked_for_at_the_start_keeps_its_number_in_the_spec() -> None:
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, {}, {"run": None}])
-def test_what_is_no_spec_at_all_is_refused(raw: Any) -> None:
+def test_what_is_not_a_spec_at_all_is_refused(raw: Any) -> None:
     assert paths(raw)
 
 
 @pytest.mark.parametrize("text", ["", "- a", "text", "7"])
-def test_yaml_that_is_no_mapping_is_refused(text: str) -> None:
+def test_yaml_that_is_not_a_mapping_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="must be a mapping"):
         read_spec(text)
 
@@ -195,7 +195,7 @@ def test_undeclared_params_and_placeholders_are_refused_together() -> None:
     assert paths(raw, {"tikcet": "2", "ticket": "{x}"}) == ["params.tikcet", "params.ticket", "task", "run.command[2]"]
 
 
-def test_braces_that_are_no_placeholder_stay_as_they_are() -> None:
+def test_braces_that_are_not_placeholders_stay_as_they_are() -> None:
     command = ["jq", '{"a": 1}', "${HOME}", "{}", "{A}"]
     raw = raw_spec(run={"command": command})
     assert list(checked_spec(raw).run.command) == command
@@ -228,7 +228,7 @@ def test_no_param_leaves_its_argument(value: str) -> None:
 
 
 @given(st.text(max_size=70) | st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True))
-def test_no_data_scope_leaves_its_path_segment(value: str) -> None:
+def test_a_data_scope_cannot_leave_its_path_segment(value: str) -> None:
     try:
         read = spec(data_scope={"tenant": value})
     except InvalidInput:

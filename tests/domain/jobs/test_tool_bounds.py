@@ -149,7 +149,7 @@ def test_no_number_beyond_a_maximum_gets_through(most: float, value: float) -> N
     assert (Bound(maximum=most).problem(value) is None) == (value <= most)
 
 
-def test_an_action_is_bounded_only_where_every_item_of_the_order_says_so() -> None:
+def test_an_action_is_bounded_only_if_every_item_of_the_order_says_so() -> None:
     assert tool_only_items(spec(None), "orders-db", Action.READ) == ()
     assert tool_only_items(spec({"find": {}}, None), "orders-db", Action.READ) == ()
     assert len(tool_only_items(spec({"find": {}}, {"file": {}}), "orders-db", Action.READ)) == 2
@@ -239,7 +239,7 @@ def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound
 
 
 @given(BOUND, BOUND, BOUND)
-def test_one_bound_is_within_another_only_where_it_lets_nothing_more_through(one: Bound, other: Bound, third: Bound) -> None:
+def test_one_bound_is_within_another_only_if_it_lets_nothing_more_through(one: Bound, other: Bound, third: Bound) -> None:
     assert one.is_within(one)
     if one.is_within(other):
         assert [value for value in SAMPLES if is_within(one, value) and not is_within(other, value)] == []

@@ -89,6 +89,6 @@ def test_one_of_several_signatures_is_enough() -> None:
     ],
     ids=["empty", "a text", "text behind it", "text before it", "no number", "no root", "no signature", "17 lines", "a large file"],
 )
-def test_what_is_no_checkpoint_is_said_to_be_none(text: str) -> None:
+def test_what_is_not_a_checkpoint_is_said_to_be_none(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a signed checkpoint"):
         list(read_checkpoints(text))

@@ -71,6 +71,6 @@ def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data:
 @pytest.mark.parametrize(
     "text", ["no JSON", "[]", "3", "{}", '{"job": "j"}', json.dumps({**json.loads(export_lines([("j", "w")])[0]), "data": 3})]
 )
-def test_a_line_that_is_no_entry_is_named(text: str) -> None:
+def test_a_line_that_is_not_an_entry_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"line 2: is not a ledger entry"):
         verify_export([*export_lines([("j-dev-1", "why")]), text])

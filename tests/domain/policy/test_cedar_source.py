@@ -45,12 +45,12 @@ def problems(files: dict[str, str], schema: str = SCHEMA) -> list[str]:
         ('// one; "two\n\n\t/*', "4:2", "unexpected token"),
     ],
 )
-def test_each_problem_is_told_with_its_place(text: str, where: str, what: str) -> None:
+def test_each_problem_is_reported_with_its_place(text: str, where: str, what: str) -> None:
     found = problems({"a.cedar": GOOD + text})
     assert any(problem.startswith(f"a.cedar:{where}") and what in problem for problem in found), found
 
 
-def test_every_problem_of_every_file_is_told_at_once() -> None:
+def test_every_problem_of_every_file_is_reported_at_once() -> None:
     found = problems(
         {
             "b.cedar": "permit(principal);\npermit(principal, action, resource) when { principal.nope };\nforbid(",

@@ -169,7 +169,7 @@ def test_each_attribute_of_the_request_reaches_the_policies(condition: str) -> N
     assert decide(policy_text(condition), held=held).outcome == "allowed"
 
 
-def test_what_is_held_counts_as_touched_even_where_the_caller_forgot() -> None:
+def test_what_is_held_counts_as_touched_even_if_the_caller_forgot() -> None:
     held = HeldAccess(held=frozenset({"orders-db:read"}))
     assert decide(policy_text('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
 
@@ -221,7 +221,7 @@ def test_decisions_name_policies_by_file_and_order_every_time() -> None:
         assert loaded.decide(job(), "x", resource(), Action.READ, context=access_context()).policies == loaded.ids
 
 
-def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
+def test_the_clock_is_read_in_utc_whatever_the_zone_of_the_moment() -> None:
     late = datetime(2026, 2, 1, 1, 30, tzinfo=timezone(timedelta(hours=9)))
     assert Clock.at(late) == Clock(hour=16, weekday=6)
     monday = policies('@id("m") permit(principal, action, resource) when { context.weekday == 1 && context.hour == 8 };')
@@ -230,7 +230,7 @@ def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
         assert monday.decide(job(), "orders-db", resource(), Action.READ, context=context).outcome == outcome
 
 
-def test_what_is_held_is_told_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
+def test_what_is_held_is_reported_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
     held = (
         HeldAccess()
         .with_issued("orders-db", Action.WRITE, Sensitivity.INTERNAL)

@@ -31,7 +31,7 @@ def changes(request: RequestExplanation) -> dict[str, str]:
     return {f"{one.fact} {one.value}": f"{one.outcome} {one.tier}" for one in request.changes}
 
 
-def test_each_deciding_policy_is_told_with_its_effect_and_its_place() -> None:
+def test_each_deciding_policy_is_reported_with_its_effect_and_its_place() -> None:
     (request,) = explain_requests(shop_rules(), "customers-db:read")
 
     assert [(one.id, one.effect, one.place) for one in request.policies] == [
@@ -58,14 +58,14 @@ def test_a_forbid_that_denies_is_named_with_what_there_would_be_without_it() -> 
     assert changes(request)["policy without not-orders"] == "needs_approval 1"
 
 
-def test_two_forbids_that_each_deny_are_told_together() -> None:
+def test_two_forbids_that_each_deny_are_reported_together() -> None:
     text = WRITES + '@id("a") forbid(principal, action, resource); @id("b") forbid(principal, action, resource);'
     (request,) = explain_requests(rules(text), "orders-db:write")
 
     assert changes(request) == {"policy without a and b": "needs_approval 1"}
 
 
-def test_the_nearest_ttl_that_makes_a_difference_is_told() -> None:
+def test_the_nearest_ttl_that_makes_a_difference_is_reported() -> None:
     (short,) = explain_requests(rules(WRITES), "orders-db:write", ttl="2m")
     (long,) = explain_requests(rules(WRITES), "orders-db:write", ttl="10m")
 
@@ -95,7 +95,7 @@ def test_the_shops_two_orders_of_restricted_data_and_a_way_out_are_told_each_whe
     assert changes(second)["order before request 1 (export-api write)"] == "needs_approval 2"
 
 
-def test_where_either_of_two_earlier_requests_is_enough_to_deny_the_place_before_both_is_told() -> None:
+def test_the_place_before_both_is_reported_if_either_of_two_earlier_requests_is_enough_to_deny() -> None:
     text = '@id("all") permit(principal, action, resource); @id("alone") forbid(principal, action == Action::"write", resource) when { context.touched >= 2 };'
     *_, last = explain_requests(rules(text), "orders-db:read", "refunds-db:read", "helpdesk-api:write")
 
@@ -143,7 +143,7 @@ def test_every_fact_that_a_policy_compares_with_a_value_is_tried(condition: str,
     assert change is None or changes(request)[change] == "denied 0"
 
 
-def test_a_policy_that_errs_is_told_with_its_error_and_no_tiers() -> None:
+def test_a_policy_that_errs_is_reported_with_its_error_and_no_tiers() -> None:
     text = '@id("all") permit(principal, action, resource); @id("big") forbid(principal, action, resource) when { 9223372036854775807 + context.ttl_seconds > 0 };'
     (request,) = explain_requests(rules(text), "orders-db:read")
 

@@ -67,7 +67,7 @@ def test_what_no_policy_permits_is_never_allowed() -> None:
     }
 
 
-def test_what_needs_a_tier_that_nobody_answers_for_is_told() -> None:
+def test_what_needs_a_tier_that_nobody_answers_for_is_reported() -> None:
     text = '@id("two") permit(principal, action, resource) when { context.approved_tier >= 2 };'
     assert findings(text, top=2) == []
     assert kinds(text, top=1) == {
@@ -83,7 +83,7 @@ def test_an_action_that_is_allowed_at_a_tier_and_not_at_the_top_is_always_denied
     assert odd[0].message == "allowed at tier 1 but not at tier 2, so it is always denied"
 
 
-def test_a_gap_between_tiers_is_told_with_the_tier_that_is_needed() -> None:
+def test_a_gap_between_tiers_is_reported_with_the_tier_that_is_needed() -> None:
     text = f'{ALL} @id("not-two") forbid(principal, action, resource) when {{ context.approved_tier == 2 }};'
     odd = findings(text)
 

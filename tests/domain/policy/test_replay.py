@@ -85,7 +85,7 @@ def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
     assert (found.decisions, found.requests, found.items) == (4, 4, ())
 
 
-def test_what_would_be_looser_and_what_tighter_is_told_with_both_decisions() -> None:
+def test_what_would_be_looser_and_what_tighter_is_reported_with_both_decisions() -> None:
     now = rules(READ + '@id("w") permit(principal, action == Action::"write", resource) when { context.approved_tier >= 3 };')
     found = report(entries(job_events(shop_rules(), *WHOLE)), now)
 
@@ -108,7 +108,7 @@ def test_each_decision_stands_alone_on_what_was_held_then() -> None:
 
 
 @pytest.mark.parametrize("old, expected", [(False, (1, 0, 0, 0)), (True, (0, 0, 0, 1))])
-def test_an_entry_without_groups_is_unknown_only_where_a_policy_looks_at_them(old: bool, expected: tuple[int, int, int, int]) -> None:
+def test_an_entry_without_groups_is_unknown_only_if_a_policy_reads_them(old: bool, expected: tuple[int, int, int, int]) -> None:
     recorded = entries(job_events(rules(OPS), "orders-db:read"), old=old)
 
     assert counts(report(recorded, rules(OPS))) == expected
@@ -134,7 +134,7 @@ def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_th
     assert found.same == 1
 
 
-def test_what_the_catalog_says_otherwise_is_told() -> None:
+def test_what_the_catalog_says_otherwise_is_reported() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read", "refunds-db:write"))
     changed = {"orders-db": CATALOG.resources["orders-db"].model_copy(update={"sensitivity": 3, "owner": "security"})}
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
@@ -241,7 +241,7 @@ def test_every_type_that_a_replay_reads_is_one_of_the_ledgers() -> None:
     wanted=st.lists(st.sampled_from([*WHOLE, "orders-db:write", "orders-db:admin"]), min_size=1, max_size=4),
     ttl=st.sampled_from(["1m", "5m", "10m"]),
 )
-def test_whatever_decided_the_recorded_facts_bring_the_same_again_and_another_set_what_it_says_itself(
+def test_the_recorded_facts_yield_the_same_decision_again_and_another_set_yields_its_own(
     before: str, after: str, wanted: list[str], ttl: str
 ) -> None:
     then, now = rules(before), rules(after)

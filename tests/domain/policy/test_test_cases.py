@@ -86,7 +86,7 @@ cases:
     assert [one.passed for one in results(text)] == [True, True]
 
 
-def test_where_a_case_names_no_groups_those_that_may_launch_ask() -> None:
+def test_a_case_without_groups_has_those_that_may_launch() -> None:
     table = read_policy_table(
         "a.yaml", "cases: [{ask: 'orders-db:read', expect: allowed}, {ask: 'orders-db:read', groups: [], expect: denied}]"
     )
@@ -115,7 +115,7 @@ def test_a_spec_is_decided_as_a_whole_with_its_params() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_spec_is_told_by_its_place(case: str, problem: str) -> None:
+def test_what_is_wrong_with_a_spec_is_reported_by_its_place(case: str, problem: str) -> None:
     table = read_policy_table("a.yaml", f"specs: [{case}]")
     raw = read_spec((SHOP / "jobs/hello.yaml").read_bytes())
 
@@ -142,7 +142,7 @@ def test_a_bad_table_is_refused_with_the_place(text: str, problem: str) -> None:
     assert found.startswith(problem)
 
 
-def test_what_the_catalog_does_not_have_is_told_by_its_place() -> None:
+def test_what_the_catalog_does_not_have_is_reported_by_its_place() -> None:
     table = read_policy_table("a.yaml", "cases: [{ask: 'order-db:read', after: ['export-api:admin'], expect: allowed}]")
 
     assert policy_table_problems(table, shop_rules()) == (
@@ -162,7 +162,7 @@ def test_the_shops_tables_ask_for_every_action_of_its_catalog_and_name_every_pol
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
 )
-def test_whatever_a_table_holds_it_is_read_or_refused(value: Any) -> None:
+def test_any_table_is_read_or_refused(value: Any) -> None:
     # Any other error than a refusal fails the test.
     with contextlib.suppress(InvalidInput):
         assert isinstance(read_policy_table("a.yaml", json.dumps({"cases": value, "defaults": value})), PolicyTestTable)

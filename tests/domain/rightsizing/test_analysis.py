@@ -84,7 +84,7 @@ DROPPED, KEPT = {"drop": ""}, dict[str, str]()
     ],
     ids=range(10),
 )
-def test_an_item_that_no_run_was_issued_is_dropped_where_that_is_known(runs: list[PastRun], expected: dict[str, str]) -> None:
+def test_an_item_that_no_run_was_issued_is_dropped_if_that_is_known(runs: list[PastRun], expected: dict[str, str]) -> None:
     assert changes(access_of(runs)) == expected
 
 
@@ -168,7 +168,7 @@ HANDED, BROKERED = PLAIN, access(ttl="30m")
     ],
     ids=range(6),
 )
-def test_what_was_granted_and_never_used_is_dropped_where_such_use_is_seen(
+def test_what_was_granted_and_never_used_is_dropped_if_such_use_is_seen(
     item: dict[str, Any], own: CredentialUse, others: CredentialUse, used: int | None, expected: dict[str, str]
 ) -> None:
     found = access_of([run(ask(READ, own), ask(WRITE, others))], item)

@@ -72,7 +72,7 @@ def test_a_server_that_is_not_ours_or_does_not_answer_is_named(scim: ScimServer)
         ({"totalResults": 10**6, "Resources": [{"userName": "a"}]}, "reports 1,000,000 resources"),
     ],
 )
-def test_an_answer_that_is_no_complete_list_is_refused(body: Any, said: str) -> None:
+def test_an_answer_that_is_not_a_complete_list_is_refused(body: Any, said: str) -> None:
     with serve_canned_answers() as server:
         server.set_response(200, body)
         assert said in refusal(server.address)

@@ -18,7 +18,7 @@ from worker.stack.private_files import make_private_folder
 WRITER = "import itertools, time\nfor number in itertools.count():\n    print('line', number, flush=True)\n    time.sleep(0.001)"
 
 
-async def test_a_log_that_has_become_too_large_is_kept_once_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_is_too_large_is_kept_once_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 2_000)
     monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.01)
     places = StackPaths.of(tmp_path)

@@ -122,7 +122,7 @@ def test_a_user_cannot_connect_to_the_other_databases(servers: Stack, login: Log
         psycopg.connect(servers.shop_dsn or "", user=user.user, password=user.password, dbname="postgres")
 
 
-def test_vaults_database_user_is_no_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
+def test_vaults_database_user_is_not_a_superuser_and_reads_no_rows(vault_login: psycopg.Connection[Any]) -> None:
     assert query_value(vault_login, "SELECT rolsuper OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = current_user") is False
     for statement in (
         "SELECT * FROM public.orders",
