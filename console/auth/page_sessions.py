@@ -184,7 +184,7 @@ class PageSessions:
         if now - row.created_at >= self._max_lifetime:
             return f"you were logged in for {_hours(self._max_lifetime)}, which is the maximum"
         if now - row.seen_at >= self._max_idle:
-            return f"you were away for longer than {_hours(self._max_idle)}"
+            return f"you were inactive for longer than {_hours(self._max_idle)}"
         return None
 
     def _look_up_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:

@@ -111,7 +111,7 @@ def command_group(
 
 
 def list_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a function a command that prints a list: it takes LIST_OPTIONS too. Without an own `--all`, `--all` means --all-pages."""
+    """Make a function a command that prints a list: it takes LIST_OPTIONS too. If it defines no `--all`, `--all` means --all-pages."""
     return command(function, own_options=LIST_OPTIONS if "everything" in inspect.signature(function).parameters else LIST_OPTIONS_WITH_ALL)
 
 

@@ -203,7 +203,7 @@ class LedgerRepository(Repository):
     def newest_of_jobs(
         self, connection: Connection, jobs: Collection[str], types: Iterable[EventType], *, limit: int
     ) -> tuple[EntryView, ...]:
-        """Return entries of these types in these jobs' chains: those of the newest job first, the newest first."""
+        """Return entries of these types in these jobs' chains: jobs from the newest, and the entries of each from the newest."""
         theirs = select(*_NUMBERED).where(LEDGER.c.job.in_(jobs), LEDGER.c.type.in_([kind.value for kind in types]))
         return tuple(map(row_to_view, connection.execute(theirs.order_by(LEDGER.c.job.desc(), LEDGER.c.seq.desc()).limit(limit))))
 

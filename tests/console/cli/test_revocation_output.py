@@ -194,7 +194,7 @@ def test_a_credential_that_could_not_be_ended_says_why_and_what_to_do(cli: Cli) 
     assert '"dead": false' in whole.stdout
 
 
-def test_a_proof_that_could_not_look_says_so_apart_from_what_is_alive_and_what_is_dead(cli: Cli) -> None:
+def test_checks_that_failed_are_listed_apart_from_what_is_alive_and_what_is_dead(cli: Cli) -> None:
     findings = [
         {"what": "lease database/x", "alive": True, "detail": "alive", "credential": "c-dev-x-1"},
         {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"},

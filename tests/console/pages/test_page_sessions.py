@@ -158,9 +158,9 @@ async def test_an_idle_session_ends(site: Site, logged_in: LogIn) -> None:
         site.clock.forward(minutes=29)
         assert (await lead.open("/sessions")).status_code == 200
     site.clock.forward(minutes=31)
-    assert "You were away for longer than 30 min." in await login_page(lead)
+    assert "You were inactive for longer than 30 min." in await login_page(lead)
     assert not await site.is_valid(token)
-    assert "You were away for longer than 30 min." in await login_page(lead)
+    assert "You were inactive for longer than 30 min." in await login_page(lead)
 
 
 async def test_a_session_ends_after_eight_hours_however_much_it_is_used(site: Site, logged_in: LogIn) -> None:

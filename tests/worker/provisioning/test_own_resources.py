@@ -94,7 +94,7 @@ def outcomes(steps: dict[str, tuple[str, str]]) -> dict[str, str]:
 ALL_OK = dict.fromkeys(("issue", "find in target", "log in", "revoke", "verify", "end in target"), "ok")
 
 
-def test_a_database_whose_owner_is_not_a_superuser(own: Own) -> None:
+def test_jobs_use_a_database_whose_owner_is_not_a_superuser(own: Own) -> None:
     with psycopg.connect(own.as_owner("billing")) as connection:
         connection.execute("CREATE TABLE invoices (id int, amount int)")
     own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")

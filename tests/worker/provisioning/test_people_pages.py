@@ -62,14 +62,14 @@ class PageRunner:
         assert done.returncode in expected, f"{command}\n{done.stdout}{done.stderr}"
 
 
-def test_the_page_about_passwords(empty: Emptied, tmp_path: Path) -> None:
+def test_the_commands_of_the_page_about_passwords_work(empty: Emptied, tmp_path: Path) -> None:
     commands = PageRunner(empty, tmp_path).run("people-userpass.md")
     assert len(commands) > 8
     ada = empty.read("identity/entity/name/ada")
     assert (ada["disabled"], len(ada["direct_group_ids"]), [alias["mount_path"] for alias in ada["aliases"]]) == (True, 1, ["auth/people/"])
 
 
-def test_the_page_about_people(empty: Emptied, tmp_path: Path) -> None:
+def test_the_commands_of_the_page_about_people_work(empty: Emptied, tmp_path: Path) -> None:
     for mount in ("people", "people-oidc"):
         empty.write(f"sys/auth/{mount}", type="userpass")
     empty.write("identity/entity/name/eve", metadata={"made_by": "justenough-people"})
@@ -79,7 +79,7 @@ def test_the_page_about_people(empty: Emptied, tmp_path: Path) -> None:
     assert empty.read("identity/group/name/support-leads")["member_group_ids"] == [inner]
 
 
-def test_the_page_about_identity_providers(empty: Emptied, tmp_path: Path) -> None:
+def test_the_commands_of_the_page_about_identity_providers_work(empty: Emptied, tmp_path: Path) -> None:
     empty.write("sys/auth/people", type="userpass")
     (tmp_path / "client.secret").write_text("any-secret")
     with serve_identity_provider() as provider:

@@ -45,7 +45,7 @@ def test_it_is_made_once_and_jobs_can_read_it(installed: Path, tmp_path: Path) -
     assert "No module named 'justenough'" in found.stderr
 
 
-def test_what_cannot_be_installed_is_said_and_tried_again(installed: Path, tmp_path: Path) -> None:
+def test_a_failed_installation_is_reported_and_tried_again(installed: Path, tmp_path: Path) -> None:
     (installed / "requirements.txt").write_text("no-such-package-of-the-tests\n")
     settings = Settings(home=tmp_path / "home", config=installed)
     for _ in range(2):

@@ -175,7 +175,7 @@ def drift_findings(settings: Settings, token: Secret | None) -> Iterator[DoctorF
     login_files = {str(settings.worker_approle_file), str(settings.console_approle_file)}
     changes = [step.path for step in planned if step.outcome in {"created", "changed"} and step.path not in login_files]
     if changes:
-        text = f"{len(changes)} of {len(planned)} are not as this version needs them, such as {changes[0]}"
+        text = f"{len(changes)} of {len(planned)} differ from what this version needs, such as {changes[0]}"
         yield DoctorFinding(what, "missing", text, "Run `justenough vault plan`, then `justenough vault apply`.")
     else:
-        yield DoctorFinding(what, "ok", f"{len(planned)} are as this version needs them")
+        yield DoctorFinding(what, "ok", f"all {len(planned)} are what this version needs")
