@@ -27,14 +27,14 @@ help: ## List these targets
 
 setup: host $(VENV)/.ready .venv-shop/.ready .venv-shop/.sdk ## Install everything into .venv and .venv-shop (quick when nothing changed)
 
-demo: setup ## Run the example jobs on real servers, show it live, prove every revocation (DEMO_OPEN=1: leave the servers running)
+demo: setup ## Run the example jobs on real servers, show it live, prove every revocation (DEMO_OPEN=1: launch dozens more, leave the servers running)
 	@$(WITH) $(BIN)/justenough demo
 
 test: setup browser targets ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
 	@$(WITH) $(BIN)/python -m pytest -n 5 --dist loadscope --no-loadscope-reorder $(ARGS)
 
-screenshots: setup browser ## Make the images of docs/images from real pages (those of the tests marked so)
-	@$(WITH) JUSTENOUGH_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m screenshots tests/browser $(ARGS)
+screenshots: setup browser ## Make the images of docs/images: run the open demo, and look at its pages
+	@$(WITH) JUSTENOUGH_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m screenshots tests/demo $(ARGS)
 
 docs: setup ## Write the generated parts of the docs anew: reference tables from the code, pictures from their text
 	@$(BIN)/python docs/generate.py

@@ -19,13 +19,11 @@ the people as API clients: the fixtures `ops`, `lead`, `security`, `chief`, `chi
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, StorageState
+from playwright.async_api import Browser, StorageState
 
 from tests.browser.rig import (
     Foresee,
@@ -33,12 +31,10 @@ from tests.browser.rig import (
     Look,
     Open,
     Pages,
-    Shot,
     check_axe,
     check_fits,
     check_looks,
     launch_chromium,
-    shoot,
     wait_for_state,
 )
 from tests.support.people import ENDED, Human
@@ -102,23 +98,6 @@ def fits() -> Look:
 def looks() -> Look:
     """`await looks(page, "/jobs")`: fails if the page at this address is too wide or inaccessible at any size or in any theme."""
     return check_looks
-
-
-@pytest.fixture(scope="session")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the screenshots: JUSTENOUGH_SCREENSHOTS, else a temporary folder."""
-    said = os.environ.get("JUSTENOUGH_SCREENSHOTS")
-    return Path(said) if said else tmp_path_factory.mktemp("shots")
-
-
-@pytest.fixture
-def shot(shots: Path) -> Shot:
-    """`await shot(page, "card")`: saves card.png. Tests marked `screenshots` take the README's pictures."""
-
-    async def taken(page: Page, name: str) -> Path:
-        return await shoot(page, shots, name)
-
-    return taken
 
 
 @pytest.fixture

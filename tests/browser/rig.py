@@ -73,7 +73,6 @@ LOOKS = ((360, False), (360, True), (1280, True), (1280, False))
 
 Open = Callable[..., Awaitable[Page]]
 Look = Callable[..., Awaitable[None]]
-Shot = Callable[..., Awaitable[Path]]
 Launch = Callable[..., Awaitable[dict[str, Any]]]
 Foresee = Callable[[Page, str], None]
 

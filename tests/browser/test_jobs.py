@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Launch, Look, Open, Shot, wait_for_state
+from tests.browser.rig import Launch, Look, Open, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import access, spec
 
@@ -178,18 +178,3 @@ async def test_no_page_is_too_wide_or_inaccessible_at_any_size_or_theme(person: 
     page = await person("lead")
     for path in ("/now?environment=prod", "/wall"):
         await looks(page, path, before=OPEN)
-
-
-@pytest.mark.screenshots
-async def test_pictures_of_jobs(person: Open, launched: Launch, shot: Shot) -> None:
-    job = await launched(
-        spec("i=0; while [ $i -lt 600 ]; do echo order $i is fine; i=$((i+1)); sleep 1; done", access("orders-db", "read")), "running"
-    )
-    page = await person("lead", scale=2)
-    await page.goto(f"/jobs/{job['id']}")
-    await expect(page.locator("pre.log")).to_contain_text("order 8 is fine")
-    await page.reload()
-    await shot(page, "job")
-    await page.goto("/now")
-    await expect(page.locator("#systems")).to_contain_text("healthy")
-    await shot(page, "now")

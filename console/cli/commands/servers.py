@@ -11,7 +11,8 @@ from console.cli.options import command
 from justenough.adapters.runtime import gc_tuning
 
 KeepRunning = Annotated[
-    bool, typer.Option("--open", envvar="DEMO_OPEN", help="Leave the servers running afterwards, and print their addresses and users.")
+    bool,
+    typer.Option("--open", envvar="DEMO_OPEN", help="Launch dozens more jobs, leave the servers running, and print what there is to see."),
 ]
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from console.cli.client.config import home
 from console.cli.demo.command_runner import CommandRunner, Program
 from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, say
+from console.cli.demo.guide import print_guide
+from console.cli.demo.open_scenario import populate
 from console.cli.demo.scenario import run_scenario
 from console.cli.json_object import Json
 from console.cli.render.output import print_table
@@ -23,16 +25,27 @@ def run_demo(program: Program, *, keep_running: bool = False) -> int:
     With `keep_running` the servers keep running in JUSTENOUGH_HOME, even after a failure. KeyboardInterrupt and SIGTERM stop what was started.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    code = 1
+    code, population = 1, None
     try:
         with DemoEnvironment.open(CommandRunner(program), keep_running=keep_running) as environment:
             code = run_scenario(environment)
+            if keep_running and code == 0:
+                if environment.shop:
+                    population = populate(environment, environment.shop)
+                else:
+                    say(
+                        "\nThe servers use a configuration that is not the demo's own, so no more jobs are launched. Unset JUSTENOUGH_CONFIG for those."
+                    )
     except DemoFailed as failed:
+        code = 1
         say(f"\ndemo failed: {failed}")
     except queue.Empty:
+        code = 1
         say("\ndemo failed: a job did not report its database login")
     if keep_running:
         print_running_stack(home().absolute())
+    if population:
+        print_guide(population)
     return code
 
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from console.cli.client import config
 from console.cli.demo.command_runner import CommandResult, CommandRunner
+from console.cli.demo.demo_shop import DemoShop
 from console.cli.demo.login_probe import LoginProbe
 from console.cli.json_object import Json
 from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
 from justenough.adapters.configuration.example_shop import example_shop
 
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
-STATE_TIMEOUT_S = 60.0
+STATE_TIMEOUT_S = 120.0
 
 
 class DemoFailed(Exception):
@@ -37,6 +38,8 @@ class DemoEnvironment:
     stack: Json
     commands: CommandRunner
     probe: LoginProbe
+    shop: DemoShop | None = None
+    """The stack's configuration folder, if it is the demo's own."""
 
     @classmethod
     @contextlib.contextmanager
@@ -48,12 +51,15 @@ class DemoEnvironment:
             # Servers that keep running are put where `justenough status` and `down` find them by default.
             home = (config.home() if keep_running or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
             closing.enter_context(_environment_variables(home, people=scratch / "people"))
+            own_shop = DemoShop.below(home) if keep_running and not config.setting("config", "JUSTENOUGH_CONFIG") else None
             if commands.run("status").exit_code == 0:
                 say(f"Using the servers that are running in {home}; they keep running afterwards.\n")
             else:
                 say("Starting real servers: Temporal, OpenBao, PostgreSQL; then a worker and a console …")
                 if (home / "people.json").exists():
                     say(f"Using the data of earlier runs in {home}. To start from scratch, run justenough down and delete that folder.")
+                if own_shop:
+                    os.environ["JUSTENOUGH_CONFIG"] = str(own_shop.create())
                 began = time.monotonic()
                 # The stack stops when the writing end of this pipe is closed: by this program at the end, or by the system if it is killed.
                 reading, writing = os.pipe()
@@ -66,12 +72,16 @@ class DemoEnvironment:
                 _check_exit_code(started, "up --detach")
                 say(f"Ready after {time.monotonic() - began:.1f} s.\n")
             stack = json.loads((home / "stack.json").read_text())
-            environment = cls(stack, commands, closing.enter_context(LoginProbe.start(stack["shop_dsn"])))
-            for name in stack["users"]:
-                password = stack["users"][name]["password"]
-                arguments = ("login", "--user", name, "--password-stdin", "--profile", name, "--quiet")
-                _check_exit_code(commands.run(*arguments, stdin=password), f"login of {name}")
+            shop = own_shop if own_shop and Path(stack["config"]) == own_shop.folder else None
+            environment = cls(stack, commands, closing.enter_context(LoginProbe.start(stack["shop_dsn"])), shop)
+            environment.log_everyone_in()
             yield environment
+
+    def log_everyone_in(self) -> None:
+        """Log every user of the stack in, each with a profile of their own."""
+        for name, user in self.stack["users"].items():
+            arguments = ("login", "--user", name, "--password-stdin", "--profile", name, "--quiet")
+            _check_exit_code(self.commands.run(*arguments, stdin=user["password"]), f"login of {name}")
 
     def run_as(self, person: str, *arguments: str, quiet: bool = False) -> Json:
         """Run a command as one of the users, print it unless `quiet`, and return its JSON."""

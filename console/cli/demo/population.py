@@ -1,0 +1,94 @@
+"""The further jobs of a demo that keeps its servers: launches them as the shop's people, and remembers which are worth a look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import httpx
+
+from console.cli.demo.demo_shop import DemoShop
+from console.cli.demo.environment import DemoEnvironment, DemoFailed
+from console.cli.demo.launches import Launch
+from console.cli.json_object import Json
+from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
+
+CONFIGURATION_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 30.0
+PENDING_TIMEOUT_S = 120.0
+
+
+@dataclass
+class Population:
+    """What the demo has launched, for the guide at its end."""
+
+    demo: DemoEnvironment
+    shop: DemoShop
+    began: float = field(default_factory=time.monotonic)
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Ids of the jobs that are worth a look, by what they show."""
+    requests: dict[str, str] = field(default_factory=dict)
+    """Ids of the requests that are, by what they show."""
+    launched: list[str] = field(default_factory=list)
+    """Ids of all jobs that it launched."""
+    backup: int = 0
+    """Process id of the session that keeps one revocation overdue."""
+
+    def launch(self, launch: Launch, *, key: str = "") -> str:
+        """Launch a job; return its id. `key`: what it shows, if it is worth a look."""
+        options = [word for param in launch.params for word in ("--param", param)]
+        arguments = ("job", "run", str(self.shop.job_file(launch.job)), *options, "--reason", launch.reason)
+        job = str(self.demo.run_as(launch.person, *arguments, quiet=True)["id"])
+        self.launched.append(job)
+        if key:
+            self.jobs[key] = job
+        return job
+
+    def set_times(self, times: tuple[str, str, str], *, meanwhile: Iterable[Launch] = ()) -> None:
+        """Change how long each tier has to decide, and wait until the worker decides by it. `meanwhile`: jobs that need nobody's decision."""
+        deadline = time.monotonic() + CONFIGURATION_TIMEOUT_S
+        before = poll_until(lambda: self.digests_in_force() or None, every_s=POLL_INTERVAL_S, deadline=deadline)
+        changed = self.shop.set_times(times)
+        for launch in meanwhile:
+            self.launch(launch)
+        if not changed:
+            return
+        deadline = time.monotonic() + CONFIGURATION_TIMEOUT_S
+        if poll_until(lambda: self.digests_in_force() - (before or set()) or None, every_s=POLL_INTERVAL_S, deadline=deadline) is None:
+            raise DemoFailed(f"the worker has not read {self.shop.folder}/approvals.yaml after {CONFIGURATION_TIMEOUT_S:.0f} s")
+
+    def wait_for_write_request(self, key: str) -> str:
+        """Wait until this job waits for people, remember its pending request for write access, and return the request's id."""
+        seen = self.demo.wait_for_state(self.jobs[key], "awaiting_approval")
+        self.requests[key] = next(item["id"] for item in seen["requests"] if (item["action"], item["state"]) == ("write", "pending"))
+        return self.requests[key]
+
+    def wait_for_output(self, job: str) -> None:
+        """Wait until a job has printed something."""
+        deadline = time.monotonic() + PENDING_TIMEOUT_S
+
+        def check() -> Json | None:
+            found = self.demo.run_as("auditor", "job", "logs", job, quiet=True)
+            return found if found["items"] else None
+
+        if poll_until(check, every_s=POLL_INTERVAL_S, deadline=deadline) is None:
+            raise DemoFailed(f"{job} has printed nothing after {PENDING_TIMEOUT_S:.0f} s")
+
+    def wait_for_tier(self, request: str, tier: int) -> None:
+        """Wait until a pending request has escalated to a tier."""
+
+        def check() -> Json | None:
+            found = self.demo.run_as("auditor", "request", "show", request, quiet=True)
+            return found if (found["current_tier"] or found["tier"]) >= tier else None
+
+        if poll_until(check, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + PENDING_TIMEOUT_S) is None:
+            raise DemoFailed(f"{request} has not escalated to tier {tier} after {PENDING_TIMEOUT_S:.0f} s")
+
+    def digests_in_force(self) -> frozenset[str]:
+        """Return the digests of the configurations by which workers decide; none while the console cannot tell."""
+        try:
+            report: Json = httpx.get(f"{self.demo.stack['console']}/readyz", timeout=READY_TIMEOUT_S, trust_env=False).json()
+        except (httpx.HTTPError, ValueError):
+            return frozenset()
+        return frozenset(worker["config_digest"] for worker in report["workers"])

@@ -1,0 +1,41 @@
+"""Makes one revocation overdue: a session in the shop's database, as a backup has it, locks a job's table, and its client is gone.
+
+The job's space cannot be dropped while the lock is held, and PostgreSQL keeps the session because it only notices a client that is gone when it
+answers. The session ends when somebody ends it, when PostgreSQL stops, or after a day. No process of the demo is left.
+"""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+from psycopg import sql
+
+from console.cli.demo.environment import DemoFailed
+from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
+
+BACKUP_NAME = "nightly-backup"
+"""The session's application name in pg_stat_activity."""
+TABLE_TIMEOUT_S = 60.0
+LOCK_S = 24 * 3600
+
+
+def lock_table(shop_dsn: str, job: str) -> int:
+    """Lock the table `report` in a job's space; return the process id of the session that holds the lock. Raises DemoFailed."""
+    with psycopg.connect(shop_dsn, application_name=BACKUP_NAME) as session:
+        table = sql.Identifier(f"space-{job}", "report")
+        name = table.as_string(session)
+
+        def find_table() -> bool | None:
+            found = session.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+            session.rollback()
+            return True if found and found[0] else None
+
+        if poll_until(find_table, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + TABLE_TIMEOUT_S) is None:
+            raise DemoFailed(f"{job} has not created its table after {TABLE_TIMEOUT_S:.0f} s")
+        process = session.info.backend_pid
+        session.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table))
+        session.pgconn.send_query(f"SELECT pg_sleep({LOCK_S})".encode())
+        # The client goes away without an answer; the session stays.
+        session.pgconn.finish()
+        return process
