@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 
@@ -21,13 +21,15 @@ from bench.people import login
 from bench.processes import resident, since, used
 from bench.rendered import READER, SERVERS, page_session
 from bench.scratch import scratch_stack, tell
-from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, find_regions
+from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER
 from justenough.adapters.store import Store
 from worker.stack import Stack
 
 STREAM = re.compile(r'data-stream="([^"]+)"')
-PATHS = ("/now", "/jobs", "/inbox")
-"""The pages that are open, in turn."""
+REGION = re.compile(r'\sid="([^"]+)"[^>]*\sdata-region="(\w+)"')
+"""A region of a page and its digest."""
+PATHS = ("/now", "/credentials", "/ledger")
+"""The pages that are open, in turn: each is concerned by every event that is recorded."""
 OPENED_AT_ONCE = 25
 
 
@@ -45,36 +47,43 @@ class Tabs:
 
     async def follow(self, path: str, page: str, opened: asyncio.Event) -> None:
         """Be one tab until cancelled."""
-        known = ",".join(f"{region.id}={region.digest}" for region in find_regions(page))
+        known = dict(REGION.findall(page))
         stream = STREAM.search(page)
         assert stream, f"{path} is not live"
-        async with self.client.stream("GET", stream[1].replace("&amp;", "&"), timeout=None) as events:
-            assert events.status_code == 200, events.status_code
+        request = self.client.build_request("GET", stream[1].replace("&amp;", "&"))
+        # Not through the client: its pool takes longer for each request, the more connections it has.
+        lines, to_console = await asyncio.open_connection(request.url.host, request.url.port)
+        try:
+            head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+            to_console.write(f"GET {request.url.raw_path.decode()} HTTP/1.1\r\n{head}\r\n".encode())
+            status = await lines.readline()
+            assert b" 200 " in status, status
             self.open += 1
             opened.set()
-            async for line in events.aiter_lines():
-                if line == "event: change":
+            while line := await lines.readline():
+                if line == b"event: change\n":
                     self.notices += 1
-                    known = await self._refresh(path, known)
+                    known |= await self._refresh(path, known)
+        finally:
+            to_console.close()
 
-    async def _refresh(self, path: str, known: str) -> str:
+    async def _refresh(self, path: str, known: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the digest of each region that changed."""
         began = asyncio.get_running_loop().time()
-        response = await self.client.get(path, headers={AUTO_REFRESH_HEADER: "1", KNOWN_REGIONS_HEADER: known})
+        digests = ",".join(f"{name}={digest}" for name, digest in known.items())
+        response = await self.client.get(path, headers={AUTO_REFRESH_HEADER: "1", KNOWN_REGIONS_HEADER: digests})
         assert response.status_code == 200, response.status_code
         self.refreshes.append(asyncio.get_running_loop().time() - began)
         self.kilobytes += len(response.content) / 1024
-        fresh = {region.id: region.digest for region in find_regions(response.text)}
-        pairs = dict(pair.split("=") for pair in known.split(",")) | fresh
-        return ",".join(f"{name}={digest}" for name, digest in pairs.items())
+        return dict(REGION.findall(response.text))
 
 
 @asynccontextmanager
 async def open_tabs(stack: Stack, count: int) -> AsyncIterator[Tabs]:
     """Keep so many pages open for a block."""
     async with page_session(stack, READER) as session, asyncio.TaskGroup() as group:
-        limits = httpx.Limits(max_connections=2 * count, max_keepalive_connections=2 * count)
         client = httpx.AsyncClient(
-            base_url=str(stack.console), cookies=session.cookies, headers=session.headers, timeout=120, trust_env=False, limits=limits
+            base_url=str(stack.console), cookies=session.cookies, headers=session.headers, timeout=120, trust_env=False
         )
         async with client:
             tabs, tasks = Tabs(client), []
@@ -125,7 +134,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="for how long (60)")
     options = parser.parse_args()
     # One person has them all open.
-    os.environ["JUSTENOUGH_QUOTA_EVENT_STREAMS"] = str(options.tabs)
+    os.environ |= dict.fromkeys(("JUSTENOUGH_QUOTA_EVENT_STREAMS", "JUSTENOUGH_QUOTA_CALLS"), str(options.tabs))
     with scratch_stack(only=SERVERS) as stack, closing(Store(stack.database_url)) as store:
         print(table(asyncio.run(measure(stack, count=options.tabs, rate=options.rate, seconds=options.seconds, recorder=store))))
 

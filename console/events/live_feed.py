@@ -67,8 +67,10 @@ class LiveFeed:
         """Read the position of the newest entry from the store."""
         return (await self._read_store(self._store.ledger.head)).position
 
-    async def follow(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
-        """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after each `wait` seconds without entries.
+    async def follow(
+        self, position: int | None, *, job: str | None = None, wait: Callable[[], float]
+    ) -> AsyncGenerator[Sequence[EntryView], None]:
+        """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after `wait()` seconds without entries.
 
         A position beyond the end of the ledger, which a client has from another or a restored ledger, counts as the newest position.
         """
@@ -88,7 +90,7 @@ class LiveFeed:
                 seen = entries[-1].position if entries else max(seen, newest)
                 if entries:
                     yield entries
-                elif not await self._wait_for_news(seen, job, wait):
+                elif not await self._wait_for_news(seen, job, wait()):
                     yield ()
 
     async def close(self) -> None:

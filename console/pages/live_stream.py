@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -31,7 +32,7 @@ LOG_POLL_INTERVAL_S = 0.5
 """Seconds between reads of a job's output."""
 REFRESH_COST_S = 0.02
 """Processor seconds that one refresh of a page takes: 0.011 to 0.025 were measured (decision 57)."""
-REFRESH_SHARE = 0.8
+REFRESH_SHARE = 0.6
 """The share of one processor that the refreshes of all open pages may take."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -67,22 +68,26 @@ class _PageStream:
 
     def __init__(self, console: Console, visitor: PageUser, job: str | None, topics: frozenset[str]) -> None:
         self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
+        self._noticed_at = 0.0
+        self._due: float | None = None
+        """When the next change notice is to be sent (monotonic); None if nothing has changed."""
 
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
         """Yield event blocks until the stream is closed."""
         yield _event_block("beat", {})
-        last_event, next_change, last = time.monotonic(), 0.0, None
-        async with aclosing(
-            self._console.feed.follow(since, job=self._job, wait=BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S)
-        ) as batches:
+        last_event, last = time.monotonic(), None
+        longest_wait_s = BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S
+        async with aclosing(self._console.feed.follow(since, job=self._job, wait=partial(self._wait_s, longest_wait_s))) as batches:
             async for entries in batches:
                 # One event for all entries that concern the page, because it refreshes as a whole anyway.
                 concerned = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
                 readable = await self._console.job_owners.readable_entries(self._visitor.caller, concerned)
-                last, block = readable[-1] if readable else last, b""
-                if last is not None and time.monotonic() >= next_change:
+                last, block, now = readable[-1] if readable else last, b"", time.monotonic()
+                if last is not None and self._due is None:
+                    self._due = next_refresh(now, after=self._noticed_at, pages=self._console.feed.listeners)
+                if last is not None and self._due is not None and now >= self._due:
                     block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
-                    next_change, last = time.monotonic() + min_refresh_interval_s(self._console.feed.listeners), None
+                    self._noticed_at, self._due, last = now, None, None
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
                     block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
@@ -90,6 +95,19 @@ class _PageStream:
                 if block or time.monotonic() - last_event >= BEAT_INTERVAL_S:
                     yield block or _event_block("beat", {})
                     last_event = time.monotonic()
+
+    def _wait_s(self, longest_s: float) -> float:
+        """Return how long to wait for entries."""
+        return longest_s if self._due is None else min(longest_s, max(0.0, self._due - time.monotonic()))
+
+
+def next_refresh(now: float, *, after: float, pages: int) -> float:
+    """Return when a page that has just changed is to be refreshed, if so many are open and its last notice was sent at `after` (monotonic seconds).
+
+    An event concerns many pages at once. Those that were not refreshed lately are spread over the interval, so that others are served between them.
+    """
+    interval = min_refresh_interval_s(pages)
+    return after + interval if after + interval > now else now + random.uniform(0, interval)  # noqa: S311 - not for security
 
 
 def min_refresh_interval_s(pages: int) -> float:

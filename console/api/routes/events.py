@@ -87,7 +87,7 @@ async def _event_blocks(console: Console, caller: Caller, begin: int, *, job: st
     hint: bytes = f"retry: {RETRY_MS}\n".encode()
     sent_at = time.monotonic()
     # Closed immediately, so that the feed counts only current listeners.
-    async with aclosing(console.feed.follow(begin, job=job, wait=KEEP_ALIVE_INTERVAL_S)) as batches:
+    async with aclosing(console.feed.follow(begin, job=job, wait=lambda: KEEP_ALIVE_INTERVAL_S)) as batches:
         async for entries in batches:
             if readable := await console.job_owners.readable_entries(caller, entries):
                 # Part of the first event, because some clients treat a block without data as an event.

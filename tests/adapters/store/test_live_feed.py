@@ -37,7 +37,7 @@ def record(store: Store, job: str, begin: int, count: int, *, at_once: int = 1) 
 async def listen_until(feed: LiveFeed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
     """Everything that a listener hears up to a position; nothing but news wakes it."""
     found: list[EntryView] = []
-    async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=2 * PATIENCE)) as batches:
+    async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=lambda: 2 * PATIENCE)) as batches:
         async for entries in batches:
             found += entries
             if found and found[-1].position >= until:
@@ -92,7 +92,7 @@ async def test_a_stream_that_is_cut_anywhere_repeats_and_loses_nothing(
         found: list[EntryView] = []
         position, wanted = 0, 120 if job is None else 60
         for cut in (*cuts, wanted):
-            async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=0.05)) as batches:
+            async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=lambda: 0.05)) as batches:
                 taken: list[EntryView] = []
                 async for entries in batches:
                     # What a client heard before its connection broke may be any part of what was sent.
@@ -118,7 +118,7 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
     store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "MAX_RECENT_ENTRIES", 50)
-    async with aclosing(feed.follow(0, wait=0.05)) as slow, asyncio.timeout(PATIENCE):
+    async with aclosing(feed.follow(0, wait=lambda: 0.05)) as slow, asyncio.timeout(PATIENCE):
         assert await anext(slow) == ()
         quick = asyncio.create_task(listen_until(feed, 0, 2000))
         await asyncio.to_thread(record, store, job_id(0), 0, 2000, at_once=100)
@@ -153,7 +153,7 @@ async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(s
 
 async def test_who_hears_nothing_is_told_so_in_time(store: Store, feed: LiveFeed) -> None:
     began = time.monotonic()
-    async with aclosing(feed.follow(None, job=job_id(0), wait=0.3)) as batches, asyncio.timeout(PATIENCE):
+    async with aclosing(feed.follow(None, job=job_id(0), wait=lambda: 0.3)) as batches, asyncio.timeout(PATIENCE):
         assert await anext(batches) == ()
         assert await anext(batches) == ()
     assert time.monotonic() - began >= 0.6

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.auth.csrf import is_masked_token, mask
-from console.pages.live_stream import min_refresh_interval_s
+from console.pages.live_stream import min_refresh_interval_s, next_refresh
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, find_regions, with_digests
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
@@ -70,7 +70,7 @@ def test_what_is_not_a_masked_token_is_refused(shown: str) -> None:
     assert not is_masked_token(shown, "token")
 
 
-@pytest.mark.parametrize("pages, seconds", [(1, 0.025), (16, 0.4), (1_000, 25)])
+@pytest.mark.parametrize("pages, seconds", [(1, 1 / 30), (15, 0.5), (1_000, 33 + 1 / 3)])
 def test_the_more_pages_are_open_the_less_often_each_refreshes(pages: int, seconds: float) -> None:
     assert min_refresh_interval_s(pages) == pytest.approx(seconds)
 
@@ -100,3 +100,16 @@ async def test_pages_are_compressed_for_browsers_that_can_unpack_them(logged_in:
     assert packed.num_bytes_downloaded * 3 < len(packed.text)
     plain: httpx.Response = await lead.open("/now", headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
+
+
+def test_pages_that_change_at_once_are_refreshed_one_after_another() -> None:
+    interval = min_refresh_interval_s(1000)
+    due = sorted(next_refresh(100.0, after=0.0, pages=1000) for _ in range(1000))
+    assert 100 <= due[0] < due[-1] <= 100 + interval
+    busiest = max(sum(first <= other < first + 1 for other in due) for first in due)
+    assert busiest <= 3 * 1000 / interval, "in the busiest second"
+
+
+def test_a_page_that_was_just_refreshed_waits_for_the_rest_of_its_interval() -> None:
+    assert next_refresh(100.0, after=99.0, pages=1000) == pytest.approx(99 + min_refresh_interval_s(1000))
+    assert next_refresh(100.0, after=0.0, pages=1) <= 100 + min_refresh_interval_s(1)
