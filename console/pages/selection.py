@@ -109,7 +109,7 @@ async def prove(console: Console, visitor: PageUser, job: str) -> str:
     """Check which access of a job is still active."""
     report = await console.background_reads.proofs.result(job, by=visitor.caller.person.name)
     if report.dead:
-        return "all access revoked (verified)"
+        return "no active access found"
     alive = sum(finding.alive and not finding.residual for finding in report.findings)
     unknown = f"; {len(report.failures)} checks could not be completed" if report.failures else ""
     return f"{alive} of {len(report.findings)} checks found active access{unknown}"

@@ -56,7 +56,7 @@ def _waiting_text(requests: Iterable[RequestView], tiers: Tiers) -> str:
 
 def _revocation_progress(job: JobView, live: list[CredentialView]) -> str:
     if not live:
-        return "All of its access is revoked (verified); recording the proof."
+        return "None of its access is active any more; recording the proof."
     return f"Revocation of {len(live)} of {_count_text(len(job.credentials) + job.older_credentials, 'credential')} is not verified yet."
 
 
@@ -69,9 +69,7 @@ def _revocation_result(job: JobView, live: list[CredentialView]) -> str:
         case RevocationState.RESIDUAL:
             return residual_text(job)
     held = len(job.credentials) + job.older_credentials
-    if not held:
-        return "No credentials issued."
-    return "Its credential is revoked (verified)." if held == 1 else f"All {held} of its credentials are revoked (verified)."
+    return _ended_credentials(job, held, "its") if held else "No credentials issued."
 
 
 def residual_text(job: JobView) -> str:
@@ -88,8 +86,28 @@ def residual_text(job: JobView) -> str:
         else "valid until their owners change them"
     )
     rest = len(job.credentials) + job.older_credentials - len(residual)
-    others = f" The other {_count_text(rest, 'credential')} {'is' if rest == 1 else 'are'} revoked (verified)." if rest else ""
+    others = f" {_ended_credentials(job, rest, 'the other')}" if rest else ""
     return f"{_count_text(len(residual), 'credential')} cannot be revoked early; {ends}.{others}"
+
+
+def _ended_credentials(job: JobView, count: int, whose: str) -> str:
+    """Return how so many credentials of a job have ended. An expiry is a time that has passed: nobody looked whether it took effect."""
+    expired = sum(item.state is CredentialState.EXPIRED for item in job.credentials)
+    subject = f"{whose} credential" if count == 1 else f"{whose} {count} credentials"
+    is_or_are = "is" if count == 1 else "are"
+    if job.older_credentials:
+        ending = f"{is_or_are} revoked or expired"
+    elif not expired:
+        ending = f"{is_or_are} revoked (verified)"
+    elif expired == count:
+        ending = f"{'has' if count == 1 else 'have'} expired (not verified)"
+    else:
+        verified = count - expired
+        return (
+            f"Of {subject}, {verified} {'is' if verified == 1 else 'are'} revoked (verified) "
+            f"and {expired} {'has' if expired == 1 else 'have'} expired (not verified)."
+        )
+    return f"{subject[0].upper()}{subject[1:]} {ending}."
 
 
 def _more_suffix(count: int) -> str:

@@ -76,7 +76,7 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "looking": StatusBadge("clock", "wait", "checking"),
     },
     "proof": {
-        "dead": StatusBadge("check", "good", "all access revoked"),
+        "dead": StatusBadge("check", "good", "no active access"),
         "residual": StatusBadge("hourglass", "wait", "still valid in part"),
         "alive": StatusBadge("alarm", "bad", "not verified"),
     },

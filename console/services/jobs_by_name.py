@@ -42,6 +42,11 @@ class Run:
         """The decisions of people, each with its request."""
         return [(request, approval) for request in self.requests for approval in request.approvals]
 
+    @property
+    def is_decided_by_policy(self) -> bool:
+        """Whether policy decided each of its requests without asking anybody."""
+        return all(request.tier == 0 for request in self.requests)
+
 
 @dataclass(frozen=True, slots=True)
 class JobsByName:

@@ -140,6 +140,19 @@ def story() -> list[Event]:
     ]
 
 
+def ended_with(*, confirmed: int = 0, expired: int = 0) -> list[Event]:
+    """A job whose credentials were revoked, or expired without anybody looking."""
+    numbers = range(1, 1 + confirmed + expired)
+    issued = [samples.issuance(number=number, at=later(1)) for number in numbers]
+    ends = [
+        samples.credential_confirmation(number=number, at=later(2))
+        if number <= confirmed
+        else samples.credential_event(EventType.CREDENTIAL_EXPIRED, number=number, at=later(2), why="nothing can look")
+        for number in numbers
+    ]
+    return [samples.submission(), samples.job_start(), *issued, *ends, samples.revocation_proof(at=later(3)), samples.job_end(at=later(4))]
+
+
 def test_an_ended_job_shows_its_steps_its_wait_and_the_credential_until_verified() -> None:
     done = RevocationView(state=RevocationState.CONFIRMED, confirmed_at=later(122))
     job = summary(state=JobState.SUCCEEDED, started_at=later(62), ended_at=later(123), revocation=done)
@@ -236,6 +249,13 @@ def record_events(store: Store, *events: Event) -> JobView:
         (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
         (story()[:7], "Running. 1 active credential: write on orders-db."),
         (story(), "Succeeded. Its credential is revoked (verified)."),
+        (ended_with(confirmed=3), "Succeeded. Its 3 credentials are revoked (verified)."),
+        (ended_with(expired=1), "Succeeded. Its credential has expired (not verified)."),
+        (ended_with(expired=2), "Succeeded. Its 2 credentials have expired (not verified)."),
+        (
+            ended_with(confirmed=2, expired=1),
+            "Succeeded. Of its 3 credentials, 2 are revoked (verified) and 1 has expired (not verified).",
+        ),
         (
             [*story()[:8], samples.overdue_revocation(at=later(130)), samples.job_end("failed", at=later(131))],
             "Failed. Revocation is overdue: its access may still work.",

@@ -111,3 +111,19 @@ def test_bars_are_as_high_as_runs_were_long() -> None:
     assert [(bar.height, bar.succeeded) for bar in bars] == [(BAR_HEIGHT_PX, True), (BAR_HEIGHT_PX / 2, False), (4.0, False)]
     assert run_bars([]) == ()
     assert run_bars([(0.0, True)])[0].height == 4.0
+
+
+async def test_only_runs_that_policy_decided_are_shown_as_decided_by_policy(records: Desk) -> None:
+    lead = await records.log_in()
+    names = ("policy-decides", "nobody-decides", "no-access")
+    allowed, cancelled, _ = [records.record_job(name=name, spec={**SPEC, "name": name}) for name in names]
+    records.store.ledger.append(
+        [
+            *(samples.access_request(allowed), samples.access_decision("allowed", allowed)),
+            *(samples.access_request(cancelled), samples.access_decision("needs_approval", cancelled, tier=1)),
+            samples.job_end("cancelled", cancelled),
+        ]
+    )
+    shown = [(await load_page(lead, f"/jobs/by-name/{name}")).text for name in names]
+    assert ["policy alone" in text for text in shown] == [True, False, False]
+    assert "nobody" in shown[1]
