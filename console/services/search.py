@@ -30,7 +30,7 @@ class SearchResult(Message):
     suggestions: tuple[str, ...] = ()
     """If nothing was found: names that are similar."""
     is_partial: bool = False
-    """Whether only the newest of the jobs that have the rarest word were searched for the other words."""
+    """Whether only the newest jobs were searched for words: of those that have the rarest one, or, for a launcher, of their own."""
     is_indexed: bool = True
     """Whether every entry of the ledger can be found: after an upgrade, indexing takes a while."""
 

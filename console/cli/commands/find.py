@@ -31,7 +31,7 @@ def find(
         suggested = f" Did you mean {', '.join(result['suggestions'])}?" if result["suggestions"] else ""
         note(f"No results that you may read for {result['query']!r}.{suggested}")
     if result["is_partial"]:
-        note("Only the newest jobs with the rarest of these words were searched. An id, a name or a rarer word finds older ones.")
+        note("Only the newest of the jobs that you may read were searched for words. An id, a name or a rarer word finds older ones.")
     if not result["is_indexed"]:
         note("Older entries are still being indexed. Search again later.")
 

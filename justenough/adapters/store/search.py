@@ -48,7 +48,7 @@ class WordMatches(NamedTuple):
 
     hits: tuple[SearchHit, ...]
     is_partial: bool
-    """Whether only the newest MAX_CANDIDATES jobs were searched."""
+    """Whether only the newest MAX_CANDIDATES of more jobs were searched: of those with the rarest word, or of the requester's."""
 
 
 class SearchRepository(Repository):
@@ -118,6 +118,8 @@ class SearchRepository(Repository):
             is_partial = bool(others) and counts[rarest] > MAX_CANDIDATES
         else:
             candidates, others = _newest_of(requester_id), alternatives
+            older = select(JOBS.c.id).where(JOBS.c.requester_id == requester_id).order_by(JOBS.c.id.desc()).offset(MAX_CANDIDATES).limit(1)
+            is_partial = connection.execute(older).first() is not None
         positions = connection.execute(_positions_with(others, candidates).limit(MAX_FOUND_PER_KIND)).scalars().all()
         found = select(JOBS.c.id, JOBS.c.name, JOBS.c.task).join(LEDGER, LEDGER.c.job == JOBS.c.id)
         # The positions of handles are not those of a job's first entry.

@@ -135,6 +135,16 @@ def test_a_common_word_beside_another_is_searched_among_the_newest_jobs_only(sto
     assert ([hit.id for hit in many.hits], many.is_partial) == ([job_id(9), job_id(8), job_id(7)], True)
 
 
+def test_of_a_launchers_jobs_only_the_newest_are_searched_for_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MAX_CANDIDATES", 3)
+    jobs = {"e-few": range(3), "e-many": range(10, 14)}
+    store.ledger.append([samples.submission(job_id(number), requester=who) for who, numbers in jobs.items() for number in numbers])
+    store.search.index()
+    few, many = (store.search.find_words("refund", requester_id=who) for who in jobs)
+    assert ([hit.id for hit in few.hits], few.is_partial) == ([job_id(2), job_id(1), job_id(0)], False)
+    assert ([hit.id for hit in many.hits], many.is_partial) == ([job_id(13), job_id(12), job_id(11)], True)
+
+
 def test_indexing_goes_on_where_it_stopped_and_includes_what_other_versions_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_index, "MAX_POSITIONS", 2)
     store.ledger.append([samples.submission(job_id(number)) for number in range(3)])
