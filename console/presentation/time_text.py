@@ -29,9 +29,9 @@ def short(seconds: float) -> str:
 
 
 def time_since(moment: datetime, *, now: datetime) -> str:
-    """Return a moment relative to now: `12 s ago`; `in 4 min` for a future one."""
+    """Return a moment relative to now: `12 s ago`; `in 4 min` for a future one, at least a second away."""
     seconds = (now - moment).total_seconds()
-    return f"{short(seconds)} ago" if seconds >= 0 else f"in {short(-seconds)}"
+    return f"{short(max(0.0, seconds))} ago" if seconds > -1 else f"in {short(-seconds)}"
 
 
 def time_left(moment: datetime, *, now: datetime) -> str:

@@ -26,7 +26,7 @@ const short = (seconds) => span(seconds).split(" ").slice(0, 2).join(" ");
 
 function ticked(kind, seconds) {
   if (kind === "left") return seconds < 0 ? `${span(-seconds)} left` : "time is up";
-  return seconds >= 0 ? `${short(seconds)} ago` : `in ${short(-seconds)}`;
+  return seconds > -1 ? `${short(seconds)} ago` : `in ${short(-seconds)}`;
 }
 
 // Use the server's clock, because the browser's may be wrong.

@@ -273,6 +273,11 @@ def test_every_state_has_a_sentence(state: JobState) -> None:
     assert job_status_text(view(state=state), TIERS)
 
 
+@pytest.mark.parametrize("seconds, says", [(0.4, "0 s ago"), (-0.4, "0 s ago"), (-1, "in 1 s"), (75, "1 min ago"), (-250, "in 4 min")])
+def test_a_moment_is_told_from_now(seconds: float, says: str) -> None:
+    assert time_text.time_since(later(0), now=later(0) + timedelta(seconds=seconds)) == says
+
+
 def test_less_than_a_second_is_shown_as_under_1_s() -> None:
     assert [time_text.elapsed_text(seconds) for seconds in (0.02, 1, 61)] == ["under 1 s", "1 s", "1 min 1 s"]
 
