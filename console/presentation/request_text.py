@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ REVOCABLE_TEXT = {
     "never": "Cannot be revoked: once issued, it is valid until its owner rotates it.",
 }
 """The effect of a revocation, by `revocable`."""
+MAX_ARGUMENTS_CHARS = 400
+"""Characters of a call's arguments in a sentence. The request shows all of them."""
 DECISION_VERBS = {
     "approve": "approves",
     "deny": "denies",
@@ -115,13 +118,21 @@ def signing_pieces(view: RequestView, decision: str, person: str, limits: Limits
         Piece(limits.action or view.action, strong=True, limit="action", requested=view.action),
         Piece(" on "),
         Piece(view.title, strong=True),
-        Piece(tools, limit="tools", requested=_tools_text(view)),
+        *(_call_pieces(view) if view.call else (Piece(tools, limit="tools", requested=_tools_text(view)),)),
         Piece(" for "),
         Piece(limits.ttl or span(view.ttl), strong=True, limit="ttl", requested=span(view.ttl)),
         Piece(f" for the job {view.job_id} ("),
         Piece(view.job_name, strong=True),
         Piece(")."),
     )
+
+
+def _call_pieces(view: RequestView) -> tuple[Piece, ...]:
+    """Return which call of a tool a request is for."""
+    call = view.call or {}
+    arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
+    shown = arguments if len(arguments) <= MAX_ARGUMENTS_CHARS else f"{arguments[:MAX_ARGUMENTS_CHARS]}… (all are above)"
+    return Piece(", once, by the call "), Piece(str(call.get("tool")), strong=True), Piece(" with "), Piece(shown, strong=True), Piece(",")
 
 
 def reason_hint(decision: str, tier: int) -> str:

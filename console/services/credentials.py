@@ -54,7 +54,7 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
     """Return a credential that the caller may read. Raises NotFound for any other. Blocking, for a thread."""
     view = console.deps.store.credentials.get(credential)
     if view is None or not console.job_owners.can_read(caller, view.job_id):
-        raise NotFound(f"there is no credential {credential}")
+        raise NotFound(f"there is no credential {credential} that you may read")
     return view
 
 

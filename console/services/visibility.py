@@ -99,7 +99,7 @@ def visible_request(store: Store, owners: JobOwners, caller: Caller, request: st
     """Return a request that the caller may read. Raises NotFound for any other."""
     view = store.requests.get(request)
     if view is None or not owners.can_read(caller, view.job_id):
-        raise NotFound(f"there is no request {request}")
+        raise NotFound(f"there is no request {request} that you may read")
     return view
 
 
@@ -107,7 +107,7 @@ def job_for(store: Store, caller: Caller, job: str) -> JobView:
     """Return a job that the caller may read. Raises NotFound for any other, so that callers cannot find out which ids exist."""
     view = store.jobs.get(job)
     if view is None or not caller.can_read_jobs_of(view.requester_id):
-        raise NotFound(f"there is no job {job}")
+        raise NotFound(f"there is no job {job} that you may read")
     return view
 
 

@@ -145,7 +145,9 @@ class CliSession:
             return Secret(token)
         profile = self.profile
         if profile.token is None:
-            raise NotLoggedIn("you are not logged in", hint=_login_hint())
+            name, known = profile.path.stem, profiles.profile_names()
+            is_unknown = known and name not in {*known, profiles.DEFAULT_PROFILE}
+            raise NotLoggedIn(f"there is no profile {name}" if is_unknown else "you are not logged in", hint=_login_hint())
         if self.addresses.vault != profile.seen.vault:
             raise NotLoggedIn(f"you are logged in at {profile.seen.vault}, not at {self.addresses.vault}")
         if profile.expires and profile.expires < time.time():

@@ -123,7 +123,7 @@ def list_jobs(
 
     Examples:
     justenough job list --name refund-triage --since 7d
-    justenough job list --state failed --columns id,name,reason
+    justenough job list --state failed --since 24h --columns id,name,created
     justenough job list --state running --oldest
     justenough job list --label team=support --resource orders-db --all
 

@@ -32,8 +32,8 @@ ChangeHandler = Callable[[Json, list[str]], None]
 
 STREAM_TIMEOUT_S = 40.0
 """Seconds without data after which a stream counts as dead: longer than two of the console's keep-alives."""
-FIRST_EVENT_TIMEOUT_S = 10.0
-"""The same before any stream has carried data; the console sends something immediately."""
+FIRST_EVENT_TIMEOUT_S = 20.0
+"""The same before any stream has carried data. The console sends something immediately, and then a keep-alive every 15 s."""
 POLL_INTERVAL_S = 2.0
 """Seconds between two polls of the ledger if streams do not reach this machine."""
 POLLS_BEFORE_STREAM_RETRY = 150

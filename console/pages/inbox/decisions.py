@@ -163,7 +163,7 @@ def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer, dic
     decision = cast("DecisionKind", draft.decision)
     errors = reason_errors(draft.reason, required=needs_reason(decision, view.current_tier))
     limits = _parse_limits(draft, view, errors) if decision in {"approve", BREAK_GLASS} else NO_NARROWING
-    if needs_care(decision, view.current_tier) and draft.confirm != view.job_name:
+    if needs_care(decision, view.current_tier) and draft.confirm.strip().casefold() != view.job_name:
         errors["confirm"] = f"Enter the job name exactly: {view.job_name}"
     return FormAnswer(decision, draft.reason, draft.absent or None, limits), errors
 

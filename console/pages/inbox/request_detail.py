@@ -187,7 +187,7 @@ def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requeste
     if has_answered(view, caller.person.id):
         return "You already decided this request."
     if caller.tier < max(view.current_tier, 1):
-        return "View only."
+        return "You can decide this by break-glass only, in an emergency." if Role.BREAK_GLASS in caller.roles else "View only."
     return ""
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages.charts import run_bars
+from console.pages.jobs.launch import relaunch_url
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -36,6 +37,4 @@ def _again_url(found: JobsByName) -> str:
     """Return the address of the launch form, filled with the newest run's order; empty if the order has files but no template."""
     if found.template is not None:
         return f"/jobs/new?{urlencode({'template': found.template.file, 'from': found.sizing.newest})}"
-    run = found.sizing.spec.get("run")
-    has_files = isinstance(run, dict) and run.get("workdir") is not None
-    return "" if has_files else f"/jobs/new?{urlencode({'paste': '1', 'from': found.sizing.newest})}"
+    return relaunch_url(found.sizing.newest, found.sizing.spec)

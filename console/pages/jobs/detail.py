@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
+from console.pages.jobs.launch import relaunch_url
 from console.pages.jobs.timeline import draw_timeline
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
@@ -113,6 +114,7 @@ def show(
         can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
         can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
         can_decide=Role.APPROVE in roles,
+        again=relaunch_url(view.id, order.spec) if order and view.state.ended and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",
     )

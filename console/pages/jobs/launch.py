@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import yaml
 from anyio import to_thread
@@ -86,6 +87,13 @@ class LaunchPageState:
     changed: bool = False
     """Whether the launch was stopped because something changed since the preview."""
     status: int = 200
+
+
+def relaunch_url(job: str, spec: Mapping[str, Any]) -> str:
+    """Return the address of the launch form, filled with a job's spec; empty if it has files, which only its launcher has."""
+    run = spec.get("run")
+    has_files = isinstance(run, dict) and run.get("workdir") is not None
+    return "" if has_files else f"/jobs/new?{urlencode({'paste': '1', 'from': job})}"
 
 
 @router.get("/jobs/new")

@@ -73,7 +73,7 @@ def test_who_is_not_logged_in_is_told_which_profiles_are(alone: Cli) -> None:
 
     assert done.exit_code == 4
     assert done.stderr.splitlines() == [
-        "error: you are not logged in",
+        "error: there is no profile nobody",
         "Log in: justenough login. Or use a profile (lead, ops): --profile NAME, justenough profile use NAME",
     ]
 

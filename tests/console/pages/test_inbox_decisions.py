@@ -420,6 +420,7 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     page = await read_words(browser, f"/inbox/{request['id']}")
     for words in ("you bypass tier 1 (support-leads)", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
+    assert "You can decide this by break-glass only, in an emergency." in (await read_words(browser, f"/inbox/{request['id']}")).text
     unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")
     assert unconfirmed.status_code == 422
     site.clock.forward(minutes=6)
@@ -427,7 +428,8 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert old.headers["location"].startswith("/login/fresh")
     await log_in_anew(browser, old.headers["location"], site.passwords["oncall"])
     assert await decisions(served, request["job_id"]) == []
-    sent = await submit_decision(browser, request, "break_glass", reason="the shop is down", confirm="refund-triage")
+    # Keyboards of phones capitalise, and append a space.
+    sent = await submit_decision(browser, request, "break_glass", reason="the shop is down", confirm="Refund-triage ")
     found = await decisions(served, request["job_id"])
     assert (sent.status_code, [one["statement"]["decision"] for one in found]) == (303, ["break_glass"])
     lead = await submit_decision(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")

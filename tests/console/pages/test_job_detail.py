@@ -155,6 +155,13 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     assert "its lease is gone, its login is gone" in text_of(page, "credentials")
     assert 'class="now-line"' not in page
     assert "log=" not in page.partition("data-stream=")[2].partition('"')[0]
+    assert "Run again" not in page, "who approves launches nothing"
+    ops = await logged_in("ops")
+    own = record_order(site.store, (await site.console.sessions.session_of(ops.cookie)).person.id, at=ago(seconds=60))
+    again = f'href="/jobs/new?paste=1&amp;from={own}"'
+    assert again not in (await ops.open(f"/jobs/{own}")).text, "it has not ended"
+    site.store.ledger.append([samples.job_end(job=own, at=ago(seconds=3))])
+    assert again in (await ops.open(f"/jobs/{own}")).text
 
 
 async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:

@@ -80,6 +80,10 @@ def test_the_signing_sentence_matches_the_statement() -> None:
     tools = said("approve", Limits(tools="refund-order:calls=2\nfind-order"), tools={"refund-order": {}, "find-order": {}})
     assert "write on Refunds only through refund-order:calls=2, find-order for 5 min" in tools
     assert said("break_glass").startswith("lead uses BREAK-GLASS for")
+    call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 44.95}}
+    called = 'lead approves write on Refunds, once, by the call refund-order with {"order_id": 7, "amount": 44.95}, for 5 min for the job'
+    assert said("approve", call=call).startswith(called)
+    assert "… (all are above), for 5 min" in said("approve", call={"tool": "t", "arguments": {"text": "x" * 500}})
 
 
 def test_the_pieces_that_a_form_changes_know_what_was_requested() -> None:
