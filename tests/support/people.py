@@ -184,9 +184,12 @@ def log_in(
 ) -> Iterator[Human]:
     """Log a person in for a block, and create their signing key if it is missing. `verify`: how to trust Vault."""
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
+    # Of two threads that share a client, one may close an idle connection that has just expired and that the other was just given.
+    lasting = httpx.Limits(keepalive_expiry=None)
+    clients: dict[str, Any] = {"timeout": 60, "trust_env": False, "limits": lasting}
     with (
-        httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=60, trust_env=False, verify=verify) as vault,
-        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=60, trust_env=False, verify=NO_TLS) as api,
+        httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, verify=verify, **clients) as vault,
+        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), verify=NO_TLS, **clients) as api,
     ):
         body = {"password": password or stack.users[name].password}
         auth = vault.post(f"auth/people/login/{name}", json=body).raise_for_status().json()["auth"]
