@@ -261,7 +261,7 @@ async def test_two_chiefs_reach_the_quorum_and_see_each_others_decision_without_
         await expect(page.locator("#facts")).to_contain_text("Needs 2 approvals by different people")
         await page.get_by_role("link", name="Approve write").first.click()
     await axe(other)
-    await one.get_by_label("Reason", exact=True).fill("The books are right")
+    await one.get_by_label("Reason (required)").fill("The books are right")
     await one.get_by_label("Type the job").fill("tes")
     await sign(one)
     await expect(one.locator("#confirm-error")).to_contain_text("Enter the job name exactly: test")
@@ -272,7 +272,7 @@ async def test_two_chiefs_reach_the_quorum_and_see_each_others_decision_without_
     # The other page was not reloaded: its event stream updated it.
     await expect(other.locator("#facts")).to_contain_text("chief approved; needs 1 more approval")
     await expect(other.locator("#sign")).to_be_visible()
-    await other.get_by_label("Reason", exact=True).fill("So they are")
+    await other.get_by_label("Reason (required)").fill("So they are")
     await other.get_by_label("Type the job").fill("test")
     await sign(other)
     await expect(other.get_by_role("status").first).to_contain_text("Approved and recorded.")
@@ -354,7 +354,7 @@ async def test_approving_a_request_with_a_control_group_also_authorizes_it_in_va
     await expect(page.locator("#facts")).to_contain_text("Vault control group")
     await page.get_by_role("link", name="Approve write").first.click()
     await page.get_by_label("Ticket checked").check()
-    await page.get_by_label("Reason", exact=True).fill("The order is there")
+    await page.get_by_label("Reason (required)").fill("The order is there")
     await sign(page)
     await expect(page.get_by_role("status").first).to_contain_text("Approved and recorded.")
     assert (await fetch_request(security, request))["approvals"][0]["reason"] == "Ticket checked. The order is there"

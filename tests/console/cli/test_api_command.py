@@ -55,7 +55,7 @@ def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:
         (("POST", "/sweep", "--all"), 2, "--all-pages works only with GET"),
         (("GET", "/jobs?limit=1", "--all"), 2, "--all-pages gets every page; leave out limit"),
         (("GET", "/jobs", "-f", "state"), 2, "--field: 'state' must have the form name=value"),
-        (("GET", "/jobs/j-dev-none"), 5, "there is no job j-dev-none"),
+        (("GET", "/jobs/j-dev-none"), 5, "there is no job j-dev-none that you may read"),
         (("POST", "/jobs", "--input", "/nowhere"), 2, "cannot read /nowhere: No such file or directory"),
     ],
 )
