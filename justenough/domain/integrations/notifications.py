@@ -55,7 +55,7 @@ ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
     EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
     EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
     EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass use: {d['verdict']}.",
-    EventType.REVOCATION_CONFIRMED: lambda _: "No access of the job is active any more (verified).",
+    EventType.REVOCATION_CONFIRMED: lambda _: "No access of the job is active any more.",
     EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked (verified).",
     EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired; its end was not verified.",
 }

@@ -194,7 +194,7 @@ async def test_a_revocation_that_stays_overdue_is_reported_once_and_its_end_too(
     assert titles(chat) == [f"Revocation overdue: {JOB}"]
     town.record(event_samples.revocation_proof())
     await town.deliver(console)
-    assert chat.events[1]["message"] == "No access of the job is active any more (verified). No action needed."
+    assert chat.events[1]["message"] == "No access of the job is active any more. No action needed."
 
 
 async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
