@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from console.api.routes.events import KEEP_ALIVE_INTERVAL_S
 from console.cli.client import api
 from console.cli.render.table import SHORT_ID_CHARS
 from console.cli.watch import requests
@@ -232,3 +233,9 @@ def test_watching_a_job_on_a_terminal_shows_how_it_stands_and_its_last_output(cl
     assert "holds read refunds-db: issued" in shown
     assert "  │ out-of-the-job" in shown
     assert process.returncode == 3
+
+
+def test_a_quiet_stream_outlives_the_consoles_keep_alives() -> None:
+    """Otherwise each quiet watch reports a lost connection."""
+    assert KEEP_ALIVE_INTERVAL_S < requests.FIRST_EVENT_TIMEOUT_S < requests.STREAM_TIMEOUT_S
+    assert 2 * KEEP_ALIVE_INTERVAL_S < requests.STREAM_TIMEOUT_S

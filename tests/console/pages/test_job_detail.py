@@ -161,7 +161,9 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     again = f'href="/jobs/new?paste=1&amp;from={own}"'
     assert again not in (await ops.open(f"/jobs/{own}")).text, "it has not ended"
     site.store.ledger.append([samples.job_end(job=own, at=ago(seconds=3))])
-    assert again in (await ops.open(f"/jobs/{own}")).text
+    ended = (await ops.open(f"/jobs/{own}")).text
+    assert again in ended
+    assert 'id="order" data-region' in ended, "what is known only later appears by itself"
 
 
 async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
