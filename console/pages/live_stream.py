@@ -83,11 +83,12 @@ class _PageStream:
                 concerned = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
                 readable = await self._console.job_owners.readable_entries(self._visitor.caller, concerned)
                 last, block, now = readable[-1] if readable else last, b"", time.monotonic()
-                if last is not None and self._due is None:
-                    self._due = next_refresh(now, after=self._noticed_at, pages=self._console.feed.listeners)
-                if last is not None and self._due is not None and now >= self._due:
-                    block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
-                    self._noticed_at, self._due, last = now, None, None
+                if last is not None:
+                    if self._due is None:
+                        self._due = next_refresh(now, after=self._noticed_at, pages=self._console.feed.listeners)
+                    if now >= self._due:
+                        block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
+                        self._noticed_at, self._due, last = now, None, None
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
                     block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)

@@ -73,13 +73,15 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     """
     kept = {"defaults": catalog.defaults, "provision": catalog.provision, "texts": catalog.texts}
     raw = catalog.model_dump(mode="json", exclude={*kept}, by_alias=True)
-    actions = [action for resource in raw["resources"].values() for action in resource["actions"].values()]
-    roles = [action.pop("role") for action in actions]
+    roles = [action.pop("role") for action in _raw_actions(raw)]
     filled = fill_settings(raw, env, what=CATALOG_FILE)
-    actions = [action for resource in filled["resources"].values() for action in resource["actions"].values()]
-    for action, role in zip(actions, roles, strict=True):
+    for action, role in zip(_raw_actions(filled), roles, strict=True):
         action["role"] = role
     return _validate_catalog(filled).model_copy(update=kept)
+
+
+def _raw_actions(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [action for resource in raw["resources"].values() for action in resource["actions"].values()]
 
 
 def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWrite, ...]:

@@ -25,12 +25,12 @@ class ModelCalls:
     """What the jobs called the model, which may be one of several behind a name of the catalog."""
 
     @property
-    def made(self) -> int:
+    def call_count(self) -> int:
         """Calls that the gateway made."""
         return sum(calls for outcome, calls in self.outcomes.items() if outcome not in REFUSED_OUTCOMES)
 
     @property
-    def refused(self) -> Mapping[str, int]:
+    def refusals(self) -> Mapping[str, int]:
         """Calls that the gateway refused, by outcome."""
         return {outcome: self.outcomes[outcome] for outcome in REFUSED_OUTCOMES if self.outcomes.get(outcome)}
 
@@ -95,7 +95,7 @@ class ModelUseTotal:
     @property
     def requests_share(self) -> float | None:
         """Per cent of the budgets' requests; None without a budget."""
-        return 100 * self.calls.made / self.budget.requests if self.budget.requests else None
+        return 100 * self.calls.call_count / self.budget.requests if self.budget.requests else None
 
 
 def calls_of_entries(entries: Iterable[Mapping[str, Any]]) -> ModelCalls:

@@ -44,7 +44,7 @@ def test_the_calls_of_a_period_are_added_up_by_job(store: Store) -> None:
         (JOB, "big", "refund-agent", TokenBudgets(10, 1000)),
     ]
     one = found.jobs[1].calls
-    assert (one.made, dict(one.refused), one.tokens, one.estimated) == (3, {"over_budget": 3}, 240, 2)
+    assert (one.call_count, dict(one.refusals), one.tokens, one.estimated) == (3, {"over_budget": 3}, 240, 2)
     assert one.names == {"big-1", "big-2"}
     total = total_use(found.jobs)
     assert (total.jobs, total.calls.tokens, total.tokens_share, total.requests_share) == (2, 360, 18.0, 30.0)
