@@ -28,6 +28,7 @@ from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState, RequestState
 from worker.stack import Stack
+from worker.stack.doctor.machine import BROWSERS
 
 SERVERS = ("temporal", "vault", "postgres", "console")
 """Without a worker, which would end the store's open jobs."""
@@ -37,7 +38,6 @@ MAX_PAGE_BYTES = 100 * 1024
 """The budget of a page with its style and script."""
 READER, LAUNCHER, LAUNCH = "lead", "ops", "/jobs/new"
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
-CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -122,7 +122,7 @@ async def measure_open_page(stack: Stack, store: Store, kind: str, *, listeners:
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """Yield the system's browser."""
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert program, "no Chromium is on PATH: make browser"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)

@@ -18,11 +18,10 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, StorageState, async_playwright, expect
 
 from tests.support.people import ENDED, Human
+from worker.stack.doctor.machine import BROWSERS
 
-PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""The first that is there is used. The headless shell needs 60 % of the processor time of a whole browser."""
 MISSING = (
-    f"none of {', '.join(PROGRAMS)} is on PATH, and the tests of the pages drive one: run deploy/setup.sh browser, "
+    f"none of {', '.join(BROWSERS)} is on PATH, and the tests of the pages drive one: run deploy/setup.sh browser, "
     "or install your system's package 'chromium'"
 )
 ARGUMENTS = (
@@ -79,7 +78,7 @@ Foresee = Callable[[Page, str], None]
 
 def chromium_path() -> str:
     """Return the path of Chromium. Fails with install instructions if there is none."""
-    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.fail(MISSING, pytrace=False)
     return found

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser as Chromium
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
+from tests.browser.rig import launch_chromium
 from tests.console.pages.oidc_provider import Provider
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.provider_site import Front
 
 pytestmark = pytest.mark.servers
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-
 
 @pytest.fixture(scope="module")
 async def chromium() -> AsyncIterator[Chromium]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    async with launch_chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @asynccontextmanager
