@@ -74,7 +74,7 @@ def test_why_a_target_lets_no_observer_in_is_reported_in_its_own_words() -> None
     )
 
 
-def test_an_observer_that_may_not_connect_is_told_so(at: Desk) -> None:
+def test_an_observer_that_may_not_connect_is_reported_with_the_servers_error(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     targets = TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
@@ -99,7 +99,7 @@ def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:
     assert look.traces
 
 
-def test_many_look_at_once(at: Desk) -> None:
+def test_many_threads_can_search_a_target_at_once(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     found: list[int] = []

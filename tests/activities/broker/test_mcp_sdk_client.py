@@ -53,7 +53,7 @@ def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> N
     assert "refund-order" in read.contents[0].text
 
 
-def test_the_sdks_client_hears_of_progress_while_people_look(ops: Human, lead: Human, shop: Shop) -> None:
+def test_the_sdks_client_gets_progress_while_its_call_waits_for_approval(ops: Human, lead: Human, shop: Shop) -> None:
     order, heard = tenant_order(shop), []
 
     async def progress(progress: float, total: float | None, message: str | None) -> None:

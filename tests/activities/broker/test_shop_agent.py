@@ -74,7 +74,7 @@ def run_agent(ops: Human, *arguments: str) -> dict[str, Any]:
     return {**seen, "output": ops.output(job)}
 
 
-def test_the_agent_works_its_script_through_and_takes_a_denial_for_an_answer(ops: Human, scripted: str) -> None:
+def test_the_agent_follows_its_script_to_the_end_and_accepts_a_denial(ops: Human, scripted: str) -> None:
     del scripted
     done: list[str] = []
     with serve_tools(done) as url:

@@ -105,7 +105,7 @@ def test_each_call_has_a_credential_of_its_own_under_one_request(agent: Puppet, 
     assert len({one["request"] for one in last}) == 1
 
 
-def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
+def test_a_tool_call_returns_no_rows_of_another_tenant(agent: Puppet, shop: Shop) -> None:
     text, failed = call_tool(agent, "find-order", order_id=tenant_order(shop, "globex"))
     assert (json.loads(text), failed) == ({"rows": []}, False)
 
@@ -120,7 +120,7 @@ def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
         ("list-tickets", {"status": "open' OR '1'='1"}, "status: must have enum"),
     ],
 )
-def test_what_is_not_a_call_is_refused_in_words_and_recorded(
+def test_an_invalid_tool_call_is_refused_in_words_and_recorded(
     agent: Puppet, ops: Human, name: str, arguments: dict[str, Any], says: str
 ) -> None:
     text, failed = call_tool(agent, name, **arguments)
@@ -130,7 +130,7 @@ def test_what_is_not_a_call_is_refused_in_words_and_recorded(
     assert (refused["asked"], says in refused["why"]) == (f"tool {name}", True)
 
 
-def test_the_catalog_is_a_resource(agent: Puppet) -> None:
+def test_the_catalog_is_an_mcp_resource(agent: Puppet) -> None:
     assert [one["uri"] for one in mcp_result(agent, "resources/list")["resources"]] == ["justenough://catalog"]
     told = json.loads(mcp_result(agent, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])
     assert {one["name"]: (one["outcome"], one["tier"]) for one in told["tools"]}["refund-order"] == ("needs_approval", 1)

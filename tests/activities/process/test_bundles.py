@@ -31,7 +31,7 @@ def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
     assert {path.stat().st_uid for path in folder.rglob("*")} == {os.geteuid()}
 
 
-def test_it_is_unpacked_once(home: Path) -> None:
+def test_a_bundle_is_unpacked_once(home: Path) -> None:
     first = ensure_unpacked(home, DIGEST, CONTENT)
     made = (first / "job.py").stat().st_ino
     assert (ensure_unpacked(home, DIGEST, CONTENT) / "job.py").stat().st_ino == made
@@ -67,7 +67,7 @@ def test_a_folder_that_was_tampered_with_is_made_again(home: Path, tamper: str) 
     assert len(list(folder.parent.iterdir())) == 1
 
 
-def test_many_sessions_may_unpack_the_same_one_at_once(home: Path) -> None:
+def test_many_sessions_can_unpack_the_same_bundle_at_once(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(lambda _: ensure_unpacked(home, DIGEST, CONTENT), range(32)))
     (folder,) = folders

@@ -113,18 +113,18 @@ def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
         ({}, {"ca": "MIIB"}, "deliver.kubeconfig.ca: ca is not a PEM certificate"),
     ],
 )
-def test_what_makes_no_kubeconfig_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:
+def test_a_kubeconfig_that_cannot_be_built_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:
     with pytest.raises(UndeliverableField) as refused:
         build_delivery(access(kubeconfig={**SAID, **said}), ACCOUNT, {**CLUSTER, **connect})
     assert problem in str(refused.value)
     assert "ey.J.0" not in str(refused.value)
 
 
-def test_nothing_is_delivered_unasked() -> None:
+def test_nothing_is_delivered_that_the_spec_does_not_ask_for() -> None:
     assert build_delivery(access(), FIELDS, CONNECT) == Delivered()
 
 
-def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -> None:
+def test_a_missing_field_is_named_with_the_existing_ones_and_without_their_values() -> None:
     with pytest.raises(UndeliverableField) as refused:
         build_delivery(access(env={"A": "token", "B": "passwort"}), FIELDS, CONNECT)
     assert (
@@ -134,7 +134,7 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -
 
 
 @pytest.mark.parametrize("value", ["nul\0inside", "x" * 100_001])
-def test_what_cannot_be_a_variable_is_refused_without_showing_it(value: str) -> None:
+def test_a_value_that_cannot_be_a_variable_is_refused_without_being_shown(value: str) -> None:
     with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
         build_delivery(access(env={"A": "password"}), {"password": Secret(value)}, {})
     assert value[:5] not in str(refused.value)

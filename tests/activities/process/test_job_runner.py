@@ -96,13 +96,13 @@ async def test_being_cancelled_again_and_again_ends_the_job_all_the_same(jobs: J
     assert not is_alive("sleep\x0027184.25")
 
 
-async def test_a_python_that_is_refused_starts_nothing(jobs: Jobs) -> None:
+async def test_a_job_whose_python_is_refused_does_not_start(jobs: Jobs) -> None:
     with pytest.raises(InterpreterRefused):
         async with jobs.run("python", "-c", "print(1)", python="/nowhere/python"):
             pytest.fail("it started")
 
 
-async def test_surely_passes_an_error_on() -> None:
+async def test_run_to_completion_raises_the_error_of_what_it_runs() -> None:
     async def fails() -> None:
         raise LookupError
 

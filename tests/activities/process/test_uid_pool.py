@@ -28,7 +28,7 @@ with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) a
 """
 
 
-def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Settings) -> None:
+def test_user_ids_lent_at_the_same_time_differ_and_are_lent_again_after_their_return(settings: Settings) -> None:
     with lend_uid(settings) as first, lend_uid(settings) as second:
         assert (first == second) is not is_root()
         assert (first == os.geteuid()) is not is_root()
@@ -95,7 +95,7 @@ with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) a
 
 
 @pytest.mark.parametrize("by", ["the next start of a worker", "the next job"])
-async def test_what_a_dead_workers_job_still_runs_is_ended_and_its_id_is_free(settings: Settings, home: Path, by: str) -> None:
+async def test_processes_left_by_a_dead_workers_job_are_ended_and_its_user_id_is_free_again(settings: Settings, home: Path, by: str) -> None:
     mine = settings.model_copy(update={"job_uid_base": 740_000})
     if not is_root():
         assert end_leftovers(mine) == (), "only root lends ids"
