@@ -172,7 +172,7 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
     assert config.alarm is None
 
 
-def test_nothing_is_denied_for_lack_of_a_required_configuration(folder: Path, clock: Clock) -> None:
+def test_without_a_required_configuration_no_decision_is_made(folder: Path, clock: Clock) -> None:
     schema = folder / "policies" / "schema.cedarschema"
     good = schema.read_bytes()
     schema.write_bytes(b"{")
@@ -405,7 +405,7 @@ TOLD = {
 }
 
 
-def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: Path, clock: Clock) -> None:
+def test_subscriptions_are_part_of_the_configuration_and_are_read_again_after_an_edit(armed_folder: Path, clock: Clock) -> None:
     config = ConfigFolder(armed_folder, ENV, clock=clock)
     assert config.current().subscriptions == {}
     (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD))

@@ -55,6 +55,6 @@ def test_a_clock_that_runs_ahead_keeps_nobody_from_sweeping(store: Store) -> Non
     assert store.sweeps.begin_if_idle(now=NOW, idle=IDLE)
 
 
-def test_of_many_workers_whose_clocks_ring_at_once_one_sweeps(store: Store) -> None:
+def test_only_one_of_many_workers_begins_a_sweep_that_is_due(store: Store) -> None:
     for now in (NOW, later(20)):
         assert race(8, partial(lambda now, _: store.sweeps.begin_if_idle(now=now, idle=IDLE), now)).count(True) == 1
