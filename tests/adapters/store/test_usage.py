@@ -93,7 +93,7 @@ def test_a_credential_counts_as_used_only_if_the_ledger_records_a_use_of_it(stor
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
 
-def test_requests_that_people_narrowed_or_denied_are_reported(store: Store) -> None:
+def test_narrowed_and_denied_requests_are_reported(store: Store) -> None:
     approved = [
         samples.access_request(number=2),
         samples.access_decision("needs_approval", number=2, tier=1),

@@ -115,7 +115,7 @@ async def test_only_the_current_tier_is_notified_and_an_escalation_notifies_the_
     assert "denied the request" in mail.events[1]["message"]
 
 
-async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:
+async def test_people_of_both_tiers_are_notified_of_each_tier_and_of_the_end_once(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people(tiers=[1, 2]))
     town.record(*request_events())
@@ -164,7 +164,7 @@ async def test_of_several_services_only_the_one_that_failed_is_tried_again(town:
     assert town.progress_of("leads").pending == 0
 
 
-async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat: Receiver) -> None:
+async def test_another_console_that_takes_over_notifies_nobody_twice(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     first = await start_notifications(town, people())
     town.record(*request_events())
@@ -213,7 +213,7 @@ async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_r
     assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
 
 
-async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:
+async def test_events_that_need_no_person_move_the_position_without_a_delivery(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(
@@ -227,7 +227,7 @@ async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiv
     assert (standing.behind, standing.delivered, chat.requests) == (0, 0, [])
 
 
-async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Receiver) -> None:
+async def test_the_people_whose_approval_was_bypassed_are_asked_for_the_review(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(*request_events())
@@ -237,7 +237,7 @@ async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Recei
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
 
 
-async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: Town, chat: Receiver, mail: Receiver) -> None:
+async def test_a_recipient_that_was_removed_does_not_hold_up_the_others(town: Town, chat: Receiver, mail: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
     console = await start_notifications(town, people())
     town.record(*request_events())
@@ -250,7 +250,7 @@ async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: T
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
-async def test_a_secret_that_cannot_be_had_loses_no_message(town: Town, chat: Receiver) -> None:
+async def test_no_message_is_lost_while_a_secret_cannot_be_read(town: Town, chat: Receiver) -> None:
     console = await start_notifications(town, people(to=["kv/data/je/notify/nobody"]))
     town.record(*request_events())
     await town.deliver(console)
@@ -261,7 +261,7 @@ async def test_a_secret_that_cannot_be_had_loses_no_message(town: Town, chat: Re
     assert len(chat.requests) == 1
 
 
-async def test_the_urls_are_nowhere_but_in_vault(
+async def test_notification_urls_are_stored_only_in_vault(
     town: Town, chat: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -306,7 +306,7 @@ async def test_the_urls_are_nowhere_but_in_vault(
         "slack://canary",
     ],
 )
-async def test_what_is_not_a_web_service_is_not_spoken_to(url: str) -> None:
+async def test_a_url_of_a_service_that_is_not_supported_is_refused(url: str) -> None:
     outcome = apprise_sender.send(Secret(url), SAID, private=True)
     assert outcome.fault == "refused", outcome
     assert "canary" not in outcome.why
@@ -320,7 +320,7 @@ async def test_what_is_not_a_web_service_is_not_spoken_to(url: str) -> None:
         ("ntfys://{}/topic", "private network"),
     ],
 )
-async def test_a_service_in_ones_own_network_needs_to_be_allowed(chat: Receiver, url: str, why: str) -> None:
+async def test_a_service_in_a_private_network_must_be_allowed(chat: Receiver, url: str, why: str) -> None:
     outcome = apprise_sender.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
     assert (outcome.fault, why in outcome.why, chat.requests) == ("refused", True, [])
     assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
@@ -338,7 +338,7 @@ async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_not_taken_w
     assert town.progress_of("leads").pending == 1
 
 
-async def test_many_requests_are_each_told(town: Town, chat: Receiver) -> None:
+async def test_each_of_many_requests_is_notified(town: Town, chat: Receiver) -> None:
     await town.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(town, people())
     town.record(*(fact for number in range(1, 6) for fact in request_events(job=job_id(number))))
@@ -370,7 +370,7 @@ def test_the_host_is_checked_wherever_the_url_names_it(url: str, monkeypatch: py
     assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
 
 
-def test_the_document_names_the_services_that_are_spoken_to() -> None:
+def test_the_documentation_names_every_supported_service() -> None:
     text = (
         (Path(__file__).parents[3] / "docs" / "reference" / "events.md")
         .read_text()

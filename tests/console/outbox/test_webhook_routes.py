@@ -93,7 +93,7 @@ async def test_people_who_read_everything_see_the_state_of_each_subscription(api
     assert 'justenough_webhook_lag_seconds{kind="notify",subscription="leads"} 0.0' in numbers
 
 
-async def test_dead_letters_are_sent_again_by_who_approves(api: Api, town: Town, receiver: Receiver) -> None:
+async def test_approvers_can_resend_dead_letters(api: Api, town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number < 2 else 204
     town.record(submission(job_id(1)))
     (dead,) = (await api.until("/webhooks/siem/deliveries?state=dead", lambda found: bool(found["items"])))["items"]
@@ -111,7 +111,7 @@ async def test_dead_letters_are_sent_again_by_who_approves(api: Api, town: Town,
     assert (await api.post("/webhooks/siem/resend", "lead")).json()["resent"] == 0
 
 
-async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver: Receiver) -> None:
+async def test_a_test_delivery_is_sent_once_and_its_outcome_is_returned(api: Api, receiver: Receiver) -> None:
     assert (await api.post("/webhooks/siem/test", "auditor")).status_code == 403
     for name in ("siem", "leads"):
         answer = await api.post(f"/webhooks/{name}/test", "lead")
@@ -125,7 +125,7 @@ async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver
     assert len(receiver.requests) == 4
 
 
-async def test_who_is_unknown_or_gone_is_said_so(api: Api, town: Town, receiver: Receiver) -> None:
+async def test_unknown_and_removed_subscriptions_are_reported_as_such(api: Api, town: Town, receiver: Receiver) -> None:
     for path in ("/webhooks/other/deliveries", "/webhooks/other/deliveries?state=dead"):
         assert (await api.get(path, "lead")).status_code == 404
     for path in ("/webhooks/other/resend", "/webhooks/other/test", "/webhooks/other/deliveries/d-1/resend"):

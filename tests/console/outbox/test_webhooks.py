@@ -105,7 +105,7 @@ async def test_a_rotated_secret_signs_and_the_one_before_last_no_longer_does(tow
     assert [got.why_not_signed(secret, town.clock.now()) is None for secret in (newest, CURRENT, PREVIOUS)] == [True, True, False]
 
 
-async def test_only_what_was_asked_for_is_sent(town: Town, receiver: Receiver) -> None:
+async def test_only_events_of_the_subscribed_types_are_sent(town: Town, receiver: Receiver) -> None:
     async with Receiver().listen() as other:
         console = await start_webhooks(
             town, hook(receiver, events=["job.ended"]), hook(other, "other", events=["credential.*", "job.started"])
@@ -116,7 +116,7 @@ async def test_only_what_was_asked_for_is_sent(town: Town, receiver: Receiver) -
         assert [event["type"] for event in other.events] == ["dev.justenough.job.started.v1"]
 
 
-async def test_how_far_it_is_is_taken_down_also_where_nothing_was_for_it(town: Town, receiver: Receiver) -> None:
+async def test_the_position_of_a_subscription_is_saved_even_if_no_event_was_for_it(town: Town, receiver: Receiver) -> None:
     console = await start_webhooks(town, hook(receiver, events=["job.ended"]))
     town.record(*submissions(3))
     await town.deliver(console)
@@ -147,7 +147,7 @@ async def test_a_delivery_that_fails_is_tried_again_later_with_the_same_id_and_b
     assert (town.progress_of("siem").why, town.progress_of("siem").pending) == (None, 0)
 
 
-async def test_what_one_event_fails_of_does_not_hold_the_next_one_up(town: Town, receiver: Receiver) -> None:
+async def test_an_event_that_the_receiver_rejects_does_not_hold_up_the_next_one(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: 422 if number == 0 else 204
     console = await start_webhooks(town, hook(receiver))
     town.record(*submissions(1))
@@ -160,7 +160,7 @@ async def test_what_one_event_fails_of_does_not_hold_the_next_one_up(town: Town,
 
 
 @pytest.mark.parametrize("status, delays", [(503, RETRY_DELAYS_S), (401, REFUSED_RETRY_DELAYS_S), (410, ())])
-async def test_what_is_not_delivered_in_the_end_is_a_dead_letter_that_can_be_sent_again(
+async def test_an_event_that_is_never_delivered_becomes_a_dead_letter_that_can_be_resent(
     town: Town, receiver: Receiver, status: int, delays: tuple[int, ...]
 ) -> None:
     receiver.answer = lambda _: status
@@ -182,7 +182,7 @@ async def test_what_is_not_delivered_in_the_end_is_a_dead_letter_that_can_be_sen
     assert deliveries(town) == []
 
 
-async def test_a_receiver_that_asks_for_quiet_is_left_alone_for_so_long(town: Town, receiver: Receiver) -> None:
+async def test_a_receiver_that_sends_retry_after_is_left_alone_for_that_time(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: (503, {"retry-after": "120"}) if number == 0 else 204
     console = await start_webhooks(town, hook(receiver))
     town.record(*submissions(1))
@@ -196,7 +196,7 @@ async def test_a_receiver_that_asks_for_quiet_is_left_alone_for_so_long(town: To
     assert len(receiver.requests) == 3
 
 
-async def test_a_receiver_that_is_gone_is_asked_once_an_hour_and_what_is_sent_again_at_once(town: Town, receiver: Receiver) -> None:
+async def test_a_receiver_that_answered_410_rests_for_an_hour_but_resent_events_go_out_at_once(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number == 0 else 204
     console = await start_webhooks(town, hook(receiver))
     town.record(*submissions(1))
@@ -220,7 +220,7 @@ async def test_a_redirect_is_not_followed(town: Town, receiver: Receiver) -> Non
     assert deliveries(town)[0].why == "302 Found"
 
 
-async def test_one_that_hangs_keeps_nobody_else_waiting(town: Town, receiver: Receiver) -> None:
+async def test_a_receiver_that_hangs_does_not_delay_other_receivers(town: Town, receiver: Receiver) -> None:
     async with Receiver(answer=lambda _: HANG).listen() as stuck:
         console = await start_webhooks(town, hook(stuck, "stuck"), hook(receiver))
         town.record(*submissions(3))
@@ -240,7 +240,7 @@ async def test_one_that_hangs_keeps_nobody_else_waiting(town: Town, receiver: Re
 
 
 @pytest.mark.parametrize("answer, why", [(HANG, "no answer in"), (ENDLESS_HEADERS, "no answer")])
-async def test_no_receiver_holds_us_longer_than_our_patience(
+async def test_a_delivery_ends_at_the_request_timeout_whatever_the_receiver_does(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, answer: str, why: str
 ) -> None:
     monkeypatch.setattr(webhook_client, "REQUEST_TIMEOUT_S", 0.5)
@@ -252,7 +252,7 @@ async def test_no_receiver_holds_us_longer_than_our_patience(
     assert deliveries(town)[0].why.startswith(why)
 
 
-async def test_of_an_endless_answer_nothing_is_read_but_its_status(town: Town, receiver: Receiver) -> None:
+async def test_of_an_endless_response_only_the_status_is_read(town: Town, receiver: Receiver) -> None:
     receiver.answer = lambda _: ENDLESS_BODY
     console = await start_webhooks(town, hook(receiver))
     town.record(*submissions(2))
@@ -278,7 +278,9 @@ async def test_a_receiver_that_is_down_gets_everything_once_it_is_up(town: Town)
     assert deliveries(town) == []
 
 
-async def test_a_long_silence_of_a_receiver_fills_no_table(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_receiver_that_is_down_for_long_has_a_bounded_number_of_stored_deliveries(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscription_worker, "MAX_PENDING", 20)
     down = Receiver()
     async with down.listen():
@@ -294,7 +296,7 @@ async def test_a_long_silence_of_a_receiver_fills_no_table(town: Town, monkeypat
     assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 101)}
 
 
-async def test_one_console_delivers_and_another_goes_on_where_it_fell_silent(town: Town, receiver: Receiver) -> None:
+async def test_another_console_takes_over_deliveries_once_the_first_falls_silent(town: Town, receiver: Receiver) -> None:
     first = await start_webhooks(town, hook(receiver))
     second = town.add_dispatcher()
     town.record(*submissions(3))
@@ -393,7 +395,7 @@ async def test_without_its_secret_nothing_is_sent_and_nothing_is_lost(town: Town
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::ffff:127.0.0.1]", "[::1]"])
-async def test_ones_own_network_is_not_reached_unless_it_is_allowed(town: Town, receiver: Receiver, host: str) -> None:
+async def test_a_private_network_is_not_reached_unless_it_is_allowed(town: Town, receiver: Receiver, host: str) -> None:
     found = webhook_client.WebhookClient(f"https://{host}:{receiver.port}/", private=False)
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
@@ -428,7 +430,7 @@ class Names:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
 
-async def test_a_name_that_changes_its_mind_between_the_check_and_the_connection_changes_nothing(
+async def test_a_name_that_resolves_differently_after_the_check_does_not_change_the_connection(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Receiver().listen(host="127.0.0.2", port=receiver.port) as elsewhere:
@@ -441,7 +443,7 @@ async def test_a_name_that_changes_its_mind_between_the_check_and_the_connection
         assert receiver.requests[0].headers["host"] == f"siem.test:{receiver.port}"
 
 
-async def test_a_name_of_which_one_address_is_private_is_not_reached_at_all(
+async def test_a_name_with_one_private_address_is_not_reached_at_all(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, siem_test=[["93.184.216.34", "127.0.0.1"]])
@@ -451,7 +453,7 @@ async def test_a_name_of_which_one_address_is_private_is_not_reached_at_all(
     assert (outcome.fault, receiver.requests) == ("refused", [])
 
 
-async def test_the_next_address_is_tried_where_one_takes_no_connection(
+async def test_the_next_address_is_tried_if_one_accepts_no_connection(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, siem_test=[["127.0.0.3", "127.0.0.1"]])
@@ -476,7 +478,7 @@ async def test_a_certificate_is_checked_by_the_receivers_name_though_its_address
             assert fault is None or "SSLCertVerificationError" in outcome.why
 
 
-async def test_an_unknown_name_and_a_proxy_in_the_environment_are_no_way_out(
+async def test_an_unknown_name_is_not_sent_to_a_proxy_from_the_environment(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):

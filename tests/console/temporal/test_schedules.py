@@ -177,7 +177,7 @@ async def test_schedules_of_the_file_are_in_temporal_and_removed_ones_are_delete
     assert (await town.describe("other")).schedule.state.paused
 
 
-async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(town: Installation) -> None:
+async def test_an_unchanged_schedule_is_left_alone_and_a_pause_survives_a_change(town: Installation) -> None:
     await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     await town.handle("nightly").pause(note="an incident")
     await town.console.schedule_sync.reconcile()
@@ -190,7 +190,7 @@ async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(
     assert (found.schedule.state.paused, found.schedule.state.note) == (True, "an incident")
 
 
-async def test_what_somebody_changed_in_temporal_is_put_right(town: Installation) -> None:
+async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(town: Installation) -> None:
     await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     before = (await town.describe("nightly")).schedule
     broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
@@ -242,7 +242,7 @@ def _update(schedule: Schedule) -> Any:
 # Fired.
 
 
-async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Installation) -> None:
+async def test_each_occasion_launches_exactly_one_job(town: Installation) -> None:
     await town.sync_schedules(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
     earlier, *occasions = past_minutes(4)
     async with take_occasions(town.console):
@@ -288,7 +288,7 @@ async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(tow
     ]
 
 
-async def test_what_was_due_while_no_console_was_there_is_launched_once_by_the_first_that_comes(town: Installation) -> None:
+async def test_an_occasion_missed_while_no_console_ran_is_launched_once_by_the_next_console(town: Installation) -> None:
     await town.sync_schedules(minutely=MINUTELY)
     (at,) = past_minutes(1)
     await town.backfill("minutely", at)
@@ -342,7 +342,7 @@ def end_job(town: Installation, job: str) -> None:
 
 
 @pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
-async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_be(town: Installation, overlap: str, most: int) -> None:
+async def test_concurrent_occasions_launch_no_more_jobs_than_the_overlap_policy_allows(town: Installation, overlap: str, most: int) -> None:
     town.write_schedules(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
     occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past_minutes(4)]
     deps = town.console.deps
@@ -379,7 +379,7 @@ async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else
     assert isinstance(await take("minutely", last), SubmittedOrder)
 
 
-async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another_cannot_finish(
+async def test_an_occasion_left_half_done_by_a_console_that_died_is_finished_later(
     town: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town.write_schedules(minutely=MINUTELY)
@@ -450,7 +450,7 @@ async def refusal(town: Installation, name: str, attributes: TypedSearchAttribut
     return str(cause)
 
 
-async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_temporal_stores_no_detail_of_an_error_in_the_console(town: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -503,7 +503,7 @@ async def test_everyone_with_a_role_sees_the_schedules_and_their_results(
     assert (await http.get("/api/v1/schedules", headers=served.people["nobody"].bearer)).status_code == 403
 
 
-async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(
+async def test_a_launcher_can_pause_and_resume_a_schedule_and_both_are_recorded_in_the_ledger(
     town: Installation, http: httpx.AsyncClient, served: Served
 ) -> None:
     await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
@@ -525,7 +525,7 @@ async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(
 
 
 @pytest.mark.parametrize("what, body", [("pause", {"reason": "x"}), ("unpause", None), ("run", {})])
-async def test_only_launchers_do_anything_to_a_schedule(
+async def test_only_launchers_can_pause_resume_or_run_a_schedule(
     town: Installation, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
 ) -> None:
     await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
@@ -545,7 +545,7 @@ async def test_a_pause_needs_a_reason(town: Installation, http: httpx.AsyncClien
     assert not (await town.describe("nightly")).schedule.state.paused
 
 
-async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Installation, http: httpx.AsyncClient, served: Served) -> None:
+async def test_a_launcher_can_run_a_schedule_now_but_not_twice_at_once(town: Installation, http: httpx.AsyncClient, served: Served) -> None:
     await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml, paused: true}")
     ops, url = served.people["ops"], "/api/v1/schedules/nightly/run"
     answer = await http.post(url, json={"reason": "after the repair"}, headers={**ops.bearer, "Idempotency-Key": "one"})
