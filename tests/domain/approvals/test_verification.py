@@ -253,7 +253,7 @@ def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally |
         (2, [decide("chief"), decide("chief", "withdraw")], "pending"),
     ],
 )
-def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signed: list[SignedStatement], verdict: str) -> None:
+def test_the_verdict_of_a_tally_follows_from_its_answers_and_withdrawals(tier: int, signed: list[SignedStatement], verdict: str) -> None:
     tally = tally_after(RequestTally(ladder(tier)), *signed)
     assert isinstance(tally, RequestTally), tally
     assert tally.verdict == verdict
@@ -276,7 +276,7 @@ def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signe
         (2, [decide("chief"), decide("chief", "withdraw"), decide("chief")], "answer_withdrawn"),
     ],
 )
-def test_what_changes_nothing_in_a_tally_is_rejected(tier: int, signed: list[SignedStatement], code: str) -> None:
+def test_an_answer_that_changes_nothing_in_a_tally_is_rejected(tier: int, signed: list[SignedStatement], code: str) -> None:
     assert code_of(tally_after(RequestTally(ladder(tier)), *signed)) == code
 
 
@@ -292,7 +292,7 @@ def test_answers_are_recounted_with_what_each_breaks() -> None:
     assert recounted.grant.ttl == 300
 
 
-def test_a_further_check_decides_last() -> None:
+def test_a_further_check_is_applied_only_after_the_ordinary_rules() -> None:
     def refuse(request: str, answer: ApprovalAnswer) -> Rejection | None:
         return Rejection("not_authorized", f"{request}: {answer.person}")
 

@@ -76,7 +76,7 @@ def test_a_size_is_written_in_its_largest_whole_unit(size: int, text: str) -> No
     assert size_text(size) == text
 
 
-def test_models_refuse_what_they_do_not_know_and_messages_ignore_it() -> None:
+def test_models_refuse_unknown_fields_and_messages_ignore_them() -> None:
     with pytest.raises(ValidationError, match="extra"):
         Timed.model_validate({"ttl": "1s", "more": 1})
     assert Told.model_validate({"a": 2, "more": 1}) == Told(a=2)

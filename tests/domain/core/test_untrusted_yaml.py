@@ -53,7 +53,7 @@ def why_refused(text: str | bytes) -> str:
         ("\ufeffa: é🎉", {"a": "é🎉"}),
     ],
 )
-def test_what_is_written_is_read(text: str, value: Any) -> None:
+def test_plain_yaml_is_read_as_its_value(text: str, value: Any) -> None:
     assert read_yaml("input", text) == value
 
 
@@ -87,7 +87,7 @@ def test_what_is_written_is_read(text: str, value: Any) -> None:
         ("\t", "line 1"),
     ],
 )
-def test_what_is_not_plain_is_refused_with_a_reason(text: str | bytes, why: str) -> None:
+def test_yaml_beyond_plain_json_types_is_refused_with_a_reason(text: str | bytes, why: str) -> None:
     assert why in why_refused(text)
 
 

@@ -56,7 +56,7 @@ def test_standing_privilege_is_a_violation(name: str) -> None:
     assert report.status is (Status.VIOLATION if wrong else Status.ATTENTION)
 
 
-def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
+def test_the_evidence_for_a_live_unrecorded_credential_is_the_entry_that_doubts_it() -> None:
     report = report_of(live=[live_credential(job_state="failed", known=False)])
     assert line(report, "standing.after_end").evidence.ids == (f"{JOB}/credential.doubted/{part_id(JOB, 'c')}",)
 
@@ -73,7 +73,7 @@ def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
         ),
     ],
 )
-def test_the_ledgers_own_look_is_told(verified: LedgerReport | None, status: str, figure: str) -> None:
+def test_the_report_shows_the_result_of_verifying_the_ledger(verified: LedgerReport | None, status: str, figure: str) -> None:
     found = line(report_of(ledger=LedgerState(entries=3, hash="ab", verified=verified)), "ledger.verified")
     assert (found.status, found.figures["verified"]) == (status, figure)
 
@@ -100,7 +100,7 @@ def test_denials_are_reported_by_policy_and_those_by_none_as_such() -> None:
 
 
 @pytest.mark.parametrize("text,kind", REASON_KINDS)
-def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
+def test_a_rejection_reason_is_classified_by_its_text(text: str, kind: str) -> None:
     assert rejection_kind_of(f"before {text} after") in {kind, *(other for found, other in REASON_KINDS if found in text)}
     assert rejection_kind_of("something that nobody foresaw") == "other"
 
@@ -137,7 +137,7 @@ WHYS = {
 
 
 @pytest.mark.parametrize("why", WHYS)
-def test_the_reasons_that_are_recorded_are_told_apart(why: str) -> None:
+def test_the_recorded_rejection_reasons_are_classified(why: str) -> None:
     assert rejection_kind_of(why) == WHYS[why]
 
 
@@ -151,11 +151,11 @@ def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> No
     )
 
 
-def test_entries_of_types_that_nobody_knows_say_nothing() -> None:
+def test_entries_of_unknown_types_do_not_change_the_report() -> None:
     assert [one.figures for one in report_of(raw_entry("from.tomorrow", x=1)).lines][:-3] == [one.figures for one in report_of().lines][:-3]
 
 
-def test_jobs_that_are_over_leave_nothing_behind() -> None:
+def test_ended_jobs_leave_nothing_behind() -> None:
     jobs = [job_id(number) for number in range(50)]
     whole = [
         [
@@ -179,7 +179,7 @@ def test_jobs_that_are_over_leave_nothing_behind() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([50, 95, 100]))
-def test_a_nearest_rank_is_the_least_value_that_so_many_do_not_exceed(values: list[float], percent: int) -> None:
+def test_the_nearest_rank_is_the_least_value_that_covers_the_given_share_of_values(values: list[float], percent: int) -> None:
     ordered = sorted(values)
     found = nearest_rank(ordered, percent)
     enough = [value for value in ordered if 100 * sum(other <= value for other in ordered) >= percent * len(ordered)]
@@ -190,7 +190,7 @@ def test_a_nearest_rank_is_the_least_value_that_so_many_do_not_exceed(values: li
     "values,percent,expected",
     [([], 50, None), ([7.0], 95, 7.0), ([1.0, 2.0], 50, 1.0), ([1.0, 2.0, 3.0, 4.0], 95, 4.0), ([1.0] * 99 + [9.0], 95, 1.0)],
 )
-def test_ranks_by_hand(values: list[float], percent: int, expected: float | None) -> None:
+def test_nearest_rank_equals_values_computed_by_hand(values: list[float], percent: int, expected: float | None) -> None:
     assert nearest_rank(values, percent) == expected
 
 
@@ -201,7 +201,7 @@ REQUESTS = st.lists(
 
 @settings(deadline=None)  # A whole report each time: on a busy machine one takes longer than hypothesis expects.
 @given(REQUESTS)
-def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
+def test_the_totals_of_a_report_add_up(requests: list[tuple[str, int, int]]) -> None:
     facts: list[Event] = []
     for number, (outcome, tier, person) in enumerate(requests, start=1):
         job = job_id(number)

@@ -68,17 +68,17 @@ def test_a_token_says_which_job_acts_as_whom_with_what_on_whose_data() -> None:
     assert set(said) == set(CLAIMS)
 
 
-def test_no_person_is_named() -> None:
+def test_an_identity_token_names_no_person() -> None:
     assert "entity-of-ops" not in str(claims())
     assert "Somebody" not in str(claims())
 
 
-def test_what_a_job_does_not_have_is_left_out_and_not_empty() -> None:
+def test_claims_that_a_job_does_not_have_are_left_out_and_not_empty() -> None:
     said = claims(bundle=None, agent=None)
     assert set(CLAIMS) - set(said) == {"agent", "bundle"}
 
 
-def test_a_token_never_holds_before_now_nor_longer_than_its_life() -> None:
+def test_a_token_is_never_valid_before_now_or_beyond_its_lifetime() -> None:
     now = NOW + timedelta(milliseconds=999)
     said = claims(now=now)
     assert said["nbf"] <= now.timestamp()
@@ -111,11 +111,11 @@ def test_a_token_does_not_print_itself() -> None:
 
 
 @pytest.mark.parametrize("audience", ["je-console", "https://vault.example/v1", "a", "a" * 255, "sts.example:443 with blanks", "größe"])
-def test_an_audience_is_taken_as_it_is(audience: str) -> None:
+def test_a_valid_audience_is_used_unchanged(audience: str) -> None:
     assert checked_audience(audience) == audience
 
 
 @pytest.mark.parametrize("audience", ["", " ", " a", "a ", "a" * 256, "a\nb", "a\x00", "a\u202eb", "\ud800", "\u200b"])
-def test_what_is_not_an_audience_is_refused_with_what_one_is(audience: str) -> None:
+def test_an_invalid_audience_is_refused_with_a_description_of_valid_ones(audience: str) -> None:
     with pytest.raises(InvalidInput, match="audience: must be 1 to 255 printable characters"):
         checked_audience(audience)

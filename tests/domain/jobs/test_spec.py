@@ -122,7 +122,7 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"params": {"ticket": 4711}}, "params.ticket"),
     ],
 )
-def test_what_is_wrong_is_refused_by_its_path(changes: dict[str, Any], path: str) -> None:
+def test_each_mistake_in_a_spec_is_refused_by_its_path(changes: dict[str, Any], path: str) -> None:
     assert paths(raw_spec(**changes)) == [path]
 
 
@@ -155,13 +155,13 @@ def test_every_error_is_listed_at_once() -> None:
     assert paths(raw) == ["name", "run.network", "access[0].ttl", "access[1].action", "extra"]
 
 
-def test_what_a_job_asks_for_while_it_runs_is_not_delivered_at_its_start() -> None:
+def test_an_item_requested_at_runtime_cannot_be_delivered_at_the_start() -> None:
     assert spec(access=[access(at="request")]).access[0].at == "request"
     with pytest.raises(InvalidInput, match="comes through the broker"):
         spec(access=[access(at="request", deliver={"file": {"path": "db.json"}})])
 
 
-def test_what_is_asked_for_at_the_start_keeps_its_number_in_the_spec() -> None:
+def test_an_item_requested_at_the_start_keeps_its_number_in_the_spec() -> None:
     found = spec(access=[access(at="request"), access(), access(at="request"), access()])
     assert [number for number, _ in at_start(found)] == [2, 4]
 
@@ -216,7 +216,7 @@ def test_ordinary_params_are_accepted(value: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_no_param_leaves_its_argument(value: str) -> None:
+def test_no_param_value_leaves_its_argument(value: str) -> None:
     raw = raw_spec(params={"ticket": "1"}, run={"command": ["x", "--ticket={ticket}", "{ticket}"]})
     try:
         read = checked_spec(raw, {"ticket": value})
@@ -304,7 +304,7 @@ def test_a_wrong_kubeconfig_is_refused_by_its_path(said: dict[str, Any], problem
     assert problem in str(refused.value)
 
 
-def test_a_way_of_delivery_that_nobody_asks_for_is_in_no_digest() -> None:
+def test_a_delivery_option_that_is_not_used_is_not_part_of_the_digest() -> None:
     plain, other = (spec(access=[access(deliver=way)]).access[0].deliver for way in ({}, {"pgpass": {"path": "a"}}))
     assert plain.model_dump(mode="json") == {"env": {}, "file": None}
     assert other.model_dump(mode="json") == {"env": {}, "file": None, "pgpass": {"path": "a"}}

@@ -71,7 +71,7 @@ def test_ids_are_unique_across_files() -> None:
 
 
 @pytest.mark.parametrize("files", [{}, {"a.cedar": ""}, {"a.cedar": "// nothing yet\n"}])
-def test_a_set_without_policies_is_a_problem(files: dict[str, str]) -> None:
+def test_a_policy_set_without_policies_is_refused(files: dict[str, str]) -> None:
     assert "no policy found" in problems(files)[0]
 
 
@@ -94,7 +94,7 @@ def test_a_schema_that_does_not_fit_is_refused(schema: str, place: str) -> None:
     assert any(problem.startswith(place) for problem in problems({"a.cedar": GOOD}, schema)), problems({"a.cedar": GOOD}, schema)
 
 
-def test_a_schema_may_leave_out_what_the_contract_does_not_have() -> None:
+def test_a_schema_may_omit_the_optional_parts_of_the_context() -> None:
     # A word in a comment is no declaration.
     lines = [line for line in SCHEMA.splitlines() if line.split(":")[0].strip() not in OPTIONAL_CONTEXT]
     schema = "\n".join([*lines, "// hour: not asked here"])
@@ -125,7 +125,7 @@ def test_what_would_overflow_cedar_is_refused_before_it_gets_there(opening: str,
 
 
 @pytest.mark.parametrize("text", ["!(" * 40 + "resource.external" + ")" * 40, " || ".join(["resource.external"] * 90)])
-def test_what_people_write_is_not_too_deep(text: str) -> None:
+def test_ordinary_policies_are_not_refused_as_too_deep(text: str) -> None:
     text = f'@id("wide") permit(principal, action, resource) when {{ {text} }};'
     assert PolicySet.load({"a.cedar": text}, SCHEMA).ids == ("wide",)
 

@@ -29,7 +29,7 @@ def test_what_a_policy_permits_without_a_condition_is_allowed_and_names_it() -> 
     assert (decision.outcome, decision.tier, decision.policies) == ("allowed", 0, ("always",))
 
 
-def test_what_no_policy_permits_is_denied_by_default() -> None:
+def test_a_request_that_no_policy_permits_is_denied_by_default() -> None:
     decision = decide(policy_text("resource.external"))
     assert (decision.outcome, decision.policies) == ("denied", ("default-deny",))
 
@@ -95,7 +95,7 @@ def test_an_error_at_another_tier_than_the_needed_one_denies_too() -> None:
     assert decide(ALWAYS + policy_text(overflow, "overflows")).errors
 
 
-def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
+def test_an_error_denies_if_it_precedes_the_condition_that_makes_its_policy_moot() -> None:
     overflow = "9223372036854775807 + context.ttl_seconds > 0"
     moot = f'@id("overflows") permit(principal, action, resource) when {{ {overflow} }} when {{ context.approved_tier < 0 }};'
     assert decide(ALWAYS + moot).errors
@@ -104,7 +104,7 @@ def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
     assert decide(ALWAYS + policy_text(f"context.approved_tier < 0 && {overflow}", "moot")).outcome == "allowed"
 
 
-def test_an_attribute_of_an_entity_that_is_not_there_denies() -> None:
+def test_a_missing_attribute_of_an_entity_denies() -> None:
     decision = decide(ALWAYS + policy_text('Job::"other".environment == "prod" && resource.external', "looks-elsewhere"))
     assert decision.outcome == "denied"
     assert decision.errors
@@ -169,13 +169,13 @@ def test_each_attribute_of_the_request_reaches_the_policies(condition: str) -> N
     assert decide(policy_text(condition), held=held).outcome == "allowed"
 
 
-def test_what_is_held_counts_as_touched_even_if_the_caller_forgot() -> None:
+def test_held_access_counts_as_touched_even_if_the_caller_does_not_say_so() -> None:
     held = HeldAccess(held=frozenset({"orders-db:read"}))
     assert decide(policy_text('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
 
 
 @pytest.mark.parametrize("text", ['"});permit(', "\\", "\n\r\t", '{"__entity": {"type": "Job", "id": "x"}}', "{{tier}}", "𝄞é" * 100])
-def test_texts_of_strangers_are_only_texts(text: str) -> None:
+def test_text_that_others_wrote_cannot_change_a_decision(text: str) -> None:
     decision = decide(policy_text('context.reason == "something else"'), reason=text)
     assert (decision.outcome, decision.errors) == ("denied", ())
 

@@ -45,7 +45,7 @@ def test_each_deciding_policy_is_reported_with_its_effect_and_its_place() -> Non
     ]
 
 
-def test_what_no_policy_permits_is_told_to_be_denied_by_default_which_stands_nowhere() -> None:
+def test_an_explanation_says_that_a_request_without_a_permit_is_denied_by_default() -> None:
     (request,) = explain_requests(rules(WRITES), "orders-db:read")
 
     assert (request.outcome, [(one.id, one.place) for one in request.policies]) == ("denied", [("default-deny", "")])
