@@ -56,7 +56,9 @@ def refund(job: Puppet, order: int, amount: float) -> tuple[str, bool]:
     return call_tool(job, "refund-order", order_id=order, amount=amount, reason="bound grants")
 
 
-def test_calls_within_the_approved_bounds_need_no_further_approval_and_calls_beyond_them_are_refused(ops: Human, lead: Human, shop: Shop) -> None:
+def test_calls_within_the_approved_bounds_need_no_further_approval_and_calls_beyond_them_are_refused(
+    ops: Human, lead: Human, shop: Shop
+) -> None:
     order = tenant_order(shop)
     narrower = bounds(refund_order={"arguments": {"amount": {"maximum": 50}, "order_id": {"one_of": [order]}}})
     with start_bound_job(ops, lead, tools=narrower) as (job, shown):

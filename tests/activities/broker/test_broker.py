@@ -110,7 +110,9 @@ def test_a_person_can_revoke_a_credential_of_a_job_that_goes_on_running(ops: Hum
         assert ops.job(job.job)["state"] == "running"
 
 
-def test_a_withdrawn_approval_ends_every_credential_issued_on_it_and_the_next_access_needs_a_new_request(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_withdrawn_approval_ends_every_credential_issued_on_it_and_the_next_access_needs_a_new_request(
+    ops: Human, lead: Human, shop: Shop
+) -> None:
     with launch_puppet(ops) as job:
         request = job.request_access("refunds-db", "write").json["request_id"]
         waiting = await_request(lead, request)
@@ -187,7 +189,9 @@ def test_an_identity_token_needs_an_audience(talking: Puppet) -> None:
     assert talking.call("GET", "/v1/identity").status == 422
 
 
-def test_identity_tokens_are_issued_only_for_audiences_that_the_catalog_names_if_it_names_any(talking: Puppet, ops: Human, shop: Shop) -> None:
+def test_identity_tokens_are_issued_only_for_audiences_that_the_catalog_names_if_it_names_any(
+    talking: Puppet, ops: Human, shop: Shop
+) -> None:
     why = "the catalog's identity.audiences does not name 'https://stranger.example'"
     with extend_catalog(shop, "identity: {audiences: {https://helpdesk.example: {environment: prod}}}\n"):
         # The catalog is read anew now and then.

@@ -299,7 +299,9 @@ def test_a_server_that_shows_the_reviewed_tools_again_has_them_offered_again(own
     assert "get_issue" in tool_names(own)
 
 
-def test_a_password_that_a_server_repeats_in_a_tool_name_does_not_reach_the_ledger(own: Puppet, hub: McpServer, ops: Human, shop: Shop) -> None:
+def test_a_password_that_a_server_repeats_in_a_tool_name_does_not_reach_the_ledger(
+    own: Puppet, hub: McpServer, ops: Human, shop: Shop
+) -> None:
     class Telling(list[dict[str, Any]]):
         """Shows a tool that is called by the password it was asked with."""
 

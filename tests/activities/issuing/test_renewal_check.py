@@ -293,9 +293,7 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     assert (job.can_log_in, job.entries_of(EventType.CREDENTIAL_REVOKED)) == (True, [])
 
 
-def test_a_decision_costs_three_vault_calls_per_person_and_none_for_cached_people(
-    at: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decision_costs_three_vault_calls_per_person_and_none_for_cached_people(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job, calls = start_job(at, WRITE, tier=1), 0
     real = at.deps.vault.call_own
 

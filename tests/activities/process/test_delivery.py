@@ -113,7 +113,9 @@ def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
         ({}, {"ca": "MIIB"}, "deliver.kubeconfig.ca: ca is not a PEM certificate"),
     ],
 )
-def test_a_kubeconfig_that_cannot_be_built_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:
+def test_a_kubeconfig_that_cannot_be_built_is_refused_by_its_place_in_the_spec(
+    said: dict[str, str], connect: dict[str, str], problem: str
+) -> None:
     with pytest.raises(UndeliverableField) as refused:
         build_delivery(access(kubeconfig={**SAID, **said}), ACCOUNT, {**CLUSTER, **connect})
     assert problem in str(refused.value)

@@ -153,9 +153,7 @@ def many_connections(uid: int, address: str) -> Iterator[Callable[[int, int], li
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_the_limit_of_a_jobs_connections_to_one_server_survives_rewriting_the_rules(
-    servers: tuple[int, int], address: str
-) -> None:
+def test_the_limit_of_a_jobs_connections_to_one_server_survives_rewriting_the_rules(servers: tuple[int, int], address: str) -> None:
     if is_root():
         firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", job_uid_base=UID))
         firewall.apply()

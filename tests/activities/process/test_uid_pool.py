@@ -95,7 +95,9 @@ with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) a
 
 
 @pytest.mark.parametrize("by", ["the next start of a worker", "the next job"])
-async def test_processes_left_by_a_dead_workers_job_are_ended_and_its_user_id_is_free_again(settings: Settings, home: Path, by: str) -> None:
+async def test_processes_left_by_a_dead_workers_job_are_ended_and_its_user_id_is_free_again(
+    settings: Settings, home: Path, by: str
+) -> None:
     mine = settings.model_copy(update={"job_uid_base": 740_000})
     if not is_root():
         assert end_leftovers(mine) == (), "only root lends ids"
