@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import reason_source_text
 
@@ -15,7 +16,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.refused": lambda d: f"order rejected: {d['why']}",
     "job.started": lambda d: f"started on {d['worker']} (sandbox: {d['sandbox']})",
     "job.ended": lambda d: (
-        f"{d['state']}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
+        f"{state_word('job', d['state'])}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
         f"{_suffix(': {}', informative_reason(d['exit_code'], d['reason']))}"
     ),
     "access.requested": lambda d: (

@@ -32,7 +32,9 @@ from console.cli.render.output import (
     print_table,
     with_state_colour,
 )
+from console.cli.states import parse_state_option
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_text, moment
 
 DEFAULT_KILL_TIMEOUT = "60s"
@@ -84,7 +86,7 @@ def run(
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
-        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], job["state"]))
+        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], state_word("job", job["state"])))
 
 
 @app.command("list")
@@ -111,7 +113,7 @@ def list_jobs(
         str | None,
         typer.Option(
             metavar="STATE",
-            help="Only jobs whose revocation is in this state: pending, residual or overdue.",
+            help="Only jobs whose revocation is in this state.",
             autocompletion=complete_revocation,
         ),
     ] = None,
@@ -128,7 +130,8 @@ def list_jobs(
     justenough job list --label team=support --resource orders-db --all
 
     """
-    filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
+    filters = {"state": parse_state_option("--state", "job", state), "environment": environment, "requester": requester, "parent": parent}
+    filters["revocation"] = parse_state_option("--revocation", "revocation", revocation)
     filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
     order = "oldest" if oldest else None
     found = connect_api().get_page("/jobs", **filters, label=label or None, order=order, limit=limit, cursor=cursor)
@@ -136,8 +139,8 @@ def list_jobs(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
         row=lambda job: (
-            *(job["id"], job["name"], job["state"], job["revocation"]["state"], job["environment"], job["requester"]),
-            *(moment(job["created_at"]), job["task"]),
+            *(job["id"], job["name"], state_word("job", job["state"]), state_word("revocation", job["revocation"]["state"])),
+            *(job["environment"], job["requester"], moment(job["created_at"]), job["task"]),
         ),
         empty="No jobs.",
         optional=("ENVIRONMENT", "REVOCATION", "CREATED", "REQUESTER"),
@@ -244,7 +247,7 @@ def kill(
     ] = True,
     timeout: Timeout = None,
 ) -> None:
-    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed.
+    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is verified.
 
     Examples:
     justenough job kill j-dev-01kb3zq0aa --timeout 2m
@@ -309,7 +312,7 @@ def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
     if wait:
         run_job.wait_until_stopped(api, job, deadline=deadline)
         return
-    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], job["state"]))
+    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], state_word("job", job["state"])))
     note(f"Follow the revocation of its credentials: justenough job show {job}")
 
 
@@ -319,11 +322,11 @@ def _print_job(job: Json) -> None:
             ("Id", job["id"]),
             ("Name", job["name"]),
             ("Task", job["task"]),
-            ("State", job["state"]),
+            ("State", state_word("job", job["state"])),
             ("Reason", informative_reason(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
-            ("Revocation", job["revocation"]["state"]),
-            ("Confirmed", moment(job["revocation"]["confirmed_at"])),
+            ("Revocation", state_word("revocation", job["revocation"]["state"])),
+            ("Verified", moment(job["revocation"]["confirmed_at"])),
             ("Still valid", aftermath.residual_end(job["revocation"])),
             ("Pending since", moment(job["revocation"].get("since"))),
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
@@ -356,7 +359,7 @@ def _print_job(job: Json) -> None:
                     else item["action"],
                     duration_label(item["ttl"]),
                     item["tier"],
-                    item["state"],
+                    state_word("request", item["state"]),
                     join_values(item["policies"]),
                     join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"]),
                 )

@@ -20,6 +20,7 @@ from console.cli.options import CliOutputFormat, command, command_group, current
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
 from console.cli.render.request_table import age, by_deadline, ceiling_lines, deadline_text, decide_by, reason_lines, time_left
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment, to_json_line
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def list_requests(
     """
     if pending + mine + everything > 1:
         raise Failure("--pending, --mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
+    wanted = "all" if everything else "pending"
     api = connect_api()
-    state = "all" if everything else "pending"
-    query = {"state": state, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
+    query = {"state": wanted, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
     found = api.get_page("/requests", **query, limit=limit, cursor=cursor)
-    if current_options().output is CliOutputFormat.TABLE and not everything:
+    if current_options().output is CliOutputFormat.TABLE and wanted == "pending":
         found = {**found, "items": by_deadline(found["items"])}
     now = datetime.now(UTC)
     emit_page(
@@ -71,12 +72,19 @@ def list_requests(
             *("AGE", "TIME LEFT", "EXPIRES", "REASON BY", "REASON"),
         ),
         row=lambda item: (
-            *(item["id"], item["job_name"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"]),
+            *(
+                item["id"],
+                item["job_name"],
+                state_word("request", item["state"]),
+                item["current_tier"] or item["tier"],
+                item["resource"],
+                item["action"],
+            ),
             *(duration_label(item["ttl"]), item["requester"], age(item, now), time_left(item, now)),
             *(moment(decide_by(item)), item.get("reason_by"), item["reason"]),
         ),
         optional=("EXPIRES", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
-        empty="No requests." if everything else "No pending requests that you can decide." if mine else "No pending requests.",
+        empty="No pending requests that you can decide." if mine else "No pending requests." if wanted == "pending" else "No requests.",
     )
     # Break-glass approvals must not be forgotten: remind those who may read their reviews.
     with contextlib.suppress(Failure):
@@ -203,7 +211,7 @@ def _print_claims(items: list[Json]) -> None:
     emit_items(
         items,
         header=("ID", "RESOURCE", "ACTION", "STATE", "CLAIMED"),
-        row=lambda item: (item["id"], item["resource"], item["action"], item["state"], _claim_text(item)),
+        row=lambda item: (item["id"], item["resource"], item["action"], state_word("request", item["state"]), _claim_text(item)),
         is_list=len(items) > 1,
     )
 
@@ -253,7 +261,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             *ceiling_lines(item),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
-            ("State", item["state"]),
+            ("State", state_word("request", item["state"])),
             (
                 "Tier",
                 f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],

@@ -9,6 +9,7 @@ from console.cli.json_object import Json
 from console.cli.render.output import with_state_colour
 from console.cli.render.table import TableLayout, table_lines
 from console.presentation.event_text import decision_text, duration_label
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, moment, plain
 from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
 
@@ -136,7 +137,7 @@ def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     if after["review"] != old["review"] and after["review"]:
         yield "approved by break-glass; a review is open" if after["review"]["open"] else plain(f"reviewed: {after['review']['verdict']}")
     if after["state"] != old["state"]:
-        yield f"is now {after['state']}"
+        yield f"is now {state_word('request', after['state'])}"
 
 
 def _answer_changes(old: Json, after: Json) -> Iterator[str]:

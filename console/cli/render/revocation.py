@@ -1,4 +1,4 @@
-"""Describes the revocation of a job's credentials: how each was confirmed, what may be active and why, what to do next. Pure.
+"""Describes the revocation of a job's credentials: how each was verified, what may be active and why, what to do next. Pure.
 
 The objects are those of the API with added keys: `dead`, and on the outer object `next`, sentences for people.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
 
@@ -61,11 +62,11 @@ def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or item["expires_at"])
     at = dead_at if item["dead"] else "never expires" if is_endless(item) else f"expires {moment(item['expires_at'])}"
-    waiting = {"issued": "not revoked yet", "revoked": "revoked, not confirmed yet"}.get(item["state"], "being revoked")
+    waiting = {"issued": "not revoked yet", "revoked": "revoked, not verified yet"}.get(item["state"], "being revoked")
     detail = item.get("why") or waiting
     if item["state"] == "confirmed":
         detail = "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
-    return item["id"], item["resource"], item["action"], item["state"], at, detail
+    return item["id"], item["resource"], item["action"], state_word("credential", item["state"]), at, detail
 
 
 def job_verdict(job: Json) -> str:
@@ -75,8 +76,12 @@ def job_verdict(job: Json) -> str:
     summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
     residual = sum(map(_is_residual, credentials))
     left = f"; {residual} cannot be revoked early: valid {residual_end(job['revocation'])}" if residual else ""
-    proof = "" if job["revocation"]["state"] in SETTLED_REVOCATION_STATES else f"; revocation {job['revocation']['state']}"
-    return f"{job['id']}: {job['state']}; {summary}{left}{proof}"
+    proof = (
+        ""
+        if job["revocation"]["state"] in SETTLED_REVOCATION_STATES
+        else f"; revocation {state_word('revocation', job['revocation']['state'])}"
+    )
+    return f"{job['id']}: {state_word('job', job['state'])}; {summary}{left}{proof}"
 
 
 def proof_report(report: Json) -> Json:

@@ -25,6 +25,7 @@ from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
+from console.presentation.status_badges import state_word
 from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.approvals import statement_factory
 from justenough.domain.core.errors import InvalidInput
@@ -158,13 +159,16 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
     emit_items(
         [ending.job],
         header=("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON"),
-        row=lambda job: (job["id"], job["name"], job["state"], job["exit_code"], job["revocation"]["state"], job["reason"]),
+        row=lambda job: (
+            *(job["id"], job["name"], state_word("job", job["state"]), job["exit_code"]),
+            *(state_word("revocation", job["revocation"]["state"]), job["reason"]),
+        ),
     )
     if ending.code is ExitCode.TIMED_OUT:
         note(f"The timeout has passed; {job} continues. Follow it: justenough job watch {job}")
     elif ending.code is ExitCode.NOT_CONFIRMED:
-        why = join_values(ending.job["revocation"].get("failures") or ()) or "no confirmation yet"
-        note(f"Not every credential of {job} is confirmed revoked: {why}. Check again: justenough credential prove {job}")
+        why = join_values(ending.job["revocation"].get("failures") or ()) or "no check has shown it yet"
+        note(f"Not every credential of {job} is verified as revoked: {why}. Check again: justenough credential prove {job}")
         note(revocation.BY_HAND)
     if ending.code:
         raise typer.Exit(ending.code)
