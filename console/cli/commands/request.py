@@ -12,13 +12,14 @@ from console.cli.arguments import Cursor, Limit, Reason, Web, parse_duration_opt
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of, request_id_of
 from console.cli.client.web_page import open_page
-from console.cli.completion import complete_request
+from console.cli.completion import complete_request, complete_request_state
 from console.cli.errors import ExitCode, Failure
 from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
 from console.cli.render.request_table import age, by_deadline, ceiling_lines, deadline_text, decide_by, reason_lines, time_left
+from console.cli.states import parse_state_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment, to_json_line
@@ -44,6 +45,9 @@ def list_requests(
     pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests in every state.")] = False,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only requests in this state.", autocompletion=complete_request_state)
+    ] = None,
     job: OfJob = None,
     resource: OfResource = None,
     limit: Limit = None,
@@ -53,12 +57,13 @@ def list_requests(
 
     Examples:
     justenough request list --mine
+    justenough request list --state denied --job refund-triage
     justenough request list --all --job refund-triage --columns id,state,resource,reason
 
     """
-    if pending + mine + everything > 1:
-        raise Failure("--pending, --mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
-    wanted = "all" if everything else "pending"
+    if pending + mine + everything + (state is not None) > 1:
+        raise Failure("--pending, --mine, --all and --state are mutually exclusive; give one of them", code=ExitCode.USAGE)
+    wanted = "all" if everything else parse_state_option("--state", "request", state) or "pending"
     api = connect_api()
     query = {"state": wanted, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
     found = api.get_page("/requests", **query, limit=limit, cursor=cursor)

@@ -162,6 +162,7 @@ def test_credentials_are_listed_by_the_pages_word_or_the_apis_name_of_a_state_an
         (("credential", "list", "--state", "alive"), "active, revoking, revoked, revoked-verified, overdue, cannot-be-revoked-early"),
         (("job", "list", "--state", "alive"), "pending, awaiting-approval, running, revoking, succeeded"),
         (("job", "list", "--revocation", "confirmed"), "not-yet-verified, still-valid-in-part, overdue"),
+        (("request", "list", "--state", "alive"), "pending, allowed-by-policy, approved, denied, expired, withdrawn"),
     ],
 )
 def test_an_unknown_state_is_refused_with_the_words_that_there_are(cli: Cli, arguments: tuple[str, ...], allowed: str) -> None:
