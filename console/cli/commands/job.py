@@ -32,10 +32,11 @@ from console.cli.render.output import (
     print_table,
     with_state_colour,
 )
+from console.cli.render.request_table import policy_denial
 from console.cli.states import parse_state_option
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
-from console.presentation.terminal_text import log_text, moment
+from console.presentation.terminal_text import log_text, moment, plain
 
 DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
@@ -281,10 +282,17 @@ def timeline(
         for line in gantt_lines(picture, now=datetime.now(UTC), columns=columns, paint=with_state_colour):
             terminal.write_line(line)
         terminal.write_line("")
+    reasons: dict[str, str] = {}
+    if any(entry["data"].get("outcome") == "denied" for entry in found["items"] if entry["type"] == "access.decided"):
+        for item in api.get(path.removesuffix("/timeline"))["requests"]:
+            reasons |= item.get("policy_reasons") or {}
     emit_page(
         found,
         header=("SEQ", "AT", "TYPE", "WHAT"),
-        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], event_sentence(entry["type"], entry["data"])),
+        row=lambda entry: (
+            *(entry["seq"], moment(entry["at"]), entry["type"]),
+            event_sentence(entry["type"], {**entry["data"], "policy_reasons": reasons}),
+        ),
         empty="No entries yet.",
     )
 
@@ -366,6 +374,9 @@ def _print_job(job: Json) -> None:
                 for item in job["requests"]
             ],
         )
+        for item in job["requests"]:
+            if why := policy_denial(item):
+                terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
     if job["credentials"]:
         terminal.write_line("")
         print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])

@@ -18,7 +18,16 @@ from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
-from console.cli.render.request_table import age, by_deadline, ceiling_lines, deadline_text, decide_by, reason_lines, time_left
+from console.cli.render.request_table import (
+    age,
+    by_deadline,
+    ceiling_lines,
+    deadline_text,
+    decide_by,
+    policy_denial,
+    reason_lines,
+    time_left,
+)
 from console.cli.states import parse_state_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.status_badges import state_word
@@ -276,6 +285,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
             ("Policies", ", ".join(item["policies"])),
+            ("Denied", policy_denial(item)),
             ("Digest", item["digest"]),
         )
     )

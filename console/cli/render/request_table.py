@@ -9,6 +9,7 @@ from console.cli.json_object import Json
 from console.cli.render.output import with_state_colour
 from console.cli.render.table import TableLayout, table_lines
 from console.presentation.event_text import decision_text, duration_label
+from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, moment, plain
 from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
@@ -119,6 +120,13 @@ def ceiling_lines(item: Json) -> Iterator[tuple[str, str]]:
     """Yield that the signed order does not name a request, with its label; nothing if it does."""
     if BEYOND_ORDER in item["policies"]:
         yield "Order", "not named in the signed order"
+
+
+def policy_denial(item: Json) -> str:
+    """Return why policy denied a request; empty if it is not denied, or if an approver denied it."""
+    if item["state"] != "denied" or any(answer["decision"] == "deny" for answer in item["approvals"]):
+        return ""
+    return denial_text(item["policies"], item.get("policy_reasons") or {})
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:

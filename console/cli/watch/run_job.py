@@ -25,6 +25,7 @@ from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
+from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.approvals import statement_factory
@@ -193,6 +194,7 @@ def _follow_job(
             extra_types=extra_types,
             logs=LogTail(api, job),
             approvers=lambda request: approver_groups(api, request),
+            policy_reasons=lambda request: policy_reasons_of(api, request),
         ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
@@ -205,6 +207,13 @@ def approver_groups(api: ConsoleApiClient, request: str) -> str:
     with contextlib.suppress(Failure):
         return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
     return ""
+
+
+def policy_reasons_of(api: ConsoleApiClient, request: str) -> Json:
+    """Return the sentences of the policies that decided a request, by id; empty if the console does not tell them."""
+    with contextlib.suppress(Failure):
+        return api.get(f"/requests/{path_segment(request)}").get("policy_reasons") or {}
+    return {}
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
@@ -241,7 +250,9 @@ def _print_decisions(found: Json) -> None:
             (
                 *(item["resource"], item["action"], item["at"], duration_text(item["ttl"]), item["outcome"]),
                 "" if item["outcome"] == "denied" else item["tier"],
-                join_values(item["policies"]) or "no policy allows it",
+                denial_text(item["policies"], item.get("policy_reasons") or {})
+                if item["outcome"] == "denied"
+                else join_values(item["policies"]),
                 join_values(item["errors"]),
             )
             for item in found["requests"]
