@@ -111,7 +111,8 @@ def prove(
                 file.write(json.dumps(envelope, indent=2) + "\n")
         else:
             note(f"No attestation was written: {attested['why_none']}.")
-    report = revocation.proof_report(found)
+    failures = () if found["dead"] else api.get(f"/jobs/{path_segment(job)}")["revocation"].get("failures") or ()
+    report = revocation.proof_report(found, failures)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
 
 

@@ -98,6 +98,26 @@ def test_what_to_do_next_depends_on_what_is_alive() -> None:
     )
 
 
+LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since x"
+END_SESSION = "end that session as a superuser: SELECT pg_catalog.pg_terminate_backend(4711) on db:5432/shop"
+
+
+def test_if_a_session_holds_a_lock_the_advice_is_to_end_it_and_not_to_kill_or_sweep_again(cli: Cli) -> None:
+    found = job("succeeded", "overdue", credential("overdue", why=f"{LOCK}; space in db:5432/shop: space-j-dev-x"))
+    found["revocation"]["failures"] = [LOCK, "space in db:5432/shop: space-j-dev-x"]
+    steps = [next_steps(found), "\n".join(aftermath.credential_report(found["credentials"][0])["next"])]
+    with serve_canned_answers() as console:
+        report = {"job": JOB, "dead": False, "revoked": False, "findings": [], "failures": [], "at": None}
+        console.routes.update({f"/jobs/{JOB}/prove": (200, report), f"/jobs/{JOB}": (200, found)})
+        swept = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": [f"{JOB}: {LOCK}; more"], "at": None}
+        console.routes["/sweep"] = (200, swept)
+        steps += [run_against(console, cli, "credential", "prove", JOB).stderr, run_against(console, cli, "sweep").stderr]
+    for text in steps:
+        assert END_SESSION in text
+        assert "docs/how-to/runbook.md#overdue" in text
+        assert not re.search("job kill|justenough sweep|doctor", text)
+
+
 @pytest.mark.parametrize(
     "until, said",
     [("2026-01-31T09:40:00Z", "valid until 2026-01-31T09:40:00Z"), (None, "valid until changed by the owner")],
@@ -117,7 +137,7 @@ def test_a_proof_says_apart_what_cannot_be_revoked_and_ends_with_9(cli: Cli) -> 
     gone = {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"}
     with serve_canned_answers() as console:
         report = {"job": JOB, "dead": False, "revoked": True, "findings": [gone, value], "failures": [], "at": None}
-        console.set_response(200, report, "application/json")
+        console.routes.update({f"/jobs/{JOB}/prove": (200, report), f"/jobs/{JOB}": (200, job("killed", "residual"))})
         done = run_against(console, cli, "credential", "prove", JOB)
     assert done.exit_code == 9
     assert "still valid" in done.stdout
@@ -239,7 +259,7 @@ def test_checks_that_failed_are_listed_apart_from_what_is_alive_and_what_is_dead
     ]
     with serve_canned_answers() as console:
         report = {"job": JOB, "dead": False, "findings": findings, "failures": ["target h:1/shop: away"], "at": None}
-        console.set_response(200, report, "application/json")
+        console.routes.update({f"/jobs/{JOB}/prove": (200, report), f"/jobs/{JOB}": (200, job("running", "none"))})
         done = run_against(console, cli, "credential", "prove", JOB)
     assert done.exit_code == 9
     lines = [line.split() for line in done.stdout.splitlines()]
