@@ -47,7 +47,7 @@ def end_session_advice(failures: Iterable[str]) -> str:
     """Return how to end the sessions that were seen to hold locks; empty if these failures name none."""
     found = dict.fromkeys(match.groups() for failure in failures if (match := LOCK_FAILURE.match(failure)))
     statements = "; ".join(f"SELECT pg_catalog.pg_terminate_backend({pid}) on {target}" for target, pid in found)
-    return f"If nobody needs what holds the lock, end that session as a superuser: {statements}" if statements else ""
+    return f"If nobody needs the session that holds the lock, end it as a superuser: {statements}" if statements else ""
 
 
 def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:

@@ -245,10 +245,10 @@ def test_an_empty_id_is_a_usage_error(cli: Cli) -> None:
 
 
 def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -> None:
-    done = cli.run("job", "list", "--state", "bogus")
+    done = cli.run("credential", "list", "--action", "bogus")
 
     assert done.exit_code == 2
-    assert "\n  --state: " in done.stderr
+    assert "\n  --action: " in done.stderr
 
 
 @pytest.mark.parametrize(
