@@ -22,6 +22,11 @@ def state_words(kind: str) -> tuple[str, ...]:
     return tuple(typed_word(kind, state) for state in FILTER_STATES[kind])
 
 
+def state_help(kind: str, sentence: str) -> str:
+    """Return the help of an option that takes one of these states."""
+    return f"{sentence}: {', '.join(state_words(kind))}."
+
+
 def parse_state_option(option: str, kind: str, text: str | None) -> str | None:
     """Return the API's name of the state that a text means; None for None. Raises Failure."""
     if text is None:

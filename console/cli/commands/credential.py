@@ -19,7 +19,7 @@ from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation
 from console.cli.render.output import emit_page, emit_revocation, note, print_table
-from console.cli.states import parse_state_option
+from console.cli.states import parse_state_option, state_help
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
@@ -37,7 +37,10 @@ def list_credentials(
         typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.", autocompletion=complete_action),
     ] = None,
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only credentials in this state.", autocompletion=complete_credential_state)
+        str | None,
+        typer.Option(
+            metavar="STATE", help=state_help("credential", "Only credentials in this state"), autocompletion=complete_credential_state
+        ),
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,

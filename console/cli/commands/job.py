@@ -33,10 +33,11 @@ from console.cli.render.output import (
     with_state_colour,
 )
 from console.cli.render.request_table import policy_denial
-from console.cli.states import parse_state_option
+from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_text, moment, plain
+from justenough.domain.ledger.overdue import end_session_advice
 
 DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
@@ -94,7 +95,9 @@ def run(
 @list_command
 def list_jobs(
     *,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.", autocompletion=complete_job_state)] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help=state_help("job", "Only jobs in this state"), autocompletion=complete_job_state)
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
     since: Since = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
@@ -114,11 +117,11 @@ def list_jobs(
         str | None,
         typer.Option(
             metavar="STATE",
-            help="Only jobs whose revocation is in this state.",
+            help=state_help("revocation", "Only jobs whose revocation is in this state"),
             autocompletion=complete_revocation,
         ),
     ] = None,
-    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="List the oldest first, not the newest.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -338,6 +341,7 @@ def _print_job(job: Json) -> None:
             ("Still valid", aftermath.residual_end(job["revocation"])),
             ("Pending since", moment(job["revocation"].get("since"))),
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
+            ("What to do", end_session_advice(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
             *ancestor_lines(job),

@@ -28,7 +28,7 @@ from console.cli.render.request_table import (
     reason_lines,
     time_left,
 )
-from console.cli.states import parse_state_option
+from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment, to_json_line
@@ -55,7 +55,8 @@ def list_requests(
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests in every state.")] = False,
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only requests in this state.", autocompletion=complete_request_state)
+        str | None,
+        typer.Option(metavar="STATE", help=state_help("request", "Only requests in this state"), autocompletion=complete_request_state),
     ] = None,
     job: OfJob = None,
     resource: OfResource = None,
