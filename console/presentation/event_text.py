@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from console.presentation.policy_text import denial_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import reason_source_text
 
@@ -15,7 +17,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.refused": lambda d: f"order rejected: {d['why']}",
     "job.started": lambda d: f"started on {d['worker']} (sandbox: {d['sandbox']})",
     "job.ended": lambda d: (
-        f"{d['state']}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
+        f"{state_word('job', d['state'])}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
         f"{_suffix(': {}', informative_reason(d['exit_code'], d['reason']))}"
     ),
     "access.requested": lambda d: (
@@ -24,7 +26,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "access.decided": lambda d: (
         f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "
-        f"at {d['phase']} ({', '.join(d['policies']) or 'no policy allows it'}){_suffix('; errors: {}', d['errors'])}"
+        f"at {d['phase']}{_policies_text(d)}{_suffix('; errors: {}', d['errors'])}"
     ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waiting for {_tier_text(d)}",
@@ -131,6 +133,13 @@ def tools_text(tools: Mapping[str, Any] | None) -> str:
     from justenough.domain.jobs.tool_bounds_syntax import format_recorded_tools  # noqa: PLC0415 - loads pydantic, which most commands do without
 
     return format_recorded_tools(tools) if tools else ""
+
+
+def _policies_text(data: Json) -> str:
+    """Return what decided. `policy_reasons`, which no entry has, may be added by whoever knows the sentences of the policies."""
+    if data["outcome"] == "denied":
+        return f": {denial_text(data['policies'], data.get('policy_reasons') or {})}"
+    return f" ({', '.join(data['policies'])})"
 
 
 def _tier_text(data: Json) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -120,12 +121,15 @@ class DryRequest(Message):
     tier: int
     policies: tuple[str, ...]
     policy_digest: str
+    policy_reasons: Mapping[str, str] = {}
+    """The comment above each of these policies, by id."""
     errors: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, access: Access, decision: Decision) -> DryRequest:
-        """Return the view of policy's decision on one access of a spec."""
-        return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
+    def of(cls, access: Access, decision: Decision, reasons: Mapping[str, str]) -> DryRequest:
+        """Return the view of policy's decision on one access of a spec, with the sentences of the policies."""
+        asked = {"action": access.action.value, "at": access.at, "ttl": access.ttl, **decision.model_dump()}
+        return cls(resource=access.resource, policy_reasons=reasons, **asked)
 
 
 class DryTool(DryRequest):

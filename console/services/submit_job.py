@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from console.concurrency.quotas import Quotas
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
+from console.services.policy_reasons import policy_reasons
 from console.services.signed_statements import statement_problems
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person, Tiers
@@ -31,7 +32,7 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock, JobFacts
-from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_tools
+from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_tools
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -94,12 +95,17 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     for step in steps:
         if step.access.at == "start" and step.decision.outcome != "denied":
             touched = rules.with_issued(touched, step.access.resource, step.access.action)
+
+    def view_of(step: DryRunStep) -> DryRequest:
+        reasons = policy_reasons(deps, step.decision.policies, digest=step.decision.policy_digest)
+        return DryRequest.of(step.access, step.decision, reasons)
+
     tools = [
-        DryTool(tool=name, beyond=step.context.beyond, **dict(DryRequest.of(step.access, step.decision)))
+        DryTool(tool=name, beyond=step.context.beyond, **dict(view_of(step)))
         for name, step in (dry_run_tools(rules, facts, clock=clock, held=touched) if spec.agent else ())
         if step.decision.outcome != "denied"
     ]
-    requests = tuple(DryRequest.of(step.access, step.decision) for step in steps)
+    requests = tuple(map(view_of, steps))
     warnings = dict.fromkeys(_late_answer_warnings(current.tiers, spec, (*requests, *tools)))
     return DryRun(requests=requests, tools=tuple(tools), beyond=spec.beyond, warnings=tuple(warnings))
 

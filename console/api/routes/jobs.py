@@ -16,6 +16,7 @@ from console.services.attestations import Attestation, attest
 from console.services.background_reads import RevocationFilter
 from console.services.inputs import DryRun, NewJob, Stopping
 from console.services.job_list import JobFilters, JobOrder, JobTraits, job_page, parse_labels
+from console.services.policy_reasons import with_policy_reasons
 from console.services.stop_job import stop_job
 from console.services.submit_job import dry_run, start_job, submit_job
 from console.services.visibility import job_for, parse_position
@@ -97,7 +98,8 @@ def list_jobs(
 def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     """Show a job with its requests and credentials."""
     view = job_for(console.deps.store, caller, job)
-    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
+    requests = tuple(with_policy_reasons(console.deps, one) for one in view.requests)
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent), "requests": requests})
 
 
 @router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))

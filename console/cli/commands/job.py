@@ -32,8 +32,12 @@ from console.cli.render.output import (
     print_table,
     with_state_colour,
 )
+from console.cli.render.request_table import policy_denial
+from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
-from console.presentation.terminal_text import log_text, moment
+from console.presentation.status_badges import state_word
+from console.presentation.terminal_text import log_text, moment, plain
+from justenough.domain.ledger.overdue import end_session_advice
 
 DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
@@ -84,14 +88,16 @@ def run(
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
-        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], job["state"]))
+        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], state_word("job", job["state"])))
 
 
 @app.command("list")
 @list_command
 def list_jobs(
     *,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.", autocompletion=complete_job_state)] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help=state_help("job", "Only jobs in this state"), autocompletion=complete_job_state)
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
     since: Since = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
@@ -111,11 +117,11 @@ def list_jobs(
         str | None,
         typer.Option(
             metavar="STATE",
-            help="Only jobs whose revocation is in this state: pending, residual or overdue.",
+            help=state_help("revocation", "Only jobs whose revocation is in this state"),
             autocompletion=complete_revocation,
         ),
     ] = None,
-    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="List the oldest first, not the newest.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -128,7 +134,8 @@ def list_jobs(
     justenough job list --label team=support --resource orders-db --all
 
     """
-    filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
+    filters = {"state": parse_state_option("--state", "job", state), "environment": environment, "requester": requester, "parent": parent}
+    filters["revocation"] = parse_state_option("--revocation", "revocation", revocation)
     filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
     order = "oldest" if oldest else None
     found = connect_api().get_page("/jobs", **filters, label=label or None, order=order, limit=limit, cursor=cursor)
@@ -136,8 +143,8 @@ def list_jobs(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
         row=lambda job: (
-            *(job["id"], job["name"], job["state"], job["revocation"]["state"], job["environment"], job["requester"]),
-            *(moment(job["created_at"]), job["task"]),
+            *(job["id"], job["name"], state_word("job", job["state"]), state_word("revocation", job["revocation"]["state"])),
+            *(job["environment"], job["requester"], moment(job["created_at"]), job["task"]),
         ),
         empty="No jobs.",
         optional=("ENVIRONMENT", "REVOCATION", "CREATED", "REQUESTER"),
@@ -244,7 +251,7 @@ def kill(
     ] = True,
     timeout: Timeout = None,
 ) -> None:
-    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed.
+    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is verified.
 
     Examples:
     justenough job kill j-dev-01kb3zq0aa --timeout 2m
@@ -278,10 +285,17 @@ def timeline(
         for line in gantt_lines(picture, now=datetime.now(UTC), columns=columns, paint=with_state_colour):
             terminal.write_line(line)
         terminal.write_line("")
+    reasons: dict[str, str] = {}
+    if any(entry["data"].get("outcome") == "denied" for entry in found["items"] if entry["type"] == "access.decided"):
+        for item in api.get(path.removesuffix("/timeline"))["requests"]:
+            reasons |= item.get("policy_reasons") or {}
     emit_page(
         found,
         header=("SEQ", "AT", "TYPE", "WHAT"),
-        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], event_sentence(entry["type"], entry["data"])),
+        row=lambda entry: (
+            *(entry["seq"], moment(entry["at"]), entry["type"]),
+            event_sentence(entry["type"], {**entry["data"], "policy_reasons": reasons}),
+        ),
         empty="No entries yet.",
     )
 
@@ -309,7 +323,7 @@ def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
     if wait:
         run_job.wait_until_stopped(api, job, deadline=deadline)
         return
-    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], job["state"]))
+    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], state_word("job", job["state"])))
     note(f"Follow the revocation of its credentials: justenough job show {job}")
 
 
@@ -319,14 +333,15 @@ def _print_job(job: Json) -> None:
             ("Id", job["id"]),
             ("Name", job["name"]),
             ("Task", job["task"]),
-            ("State", job["state"]),
+            ("State", state_word("job", job["state"])),
             ("Reason", informative_reason(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
-            ("Revocation", job["revocation"]["state"]),
-            ("Confirmed", moment(job["revocation"]["confirmed_at"])),
+            ("Revocation", state_word("revocation", job["revocation"]["state"])),
+            ("Verified", moment(job["revocation"]["confirmed_at"])),
             ("Still valid", aftermath.residual_end(job["revocation"])),
             ("Pending since", moment(job["revocation"].get("since"))),
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
+            ("What to do", end_session_advice(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
             *ancestor_lines(job),
@@ -356,13 +371,16 @@ def _print_job(job: Json) -> None:
                     else item["action"],
                     duration_label(item["ttl"]),
                     item["tier"],
-                    item["state"],
+                    state_word("request", item["state"]),
                     join_values(item["policies"]),
                     join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"]),
                 )
                 for item in job["requests"]
             ],
         )
+        for item in job["requests"]:
+            if why := policy_denial(item):
+                terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
     if job["credentials"]:
         terminal.write_line("")
         print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])

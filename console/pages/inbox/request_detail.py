@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from console.auth.authorization import Caller, Role
-from console.presentation.request_text import POLICY_SOURCE_TEXT
+from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
 from console.services.visibility import job_for, visible_request

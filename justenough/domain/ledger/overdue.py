@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 REVOCATION_GRACE = timedelta(seconds=15)
@@ -19,6 +19,8 @@ MAX_REPORT_AGE = timedelta(seconds=60)
 
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""
+LOCK_FAILURE = re.compile(r"lock in (\S+): session (\d+) ")
+"""The beginning of a failure that names a session which holds locks: the target and the session's process id."""
 
 
 def is_revocation_overdue(*, failed: int, took: timedelta) -> bool:
@@ -39,6 +41,13 @@ def is_sweep_late(ended: datetime | None, *, since: datetime, now: datetime) -> 
 def find_unpolled_queues(last_polls: Mapping[str, datetime | None], *, now: datetime) -> tuple[str, ...]:
     """Return the task queues that no worker polls. `last_polls`: when a worker last polled each, None if unknown."""
     return tuple(queue for queue, at in last_polls.items() if at is None or now - at > MAX_POLL_AGE)
+
+
+def end_session_advice(failures: Iterable[str]) -> str:
+    """Return how to end the sessions that were seen to hold locks; empty if these failures name none."""
+    found = dict.fromkeys(match.groups() for failure in failures if (match := LOCK_FAILURE.match(failure)))
+    statements = "; ".join(f"SELECT pg_catalog.pg_terminate_backend({pid}) on {target}" for target, pid in found)
+    return f"If nobody needs the session that holds the lock, end it as a superuser: {statements}" if statements else ""
 
 
 def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
