@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -120,9 +121,13 @@ def test_a_failed_revocation_names_the_session_that_holds_the_lock_until_it_is_e
         recorded = [entry.data["failures"] for entry in at.deps.store.ledger.entries(job=job).items if entry.type == "revocation.overdue"]
         assert lock in recorded[-1]
         advice = end_session_advice(recorded[-1])
-        assert advice.endswith(f": SELECT pg_catalog.pg_terminate_backend({pid}) on {where}")
-        with psycopg.connect(at.shop.superuser) as administrator:
-            administrator.execute(advice.partition(": ")[2].partition(" on ")[0].encode())
+        statement = advice.partition(": ")[2].removesuffix(f" on {where}")
+        began = re.search(r"timestamptz '(.+?)'", statement)
+        assert began
+        with psycopg.connect(at.shop.superuser, autocommit=True) as administrator:
+            # A session that had its process id later is not ended.
+            assert administrator.execute(statement.replace(began[1], "2000-01-01T00:00:00Z").encode()).fetchall() == []
+            assert administrator.execute(statement.encode()).fetchall() == [(True,)]
     assert revoke_by_session(at, job, held).confirmed
     assert spaces_of(at, job) == []
 

@@ -12,7 +12,7 @@ from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_sy
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 TARGET = "target db.example.com:5432/shop: ConnectionTimeout"
-LOCK = "lock in db.example.com:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since x"
+LOCK = "lock in db.example.com:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
 LEASE = "lease database/creds/orders-read/x7: sys/leases/revoke: Vault answered 500 (failed to revoke entry)"
 SEALED = "the job's token role: Vault at https://vault:8200 is sealed"
 
@@ -42,7 +42,7 @@ def only(*failures: str) -> FailedSystem:
         (
             ("lease x/y: Vault answered 500", LOCK, "space in db.example.com:5432/shop: space-j-1"),
             "Target db.example.com:5432/shop",
-            "SELECT pg_catalog.pg_terminate_backend(4711) on db.example.com:5432/shop",
+            "WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z' + interval '1s' on db.example.com:5432/shop",
         ),
         (("lock in db.example.com:5432/shop: nobody could look",), "Target db.example.com:5432/shop", "runbook"),
         (("space in db.example.com:5432/shop: space-j-1",), "Target db.example.com:5432/shop", "by hand"),
