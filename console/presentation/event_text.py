@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from console.presentation.terminal_text import moment
+from justenough.domain.approvals.tier_names import tiers_text
 from justenough.domain.jobs.states import reason_source_text
 
 Json = Mapping[str, Any]
@@ -44,7 +45,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         else f"{d['name']} released the claim on {d['request']}"
     ),
     "review.opened": lambda d: (
-        f"{d['name']} used break-glass to bypass tier {', '.join(map(str, d['tiers']))} of {d['request']}{_suffix(': {}', d['reason'])}"
+        f"{d['name']} used break-glass to bypass {tiers_text(d['tiers'], d.get('tier_names', ()))} of {d['request']}{_suffix(': {}', d['reason'])}"
     ),
     "review.answered": lambda d: (
         f"{d['name']} reviewed the break-glass use for {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}"
@@ -93,7 +94,7 @@ def event_sentence(kind: str, data: Json) -> str:
     """Return an entry as a sentence; empty for an unknown event type or unknown fields."""
     try:
         return SENTENCES[kind](data)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return ""
 
 

@@ -21,9 +21,11 @@ from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
+from console.presentation.job_status import tier_names
 from console.presentation.time_text import span
 from console.services.console import Console
 from justenough.adapters.store.inbox_queries import InboxFilter
+from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -191,6 +193,7 @@ def inbox_page(
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         decides=bool(caller.tier),
         tiers=caller.tiers.tiers,
+        tier_names=lambda numbers: tier_names(numbers, caller.tiers),
         request_text=request_text,
         me=me,
     )
@@ -246,6 +249,9 @@ def card_page(
         missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
         me=visitor.caller.person,
+        tier_names=lambda numbers: tier_names(numbers, visitor.caller.tiers),
+        bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
+        top_tier=visitor.caller.tiers.top,
         policies_now=console.deps.config.current().policies.digest,
     )
 

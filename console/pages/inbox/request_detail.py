@@ -106,8 +106,8 @@ class RequestCard:
     earlier: tuple[RequestView, ...]
     steps: tuple[EntryView, ...]
     silence: TimeoutOutcome
-    passed: tuple[str, ...]
-    """The approver groups of the current tier, which break-glass would bypass."""
+    approvers: tuple[str, ...]
+    """The approver groups of the current tier."""
     deciders: tuple[GroupMembers, ...]
     """Who else can decide it now."""
     withdrawals: tuple[EntryView, ...]
@@ -155,7 +155,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         earlier=deps.store.inbox.earlier_decisions(view, MAX_EARLIER, requester_id=caller.requester_filter),
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
-        passed=tier.approvers if tier else (),
+        approvers=tier.approvers if tier else (),
         deciders=deciders_of(deps, caller, view),
         withdrawals=tuple(entry for entry in withdrawn if entry.data["request"] == view.id),
         absent=tuple(

@@ -22,7 +22,7 @@ from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text, tier_name
+from console.presentation.job_status import job_status_text, tier_name, tier_names
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
 from console.services.stop_job import can_stop
@@ -96,6 +96,7 @@ def show(
         output=tail,
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, tiers),
+        tier_names=lambda numbers: tier_names(numbers, tiers),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,
