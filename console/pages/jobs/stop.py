@@ -52,7 +52,8 @@ async def prove(request: Request, job: str, console: TheConsole, visitor: ThePag
     visitor.caller.require(*Role)
     view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
     report = await console.background_reads.proofs.result(view.id, by=visitor.caller.person.name)
-    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report))
+    users = {one.id: one.user for one in view.credentials}
+    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report, users=users))
 
 
 def _is_kill(request: Request) -> bool:
