@@ -35,6 +35,7 @@ from justenough.domain.inbox.pending import (
     BatchKey,
     RequestBatch,
     TimeoutOutcome,
+    claim_by_other,
     group_into_batches,
     missing_approvals,
     needs_care,
@@ -224,9 +225,11 @@ def card_page(
 ) -> HTMLResponse:
     """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
     draft, kept = draft or AnswerDraft(), draft is not None
-    # Whoever is done with this request goes on to their most urgent other one.
-    goes_on = visitor.waiting and not card.rights.answer
+    # Whoever is done with this request goes on to their most urgent other one that nobody else is reviewing, or else to their most urgent one.
+    goes_on, me, now = visitor.waiting and not card.rights.answer, visitor.caller.person, console.deps.now()
     mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if goes_on else ()
+    others = [line.view for line in mine if not line.why_not and line.view.id != card.view.id]
+    following = min(others, key=lambda view: claim_by_other(view, me.id, now=now) is not None, default=None)
     return render(
         request,
         "card.html",
@@ -242,13 +245,14 @@ def card_page(
         prefixes=FORM_PREFIXES,
         errors_of=lambda decision: notice.errors if draft.decision == decision else {},
         limits=_limits_of(draft, card),
-        following=next((line.view.id for line in mine if not line.why_not and line.view.id != card.view.id), None),
+        following=following,
+        following_claim=claim_by_other(following, me.id, now=now) if following else None,
         request_text=request_text,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
         missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
-        me=visitor.caller.person,
+        me=me,
         tier_names=lambda numbers: tier_names(numbers, visitor.caller.tiers),
         bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
         top_tier=visitor.caller.tiers.top,

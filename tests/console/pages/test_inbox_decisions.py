@@ -152,8 +152,6 @@ async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_with
     assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 
-
-
 BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
 
 
@@ -438,6 +436,8 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert (sent.status_code, [one["statement"]["decision"] for one in found]) == (303, ["break_glass"])
     lead = await submit_decision(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")
     assert (lead.status_code, "Needs one of the groups: break-glass" in words_of(lead)) == (403, True)
+
+
 async def test_break_glass_after_an_escalation_names_each_tier_that_it_bypasses(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, 1)
     later = datetime.now(UTC)
@@ -445,6 +445,7 @@ async def test_break_glass_after_an_escalation_names_each_tier_that_it_bypasses(
     page = await read_words(await logged_in("oncall"), f"/inbox/{request['id']}")
     assert "you bypass tier 1 (owner) and tier 2 (security)." in page.text
     assert "is reviewed afterwards by another approver of tier 2 (security) or above" in page.text
+    served.end(request["job_id"])
 
 
 async def test_vault_authorizes_nothing_for_people_who_may_not_approve(
