@@ -36,6 +36,9 @@ MAX_LOG_CHUNKS = 64
 """Maximum output chunks read, the newest ones."""
 MAX_LOG_BYTES = 16_000
 """Last bytes of output in the page, after escaping."""
+MAX_LAST_LINES = 5
+"""Last lines of output beside the result of a job that failed."""
+MAX_LAST_LINE_CHARS = 200
 MAX_SPEC_BYTES = 6_000
 """First bytes of the spec in the page, after escaping."""
 LOG_PAGE_CHUNKS = 1000
@@ -69,6 +72,12 @@ class OutputTail:
     seq: int
     """Sequence number of the last chunk; -1 for none."""
     whole: bool
+
+    @property
+    def last_lines(self) -> str:
+        """The last lines that are not blank, each with its first characters."""
+        lines = [line.rstrip() for line in self.text.split("\n") if line.strip()][-MAX_LAST_LINES:]
+        return "\n".join(line if len(line) <= MAX_LAST_LINE_CHARS else f"{line[:MAX_LAST_LINE_CHARS]}…" for line in lines)
 
 
 @router.get("/jobs/{job}")
