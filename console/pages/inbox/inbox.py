@@ -16,7 +16,7 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
-from console.pages.inbox.request_detail import GroupMembers, RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
+from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
 from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -24,6 +24,7 @@ from console.presentation import request_text
 from console.presentation.job_status import tier_names
 from console.presentation.time_text import span
 from console.services.console import Console
+from console.services.deciders import GroupMembers
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.verification import needs_reason

@@ -11,6 +11,7 @@ from console.auth.authorization import Caller, Role
 from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
+from console.services.deciders import GroupMembers, group_members
 from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
@@ -73,13 +74,6 @@ class RequestRights(NamedTuple):
     def approve(self) -> bool:
         """Whether they can approve the request, as it is or with a lesser action."""
         return self.answer and (not self.why_no_approval or bool(self.lesser))
-
-
-class GroupMembers(NamedTuple):
-    """A group that can decide a request, and the login names of members who could still decide it; none if Vault does not list them."""
-
-    group: str
-    names: tuple[str, ...]
 
 
 class AbsentPerson(NamedTuple):
@@ -199,10 +193,7 @@ def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMem
     groups = dict.fromkeys(
         group for number, tier in sorted(caller.tiers.tiers.items()) if number >= view.current_tier for group in tier.approvers
     )
-    return tuple(
-        GroupMembers(group, tuple(name for name in deps.vault.member_names(group, deps.settings.people_mounts) if name not in out))
-        for group in groups
-    )
+    return group_members(deps, groups, without=out)
 
 
 def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from html import escape
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from console.presentation import time_text
 from console.presentation.job_status import job_status_text, tier_name, tier_names
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
+from console.services.deciders import tier_deciders
 from console.services.stop_job import can_stop
 from console.services.visibility import job_for
 from justenough.domain.jobs.states import CredentialState, RequestState
@@ -106,6 +108,7 @@ def show(
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, tiers),
         tier_names=lambda numbers: tier_names(numbers, tiers),
+        deciders=partial(tier_deciders, console.deps, tiers, without={view.requester}),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,
