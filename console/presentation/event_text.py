@@ -54,7 +54,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
     "attention.acknowledged": lambda d: f"{d['name']} takes care of {d['item']}{_suffix(': {}', d['note'])}",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
-    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job",
+    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job{_suffix(': {}', d.get('reason'))}",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
     "credential.doubted": lambda d: (

@@ -101,7 +101,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.DELEGATION_MADE: _fields("delegation person name delegate delegate_name until reason signed"),
     EventType.DELEGATION_ENDED: _fields("delegation person name"),
     EventType.ATTENTION_ACKNOWLEDGED: _fields("item person name note"),
-    EventType.STOP_REQUESTED: _fields("how person name"),
+    EventType.STOP_REQUESTED: _fields("how person name reason"),
     EventType.CREDENTIAL_ISSUED: _fields(
         "credential request resource action lease_id accessor issued_at expires_at revocable certificate held_by_job user target_digest search_digest"
     ),
@@ -137,6 +137,7 @@ OPTIONAL_FIELDS: dict[EventType, frozenset[str]] = {
     EventType.ACCESS_REQUESTED: frozenset({"call", "tools"}),
     EventType.APPROVAL_DECIDED: frozenset({"tools", "granted_tools"}),
     EventType.REVIEW_OPENED: frozenset({"tier_names"}),
+    EventType.STOP_REQUESTED: frozenset({"reason"}),
     EventType.CREDENTIAL_REVOKED: frozenset({"done_at"}),
     EventType.CREDENTIAL_CONFIRMED: frozenset({"done_at"}),
 }

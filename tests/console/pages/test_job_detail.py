@@ -319,12 +319,16 @@ async def test_the_kill_page_names_the_access_it_revokes_and_opening_it_changes_
     assert "Access is revoked immediately, then the process is killed." in text_of(page)
     assert "write on orders-db" in text_of(page)
     assert await history_events(handle, "workflow_execution_signaled_event_attributes") == []
-    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
+    assert (await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill", reason="x" * 1001)).status_code == 422
+    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill", reason=EVIL)
     assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=kill")
     signals = await history_events(handle, "workflow_execution_signaled_event_attributes")
     assert [item.workflow_execution_signaled_event_attributes.signal_name for item in signals] == ["kill"]
     assert stop_requests(site, job) == [("kill", "ops")]
-    assert "Kill requested" in text_of((await ops.open(sent.headers["location"])).text)
+    shown = (await ops.open(sent.headers["location"])).text
+    assert "Kill requested" in text_of(shown)
+    assert "ops requested to kill the job: " in text_of(shown, "ledger")
+    assert SHOWN in shown
     await handle.terminate()
 
 
