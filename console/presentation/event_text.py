@@ -8,6 +8,7 @@ from typing import Any
 from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
+from justenough.domain.approvals.tier_names import tiers_text
 from justenough.domain.jobs.states import reason_source_text
 
 Json = Mapping[str, Any]
@@ -46,7 +47,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         else f"{d['name']} released the claim on {d['request']}"
     ),
     "review.opened": lambda d: (
-        f"{d['name']} used break-glass to bypass tier {', '.join(map(str, d['tiers']))} of {d['request']}{_suffix(': {}', d['reason'])}"
+        f"{d['name']} used break-glass to bypass {tiers_text(d['tiers'], d.get('tier_names', ()))} of {d['request']}{_suffix(': {}', d['reason'])}"
     ),
     "review.answered": lambda d: (
         f"{d['name']} reviewed the break-glass use for {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}"
@@ -55,7 +56,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
     "attention.acknowledged": lambda d: f"{d['name']} takes care of {d['item']}{_suffix(': {}', d['note'])}",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
-    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job",
+    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job{_suffix(': {}', d.get('reason'))}",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
     "credential.doubted": lambda d: (
@@ -95,7 +96,7 @@ def event_sentence(kind: str, data: Json) -> str:
     """Return an entry as a sentence; empty for an unknown event type or unknown fields."""
     try:
         return SENTENCES[kind](data)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return ""
 
 

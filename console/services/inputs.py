@@ -16,6 +16,7 @@ from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Beyond, JobState
 
+MAX_STOP_REASON_CHARS = 1000
 EXAMPLE_DRY_RUN: JsonDict = {
     "spec": {
         "name": "refund-triage",
@@ -98,6 +99,14 @@ class WithdrawBody(StrictBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The ticket was a fake"}]})
 
     reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"\S")]
+
+
+class StopBody(StrictBody):
+    """The reason to cancel or kill a job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "It reads orders of another tenant"}]})
+
+    reason: Annotated[str, StringConstraints(max_length=MAX_STOP_REASON_CHARS)] = ""
 
 
 class ClaimBody(StrictBody):

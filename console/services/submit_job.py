@@ -111,12 +111,18 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
 
 
 def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:
-    """Yield a sentence for each request of the running job whose approvers may take longer than the job runs."""
+    """Yield a sentence for each request of the running job whose approvers may take longer than the job runs.
+
+    It says so if the spec does not request the access, and only a tool that the agent may call needs it.
+    """
     for item in requests:
         tier = tiers.tiers.get(item.tier) if item.outcome == "needs_approval" and item.at == "request" else None
         if tier is not None and tier.respond_within > spec.run.timeout:
+            unrequested = (
+                " (not requested by this spec, but by tools that its agent may call)" if isinstance(item, DryTool) and item.beyond else ""
+            )
             yield (
-                f"{item.action} on {item.resource}: people at tier {item.tier} have {duration_text(tier.respond_within)} to decide, but the "
+                f"{item.action} on {item.resource}{unrequested}: people at tier {item.tier} have {duration_text(tier.respond_within)} to decide, but the "
                 f"job times out after {duration_text(spec.run.timeout)}; raise `run.timeout`, or request it at the start"
             )
 

@@ -43,6 +43,7 @@ DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
 
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="Maximum time to wait: 30s, 10m, 2h.")]
+StopReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why. Recorded in the ledger.")]
 
 app = command_group("Launch, show, follow and stop jobs.")
 
@@ -231,6 +232,7 @@ def cancel(
         bool, typer.Option("--wait", help="Wait until the job has ended, then show whether its credentials are revoked.")
     ] = False,
     timeout: Timeout = None,
+    reason: StopReason = "",
 ) -> None:
     """End a job's process, then revoke its credentials.
 
@@ -238,7 +240,7 @@ def cancel(
     justenough job cancel refund-triage --wait
 
     """
-    _stop(job, "cancel", wait=wait, timeout=timeout)
+    _stop(job, "cancel", wait=wait, timeout=timeout, reason=reason)
 
 
 @app.command("kill")
@@ -250,6 +252,7 @@ def kill(
         typer.Option("--wait/--no-wait", help="Wait, by default for one minute, then show whether its credentials are revoked."),
     ] = True,
     timeout: Timeout = None,
+    reason: StopReason = "",
 ) -> None:
     """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is verified.
 
@@ -257,7 +260,7 @@ def kill(
     justenough job kill j-dev-01kb3zq0aa --timeout 2m
 
     """
-    _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
+    _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None), reason=reason)
 
 
 @app.command("timeline")
@@ -311,13 +314,13 @@ def _print_or_open_page(job: str, *, web: bool) -> None:
         note(f"Page: {page_address(api, path)}")
 
 
-def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
+def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: str) -> None:
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     deadline = run_job.deadline_after(timeout, waits=wait)
     api = connect_api()
     job = job_id_of(api, job)
-    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
+    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}", {"reason": reason} if reason else None)
     if found.get("note"):
         note(f"{job}: {found['note']}")
     if wait:

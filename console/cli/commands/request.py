@@ -199,7 +199,10 @@ def withdraw(requests: RequestIds, reason: Reason = None) -> None:
 @app.command("break-glass")
 @command
 def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = None) -> None:
-    """Approve alone in an emergency, without the tier's quorum. The tier's other approvers see this, and one of them must review it."""
+    """Approve alone in an emergency. Bypasses the tier that policy requires and each further one up to the current one.
+
+    The approvers of these tiers see it. Another approver of the current tier, or above, must review it.
+    """
     _answer_requests(requests, "break_glass", reason=reason, ttl=ttl)
 
 

@@ -144,10 +144,11 @@ def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, 
     job = cli.json("job", "run", write_spec(tmp_path, SLEEP))["id"]
     ops.until(job, "running")
 
-    killed = cli.json("job", "kill", job)
+    killed = cli.json("job", "kill", job, "--reason", "it loops")
     again = cli.run("job", "kill", job)
 
     assert killed["state"] == "killed"
+    assert [entry["data"]["reason"] for entry in ops.ledger(job) if entry["type"] == "stop.requested"] == ["it loops"]
     assert again.exit_code == 8
     assert "has already ended: killed" in again.stderr
 

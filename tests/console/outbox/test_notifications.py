@@ -71,7 +71,15 @@ def request_events(tier: int = 1, job: str = JOB) -> list[Any]:
 
 def review_event() -> Event:
     request = part_id(JOB, "r")
-    data = {"request": request, "person": "e-chief", "name": "chief", "tiers": [1], "groups": ["support-leads"], "reason": "It burns"}
+    data = {
+        "request": request,
+        "person": "e-chief",
+        "name": "chief",
+        "tiers": [1],
+        "tier_names": ["owner"],
+        "groups": ["g"],
+        "reason": "It burns",
+    }
     return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
 
 
@@ -235,6 +243,7 @@ async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Recei
     town.record(samples.approval_decision("approved", person="chief", decision="break_glass"), review_event())
     await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
+    assert "chief used break-glass to bypass tier 1 (owner): " in chat.requests[-1].json["message"]
 
 
 async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: Town, chat: Receiver, mail: Receiver) -> None:
