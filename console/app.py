@@ -18,6 +18,7 @@ from console.api.codec_server import build_codec_server
 from console.api.dependencies import BEARER
 from console.api.openapi import openapi_document
 from console.api.routes import (
+    attention,
     bundles,
     credentials,
     delegations,
@@ -45,7 +46,21 @@ from console.services.job_starter import run_occasions, run_reconciler
 from console.services.search import run_indexing
 
 API_PREFIX = "/api/v1"
-ROUTES = (general, bundles, jobs, requests, delegations, credentials, ledger, events, usage_analysis, schedules, webhooks, search)
+ROUTES = (
+    general,
+    attention,
+    bundles,
+    jobs,
+    requests,
+    delegations,
+    credentials,
+    ledger,
+    events,
+    usage_analysis,
+    schedules,
+    webhooks,
+    search,
+)
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 MIN_COMPRESSED_BYTES = 1024
 """Shorter answers are sent as they are."""

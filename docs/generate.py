@@ -36,6 +36,7 @@ from activities.process.launcher import JobLaunch, Room, environment_script
 from console.app import create_app
 from console.cli.errors import ExitCode
 from console.cli.main import program
+from console.presentation.status_badges import state_word
 from docs.editor_schemas import editor_schemas
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store.rights import RIGHTS
@@ -357,10 +358,12 @@ def exit_codes() -> str:
     return table(("code", "meaning"), [(str(code.value), meanings[code.name]) for code in ExitCode])
 
 
-def states(section: str, values: type[Enum]) -> str:
+def states(section: str, kind: str, values: type[Enum]) -> str:
     """Return the table of the states in an enum."""
     meanings = with_meanings(section, [state.value for state in values])
-    return table(("state", "meaning"), [(f"`{state.value}`", meanings[state.value]) for state in values])
+    return table(
+        ("state", "shown as", "meaning"), [(f"`{state.value}`", state_word(kind, state), meanings[state.value]) for state in values]
+    )
 
 
 def ids() -> str:
@@ -391,10 +394,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "exit-codes": exit_codes,
     "ids": ids,
-    "job-states": lambda: states("job-states", JobState),
-    "request-states": lambda: states("request-states", RequestState),
-    "credential-states": lambda: states("credential-states", CredentialState),
-    "revocation-states": lambda: states("revocation-states", RevocationState),
+    "job-states": lambda: states("job-states", "job", JobState),
+    "request-states": lambda: states("request-states", "request", RequestState),
+    "credential-states": lambda: states("credential-states", "credential", CredentialState),
+    "revocation-states": lambda: states("revocation-states", "revocation", RevocationState),
     "job-environment": job_environment,
     "store-rights": store_rights,
 }

@@ -117,7 +117,7 @@ class WorkerCommands:
 
     def vault_export(
         self,
-        folder: Annotated[Path, typer.Argument(help="A new folder for the files.")],
+        folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the files.")],
         form: Annotated[
             Literal["hcl", "terraform"],
             typer.Option("--format", help="Policies, objects and a script for bao or vault; or Terraform's JSON."),

@@ -32,6 +32,7 @@ from activities.revocation.outcome import (
     slow_event,
 )
 from activities.revocation.proof import (
+    Inspection,
     accesses_of,
     credential_of,
     doubts_about,
@@ -132,8 +133,7 @@ def revoke(
             steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
         seen_from, inspection = deps.now(), inspect(deps, job, memory.credentials, memory.accesses)
         if inspection.users or inspection.spaces:
-            steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
-            inspection = inspect(deps, job, memory.credentials, memory.accesses)
+            inspection = _end_remains(deps, job, memory, steps)
 
     at, settled = deps.now(), settled or memory.unclaimed
     dead_since = deps.revocation_tracker.record_inspection(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
@@ -196,6 +196,8 @@ def end_one(
         tracker.forget(handle.id)
         facts = [*before, *single_credential_events(job, handle, by=by, why=why, began=started, at=now, how=how)]
         return RevocationResult(confirmed=True, events=_try_record(deps, facts))
+    if handle.lease_id is not None and handle.user is not None:
+        failures += deps.targets.find_locks([handle.user], {(handle.resource, handle.action.value)})
     overdue = credential_overdue_events(
         job,
         handle.id,
@@ -273,6 +275,15 @@ def _close_claim_and_read(
     return _JobMemory(
         tuple(credentials.values()), doubts, tuple(asked.failures), accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks
     )
+
+
+def _end_remains(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> Inspection:
+    """Delete the job's users and spaces in the targets, check again, and collect why some are left: failures, and who holds locks on them."""
+    steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
+    inspection = inspect(deps, job, memory.credentials, memory.accesses)
+    if left := {trace.name for trace in (*inspection.users, *inspection.spaces)}:
+        steps.failures += deps.targets.find_locks(left, memory.accesses)
+    return inspection
 
 
 def _revoke_leases(deps: Deps, steps: FailureCollector, credentials: tuple[CredentialHandle, ...]) -> None:

@@ -22,7 +22,7 @@ statement that the caller signed with their own Vault key; docs/reference/statem
 Errors are RFC 9457 problems (`application/problem+json`); a 422 lists every problem with its place in the input. Lists are `{items, next}`: send
 `next` as `cursor` to get the following page, until it is null. Times are RFC 3339 with a time zone."""
 TAGS = {
-    "general": "The caller, the catalog, and running a sweep.",
+    "general": "The caller, the catalog, the search, what needs attention, and running a sweep.",
     "bundles": "The files of a job's working directory.",
     "jobs": "Launch, read and stop jobs, and prove that no access of a job is alive.",
     "requests": "Jobs' requests for access, and approvers' signed decisions.",

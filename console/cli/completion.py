@@ -16,8 +16,9 @@ from console.cli import private_files, profiles
 from console.cli.client.connect import connect_api
 from console.cli.errors import Failure
 from console.cli.options import options_of, run_with_options
+from console.cli.states import state_words
+from console.presentation.status_badges import state_word
 from justenough.domain.core.errors import JustEnoughError
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 
 Completion = Callable[[typer.Context, list[str], str], list[tuple[str, str]]]
 """What typer calls: the context, always an empty list, and what is typed so far; returns values with a text about each."""
@@ -28,9 +29,9 @@ TIMEOUT_S = 1.5
 MAX_FETCHED = 50
 
 
-def complete_states(states: Iterable[str]) -> Completion:
-    """Return a completion of states."""
-    names = tuple(map(str, states))
+def complete_words(words: Iterable[str]) -> Completion:
+    """Return a completion of fixed words."""
+    names = tuple(words)
 
     def complete(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
         return [(name, "") for name in names if name.startswith(typed)]
@@ -38,18 +39,18 @@ def complete_states(states: Iterable[str]) -> Completion:
     return complete
 
 
-complete_job_state = complete_states(JobState)
-complete_credential_state = complete_states(CredentialState)
-complete_request_state = complete_states(RequestState)
-complete_revocation = complete_states(state for state in RevocationState if state in {"pending", "residual", "overdue"})
-complete_action = complete_states(("read", "write", "admin"))
+complete_job_state = complete_words(state_words("job"))
+complete_credential_state = complete_words(state_words("credential"))
+complete_request_state = complete_words(state_words("request"))
+complete_revocation = complete_words(state_words("revocation"))
+complete_action = complete_words(("read", "write", "admin"))
 
 
 def complete_job(context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
     """Complete a job: its id, its name or @last."""
     found = [("@last", "your latest job")]
     for item in fetch_items(context, "/jobs", limit=MAX_FETCHED):
-        found += [(item["id"], f"{item['name']}, {item['state']}"), (item["name"], "latest job of this name")]
+        found += [(item["id"], f"{item['name']}, {state_word('job', item['state'])}"), (item["name"], "latest job of this name")]
     return list({name: text for name, text in found if name.startswith(typed)}.items())
 
 

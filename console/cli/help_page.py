@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,12 @@ EXAMPLES = "\n\nExamples:\n"
 SHARED_OPTIONS = frozenset({"output", "quiet", "yes", "debug", "profile", "console_url", "help"})
 """The parameters that every command has. Only the program's own help lists them."""
 MORE_HELP = "Every command also takes -o FORMAT, -q, -y, --debug, --profile NAME and --console-url URL: justenough --help"
+PYTHON_TYPE = re.compile(r" <(str|path|list\[\w+\])>$")
+"""What typer writes behind an argument, and says nothing to people."""
+RANGE = re.compile(r"(\d+)<=x<=(\d+)")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage or invalid input, 3 the job failed, 4 not logged in, 5 not found, 6 not allowed or "
-    "denied, 7 timed out while waiting, 8 conflict, 9 a revocation is not confirmed, 130 interrupted."
+    "denied, 7 timed out while waiting, 8 conflict, 9 a revocation is not verified, 130 interrupted."
 )
 DOCS = "Docs: docs/reference/cli.md, docs/tutorial/first-job.md. Help for a command: justenough COMMAND --help"
 
@@ -151,7 +155,8 @@ def print_usage_error(error: typer.TyperException) -> None:
 def write_parameters(ctx: Context, formatter: HelpFormatter, params: Sequence[Parameter]) -> None:
     """Write a section of arguments and one of options; none that would be empty."""
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
-        rows = [record for param in params if param.param_type_name == kind and (record := param.get_help_record(ctx))]
+        records = (param.get_help_record(ctx) for param in params if param.param_type_name == kind)
+        rows = [(PYTHON_TYPE.sub("", name), RANGE.sub(r"\1 to \2", text)) for name, text in filter(None, records)]
         if rows:
             with formatter.section(title):
                 formatter.write_dl(rows)

@@ -23,5 +23,5 @@ OfJob = Annotated[
     ),
 ]
 OfResource = Annotated[
-    str | None, typer.Option("--resource", metavar="NAME", help="Only items about this resource.", autocompletion=complete_resource)
+    str | None, typer.Option("--resource", metavar="NAME", help="Only items for this resource.", autocompletion=complete_resource)
 ]

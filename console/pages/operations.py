@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services import schedules, subscriptions
 from console.services.console_orders import order_run_now
+from console.services.deciders import tier_deciders
 from console.services.submit_job import start_job
 from console.temporal.client import TemporalUnavailable
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -151,7 +153,13 @@ async def show_settings(request: Request, console: TheConsole, visitor: ThePageU
     current, settings = await to_thread.run_sync(console.deps.config.current), console.deps.settings
     values = {name: getattr(settings, name) for name in SHOWN_SETTINGS}
     return await _render(
-        request, "operations_settings.html", current=current, values=values, version=request.app.version, alarm=console.deps.config.alarm
+        request,
+        "operations_settings.html",
+        current=current,
+        deciders=partial(tier_deciders, console.deps, current.tiers),
+        values=values,
+        version=request.app.version,
+        alarm=console.deps.config.alarm,
     )
 
 

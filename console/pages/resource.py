@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from console.auth.authorization import Role
@@ -10,6 +12,8 @@ from console.pages import live_stream
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
+from console.presentation.job_status import tier_name
+from console.services.deciders import tier_deciders
 from console.services.resources import resource_access
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -22,4 +26,15 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
     stream = live_stream.stream_url(console, topics="credential,revocation")
     found = resource_access(console, visitor.caller, name)
     jobs = console.deps.store.jobs.captions({one.job_id for one in (*found.active, *found.past)})
-    return render(request, "resource.html", found=found, jobs=jobs, reads_all=visitor.caller.can_read_all, stream=stream, refresh=30)
+    tiers = visitor.caller.tiers
+    return render(
+        request,
+        "resource.html",
+        found=found,
+        jobs=jobs,
+        reads_all=visitor.caller.can_read_all,
+        tier_name=lambda number: tier_name(number, tiers),
+        deciders=partial(tier_deciders, console.deps, tiers),
+        stream=stream,
+        refresh=30,
+    )

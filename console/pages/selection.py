@@ -66,8 +66,10 @@ class BulkAction(NamedTuple):
     """What has happened to each row, in a word."""
     row: Callable[[Console, PageUser, str], SelectedRow]
     """Return the row of an id, in a thread. Raises NotFound."""
-    run: Callable[[Console, PageUser, str], Awaitable[str]]
-    """Do it; return the result in words."""
+    run: Callable[[Console, PageUser, str, str], Awaitable[str]]
+    """Do it to an id, for a reason; return the result in words."""
+    has_reason: bool = False
+    """Whether its form asks for a reason."""
 
 
 def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> SelectedRow:
@@ -95,17 +97,17 @@ def credential_row(console: Console, visitor: PageUser, credential: str) -> Sele
     return SelectedRow(view.id, f"/credentials/{view.id}", f"{view.action} on {view.resource}", "credential", view.state.value, why_not)
 
 
-async def cancel(console: Console, visitor: PageUser, job: str) -> str:
+async def cancel(console: Console, visitor: PageUser, job: str, reason: str) -> str:
     """Cancel a job."""
-    return (await stop_job(console, job, visitor.caller, kill=False)).note or "cancel requested"
+    return (await stop_job(console, job, visitor.caller, kill=False, reason=reason)).note or "cancel requested"
 
 
-async def kill(console: Console, visitor: PageUser, job: str) -> str:
+async def kill(console: Console, visitor: PageUser, job: str, reason: str) -> str:
     """Kill a job."""
-    return (await stop_job(console, job, visitor.caller, kill=True)).note or "kill requested"
+    return (await stop_job(console, job, visitor.caller, kill=True, reason=reason)).note or "kill requested"
 
 
-async def prove(console: Console, visitor: PageUser, job: str) -> str:
+async def prove(console: Console, visitor: PageUser, job: str, _: str) -> str:
     """Check which access of a job is still active."""
     report = await console.background_reads.proofs.result(job, by=visitor.caller.person.name)
     if report.dead:
@@ -115,7 +117,7 @@ async def prove(console: Console, visitor: PageUser, job: str) -> str:
     return f"{alive} of {len(report.findings)} checks found active access{unknown}"
 
 
-async def revoke(console: Console, visitor: PageUser, credential: str) -> str:
+async def revoke(console: Console, visitor: PageUser, credential: str, _: str) -> str:
     """Ask for the revocation of a credential."""
     await request_revocation(console, visitor.caller, credential)
     return "revocation requested"
@@ -130,6 +132,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         outcome="requested",
         row=lambda console, visitor, job: job_row(console, visitor, job, kill=False),
         run=cancel,
+        has_reason=True,
     ),
     "kill": BulkAction(
         "Kill",
@@ -139,6 +142,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         outcome="requested",
         row=lambda console, visitor, job: job_row(console, visitor, job, kill=True),
         run=kill,
+        has_reason=True,
     ),
     "prove": BulkAction(
         "Verify the access of",
@@ -197,11 +201,13 @@ async def _act(
         raise InvalidInput("selection", (Problem("", f"{how_many}; nothing was changed"),))
     rows = await to_thread.run_sync(lambda: [action.row(console, visitor, one) for one in ids])
     confirmed = form.get(CONFIRM) == "yes"
-    results = await _run_each(console, visitor, action, rows) if confirmed else ()
+    results = await _run_each(console, visitor, action, rows, reason=str(form.get("reason", ""))) if confirmed else ()
     return render(request, "selection.html", action=action, rows=rows, results=results, confirmed=confirmed, what=what, back=back)
 
 
-async def _run_each(console: Console, visitor: PageUser, action: BulkAction, rows: Sequence[SelectedRow]) -> list[RowResult]:
+async def _run_each(
+    console: Console, visitor: PageUser, action: BulkAction, rows: Sequence[SelectedRow], *, reason: str
+) -> list[RowResult]:
     results: dict[str, RowResult] = {}
     limiter = CapacityLimiter(MAX_CONCURRENT)
 
@@ -211,7 +217,7 @@ async def _run_each(console: Console, visitor: PageUser, action: BulkAction, row
             return
         async with limiter:
             try:
-                results[row.id] = RowResult(row, await action.run(console, visitor, row.id), failed=False)
+                results[row.id] = RowResult(row, await action.run(console, visitor, row.id, reason), failed=False)
             except JustEnoughError as error:
                 results[row.id] = RowResult(row, str(error), failed=True)
 

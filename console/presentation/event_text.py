@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from console.presentation.policy_text import denial_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
+from justenough.domain.approvals.tier_names import tiers_text
 from justenough.domain.jobs.states import reason_source_text
 
 Json = Mapping[str, Any]
@@ -15,7 +18,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.refused": lambda d: f"order rejected: {d['why']}",
     "job.started": lambda d: f"started on {d['worker']} (sandbox: {d['sandbox']})",
     "job.ended": lambda d: (
-        f"{d['state']}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
+        f"{state_word('job', d['state'])}{_suffix(' (exit code {})', d['exit_code'] is not None and str(d['exit_code']))}"
         f"{_suffix(': {}', informative_reason(d['exit_code'], d['reason']))}"
     ),
     "access.requested": lambda d: (
@@ -24,7 +27,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "access.decided": lambda d: (
         f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "
-        f"at {d['phase']} ({', '.join(d['policies']) or 'no policy allows it'}){_suffix('; errors: {}', d['errors'])}"
+        f"at {d['phase']}{_policies_text(d)}{_suffix('; errors: {}', d['errors'])}"
     ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waiting for {_tier_text(d)}",
@@ -44,7 +47,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         else f"{d['name']} released the claim on {d['request']}"
     ),
     "review.opened": lambda d: (
-        f"{d['name']} used break-glass to bypass tier {', '.join(map(str, d['tiers']))} of {d['request']}{_suffix(': {}', d['reason'])}"
+        f"{d['name']} used break-glass to bypass {tiers_text(d['tiers'], d.get('tier_names', ()))} of {d['request']}{_suffix(': {}', d['reason'])}"
     ),
     "review.answered": lambda d: (
         f"{d['name']} reviewed the break-glass use for {d['request']}: {d['verdict']}{_suffix(': {}', d['reason'])}"
@@ -53,7 +56,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
     "attention.acknowledged": lambda d: f"{d['name']} takes care of {d['item']}{_suffix(': {}', d['note'])}",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
-    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job",
+    "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job{_suffix(': {}', d.get('reason'))}",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
     "credential.doubted": lambda d: (
@@ -93,7 +96,7 @@ def event_sentence(kind: str, data: Json) -> str:
     """Return an entry as a sentence; empty for an unknown event type or unknown fields."""
     try:
         return SENTENCES[kind](data)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return ""
 
 
@@ -131,6 +134,13 @@ def tools_text(tools: Mapping[str, Any] | None) -> str:
     from justenough.domain.jobs.tool_bounds_syntax import format_recorded_tools  # noqa: PLC0415 - loads pydantic, which most commands do without
 
     return format_recorded_tools(tools) if tools else ""
+
+
+def _policies_text(data: Json) -> str:
+    """Return what decided. `policy_reasons`, which no entry has, may be added by whoever knows the sentences of the policies."""
+    if data["outcome"] == "denied":
+        return f": {denial_text(data['policies'], data.get('policy_reasons') or {})}"
+    return f" ({', '.join(data['policies'])})"
 
 
 def _tier_text(data: Json) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from justenough.domain.approvals.tier_names import tier_text, tiers_text
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
@@ -41,9 +42,14 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
 
 
 def tier_name(number: int, tiers: Tiers) -> str:
-    """Return a tier with its name: `tier 1 (owner)`."""
+    """Return a tier with its name now: `tier 1 (owner)`."""
     tier = tiers.tiers.get(number)
-    return f"tier {number} ({tier.name})" if tier else f"tier {number}"
+    return tier_text(number, tier.name if tier else "")
+
+
+def tier_names(numbers: Sequence[int], tiers: Tiers) -> str:
+    """Return tiers with their names now: `tier 1 (owner) and tier 2 (security)`."""
+    return tiers_text(numbers, [tier.name if (tier := tiers.tiers.get(number)) else "" for number in numbers])
 
 
 def _waiting_text(requests: Iterable[RequestView], tiers: Tiers) -> str:

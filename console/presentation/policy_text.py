@@ -34,6 +34,20 @@ FACT_LABELS: Mapping[tuple[str, str], str] = {
 }
 """Labels of the attributes that policies can read, apart from those of the resource and the tier."""
 
+POLICY_SOURCE_TEXT: Mapping[str, str] = {
+    "default-deny": "No policy allows it.",
+    "no-policies": "No policies are in force, so every request is denied.",
+    "beyond-order": "The signed order does not name this access, so policy alone cannot allow it.",
+    "double-lock": "The catalog puts this action behind a Vault control group and sets the lowest tier that can authorize it.",
+}
+"""Explanations of the decision sources that are not policies."""
+
+
+def denial_text(policies: Iterable[str], reasons: Mapping[str, str]) -> str:
+    """Return why policy denied an access: the sentence of each deciding policy, then its id. `reasons`: known sentences, by id."""
+    sentences = ((name, reasons.get(name) or POLICY_SOURCE_TEXT.get(name, "")) for name in policies)
+    return "; ".join(f"{sentence.rstrip('.')} ({name})" if sentence else name for name, sentence in sentences)
+
 
 def outcome(one: Json) -> str:
     """Return an outcome as a label: `allowed`, `tier 2`, `denied`."""

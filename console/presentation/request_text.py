@@ -26,13 +26,6 @@ DECISION_VERBS = {
     "withdraw": "withdraws the approval of",
     "break_glass": "uses BREAK-GLASS for",
 }
-POLICY_SOURCE_TEXT = {
-    "default-deny": "No policy allows it.",
-    "no-policies": "No policies are in force, so every request is denied.",
-    "beyond-order": "The signed order does not name this access, so policy alone cannot allow it.",
-    "double-lock": "The catalog puts this action behind a Vault control group and sets the lowest tier that can authorize it.",
-}
-"""Explanations of the decision sources that are not policies."""
 REASON_CHOICES = ("Ticket checked", "Amount checked", "Called the requester")
 """Reasons that an approver can tick instead of typing, where an approval needs one."""
 WORD_WITH_DIGIT = re.compile(r"(\S*\d\S*)")

@@ -1,7 +1,9 @@
-"""Badges of states: an icon, a tone and a word each. Pure."""
+"""Badges of states: an icon, a tone and a word each. The pages show all three, the command line the word. Pure."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -108,3 +110,24 @@ def status_badge(kind: str, state: object) -> StatusBadge:
     """Return the badge of a state; an unknown state gets a neutral badge with its own name."""
     word = str(getattr(state, "value", state))
     return BADGES.get(kind, {}).get(word) or StatusBadge("dash", "calm", word.replace("_", " "))
+
+
+def state_word(kind: str, state: object) -> str:
+    """Return the word of a state: `active` for an issued credential."""
+    return status_badge(kind, state).word
+
+
+def typed_word(kind: str, state: object) -> str:
+    """Return the word of a state as people type it, without its explanation: `revoked-verified`, `overdue`."""
+    return _to_typed(state_word(kind, state))
+
+
+def find_state(kind: str, text: str, states: Iterable[str]) -> str | None:
+    """Return which of some states a text means, by its name or its word; None if it means none of them."""
+    typed = _to_typed(text)
+    names = {name: str(state) for state in states for name in (_to_typed(str(state)), typed_word(kind, state))}
+    return names.get(typed)
+
+
+def _to_typed(text: str) -> str:
+    return re.sub("[^a-z]+", "-", re.split("[:,]", text.lower())[0]).strip("-")

@@ -9,7 +9,7 @@ from console.services.dashboard import DashboardFigures
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Forbidden, InvalidInput, NotFound, Problem
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
-from justenough.domain.readmodel.attention import AttentionItem
+from justenough.domain.readmodel.attention import Acknowledgement, AttentionItem
 from justenough.services.dependencies import Deps
 
 MAX_NOTE_CHARS = 500
@@ -25,8 +25,8 @@ def can_acknowledge(caller: Caller, item: AttentionItem) -> bool:
     return caller.can_stop_jobs_of(item.requester_id) if item.job else bool(caller.roles & set(STOPPING_ROLES))
 
 
-def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str, note: str) -> None:
-    """Record that the caller takes care of an item. Raises NotFound if it needs no attention any more, Forbidden, InvalidInput."""
+def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str, note: str) -> AttentionItem:
+    """Record that the caller takes care of an item, and return it. Raises NotFound if it needs no attention any more, Forbidden, InvalidInput."""
     if len(note) > MAX_NOTE_CHARS:
         raise InvalidInput("acknowledgement", (Problem("note", f"is longer than {MAX_NOTE_CHARS} characters; shorten it"),))
     item = next((item for item in visible_items(caller, figures.attention()) if item.key == key), None)
@@ -48,3 +48,5 @@ def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str,
         note=note,
     )
     deps.store.ledger.append([event])
+    answer = Acknowledgement(item=key, person=person.name, person_id=person.id, note=note, at=now)
+    return item.model_copy(update={"acknowledged": answer})

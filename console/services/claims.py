@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from console.auth.authorization import Caller, answering_groups, missing_group_text
 from console.services.decide_request import can_answer, find_request, why_own_job
 from justenough.domain.core.errors import Conflict, Forbidden
+from justenough.domain.inbox.pending import claim_by_other
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
@@ -17,8 +18,8 @@ def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> 
     """Claim a pending request for the caller and return it. Claiming again extends the claim. Raises Conflict while another person's claim lasts."""
     view = _claimable(deps, caller, request)
     until = deps.now() + timedelta(seconds=seconds)
-    if view.claim and view.claim.by_id != caller.person.id and view.claim.until > deps.now():
-        raise Conflict(f"claimed by {view.claim.by} until {view.claim.until:%Y-%m-%d %H:%M:%S} UTC; you can still decide it")
+    if claim := claim_by_other(view, caller.person.id, now=deps.now()):
+        raise Conflict(f"claimed by {claim.by} until {claim.until:%Y-%m-%d %H:%M:%S} UTC; you can still decide it")
     return _record_claim(deps, caller, view, until=until)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -15,6 +16,7 @@ from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Beyond, JobState
 
+MAX_STOP_REASON_CHARS = 1000
 EXAMPLE_DRY_RUN: JsonDict = {
     "spec": {
         "name": "refund-triage",
@@ -99,6 +101,14 @@ class WithdrawBody(StrictBody):
     reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"\S")]
 
 
+class StopBody(StrictBody):
+    """The reason to cancel or kill a job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "It reads orders of another tenant"}]})
+
+    reason: Annotated[str, StringConstraints(max_length=MAX_STOP_REASON_CHARS)] = ""
+
+
 class ClaimBody(StrictBody):
     """The duration of a claim."""
 
@@ -120,12 +130,15 @@ class DryRequest(Message):
     tier: int
     policies: tuple[str, ...]
     policy_digest: str
+    policy_reasons: Mapping[str, str] = {}
+    """The comment above each of these policies, by id."""
     errors: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, access: Access, decision: Decision) -> DryRequest:
-        """Return the view of policy's decision on one access of a spec."""
-        return cls(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decision.model_dump())
+    def of(cls, access: Access, decision: Decision, reasons: Mapping[str, str]) -> DryRequest:
+        """Return the view of policy's decision on one access of a spec, with the sentences of the policies."""
+        asked = {"action": access.action.value, "at": access.at, "ttl": access.ttl, **decision.model_dump()}
+        return cls(resource=access.resource, policy_reasons=reasons, **asked)
 
 
 class DryTool(DryRequest):

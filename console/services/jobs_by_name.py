@@ -78,6 +78,12 @@ class JobsByName:
         parts = quantiles(spans, n=20, method="inclusive") if len(spans) > 1 else spans * 19
         return (parts[9], parts[18]) if parts else None
 
+    def needed_tier(self, resource: str, action: str) -> int:
+        """Return the tier that policy required for an action in the newest run that asked for it; 0 if none."""
+        asked = (one for run in self.runs for one in run.requests if (one.resource, one.action) == (resource, action))
+        newest = next(asked, None)
+        return newest.tier if newest else 0
+
     def deciders(self, resource: str, action: str) -> Sequence[str]:
         """Return who decided on requests for an action in these runs, the most frequent first."""
         names = [

@@ -7,11 +7,11 @@ from anyio import to_thread
 
 from console.auth.authorization import Caller
 from console.services.console import Console
-from console.services.inputs import Stopping
+from console.services.inputs import MAX_STOP_REASON_CHARS, Stopping
 from console.services.tell_job import tell_job
 from console.services.visibility import job_for
 from console.temporal.client import TemporalUnavailable, WorkflowGone
-from justenough.domain.core.errors import Conflict
+from justenough.domain.core.errors import Conflict, InvalidInput, Problem
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import JobSummary
@@ -24,18 +24,27 @@ def can_stop(job: JobSummary, *, kill: bool) -> bool:
     return not job.state.ended or (kill and not job.revocation.state.is_settled)
 
 
-async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool) -> Stopping:
-    """Ask a job to end and record who asked.
+async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool, reason: str = "") -> Stopping:
+    """Ask a job to end and record who asked, and why if they said so. If they ask again, their first reason stays.
 
-    Raises NotFound, Forbidden, Conflict if it has ended, TemporalUnavailable if Temporal is needed to cancel it.
+    Raises NotFound, Forbidden, Conflict if it has ended, InvalidInput, TemporalUnavailable if Temporal is needed to cancel it.
     """
+    if len(reason) > MAX_STOP_REASON_CHARS:
+        raise InvalidInput("form", (Problem("reason", f"is longer than {MAX_STOP_REASON_CHARS} characters; shorten it"),))
     view, person = await to_thread.run_sync(job_for, console.deps.store, caller, job), caller.person
     caller.require_right_to_stop(view.requester_id)
     if not can_stop(view, kill=kill):
         raise Conflict(f"the job has already ended: {view.state.value}")
     how = "kill" if kill else "cancel"
     requested = build_event(
-        EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{person.id}", how=how, person=person.id, name=person.name
+        EventType.STOP_REQUESTED,
+        job,
+        at=console.deps.now(),
+        about=f"{how}/{person.id}",
+        how=how,
+        person=person.id,
+        name=person.name,
+        **({"reason": reason.strip()} if reason.strip() else {}),
     )
 
     def record() -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from console.concurrency.quotas import Quotas
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
+from console.services.policy_reasons import policy_reasons
 from console.services.signed_statements import statement_problems
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person, Tiers
@@ -31,7 +32,7 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock, JobFacts
-from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_tools
+from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_tools
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -94,23 +95,34 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     for step in steps:
         if step.access.at == "start" and step.decision.outcome != "denied":
             touched = rules.with_issued(touched, step.access.resource, step.access.action)
+
+    def view_of(step: DryRunStep) -> DryRequest:
+        reasons = policy_reasons(deps, step.decision.policies, digest=step.decision.policy_digest)
+        return DryRequest.of(step.access, step.decision, reasons)
+
     tools = [
-        DryTool(tool=name, beyond=step.context.beyond, **dict(DryRequest.of(step.access, step.decision)))
+        DryTool(tool=name, beyond=step.context.beyond, **dict(view_of(step)))
         for name, step in (dry_run_tools(rules, facts, clock=clock, held=touched) if spec.agent else ())
         if step.decision.outcome != "denied"
     ]
-    requests = tuple(DryRequest.of(step.access, step.decision) for step in steps)
+    requests = tuple(map(view_of, steps))
     warnings = dict.fromkeys(_late_answer_warnings(current.tiers, spec, (*requests, *tools)))
     return DryRun(requests=requests, tools=tuple(tools), beyond=spec.beyond, warnings=tuple(warnings))
 
 
 def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:
-    """Yield a sentence for each request of the running job whose approvers may take longer than the job runs."""
+    """Yield a sentence for each request of the running job whose approvers may take longer than the job runs.
+
+    It says so if the spec does not request the access, and only a tool that the agent may call needs it.
+    """
     for item in requests:
         tier = tiers.tiers.get(item.tier) if item.outcome == "needs_approval" and item.at == "request" else None
         if tier is not None and tier.respond_within > spec.run.timeout:
+            unrequested = (
+                " (not requested by this spec, but by tools that its agent may call)" if isinstance(item, DryTool) and item.beyond else ""
+            )
             yield (
-                f"{item.action} on {item.resource}: people at tier {item.tier} have {duration_text(tier.respond_within)} to decide, but the "
+                f"{item.action} on {item.resource}{unrequested}: people at tier {item.tier} have {duration_text(tier.respond_within)} to decide, but the "
                 f"job times out after {duration_text(spec.run.timeout)}; raise `run.timeout`, or request it at the start"
             )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.approvals.verification import Withdrawal
 from justenough.domain.contracts.workflow_messages import JobInput
@@ -134,8 +135,8 @@ def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, 
 
 
 def review_opened_event(job: str, ladder: Ladder, answer: ApprovalAnswer, tiers: Tiers, *, at: datetime) -> Event:
-    """Build the event of a break-glass approval, with the groups of the bypassed tiers, who may review it."""
-    bypassed = range(ladder.needed, ladder.current + 1)
+    """Build the event of a break-glass approval, with the names and the groups of the bypassed tiers."""
+    bypassed = bypassed_tiers(ladder.needed, ladder.current)
     return build_event(
         EventType.REVIEW_OPENED,
         job,
@@ -144,6 +145,7 @@ def review_opened_event(job: str, ladder: Ladder, answer: ApprovalAnswer, tiers:
         request=ladder.request,
         **_fields_of(answer, "person", "name", "reason"),
         tiers=list(bypassed),
+        tier_names=[tiers.tiers[tier].name for tier in bypassed],
         groups=sorted({group for tier in bypassed for group in tiers.tiers[tier].approvers}),
     )
 

@@ -185,6 +185,7 @@ def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
     entries = at.deps.store.ledger.entries(job=job.job).items
     assert [entry.type for entry in entries][-3:] == [EventType.ACCESS_DECIDED, EventType.APPROVAL_DECIDED, EventType.REVIEW_OPENED]
     assert entries[-3].data["phase"] == "narrowed"
+    assert (entries[-1].data["tiers"], entries[-1].data["tier_names"]) == ([1], ["owner"])
 
 
 def test_break_glass_that_policy_forbids_does_not_count(at: Desk) -> None:

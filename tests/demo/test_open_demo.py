@@ -192,7 +192,7 @@ def test_the_open_demos_overdue_revocation_is_confirmed_once_the_printed_session
     (overdue,) = items(auditor, "jobs", revocation="overdue")
     assert (overdue["name"], overdue["state"]) == ("year-report", "revoking")
     assert path_of(demo, "the overdue revocation") == f"/jobs/{overdue['id']}"
-    subprocess.run(["bash", "-c", find_command(demo.done, "confirmed within a minute")], check=True)
+    subprocess.run(["bash", "-c", find_command(demo.done, "verified within a minute")], check=True)
     until(lambda: auditor.job(overdue["id"])["state"] == "succeeded", "its access is confirmed revoked")
     assert items(auditor, "jobs", revocation="overdue") == []
 

@@ -10,9 +10,6 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx
-from scim2_server.memory import InMemoryStorage
-from scim2_server.testserver.application import BearerTokenApplication
-from scim2_server.utils import load_default_provider
 
 TOKEN = "scim-token-1"
 
@@ -49,6 +46,11 @@ class _Quiet(WSGIRequestHandler):
 @contextmanager
 def serve_scim() -> Iterator[ScimServer]:
     """Serve on a free port for a block."""
+    # Importing them takes seconds, which each test process would spend to collect the tests.
+    from scim2_server.memory import InMemoryStorage
+    from scim2_server.testserver.application import BearerTokenApplication
+    from scim2_server.utils import load_default_provider
+
     application = BearerTokenApplication(InMemoryStorage(), load_default_provider(), bearer_tokens=[TOKEN])
     with make_server("127.0.0.1", 0, application, handler_class=_Quiet) as server:
         address = f"http://127.0.0.1:{server.server_port}"

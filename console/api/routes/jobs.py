@@ -14,8 +14,9 @@ from console.http.dependencies import After, Cursor, IdBeginning, IdempotencyKey
 from console.http.problems import problem_responses
 from console.services.attestations import Attestation, attest
 from console.services.background_reads import RevocationFilter
-from console.services.inputs import DryRun, NewJob, Stopping
+from console.services.inputs import DryRun, NewJob, StopBody, Stopping
 from console.services.job_list import JobFilters, JobOrder, JobTraits, job_page, parse_labels
+from console.services.policy_reasons import with_policy_reasons
 from console.services.stop_job import stop_job
 from console.services.submit_job import dry_run, start_job, submit_job
 from console.services.visibility import job_for, parse_position
@@ -97,19 +98,20 @@ def list_jobs(
 def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     """Show a job with its requests and credentials."""
     view = job_for(console.deps.store, caller, job)
-    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
+    requests = tuple(with_policy_reasons(console.deps, one) for one in view.requests)
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent), "requests": requests})
 
 
 @router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))
-async def cancel_job(job: str, console: TheConsole, caller: Stopper) -> Stopping:
+async def cancel_job(job: str, console: TheConsole, caller: Stopper, body: StopBody | None = None) -> Stopping:
     """Cancel a job: its process is asked to end, then its access is revoked. A launcher cancels only their own."""
-    return await stop_job(console, job, caller, kill=False)
+    return await stop_job(console, job, caller, kill=False, reason=(body or StopBody()).reason)
 
 
 @router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
-async def kill_job(job: str, console: TheConsole, caller: Stopper) -> Stopping:
+async def kill_job(job: str, console: TheConsole, caller: Stopper, body: StopBody | None = None) -> Stopping:
     """Kill a job: its access is revoked, then its process is killed, ten seconds later at most if Vault does not answer. Works even if its workflow is gone or Temporal is down. A launcher kills only their own."""
-    return await stop_job(console, job, caller, kill=True)
+    return await stop_job(console, job, caller, kill=True, reason=(body or StopBody()).reason)
 
 
 @router.post("/jobs/{job}/prove")

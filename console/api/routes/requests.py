@@ -13,6 +13,7 @@ from console.http.problems import problem_responses
 from console.services.claims import claim_request, release_claim
 from console.services.decide_request import can_answer, submit_decision, withdraw_unsigned
 from console.services.inputs import ClaimBody, SignedBody, WithdrawBody
+from console.services.policy_reasons import with_policy_reasons
 from console.services.reviews import submit_review
 from console.services.visibility import first_visible_page, visible_request
 from justenough.domain.jobs.states import RequestState
@@ -76,7 +77,7 @@ def list_requests(
 )
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
     """Show a request. Its ETag is the digest that a decision must name."""
-    view = visible_request(console.deps.store, console.job_owners, caller, request)
+    view = with_policy_reasons(console.deps, visible_request(console.deps.store, console.job_owners, caller, request))
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
     tier = console.deps.config.current().tiers.tiers.get(view.current_tier) if view.state is RequestState.PENDING else None

@@ -19,6 +19,7 @@ from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit_items, join_pairs, note
 from console.cli.render.request_table import ceiling_lines, counted_approvals, reason_lines
 from console.presentation.event_text import ancestor_lines, tools_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import to_json_line
 from justenough.domain.approvals import statement_factory
 from justenough.domain.approvals.statement_factory import DecisionKind
@@ -80,7 +81,13 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
 
         def row(item: Json) -> tuple[object, ...]:
             missing = item["quorum"] - counted_approvals(item) if item["state"] == "pending" else 0
-            return item["id"], item["resource"], item["action"], item["state"], f"{missing} more" if missing > 0 else ""
+            return (
+                item["id"],
+                item["resource"],
+                item["action"],
+                state_word("request", item["state"]),
+                f"{missing} more" if missing > 0 else "",
+            )
 
         emit_items(answered, header=("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), row=row, is_list=len(unique_requests) > 1)
     if codes:
@@ -96,7 +103,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     path = f"/requests/{path_segment(request)}"
     view = api.get(path)
     if not view["digest"]:
-        raise Failure(f"the request is {view['state']}, not pending", code=ExitCode.CONFLICT)
+        raise Failure(f"the request is {state_word('request', view['state'])}, not pending", code=ExitCode.CONFLICT)
     tools: BoundedTools | None = None
     if options.tools:
         requested = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from console.cli.errors import ExitCode, Failure
 from console.cli.render.output import note
+from console.presentation.status_badges import state_word
 
 if TYPE_CHECKING:
     from console.cli.client.api import ConsoleApiClient
@@ -46,7 +47,7 @@ def credential_id_of(api: ConsoleApiClient, text: str) -> str:
 
 
 def _note_meaning(text: str, job: Json) -> str:
-    note(f"{text} is {job['id']} ({job['name']}, {job['state']}).")
+    note(f"{text} is {job['id']} ({job['name']}, {state_word('job', job['state'])}).")
     return str(job["id"])
 
 

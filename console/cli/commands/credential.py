@@ -19,6 +19,8 @@ from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation
 from console.cli.render.output import emit_page, emit_revocation, note, print_table
+from console.cli.states import parse_state_option, state_help
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
 app = command_group("List, revoke and verify the credentials of jobs.")
@@ -35,7 +37,10 @@ def list_credentials(
         typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.", autocompletion=complete_action),
     ] = None,
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only credentials in this state.", autocompletion=complete_credential_state)
+        str | None,
+        typer.Option(
+            metavar="STATE", help=state_help("credential", "Only credentials in this state"), autocompletion=complete_credential_state
+        ),
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
@@ -48,17 +53,18 @@ def list_credentials(
 
     """
     api = connect_api()
-    query = {"live": "true" if live else None, "resource": resource, "action": action, "state": state}
+    query = {"live": "true" if live else None, "resource": resource, "action": action}
+    query["state"] = parse_state_option("--state", "credential", state)
     emit_page(
         api.get_page("/credentials", **query, job=job_id_of(api, job) if job else job, limit=limit, cursor=cursor),
-        header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "CONFIRMED", "NOT REVOKED BECAUSE"),
+        header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "VERIFIED", "NOT REVOKED BECAUSE"),
         row=lambda item: (
-            *(item["id"], item["job_id"], item["resource"], item["action"], item["state"]),
+            *(item["id"], item["job_id"], item["resource"], item["action"], state_word("credential", item["state"])),
             *(moment(item["issued_at"]), "never" if revocation.is_endless(item) else moment(item["expires_at"])),
             *(moment(item["confirmed_at"]), item.get("why")),
         ),
         empty="No active credentials." if live else "No credentials.",
-        optional=("CONFIRMED", "ISSUED", "NOT REVOKED BECAUSE", "JOB", "EXPIRES"),
+        optional=("VERIFIED", "ISSUED", "NOT REVOKED BECAUSE", "JOB", "EXPIRES"),
     )
 
 
@@ -69,7 +75,7 @@ def revoke(
         str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.", autocompletion=complete_credential)
     ],
 ) -> None:
-    """Revoke one credential. Its job continues. Exit 9 if the revocation is not confirmed yet.
+    """Revoke one credential. Its job continues. Exit 9 if it is not verified yet that the credential is revoked.
 
     Examples:
     justenough credential revoke c-dev-01kb3zq0aa-1
@@ -108,14 +114,15 @@ def prove(
                 file.write(json.dumps(envelope, indent=2) + "\n")
         else:
             note(f"No attestation was written: {attested['why_none']}.")
-    report = revocation.proof_report(found)
+    failures = () if found["dead"] else api.get(f"/jobs/{path_segment(job)}")["revocation"].get("failures") or ()
+    report = revocation.proof_report(found, failures)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
 
 
 def _print_proof(report: Json) -> None:
     lines = []
     for item in report["findings"]:
-        found = "residual" if item.get("residual") else "alive" if item["alive"] else "dead"
+        found = state_word("finding", "residual" if item.get("residual") else "alive" if item["alive"] else "gone")
         lines.append((item.get("credential"), item["what"], found, item["detail"]))
     for failure in report["failures"]:
         what, _, why = failure.partition(": ")

@@ -32,13 +32,18 @@ from console.cli.render.output import (
     print_table,
     with_state_colour,
 )
+from console.cli.render.request_table import policy_denial
+from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
-from console.presentation.terminal_text import log_text, moment
+from console.presentation.status_badges import state_word
+from console.presentation.terminal_text import log_text, moment, plain
+from justenough.domain.ledger.overdue import end_session_advice
 
 DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
 
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="Maximum time to wait: 30s, 10m, 2h.")]
+StopReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why. Recorded in the ledger.")]
 
 app = command_group("Launch, show, follow and stop jobs.")
 
@@ -84,14 +89,16 @@ def run(
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
-        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], job["state"]))
+        emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], state_word("job", job["state"])))
 
 
 @app.command("list")
 @list_command
 def list_jobs(
     *,
-    state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.", autocompletion=complete_job_state)] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help=state_help("job", "Only jobs in this state"), autocompletion=complete_job_state)
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
     since: Since = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
@@ -111,11 +118,11 @@ def list_jobs(
         str | None,
         typer.Option(
             metavar="STATE",
-            help="Only jobs whose revocation is in this state: pending, residual or overdue.",
+            help=state_help("revocation", "Only jobs whose revocation is in this state"),
             autocompletion=complete_revocation,
         ),
     ] = None,
-    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first, not the newest.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="List the oldest first, not the newest.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -128,7 +135,8 @@ def list_jobs(
     justenough job list --label team=support --resource orders-db --all
 
     """
-    filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
+    filters = {"state": parse_state_option("--state", "job", state), "environment": environment, "requester": requester, "parent": parent}
+    filters["revocation"] = parse_state_option("--revocation", "revocation", revocation)
     filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
     order = "oldest" if oldest else None
     found = connect_api().get_page("/jobs", **filters, label=label or None, order=order, limit=limit, cursor=cursor)
@@ -136,8 +144,8 @@ def list_jobs(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
         row=lambda job: (
-            *(job["id"], job["name"], job["state"], job["revocation"]["state"], job["environment"], job["requester"]),
-            *(moment(job["created_at"]), job["task"]),
+            *(job["id"], job["name"], state_word("job", job["state"]), state_word("revocation", job["revocation"]["state"])),
+            *(job["environment"], job["requester"], moment(job["created_at"]), job["task"]),
         ),
         empty="No jobs.",
         optional=("ENVIRONMENT", "REVOCATION", "CREATED", "REQUESTER"),
@@ -224,6 +232,7 @@ def cancel(
         bool, typer.Option("--wait", help="Wait until the job has ended, then show whether its credentials are revoked.")
     ] = False,
     timeout: Timeout = None,
+    reason: StopReason = "",
 ) -> None:
     """End a job's process, then revoke its credentials.
 
@@ -231,7 +240,7 @@ def cancel(
     justenough job cancel refund-triage --wait
 
     """
-    _stop(job, "cancel", wait=wait, timeout=timeout)
+    _stop(job, "cancel", wait=wait, timeout=timeout, reason=reason)
 
 
 @app.command("kill")
@@ -243,14 +252,15 @@ def kill(
         typer.Option("--wait/--no-wait", help="Wait, by default for one minute, then show whether its credentials are revoked."),
     ] = True,
     timeout: Timeout = None,
+    reason: StopReason = "",
 ) -> None:
-    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is confirmed.
+    """Revoke a job's credentials at once and kill its process. Shows each credential. Exit 9 unless every revocation is verified.
 
     Examples:
     justenough job kill j-dev-01kb3zq0aa --timeout 2m
 
     """
-    _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
+    _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None), reason=reason)
 
 
 @app.command("timeline")
@@ -278,10 +288,17 @@ def timeline(
         for line in gantt_lines(picture, now=datetime.now(UTC), columns=columns, paint=with_state_colour):
             terminal.write_line(line)
         terminal.write_line("")
+    reasons: dict[str, str] = {}
+    if any(entry["data"].get("outcome") == "denied" for entry in found["items"] if entry["type"] == "access.decided"):
+        for item in api.get(path.removesuffix("/timeline"))["requests"]:
+            reasons |= item.get("policy_reasons") or {}
     emit_page(
         found,
         header=("SEQ", "AT", "TYPE", "WHAT"),
-        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], event_sentence(entry["type"], entry["data"])),
+        row=lambda entry: (
+            *(entry["seq"], moment(entry["at"]), entry["type"]),
+            event_sentence(entry["type"], {**entry["data"], "policy_reasons": reasons}),
+        ),
         empty="No entries yet.",
     )
 
@@ -297,19 +314,19 @@ def _print_or_open_page(job: str, *, web: bool) -> None:
         note(f"Page: {page_address(api, path)}")
 
 
-def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
+def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: str) -> None:
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     deadline = run_job.deadline_after(timeout, waits=wait)
     api = connect_api()
     job = job_id_of(api, job)
-    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
+    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}", {"reason": reason} if reason else None)
     if found.get("note"):
         note(f"{job}: {found['note']}")
     if wait:
         run_job.wait_until_stopped(api, job, deadline=deadline)
         return
-    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], job["state"]))
+    emit_items([found], header=("ID", "STATE"), row=lambda job: (job["id"], state_word("job", job["state"])))
     note(f"Follow the revocation of its credentials: justenough job show {job}")
 
 
@@ -319,14 +336,15 @@ def _print_job(job: Json) -> None:
             ("Id", job["id"]),
             ("Name", job["name"]),
             ("Task", job["task"]),
-            ("State", job["state"]),
+            ("State", state_word("job", job["state"])),
             ("Reason", informative_reason(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
-            ("Revocation", job["revocation"]["state"]),
-            ("Confirmed", moment(job["revocation"]["confirmed_at"])),
+            ("Revocation", state_word("revocation", job["revocation"]["state"])),
+            ("Verified", moment(job["revocation"]["confirmed_at"])),
             ("Still valid", aftermath.residual_end(job["revocation"])),
             ("Pending since", moment(job["revocation"].get("since"))),
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
+            ("What to do", end_session_advice(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
             *ancestor_lines(job),
@@ -356,13 +374,16 @@ def _print_job(job: Json) -> None:
                     else item["action"],
                     duration_label(item["ttl"]),
                     item["tier"],
-                    item["state"],
+                    state_word("request", item["state"]),
                     join_values(item["policies"]),
                     join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"]),
                 )
                 for item in job["requests"]
             ],
         )
+        for item in job["requests"]:
+            if why := policy_denial(item):
+                terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
     if job["credentials"]:
         terminal.write_line("")
         print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])

@@ -12,14 +12,25 @@ from console.cli.arguments import Cursor, Limit, Reason, Web, parse_duration_opt
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of, request_id_of
 from console.cli.client.web_page import open_page
-from console.cli.completion import complete_request
+from console.cli.completion import complete_request, complete_request_state
 from console.cli.errors import ExitCode, Failure
 from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
-from console.cli.render.request_table import age, by_deadline, ceiling_lines, deadline_text, decide_by, reason_lines, time_left
+from console.cli.render.request_table import (
+    age,
+    by_deadline,
+    ceiling_lines,
+    deadline_text,
+    decide_by,
+    policy_denial,
+    reason_lines,
+    time_left,
+)
+from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment, to_json_line
 
 if TYPE_CHECKING:
@@ -43,6 +54,10 @@ def list_requests(
     pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests in every state.")] = False,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help=state_help("request", "Only requests in this state"), autocompletion=complete_request_state),
+    ] = None,
     job: OfJob = None,
     resource: OfResource = None,
     limit: Limit = None,
@@ -52,16 +67,17 @@ def list_requests(
 
     Examples:
     justenough request list --mine
+    justenough request list --state denied --job refund-triage
     justenough request list --all --job refund-triage --columns id,state,resource,reason
 
     """
-    if pending + mine + everything > 1:
-        raise Failure("--pending, --mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
+    if pending + mine + everything + (state is not None) > 1:
+        raise Failure("--pending, --mine, --all and --state are mutually exclusive; give one of them", code=ExitCode.USAGE)
+    wanted = "all" if everything else parse_state_option("--state", "request", state) or "pending"
     api = connect_api()
-    state = "all" if everything else "pending"
-    query = {"state": state, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
+    query = {"state": wanted, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
     found = api.get_page("/requests", **query, limit=limit, cursor=cursor)
-    if current_options().output is CliOutputFormat.TABLE and not everything:
+    if current_options().output is CliOutputFormat.TABLE and wanted == "pending":
         found = {**found, "items": by_deadline(found["items"])}
     now = datetime.now(UTC)
     emit_page(
@@ -71,12 +87,19 @@ def list_requests(
             *("AGE", "TIME LEFT", "EXPIRES", "REASON BY", "REASON"),
         ),
         row=lambda item: (
-            *(item["id"], item["job_name"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"]),
+            *(
+                item["id"],
+                item["job_name"],
+                state_word("request", item["state"]),
+                item["current_tier"] or item["tier"],
+                item["resource"],
+                item["action"],
+            ),
             *(duration_label(item["ttl"]), item["requester"], age(item, now), time_left(item, now)),
             *(moment(decide_by(item)), item.get("reason_by"), item["reason"]),
         ),
         optional=("EXPIRES", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
-        empty="No requests." if everything else "No pending requests that you can decide." if mine else "No pending requests.",
+        empty="No pending requests that you can decide." if mine else "No pending requests." if wanted == "pending" else "No requests.",
     )
     # Break-glass approvals must not be forgotten: remind those who may read their reviews.
     with contextlib.suppress(Failure):
@@ -176,7 +199,10 @@ def withdraw(requests: RequestIds, reason: Reason = None) -> None:
 @app.command("break-glass")
 @command
 def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = None) -> None:
-    """Approve alone in an emergency, without the tier's quorum. The tier's other approvers see this, and one of them must review it."""
+    """Approve alone in an emergency. Bypasses the tier that policy requires and each further one up to the current one.
+
+    The approvers of these tiers see it. Another approver of the current tier, or above, must review it.
+    """
     _answer_requests(requests, "break_glass", reason=reason, ttl=ttl)
 
 
@@ -203,7 +229,7 @@ def _print_claims(items: list[Json]) -> None:
     emit_items(
         items,
         header=("ID", "RESOURCE", "ACTION", "STATE", "CLAIMED"),
-        row=lambda item: (item["id"], item["resource"], item["action"], item["state"], _claim_text(item)),
+        row=lambda item: (item["id"], item["resource"], item["action"], state_word("request", item["state"]), _claim_text(item)),
         is_list=len(items) > 1,
     )
 
@@ -253,7 +279,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             *ceiling_lines(item),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
-            ("State", item["state"]),
+            ("State", state_word("request", item["state"])),
             (
                 "Tier",
                 f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],
@@ -263,6 +289,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
             ("Policies", ", ".join(item["policies"])),
+            ("Denied", policy_denial(item)),
             ("Digest", item["digest"]),
         )
     )

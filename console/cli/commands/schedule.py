@@ -12,6 +12,7 @@ from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
 app = command_group("Show, pause and run schedules, which launch jobs at set times.")
@@ -29,7 +30,7 @@ def list_schedules() -> None:
         row=lambda item: (
             *(item["name"], item["cron"], item["timezone"], item["job"], item["overlap"], _state_text(item)),
             moment(item["next"][0]) if item["next"] and not item["paused"] else "",
-            *((item["jobs"][0]["id"], item["jobs"][0]["state"]) if item["jobs"] else ("", "")),
+            *((item["jobs"][0]["id"], state_word("job", item["jobs"][0]["state"])) if item["jobs"] else ("", "")),
             item["note"] or item["problem"],
         ),
         empty="No schedules.",
@@ -78,7 +79,7 @@ def run(
     # Send a key even if none is given, so that a call repeated after a broken connection launches one job.
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     _, job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
-    emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", item["state"]))))
+    emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", state_word("job", item["state"])))))
     note(f"Follow it: justenough schedule show {name}")
 
 
@@ -106,7 +107,14 @@ def _print_schedule_fields(item: Json) -> None:
         print_table(
             ("JOB", "STATE", "LAUNCH REASON", "CREATED", "ENDED", "REASON"),
             [
-                (job["id"], job["state"], job["order_reason"], moment(job["created_at"]), moment(job["ended_at"]), job["reason"])
+                (
+                    job["id"],
+                    state_word("job", job["state"]),
+                    job["order_reason"],
+                    moment(job["created_at"]),
+                    moment(job["ended_at"]),
+                    job["reason"],
+                )
                 for job in item["jobs"]
             ],
         )

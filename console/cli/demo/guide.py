@@ -60,5 +60,5 @@ def print_guide(population: Population) -> None:
         say(f"{line.person:<9}{line.text}\n         {DIM}{console}{line.path}{PLAIN}")
     say(
         f"\nOne revocation is overdue on purpose: a database session named {BACKUP_NAME} locks a table in the job's space."
-        f"\nEnd that session, and the revocation is confirmed within a minute:  kill {population.backup}"
+        f"\nEnd that session, and the revocation is verified within a minute:  kill {population.backup}"
     )

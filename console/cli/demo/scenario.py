@@ -12,6 +12,7 @@ from console.cli.demo.login_probe import ProbedLogin
 from console.cli.json_object import Json
 from console.cli.render.output import print_table
 from console.cli.render.revocation import ENDED_JOB_STATES
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
 
@@ -57,10 +58,16 @@ def run_scenario(demo: DemoEnvironment) -> int:
     lines = [line for act in acts for line in act(demo)]
     say(f"\n{BOLD}Every credential of this demo, and how it ended{PLAIN}")
     print_table(
-        ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "CONFIRMED AT", "LOGIN", "DETAIL"),
+        ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "VERIFIED AT", "LOGIN", "DETAIL"),
         [
             (
-                *(line.job["name"], line.job["state"], line.access, line.lifetime, moment(line.credential["confirmed_at"])),
+                *(
+                    line.job["name"],
+                    state_word("job", line.job["state"]),
+                    line.access,
+                    line.lifetime,
+                    moment(line.credential["confirmed_at"]),
+                ),
                 *(line.login_outcome, line.credential["confirmed_how"] or line.credential["why"]),
             )
             for line in lines
@@ -86,7 +93,7 @@ def show_approvals(demo: DemoEnvironment) -> list[DemoCredential]:
     job = demo.launch("refund-triage", "ticket=4711")
     waiting = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)
     for request in waiting["requests"]:
-        tier = f"pending at tier {request['tier']}" if request["state"] == "pending" else request["state"]
+        tier = f"pending at tier {request['tier']}" if request["state"] == "pending" else state_word("request", request["state"])
         say(f"  {request['action']} on {request['resource']}: {tier}, by {', '.join(request['policies'])}")
     requests = {(item["resource"], item["action"]): item["id"] for item in waiting["requests"]}
     demo.run_as("lead", "request", "approve", requests["refunds-db", "write"], "--reason", "ticket 4711 is right")
@@ -197,7 +204,7 @@ def _wait_for_end(demo: DemoEnvironment, job: str, state: str) -> Json:
     if seen["state"] != state:
         raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}), not {state}")
     why = f" ({seen['reason']})" if seen["reason"] else ""
-    say(f"  {seen['name']} ended: {state}{why}; revocation {seen['revocation']['state']}")
+    say(f"  {seen['name']} ended: {state_word('job', state)}{why}; revocation: {state_word('revocation', seen['revocation']['state'])}")
     demo.run_as("auditor", "credential", "prove", job)
     return seen
 

@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, pad, plain, truncate, width
 from console.presentation.timeline_model import Timeline, TimelineRow, row_parts, timeline_range
 
 MIN_ONE_LINE_COLUMNS = 64
 """Width from which a lane's name, bar and state fit on one line."""
+MIN_STATE_COLUMNS = 24
+"""Width that a lane's state gets, if it needs it: enough for the longest word of a state."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted", "residual"), "…")
 """Any other state: ✘. Colours carry no information that icon and text lack."""
 SIGNS = {"lasts": "█", "maybe": "▒", "spared": "·", "ahead": "┄"}
 """The signs of a bar, by the kinds of a row's parts."""
-LEGEND = ("█ active", "▒ not confirmed revoked", "· unused time", "┄ remaining time")
+LEGEND = ("█ active", "▒ not verified as revoked", "· unused time", "┄ remaining time")
 
 EXPIRY_WORDS = {
     "issued": ("active", "past its expiry"),
@@ -96,12 +99,12 @@ def lane_state_text(lane: TimelineRow, now: datetime) -> str:
             before, after = EXPIRY_WORDS[state]
             return f"{before}, {left} left" if left else after
         case "credential", ("revoked" | "expired"):
-            return f"{lane.state}, unconfirmed"
+            return f"{lane.state}, not verified"
         case "credential", "confirmed":
             lived = ((lane.settled or now) - lane.began).total_seconds()
-            return f"confirmed after {clock(lived)}" if lived >= 1 else "confirmed within 1s"
+            return f"verified after {clock(lived)}" if lived >= 1 else "verified within 1s"
         case _:
-            return plain(lane.state)
+            return plain(state_word(lane.kind, lane.state))
 
 
 def _column_widths(lanes: list[TimelineRow], now: datetime, columns: int) -> tuple[int, int, int]:
@@ -109,7 +112,7 @@ def _column_widths(lanes: list[TimelineRow], now: datetime, columns: int) -> tup
     names, words = max(width(lane_label(lane)) for lane in lanes), max(width(lane_state_text(lane, now)) for lane in lanes)
     if columns < MIN_ONE_LINE_COLUMNS:
         return max(1, min(names, columns - 12)), 0, columns
-    name, word = min(names, columns * 3 // 10), min(words, max(20, columns // 4))
+    name, word = min(names, columns * 3 // 10), min(words, max(MIN_STATE_COLUMNS, columns // 4))
     return name, word, columns - name - word - 13
 
 

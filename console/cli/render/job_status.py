@@ -7,6 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from console.cli.render.gantt import Paint, lane_icon, lane_label, lane_state_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, plain, truncate
 from console.presentation.timeline_model import Timeline
 
@@ -18,9 +19,10 @@ def job_status_lines(
 ) -> Iterator[str]:
     """Yield a line for the job and one for each request and credential, at most `columns` wide. `groups`: who can decide, by request."""
     row = picture.job_row
-    state = row.state if row else "no entries yet"
+    state = row.state if row else ""
+    word = state_word("job", state) if row else "no entries yet"
     age = f", for {clock(((row.settled or now) - row.began).total_seconds())}" if row else ""
-    yield paint(truncate(plain(f"{job}: {state}{age}"), columns), state)
+    yield paint(truncate(plain(f"{job}: {word}{age}"), columns), state)
     # Open lanes come first, because a small terminal cuts off the last lines.
     lanes = [lane for lane in picture.lanes.values() if lane.kind != "job"]
     for lane in sorted(lanes, key=lambda lane: lane.settled is not None):
@@ -31,7 +33,7 @@ def job_status_lines(
             needed = f"{lane.quorum} needed" if lane.quorum and is_open else ""
             claim = f"claimed by {lane.claim}" if lane.claim and is_open else ""
             is_pending = is_open and lane.state == "waits"
-            who = f" for {groups[lane.id]}" if groups.get(lane.id) else ""
+            who = f" for {named}" if (named := groups.get(str(lane.id))) else ""
             waits = f"waits {clock((now - lane.began).total_seconds())}{who}" if is_pending else ""
             status = "; ".join(plain(part) for part in (status, waits, needed, claim, *lane.answers) if part)
         yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {status}", columns), lane.state)

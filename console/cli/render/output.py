@@ -12,27 +12,25 @@ from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.table import Cells, TableLayout, table_lines
+from console.presentation.status_badges import BADGES
 from console.presentation.terminal_text import colour_text, pad, plain, width
 
-STATES_BY_COLOUR = {
-    "green": {"succeeded", "allowed", "approved", "confirmed", "sound", "dead"},
-    "yellow": {
-        "pending",
-        "awaiting_approval",
-        "running",
-        "revoking",
-        "needs_approval",
-        "issued",
-        "revoked",
-        "residual",
-        "expired",
-        "cancelled",
-        "withdrawn",
-        "waits",
-        "doubted",
+COLOUR_BY_TONE = {"good": "green", "live": "yellow", "wait": "yellow", "calm": "yellow", "bad": "red"}
+COLOUR_BY_STATE = {
+    "sound": "green",
+    "dead": "green",
+    "waits": "yellow",
+    "refused": "red",
+    "alive": "red",
+    "unknown": "red",
+    **{
+        name: COLOUR_BY_TONE[badge.tone]
+        for kind in ("finding", "outcome", "revocation", "request", "job", "credential")
+        for state, badge in BADGES[kind].items()
+        for name in (state, badge.word)
     },
-    "red": {"failed", "refused", "denied", "timed_out", "killed", "lost", "overdue", "alive", "unknown"},
 }
+"""The colours of states, by their names and by their words. A word of several kinds has the last one's colour."""
 
 
 def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None) -> None:
@@ -111,7 +109,7 @@ def with_state_colour(cell: str, state: str | None = None, *, stream: object = N
     if not terminal.shows_colours(stream):
         return cell
     word = cell.strip() if state is None else state
-    return next((colour_text(cell, colour) for colour, words in STATES_BY_COLOUR.items() if word in words), cell)
+    return colour_text(cell, COLOUR_BY_STATE[word]) if word in COLOUR_BY_STATE else cell
 
 
 def count_label(number: int, singular: str, plural: str = "") -> str:

@@ -34,6 +34,8 @@ def print_explanation(explanation: Json) -> None:
         )
         for policy in request["policies"]:
             _print_indented(1, f"{policy['effect']} {policy['id']}{'  ' + policy['place'] if policy['place'] else ''}")
+            if why := policy["why"] or policy_text.POLICY_SOURCE_TEXT.get(policy["id"]):
+                _print_indented(2, why)
         for error in request["errors"]:
             _print_indented(1, f"error: {error}")
         for line in policy_text.tiers(request):

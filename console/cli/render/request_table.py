@@ -9,6 +9,8 @@ from console.cli.json_object import Json
 from console.cli.render.output import with_state_colour
 from console.cli.render.table import TableLayout, table_lines
 from console.presentation.event_text import decision_text, duration_label
+from console.presentation.policy_text import denial_text
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, moment, plain
 from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
 
@@ -120,6 +122,13 @@ def ceiling_lines(item: Json) -> Iterator[tuple[str, str]]:
         yield "Order", "not named in the signed order"
 
 
+def policy_denial(item: Json) -> str:
+    """Return why policy denied a request; empty if it is not denied, or if an approver denied it."""
+    if item["state"] != "denied" or any(answer["decision"] == "deny" for answer in item["approvals"]):
+        return ""
+    return denial_text(item["policies"], item.get("policy_reasons") or {})
+
+
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     """Yield the changes of a request since it was last seen. If it was not seen before, begin with what it asks for."""
     if before is None:
@@ -136,7 +145,7 @@ def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     if after["review"] != old["review"] and after["review"]:
         yield "approved by break-glass; a review is open" if after["review"]["open"] else plain(f"reviewed: {after['review']['verdict']}")
     if after["state"] != old["state"]:
-        yield f"is now {after['state']}"
+        yield f"is now {state_word('request', after['state'])}"
 
 
 def _answer_changes(old: Json, after: Json) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Describes the revocation of a job's credentials: how each was confirmed, what may be active and why, what to do next. Pure.
+"""Describes the revocation of a job's credentials: how each was verified, what may be active and why, what to do next. Pure.
 
 The objects are those of the API with added keys: `dead`, and on the outer object `next`, sentences for people.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
+from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
+from justenough.domain.ledger.overdue import end_session_advice
 
 DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
 RESIDUAL = CredentialState.RESIDUAL.value
@@ -30,12 +32,17 @@ def job_report(job: Json) -> Json:
         if not has_ended and job["revocation"]["state"] == "none":
             steps.append("Nothing is revoked yet. Check that a worker is running: justenough doctor")
         else:
-            steps.append("Revocation is retried until it succeeds. See which server is down: justenough doctor")
+            steps.append(f"Revocation is retried until it succeeds. {_cause_step(job['revocation'].get('failures') or ())}")
         steps += [f"Check again: justenough credential prove {job['id']}", BY_HAND]
     elif not has_ended:
         steps.append(f"Its credentials are revoked or expired, but the job has not ended yet: justenough job watch {job['id']}")
     steps += [_residual_note(item) for item in credentials if _is_residual(item)]
     return {**job, "credentials": credentials, "dead": is_dead, "next": list(dict.fromkeys(steps))}
+
+
+def _cause_step(failures: Iterable[str]) -> str:
+    """Return what to do about what keeps revocations from succeeding."""
+    return end_session_advice(failures) or "See which server is down: justenough doctor"
 
 
 def with_dead_flag(item: Json) -> Json:
@@ -49,11 +56,11 @@ def credential_report(item: Json) -> Json:
     if _is_residual(item):
         steps = [_residual_note(item)]
     elif not report["dead"]:
-        steps = [
-            f"Try again: justenough credential revoke {item['id']}",
-            f"Kill its job, whose revocation is retried until it succeeds: justenough job kill {item['job_id']}",
-            f"See which server is down: justenough doctor. {BY_HAND}",
-        ]
+        lock = end_session_advice((item.get("why") or "").split("; "))
+        kill = f"Kill its job, whose revocation is retried until it succeeds: justenough job kill {item['job_id']}"
+        steps = [lock or kill, f"Try again: justenough credential revoke {item['id']}", BY_HAND]
+        if not lock:
+            steps.insert(2, "See which server is down: justenough doctor")
     return {**report, "next": steps}
 
 
@@ -61,11 +68,11 @@ def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or item["expires_at"])
     at = dead_at if item["dead"] else "never expires" if is_endless(item) else f"expires {moment(item['expires_at'])}"
-    waiting = {"issued": "not revoked yet", "revoked": "revoked, not confirmed yet"}.get(item["state"], "being revoked")
+    waiting = {"issued": "not revoked yet", "revoked": "revoked, not verified yet"}.get(item["state"], "being revoked")
     detail = item.get("why") or waiting
     if item["state"] == "confirmed":
         detail = "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
-    return item["id"], item["resource"], item["action"], item["state"], at, detail
+    return item["id"], item["resource"], item["action"], state_word("credential", item["state"]), at, detail
 
 
 def job_verdict(job: Json) -> str:
@@ -75,15 +82,20 @@ def job_verdict(job: Json) -> str:
     summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
     residual = sum(map(_is_residual, credentials))
     left = f"; {residual} cannot be revoked early: valid {residual_end(job['revocation'])}" if residual else ""
-    proof = "" if job["revocation"]["state"] in SETTLED_REVOCATION_STATES else f"; revocation {job['revocation']['state']}"
-    return f"{job['id']}: {job['state']}; {summary}{left}{proof}"
+    proof = (
+        ""
+        if job["revocation"]["state"] in SETTLED_REVOCATION_STATES
+        else f"; revocation {state_word('revocation', job['revocation']['state'])}"
+    )
+    return f"{job['id']}: {state_word('job', job['state'])}; {summary}{left}{proof}"
 
 
-def proof_report(report: Json) -> Json:
-    """Add to a proof what to do next if it failed."""
+def proof_report(report: Json, failures: Iterable[str] = ()) -> Json:
+    """Add to a proof what to do next if it failed. `failures`: of the job's last attempt to revoke."""
+    revoke = f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep"
     steps = [
         f"See why, and the state of each revocation: justenough job show {report['job']}",
-        f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep. {BY_HAND}",
+        f"{end_session_advice(failures) or revoke}. {BY_HAND}",
     ]
     if report.get("revoked"):
         residual = [finding for finding in report["findings"] if finding.get("residual")]
@@ -134,7 +146,7 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
     steps = []
     if report["failures"]:
         steps = [
-            "Failed revocations are retried every 10 s. See which server is down: justenough doctor",
+            f"Failed revocations are retried every 10 s. {_cause_step(_sweep_causes(report['failures']))}",
             "See which jobs are affected: justenough job list --revocation overdue",
             BY_HAND,
         ]
@@ -145,6 +157,11 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
         for did, job, why in results
     ]
     return {**report, "jobs": done, "next": steps}
+
+
+def _sweep_causes(failures: Iterable[str]) -> list[str]:
+    """Return the single failures of the jobs whose revocation a sweep tried."""
+    return [why for failure in failures for why in _split_failure(failure)[1].split("; ")]
 
 
 def job_ids_of_sweep(report: Json) -> Iterable[str]:

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -32,17 +33,23 @@ MAX_LOG_LINES = 5
 
 @contextlib.contextmanager
 def show_progress(
-    job: str, *, every_event: bool, logs: LogTail, approvers: Callable[[str], str], extra_types: frozenset[str] = frozenset()
+    job: str,
+    *,
+    every_event: bool,
+    logs: LogTail,
+    approvers: Callable[[str], str],
+    policy_reasons: Callable[[str], Mapping[str, str]],
+    extra_types: frozenset[str] = frozenset(),
 ) -> Iterator[EventHandler]:
     """Show events during a block: every event, or only those that need an approver and those of `extra_types`.
 
-    `approvers` returns the groups that can decide a request, as text.
+    `approvers` returns the groups that can decide a request, as text; `policy_reasons` the sentences of the policies that decided one.
     """
     event_types = APPROVAL_EVENT_TYPES | extra_types
     groups: dict[str, str] = {}
 
     def describe(event: WatchedEvent, *, colour: bool) -> str:
-        return _event_text(event, colour=colour, groups=with_approvers(groups, event, approvers))
+        return _event_text(with_policy_reasons(event, policy_reasons), colour=colour, groups=with_approvers(groups, event, approvers))
 
     def print_event(event: WatchedEvent) -> None:
         if every_event or event.kind in event_types:
@@ -86,6 +93,13 @@ def with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Calla
         request = str(event.data.get("request"))
         groups[request] = approvers(request)
     return groups
+
+
+def with_policy_reasons(event: WatchedEvent, policy_reasons: Callable[[str], Mapping[str, str]]) -> WatchedEvent:
+    """Look up the sentences of the policies that denied an access, and add them to the event; return any other event as it is."""
+    if event.kind != "access.decided" or event.data.get("outcome") != "denied":
+        return event
+    return replace(event, data={**event.data, "policy_reasons": policy_reasons(str(event.data.get("request")))})
 
 
 def _event_text(event: WatchedEvent, *, colour: bool, groups: Mapping[str, str]) -> str:

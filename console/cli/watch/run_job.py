@@ -25,6 +25,8 @@ from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
+from console.presentation.policy_text import denial_text
+from console.presentation.status_badges import state_word
 from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.approvals import statement_factory
 from justenough.domain.core.errors import InvalidInput
@@ -158,13 +160,16 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
     emit_items(
         [ending.job],
         header=("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON"),
-        row=lambda job: (job["id"], job["name"], job["state"], job["exit_code"], job["revocation"]["state"], job["reason"]),
+        row=lambda job: (
+            *(job["id"], job["name"], state_word("job", job["state"]), job["exit_code"]),
+            *(state_word("revocation", job["revocation"]["state"]), job["reason"]),
+        ),
     )
     if ending.code is ExitCode.TIMED_OUT:
         note(f"The timeout has passed; {job} continues. Follow it: justenough job watch {job}")
     elif ending.code is ExitCode.NOT_CONFIRMED:
-        why = join_values(ending.job["revocation"].get("failures") or ()) or "no confirmation yet"
-        note(f"Not every credential of {job} is confirmed revoked: {why}. Check again: justenough credential prove {job}")
+        why = join_values(ending.job["revocation"].get("failures") or ()) or "no check has shown it yet"
+        note(f"Not every credential of {job} is verified as revoked: {why}. Check again: justenough credential prove {job}")
         note(revocation.BY_HAND)
     if ending.code:
         raise typer.Exit(ending.code)
@@ -189,6 +194,7 @@ def _follow_job(
             extra_types=extra_types,
             logs=LogTail(api, job),
             approvers=lambda request: approver_groups(api, request),
+            policy_reasons=lambda request: policy_reasons_of(api, request),
         ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
@@ -201,6 +207,13 @@ def approver_groups(api: ConsoleApiClient, request: str) -> str:
     with contextlib.suppress(Failure):
         return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
     return ""
+
+
+def policy_reasons_of(api: ConsoleApiClient, request: str) -> Json:
+    """Return the sentences of the policies that decided a request, by id; empty if the console does not tell them."""
+    with contextlib.suppress(Failure):
+        return api.get(f"/requests/{path_segment(request)}").get("policy_reasons") or {}
+    return {}
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
@@ -237,7 +250,9 @@ def _print_decisions(found: Json) -> None:
             (
                 *(item["resource"], item["action"], item["at"], duration_text(item["ttl"]), item["outcome"]),
                 "" if item["outcome"] == "denied" else item["tier"],
-                join_values(item["policies"]) or "no policy allows it",
+                denial_text(item["policies"], item.get("policy_reasons") or {})
+                if item["outcome"] == "denied"
+                else join_values(item["policies"]),
                 join_values(item["errors"]),
             )
             for item in found["requests"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from console.pages.routing import PageRoute
 from console.presentation.policy_text import dependency_labels
 from console.services.background_reads import WHOLE_CATALOG
 from console.services.catalog_offers import offered_actions
+from console.services.deciders import tier_deciders
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.policy.dry_run import PolicyEvaluator
@@ -66,6 +68,7 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
         request,
         "catalog.html",
         current=current,
+        deciders=partial(tier_deciders, console.deps, current.tiers),
         depends=dependency_labels,
         offered=offered,
         uses=uses,
@@ -96,6 +99,7 @@ def policies(request: Request, console: TheConsole, visitor: ThePageUser) -> Res
         "policies.html",
         current=current,
         files=files,
+        deciders=partial(tier_deciders, console.deps, current.tiers),
         tests=list(_policy_tests(console.deps.settings.config, current)),
         alarm=console.deps.config.alarm if visitor.caller.can_read_all else bool(console.deps.config.alarm),
     )

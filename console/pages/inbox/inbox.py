@@ -16,14 +16,17 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
-from console.pages.inbox.request_detail import GroupMembers, RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
+from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
 from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
+from console.presentation.job_status import tier_names
 from console.presentation.time_text import span
 from console.services.console import Console
+from console.services.deciders import GroupMembers
 from justenough.adapters.store.inbox_queries import InboxFilter
+from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -33,6 +36,7 @@ from justenough.domain.inbox.pending import (
     BatchKey,
     RequestBatch,
     TimeoutOutcome,
+    claim_by_other,
     group_into_batches,
     missing_approvals,
     needs_care,
@@ -191,6 +195,7 @@ def inbox_page(
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         decides=bool(caller.tier),
         tiers=caller.tiers.tiers,
+        tier_names=lambda numbers: tier_names(numbers, caller.tiers),
         request_text=request_text,
         me=me,
     )
@@ -221,9 +226,11 @@ def card_page(
 ) -> HTMLResponse:
     """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
     draft, kept = draft or AnswerDraft(), draft is not None
-    # Whoever is done with this request goes on to their most urgent other one.
-    goes_on = visitor.waiting and not card.rights.answer
+    # Whoever is done with this request goes on to their most urgent other one that nobody else is reviewing, or else to their most urgent one.
+    goes_on, me, now = visitor.waiting and not card.rights.answer, visitor.caller.person, console.deps.now()
     mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if goes_on else ()
+    others = [line.view for line in mine if not line.why_not and line.view.id != card.view.id]
+    following = min(others, key=lambda view: claim_by_other(view, me.id, now=now) is not None, default=None)
     return render(
         request,
         "card.html",
@@ -239,13 +246,17 @@ def card_page(
         prefixes=FORM_PREFIXES,
         errors_of=lambda decision: notice.errors if draft.decision == decision else {},
         limits=_limits_of(draft, card),
-        following=next((line.view.id for line in mine if not line.why_not and line.view.id != card.view.id), None),
+        following=following,
+        following_claim=claim_by_other(following, me.id, now=now) if following else None,
         request_text=request_text,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
         missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
-        me=visitor.caller.person,
+        me=me,
+        tier_names=lambda numbers: tier_names(numbers, visitor.caller.tiers),
+        bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
+        top_tier=visitor.caller.tiers.top,
         policies_now=console.deps.config.current().policies.digest,
     )
 

@@ -8,9 +8,10 @@ from functools import partial
 from typing import NamedTuple
 
 from console.auth.authorization import Caller, Role
-from console.presentation.request_text import POLICY_SOURCE_TEXT
+from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
+from console.services.deciders import GroupMembers, group_members
 from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
@@ -75,13 +76,6 @@ class RequestRights(NamedTuple):
         return self.answer and (not self.why_no_approval or bool(self.lesser))
 
 
-class GroupMembers(NamedTuple):
-    """A group that can decide a request, and the login names of members who could still decide it; none if Vault does not list them."""
-
-    group: str
-    names: tuple[str, ...]
-
-
 class AbsentPerson(NamedTuple):
     """Somebody who has delegated to this person, and why that does not help here; empty if it does."""
 
@@ -106,8 +100,8 @@ class RequestCard:
     earlier: tuple[RequestView, ...]
     steps: tuple[EntryView, ...]
     silence: TimeoutOutcome
-    passed: tuple[str, ...]
-    """The approver groups of the current tier, which break-glass would bypass."""
+    approvers: tuple[str, ...]
+    """The approver groups of the current tier."""
     deciders: tuple[GroupMembers, ...]
     """Who else can decide it now."""
     withdrawals: tuple[EntryView, ...]
@@ -155,7 +149,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         earlier=deps.store.inbox.earlier_decisions(view, MAX_EARLIER, requester_id=caller.requester_filter),
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
-        passed=tier.approvers if tier else (),
+        approvers=tier.approvers if tier else (),
         deciders=deciders_of(deps, caller, view),
         withdrawals=tuple(entry for entry in withdrawn if entry.data["request"] == view.id),
         absent=tuple(
@@ -199,10 +193,7 @@ def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMem
     groups = dict.fromkeys(
         group for number, tier in sorted(caller.tiers.tiers.items()) if number >= view.current_tier for group in tier.approvers
     )
-    return tuple(
-        GroupMembers(group, tuple(name for name in deps.vault.member_names(group, deps.settings.people_mounts) if name not in out))
-        for group in groups
-    )
+    return group_members(deps, groups, without=out)
 
 
 def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:

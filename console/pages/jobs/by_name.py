@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +14,8 @@ from console.pages.jobs.launch import relaunch_url
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
+from console.presentation.job_status import tier_name
+from console.services.deciders import tier_deciders
 from console.services.jobs_by_name import JobsByName, jobs_by_name
 from justenough.domain.jobs.states import JobState
 
@@ -30,7 +33,18 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
     # The newest run is the last bar, as in every chart over time.
     bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended_runs)])
     launches = Role.LAUNCH in visitor.caller.roles
-    return render(request, "job_name.html", found=found, bars=bars, shown=SHOWN_RUNS, launches=launches, again=_again_url(found))
+    tiers = visitor.caller.tiers
+    return render(
+        request,
+        "job_name.html",
+        found=found,
+        bars=bars,
+        shown=SHOWN_RUNS,
+        launches=launches,
+        again=_again_url(found),
+        tier_name=lambda number: tier_name(number, tiers),
+        deciders=partial(tier_deciders, console.deps, tiers),
+    )
 
 
 def _again_url(found: JobsByName) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from html import escape
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -22,9 +23,10 @@ from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text, tier_name
+from console.presentation.job_status import job_status_text, tier_name, tier_names
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
+from console.services.deciders import tier_deciders
 from console.services.stop_job import can_stop
 from console.services.visibility import job_for
 from justenough.domain.jobs.states import CredentialState, RequestState
@@ -36,6 +38,9 @@ MAX_LOG_CHUNKS = 64
 """Maximum output chunks read, the newest ones."""
 MAX_LOG_BYTES = 16_000
 """Last bytes of output in the page, after escaping."""
+MAX_LAST_LINES = 5
+"""Last lines of output beside the result of a job that failed."""
+MAX_LAST_LINE_CHARS = 200
 MAX_SPEC_BYTES = 6_000
 """First bytes of the spec in the page, after escaping."""
 LOG_PAGE_CHUNKS = 1000
@@ -70,6 +75,12 @@ class OutputTail:
     """Sequence number of the last chunk; -1 for none."""
     whole: bool
 
+    @property
+    def last_lines(self) -> str:
+        """The last lines that are not blank, each with its first characters."""
+        lines = [line.rstrip() for line in self.text.split("\n") if line.strip()][-MAX_LAST_LINES:]
+        return "\n".join(line if len(line) <= MAX_LAST_LINE_CHARS else f"{line[:MAX_LAST_LINE_CHARS]}…" for line in lines)
+
 
 @router.get("/jobs/{job}")
 def show(
@@ -96,6 +107,8 @@ def show(
         output=tail,
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, tiers),
+        tier_names=lambda numbers: tier_names(numbers, tiers),
+        deciders=partial(tier_deciders, console.deps, tiers, without={view.requester}),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,

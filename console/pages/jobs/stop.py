@@ -35,9 +35,8 @@ def ask_to_stop(request: Request, job: str, console: TheConsole, visitor: ThePag
 @router.post("/jobs/{job}/kill")
 async def stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Cancel or kill a job."""
-    del form
     try:
-        outcome = await stop_job(console, job, visitor.caller, kill=_is_kill(request))
+        outcome = await stop_job(console, job, visitor.caller, kill=_is_kill(request), reason=str(form.get("reason", "")))
     except Conflict:
         view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
         return await to_thread.run_sync(partial(_render_confirmation, request, visitor, view, status=409))
@@ -52,7 +51,8 @@ async def prove(request: Request, job: str, console: TheConsole, visitor: ThePag
     visitor.caller.require(*Role)
     view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
     report = await console.background_reads.proofs.result(view.id, by=visitor.caller.person.name)
-    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report))
+    users = {one.id: one.user for one in view.credentials}
+    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report, users=users))
 
 
 def _is_kill(request: Request) -> bool:

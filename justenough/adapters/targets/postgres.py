@@ -15,11 +15,12 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.domain.catalog.models import Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -47,8 +48,6 @@ JOB_ID_PATTERN = r"j-{installation}-[0-9a-z]{{26}}"
 RequestedActions = AbstractSet[tuple[str, str]]
 """Resource and action of each request."""
 _Connection = psycopg.Connection[Any]
-_Names = tuple[tuple[str, ...], tuple[str, ...]]
-"""Names of users, and of spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,17 @@ class TargetTrace:
 
     target: str
     name: str
+
+
+class _Found(NamedTuple):
+    """What one connection found in its target."""
+
+    users: tuple[str, ...] = ()
+    """Names."""
+    spaces: tuple[str, ...] = ()
+    """Names."""
+    locks: tuple[str, ...] = ()
+    """Sentences about the sessions that hold them."""
 
 
 REFUSED_CONNECTION = re.compile(
@@ -79,6 +89,7 @@ class TargetInspection:
     inspected: tuple[str, ...] = ()
     space_targets: tuple[str, ...] = ()
     """The inspected targets in which the requested actions create spaces."""
+    locks: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
     @property
@@ -104,7 +115,7 @@ class TargetInspector:
 
     def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
         """Find the spaces and users that carry a job's id, and users of these exact names, in the targets of these requests or in all targets."""
-        return self._for_each(actions, lambda observer: observer.find_names(*_name_patterns(job), names))
+        return self._for_each(actions, lambda observer: observer.look(lambda it: _find_names(it, *_name_patterns(job), names)))
 
     def traces_of(self, job: str) -> tuple[TargetTrace, ...]:
         """Return the users and spaces that carry a job's id, in the targets that answer."""
@@ -114,9 +125,20 @@ class TargetInspector:
         """Delete every user that carries a job's id, then its spaces. Return the deleted users and spaces."""
         return self._for_each(actions, lambda observer: observer.end(job))
 
+    def find_locks(self, names: Collection[str], actions: RequestedActions | None = None) -> tuple[str, ...]:
+        """Return a sentence for each session that holds locks on these users and spaces, and for each target that could not be asked.
+
+        They are in the syntax of `justenough.domain.ledger.overdue.end_session_advice`.
+        """
+        found = self._for_each(actions, lambda observer: observer.look(lambda it: _Found(locks=find_locks(it, observer.name, names))))
+        unseen = (failure.removeprefix("target ").partition(": ") for failure in found.failures)
+        return (*found.locks, *(f"lock in {target}: nobody could look which session may hold one ({why})" for target, _, why in unseen))
+
     def job_ids(self) -> tuple[set[str], TargetInspection]:
         """Return the ids of this installation's jobs in the names of users and spaces, and the inspection of all targets that found them."""
-        inspection = self._for_each(None, lambda observer: observer.find_names(f"%{self._like}", f"space-{self._like}"))
+        inspection = self._for_each(
+            None, lambda observer: observer.look(lambda it: _find_names(it, f"%{self._like}", f"space-{self._like}"))
+        )
         return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection
 
     def has_target(self, resource: str, action: Action) -> bool:
@@ -151,7 +173,7 @@ class TargetInspector:
         for observer in observers:
             observer.close()
 
-    def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], _Names]) -> TargetInspection:
+    def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], _Found]) -> TargetInspection:
         """Run `act` for each target of these requests (None: of the catalog), concurrently."""
         try:
             catalog = self._catalog()
@@ -182,6 +204,7 @@ class TargetInspector:
             spaces=tuple(space for result in results for space in result.spaces),
             inspected=tuple(name for result in results for name in result.inspected),
             space_targets=tuple(name for result in results for name in result.inspected if name in with_spaces),
+            locks=tuple(lock for result in results for lock in result.locks),
             failures=tuple(why for result in results for why in result.failures),
         )
 
@@ -198,15 +221,15 @@ class _TargetObserver:
         where = conninfo_to_dict(target.postgres)
         self.name = f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 
-    def find_names(self, users: str, spaces: str, names: Collection[str] = ()) -> _Names:
-        """Return the names of users and of spaces that match, and those of the exact `names` that exist. Raises TargetDown, one of Vault's or psycopg's errors."""
+    def look(self, read: Callable[[_Connection], _Found]) -> _Found:
+        """Return what `read` finds as the observer. Raises TargetDown, one of Vault's or psycopg's errors."""
         if not self._lock.acquire(timeout=LOOK_TIMEOUT_S):
             raise TargetDown("an earlier check of this target is still hanging")
         try:
             if self._connection is not None:
                 try:
                     with _cut_after(self._connection, LOOK_TIMEOUT_S):
-                        return _find_names(self._connection, users, spaces, names)
+                        return read(self._connection)
                 except psycopg.errors.QueryCanceled:
                     # The target is slow, and a new connection would be as slow.
                     raise
@@ -215,22 +238,22 @@ class _TargetObserver:
             self._connection = self._reconnect()
             try:
                 with _cut_after(self._connection, LOOK_TIMEOUT_S):
-                    return _find_names(self._connection, users, spaces, names)
+                    return read(self._connection)
             except psycopg.Error:
                 self._drop_connection()
                 raise
         finally:
             self._lock.release()
 
-    def end(self, job: str) -> _Names:
+    def end(self, job: str) -> _Found:
         """Delete the job's users and then its space, as a database user whose credential lives only for this call."""
         creds = self._vault.creds(self._target.end)
         try:
             with self._connect(creds, END_TIMEOUT_S) as connection, _cut_after(connection, END_TIMEOUT_S):
                 users = _end_names(connection, END_USERS_SQL, job)
                 # Targets without spaces may lack the function that deletes them.
-                _, spaces = _find_names(connection, *_name_patterns(job))
-                return users, _end_names(connection, END_SPACE_SQL, job) if spaces else ()
+                spaces = _find_names(connection, *_name_patterns(job)).spaces
+                return _Found(users, _end_names(connection, END_SPACE_SQL, job) if spaces else ())
         finally:
             self._drop_creds(creds)
 
@@ -311,19 +334,20 @@ def _name_patterns(job: str) -> tuple[str, str]:
     return f"%{escape_like(job)}%", f"space-{escape_like(job)}"
 
 
-def _find_names(connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> _Names:
+def _find_names(connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> _Found:
     rows = connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces, "names": list(names)}).fetchall()
-    return tuple(str(name) for is_space, name in rows if not is_space), tuple(str(name) for is_space, name in rows if is_space)
+    return _Found(tuple(str(name) for is_space, name in rows if not is_space), tuple(str(name) for is_space, name in rows if is_space))
 
 
 def _end_names(connection: _Connection, query: str, job: str) -> tuple[str, ...]:
     return tuple(str(name) for (name,) in connection.execute(query, [job]))
 
 
-def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Names]) -> TargetInspection:
+def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Found]) -> TargetInspection:
     try:
-        users, spaces = ([TargetTrace(observer.name, name) for name in names] for names in act(observer))
-        return TargetInspection(users=tuple(users), spaces=tuple(spaces), inspected=(observer.name,))
+        found = act(observer)
+        users, spaces = (tuple(TargetTrace(observer.name, name) for name in names) for names in (found.users, found.spaces))
+        return TargetInspection(users=users, spaces=spaces, locks=found.locks, inspected=(observer.name,))
     except (RetryLater, GiveUp) as error:
         return TargetInspection(failures=(f"target {observer.name}: {error}",))
     except Exception as error:  # noqa: BLE001 - a failure of one target must not fail the others

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.readmodel.views import RequestView
+from justenough.domain.readmodel.views import ClaimView, RequestView
 
 CAREFUL_TIER = 3
 """From this tier up, an approval needs a typed confirmation and a fresh login, and requests are decided one at a time."""
@@ -62,6 +62,12 @@ def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
 def missing_approvals(view: RequestView) -> int:
     """Return how many more people must approve at the current tier."""
     return max(0, view.quorum - len({item.approver_id for item in view.counting_approvals}))
+
+
+def claim_by_other(view: RequestView, person: str, *, now: datetime) -> ClaimView | None:
+    """Return the claim on a request if somebody else than this person (entity id) has claimed it now; None if not."""
+    claim = view.claim
+    return claim if claim and claim.by_id != person and claim.until > now else None
 
 
 def needs_care(decision: str, tier: int) -> bool:

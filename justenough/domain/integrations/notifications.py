@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from justenough.domain.approvals.tier_names import tiers_text
 from justenough.domain.core.units import duration_text
 from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.jobs.states import CredentialState, RequestState, RevocationState
@@ -147,7 +148,7 @@ def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
             request, person = scene.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
             assert request is not None
             lines = (
-                f"{person} used break-glass to bypass tier {', '.join(map(str, entry.data['tiers']))}: {_access_text(request)}.",
+                f"{person} used break-glass to bypass {tiers_text(entry.data['tiers'], entry.data.get('tier_names', ()))}: {_access_text(request)}.",
                 f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
                 f"Reason: “{to_plain_text(entry.data['reason'])}”",
                 "Review whether this was justified. The review stays open until somebody completes it.",

@@ -96,12 +96,12 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.APPROVAL_EXPIRED: _fields("request tier"),
     EventType.APPROVAL_WITHDRAWN: _fields("request person name reason signed verdict"),
     EventType.APPROVAL_CLAIMED: _fields("request person name until"),
-    EventType.REVIEW_OPENED: _fields("request person name tiers groups reason"),
+    EventType.REVIEW_OPENED: _fields("request person name tiers tier_names groups reason"),
     EventType.REVIEW_ANSWERED: _fields("request person name verdict reason signed"),
     EventType.DELEGATION_MADE: _fields("delegation person name delegate delegate_name until reason signed"),
     EventType.DELEGATION_ENDED: _fields("delegation person name"),
     EventType.ATTENTION_ACKNOWLEDGED: _fields("item person name note"),
-    EventType.STOP_REQUESTED: _fields("how person name"),
+    EventType.STOP_REQUESTED: _fields("how person name reason"),
     EventType.CREDENTIAL_ISSUED: _fields(
         "credential request resource action lease_id accessor issued_at expires_at revocable certificate held_by_job user target_digest search_digest"
     ),
@@ -136,6 +136,8 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
 OPTIONAL_FIELDS: dict[EventType, frozenset[str]] = {
     EventType.ACCESS_REQUESTED: frozenset({"call", "tools"}),
     EventType.APPROVAL_DECIDED: frozenset({"tools", "granted_tools"}),
+    EventType.REVIEW_OPENED: frozenset({"tier_names"}),
+    EventType.STOP_REQUESTED: frozenset({"reason"}),
     EventType.CREDENTIAL_REVOKED: frozenset({"done_at"}),
     EventType.CREDENTIAL_CONFIRMED: frozenset({"done_at"}),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 REVOCATION_GRACE = timedelta(seconds=15)
@@ -19,6 +19,8 @@ MAX_REPORT_AGE = timedelta(seconds=60)
 
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""
+LOCK_FAILURE = re.compile(r"lock in (\S+): session (\d+) (?:.* in a transaction since ([-0-9T:]+Z)$)?")
+"""A failure that names a session which holds locks: the target, the session's process id, and when its transaction began, if that was seen."""
 
 
 def is_revocation_overdue(*, failed: int, took: timedelta) -> bool:
@@ -39,6 +41,24 @@ def is_sweep_late(ended: datetime | None, *, since: datetime, now: datetime) -> 
 def find_unpolled_queues(last_polls: Mapping[str, datetime | None], *, now: datetime) -> tuple[str, ...]:
     """Return the task queues that no worker polls. `last_polls`: when a worker last polled each, None if unknown."""
     return tuple(queue for queue, at in last_polls.items() if at is None or now - at > MAX_POLL_AGE)
+
+
+def end_session_advice(failures: Iterable[str]) -> str:
+    """Return how to end the sessions that were seen to hold locks; empty if these failures name none.
+
+    The statements end nobody else's session if the process id was given to another since then, unless the transaction's begin was hidden.
+    """
+    found = dict.fromkeys(match.groups() for failure in failures if (match := LOCK_FAILURE.match(failure)))
+    statements = "; ".join(f"{_end_session(pid, began)} on {target}" for target, pid, began in found)
+    return f"If nobody needs the session that holds the lock, end it as a superuser: {statements}" if statements else ""
+
+
+def _end_session(pid: str, began: str | None) -> str:
+    if began is None:
+        return f"SELECT pg_catalog.pg_terminate_backend({pid})"
+    # The failure tells whole seconds.
+    same = f"pid = {pid} AND xact_start < timestamptz '{began}' + interval '1s'"
+    return f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE {same}"  # noqa: S608 - it is printed, never run
 
 
 def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:

@@ -32,6 +32,8 @@ class LocatedPolicy(Message):
     place: str
     """`policies/writes.cedar:7:1`; empty for a decision source that is not a policy (`default-deny`; `double-lock`: the catalog's lock_tier;
     `beyond-order`: the order, which does not name the access)."""
+    why: str = ""
+    """The comment right above it, on one line."""
 
 
 class TierExplanation(Message):
@@ -127,8 +129,9 @@ def locate_policies(policies: PolicySet, ids: Iterable[str]) -> tuple[LocatedPol
     located = []
     for name in ids:
         assert name in rules or name in {BEYOND_ORDER, DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES}, name
-        effect, place = (rules[name].template.effect, f"policies/{rules[name].place}") if name in rules else ("forbid", "")
-        located.append(LocatedPolicy(id=name, effect=effect, place=place))
+        rule = rules.get(name)
+        effect, place = (rule.template.effect, f"policies/{rule.place}") if rule else ("forbid", "")
+        located.append(LocatedPolicy(id=name, effect=effect, place=place, why=rule.why if rule else ""))
     return tuple(located)
 
 

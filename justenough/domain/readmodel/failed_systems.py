@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from justenough.domain.core.base_model import Message
+from justenough.domain.ledger.overdue import end_session_advice
 from justenough.domain.readmodel.dashboard import OverdueCredential, OverdueJob
 
 
@@ -46,6 +47,7 @@ START_TARGET = "Start the database, or open its network to Vault and to the work
 DROP_BY_HAND = "The next attempt ends what is left there. If it cannot, do so by hand: the runbook has the statements."
 UNSEARCHABLE = "Wait until the time that the message names, or look for such users in the target and drop them."
 RULES = (
+    _Rule(r"lock in (?P<name>\S+): ", "Target", "See which session holds a lock there: the runbook has the query.", distance=-1),
     _Rule(r"(targets|c-\S+): .*no valid configuration", "Workers", "Mend the workers' configuration: until then they know no targets."),
     # Vault makes the observer's user in the target, so this is the target's failure unless Vault answers nothing else either.
     _Rule(r"target (?P<name>\S+): Vault at \S+ did not answer", "Target", START_TARGET, distance=1),
@@ -82,7 +84,7 @@ def group_by_system(jobs: Iterable[OverdueJob]) -> tuple[FailedSystem, ...]:
     systems = [
         FailedSystem(
             name=system,
-            advice=rules[system].advice,
+            advice=end_session_advice(failures[system]) or rules[system].advice,
             failures=tuple(failures[system]),
             since=min(job.since for job in theirs.values()),
             jobs=tuple(theirs.values()),

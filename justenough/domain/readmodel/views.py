@@ -156,6 +156,8 @@ class RequestView(Message):
     quorum: int = 0
     policies: tuple[str, ...] = ()
     policy_digest: str = ""
+    policy_reasons: Mapping[str, str] = {}
+    """The comment above each of these policies, by id; empty in lists, and if the policies have changed since the decision."""
     digest: str = ""
     approvals: tuple[ApprovalView, ...] = ()
     created_at: datetime

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
 
 from activities.revocation.revoke import prove, revoke, revoke_one
+from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.domain.jobs.states import CredentialState, RevocationState
+from justenough.domain.ledger.overdue import end_session_advice
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, Held
@@ -31,11 +34,11 @@ def make_table(at: Desk, held: Held, table: str = "found") -> None:
 
 
 @contextmanager
-def lock_space(at: Desk, job: str) -> Iterator[None]:
-    """Hold a lock on what is in a job's space, as a backup does."""
-    with psycopg.connect(at.shop.superuser) as connection:
+def lock_space(at: Desk, job: str, application: str = "backup") -> Iterator[int]:
+    """Hold a lock on what is in a job's space, as a backup does; yield the process id of the session."""
+    with psycopg.connect(at.shop.superuser, application_name=application) as connection:
         connection.execute(f'LOCK TABLE "space-{job}".found IN ACCESS SHARE MODE'.encode())
-        yield
+        yield connection.info.backend_pid
 
 
 def test_a_space_is_dropped_with_its_job_and_the_proof_has_looked_for_it(at: Desk) -> None:
@@ -102,6 +105,41 @@ def test_nothing_is_confirmed_while_a_space_stands(at: Desk) -> None:
         assert not prove(at.deps, job).dead
     assert revoke_by_session(at, job, held).confirmed
     assert (spaces_of(at, job), prove(at.deps, job).dead) == ([], True)
+
+
+def test_a_failed_revocation_names_the_session_that_holds_the_lock_until_it_is_ended(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job, SPACE)
+    make_table(at, held)
+    where = f"127.0.0.1:{at.shop.door.port}/shop"
+    with suppress(psycopg.OperationalError), lock_space(at, job, "nightly; lock in x: session 1 ") as pid:
+        assert not revoke_by_session(at, job, held).confirmed
+        failed = revoke_by_session(at, job, held)
+        (lock,) = [why for why in failed.failures if why.startswith("lock in ")]
+        assert lock.startswith(f"lock in {where}: session {pid} of ")
+        assert "(application nightly? lock in x? session 1 ) holds locks on what is left of the job, in a transaction since 20" in lock
+        recorded = [entry.data["failures"] for entry in at.deps.store.ledger.entries(job=job).items if entry.type == "revocation.overdue"]
+        assert lock in recorded[-1]
+        advice = end_session_advice(recorded[-1])
+        statement = advice.partition(": ")[2].removesuffix(f" on {where}")
+        began = re.search(r"timestamptz '(.+?)'", statement)
+        assert began
+        with psycopg.connect(at.shop.superuser, autocommit=True) as administrator:
+            # A session that had its process id later is not ended.
+            assert administrator.execute(statement.replace(began[1], "2000-01-01T00:00:00Z").encode()).fetchall() == []
+            assert administrator.execute(statement.encode()).fetchall() == [(True,)]
+    assert revoke_by_session(at, job, held).confirmed
+    assert spaces_of(at, job) == []
+
+
+def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_see(at: Desk) -> None:
+    job, other = at.job(), at.job()
+    make_table(at, at.issue(job, SPACE))
+    with lock_space(at, job) as pid, at.shop.login(at.issue(other)) as unprivileged:
+        (lock,) = find_locks(unprivileged, "db:5432/shop", [f"space-{job}"])
+        assert find_locks(unprivileged, "db:5432/shop", [f"space-{other}"]) == ()
+    assert lock.startswith(f"lock in db:5432/shop: session {pid} of ")
+    assert lock.endswith(", since when is hidden from the observer")
 
 
 def test_a_space_is_dropped_without_knowing_what_was_issued(at: Desk) -> None:

@@ -156,6 +156,8 @@ async def test_openapi_names_every_route_of_the_contract(served: Served) -> None
         "/api/v1/jobs/{job}/logs": {"get"},
         "/api/v1/jobs/{job}/timeline": {"get"},
         "/api/v1/search": {"get"},
+        "/api/v1/attention": {"get"},
+        "/api/v1/attention/acknowledge": {"post"},
         "/api/v1/requests": {"get"},
         "/api/v1/requests/{request}": {"get"},
         "/api/v1/requests/{request}/decisions": {"post"},

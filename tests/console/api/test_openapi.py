@@ -110,6 +110,7 @@ def signed(
     for how in ("cancel", "kill"):
         held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
 
+    call_attention(held, ops)
     call_ledger(held, auditor, jobs[0]["id"])
     call_schedule(held, ops)
     call_webhook(held, whole, ops=ops, lead=lead, auditor=auditor)
@@ -131,6 +132,13 @@ def call_withdraw(check: Held, *, ops: Human, lead: Human) -> None:
     lead.decide(request)
     check("POST /api/v1/requests/{request}/withdraw", lead.api.post(f"requests/{request['id']}/withdraw", json={"reason": "a test"}), 200)
     ops.api.post(f"jobs/{request['job_id']}/kill")
+
+
+def call_attention(check: Held, ops: Human) -> None:
+    """Acknowledge a job that failed."""
+    job = ops.launch(spec("false"))
+    ops.until(job, "failed")
+    check("POST /api/v1/attention/acknowledge", ops.api.post("attention/acknowledge", json={"item": f"failed/{job}"}), 200)
 
 
 def call_ledger(check: Held, auditor: Human, job: str) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from console.presentation.event_text import event_sentence
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.served_console import Served
 
@@ -49,6 +50,17 @@ async def test_a_cancel_reaches_the_workflow(served: Served) -> None:
     assert answer.status_code == 202
     history = await served.temporal.get_workflow_handle(job).fetch_history()
     assert any(item.HasField("workflow_execution_cancel_requested_event_attributes") for item in history.events)
+
+
+@pytest.mark.parametrize("what", ["cancel", "kill"])
+async def test_the_reason_for_a_cancel_or_kill_is_optional_and_recorded(served: Served, what: str) -> None:
+    job, silent = [(await served.launch())["id"] for _ in range(2)]
+    assert (await served.post(f"/jobs/{job}/{what}", "ops", {"reason": "  it loops "})).status_code == 202
+    assert (await served.post(f"/jobs/{silent}/{what}", "ops", {})).status_code == 202
+    assert (await served.post(f"/jobs/{silent}/{what}", "ops", {"reason": "x" * 1001})).status_code == 422
+    kept = [served.store.ledger.entries(job=one, types=[EventType.STOP_REQUESTED]).items[0].data for one in (job, silent)]
+    assert [entry.get("reason", "none") for entry in kept] == ["it loops", "none"]
+    assert event_sentence("stop.requested", kept[0]) == f"ops requested to {what} the job: it loops"
 
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])

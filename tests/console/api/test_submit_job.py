@@ -281,9 +281,14 @@ async def test_a_dry_run_of_an_agent_lists_what_its_tools_need_and_warns_of_a_ti
     assert {item["beyond"] for item in found["tools"]} == {"ask"}
     assert tools["refund-order"] == ("write", "refunds-db", "needs_approval", 1)
     assert any("people at tier 1 have 15m to decide, but the job times out after 5m" in said for said in found["warnings"])
+    # None of it is in the spec, and each warning says so.
+    assert all("(not requested by this spec, but by tools that its agent may call): people" in said for said in found["warnings"])
     longer = {**raw, "run": {"command": ["true"], "timeout": "5h"}}
     assert (await served.post("/jobs", "ops", {"spec": longer, "dry_run": True})).json()["warnings"] == []
     assert (await served.post("/jobs", "ops", {"spec": spec(access=[]), "dry_run": True})).json()["tools"] == []
+    named = {**raw, "access": [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "r", "at": "request"}]}
+    said = (await served.post("/jobs", "ops", {"spec": named, "dry_run": True})).json()["warnings"]
+    assert [one.partition(":")[0] for one in said if one.startswith("write on refunds-db")] == ["write on refunds-db"]
     bound = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "r", "at": "request", "tools": {"find-order": {}}}
     only = (await served.post("/jobs", "ops", {"spec": {**raw, "access": [bound], "beyond": "none"}, "dry_run": True})).json()
     assert [(item["tool"], item["outcome"], item["beyond"]) for item in only["tools"]] == [("find-order", "allowed", None)]

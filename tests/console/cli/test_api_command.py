@@ -141,6 +141,7 @@ def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, j
     assert job in complete(cli, f"justenough --profile ops job show {job[:12]}")
     assert complete(cli, "justenough --profile ops job show asked-by") == ["asked-by-api"]
     assert complete(cli, "justenough job list --state suc") == ["succeeded"]
+    assert complete(cli, "justenough credential list --state ac") == ["active"]
     assert complete(cli, "justenough --profile ops job list --resource orders") == ["orders-db"]
     assert "lead" in complete(cli, "justenough --profile le")
 

@@ -60,7 +60,7 @@ def test_a_credential_is_a_bar_from_its_issue_to_its_proven_death_and_shows_what
     bar, state = lane([JOB, *ASKED, APPROVED, ISSUED, REVOKED, DEAD, ENDED], "holds write db", now=10_000)
 
     assert bar == " " * 50 + "█" * 20 + "▒" * 10 + "✔" + "·" * 19
-    assert state == "confirmed after 30s"
+    assert state == "verified after 30s"
 
 
 @pytest.mark.parametrize("until, kinds", [(at(150), ["lasts", "ahead"]), (None, ["lasts"])])
@@ -88,15 +88,15 @@ def test_an_approved_request_that_policy_denies_later_is_denied_only_if_it_was_t
     [
         ([], 60, "●", "active, 1m30s left"),
         ([], 200, "●", "past its expiry"),
-        ([REVOKED], 75, "…", "revoked, unconfirmed"),
-        ([REVOKED, entry(85, "credential.overdue", credential="c")], 90, "✘", "overdue"),
-        ([DEAD], 90, "✔", "confirmed after 30s"),
-        ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, unconfirmed"),
-        ([entry(85, "revocation.overdue")], 90, "✘", "overdue"),
+        ([REVOKED], 75, "…", "revoked, not verified"),
+        ([REVOKED, entry(85, "credential.overdue", credential="c")], 90, "✘", "overdue: may still work"),
+        ([DEAD], 90, "✔", "verified after 30s"),
+        ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, not verified"),
+        ([entry(85, "revocation.overdue")], 90, "✘", "overdue: may still work"),
         ([REVOKED, entry(85, "credential.residual", credential="c", until=at(150))], 90, "…", "valid, 1m00s left"),
         ([REVOKED, entry(85, "credential.residual", credential="c", until=None)], 90, "…", "still valid"),
-        ([entry(81, "credential.confirmed", credential="c", done_at=at(60))], 90, "✔", "confirmed after 10s"),
-        ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "confirmed after 30s"),
+        ([entry(81, "credential.confirmed", credential="c", done_at=at(60))], 90, "✔", "verified after 10s"),
+        ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "verified after 30s"),
     ],
 )
 def test_each_state_of_a_credential_has_a_word_and_a_sign(more: list[dict[str, Any]], now: float, sign: str, state: str) -> None:
@@ -133,7 +133,7 @@ def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
     found = list(job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=60), columns=80))
 
     assert found == [
-        "j: awaiting_approval, for 1m00s",
+        "j: awaiting approval, for 1m00s",
         "  … asks write db: tier 1, 4m00s left; waits 1m00s; 2 needed; claimed by lead",
         "  ● holds write db: issued 10s ago, active, 1m30s left",
     ]
@@ -143,14 +143,14 @@ def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
     "told, state",
     [
         ([JOB], "pending"),
-        ([JOB, *ASKED], "awaiting_approval"),
+        ([JOB, *ASKED], "awaiting approval"),
         ([JOB, *ASKED, STARTED], "running"),
         ([JOB, STARTED, *ASKED], "running"),
         ([JOB, STARTED, entry(80, "revocation.started", by="session", why="it ended")], "revoking"),
         ([JOB, STARTED, ENDED, entry(101, "revocation.started", by="sweep", why="left over")], "succeeded"),
     ],
 )
-def test_a_job_is_shown_in_the_state_that_the_api_tells(told: list[dict[str, Any]], state: str) -> None:
+def test_a_job_is_shown_in_its_state_in_the_pages_words(told: list[dict[str, Any]], state: str) -> None:
     first, *_ = job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=120), columns=80)
     assert first.startswith(f"j: {state}, for ")
 

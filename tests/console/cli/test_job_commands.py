@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,10 +144,11 @@ def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, 
     job = cli.json("job", "run", write_spec(tmp_path, SLEEP))["id"]
     ops.until(job, "running")
 
-    killed = cli.json("job", "kill", job)
+    killed = cli.json("job", "kill", job, "--reason", "it loops")
     again = cli.run("job", "kill", job)
 
     assert killed["state"] == "killed"
+    assert [entry["data"]["reason"] for entry in ops.ledger(job) if entry["type"] == "stop.requested"] == ["it loops"]
     assert again.exit_code == 8
     assert "has already ended: killed" in again.stderr
 
@@ -171,6 +173,29 @@ def test_a_dry_run_ends_with_6_where_a_needed_request_would_be_denied(cli: Cli, 
     found = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[customers, export], **SCOPED), "--dry-run", code=code)
 
     assert found["requests"][1]["outcome"] == "denied"
+    shown = cli.run("job", "run", tmp_path / "job.yaml", "--dry-run").stdout
+    assert f"{WAY_OUT} (no-export-after-restricted)" in shown
+
+
+WAY_OUT = "A job that has touched restricted data never gets a way out of the organisation; issuing counts as touching"
+
+
+def test_a_denial_by_policy_is_shown_with_the_sentence_above_the_policy(cli: Cli, tmp_path: Path) -> None:
+    customers = {**READ, "resource": "customers-db", "deliver": {}}
+    export = {**READ, "resource": "export-api", "action": "write", "deliver": {}}
+    path = write_spec(tmp_path, ["true"], access=[customers, export], **SCOPED)
+    why = f"{WAY_OUT} (no-export-after-restricted)"
+
+    watched = cli.run("job", "run", path, "--watch")
+    job = next(iter(re.findall(r"j-dev-[0-9a-z]{26}", watched.stdout)))
+    request = cli.json("job", "show", job)["requests"][1]["id"]
+
+    assert watched.exit_code == 6
+    assert f"{request} denied at start: {why}\n" in watched.stderr
+    assert f"Policy denied write on export-api: {why}\n" in cli.run("job", "show", job).stdout
+    assert f"{request} denied at start: {why}\n" in cli.run("job", "timeline", job, "--entries").stdout
+    assert why in cli.run("request", "show", request).stdout
+    assert cli.json("request", "show", request)["policy_reasons"].keys() == {"no-export-after-restricted"}
 
 
 def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
@@ -221,10 +246,10 @@ def test_an_empty_id_is_a_usage_error(cli: Cli) -> None:
 
 
 def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -> None:
-    done = cli.run("job", "list", "--state", "bogus")
+    done = cli.run("credential", "list", "--action", "bogus")
 
     assert done.exit_code == 2
-    assert "\n  --state: " in done.stderr
+    assert "\n  --action: " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ def test_every_command_of_the_contract_is_there_and_no_other() -> None:
     assert set(ALL) == CONTRACT
 
 
+def test_help_names_the_states_and_no_types_of_python(alone: Cli) -> None:
+    listing, approving = (alone.run(*command, "--help").stdout for command in (("credential", "list"), ("request", "approve")))
+    assert "Only credentials in this state: active, revoking, revoked, revoked-verified," in " ".join(listing.split())
+    assert "[1 to 1000]" in listing
+    assert "\n  ID  The ids of one or more requests" in approving
+
+
 @pytest.mark.parametrize("name", sorted(CONTRACT))
 def test_every_command_takes_the_options_and_says_what_it_does(name: str) -> None:
     taken = {flag for parameter in ALL[name].params for flag in parameter.opts}

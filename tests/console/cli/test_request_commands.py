@@ -234,7 +234,9 @@ def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: PendingJob) -> None:
     ]
     cli.json("request", "deny", request, "--reason", "no", who="lead")
     assert [listed("lead"), listed("lead", "--all")] == [False, True]
+    assert [listed("lead", "--state", "denied"), listed("lead", "--state", "approved")] == [True, False]
     assert cli.run("request", "list", "--all", "--mine", who="lead").exit_code == 2
+    assert cli.run("request", "list", "--state", "denied", "--mine", who="lead").exit_code == 2
 
 
 def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human, waiting: PendingJob) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
 
 from console.cli.render import revocation as aftermath
+from console.presentation.status_badges import state_word
 from justenough.domain.jobs.states import CredentialState, JobState, RevocationState
 from tests.console.cli.conftest import Cli
 from tests.support.canned_server import CannedServer, serve_canned_answers
@@ -65,13 +68,13 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
         (credential("overdue", why="target shop: away"), "expires 2026-01-31T09:40:00Z", "target shop: away"),
         (credential("issued"), "expires 2026-01-31T09:40:00Z", "not revoked yet"),
         (credential("revoking"), "expires 2026-01-31T09:40:00Z", "being revoked"),
-        (credential("revoked"), "expires 2026-01-31T09:40:00Z", "revoked, not confirmed yet"),
+        (credential("revoked"), "expires 2026-01-31T09:40:00Z", "revoked, not verified yet"),
     ],
     ids=lambda value: value["state"] if isinstance(value, dict) else "",
 )
 def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and_why(item: dict[str, Any], at: str, said: str) -> None:
     row = aftermath.credential_row(aftermath.with_dead_flag(item))
-    assert row == (item["id"], "orders-db", "read", item["state"], at, said)
+    assert row == (item["id"], "orders-db", "read", state_word("credential", item["state"]), at, said)
 
 
 def next_steps(found: dict[str, Any]) -> str:
@@ -95,6 +98,26 @@ def test_what_to_do_next_depends_on_what_is_alive() -> None:
     )
 
 
+LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
+END_SESSION = "end it as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND "
+
+
+def test_if_a_session_holds_a_lock_the_advice_is_to_end_it_and_not_to_kill_or_sweep_again(cli: Cli) -> None:
+    found = job("succeeded", "overdue", credential("overdue", why=f"{LOCK}; space in db:5432/shop: space-j-dev-x"))
+    found["revocation"]["failures"] = [LOCK, "space in db:5432/shop: space-j-dev-x"]
+    steps = [next_steps(found), "\n".join(aftermath.credential_report(found["credentials"][0])["next"])]
+    with serve_canned_answers() as console:
+        report = {"job": JOB, "dead": False, "revoked": False, "findings": [], "failures": [], "at": None}
+        console.routes.update({f"/jobs/{JOB}/prove": (200, report), f"/jobs/{JOB}": (200, found)})
+        swept = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": [f"{JOB}: {LOCK}; more"], "at": None}
+        console.routes["/sweep"] = (200, swept)
+        steps += [run_against(console, cli, "credential", "prove", JOB).stderr, run_against(console, cli, "sweep").stderr]
+    for text in steps:
+        assert END_SESSION in text
+        assert "docs/how-to/runbook.md#overdue" in text
+        assert not re.search("job kill|justenough sweep|doctor", text)
+
+
 @pytest.mark.parametrize(
     "until, said",
     [("2026-01-31T09:40:00Z", "valid until 2026-01-31T09:40:00Z"), (None, "valid until changed by the owner")],
@@ -114,10 +137,10 @@ def test_a_proof_says_apart_what_cannot_be_revoked_and_ends_with_9(cli: Cli) -> 
     gone = {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"}
     with serve_canned_answers() as console:
         report = {"job": JOB, "dead": False, "revoked": True, "findings": [gone, value], "failures": [], "at": None}
-        console.set_response(200, report, "application/json")
+        console.routes.update({f"/jobs/{JOB}/prove": (200, report), f"/jobs/{JOB}": (200, job("killed", "residual"))})
         done = run_against(console, cli, "credential", "prove", JOB)
     assert done.exit_code == 9
-    assert "residual" in done.stdout
+    assert "still valid" in done.stdout
     assert done.stdout.splitlines()[-1] == f"{JOB}: all that can be revoked is revoked, but 1 credential is still valid"
     assert "runbook.md#residual" in done.stderr
     assert "job kill" not in done.stderr
@@ -128,9 +151,44 @@ def test_a_list_shows_no_date_for_a_value_that_only_its_owner_can_end(cli: Cli) 
     with serve_canned_answers() as console:
         console.set_response(200, {"items": listed, "next": None}, "application/json")
         done = run_against(console, cli, "credential", "list")
-    (header, endless, lapsing) = (line.split() for line in done.stdout.splitlines())
+    (header, endless, lapsing) = (re.split(" {2,}", line) for line in done.stdout.splitlines())
     column = header.index("EXPIRES")
     assert (endless[column], lapsing[column]) == ("never", "2026-01-31T09:40:00Z")
+
+
+@pytest.mark.parametrize(
+    "typed, state",
+    [
+        *[("active", "issued"), ("issued", "issued"), ("revoked (verified)", "confirmed"), ("revoked-verified", "confirmed")],
+        *[("confirmed", "confirmed"), ("revoked", "revoked"), ("Overdue", "overdue"), ("overdue: may still work", "overdue")],
+    ],
+)
+def test_credentials_are_listed_by_the_pages_word_or_the_apis_name_of_a_state_and_shown_in_the_pages_word(
+    cli: Cli, typed: str, state: str
+) -> None:
+    listed = {"items": [credential(state)], "next": None}
+    with serve_canned_answers() as console:
+        console.set_response(200, listed, "application/json")
+        table = run_against(console, cli, "credential", "list", "--state", typed)
+        whole = run_against(console, cli, "credential", "list", "--state", typed, form="json")
+    assert {request.path.partition("?")[2] for request in console.requests if "?" in request.path} == {f"state={state}"}
+    assert f"  {state_word('credential', state)}  " in table.stdout
+    assert json.loads(whole.stdout) == listed
+
+
+@pytest.mark.parametrize(
+    "arguments, allowed",
+    [
+        (("credential", "list", "--state", "alive"), "active, revoking, revoked, revoked-verified, overdue, cannot-be-revoked-early"),
+        (("job", "list", "--state", "alive"), "pending, awaiting-approval, running, revoking, succeeded"),
+        (("job", "list", "--revocation", "confirmed"), "not-yet-verified, still-valid-in-part, overdue"),
+        (("request", "list", "--state", "alive"), "pending, allowed-by-policy, approved, denied, expired, withdrawn"),
+    ],
+)
+def test_an_unknown_state_is_refused_with_the_words_that_there_are(cli: Cli, arguments: tuple[str, ...], allowed: str) -> None:
+    done = cli.run(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{arguments[2]}: there is no state '{arguments[3]}'; the states are {allowed}" in done.stderr
 
 
 def run_against(console: CannedServer, cli: Cli, *arguments: str, form: str = "table") -> Any:
@@ -201,11 +259,11 @@ def test_checks_that_failed_are_listed_apart_from_what_is_alive_and_what_is_dead
     ]
     with serve_canned_answers() as console:
         report = {"job": JOB, "dead": False, "findings": findings, "failures": ["target h:1/shop: away"], "at": None}
-        console.set_response(200, report, "application/json")
+        console.routes.update({f"/jobs/{JOB}/prove": (200, report), f"/jobs/{JOB}": (200, job("running", "none"))})
         done = run_against(console, cli, "credential", "prove", JOB)
     assert done.exit_code == 9
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[1] == ["c-dev-x-1", "lease", "database/x", "alive", "alive"]
+    assert lines[1] == ["c-dev-x-1", "lease", "database/x", "active", "alive"]
     assert lines[3] == ["target", "h:1/shop", "unknown", "away"]
     assert f"justenough job kill {JOB}" in done.stderr
 

@@ -71,7 +71,15 @@ def request_events(tier: int = 1, job: str = JOB) -> list[Any]:
 
 def review_event() -> Event:
     request = part_id(JOB, "r")
-    data = {"request": request, "person": "e-chief", "name": "chief", "tiers": [1], "groups": ["support-leads"], "reason": "It burns"}
+    data = {
+        "request": request,
+        "person": "e-chief",
+        "name": "chief",
+        "tiers": [1],
+        "tier_names": ["owner"],
+        "groups": ["g"],
+        "reason": "It burns",
+    }
     return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
 
 
@@ -235,6 +243,7 @@ async def test_the_people_whose_approval_was_bypassed_are_asked_for_the_review(t
     town.record(samples.approval_decision("approved", person="chief", decision="break_glass"), review_event())
     await town.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
+    assert "chief used break-glass to bypass tier 1 (owner): " in chat.requests[-1].json["message"]
 
 
 async def test_a_recipient_that_was_removed_does_not_hold_up_the_others(town: Town, chat: Receiver, mail: Receiver) -> None:

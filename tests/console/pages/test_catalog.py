@@ -123,7 +123,7 @@ async def test_every_policy_is_shown_with_id_text_and_explanation(records: Desk)
     assert "issuing counts as touching" in page.text
     assert current.policies.digest in page.text
     for said in (
-        "support-leads, or any tier above",
+        "support-leads (lead), or any tier above",
         "2 by different people",
         "4 h, then denied",
         "Members of auditors and all approvers can see everything.",

@@ -50,6 +50,13 @@ async def test_the_list_shows_active_credentials_and_all_on_request(records: Des
     assert "its lease is gone, its login is gone" in both.text
 
 
+async def test_a_credential_shows_its_user_in_the_target(records: Desk) -> None:
+    lead, job = await records.log_in(), records.record_job()
+    name = issue(records, job, user="v-token-xyz-987654")
+    for path in (f"/credentials/{name}", f"/jobs/{job}"):
+        assert "v-token-xyz-987654" in (await load_page(lead, path)).text, path
+
+
 @pytest.mark.parametrize(
     "query,found",
     [

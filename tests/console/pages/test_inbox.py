@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from justenough.domain.core.ids import new_job_id
+from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import Words, read_words, spec
 from tests.console.pages.plain_browser import Site
@@ -186,7 +187,26 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "No changes since the last run of same" in page.text
     # An earlier run is not compared with a later one.
-    assert "No earlier run of same was approved for" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
+    assert (
+        "in earlier runs of same, no person approved access to refunds-db"
+        in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
+    )
+
+
+async def test_access_that_policy_alone_allowed_is_not_compared_and_another_action_is(served: Served, logged_in: LogIn) -> None:
+    first = served.record_request(await launch_job(served, "alone"), action="read", policies=["reads"], tier=0)
+    allowed = samples.access_decision("allowed", first["job_id"], policies=["reads"], tier=0, phase="runtime")
+    served.store.ledger.append([allowed])
+    second = served.record_request(await launch_job(served, "alone"), action="read")
+    lead = await logged_in("lead")
+    page = await read_words(lead, f"/inbox/{second['id']}")
+    assert "in earlier runs of alone, no person approved access to refunds-db that still counts." in page.text
+    assert "Access that policy alone allowed is not compared." in page.text
+    served.record_answer(second, "lead")
+    third = served.record_request(await launch_job(served, "alone"))
+    page = await read_words(lead, f"/inbox/{third['id']}")
+    assert "action read write" in page.text
+    assert "None yet about write on refunds-db in earlier runs of alone." in page.text
 
 
 async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_name(site: Site, served: Served, logged_in: LogIn) -> None:
@@ -196,8 +216,8 @@ async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_nam
     me = (await site.console.sessions.session_of(mallory.cookie)).person.id
     own = served.record_request(record_order(site.store, me, name="borrowed", spec=spec(name="borrowed")))
     page = await read_words(mallory, f"/inbox/{own['id']}")
-    assert "No earlier run of borrowed was approved for" in page.text
-    assert "None yet." in page.text
+    assert "in earlier runs of borrowed that you launched, no person approved access to refunds-db" in page.text
+    assert "None yet about write on refunds-db in earlier runs of borrowed." in page.text
     for secret in ("not for mallory", first["id"]):
         assert secret not in page.text
     assert "not for mallory" in (await read_words(await logged_in("lead"), f"/inbox/{own['id']}")).text

@@ -16,6 +16,7 @@ from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
 from justenough.domain.ledger.events import EventType, build_event
+from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import (
     OTHER_DIGEST,
@@ -31,6 +32,7 @@ from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import DIGEST, Served
 
 DENY = ("decision", "deny")
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
@@ -418,7 +420,7 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert ("decision", "break_glass") not in (await read_words(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
     page = await read_words(browser, f"/inbox/{request['id']}")
-    for words in ("you bypass tier 1 (support-leads)", "does not override policy", "is reviewed afterwards"):
+    for words in ("you bypass tier 1 (owner).", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
     assert "You can decide this by break-glass only, in an emergency." in (await read_words(browser, f"/inbox/{request['id']}")).text
     unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")
@@ -434,6 +436,16 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert (sent.status_code, [one["statement"]["decision"] for one in found]) == (303, ["break_glass"])
     lead = await submit_decision(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")
     assert (lead.status_code, "Needs one of the groups: break-glass" in words_of(lead)) == (403, True)
+
+
+async def test_break_glass_after_an_escalation_names_each_tier_that_it_bypasses(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 1)
+    later = datetime.now(UTC)
+    served.store.ledger.append([samples.approval_opening(request["job_id"], tier=2, at=later, respond_by=later + HOUR, escalated=True)])
+    page = await read_words(await logged_in("oncall"), f"/inbox/{request['id']}")
+    assert "you bypass tier 1 (owner) and tier 2 (security)." in page.text
+    assert "is reviewed afterwards by another approver of tier 2 (security) or above" in page.text
+    served.end(request["job_id"])
 
 
 async def test_vault_authorizes_nothing_for_people_who_may_not_approve(
@@ -540,6 +552,7 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
                 person=served.people["oncall"].id,
                 name="oncall",
                 tiers=[1],
+                tier_names=["owner"],
                 groups=["support-leads"],
                 reason="the shop is down",
             )
@@ -547,7 +560,10 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     )
     break_glass(served, request_)
     browser = await logged_in("lead")
-    assert "oncall used break-glass" in (await read_words(browser, "/inbox?show=reviews")).text
+    inbox = await read_words(browser, "/inbox?show=reviews")
+    assert ("oncall used break-glass" in inbox.text, "Bypassed tier 1 (owner)." in inbox.text) == (True, True)
+    for path in ("/inbox/" + request_["id"], "/jobs/" + request_["job_id"], f"/ledger?job={request_['job_id']}"):
+        assert re.search(r"(bypassed|to bypass) tier 1 \(owner\)", (await read_words(browser, path)).text), path
     path = f"/inbox/{request_['id']}"
     known = (await read_words(browser, path)).forms[f"{path}/review"]
     assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422

@@ -166,6 +166,9 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     assert 'id="order" data-region' in ended, "what is known only later appears by itself"
 
 
+LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
+
+
 async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = record_order(site.store, "e-9")
@@ -181,6 +184,13 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
     assert "Revocation overdue: this access may still work" in told
     assert "leases: the target does not answer" in told
+    assert "pg_terminate_backend" not in told
+
+    site.store.ledger.append([samples.replace_data(samples.overdue_revocation(job, at=now(), attempt=2), failures=[LOCK])])
+    told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
+    assert (
+        "end it as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND " in told
+    )
 
 
 async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_in: LogIn) -> None:
@@ -261,6 +271,26 @@ async def test_the_end_of_the_output_is_shown_and_all_of_it_can_be_downloaded(si
     assert whole.headers["content-disposition"] == f'attachment; filename="{job}.txt"'
 
 
+async def test_a_failed_job_shows_the_last_lines_of_its_output_beside_its_result(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    failed, succeeded, silent = [record_order(site.store, "e-9") for _ in range(3)]
+    output = "".join(f"line {number}\n\n" for number in range(1, 8)) + f"{EVIL} {'y' * 300}\n\n"
+    for job in (failed, succeeded):
+        site.store.logs.append(job, 1, output, now())
+    site.store.ledger.append(
+        [samples.job_end("failed", failed), samples.job_end("succeeded", succeeded), samples.job_end("failed", silent)]
+    )
+    page = (await lead.open(f"/jobs/{failed}")).text
+    top = text_of(page, "top")
+    assert "Last lines of the output (untrusted)" in top
+    assert ("line 3" in top, "line 4" in top, "line 7" in top) == (False, True, True)
+    assert SHOWN in page.partition('id="timeline"')[0]
+    assert "y" * 200 not in top
+    assert 'href="#output">Whole output' in page
+    assert "Last lines" not in (await lead.open(f"/jobs/{succeeded}")).text
+    assert "Last lines" not in (await lead.open(f"/jobs/{silent}")).text
+
+
 async def test_ancestors_and_readable_children_are_shown(site: Site, logged_in: LogIn) -> None:
     lead, ops = await logged_in("lead"), await logged_in("ops")
     person = await person_of(site, ops)
@@ -299,12 +329,16 @@ async def test_the_kill_page_names_the_access_it_revokes_and_opening_it_changes_
     assert "Access is revoked immediately, then the process is killed." in text_of(page)
     assert "write on orders-db" in text_of(page)
     assert await history_events(handle, "workflow_execution_signaled_event_attributes") == []
-    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
+    assert (await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill", reason="x" * 1001)).status_code == 422
+    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill", reason=EVIL)
     assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=kill")
     signals = await history_events(handle, "workflow_execution_signaled_event_attributes")
     assert [item.workflow_execution_signaled_event_attributes.signal_name for item in signals] == ["kill"]
     assert stop_requests(site, job) == [("kill", "ops")]
-    assert "Kill requested" in text_of((await ops.open(sent.headers["location"])).text)
+    shown = (await ops.open(sent.headers["location"])).text
+    assert "Kill requested" in text_of(shown)
+    assert "ops requested to kill the job: " in text_of(shown, "ledger")
+    assert SHOWN in shown
     await handle.terminate()
 
 

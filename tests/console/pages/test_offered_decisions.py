@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.vault import Vault, VaultDenied
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, read_words, spec
+from tests.console.pages.inbox_requests import Words, read_words, spec, words_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.pages.site_variants import serve_variant
 from tests.console.served_console import SHOP, Served
@@ -133,6 +134,36 @@ async def test_the_others_who_can_decide_are_named(served: Served, logged_in: Lo
     page = await read_words(await logged_in("lead"), "/inbox?show=others")
     assert f"line-{above['id']}" in {known.get("id") for _, known in page.tags}
     assert "View only. Can decide: security (security), chiefs (chief, chief2)." in page.text
+
+
+async def test_each_page_that_names_a_tier_names_its_people(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served)
+    auditor, ops = await logged_in("auditor"), await logged_in("ops")
+    needs = "tier 1 (owner): support-leads (lead)"
+    for path, words in (
+        ("/catalog/policies", "support-leads (lead), or any tier above"),
+        ("/catalog/policies", "chiefs (chief, chief2)"),
+        ("/operations/settings", "chiefs (chief, chief2)"),
+        ("/catalog", "tier 1, owner: 1 of support-leads (lead)"),
+        ("/resources/refunds-db", needs),
+        (f"/jobs/by-name/{request['job_name']}", f"needs {needs}"),
+        (f"/jobs/{request['job_id']}", f"Needs 1 approval from {needs}"),
+    ):
+        assert words in (await read_words(auditor, path)).text, (path, words)
+    form = (await read_words(ops, "/jobs/new?paste=1")).forms["/jobs/new"]
+    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}]
+    shown = await ops.send("/jobs/new", {**form, "spec": json.dumps(spec(access=access)), "reason": "", "do": "try"})
+    assert needs in words_of(shown)
+    served.end(request["job_id"])
+
+
+async def test_of_many_members_the_first_are_named_and_the_others_counted(
+    site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Vault, "member_names", lambda *_: tuple(f"p{number:02}" for number in range(12)))
+    monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
+    page = await read_words(await logged_in("auditor"), "/catalog/policies")
+    assert "support-leads (p00, p01, p02, p03, p04, p05, p06, p07 and 4 more), or any tier above" in page.text
 
 
 async def test_without_the_right_to_read_members_the_groups_are_named(

@@ -87,7 +87,7 @@ async def test_deliveries_are_for_those_who_read_everything(site: Site, logged_i
 
 async def test_settings_show_tiers_and_no_address_with_a_password(site: Site, logged_in: LogIn) -> None:
     page = (await (await logged_in("lead")).open("/operations/settings")).text
-    assert "1 · owner support-leads 1 15m" in text_of(page, "main")
+    assert "1 · owner support-leads (lead) 1 15m" in text_of(page, "main")
     assert site.console.deps.config.current().digest in page
     assert "database_url" not in page
     assert (await (await logged_in("ops")).open("/operations/settings")).status_code == 403

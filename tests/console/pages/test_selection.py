@@ -16,9 +16,9 @@ from tests.console.pages.recorded_jobs import now, record_order
 pytestmark = pytest.mark.servers
 
 
-async def post(who: Browser, path: str, *picks: str, confirm: str = "yes") -> httpx.Response:
+async def post(who: Browser, path: str, *picks: str, confirm: str = "yes", **fields: str) -> httpx.Response:
     csrf = hidden_fields((await who.open("/sessions")).text)["csrf"]
-    body = {"csrf": csrf, "pick": list(picks), "confirm": confirm}
+    body = {"csrf": csrf, "pick": list(picks), "confirm": confirm, **fields}
     return await who.http.post(path, data=body, headers={"Sec-Fetch-Site": "same-origin"})
 
 
@@ -41,9 +41,11 @@ async def test_selected_jobs_are_killed_after_a_confirmation_that_names_each(sit
     assert "Kill 2 jobs?" in text_of(asked.text, "main")
     assert "nothing: it has already ended" in text_of(asked.text, "main")
     assert stops(site, one) == stops(site, other) == []
-    done = await post(lead, "/jobs/selected/kill", one, other, over)
+    assert 'name="reason"' in asked.text
+    done = await post(lead, "/jobs/selected/kill", one, other, over, reason="the vendor was hacked")
     assert "2 of 3 requested" in text_of(done.text, "main")
     assert (stops(site, one), stops(site, other), stops(site, over)) == (["kill"], ["kill"], [])
+    assert "lead requested to kill the job: the vendor was hacked" in (await lead.open(f"/jobs/{other}")).text
 
 
 async def test_a_launcher_acts_on_their_own_jobs_and_learns_of_no_others(site: Site, logged_in: LogIn) -> None:

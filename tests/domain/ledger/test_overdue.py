@@ -10,6 +10,7 @@ from justenough.domain.ledger.overdue import (
     MAX_POLL_AGE,
     MAX_SWEEP_AGE,
     REVOCATION_GRACE,
+    end_session_advice,
     find_unpolled_queues,
     is_revocation_overdue,
     is_sweep_late,
@@ -60,3 +61,30 @@ def test_a_sweep_is_overdue_after_a_minute_without_one(ended: datetime | None, s
 def test_a_queue_without_a_recent_poll_is_unpolled() -> None:
     asked = {"never": None, "once": NOW - MAX_POLL_AGE - MOMENT, "open": NOW - MAX_POLL_AGE, "now": NOW}
     assert find_unpolled_queues(asked, now=NOW) == ("never", "once")
+
+
+LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, "
+
+
+@pytest.mark.parametrize(
+    "failures, advised",
+    [
+        (
+            (LOCK + "in a transaction since 2026-01-31T09:20:00Z",),
+            ("WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z'",),
+        ),
+        ((LOCK + "since when is hidden from the observer",), ("SELECT pg_catalog.pg_terminate_backend(4711) on db:5432/shop",)),
+        ((LOCK + "in a transaction since x", LOCK.replace("4711", "12")), ("backend(4711) on", "backend(12) on")),
+        (("lock in db:5432/shop: nobody could look which session may hold one", f"space in db: {LOCK}"), ()),
+    ],
+)
+def test_the_advice_about_a_lock_names_each_session_and_the_begin_of_its_transaction_if_seen(
+    failures: tuple[str, ...], advised: tuple[str, ...]
+) -> None:
+    advice = end_session_advice(failures)
+    assert all(statement in advice for statement in advised)
+    assert advice.count("SELECT") == len(advised)
+
+
+def test_a_lock_that_several_failures_name_is_advised_about_once() -> None:
+    assert end_session_advice([LOCK, LOCK]).count("SELECT") == 1

@@ -12,6 +12,7 @@ from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_sy
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 TARGET = "target db.example.com:5432/shop: ConnectionTimeout"
+LOCK = "lock in db.example.com:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
 LEASE = "lease database/creds/orders-read/x7: sys/leases/revoke: Vault answered 500 (failed to revoke entry)"
 SEALED = "the job's token role: Vault at https://vault:8200 is sealed"
 
@@ -38,6 +39,12 @@ def only(*failures: str) -> FailedSystem:
         (("the job's tokens: Vault at https://vault:8200 did not answer (ConnectError)",), "Vault", "Start it"),
         (("the job's tokens: sys/leases: Vault answered 403 (permission denied)",), "Vault", "justenough vault setup"),
         (("users in db.example.com:5432/shop: v-token-x",), "Target db.example.com:5432/shop", "by hand"),
+        (
+            ("lease x/y: Vault answered 500", LOCK, "space in db.example.com:5432/shop: space-j-1"),
+            "Target db.example.com:5432/shop",
+            "WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z' + interval '1s' on db.example.com:5432/shop",
+        ),
+        (("lock in db.example.com:5432/shop: nobody could look",), "Target db.example.com:5432/shop", "runbook"),
         (("space in db.example.com:5432/shop: space-j-1",), "Target db.example.com:5432/shop", "by hand"),
         (("certificate pki/cert/1a:2b: not in the CRL that Vault serves",), "Vault's CRL at pki", "bao read MOUNT/crl/rotate"),
         (("the store: StoreUnavailable",), "Store", "JUSTENOUGH_DATABASE_URL"),

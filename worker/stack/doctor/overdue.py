@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.jobs.states import RevocationState
+from justenough.domain.ledger.overdue import end_session_advice
 from worker.stack.doctor.store import missing_file, open_own_store, store_findings
 from worker.stack.finding import DoctorFinding
 from worker.stack.readyz import RUNBOOK
@@ -38,7 +39,8 @@ def overdue_findings(settings: Settings, *, is_required: bool = False) -> Iterat
     for job in page.items:
         since = f" since {job.revocation.since:%Y-%m-%dT%H:%M:%SZ}" if job.revocation.since else ""
         text = f"{job.id} ({job.state}){since}: {'; '.join(job.revocation.failures) or 'no reason is recorded'}"
-        yield DoctorFinding("overdue", "missing", text, f"justenough job show {job.id}; {RUNBOOK}#overdue")
+        remedy = end_session_advice(job.revocation.failures) or f"justenough job show {job.id}"
+        yield DoctorFinding("overdue", "missing", text, f"{remedy}; {RUNBOOK}#overdue")
     if page.next:
         yield DoctorFinding("overdue", "missing", f"more than {MAX_JOBS_SHOWN} jobs", "justenough job list --revocation overdue")
     for subscription in subscriptions:
