@@ -88,7 +88,7 @@ def test_a_space_whose_credentials_are_all_given_back_is_dropped_at_the_end(at: 
     assert spaces_of(at, job) == []
 
 
-def test_nothing_is_confirmed_while_a_space_stands(at: Desk) -> None:
+def test_a_revocation_is_not_confirmed_while_the_jobs_space_exists(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     make_table(at, held)
@@ -142,7 +142,7 @@ def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_se
     assert lock.endswith(", since when is hidden from the observer")
 
 
-def test_a_space_is_dropped_without_knowing_what_was_issued(at: Desk) -> None:
+def test_a_space_is_dropped_even_if_no_credential_of_its_job_was_recorded(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE, record=False)
     make_table(at, held)
@@ -152,7 +152,7 @@ def test_a_space_is_dropped_without_knowing_what_was_issued(at: Desk) -> None:
     assert revoke_from_outside(at, job).confirmed
 
 
-def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> None:
+def test_the_sweep_finds_the_job_of_a_space_that_has_no_users(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     at.shop.admin("PUT", f"sys/leases/revoke/{held.credential.lease_id}", {"sync": True})
@@ -184,7 +184,7 @@ def disable_space_end(at: Desk) -> Iterator[None]:
             connection.execute("ALTER FUNCTION je_end_nothing(text) RENAME TO je_end_space")
 
 
-def test_a_target_that_gives_no_spaces_need_not_know_how_to_end_one(at: Desk) -> None:
+def test_a_target_without_spaces_needs_no_function_that_ends_one(at: Desk) -> None:
     job, roomy = at.job(), at.job()
     held, spacious = at.issue(job), at.issue(roomy, SPACE)
     with disable_space_end(at):
@@ -197,7 +197,7 @@ def test_a_target_that_gives_no_spaces_need_not_know_how_to_end_one(at: Desk) ->
     assert revoke_by_session(at, roomy, spacious).confirmed
 
 
-def test_a_space_that_could_not_be_looked_for_is_not_confirmed(at: Desk) -> None:
+def test_a_revocation_is_not_confirmed_if_the_space_could_not_be_searched_for(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     make_table(at, held)

@@ -58,13 +58,15 @@ def entries_of(*events: Event) -> list[EntryView]:
         pytest.param([issued(trusted=True), doubted(), issued(trusted=True, at=later(5))], None, later(5), id="then searchable again"),
     ],
 )
-def test_what_may_have_been_issued_unrecorded(events: list[Event], unanswered: datetime | None, trusted: datetime | None) -> None:
+def test_the_entries_of_a_job_show_which_requests_may_have_unrecorded_issues(
+    events: list[Event], unanswered: datetime | None, trusted: datetime | None
+) -> None:
     found = requests_with_unrecorded_issues(entries_of(ASKED, *events))
     expected = [(REQUEST, unanswered, trusted)] if unanswered or trusted else []
     assert [(item.id, item.unanswered_since, item.trusted_since) for item in found] == expected
 
 
-def test_each_request_is_counted_by_itself_as_it_was_narrowed() -> None:
+def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None:
     other = part_id(JOB, "r", 2)
     narrowed = samples.access_decision("allowed", number=2, phase="issue", at=later(4), facts={"action": "read"})
     first, second = requests_with_unrecorded_issues(
