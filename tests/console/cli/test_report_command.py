@@ -85,7 +85,7 @@ def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> ReportRun:
     return ReportRun(ended, entries(auditor, *period), list_items(auditor, "credentials", live="true"), report, ReportPeriod(since, until))
 
 
-def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: ReportRun) -> None:
+def test_reported_figures_of_credentials_equal_those_of_the_lists(seen: ReportRun) -> None:
     held = {one["id"] for job in seen.jobs for one in job["credentials"]}
     assert len(held) == 2
     assert {one["credential"] for one in seen.of("credential.confirmed")} >= held
@@ -97,7 +97,7 @@ def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: Repor
     assert seen.figures("machinery.sandbox_off")["runs"] == len(seen.of("job.started"))
 
 
-def test_what_people_answered_is_what_the_lists_say(seen: ReportRun) -> None:
+def test_reported_figures_of_approvals_equal_those_of_the_lists(seen: ReportRun) -> None:
     answers, outcomes, told = seen.of("approval.decided"), seen.figures("approvals.outcomes"), lines(seen.report)
     verdicts = Counter(one["verdict"] for one in answers)
     assert outcomes["opened"] == len(seen.of("approval.opened")) >= 2
@@ -110,7 +110,7 @@ def test_what_people_answered_is_what_the_lists_say(seen: ReportRun) -> None:
     assert (len(narrowed), len(own)) == (1, 1)
 
 
-def test_what_policy_decided_is_what_the_lists_say(seen: ReportRun) -> None:
+def test_reported_figures_of_policy_decisions_equal_those_of_the_lists(seen: ReportRun) -> None:
     first = Counter(one["outcome"] for one in seen.of("access.decided") if one["phase"] in {"start", "runtime"})
     figures = seen.figures("policy.automatic")
     assert {name: figures[name] for name in ("decided", "allowed", "needs_approval", "denied")} == {
@@ -119,7 +119,7 @@ def test_what_policy_decided_is_what_the_lists_say(seen: ReportRun) -> None:
     }
 
 
-def test_of_jobs_that_are_over_nothing_stands(seen: ReportRun, auditor: Human) -> None:
+def test_the_reported_standing_privilege_is_none_of_the_tested_jobs(seen: ReportRun, auditor: Human) -> None:
     # Other tests' jobs share this stack: of those, what the lists say.
     over = [one for one in seen.live if auditor.job(one["job_id"])["state"] in ENDED]
     assert seen.figures("standing.live")["credentials"] == len(seen.live)
@@ -152,7 +152,7 @@ def test_a_report_is_written_whole_for_its_reader_alone(cli: Cli, tmp_path: Path
     assert str(out) in done.stderr
 
 
-def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
+def test_a_report_can_be_printed_as_json_as_names_and_as_markdown(cli: Cli) -> None:
     assert cli.json("report", "--since", "1h", who="auditor")["installation"] == "dev"
     found = cli.json("report", "--since", "1h", who="auditor")
     unwell = {line["key"] for section in found["sections"] for line in section["lines"] if line["status"] != "ok"}
@@ -162,7 +162,7 @@ def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
     assert cli.run("report", "--since", "1h", who="auditor").stdout.startswith("# Evidence report")
 
 
-def test_a_violation_is_an_exit_code_only_if_it_is_asked_for(cli: Cli) -> None:
+def test_a_violation_changes_the_exit_code_only_with_the_option_for_it(cli: Cli) -> None:
     empty = cli.json("report", "--since", "1h", who="auditor") | {"status": "violation"}
     with serve_canned_answers() as console:
         console.set_response(200, empty, "application/json")
@@ -176,7 +176,7 @@ def test_a_violation_is_an_exit_code_only_if_it_is_asked_for(cli: Cli) -> None:
     assert "violation" in asked.stderr
 
 
-def test_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
+def test_a_person_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
     done = cli.run("report")
 
     assert done.exit_code == 6
@@ -192,7 +192,7 @@ def test_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
         (("--format", "pdf"), "--format"),
     ],
 )
-def test_a_period_or_form_that_is_none_is_bad_usage(cli: Cli, arguments: tuple[str, ...], says: str) -> None:
+def test_an_invalid_period_or_format_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], says: str) -> None:
     done = cli.run("report", *arguments, who="auditor")
 
     assert done.exit_code == 2
