@@ -205,7 +205,7 @@ async def test_a_login_never_redirects_to_another_site(site: Site, browser: Call
         form = hidden_fields((await ops.open("/login")).text)
 
 
-def test_a_path_of_ours_stays_as_it_is() -> None:
+def test_a_local_path_stays_unchanged() -> None:
     for path in ("/now", "/jobs?state=running&cursor=a%2Fb", "/requests/r-dev-1#card"):
         assert local_path(path) == path
 
