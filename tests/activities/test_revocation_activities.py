@@ -50,7 +50,7 @@ class SlowInspector(TargetInspector):
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])
-async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk, *, whole: bool) -> None:
+async def test_a_revocation_heartbeats_even_while_one_of_its_steps_hangs(at: Desk, *, whole: bool) -> None:
     job = at.job()
     held = at.issue(job)
     environment, beats, go = ActivityEnvironment(), list[object](), threading.Event()
@@ -82,7 +82,7 @@ async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any
     assert at.shop.users_of(job) == []
 
 
-async def test_what_is_not_a_job_of_this_installation_is_not_revoked(at: Desk) -> None:
+async def test_a_job_of_another_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(NotOurs, match="not a job of this installation"):
         await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
@@ -179,7 +179,7 @@ async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_me
     assert all(one.result(180) for one in stuck)
 
 
-async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_from_starting(at: Desk) -> None:
+async def test_a_sweep_heartbeats_so_that_one_of_a_dead_worker_does_not_block_the_next(at: Desk) -> None:
     environment, beats = ActivityEnvironment(), list[object]()
     environment.on_heartbeat = lambda *details: beats.append(details)
     # Temporal is asked about known jobs only, and this store knows none.

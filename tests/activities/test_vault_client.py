@@ -48,7 +48,7 @@ def test_a_database_credential_names_the_job_in_the_target(at: Desk) -> None:
     assert held.issued.ttl is not None
 
 
-def test_no_token_comes_without_a_role_or_for_a_foreign_policy_or_identity(at: Desk) -> None:
+def test_no_token_is_created_without_a_role_or_for_a_foreign_policy_or_identity(at: Desk) -> None:
     job, vault = at.job(), at.deps.vault
     with pytest.raises(VaultRefused):
         vault.create_token(job, policy="je-grant-orders-db-read", alias=None, ttl=60)

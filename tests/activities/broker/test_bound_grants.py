@@ -133,7 +133,7 @@ def test_an_approver_can_set_bounds_on_the_tool_access_that_a_running_job_reques
         assert len(ops.job(job.job)["requests"]) == 1
 
 
-def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_call_after_the_approval_was_withdrawn_waits_for_approval_again(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     with start_bound_job(ops, lead) as (job, shown):
         text, failed = refund(job, order, 1)

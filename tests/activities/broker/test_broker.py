@@ -56,7 +56,7 @@ def test_over_tcp_the_broker_accepts_only_the_jobs_own_token(ops: Human, talking
         assert (refused.status_code, "$JUSTENOUGH_BROKER_TOKEN" in refused.text) == (401, True)
 
 
-def test_a_job_that_asks_too_often_is_told_when_to_ask_again(ops: Human) -> None:
+def test_a_job_over_its_request_rate_is_told_when_to_retry(ops: Human) -> None:
     with launch_puppet(ops) as job:
         at = urlsplit(job.env["JUSTENOUGH_BROKER_URL"])
         call = f"GET /v1/requests/r-none HTTP/1.1\r\nHost: broker\r\nAuthorization: Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}\r\n\r\n"

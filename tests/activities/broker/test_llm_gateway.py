@@ -140,7 +140,7 @@ def test_each_piece_of_a_stream_arrives_before_the_next_is_sent(thinking: Puppet
     assert [line for line in seen if line][-2:] == [f"data: {json.dumps(build_chunk('second'))}", "data: [DONE]"]
 
 
-def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: Shop, model: ModelServer) -> None:
+def test_the_models_key_is_redacted_in_everything_that_the_server_sends_back(ops: Human, shop: Shop, model: ModelServer) -> None:
     key = key_of(shop)
     with launch_puppet(ops, model=MODEL) as job:
         model.answer_with(lambda handler, asked: text_answer(str(handler.headers))(handler, asked))
@@ -255,7 +255,7 @@ def test_a_spec_with_a_model_that_it_cannot_have_is_refused_by_path(ops: Human, 
     assert any(one["path"] == path and says in one["message"] for one in answer.json()["errors"]), answer.text
 
 
-def test_a_job_whose_spec_asks_for_no_model_has_none(talking: Puppet) -> None:
+def test_a_job_whose_spec_names_no_model_can_use_none(talking: Puppet) -> None:
     answer = ask(talking)
     assert (answer.status, error_of(answer)["code"]) == (404, "no_model")
     assert not [name for name in talking.env if name.startswith("OPENAI")]

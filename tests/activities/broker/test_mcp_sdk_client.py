@@ -86,9 +86,7 @@ def test_a_body_that_is_too_large_is_refused(talking: Puppet) -> None:
     assert talking.call("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
 
 
-def test_a_call_that_waits_for_people_is_not_made_for_a_client_that_has_gone_but_for_the_next_that_asks_the_same(
-    ops: Human, lead: Human, shop: Shop
-) -> None:
+def test_an_approved_call_of_a_client_that_left_is_made_only_for_the_next_identical_call(ops: Human, lead: Human, shop: Shop) -> None:
     given = {"order_id": tenant_order(shop), "amount": 4, "reason": "asked, and gone"}
     with launch_puppet(ops) as job:
         asyncio.run(_abandon_call(job, given))

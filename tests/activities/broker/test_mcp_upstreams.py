@@ -180,7 +180,7 @@ def test_a_long_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(a
     assert all(password[:length] not in text for length in range(6, len(password) + 1))
 
 
-def test_arguments_off_the_reviewed_schema_are_refused_and_nobody_is_asked(agent: Puppet, hub: McpServer) -> None:
+def test_arguments_that_do_not_match_the_reviewed_schema_are_refused_without_asking_people(agent: Puppet, hub: McpServer) -> None:
     before = len(hub.seen)
     text, failed = call_tool(agent, "get_issue", number="7; DROP")
     assert failed

@@ -81,7 +81,7 @@ def test_access_that_needs_approval_waits_for_people_and_is_issued_once_they_app
     shop.assert_dead(ops.job(job.job), login_of(given))
 
 
-def test_a_denial_ends_the_request_and_nothing_was_issued(ops: Human, lead: Human) -> None:
+def test_a_denied_request_ends_and_issues_nothing(ops: Human, lead: Human) -> None:
     with launch_puppet(ops) as job:
         request = job.request_access("refunds-db", "write").json["request_id"]
         assert lead.answer(await_request(lead, request), "deny").status_code in ACCEPTED_STATUSES
@@ -151,14 +151,14 @@ def test_bodies_that_are_too_large_or_no_json_are_refused(talking: Puppet) -> No
     assert talking.call("GET", "/v1/nothing").status == 404
 
 
-def test_the_catalog_says_what_may_be_asked_for_and_at_which_tier(talking: Puppet) -> None:
+def test_the_catalog_lists_what_a_job_may_request_and_at_which_tier(talking: Puppet) -> None:
     items = {(item["resource"], item["action"]): item for item in talking.call("GET", "/v1/catalog").json["items"]}
     assert items["orders-db", "read"]["outcome"] == "allowed"
     assert (items["refunds-db", "write"]["outcome"], items["refunds-db", "write"]["tier"]) == ("needs_approval", 1)
     assert items["customers-db", "read"]["tier"] == 2
 
 
-def test_a_job_is_told_where_its_broker_is(talking: Puppet) -> None:
+def test_a_jobs_environment_names_the_socket_url_and_token_of_its_broker(talking: Puppet) -> None:
     assert talking.env["JUSTENOUGH_BROKER"] == "/run/justenough/broker.sock"
     assert talking.env["JUSTENOUGH_BROKER_URL"].startswith("http://127.0.0.1:")
     assert len(talking.env["JUSTENOUGH_BROKER_TOKEN"]) > 40

@@ -182,7 +182,7 @@ GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
         (RAISES, True, "the database rejected the statement: deadlock detected (40P01)"),
     ],
 )
-async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_anything_was_written(
+async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     shop: Shop, *, statement: str, writes: bool, says: str
 ) -> None:
     at = conninfo_to_dict(shop.dsn)

@@ -61,13 +61,13 @@ def renewal_count(at: Desk, job: str) -> int:
     return at.entry_types(job).count("credential.renewed")
 
 
-def test_vault_itself_bounds_a_users_time_by_its_roles_short_ttl_and_not_by_the_tokens(at: Desk) -> None:
+def test_vault_limits_a_users_life_by_the_short_ttl_of_its_role_and_not_by_its_tokens(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     assert 2 * 60 * SECOND < valid_for(at.shop, job) <= 2 * 60 * SECOND + BUFFER
 
 
-async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_grant_has_left(at: Desk) -> None:
+async def test_a_renewal_extends_the_users_expiry_in_the_target_but_not_beyond_the_grant(at: Desk) -> None:
     job = at.job()
     item = issuance(at, at.issue(job), ttl=3.5, lease=3)
     await keep_until(at, job, WILLING, item, lambda: renewal_count(at, job) > 0)

@@ -153,7 +153,7 @@ def approval_of(
     return answer
 
 
-async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_the_next_decision(at: Desk) -> None:
+async def test_a_job_loses_its_access_at_the_next_decision_once_its_launcher_left_their_group(at: Desk) -> None:
     job = start_job(at)
     at.shop.leave(job.launcher, "ops")
     why = await job.until_ended()
@@ -198,7 +198,7 @@ def test_an_approval_withdrawn_while_vault_issues_gives_the_job_nothing(at: Desk
     assert at.shop.users_of(credential.job_id) == []
 
 
-async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
+async def test_an_edited_policy_ends_access_that_it_now_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
     job = start_job(at)
     more = '\n// Nothing is read any more.\n@id("closed")\nforbid (principal, action == Action::"read", resource);\n'
     with (folder / "policies" / "reads.cedar").open("a") as file:
@@ -271,7 +271,7 @@ async def test_data_that_a_parent_reads_while_its_child_runs_counts_at_the_child
 
 
 @pytest.mark.parametrize("away", ["vault", "store"])
-async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
+async def test_a_server_that_does_not_answer_does_not_end_a_grant(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
     job = start_job(at, WRITE, tier=1)
     where: Any
     where, method, error = {
@@ -371,13 +371,13 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
     assert len(issuer.holdings.alive) == 2
 
 
-def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:
+def test_a_call_beyond_the_approved_bounds_does_not_use_the_grant_and_waits_for_approval(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(100)), IssuedCredential)
     assert isinstance(issuer.access(refund_call(100.5)), PendingApproval)
 
 
-def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> None:
+def test_a_grant_for_tools_ends_once_its_approvals_no_longer_reach_the_quorum(at: Desk) -> None:
     issuer, approver = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(1)), IssuedCredential)
     at.shop.leave(approver, "support-leads")

@@ -18,7 +18,7 @@ def file_modes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): oct(path.stat().st_mode & 0o7777) for path in sorted(folder.rglob("*"))}
 
 
-def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
+def test_unpacked_files_have_plain_modes_whatever_the_umask(home: Path) -> None:
     before = os.umask(0o077)
     try:
         folder = ensure_unpacked(home, DIGEST, CONTENT)
@@ -38,7 +38,7 @@ def test_a_bundle_is_unpacked_once(home: Path) -> None:
     assert len(list(first.parent.iterdir())) == 1
 
 
-def test_content_that_the_digest_does_not_name_is_refused(home: Path) -> None:
+def test_a_bundle_that_does_not_match_its_digest_is_refused(home: Path) -> None:
     with pytest.raises(InvalidInput, match="its content does not match the digest sha256"):
         ensure_unpacked(home, DIGEST, bundle.pack({"job.py": (b"print(2)", False)}))
     assert not (home / "run").exists()

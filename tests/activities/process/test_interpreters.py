@@ -82,7 +82,7 @@ def test_a_program_that_is_not_in_a_python_installation_is_refused(settings: Set
         find_interpreter(settings, str(fake))
 
 
-def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: Path) -> None:
+def test_a_python_whose_folder_contains_the_workers_data_is_refused(settings: Settings, home: Path) -> None:
     (home / "pyvenv.cfg").write_text("home = /usr/bin\n")
     (home / "bin").mkdir()
     (home / "bin" / "python").symlink_to("/usr/bin/python3")

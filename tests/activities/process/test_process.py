@@ -63,19 +63,19 @@ async def test_exit_codes_are_those_of_a_shell(run: Runner, script: str, code: i
     assert (await run("sh", "-c", script)).code == code
 
 
-async def test_a_command_that_is_not_there_ends_with_127_and_says_so(run: Runner) -> None:
+async def test_a_missing_command_exits_with_127_and_a_message(run: Runner) -> None:
     ran = await run("no-such-program", "--flag")
     assert ran.code == 127
     assert "no-such-program: not found" in ran.log
 
 
-async def test_a_sandbox_that_cannot_be_made_ends_with_126_and_says_why(run: Runner, home: Path) -> None:
+async def test_a_sandbox_that_cannot_be_created_exits_with_126_and_the_reason(run: Runner, home: Path) -> None:
     ran = await run("true", workdir=home / "gone")
     assert ran.code == 126
     assert "Can't find source path" in ran.log
 
 
-async def test_a_daemon_that_ignores_everything_ends_with_the_first_process(run: Runner) -> None:
+async def test_a_daemon_that_ignores_signals_ends_with_the_jobs_first_process(run: Runner) -> None:
     started_at = time.monotonic()
     assert (await run.python(DAEMON + "print('left')", "31415.25")).log == "left\n"
     assert not is_alive("sleep\x0031415.25")
@@ -92,7 +92,7 @@ async def test_a_job_that_closes_its_output_runs_on(run: Runner) -> None:
     assert (await run("sh", "-c", "exec >&- 2>&-; sleep 0.1; exit 4")).code == 4
 
 
-async def test_finish_lets_a_polite_job_end_itself(run: Runner, uid: int) -> None:
+async def test_finish_lets_a_job_that_handles_sigterm_end_itself(run: Runner, uid: int) -> None:
     script = "trap 'kill $!; exit 5' TERM; sleep 31416.25 & wait"
     process = await start_process(run, "sh", "-c", script, uid=uid, marker="31416.25")
     assert await process.finish(30) == 5
@@ -203,7 +203,7 @@ async def test_the_jobs_of_a_worker_killed_with_sigkill_end_with_it(run: Runner,
     await until(lambda: not is_alive("sleep\x0031421"))
 
 
-async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
+async def test_without_a_sandbox_a_job_runs_as_a_job_user_in_a_folder_that_is_deleted(bare: Runner) -> None:
     assert bare.sandbox.isolation == "off"
     ran = await bare.python(
         "import json, os, resource; print(json.dumps([os.getuid(), resource.getrlimit(resource.RLIMIT_CORE), os.getcwd()]))"
@@ -214,7 +214,7 @@ async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
     assert not Path(cwd).parent.exists()
 
 
-async def test_without_a_sandbox_delivered_files_are_private_too_and_gone(bare: Runner) -> None:
+async def test_without_a_sandbox_delivered_files_are_private_and_deleted_at_the_end(bare: Runner) -> None:
     given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": ("pgpass",)})
     look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
     path, *seen = (await bare.python(look, given=given)).json_output

@@ -184,13 +184,13 @@ async def test_memory_of_a_process_whose_first_thread_has_ended_counts(run: Runn
     assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
-async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_still_shares_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 0.002)
     ran = await run.python(SPAWN, "1", limits=SMALL)
     assert (ran.code, ran.log, ran.exceeded_limit) == (0, "spawned\n", None)
 
 
-async def test_each_folder_in_memory_is_bounded_and_what_lies_in_it_counts_as_memory(run: Runner) -> None:
+async def test_each_in_memory_folder_is_bounded_and_its_content_counts_as_memory(run: Runner) -> None:
     told = (await run.python(FILL, "/tmp", limits=WIDER)).json_output
     assert told == [[48, 28]]
     told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).json_output

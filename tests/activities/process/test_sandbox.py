@@ -89,7 +89,7 @@ async def test_the_worker_and_its_files_cannot_be_read(run: Runner, home: Path) 
     assert read_here(files) == {name: f"the content of {name}" for name in SECRETS}
 
 
-async def test_a_home_inside_a_folder_that_jobs_see_is_hidden(run: Runner) -> None:
+async def test_a_hidden_folder_inside_a_folder_that_jobs_see_looks_empty(run: Runner) -> None:
     hiding = Runner(run.settings, replace(run.sandbox, hidden=(Path("/usr/share"),)))
     code = "import os; print(len(os.listdir('/usr/share')))"
     assert (await hiding.python(code)).log == "0\n"
@@ -129,7 +129,7 @@ async def test_a_job_inherits_no_file_handle_and_no_environment(run: Runner, mon
     assert "root" not in look["root"]
 
 
-async def test_only_its_own_folders_can_be_written(run: Runner, workdir: Path) -> None:
+async def test_a_job_can_write_only_its_own_folders(run: Runner, workdir: Path) -> None:
     refused = ["/usr/bin/x", "/etc/x", "/job/x", "/job/job.py", "/x", "/bin/x", "/lib/x", "/proc/sys/kernel/core_pattern"]
     name = f"x-{workdir.parent.name}"
     allowed = [f"/tmp/{name}", "/home/job/x", "/var/tmp/y", "/dev/shm/x"]

@@ -115,7 +115,7 @@ def test_observations_of_a_credential_become_the_expected_events(
         (LEASELESS, SEARCHED, ("shop",), "its token is unknown to Vault; no user of the job in shop"),
     ],
 )
-def test_a_confirmation_says_how_it_was_seen(
+def test_a_confirmation_says_how_the_end_was_verified(
     credential: CredentialHandle, traits: TargetTraits, targets: tuple[str, ...], how: str
 ) -> None:
     *_, last = credential_events(JOB, credential, replace(DEAD, targets=targets), traits, by="session", at=NOW)

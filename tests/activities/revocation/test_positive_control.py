@@ -191,7 +191,7 @@ def test_the_user_of_each_concurrent_first_issue_is_found_separately(at: Desk) -
     assert "credential.confirmed" in at.entry_types(job)
 
 
-def test_a_search_is_not_trusted_any_more_once_vault_names_users_in_another_way(shop: Shop, tmp_path: Path) -> None:
+def test_a_search_is_no_longer_trusted_once_vault_names_users_differently(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME) as at:
         earlier, working = at.job(), at.job()
         assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed

@@ -138,7 +138,7 @@ def test_a_job_that_was_alive_in_between_is_dated_to_the_later_clean_check(at: D
     assert tracker.record_inspection(job, dead=True, now=later) == later
 
 
-def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is_not_confirmed_while_the_claim_is_open(at: Desk) -> None:
+def test_without_the_store_a_revocation_ends_the_login_but_is_not_confirmed(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))

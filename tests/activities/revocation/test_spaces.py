@@ -61,7 +61,7 @@ def test_a_space_is_dropped_with_its_job_and_the_proof_has_looked_for_it(at: Des
     assert revoke_by_session(at, other, bystander).confirmed
 
 
-def test_a_credential_ends_without_its_jobs_space_and_the_next_one_uses_the_space(at: Desk) -> None:
+def test_a_jobs_space_outlives_a_credential_and_the_next_credential_uses_it(at: Desk) -> None:
     job = at.job()
     first = at.issue(job, SPACE)
     make_table(at, first)
@@ -78,7 +78,7 @@ def test_a_credential_ends_without_its_jobs_space_and_the_next_one_uses_the_spac
     assert spaces_of(at, job) == []
 
 
-def test_a_space_whose_credentials_are_all_given_back_is_dropped_at_the_end(at: Desk) -> None:
+def test_a_space_whose_credentials_were_all_released_is_dropped_at_the_end(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     make_table(at, held)
@@ -163,7 +163,7 @@ def test_the_sweep_finds_the_job_of_a_space_that_has_no_users(at: Desk) -> None:
     assert at.deps.targets.traces_of(job) == ()
 
 
-def test_a_space_is_found_although_the_job_asked_for_none(at: Desk) -> None:
+def test_a_space_is_found_even_if_the_job_requested_none(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     asked = frozenset({("orders-db", "read")})

@@ -76,5 +76,5 @@ def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None
     assert (second.id, second.issued, second.action, second.unanswered_since) == (other, 1, Action.READ, later(4))
 
 
-def test_entries_of_requests_that_nobody_asked_for_are_left_out() -> None:
+def test_issue_entries_without_a_recorded_request_are_left_out() -> None:
     assert requests_with_unrecorded_issues(entries_of(ABOUT_TO_ISSUE, issued(trusted=True))) == []
