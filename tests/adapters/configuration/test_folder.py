@@ -70,7 +70,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_good_folder_is_read_whole_without_an_alarm(config: ConfigFolder) -> None:
+def test_a_valid_configuration_folder_is_read_completely_without_an_alarm(config: ConfigFolder) -> None:
     assert config.alarm is None
     assert config.current().tiers.top == 3
     assert config.current().catalog.resources["orders-db"].connect["host"] == "127.0.0.1"
@@ -78,7 +78,7 @@ def test_a_good_folder_is_read_whole_without_an_alarm(config: ConfigFolder) -> N
     assert outcome(config) == "allowed"
 
 
-def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: ConfigFolder, folder: Path, clock: Clock) -> None:
+def test_a_changed_file_is_in_force_at_the_next_check_and_not_before(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     before = config.current()
     edit(folder / "policies" / "reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 0")
     assert config.current() is before
@@ -238,7 +238,7 @@ def test_a_huge_file_is_refused_without_being_read_whole(folder: Path) -> None:
     assert [str(problem) for problem in check_config_folder(folder, ENV)] == ["policies/huge.cedar: more than 4,194,304 bytes"]
 
 
-def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Path) -> None:
+def test_threads_that_read_the_configuration_while_files_change_never_see_a_partial_set(folder: Path) -> None:
     clock = Clock()
     config = ConfigFolder(folder, ENV, clock=clock)
     allowing = (folder / "policies" / "reads.cedar").read_text()

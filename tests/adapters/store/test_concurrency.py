@@ -73,7 +73,7 @@ def tell(recorders: list[Recorder], line: str, *, answer: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_four_processes_write_one_ledger_without_fork_or_loss(recorders: list[Recorder], empty_url: str) -> None:
+def test_four_processes_write_one_ledger_without_a_fork_or_a_lost_entry(recorders: list[Recorder], empty_url: str) -> None:
     """They migrate at the same moment, too."""
     tell(recorders, empty_url, answer="ready")
     tell(recorders, "go", answer="done")

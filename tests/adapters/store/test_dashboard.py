@@ -78,7 +78,7 @@ def test_requests_count_at_the_tier_that_answers_now(store: Store) -> None:
     assert (found.open_requests, found.soonest) == (3, NOW + timedelta(minutes=15))
 
 
-def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Store) -> None:
+def test_overdue_revocations_are_listed_oldest_first_up_to_a_limit(store: Store) -> None:
     count = dashboard.MAX_OVERDUE_JOBS + 3
     for number in range(count):
         job = job_id(number)
@@ -151,7 +151,9 @@ def test_a_period_trend_shows_how_long_answers_took(store: Store) -> None:
     assert store.dashboard.period_trend(later(3600), later(7200), 2).approvals.count == 0
 
 
-def test_a_busy_period_is_drawn_from_its_newest_part_with_a_note(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trend_of_a_busy_period_covers_only_its_newest_part_and_is_marked_incomplete(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 3)
     store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
     store.ledger.append([samples.credential_confirmation(number=number, at=later(600 * number + 60)) for number in range(1, 7)])

@@ -85,7 +85,7 @@ def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store
     assert violations(found) == {"standing.beyond_end", "standing.unknown_job"}
 
 
-def test_a_credential_that_was_hidden_from_the_lists_is_reported_by_the_ledger(store: Store, url: str) -> None:
+def test_a_credential_that_was_hidden_from_the_lists_is_reported_from_the_ledger(store: Store, url: str) -> None:
     record_events(store, [samples.submission(), samples.issuance()], job_events(job_id(2)))
     engine = open_database(url).engine
     with engine.begin() as connection:

@@ -51,7 +51,7 @@ def test_events_repeated_in_a_call_or_recorded_before_are_recorded_once(store: S
     assert store.ledger.append([]) == ()
 
 
-def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
+def test_the_events_of_one_call_are_recorded_all_or_none(store: Store) -> None:
     broken = samples.job_end("no such state")
     with pytest.raises(ValueError, match="no such state"):
         store.ledger.append([samples.submission(), broken])
@@ -59,7 +59,7 @@ def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
     assert store.jobs.get(JOB) is None
 
 
-def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> None:
+def test_one_callers_invalid_event_does_not_affect_another_callers(store: Store) -> None:
     """Callers that wait share a transaction."""
     outcomes: dict[str, object] = {}
 
@@ -91,7 +91,7 @@ def test_any_text_is_read_back_as_it_was_stored(store: Store) -> None:
     assert store.ledger.verify().sound
 
 
-def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) -> None:
+def test_hostile_and_very_long_ids_are_recorded_and_only_once(store: Store) -> None:
     facts = [samples.job_refusal("x", job="j-dev-\n\x00\ud800", about="a\nb"), samples.job_refusal("x", about="\U0001f600" * 5000)]
     assert len(store.ledger.append(facts)) == 2
     assert store.ledger.append(facts) == ()

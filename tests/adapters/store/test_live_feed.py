@@ -143,7 +143,7 @@ async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store,
 
 
 @pytest.mark.parametrize("position", [21, 10**15])
-async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(store: Store, feed: LiveFeed, position: int) -> None:
+async def test_a_position_beyond_the_ledgers_end_is_treated_as_its_newest(store: Store, feed: LiveFeed, position: int) -> None:
     record(store, job_id(0), 0, 20)
     listening = asyncio.create_task(listen_until(feed, position, 21))
     await wait_for_listeners(feed, 1)

@@ -35,7 +35,7 @@ def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
     engine.dispose()
 
 
-def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
+def test_migrating_again_keeps_existing_data(empty_url: str) -> None:
     with closing(Store(empty_url)) as store:
         store.migrate()
         store.ledger.append([submission()])
@@ -118,7 +118,7 @@ def test_a_credential_that_an_older_version_confirmed_is_residual_after_the_upgr
     }
 
 
-def test_migrations_form_one_line() -> None:
+def test_migrations_have_one_head_and_start_at_0001() -> None:
     script = ScriptDirectory.from_config(alembic_config())
     assert len(script.get_heads()) == 1
     assert [revision.revision for revision in script.walk_revisions()][-1] == "0001"

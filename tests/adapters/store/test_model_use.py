@@ -50,7 +50,7 @@ def test_the_calls_of_a_period_are_added_up_by_job(store: Store) -> None:
     assert (total.jobs, total.calls.tokens, total.tokens_share, total.requests_share) == (2, 360, 18.0, 30.0)
 
 
-def test_a_job_whose_spec_names_no_model_has_no_share(store: Store) -> None:
+def test_the_use_of_a_job_without_a_model_budget_has_no_share(store: Store) -> None:
     store.ledger.append([samples.submission(), calls()])
     assert total_use(store.model_use.period_use(NOW - timedelta(hours=1)).jobs).tokens_share is None
 

@@ -131,7 +131,7 @@ def test_notices_arrive_at_the_url_for_listening(direct_url: str, pooled_url: st
     assert listeners == (1,)
 
 
-def test_a_url_for_listening_at_another_database_is_found(direct_url: str, pooled_url: str, postgres_port: int) -> None:
+def test_a_listen_url_of_another_database_is_detected(direct_url: str, pooled_url: str, postgres_port: int) -> None:
     elsewhere = f"postgresql://postgres@127.0.0.1:{postgres_port}/postgres"
     with closing(Store(pooled_url, listen_url=elsewhere)) as store:
         found = store.inspect()

@@ -127,7 +127,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_each_wrong_connection_gets_one_sentence_with_place_and_remedy(secured: SecuredServer, wrong: str) -> None:
+def test_each_wrong_connection_setting_gets_one_sentence_with_place_and_remedy(secured: SecuredServer, wrong: str) -> None:
     options, what, remedy = WRONG[wrong]
     if options.get("sslrootcert") == "stranger":
         options = {**options, "sslrootcert": str(secured.stranger)}

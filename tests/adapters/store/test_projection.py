@@ -70,7 +70,7 @@ def test_a_submitted_job_is_pending_and_shows_what_was_ordered(store: Store) -> 
     assert (view.created_at, view.revocation.state) == (NOW, "none")
 
 
-def test_an_order_comes_back_as_it_was_signed(store: Store) -> None:
+def test_an_order_is_read_back_as_it_was_signed(store: Store) -> None:
     spec = {"name": "x", "nested": {"list": [1, 2.5, None, True, "ü"]}}
     store.ledger.append([samples.submission(spec=spec, agent=None, bundle=None)])
     found = store.jobs.order(JOB)
@@ -106,7 +106,7 @@ def test_no_later_event_reopens_an_ended_job(store: Store, late: Event) -> None:
     assert job_after(store, samples.access_request(), samples.job_end("failed", at=later(5)), late).state == "failed"
 
 
-def test_a_request_shows_what_is_asked_and_by_whom(store: Store) -> None:
+def test_a_request_shows_the_access_its_job_and_its_requester(store: Store) -> None:
     view = request_after(store)
     assert (view.id, view.job_id, view.resource, view.action, view.ttl) == (part_id(JOB, "r"), JOB, "orders-db", "write", 600)
     assert (view.state, view.job_name, view.task, view.requester) == ("pending", "refund-triage", "Refund ticket 4711", "ops")
@@ -142,7 +142,7 @@ def test_an_unanswered_request_escalates_and_then_expires(store: Store) -> None:
     assert _request(store).state == "expired"
 
 
-def test_an_approval_that_makes_the_quorum_grants_what_was_approved(store: Store) -> None:
+def test_the_approval_that_reaches_the_quorum_grants_the_request(store: Store) -> None:
     waiting = request_after(
         store,
         samples.access_decision("needs_approval", tier=1),
@@ -308,7 +308,7 @@ def test_later_attempts_do_not_change_when_a_revocation_began(store: Store) -> N
     assert again.revocation.since == later(9)
 
 
-def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> None:
+def test_each_credential_shows_only_the_failures_that_concern_it(store: Store) -> None:
     first, second = samples.issuance(number=1, lease_id="lease/1"), samples.issuance(number=2, lease_id="lease/2", accessor="acc-2")
     failures = ["lease lease/1: the target is down", "target shop: away", f"token {second.data['accessor']}: no answer"]
     tried = {"by": "sweep", "failures": failures, "attempt": 2, "seen_from": later(2).isoformat()}
@@ -387,7 +387,7 @@ def test_cutting_access_reopens_the_revocation_of_a_job_only_if_it_has_no_proof_
     assert [seen.revocation.state for seen in [store.jobs.get(other)] if seen] == ["overdue"]
 
 
-def test_an_event_of_an_unknown_job_is_kept_and_changes_nothing(store: Store) -> None:
+def test_an_event_of_an_unknown_job_is_recorded_and_changes_nothing(store: Store) -> None:
     entries = store.ledger.append([samples.job_refusal("no such order", job="j-dev-stranger"), samples.job_end(job="j-dev-stranger")])
     assert [entry.seq for entry in entries] == [1, 2]
     assert store.jobs.get("j-dev-stranger") is None

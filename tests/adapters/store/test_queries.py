@@ -32,7 +32,7 @@ def all_ids(read: Callable[[str | None], Page[Any]]) -> list[str]:
             return found
 
 
-def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) -> None:
+def test_jobs_are_listed_newest_first_and_once_each_even_if_others_are_added(store: Store) -> None:
     store.ledger.append([samples.submission(job_id(number)) for number in range(10, 17)])
     first = store.jobs.list(limit=3)
     store.ledger.append([samples.submission(job_id(99))])
@@ -244,7 +244,7 @@ def test_any_text_can_be_a_filter_value(store: Store, value: str) -> None:
     assert store.jobs.list(environment=value, requester_id=value).items == ()
 
 
-def test_jobs_are_found_by_the_beginning_of_their_id_and_from_a_time_on(store: Store) -> None:
+def test_jobs_can_be_filtered_by_the_beginning_of_their_id_and_by_a_start_time(store: Store) -> None:
     jobs = [job_id(number) for number in (1, 2, 31)]
     store.ledger.append([samples.submission(job) for job in jobs])
     store.ledger.append([samples.access_request(number=number) for number in (1, 2)])

@@ -50,7 +50,7 @@ def test_after_an_outage_the_store_is_known_to_take_writes_only_since_the_next_s
     assert last.steady_since == later(153)
 
 
-def test_a_clock_that_runs_ahead_keeps_nobody_from_sweeping(store: Store) -> None:
+def test_a_sweep_dated_in_the_future_does_not_block_the_next_sweep(store: Store) -> None:
     store.sweeps.begin(now=later(3600), by_clock=True)
     assert store.sweeps.begin_if_idle(now=NOW, idle=IDLE)
 

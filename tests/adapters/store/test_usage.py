@@ -110,7 +110,7 @@ def test_narrowed_and_denied_requests_are_reported(store: Store) -> None:
     ]
 
 
-def test_the_newest_finished_runs_are_analysed_and_the_newest_spec_is_reported_anyway(store: Store) -> None:
+def test_the_newest_finished_runs_are_analysed_and_the_newest_spec_is_reported(store: Store) -> None:
     newer = {**SPEC, "task": "newer"}
     store.ledger.append([event for number in range(5) for event in run_events(job_id(number), start=1000 * number)])
     store.ledger.append([samples.submission(job_id(9), spec=newer, at=later(9000)), *run_events(job_id(7), name="other")])
