@@ -206,7 +206,7 @@ def test_any_change_of_a_signed_statement_breaks_its_signature(statement: dict[s
         assert why_signature_invalid(sign(tampered, text), {1: PUBLIC}) is not None
 
 
-def test_the_order_of_keys_does_not_matter() -> None:
+def test_the_order_of_keys_does_not_affect_a_signature() -> None:
     assert why_signature_invalid(sign(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
 
 

@@ -75,7 +75,7 @@ def test_a_resource_overrides_the_defaults_and_an_action_overrides_both() -> Non
     assert actions[Action.ADMIN].revocable is Revocable.NOW
 
 
-def test_writes_get_the_data_of_every_path_above_them_the_longest_path_first() -> None:
+def test_a_write_inherits_data_from_every_parent_path_and_the_longest_path_wins() -> None:
     role = {"path": "database/roles/billing-read", "data": {"max_ttl": "5m"}}
     catalog = catalog_of({"actions": {"read": read()}}, role, {"path": "database/config/x"}, {"path": "kv/data/x", "data": {"a": 1}})
     assert [dict(write.data) for write in catalog.provision] == [

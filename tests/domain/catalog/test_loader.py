@@ -233,13 +233,13 @@ def test_settings_are_filled_in_and_each_missing_one_is_named_with_its_path() ->
         with_settings(catalog_with(), {})
 
 
-def test_a_setting_cannot_smuggle_a_wider_path_in() -> None:
+def test_a_setting_cannot_widen_a_path_in_vault() -> None:
     catalog = catalog_with("resources/orders-db/actions/admin/issue/path", "database/creds/${ROLE}")
     with pytest.raises(InvalidInput, match="must be a path in Vault"):
         with_settings(catalog, {**SETTINGS, "ROLE": "*"})
 
 
-def test_only_setup_needs_the_secrets_of_provision() -> None:
+def test_the_secrets_of_provision_are_needed_only_for_the_setup_of_vault() -> None:
     catalog = catalog_with("provision", [{"path": "kv/data/x", "data": {"password": "${SECRET}"}}])
     assert with_settings(catalog, SETTINGS).provision == catalog.provision
     assert provision_writes(catalog, {"SECRET": "s"})[0].data == {"password": "s"}

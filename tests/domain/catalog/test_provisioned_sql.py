@@ -43,7 +43,7 @@ PLUGIN = "plugin_name: postgresql-database-plugin"
         ("", []),
     ],
 )
-def test_a_call_without_a_schema_is_found(sql: str, names: list[str]) -> None:
+def test_an_sql_call_without_a_schema_is_found(sql: str, names: list[str]) -> None:
     assert list(find_unqualified_calls(sql)) == names
 
 

@@ -79,7 +79,7 @@ def test_a_database_user_of_the_longest_role_still_carries_the_whole_job_id() ->
 
 
 @pytest.mark.parametrize("since", [datetime(197, 7, 5, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC)])
-def test_no_job_since_a_time_has_an_id_below_first_job_id_of_that_time(since: datetime) -> None:
+def test_every_job_id_of_a_time_is_at_least_the_first_job_id_of_that_time(since: datetime) -> None:
     first = first_job_id("dev", since=since)
     assert first <= new_job_id("dev", now=max(since, datetime(1970, 1, 1, tzinfo=UTC)))
     assert first > "j-dev"

@@ -60,12 +60,12 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
 
 
 @given(values=st.lists(few_letters, min_size=1, max_size=4), text=few_letters, places=st.lists(st.integers(0, 500), max_size=12))
-def test_the_cuts_change_nothing_even_if_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
+def test_the_cuts_of_a_stream_do_not_change_the_result_even_if_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
     assert redact(values, *cut(text.encode(), places)) == redact(values, text.encode())
 
 
 @given(text=st.binary(max_size=200), places=st.lists(st.integers(0, 200), max_size=8))
-def test_a_text_without_secrets_comes_out_byte_by_byte(text: bytes, places: list[int]) -> None:
+def test_a_text_without_secrets_is_passed_on_unchanged(text: bytes, places: list[int]) -> None:
     assert redact(["a secret that is nowhere in it"], *cut(text, places)) == text
 
 
@@ -93,7 +93,7 @@ def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_plac
         SECRET.encode("utf-16-be").decode("latin-1"),
     ],
 )
-def test_a_secret_is_found_as_programs_print_it(printed: str) -> None:
+def test_a_secret_is_found_in_every_form_in_which_programs_print_it(printed: str) -> None:
     as_bytes = printed.encode("latin-1") if "\0" in printed else printed.encode()
     assert REDACTION_MARK in redact([SECRET], as_bytes)
 
@@ -170,13 +170,13 @@ def test_the_newest_learnt_secrets_are_remembered_and_the_initial_ones_always() 
     assert seen == b" ".join([REDACTION_MARK, learnt[0].encode(), REDACTION_MARK, REDACTION_MARK])
 
 
-def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:
+def test_only_text_that_may_be_the_start_of_a_secret_is_held_back() -> None:
     redactor = Redactor(["hunter22"])
     assert redactor.feed(b"user: hunter") == b"user: "
     assert redactor.feed(b"'s lodge") == b"hunter's lodge"
 
 
-def test_short_values_are_not_secrets() -> None:
+def test_very_short_values_are_not_treated_as_secrets() -> None:
     assert redact(["abc", ""], b"abc abc") == b"abc abc"
     assert not any(forms_of("abc"))
 
@@ -224,7 +224,7 @@ def test_the_secrets_of_a_redactor_do_not_stay_in_the_cache_of_re() -> None:
     assert "anary" not in repr(vars(re))
 
 
-def test_one_more_secret_costs_its_own_forms_only_and_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_one_more_secret_only_adds_its_own_forms_and_compiles_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     redactor, counted, compiled = Redactor(f"secret-{number:06}" for number in range(100)), list[str](), list[str | bytes]()
     redactor.feed(b"begun\n")
     compile_pattern = re.compile

@@ -90,7 +90,7 @@ def test_lifetimes_are_reported_per_resource_and_action() -> None:
     assert [(row[0], row[1], row[-1]) for row in table.rows] == [("orders-db:read", 1, 20.0), ("orders-db:write", 1, 10.0)]
 
 
-def test_denials_are_reported_by_policy_and_those_by_none_as_such() -> None:
+def test_denials_are_counted_by_policy_and_default_denials_separately() -> None:
     table = line(
         report_of(samples.access_decision("denied"), samples.access_decision("denied", number=2, policies=[])),
         "policy.denied",
@@ -141,7 +141,7 @@ def test_the_recorded_rejection_reasons_are_classified(why: str) -> None:
     assert rejection_kind_of(why) == WHYS[why]
 
 
-def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> None:
+def test_up_to_twenty_entries_are_named_and_a_command_lists_the_others() -> None:
     few = line(report_of(*(rejection("x", number) for number in range(MAX_SHOWN))), "attempts.rejected").evidence
     more = line(report_of(*(rejection("x", number) for number in range(MAX_SHOWN + 1))), "attempts.rejected").evidence
     assert (few.count, len(few.ids), few.command) == (MAX_SHOWN, MAX_SHOWN, None)
@@ -227,7 +227,7 @@ def test_the_totals_of_a_report_add_up(requests: list[tuple[str, int, int]]) -> 
     assert math.isclose(float(waiting.figures["job_hours"] or 0), hours, abs_tol=0.001)
 
 
-def test_every_line_bears_on_items_that_exist() -> None:
+def test_every_line_of_the_report_refers_to_items_that_exist() -> None:
     named_items = {item for metric in METRICS.values() for item in metric.items}
     assert all(metric.items for metric in METRICS.values())
     assert named_items <= set(ITEMS)
@@ -256,14 +256,14 @@ def test_the_documentation_says_of_each_line_what_the_report_says(key: str) -> N
     ) in text_of(DOCS)
 
 
-def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_none_does() -> None:
+def test_the_documentation_names_the_items_that_lines_refer_to_and_those_without_a_line() -> None:
     text = DOCS.read_text()
     borne = {item for metric in METRICS.values() for item in metric.items}
     assert set(re.findall(r"^\| ((?:NHI|ASI|GOVERN |MAP |MEASURE |MANAGE )[\d.]+) \|", text, re.MULTILINE)) == borne
     assert f"No line is relevant to: {', '.join(item for item in ITEMS if item not in borne)}." in text_of(DOCS)
 
 
-def test_the_worst_line_is_the_reports_status() -> None:
+def test_the_status_of_the_report_is_that_of_its_worst_line() -> None:
     assert worst_status([]) is Status.OK
     assert worst_status([Status.OK, Status.VIOLATION, Status.ATTENTION]) is Status.VIOLATION
     assert worst_status([Status.ATTENTION, Status.OK]) is Status.ATTENTION

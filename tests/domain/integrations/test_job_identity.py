@@ -88,7 +88,7 @@ def test_a_token_is_never_valid_before_now_or_beyond_its_lifetime() -> None:
 @given(
     st.dictionaries(st.sampled_from(["task", "name", "environment"]), st.text(min_size=1, max_size=80)), st.integers(1, 1000), st.booleans()
 )
-def test_a_stock_library_reads_every_token_as_it_was_meant(texts: dict[str, str], version: int, now_is_late: bool) -> None:
+def test_a_stock_library_reads_every_token_with_the_same_claims(texts: dict[str, str], version: int, now_is_late: bool) -> None:
     said = {**claims(), **texts}
     published = {"keys": [to_jwk(version, PRIVATE.public_key().public_bytes_raw())]}
     at = NOW + timedelta(seconds=299 if now_is_late else 0)

@@ -126,7 +126,7 @@ def test_each_mistake_in_a_spec_is_refused_by_its_path(changes: dict[str, Any], 
     assert paths(raw_spec(**changes)) == [path]
 
 
-def test_limits_have_the_documented_defaults_and_are_given_one_by_one() -> None:
+def test_limits_have_the_documented_defaults_and_can_be_set_individually() -> None:
     assert spec().run.limits == ResourceLimits(cpu=600, memory=2**30, processes=256, file_size=2**30, open_files=4096)
     given = spec(run={"limits": {"cpu": "2h", "memory": "512MiB"}}).run.limits
     assert given == ResourceLimits(cpu=7200, memory=2**29)
@@ -185,7 +185,7 @@ def test_yaml_that_is_not_a_mapping_is_refused(text: str) -> None:
         {"access": [access(deliver={"file": {"path": "a"}}), access(action="write", deliver={"file": {"path": "a"}})]},
     ],
 )
-def test_one_variable_or_file_has_one_source(changes: dict[str, Any]) -> None:
+def test_a_variable_or_file_that_is_delivered_twice_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="delivered more than once"):
         spec(**changes)
 
@@ -276,7 +276,7 @@ def test_a_spec_cannot_be_changed() -> None:
         (({"kubeconfig": {"path": "a"}}, {"env": {"KUBECONFIG": "token"}}), {}, "KUBECONFIG"),
     ],
 )
-def test_what_is_delivered_for_libpq_and_kubernetes_has_one_source(
+def test_variables_for_libpq_and_kubernetes_that_are_delivered_twice_are_refused(
     ways: tuple[dict[str, Any], ...], env: dict[str, str], twice: str
 ) -> None:
     raw = raw_spec(access=[access(deliver=way) for way in ways], run={"command": ["true"], "env": env})

@@ -113,7 +113,7 @@ def test_calls_of_a_tool_are_counted_against_its_bound(made: int, problems: list
         ({}, {"note": "x"}, []),
     ],
 )
-def test_one_bound_argument_closes_a_spec_s_list_of_arguments(
+def test_bounding_one_argument_forbids_the_arguments_that_are_not_listed(
     written: dict[str, Any], arguments: dict[str, Any], problems: list[str]
 ) -> None:
     (item,) = spec({"find": written}).access
@@ -139,7 +139,7 @@ def test_a_bound_of_zero_calls_allows_no_call() -> None:
     assert [let_tool_through(items, name) for name in ("find", "file", "other")] == [False, True, False]
 
 
-def test_a_bound_that_says_nothing_is_refused() -> None:
+def test_an_empty_bound_is_refused() -> None:
     with pytest.raises(ValidationError, match="the bound is empty"):
         Bound.model_validate({})
 
@@ -149,13 +149,13 @@ def test_no_number_beyond_a_maximum_gets_through(most: float, value: float) -> N
     assert (Bound(maximum=most).problem(value) is None) == (value <= most)
 
 
-def test_an_action_is_bounded_only_if_every_item_of_the_order_says_so() -> None:
+def test_an_action_is_limited_to_tools_only_if_every_item_of_the_order_limits_it() -> None:
     assert tool_only_items(spec(None), "orders-db", Action.READ) == ()
     assert tool_only_items(spec({"find": {}}, None), "orders-db", Action.READ) == ()
     assert len(tool_only_items(spec({"find": {}}, {"file": {}}), "orders-db", Action.READ)) == 2
 
 
-def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds() -> None:
+def test_a_call_gets_the_bounds_of_the_first_item_that_allows_it() -> None:
     items = tool_only_items(spec({"find": {"arguments": {"order_id": {"one_of": [1]}}}}, {"find": {"calls": 2}}), "orders-db", Action.READ)
     assert with_bounds(ToolCall(tool="find", arguments={"order_id": 1}), items, calls_made=0).within == Bounds(
         arguments={"order_id": Bound(one_of=(1,))}, other_arguments="none"
@@ -175,7 +175,7 @@ def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds(
         ({"find": {"other_arguments": "none"}}, "access[0].tools.find.other_arguments: find requires order_id, which the order does not bind; bind it, or write `other_arguments: any`"),
     ],
 )  # fmt: skip
-def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
+def test_bounds_on_tools_or_arguments_that_do_not_exist_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
     assert [str(one) for one in problems_in_spec(spec(tools), catalog_with())] == [problem]
 
 

@@ -48,7 +48,7 @@ ASKED = {
         ),
     ],
 )
-def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: list[str], said: dict[str, Any]) -> None:
+def test_written_tool_bounds_allow_only_the_named_tools_within_the_requested_bounds(lines: list[str], said: dict[str, Any]) -> None:
     assert parse_tool_bounds(lines, ASKED) == {name: Bounds.model_validate(bounds) for name, bounds in said.items()}
 
 

@@ -58,12 +58,12 @@ def test_the_event_types_of_the_contract_exist() -> None:
     assert names <= {kind.value for kind in EventType}
 
 
-def test_an_event_travels_as_json_and_comes_back_the_same() -> None:
+def test_an_event_survives_writing_and_reading_as_json() -> None:
     made = build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason="x")
     assert Event.model_validate(json.loads(made.model_dump_json())) == made
 
 
-def test_no_field_is_made_for_a_secret() -> None:
+def test_no_event_has_a_field_for_a_secret() -> None:
     assert not {name for fields in EVENT_FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}
 
 

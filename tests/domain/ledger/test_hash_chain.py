@@ -143,7 +143,7 @@ def test_two_different_entries_without_line_breaks_never_have_the_same_hash(one:
 
 @BUSY
 @given(st.integers(1, 6), st.data())
-def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
+def test_any_edit_of_an_entry_is_found(length: int, data: st.DataObject) -> None:
     entries = chain(length)
     index = data.draw(st.integers(0, length - 1))
     field = data.draw(st.sampled_from(["id", "type", "at", "data", "prev", "hash"]))
@@ -153,7 +153,7 @@ def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
 
 @BUSY
 @given(st.permutations(range(5)))
-def test_any_reorder_is_found(order: list[int]) -> None:
+def test_any_reordering_of_entries_is_found(order: list[int]) -> None:
     entries = chain(5)
     moved = [entries[old]._replace(seq=new) for new, old in enumerate(order, start=1)]
     assert bool(faults(moved)) == (list(order) != list(range(5)))
@@ -161,7 +161,7 @@ def test_any_reorder_is_found(order: list[int]) -> None:
 
 @BUSY
 @given(st.sets(st.integers(0, 5), min_size=1, max_size=5))
-def test_any_deletion_is_found_where_the_head_is_known(gone: set[int]) -> None:
+def test_any_deleted_entry_is_found_if_the_head_is_known(gone: set[int]) -> None:
     entries = chain(6)
     left = [entry for index, entry in enumerate(entries) if index not in gone]
     holes = [index for index in sorted(gone) if index - 1 not in gone]
@@ -176,7 +176,7 @@ def test_a_chain_that_was_rewritten_behind_an_edit_is_found_by_its_head() -> Non
     assert faults([*entries, forged], [head_of(chain(3))]) == {(3, Fault.HEADLESS)}
 
 
-def test_a_fork_is_found() -> None:
+def test_a_fork_of_a_chain_is_found() -> None:
     entries = chain(3)
     other = chain_entry(fact(9, credential="c-1", what="other"), entries[0])
     assert (2, Fault.FORKED) in faults([entries[0], entries[1], other, entries[2]])

@@ -45,7 +45,7 @@ def test_the_root_of_an_empty_tree_is_the_hash_of_nothing() -> None:
 
 
 @given(LEAVES, st.data())
-def test_a_tree_that_grew_in_steps_is_the_tree_of_all_its_leaves(leaves: list[bytes], data: st.DataObject) -> None:
+def test_a_tree_that_grew_in_steps_has_the_root_of_all_its_leaves(leaves: list[bytes], data: st.DataObject) -> None:
     step = data.draw(st.integers(0, len(leaves)))
     grown = Frontier().with_leaves(leaves[:step]).with_leaves(leaves[step:])
     assert (grown.size, grown.root, grown.is_well_formed) == (len(leaves), defined_root(leaves), True)

@@ -66,7 +66,7 @@ def test_every_problem_of_every_file_is_reported_at_once() -> None:
     ]
 
 
-def test_ids_are_unique_across_files() -> None:
+def test_a_policy_id_used_in_two_files_is_refused() -> None:
     assert problems({"a.cedar": GOOD, "b.cedar": "\n" + GOOD}) == ["b.cedar:2:1: duplicate @id 'good'; also in a.cedar:1:1"]
 
 
@@ -89,7 +89,7 @@ def test_a_policy_set_without_policies_is_refused(files: dict[str, str]) -> None
         (SCHEMA.replace("write, admin", "write"), "schema.cedarschema: action admin must take"),
     ],
 )
-def test_a_schema_that_does_not_fit_is_refused(schema: str, place: str) -> None:
+def test_a_schema_that_does_not_match_the_contract_is_refused(schema: str, place: str) -> None:
     assert schema != SCHEMA
     assert any(problem.startswith(place) for problem in problems({"a.cedar": GOOD}, schema)), problems({"a.cedar": GOOD}, schema)
 

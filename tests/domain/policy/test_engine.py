@@ -60,7 +60,7 @@ def test_a_forbid_beats_any_permit_and_is_named() -> None:
         ("if context.approved_tier > 0 then true else resource.external", 3, 1),
     ],
 )
-def test_the_needed_tier_is_the_least_with_every_tier_above_allowing(condition: str, top: int, expected: int | None) -> None:
+def test_the_needed_tier_is_the_lowest_from_which_every_tier_allows(condition: str, top: int, expected: int | None) -> None:
     decision = decide(policy_text(condition), top=top)
     if expected is None:
         assert decision.outcome == "denied"
@@ -83,14 +83,14 @@ def test_policies_that_hold_only_below_the_needed_tier_are_not_named() -> None:
 
 
 @pytest.mark.parametrize("effect", ["permit", "forbid"])
-def test_a_policy_that_errs_denies_whatever_the_others_permit(effect: str) -> None:
+def test_a_policy_with_an_error_denies_whatever_the_others_permit(effect: str) -> None:
     decision = decide(ALWAYS + policy_text("9223372036854775807 + context.ttl_seconds > 0", "overflows", effect))
     assert (decision.outcome, decision.policies) == ("denied", ("overflows",))
     assert "overflow" in decision.errors[0]
     assert "overflows" in decision.errors[0]
 
 
-def test_an_error_at_another_tier_than_the_needed_one_denies_too() -> None:
+def test_an_error_at_a_tier_other_than_the_needed_one_denies_too() -> None:
     overflow = "context.approved_tier == 3 && 9223372036854775807 + context.ttl_seconds > 0"
     assert decide(ALWAYS + policy_text(overflow, "overflows")).errors
 
@@ -211,7 +211,7 @@ def test_the_digest_changes_with_every_text_and_name_and_with_nothing_else() -> 
     assert base.decide(job(), "x", resource(), Action.READ, context=access_context()).policy_digest == base.digest
 
 
-def test_decisions_name_policies_by_file_and_order_every_time() -> None:
+def test_decisions_always_name_policies_in_the_same_order() -> None:
     files = {
         name: f'@id("{name}-2") permit(principal, action, resource);@id("{name}-1") permit(principal, action, resource);' for name in "ba"
     }

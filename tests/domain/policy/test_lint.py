@@ -26,11 +26,11 @@ def kinds(text: str, *, top: int = 3) -> set[tuple[str, str]]:
     return {(one.kind.value, one.where) for one in findings(text, top=top)}
 
 
-def test_there_is_nothing_odd_about_the_shop() -> None:
+def test_the_linter_finds_nothing_in_the_shops_policies() -> None:
     assert lint_policies(shop_rules(), frozenset({"ops"})) == ()
 
 
-def test_there_is_nothing_odd_about_a_policy_for_everything() -> None:
+def test_the_linter_finds_nothing_in_a_policy_that_permits_everything() -> None:
     assert findings(ALL) == []
 
 
@@ -56,7 +56,7 @@ def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
     assert odd["orders-db:write"].policies == ("no",)
 
 
-def test_a_permit_that_is_forbidden_to_some_is_not_odd() -> None:
+def test_a_permit_that_is_forbidden_only_to_some_is_no_finding() -> None:
     assert findings(f'{ALL} @id("no") forbid(principal, action, resource) when {{ principal.name == "export" }};') == []
 
 
@@ -114,7 +114,7 @@ def test_a_contradiction_between_tiers_that_depends_on_two_facts_is_found() -> N
     assert odd[0].message == "a request with ttl 299s and labels with team=x is allowed at tier 0 but not at tier 1"
 
 
-def test_policies_that_complete_each_other_tier_by_tier_are_not_odd() -> None:
+def test_policies_that_complement_each_other_tier_by_tier_are_no_finding() -> None:
     text = """@id("a") permit(principal, action, resource) when { context.approved_tier == 1 && context.ttl_seconds <= 600 };
 @id("b") permit(principal, action, resource) when { context.approved_tier >= 2 && context.ttl_seconds <= 900 };"""
     assert findings(text) == []

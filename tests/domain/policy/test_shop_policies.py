@@ -113,7 +113,7 @@ def test_reading_restricted_data_is_never_allowed_without_a_person() -> None:
         assert (decision.tier > 0) == (sensitivity is Sensitivity.RESTRICTED)
 
 
-def test_every_policy_says_why_in_a_sentence_above_it() -> None:
+def test_every_policy_has_a_comment_that_gives_its_reason() -> None:
     for path in (SHOP / "policies").glob("*.cedar"):
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines):

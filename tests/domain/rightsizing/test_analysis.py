@@ -168,7 +168,7 @@ HANDED, BROKERED = PLAIN, access(ttl="30m")
     ],
     ids=range(6),
 )
-def test_what_was_granted_and_never_used_is_dropped_if_such_use_is_seen(
+def test_granted_access_that_was_never_used_is_dropped_if_its_use_would_be_observable(
     item: dict[str, Any], own: CredentialUse, others: CredentialUse, used: int | None, expected: dict[str, str]
 ) -> None:
     found = access_of([run(ask(READ, own), ask(WRITE, others))], item)
@@ -177,7 +177,7 @@ def test_what_was_granted_and_never_used_is_dropped_if_such_use_is_seen(
     assert elsewhere.used == (1 if own.seen else None)
 
 
-def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -> None:
+def test_items_of_other_revisions_match_by_resource_and_action() -> None:
     older = run(denial(WRITE), ask(READ, use(100)))
     newer = run(ask(READ, use(3)), ask(ADMIN, use(None)))
     found = sizing_of([newer, older], access(action="admin", ttl="5m"), access(ttl="10m"))
@@ -187,7 +187,7 @@ def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -
     ]
 
 
-def test_the_figures_of_a_job_are_those_of_its_requests() -> None:
+def test_the_figures_of_a_job_name_add_up_those_of_its_requests() -> None:
     found = sizing_of([run(ask(READ, use()), denial(WRITE)), run(ask(READ, use()), ran=False)], PLAIN, access(action="write"))
     assert (found.runs, found.ran, found.enough, found.asked, found.granted, found.issued, found.used) == (2, 1, False, 3, 2, 2, None)
     told = build_summary(found)
@@ -206,7 +206,7 @@ def test_durations_are_rounded_up_to_readable_ones(seconds: float, rounded: int)
     assert next_readable_ttl(seconds) == rounded
 
 
-def test_a_spec_says_what_it_offers_and_what_it_hands_over() -> None:
+def test_requested_and_delivered_access_are_read_from_a_spec() -> None:
     raw = raw_spec(access=[HANDED, access(action="write"), access(action="admin", deliver={"file": {"path": "db.json"}})])
     assert requested_keys(raw) == {READ, WRITE, ADMIN}
     assert delivered_keys(raw) == {READ, ADMIN}

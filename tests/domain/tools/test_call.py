@@ -161,7 +161,7 @@ def test_a_field_that_the_credential_does_not_have_is_named() -> None:
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1).filter(lambda text: text.strip(".")))
-def test_any_value_in_an_address_stays_one_part_of_it(text: str) -> None:
+def test_any_value_in_an_address_stays_within_one_part_of_it(text: str) -> None:
     start, _, rest = http_request(ticket=7, note=text).url.partition("?q=")
     assert start == "https://helpdesk.example/acme/tickets/7"
     assert not set(rest) & set("/?#&=@: ")
