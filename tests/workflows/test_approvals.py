@@ -89,7 +89,7 @@ async def test_a_job_runs_without_an_optional_request_that_nobody_answered(fresh
     assert job.known.ledger[3:5] == ["expired", "session with 1"]
 
 
-async def test_a_job_with_nothing_but_optional_denied_requests_runs_without_a_guard(bench: Bench) -> None:
+async def test_a_job_whose_requests_are_all_optional_and_denied_runs_without_a_guard(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1, optional=True),))
     await job.answer("lead", decision="deny")
     assert (await job.result()).state is JobState.SUCCEEDED
@@ -107,7 +107,7 @@ async def test_a_job_keeps_waiting_while_answers_or_escalations_cannot_be_proces
     assert (await job.result()).state is JobState.SUCCEEDED
 
 
-async def test_the_view_tells_each_requests_state_tier_and_clock(bench: Bench) -> None:
+async def test_the_view_of_a_job_shows_each_requests_state_and_tier(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.wait_for_timer()
     await job.answer("lead")

@@ -35,7 +35,7 @@ async def start_guard(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tu
     return known, handle
 
 
-async def test_a_guard_adds_nothing_if_its_job_closed_itself(server: Bench) -> None:
+async def test_a_guard_records_nothing_if_its_job_closed_itself(server: Bench) -> None:
     job, guard = await start_guarded_job(server)
     await job.handle.cancel()
     assert (await job.result()).state is JobState.CANCELLED

@@ -40,7 +40,7 @@ async def test_temporals_lists_show_how_a_job_ended(server: Bench) -> None:
     assert [(await job.view())["state"] for job in jobs] == [item.state.value for item in ended]
 
 
-async def test_the_view_names_the_job_and_when_its_requests_climb(bench: Bench) -> None:
+async def test_the_view_of_a_job_shows_when_its_requests_escalate(bench: Bench) -> None:
     job = await bench.start(needs=(Need(2),))
     await job.wait_for_timer()
     seen = await job.view()
