@@ -155,7 +155,7 @@ def test_waiting_ends_at_once_if_the_timeline_shows_the_end_before_the_job_does(
 
 
 @pytest.mark.servers
-def test_a_job_that_is_never_proven_clean_ends_the_waiting_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_job_that_is_never_proven_clean_exits_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(following, "CONFIRMATION_TIMEOUT_S", 0.05)
     with serve_canned_answers() as console:

@@ -116,7 +116,7 @@ def test_verifying_a_ledger_with_problems_exits_with_1(cli: Cli) -> None:
     assert "edited" in done.stdout
 
 
-def test_anybody_with_a_copy_can_verify_it_offline(cli: Cli, alone: Cli, tmp_path: Path) -> None:
+def test_anybody_with_an_export_can_verify_the_ledger_offline(cli: Cli, alone: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)["id"]
     out = tmp_path / "ledger.jsonl"
     assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0

@@ -40,7 +40,7 @@ def test_a_job_name_refers_to_its_latest_job_and_the_beginning_of_an_id_to_the_o
         assert cli.run("job", "show", beginning, "-o", "name").stdout == f"{first}\n"
 
 
-def test_at_last_refers_to_the_job_that_the_caller_launched_last(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_reference_last_means_the_job_that_the_caller_launched_last(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
     launched = cli.json("job", "run", write_spec(tmp_path, ["true"], name="the-last"), "--wait")["id"]
 
     assert cli.run("job", "show", "@last", "-o", "name").stdout == f"{launched}\n"

@@ -113,7 +113,7 @@ def test_a_narrowed_approval_and_its_withdrawal_take_one_command_each(cli: Cli, 
     cli.run("job", "kill", job, "--yes")
 
 
-def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_access_through_tools_can_be_approved_for_fewer_calls_than_requested(cli: Cli, ops: Human, tmp_path: Path) -> None:
     tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": tools}]
     job = cli.json("job", "run", write_spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
@@ -205,7 +205,7 @@ def test_deciding_twice_is_a_conflict(cli: Cli, waiting: PendingJob) -> None:
     assert (again.exit_code, again.stdout) == (8, "")
 
 
-def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: PendingJob) -> None:
+def test_more_time_than_requested_is_refused_by_its_path(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "1h", who="lead")
 
     assert done.exit_code == 2
