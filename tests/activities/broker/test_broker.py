@@ -35,10 +35,10 @@ def socket_of(job: str) -> Path:
     return found
 
 
-def test_the_broker_hangs_up_on_processes_of_other_users(talking: Puppet) -> None:
+def test_the_broker_hangs_up_on_processes_of_other_users(broker_job: Puppet) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
-        other.connect(str(socket_of(talking.job)))
+        other.connect(str(socket_of(broker_job.job)))
         # Root may open every door; the broker looks who it is.
         with pytest.raises(OSError, match=r"reset|Broken pipe"):  # noqa: PT012 - either of the two is the hanging up
             other.sendall(b"GET /v1/catalog HTTP/1.1\r\nHost: broker\r\n\r\n")
@@ -46,10 +46,10 @@ def test_the_broker_hangs_up_on_processes_of_other_users(talking: Puppet) -> Non
             raise BrokenPipeError("Broken pipe")
 
 
-def test_over_tcp_the_broker_accepts_only_the_jobs_own_token(ops: Human, talking: Puppet) -> None:
-    url = f"{talking.env['JUSTENOUGH_BROKER_URL']}/v1/catalog"
+def test_over_tcp_the_broker_accepts_only_the_jobs_own_token(ops: Human, broker_job: Puppet) -> None:
+    url = f"{broker_job.env['JUSTENOUGH_BROKER_URL']}/v1/catalog"
     with launch_puppet(ops) as other, httpx.Client(trust_env=False, timeout=180) as http:
-        own, others = (job.env["JUSTENOUGH_BROKER_TOKEN"] for job in (talking, other))
+        own, others = (job.env["JUSTENOUGH_BROKER_TOKEN"] for job in (broker_job, other))
         for shown, status in ((f"Bearer {own}", 200), (f"Bearer {others}", 401), (f"Basic {own}", 401), ("Bearer", 401)):
             assert http.get(url, headers={"Authorization": shown}).status_code == status
         refused = http.get(url)
@@ -183,23 +183,23 @@ async def test_a_jobs_history_does_not_grow_with_the_credentials_that_it_is_issu
     assert await events(job.job) < 30
 
 
-def test_an_identity_token_needs_an_audience(talking: Puppet) -> None:
-    answer = talking.call("GET", "/v1/identity?audience=https://helpdesk.example")
+def test_an_identity_token_needs_an_audience(broker_job: Puppet) -> None:
+    answer = broker_job.call("GET", "/v1/identity?audience=https://helpdesk.example")
     assert (answer.status, answer.json["token"].count(".")) == (200, 2)
-    assert talking.call("GET", "/v1/identity").status == 422
+    assert broker_job.call("GET", "/v1/identity").status == 422
 
 
 def test_identity_tokens_are_issued_only_for_audiences_that_the_catalog_names_if_it_names_any(
-    talking: Puppet, ops: Human, shop: Shop
+    broker_job: Puppet, ops: Human, shop: Shop
 ) -> None:
     why = "the catalog's identity.audiences does not name 'https://stranger.example'"
     with extend_catalog(shop, "identity: {audiences: {https://helpdesk.example: {environment: prod}}}\n"):
         # The catalog is read anew now and then.
-        until(lambda: talking.call("GET", "/v1/identity?audience=https://stranger.example").status != 200, "the catalog names audiences")
-        answer = talking.call("GET", "/v1/identity?audience=https://stranger.example")
-        assert talking.call("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
+        until(lambda: broker_job.call("GET", "/v1/identity?audience=https://stranger.example").status != 200, "the catalog names audiences")
+        answer = broker_job.call("GET", "/v1/identity?audience=https://stranger.example")
+        assert broker_job.call("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
     assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
-    refused = entries(ops, talking.job, "access.refused")[-1]
+    refused = entries(ops, broker_job.job, "access.refused")[-1]
     assert refused == {"asked": "an identity token", "why": why}
 
 

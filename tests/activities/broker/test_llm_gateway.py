@@ -120,7 +120,7 @@ def test_a_stream_is_passed_on_unchanged_without_the_usage_that_only_the_gateway
     assert sum(one["estimated"] for one in entries(ops, job.job, "model.used")) == 1
 
 
-def test_each_piece_of_a_stream_arrives_before_the_next_is_sent(thinking: Puppet, model: ModelServer) -> None:
+def test_each_piece_of_a_stream_arrives_before_the_next_is_sent(model_job: Puppet, model: ModelServer) -> None:
     first_seen = threading.Event()
 
     def does(handler: Handler, asked: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def test_each_piece_of_a_stream_arrives_before_the_next_is_sent(thinking: Puppet
 
     model.answer_with(does)
     seen = []
-    for line in thinking.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
+    for line in model_job.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
         seen.append(line)
         if line == f"data: {json.dumps(build_chunk('first'))}":
             first_seen.set()
@@ -206,31 +206,31 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
     ],
 )
 def test_an_invalid_chat_request_or_a_model_that_is_not_allowed_gets_an_error_in_openais_form(
-    thinking: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
+    model_job: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
 ) -> None:
     model.answer_with(text_answer("Hello"))
-    answer = thinking.call("POST", CHAT, body)
+    answer = model_job.call("POST", CHAT, body)
     assert (answer.status, error_of(answer)["code"], error_of(answer)["param"]) == (status, code, param), answer.body
     assert model.questions == []
 
 
-def test_a_body_that_is_not_json_is_refused(thinking: Puppet) -> None:
-    answer = thinking.call("POST", CHAT, raw="{")
+def test_a_body_that_is_not_json_is_refused(model_job: Puppet) -> None:
+    answer = model_job.call("POST", CHAT, raw="{")
     assert (answer.status, error_of(answer)["message"]) == (400, "the body is not JSON")
 
 
-def test_the_list_of_models_names_those_that_the_job_may_use(thinking: Puppet, model: ModelServer) -> None:
+def test_the_list_of_models_names_those_that_the_job_may_use(model_job: Puppet, model: ModelServer) -> None:
     del model
-    listed = thinking.call("GET", "/openai/v1/models")
+    listed = model_job.call("GET", "/openai/v1/models")
     assert [one["id"] for one in listed.json["data"]] == ["gpt-4o", "scripted"]
 
 
 @pytest.mark.parametrize("action", ["read", "write"])
-def test_a_job_that_requests_the_models_key_is_refused_and_the_attempt_is_recorded(ops: Human, thinking: Puppet, action: str) -> None:
-    refused = thinking.request_access("model-api", action)
+def test_a_job_that_requests_the_models_key_is_refused_and_the_attempt_is_recorded(ops: Human, model_job: Puppet, action: str) -> None:
+    refused = model_job.request_access("model-api", action)
     assert refused.status == 403, refused.body
     assert "only the broker's gateways use model-api" in refused.body
-    assert f"{action} on model-api" in [one["asked"] for one in entries(ops, thinking.job, "access.refused")]
+    assert f"{action} on model-api" in [one["asked"] for one in entries(ops, model_job.job, "access.refused")]
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ def test_a_spec_with_a_model_that_it_cannot_have_is_refused_by_path(ops: Human, 
     assert any(one["path"] == path and says in one["message"] for one in answer.json()["errors"]), answer.text
 
 
-def test_a_job_whose_spec_names_no_model_can_use_none(talking: Puppet) -> None:
-    answer = ask(talking)
+def test_a_job_whose_spec_names_no_model_can_use_none(broker_job: Puppet) -> None:
+    answer = ask(broker_job)
     assert (answer.status, error_of(answer)["code"]) == (404, "no_model")
-    assert not [name for name in talking.env if name.startswith("OPENAI")]
+    assert not [name for name in broker_job.env if name.startswith("OPENAI")]
 
 
 @pytest.mark.parametrize(
@@ -277,10 +277,10 @@ def test_a_job_whose_spec_names_no_model_can_use_none(talking: Puppet) -> None:
     ],
 )
 def test_errors_of_the_model_server_are_reported_in_openais_form(
-    thinking: Puppet, model: ModelServer, does: Any, status: int, code: str
+    model_job: Puppet, model: ModelServer, does: Any, status: int, code: str
 ) -> None:
     model.answer_with(does)
-    answer = ask(thinking)
+    answer = ask(model_job)
     assert (answer.status, error_of(answer)["code"]) == (status, code), answer.body
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
@@ -306,11 +306,11 @@ def test_a_kill_ends_a_stream_at_once_and_the_grant_with_it(ops: Human, shop: Sh
     assert usage_of(ops, job.job)["cut"][0] == 1
 
 
-def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(thinking: Puppet, model: ModelServer) -> None:
+def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(model_job: Puppet, model: ModelServer) -> None:
     model.answer_with(hold_stream)
     asked = {"model": "scripted", "messages": [], "stream": True}
-    shown = {"Authorization": f"Bearer {thinking.env['OPENAI_API_KEY']}"}
-    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
+    shown = {"Authorization": f"Bearer {model_job.env['OPENAI_API_KEY']}"}
+    with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
         for _ in range(MAX_CONCURRENT_CALLS):
             answer = held.enter_context(http.stream("POST", "/chat/completions", json=asked))
             assert answer.status_code == 200
@@ -319,12 +319,12 @@ def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(thinking: Pupp
         held.close()
         assert model.hung_up.wait(180)
         model.answer_with(text_answer("Hello"))
-        until(lambda: ask(thinking).status == 200, "there is room again")
+        until(lambda: ask(model_job).status == 200, "there is room again")
 
 
-def test_nobody_but_the_job_reaches_its_model(thinking: Puppet, model: ModelServer) -> None:
+def test_nobody_but_the_job_reaches_its_model(model_job: Puppet, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
-    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
+    with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
         for shown in ({}, {"Authorization": "Bearer sk-guessed"}):
             answer = http.post("/chat/completions", json={"model": "gpt-4o", "messages": []}, headers=shown)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")

@@ -137,28 +137,28 @@ def await_request(person: Human, request: str) -> dict[str, Any]:
         ({"resource": "payouts-db", "action": "write", "reason": "x"}, 403, "request it at the start, in the job's spec"),
     ],
 )
-def test_an_invalid_access_request_is_refused_with_the_reason(talking: Puppet, body: dict[str, Any], status: int, says: str) -> None:
-    answer = talking.call("POST", "/v1/access", body)
+def test_an_invalid_access_request_is_refused_with_the_reason(broker_job: Puppet, body: dict[str, Any], status: int, says: str) -> None:
+    answer = broker_job.call("POST", "/v1/access", body)
     assert answer.status == status, answer.body
     assert says in answer.body
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_bodies_that_are_too_large_or_no_json_are_refused(talking: Puppet) -> None:
-    assert talking.call("POST", "/v1/access", raw="x" * 70_000).status == 413
-    assert talking.call("POST", "/v1/access", raw="{").status == 422
-    assert talking.call("GET", "/v1/requests/r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1").status == 404
-    assert talking.call("GET", "/v1/nothing").status == 404
+def test_bodies_that_are_too_large_or_no_json_are_refused(broker_job: Puppet) -> None:
+    assert broker_job.call("POST", "/v1/access", raw="x" * 70_000).status == 413
+    assert broker_job.call("POST", "/v1/access", raw="{").status == 422
+    assert broker_job.call("GET", "/v1/requests/r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1").status == 404
+    assert broker_job.call("GET", "/v1/nothing").status == 404
 
 
-def test_the_catalog_lists_what_a_job_may_request_and_at_which_tier(talking: Puppet) -> None:
-    items = {(item["resource"], item["action"]): item for item in talking.call("GET", "/v1/catalog").json["items"]}
+def test_the_catalog_lists_what_a_job_may_request_and_at_which_tier(broker_job: Puppet) -> None:
+    items = {(item["resource"], item["action"]): item for item in broker_job.call("GET", "/v1/catalog").json["items"]}
     assert items["orders-db", "read"]["outcome"] == "allowed"
     assert (items["refunds-db", "write"]["outcome"], items["refunds-db", "write"]["tier"]) == ("needs_approval", 1)
     assert items["customers-db", "read"]["tier"] == 2
 
 
-def test_a_jobs_environment_names_the_socket_url_and_token_of_its_broker(talking: Puppet) -> None:
-    assert talking.env["JUSTENOUGH_BROKER"] == "/run/justenough/broker.sock"
-    assert talking.env["JUSTENOUGH_BROKER_URL"].startswith("http://127.0.0.1:")
-    assert len(talking.env["JUSTENOUGH_BROKER_TOKEN"]) > 40
+def test_a_jobs_environment_names_the_socket_url_and_token_of_its_broker(broker_job: Puppet) -> None:
+    assert broker_job.env["JUSTENOUGH_BROKER"] == "/run/justenough/broker.sock"
+    assert broker_job.env["JUSTENOUGH_BROKER_URL"].startswith("http://127.0.0.1:")
+    assert len(broker_job.env["JUSTENOUGH_BROKER_TOKEN"]) > 40

@@ -63,7 +63,7 @@ def schema(whole: Stack) -> BaseSchema:
 
 
 @pytest.fixture(scope="module")
-def asked(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
+def api_run(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
     """What came of asking everything as them and as nobody in turn."""
     return check_contract(
         str(whole.console),
@@ -212,23 +212,23 @@ def identity_token(human: Human) -> str:
     return str(human.vault.get("identity/oidc/token/je-console").raise_for_status().json()["data"]["token"])
 
 
-def test_every_response_is_one_that_the_openapi_document_describes(asked: Run) -> None:
-    assert not asked.findings, "\n".join(asked.findings)
+def test_every_response_is_one_that_the_openapi_document_describes(api_run: Run) -> None:
+    assert not api_run.findings, "\n".join(api_run.findings)
 
 
-def test_a_caller_without_a_token_reaches_only_public_operations(asked: Run) -> None:
-    answers = [answer for answer in asked.answers if answer.who == "nobody"]
+def test_a_caller_without_a_token_reaches_only_public_operations(api_run: Run) -> None:
+    answers = [answer for answer in api_run.answers if answer.who == "nobody"]
     meant = [answer for answer in answers if answer.is_intended]
     assert {answer.status for answer in meant if answer.operation not in PUBLIC} == {401}
     assert {answer.status for answer in meant if answer.operation in PUBLIC} == {200}
     assert {answer.status for answer in answers if not answer.is_intended} == {405}
 
 
-def test_every_operation_was_called_by_every_person_and_succeeded_at_least_once(asked: Run, signed: set[str], schema: BaseSchema) -> None:
+def test_every_operation_was_called_by_every_person_and_succeeded_at_least_once(api_run: Run, signed: set[str], schema: BaseSchema) -> None:
     """A check of what was never reached would prove nothing."""
     everything = {f"{method.upper()} {path}" for path, found in schema.raw_schema["paths"].items() for method in found}
-    assert everything - (signed | asked.successes) == set()
-    pairs = {(answer.who, answer.operation) for answer in asked.answers if answer.is_intended}
+    assert everything - (signed | api_run.successes) == set()
+    pairs = {(answer.who, answer.operation) for answer in api_run.answers if answer.is_intended}
     assert set(product(("ops", "lead", "auditor", "nobody"), everything)) - pairs == set()
 
 

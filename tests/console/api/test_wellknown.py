@@ -31,7 +31,7 @@ def door(settings: Settings) -> Iterator[Door]:
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
+def key_reads(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
     """Grows by one with each look at Vault's keys."""
     seen: list[Vault] = []
     read = Vault.identity_keys
@@ -96,23 +96,23 @@ async def test_every_valid_key_version_is_published_and_no_withdrawn_one(
 
 
 async def test_without_vault_the_last_known_keys_are_published_from_the_cache(
-    settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, door: Door, key_reads: list[Vault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await key_ids(http)
         assert [await key_ids(http) for _ in range(3)] == [known] * 3
-        assert len(looks) == 1, "what is fresh is not asked for"
+        assert len(key_reads) == 1, "what is fresh is not asked for"
         door.close()
         monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
         with monkeypatch.context() as later:
             later.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
             assert await key_ids(http) == known
         assert [await key_ids(http) for _ in range(3)] == [known] * 3
-        assert len(looks) == 2, "a look that failed is not followed by another at once"
+        assert len(key_reads) == 2, "a look that failed is not followed by another at once"
 
 
 async def test_a_vault_that_hangs_delays_no_caller_for_long(
-    settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, door: Door, key_reads: list[Vault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await key_ids(http)
@@ -121,7 +121,7 @@ async def test_a_vault_that_hangs_delays_no_caller_for_long(
         monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
         monkeypatch.setattr(vault_keys, "READ_TIMEOUT_S", 0.2)
         assert [await key_ids(http) for _ in range(3)] == [known] * 3
-        assert len(looks) == 2, "one look at a time, however many ask"
+        assert len(key_reads) == 2, "one look at a time, however many ask"
         door.open()
 
 

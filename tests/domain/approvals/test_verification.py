@@ -44,7 +44,7 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Town:
+class KnownPeople:
     """People in groups, each with a key of their own, and the delegations that they signed."""
 
     delegations: Mapping[tuple[str, str], SignedStatement] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def ladder(tier: int = 1, **changes: Any) -> Ladder:
 
 
 def verifier(*delegations: tuple[str, str, SignedStatement]) -> ApprovalVerifier:
-    return ApprovalVerifier(Town({(person, to): signed for person, to, signed in delegations}), TIERS, NOW)
+    return ApprovalVerifier(KnownPeople({(person, to): signed for person, to, signed in delegations}), TIERS, NOW)
 
 
 def code_of(outcome: object) -> str | None:
@@ -296,7 +296,7 @@ def test_a_further_check_is_applied_only_after_the_ordinary_rules() -> None:
     def refuse(request: str, answer: ApprovalAnswer) -> Rejection | None:
         return Rejection("not_authorized", f"{request}: {answer.person}")
 
-    strict = ApprovalVerifier(Town(), TIERS, NOW, further_check=refuse)
+    strict = ApprovalVerifier(KnownPeople(), TIERS, NOW, further_check=refuse)
     assert code_of(strict.count_answer(JOB, ladder(), decide())) == "not_authorized"
     assert code_of(strict.count_answer(JOB, ladder(), decide("outsider"))) == "not_entitled"
 
