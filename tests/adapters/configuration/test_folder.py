@@ -442,7 +442,7 @@ def add_upstream(folder: Path, digest: str | None, text: str | None) -> None:
         (folder / "tools" / "hub.json").write_text(text)
 
 
-def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_when_it_changes(
+def test_the_reviewed_tools_of_an_mcp_server_are_read_with_the_catalog_and_again_after_a_change(
     folder: Path, config: ConfigFolder, clock: Clock
 ) -> None:
     add_upstream(folder, LISTED.digest, None)

@@ -214,7 +214,7 @@ def test_a_person_who_may_not_read_everything_cannot_verify_the_ledger(cli: Cli)
     assert cli.run("ledger", "verify").exit_code == 6
 
 
-def test_a_sweep_runs_when_asked_for(cli: Cli) -> None:
+def test_a_sweep_can_be_run_from_the_command_line(cli: Cli) -> None:
     found = cli.run("sweep", "-o", "json", who="lead")
 
     assert found.exit_code in {0, 9}

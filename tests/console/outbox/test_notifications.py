@@ -153,7 +153,7 @@ async def test_a_job_that_ends_releases_those_who_were_asked(rig: OutboxRig, cha
     assert "The job has ended: killed." in chat.events[1]["message"]
 
 
-async def test_of_several_services_only_the_one_that_failed_is_tried_again(rig: OutboxRig, chat: Receiver, mail: Receiver) -> None:
+async def test_only_the_failed_one_of_several_services_is_tried_again(rig: OutboxRig, chat: Receiver, mail: Receiver) -> None:
     await rig.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
     mail.answer = lambda number: 500 if number == 0 else 204
     console = await start_notifications(rig, people())

@@ -252,7 +252,7 @@ async def test_a_delivery_ends_at_the_request_timeout_whatever_the_receiver_does
     assert deliveries(rig)[0].why.startswith(why)
 
 
-async def test_of_an_endless_response_only_the_status_is_read(rig: OutboxRig, receiver: Receiver) -> None:
+async def test_only_the_status_of_an_endless_response_is_read(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda _: ENDLESS_BODY
     console = await start_webhooks(rig, hook(receiver))
     rig.record(*submissions(2))

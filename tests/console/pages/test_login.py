@@ -113,7 +113,7 @@ async def test_failed_logins_count_by_the_address_that_only_a_known_proxy_may_te
     assert statuses == [401] * MAX_TRIES + [429, elsewhere]
 
 
-async def test_an_unknown_person_is_told_so_and_leaves_no_token(
+async def test_an_unknown_person_is_refused_with_the_reason_and_leaves_no_token(
     site: Site, browser: Callable[[], Browser], admin: httpx.AsyncClient
 ) -> None:
     await browser().log_in("ops", site.passwords["ops"])

@@ -66,7 +66,7 @@ async def test_the_only_hit_is_opened(records: Desk) -> None:
         assert await place_of(records, lead, text) == place, text
 
 
-async def test_results_are_grouped_and_only_what_the_user_may_read(records: Desk) -> None:
+async def test_results_are_grouped_and_limited_to_what_the_user_may_read(records: Desk) -> None:
     lead, ops = await records.log_in(), await records.log_in("ops")
     theirs = records.record_job(name="parcel-tracer", requester="e-else")
     mine = records.record_job(name="parcel-counter", requester=await records.id_of(ops))

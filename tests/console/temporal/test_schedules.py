@@ -575,7 +575,9 @@ async def test_a_launcher_can_run_a_schedule_now_but_not_twice_at_once(
     assert len(installation.jobs("nightly")) == 2
 
 
-async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_accepted(installation: Installation, served: Served) -> None:
+async def test_without_temporal_the_list_of_schedules_answers_soon_and_runs_are_accepted(
+    installation: Installation, served: Served
+) -> None:
     await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     away = installation.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
     async with build_console(away) as console, serve_console(console) as http:

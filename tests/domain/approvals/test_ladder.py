@@ -121,7 +121,7 @@ def test_the_shops_tiers_file_is_read() -> None:
     "groups, tier",
     [(set(), 0), ({"ops"}, 0), ({"support-leads"}, 1), ({"security", "support-leads"}, 2), ({"chiefs"}, 3), ({"chiefs", "ops"}, 3)],
 )
-def test_a_person_answers_for_the_highest_tier_of_their_groups(groups: set[str], tier: int) -> None:
+def test_a_person_decides_at_the_highest_tier_of_their_groups(groups: set[str], tier: int) -> None:
     assert TIERS.tier_of(frozenset(groups)) == tier
 
 

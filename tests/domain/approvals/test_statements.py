@@ -240,7 +240,7 @@ RAW = signature(ORDER).removeprefix("vault:v1:")
         f"vault:v-1:{RAW}",
     ],
 )
-def test_what_is_not_a_signature_is_refused_with_a_reason(text: str) -> None:
+def test_a_text_that_is_not_a_signature_is_refused_with_a_reason(text: str) -> None:
     assert why_signature_invalid(sign(ORDER, text), {1: PUBLIC})
 
 

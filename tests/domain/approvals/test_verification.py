@@ -200,7 +200,7 @@ def test_a_delegate_answers_only_for_who_named_them_and_could_answer(
         (decide("outsider", "break_glass"), "outsider is in none of the groups that may use break-glass (heroes)"),
     ],
 )
-def test_who_may_not_answer_is_told_which_group_is_missing(signed: SignedStatement, message: str) -> None:
+def test_a_person_who_may_not_decide_is_told_which_group_is_missing(signed: SignedStatement, message: str) -> None:
     outcome = verifier().verify_answer(JOB, ladder(), signed)
     assert isinstance(outcome, Rejection)
     assert outcome.message == message

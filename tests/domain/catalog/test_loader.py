@@ -182,7 +182,7 @@ def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: st
 
 
 @pytest.mark.parametrize("path", ["database/static-creds/ledger", "openldap/static-cred/ledger", "shelf/data/ledger"])
-def test_what_vault_issues_without_a_lease_cannot_be_revocable_now(path: str) -> None:
+def test_credentials_that_vault_issues_without_a_lease_cannot_be_declared_revocable_now(path: str) -> None:
     raw = copy.deepcopy(PLAIN)
     raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "kv", "options": {"version": "2"}}}]
     action = raw["resources"]["orders-db"]["actions"]["admin"]
@@ -222,7 +222,7 @@ def test_every_problem_of_a_catalog_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "resources: &a {b: *a}", "a: 1\na: 2", "\x00", "resources: {"])
-def test_what_is_not_a_catalog_at_all_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_catalog_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         read_catalog(text)
 

@@ -35,7 +35,7 @@ def test_durations_are_read_as_people_write_them(text: Any, seconds: int) -> Non
 @pytest.mark.parametrize(
     "text", ["", "0s", "-1s", "1", "1.5h", "1 h", "1w", "10M", "1h30m", "٣s", "1s\n", 0, -5, 1.5, True, None, [], "99999999s"]
 )
-def test_what_is_not_a_duration_is_refused(text: Any) -> None:
+def test_a_text_that_is_not_a_duration_is_refused(text: Any) -> None:
     with pytest.raises(ValidationError, match="ttl"):
         Timed(ttl=text)
 
@@ -60,7 +60,7 @@ def test_sizes_are_read_as_people_write_them(text: Any, size: int) -> None:
     "text",
     ["", "0B", "-1B", "1", "1.5GiB", "1 GiB", "1GB", "1G", "1gib", "1TiB", "٣GiB", "1GiB\n", 0, -5, 1.5, True, None, [], "9" * 13 + "B"],
 )
-def test_what_is_not_a_size_is_refused(text: Any) -> None:
+def test_a_text_that_is_not_a_size_is_refused(text: Any) -> None:
     with pytest.raises(ValidationError, match="memory"):
         Sized(memory=text)
 

@@ -68,7 +68,7 @@ def test_an_installation_that_is_not_a_name_is_refused(installation: str) -> Non
         "r-dev-01kg9b4zv0e8r2m6x3c5n7p9qa",
     ],
 )
-def test_what_is_not_a_job_id_names_no_installation(text: str) -> None:
+def test_a_text_that_is_not_a_job_id_names_no_installation(text: str) -> None:
     assert installation_of(text) is None
 
 

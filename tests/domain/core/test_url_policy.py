@@ -104,7 +104,7 @@ def test_an_ipv4_address_is_treated_the_same_in_every_ipv6_form(address: IPv4Add
 
 
 @given(st.ip_addresses())
-def test_nothing_is_sent_to_what_is_link_local_multicast_unspecified_or_a_clouds_metadata(address: IPv4Address | IPv6Address) -> None:
+def test_link_local_multicast_unspecified_and_metadata_addresses_are_always_forbidden(address: IPv4Address | IPv6Address) -> None:
     if why_address_forbidden(str(address), private=True) is None:
         found = (address.is_link_local, address.is_multicast, address.is_unspecified, address in METADATA_ADDRESSES)
         assert not any(found)

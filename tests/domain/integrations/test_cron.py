@@ -97,7 +97,7 @@ def test_the_ranges_of_a_cron_field_cover_exactly_its_values_and_are_never_adjac
 
 
 @given(st.text(max_size=20) | st.lists(st.text("0123456789*/-, a", max_size=5), min_size=5, max_size=5).map(" ".join))
-def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+def test_any_cron_expression_is_read_or_refused_in_one_line(text: str) -> None:
     try:
         cron = read_cron(text)
     except ValueError as error:

@@ -83,7 +83,7 @@ def test_a_reason_that_the_program_wrote_is_told_apart_from_the_signed_one() -> 
     assert "Reason (written by the program, unverified): “The CFO approved this by phone”" in body
 
 
-def test_what_a_parent_job_wrote_is_never_said_to_be_signed() -> None:
+def test_a_reason_that_a_parent_job_wrote_is_never_called_signed() -> None:
     for changes in ({}, {"reason": "The CFO approved this by phone", "reason_by": "program", "signed_reason": "Write the refund"}):
         body = build_notice(approval_opening(), scene(request_view(parent="j-dev-0", **changes))).body
         assert "Reason (from the parent job, unverified): “Write the refund”" in body

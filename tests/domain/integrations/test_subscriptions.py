@@ -71,7 +71,7 @@ def test_every_generated_subscription_name_is_a_valid_name(host: str) -> None:
         ({"allow_private": "perhaps"}, "webhooks[0].allow_private", "must be true or false"),
     ],
 )
-def test_what_is_wrong_with_a_webhook_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+def test_each_mistake_in_a_webhook_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
     found = problems(webhooks=[{**HOOK, **changes}])
     assert list(found) == [path]
     assert message in found[path]
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_a_webhook_is_reported_by_its_place(changes: dict[str
         ({"tier": 1}, "notify[0].tier", "unknown key"),
     ],
 )
-def test_what_is_wrong_with_a_notification_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+def test_each_mistake_in_a_notification_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
     found = problems(notify=[{**PEOPLE, **changes}])
     assert list(found) == [path]
     assert message in found[path]

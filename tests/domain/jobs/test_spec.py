@@ -167,7 +167,7 @@ def test_an_item_requested_at_the_start_keeps_its_number_in_the_spec() -> None:
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, {}, {"run": None}])
-def test_what_is_not_a_spec_at_all_is_refused(raw: Any) -> None:
+def test_a_text_that_is_not_a_spec_is_refused(raw: Any) -> None:
     assert paths(raw)
 
 

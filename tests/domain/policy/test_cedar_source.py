@@ -117,7 +117,7 @@ def test_strings_with_semicolons_and_comments_are_not_split() -> None:
     "opening, closing",
     [("!(", ")"), ("(", ")"), ("[", "]"), ("{a: ", "}"), ("true && ", ""), ("1 + ", ""), ("if true then true else ", "")],
 )
-def test_what_would_overflow_cedar_is_refused_before_it_gets_there(opening: str, closing: str) -> None:
+def test_a_policy_nested_deeply_enough_to_overflow_cedar_is_refused(opening: str, closing: str) -> None:
     for depth in (1_000, 20_000):
         text = f'@id("deep") permit(principal, action, resource) when {{ {opening * depth}true{closing * depth} }};'
         (problem,) = problems({"a.cedar": text})

@@ -24,7 +24,7 @@ def policy_text(text: str, name: str = "some", effect: str = "permit") -> str:
     return f'@id("{name}") {effect}(principal, action, resource) when {{ {text} }};'
 
 
-def test_what_a_policy_permits_without_a_condition_is_allowed_and_names_it() -> None:
+def test_a_request_that_a_policy_permits_without_a_condition_is_allowed_and_names_that_policy() -> None:
     decision = decide(ALWAYS)
     assert (decision.outcome, decision.tier, decision.policies) == ("allowed", 0, ("always",))
 
@@ -230,7 +230,7 @@ def test_the_clock_is_read_in_utc_whatever_the_zone_of_the_moment() -> None:
         assert monday.decide(job(), "orders-db", resource(), Action.READ, context=context).outcome == outcome
 
 
-def test_what_is_held_is_reported_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
+def test_held_access_is_listed_by_action_and_issued_credentials_are_counted_even_after_their_end() -> None:
     held = (
         HeldAccess()
         .with_issued("orders-db", Action.WRITE, Sensitivity.INTERNAL)

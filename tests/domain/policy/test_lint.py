@@ -67,7 +67,7 @@ def test_an_action_that_no_policy_permits_is_reported_as_never_allowed() -> None
     }
 
 
-def test_what_needs_a_tier_that_nobody_answers_for_is_reported() -> None:
+def test_an_action_that_needs_a_tier_without_approvers_is_reported() -> None:
     text = '@id("two") permit(principal, action, resource) when { context.approved_tier >= 2 };'
     assert findings(text, top=2) == []
     assert kinds(text, top=1) == {

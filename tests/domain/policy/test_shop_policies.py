@@ -61,7 +61,7 @@ def test_the_table_of_tiers_covers_every_action_of_the_shops_catalog() -> None:
     assert len(offered) == 14
 
 
-def test_what_vault_locks_needs_its_lock_tier_whatever_policy_says() -> None:
+def test_an_action_that_vault_locks_needs_its_lock_tier_whatever_policy_allows() -> None:
     decision = decide("payouts-db", "write")
     assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("write-at-tier-1", "double-lock"))
 

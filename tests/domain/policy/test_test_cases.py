@@ -66,7 +66,7 @@ def test_a_case_misses_by_its_outcome_or_by_who_decided(case: str) -> None:
         ("job: {environment: staging}, ", "denied"),
     ],
 )
-def test_what_was_issued_before_stays_touched_and_who_asks_matters(more: str, outcome: str) -> None:
+def test_earlier_access_stays_touched_and_the_requester_matters_in_a_case(more: str, outcome: str) -> None:
     (one,) = results(f"cases: [{{ask: 'export-api:write', {more}expect: {outcome}}}]")
 
     assert one.passed, one.got
@@ -115,7 +115,7 @@ def test_a_spec_is_decided_as_a_whole_with_its_params() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_spec_is_reported_by_its_place(case: str, problem: str) -> None:
+def test_each_mistake_in_a_cases_spec_is_reported_by_its_place(case: str, problem: str) -> None:
     table = read_policy_table("a.yaml", f"specs: [{case}]")
     raw = read_spec((SHOP / "jobs/hello.yaml").read_bytes())
 
