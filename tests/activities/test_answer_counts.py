@@ -91,7 +91,7 @@ class WaitingJob:
         return who.sign(to_signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
 
 
-def test_who_took_their_part_back_can_take_back_what_others_approved_without_them(at: Desk) -> None:
+def test_an_approver_who_withdrew_can_still_withdraw_the_approval_that_others_completed(at: Desk) -> None:
     first, second, third = (at.shop.newcomer(f"part-{number}", "support-leads") for number in range(3))
     job = WaitingJob(at)
     assert [job.answer(first), job.answer(first, "withdraw"), job.answer(second), job.answer(third)] == [
@@ -109,7 +109,7 @@ def test_who_took_their_part_back_can_take_back_what_others_approved_without_the
     assert approval_withdrawers(at.deps.store.ledger, job.request) == (first.name,)
 
 
-def test_a_workflows_word_makes_no_answer_count_that_was_taken_back(at: Desk) -> None:
+def test_a_forged_ladder_cannot_make_a_withdrawn_answer_count(at: Desk) -> None:
     first, second = (at.shop.newcomer(f"word-{number}", "support-leads") for number in range(2))
     job = WaitingJob(at)
     job.answer(first)
@@ -121,7 +121,7 @@ def test_a_workflows_word_makes_no_answer_count_that_was_taken_back(at: Desk) ->
     assert job.state() is RequestState.PENDING
 
 
-def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_answer_for(at: Desk) -> None:
+def test_a_forged_ladder_cannot_raise_an_answer_to_a_tier_that_its_person_may_not_answer(at: Desk) -> None:
     lead, guard = at.shop.newcomer("lifted-lead", "support-leads"), at.shop.newcomer("lifted-guard", "security")
     job = WaitingJob(at)
     job.answer(lead)
@@ -150,14 +150,14 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
     ],
     ids=str,
 )
-def test_a_workflows_word_about_a_request_is_compared_with_what_is_recorded(at: Desk, forged: dict[str, Any]) -> None:
+def test_a_forged_ladder_that_differs_from_the_recorded_request_is_rejected(at: Desk, forged: dict[str, Any]) -> None:
     job = WaitingJob(at)
     assert job.answer(at.shop.sign_in("lead"), ladder=job.ladder.model_copy(update=forged)) == "pending"
     assert job.rejections() == ["the workflow's copy of the request differs from the recorded request"]
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-def test_a_workflow_has_no_answer_counted_for_another_jobs_request(at: Desk, *, is_named: bool) -> None:
+def test_a_workflow_cannot_have_an_answer_counted_for_another_jobs_request(at: Desk, *, is_named: bool) -> None:
     job, other = WaitingJob(at), WaitingJob(at)
     asking = other if is_named else job
     signed = asking.sign_decision(at.shop.sign_in("lead"), "approve").model_dump(mode="json")
@@ -169,7 +169,7 @@ def test_a_workflow_has_no_answer_counted_for_another_jobs_request(at: Desk, *, 
     ]
 
 
-def test_an_answer_to_a_request_that_waits_for_none_is_rejected(at: Desk) -> None:
+def test_an_answer_to_a_request_that_is_not_pending_is_rejected(at: Desk) -> None:
     job = WaitingJob(at)
     signed = job.sign_decision(at.shop.sign_in("lead"), "approve").model_dump(mode="json")
     counting = AnswerCounter(at.deps, AnswersInput(job=job.job, received=(signed,), number=1, ladders={}))
@@ -198,7 +198,7 @@ def test_break_glass_that_policy_forbids_does_not_count(at: Desk) -> None:
     assert [job.answer(first), job.answer(second)] == ["pending", "approved"]
 
 
-def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:
+def test_nobody_can_decide_on_a_descendant_of_their_own_job_that_another_login_launched(at: Desk) -> None:
     owner, robot = at.shop.newcomer("chain-owner", "ops", "support-leads"), at.shop.newcomer("chain-robot", "ops", "security")
     other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
     child = WaitingJob(at, robot, parent=WaitingJob(at, owner).job)

@@ -74,7 +74,7 @@ class LockedJob:
         return self._environment.run(ControlGroupActivities(deps).open_locks, asked)
 
 
-def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
+def test_a_second_attempt_reuses_the_lock_that_the_first_one_opened(at: Desk) -> None:
     waiting = LockedJob(at)
     assert "approval.opened" not in at.entry_types(waiting.job), "nobody is asked before it waits in Vault"
     assert waiting.open_locks(at.deps) == waiting.open_locks(at.deps) == ControlGroupsResult()
@@ -83,7 +83,7 @@ def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 1
 
 
-def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
+def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
     waiting, breaking = LockedJob(at), Store(f"sqlite:///{tmp_path / 'store.db'}")
     breaking.wrapped_tokens = FailingTokenRepository(breaking._engine, breaking._commits)
     with pytest.raises(StoreUnavailable):
@@ -107,7 +107,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     assert at.shop.users_of(waiting.job) == []
 
 
-def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
+def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk) -> None:
     waiting = LockedJob(at)
     at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.open_locks(at.deps)
@@ -115,7 +115,7 @@ def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
     assert not {"lock.opened", "approval.opened"} & set(at.entry_types(waiting.job))
 
 
-def test_what_was_not_decided_like_this_is_not_opened(at: Desk) -> None:
+def test_no_lock_is_opened_for_a_request_that_differs_from_the_recorded_one(at: Desk) -> None:
     waiting = LockedJob(at)
     other = waiting.ladder.model_copy(update={"digest": f"sha256:{'0' * 64}"})
     assert "the request differs from the recorded one" in str(waiting.open_locks(at.deps, other).refused)
@@ -136,7 +136,7 @@ def why_not(at: Desk, waiting: LockedJob, answer: ApprovalAnswer) -> str | None:
     return rejection.code if rejection else None
 
 
-def test_an_approval_counts_once_vault_counts_it_too(at: Desk) -> None:
+def test_an_approval_of_a_locked_request_counts_only_once_its_person_authorized_it_in_vault(at: Desk) -> None:
     waiting, security = LockedJob(at), at.shop.sign_in("security")
     waiting.open_locks(at.deps)
     kept = at.deps.store.wrapped_tokens.get(waiting.request)

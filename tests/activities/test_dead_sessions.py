@@ -91,14 +91,14 @@ def test_a_suspended_worker_is_not_taken_for_a_dead_one(settings: Settings, job:
         process.send_signal(signal.SIGCONT)
 
 
-def test_a_session_that_ends_leaves_nothing(settings: Settings, job: str) -> None:
+def test_a_session_that_ends_leaves_no_lock_file(settings: Settings, job: str) -> None:
     with hold_session_lock(settings, job):
         assert dead_jobs(settings) == [], "its own worker does not take it for dead"
     assert dead_jobs(settings) == []
     assert list((settings.home / "run" / "sessions").iterdir()) == []
 
 
-def test_a_session_of_another_machine_is_not_judged(settings: Settings, job: str) -> None:
+def test_a_session_of_another_machine_is_never_taken_for_dead(settings: Settings, job: str) -> None:
     with other_process(settings, job) as process:
         process.kill()
         process.wait()

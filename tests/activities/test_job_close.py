@@ -35,14 +35,14 @@ def close_job(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> JobResult:
     return environment.run(JobActivities(at.deps).close, closing)
 
 
-def test_a_proof_that_was_carried_is_recorded_with_the_end(at: Desk) -> None:
+def test_a_proof_that_the_ledger_could_not_take_is_recorded_when_the_job_closes(at: Desk) -> None:
     job = at.job()
     assert close_job(at, job, revoke_without_store(at, job, at.issue(job))).state is JobState.SUCCEEDED
     assert at.entry_types(job)[-2:] == ["revocation.confirmed", "job.ended"]
     assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
-def test_what_cannot_be_revoked_is_residual_even_if_that_was_carried(at: Desk) -> None:
+def test_an_irrevocable_credential_is_recorded_as_residual_when_the_job_closes(at: Desk) -> None:
     job = at.job()
     close_job(at, job, revoke_without_store(at, job, at.issue(job, 3)))
     assert "credential.residual" in at.entry_types(job)

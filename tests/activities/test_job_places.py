@@ -48,7 +48,7 @@ def test_a_job_gets_a_place_once_another_of_its_launcher_has_ended(at: Desk) -> 
     take_place(at, second)
 
 
-def test_orders_that_never_become_jobs_take_nobodys_place(at: Desk) -> None:
+def test_unrecorded_and_altered_orders_use_up_no_place_of_the_launcher(at: Desk) -> None:
     launcher = at.shop.newcomer(f"launcher-{secrets.token_hex(4)}", "ops")
     order = recorded_order(at, launcher)
     unrecorded = launcher.order(new_job_id("dev", now=at.deps.now()), now=at.deps.now(), spec=SPEC)

@@ -50,7 +50,7 @@ class SlowInspector(TargetInspector):
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])
-async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk, *, whole: bool) -> None:
+async def test_a_revocation_heartbeats_even_while_one_of_its_steps_hangs(at: Desk, *, whole: bool) -> None:
     job = at.job()
     held = at.issue(job)
     environment, beats, go = ActivityEnvironment(), list[object](), threading.Event()
@@ -72,7 +72,7 @@ async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Des
 
 
 @pytest.mark.parametrize("release", ["this one", "earlier ones"])
-async def test_what_was_issued_for_one_request_is_revoked_as_any_release_names_it(at: Desk, *, release: str) -> None:
+async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any_release_uses(at: Desk, *, release: str) -> None:
     job = at.job()
     held = at.issue(job)
     request = held.credential.request_id
@@ -82,7 +82,7 @@ async def test_what_was_issued_for_one_request_is_revoked_as_any_release_names_i
     assert at.shop.users_of(job) == []
 
 
-async def test_what_is_not_a_job_of_this_installation_is_not_revoked(at: Desk) -> None:
+async def test_a_job_of_another_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(NotOurs, match="not a job of this installation"):
         await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
@@ -92,7 +92,7 @@ SLACK_S = 60
 """Seconds that a busy machine may take for the rest."""
 
 
-async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: Desk) -> None:
+async def test_a_revocation_whose_workflow_is_gone_keeps_its_pauses_between_attempts(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     environment, tries, began = ActivityEnvironment(), 3, time.monotonic()
@@ -103,7 +103,7 @@ async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: D
         assert (tries - 1) * RETRY_INTERVAL_S <= time.monotonic() - began < MAX_RETRY_INTERVAL_S + SLACK_S
 
 
-async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
+async def test_a_revocation_whose_workflow_is_gone_records_nothing_after_anothers_proof(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
@@ -114,7 +114,7 @@ async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_
     assert at.entry_types(job) == before
 
 
-async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(at: Desk) -> None:
+async def test_a_proof_stays_valid_if_vault_is_away_when_the_guard_checks(at: Desk) -> None:
     job = at.job()
     assert revoke_by_session(at, job, at.issue(job)).confirmed
     before, wanted = at.entry_types(job), RevokeInput(job=job, by="guard", why="its workflow closed")
@@ -127,7 +127,7 @@ async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(
     assert at.entry_types(job) == before
 
 
-async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
+async def test_a_kill_closes_a_jobs_claim_even_if_its_ledger_already_has_a_forged_proof(at: Desk) -> None:
     job, now = at.job(), at.deps.now()
     at.deps.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
     await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
@@ -179,7 +179,7 @@ async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_me
     assert all(one.result(180) for one in stuck)
 
 
-async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_from_starting(at: Desk) -> None:
+async def test_a_sweep_heartbeats_so_that_one_of_a_dead_worker_does_not_block_the_next(at: Desk) -> None:
     environment, beats = ActivityEnvironment(), list[object]()
     environment.on_heartbeat = lambda *details: beats.append(details)
     # Temporal is asked about known jobs only, and this store knows none.

@@ -34,7 +34,7 @@ def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
             connection.execute("SELECT 1")
 
 
-def test_jobs_are_read_from_the_names_of_users(at: Desk) -> None:
+def test_job_ids_are_read_from_the_names_of_users(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     jobs, inspection = at.deps.targets.job_ids()
@@ -61,7 +61,7 @@ def test_an_unreachable_target_is_a_failure_that_names_it_and_is_checked_again_w
     assert at.deps.targets.inspect(job).traces
 
 
-def test_why_a_target_lets_no_observer_in_is_reported_in_its_own_words() -> None:
+def test_a_target_that_refuses_its_observer_is_reported_with_its_own_error() -> None:
     refused = psycopg.OperationalError(
         'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  permission denied for database "shop"\n'
         "DETAIL:  User does not have CONNECT privilege."
@@ -74,7 +74,7 @@ def test_why_a_target_lets_no_observer_in_is_reported_in_its_own_words() -> None
     )
 
 
-def test_an_observer_that_may_not_connect_is_told_so(at: Desk) -> None:
+def test_an_observer_that_may_not_connect_is_reported_with_the_servers_error(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     targets = TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
@@ -99,7 +99,7 @@ def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:
     assert look.traces
 
 
-def test_many_look_at_once(at: Desk) -> None:
+def test_many_threads_can_search_a_target_at_once(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     found: list[int] = []
@@ -111,7 +111,7 @@ def test_many_look_at_once(at: Desk) -> None:
     assert found == [1] * 16
 
 
-def test_closing_leaves_no_user_of_our_own_behind(at: Desk) -> None:
+def test_closing_the_inspector_leaves_no_user_of_its_own_behind(at: Desk) -> None:
     at.deps.targets.inspect(at.job())
     mine = at.shop.users_of("je-observer")
     at.deps.targets.close()

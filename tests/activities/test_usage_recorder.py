@@ -38,9 +38,7 @@ class SlowStore(Store):
         self.migrate()
 
 
-async def test_what_came_due_while_another_entry_was_written_is_recorded_next_and_waits_for_no_further_call(
-    at: Desk, tmp_path: Path
-) -> None:
+async def test_usage_that_is_due_during_another_write_is_recorded_right_after_it(at: Desk, tmp_path: Path) -> None:
     job, go = at.job(), threading.Event()
     store = SlowStore(f"sqlite:///{tmp_path / 'store.db'}", go)
     used = ModelUsageRecorder(replace(at.deps, store=store), job, "default")

@@ -33,7 +33,7 @@ def test_a_job_token_reads_its_own_grant_in_its_own_scope_and_nothing_else(at: D
     assert [at.shop.status("GET", path, token=secret) for path in others] == [403, 403, 403]
 
 
-def test_a_secret_of_kv_comes_as_its_own_fields_without_lease(at: Desk) -> None:
+def test_a_secret_from_kv_is_read_as_its_fields_without_a_lease(at: Desk) -> None:
     issued = at.issue(at.job(), 3).issued
     assert list(issued.fields) == ["token"]
     assert issued.lease_id is None
@@ -48,7 +48,7 @@ def test_a_database_credential_names_the_job_in_the_target(at: Desk) -> None:
     assert held.issued.ttl is not None
 
 
-def test_no_token_comes_without_a_role_or_for_a_foreign_policy_or_identity(at: Desk) -> None:
+def test_no_token_is_created_without_a_role_or_for_a_foreign_policy_or_identity(at: Desk) -> None:
     job, vault = at.job(), at.deps.vault
     with pytest.raises(VaultRefused):
         vault.create_token(job, policy="je-grant-orders-db-read", alias=None, ttl=60)
@@ -74,7 +74,7 @@ def test_a_job_token_cannot_outlive_its_hard_end(at: Desk) -> None:
     assert (token.expires - at.clock.now()).total_seconds() <= 60
 
 
-def test_what_is_opened_is_listed_until_it_is_closed(at: Desk) -> None:
+def test_an_opened_prefix_is_listed_until_it_is_closed(at: Desk) -> None:
     job, vault = at.job(), at.deps.vault
     vault.open_prefix(job, 600)
     assert job in vault.job_prefixes("dev")
@@ -89,7 +89,7 @@ def test_what_is_opened_is_listed_until_it_is_closed(at: Desk) -> None:
     assert not vault.is_accessor_alive(token.accessor)
 
 
-def test_ending_what_is_not_there_is_fine(at: Desk) -> None:
+def test_revoking_a_prefix_or_lease_that_does_not_exist_is_no_error(at: Desk) -> None:
     job, vault = at.job(), at.deps.vault
     vault.close_prefix(job)
     vault.revoke_prefix(job)
@@ -98,19 +98,19 @@ def test_ending_what_is_not_there_is_fine(at: Desk) -> None:
 
 
 @pytest.mark.parametrize("job", ["", "j-dev-short", "../roles", "j-dev-00000000000000000000000000/..", "j-dev-0000000000000000000000000*"])
-def test_what_is_not_a_job_id_never_reaches_a_path(at: Desk, job: str) -> None:
+def test_a_text_that_is_not_a_job_id_never_becomes_part_of_a_path(at: Desk, job: str) -> None:
     for call in (at.deps.vault.close_prefix, at.deps.vault.revoke_prefix, at.deps.vault.prefix_accessors):
         with pytest.raises(VaultRefused):
             call(job)
 
 
 @pytest.mark.parametrize("lease", ["database/creds/../../sys/x", "a?b", "a%2e%2e/b", "../x", "/a", "a//b", ""])
-def test_a_handle_cannot_lead_elsewhere(at: Desk, lease: str) -> None:
+def test_a_forged_lease_id_is_refused(at: Desk, lease: str) -> None:
     with pytest.raises(VaultRefused):
         at.deps.vault.revoke_lease(lease)
 
 
-def test_a_lease_is_renewed(at: Desk) -> None:
+def test_the_worker_can_renew_a_lease(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     assert held.issued.lease_id is not None
@@ -121,7 +121,7 @@ def test_a_lease_is_renewed(at: Desk) -> None:
 # People.
 
 
-def test_people_come_with_login_name_and_groups_as_they_are_now(at: Desk) -> None:
+def test_a_person_is_read_with_their_current_login_name_and_groups(at: Desk) -> None:
     shop, vault = at.shop, at.deps.vault
     someone = shop.newcomer("nina", "support-leads")
     person = vault.person(someone.id, ["people"])
@@ -144,12 +144,12 @@ def test_an_entity_without_a_login_on_a_people_mount_is_not_a_person(at: Desk) -
 
 
 @pytest.mark.parametrize("entity", ["", "x", "../group/id/x", NOWHERE, NOWHERE.replace("0", "A"), "{" + NOWHERE + "}"])
-def test_what_is_not_an_entity_id_is_nobody(at: Desk, entity: str) -> None:
+def test_a_text_that_is_not_an_entity_id_names_no_person(at: Desk, entity: str) -> None:
     assert at.deps.vault.person(entity, ["people"]) is None
     assert at.deps.vault.public_keys(entity) == {}
 
 
-def test_public_keys_come_raw_and_by_version(at: Desk) -> None:
+def test_public_keys_are_read_as_raw_bytes_by_version(at: Desk) -> None:
     lead = at.shop.sign_in("lead")
     keys = at.deps.vault.public_keys(lead.id)
     held = at.shop.admin("GET", f"transit/keys/je-sign-{lead.id}")["data"]["keys"]["1"]["public_key"]
@@ -186,7 +186,7 @@ def test_a_login_whose_token_was_revoked_is_made_again_once(shop: Shop, monkeypa
     vault.close()
 
 
-def test_what_the_worker_may_not_do_stays_denied(at: Desk) -> None:
+def test_a_call_that_the_workers_policy_forbids_is_denied(at: Desk) -> None:
     with pytest.raises(VaultDenied):
         at.deps.vault.call_own("get", "sys/mounts")
 
@@ -225,7 +225,7 @@ def test_an_approle_file_without_its_two_ids_is_refused_without_quoting_it(shop:
     assert "hvs.secretsecret" not in str(refused.value)
 
 
-def test_a_wrong_secret_id_is_denied_without_being_named(shop: Shop, tmp_path: Path) -> None:
+def test_a_wrong_secret_id_is_denied_and_the_error_does_not_show_it(shop: Shop, tmp_path: Path) -> None:
     role = json.loads(shop.settings.worker_approle_file.read_text())["role_id"]
     file = tmp_path / "approle.json"
     file.write_text(json.dumps({"role_id": role, "secret_id": "wrong-secret-id-4711"}))
@@ -261,7 +261,7 @@ def test_a_vault_that_is_not_there_is_unavailable() -> None:
         (404, '{"errors": []}', VaultUnavailable),
     ],
 )
-def test_each_answer_becomes_the_error_that_says_what_to_do(status: int, body: str, kind: type[Exception]) -> None:
+def test_each_error_response_of_vault_becomes_the_error_that_says_what_to_do(status: int, body: str, kind: type[Exception]) -> None:
     class Answer(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             self.send_response(status)
@@ -294,7 +294,7 @@ def test_a_403_that_only_says_that_the_handle_is_unknown_means_gone() -> None:
 @pytest.mark.parametrize(
     "said", ["syntax error near 'A1a-canarycanary42'", 'near "canary"', "A1a-canarycanary42", "hvs.canary0canary0canary"]
 )
-def test_what_vault_says_is_passed_on_without_anything_like_a_value(said: str) -> None:
+def test_an_error_of_vault_is_passed_on_without_anything_that_looks_like_a_secret(said: str) -> None:
     message = str(refusal(500, "GET database/creds/x", {"errors": [f"role could not be made: {said}"]}))
     assert "canary" not in message
     assert "role could not be made" in message
@@ -309,6 +309,6 @@ def test_a_failing_issue_names_the_path_and_no_secret(at: Desk) -> None:
     assert [value for value in secret_values(held) if value in repr(refused.value)] == []
 
 
-def test_nothing_that_is_issued_prints_itself(at: Desk) -> None:
+def test_no_issued_secret_is_in_the_repr_of_its_credential(at: Desk) -> None:
     held = at.issue(at.job())
     assert [value for value in secret_values(held) if value in repr(held)] == []

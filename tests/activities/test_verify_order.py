@@ -106,7 +106,7 @@ def rejection_message(verdict: object) -> str:
 # Orders.
 
 
-def test_an_order_of_a_launcher_holds_and_comes_with_its_params_filled_in(at: Desk) -> None:
+def test_a_launchers_order_is_valid_and_has_its_params_filled_in(at: Desk) -> None:
     job, ops = fresh_job_id(at), at.shop.sign_in("ops")
     verdict = verify_order(at.deps, ops.order(job, now=at.clock.now()), now=at.clock.now())
     assert isinstance(verdict, VerifiedOrder)
@@ -137,12 +137,12 @@ def test_an_order_of_a_launcher_holds_and_comes_with_its_params_filled_in(at: De
         ({"person": "../../sys/mounts"}, "not an active person"),
     ],
 )
-def test_an_order_that_says_something_else_does_not_hold_although_its_signature_does(at: Desk, changes: dict[str, Any], why: str) -> None:
+def test_a_validly_signed_order_that_does_not_match_its_job_is_rejected(at: Desk, changes: dict[str, Any], why: str) -> None:
     order = at.shop.sign_in("ops").order(fresh_job_id(at), changes, now=at.clock.now())
     assert why in rejection_message(verify_order(at.deps, order, now=at.clock.now()))
 
 
-def test_an_order_is_for_the_content_that_was_signed(at: Desk) -> None:
+def test_an_order_is_valid_only_for_the_content_that_was_signed(at: Desk) -> None:
     order = at.shop.sign_in("ops").order(fresh_job_id(at), now=at.clock.now())
     altered: dict[str, dict[str, Any]] = {
         "another job": {"job": fresh_job_id(at)},
@@ -155,7 +155,7 @@ def test_an_order_is_for_the_content_that_was_signed(at: Desk) -> None:
         assert why in rejection_message(verify_order(at.deps, order.model_copy(update=changes), now=at.clock.now()))
 
 
-def test_a_signature_by_another_key_or_of_another_statement_does_not_hold(at: Desk) -> None:
+def test_a_signature_by_another_key_or_of_another_statement_is_rejected(at: Desk) -> None:
     ops, lead, now = at.shop.sign_in("ops"), at.shop.sign_in("lead"), at.clock.now()
     job = fresh_job_id(at)
     by_lead = lead.order(job, {"person": ops.id}, now=now)
@@ -175,12 +175,12 @@ def test_a_signature_by_another_key_or_of_another_statement_does_not_hold(at: De
     assert "does not match" in rejection_message(verify_order(at.deps, swapped, now=now))
 
 
-def test_only_launchers_launch(at: Desk) -> None:
+def test_an_order_of_a_person_who_may_not_launch_is_rejected(at: Desk) -> None:
     lead, now = at.shop.sign_in("lead"), at.clock.now()
     assert "may launch" in rejection_message(verify_order(at.deps, lead.order(fresh_job_id(at), now=now), now=now))
 
 
-def test_an_edit_of_the_configuration_counts_for_the_next_order_at_once(shop: Shop, tmp_path: Path) -> None:
+def test_an_edited_configuration_applies_to_the_next_order(shop: Shop, tmp_path: Path) -> None:
     approvals = copy_config(tmp_path) / "approvals.yaml"
     closed = approvals.read_text()
     with open_desk(shop, tmp_path, folder=approvals.parent) as at:
@@ -192,7 +192,7 @@ def test_an_edit_of_the_configuration_counts_for_the_next_order_at_once(shop: Sh
         assert "may launch" in rejection_message(verify_order(at.deps, order, now=now))
 
 
-def test_an_order_holds_only_as_long_as_its_person_may_launch(at: Desk) -> None:
+def test_an_order_is_valid_only_while_its_person_may_launch(at: Desk) -> None:
     someone, now = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops"), at.clock.now()
     order = someone.order(fresh_job_id(at), now=now)
     assert isinstance(verify_order(at.deps, order, now=now), VerifiedOrder)
@@ -207,14 +207,14 @@ def test_an_order_holds_only_as_long_as_its_person_may_launch(at: Desk) -> None:
 # Decisions.
 
 
-def test_a_decision_of_an_approver_is_an_answer_with_their_tier(at: Desk) -> None:
+def test_a_valid_decision_counts_at_the_tier_of_its_approver(at: Desk) -> None:
     job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
     verdict = verify_decision(at.deps, job, build_ladder(at, job), decision(lead, job, now=now), now=now)
     assert isinstance(verdict, ApprovalAnswer)
     assert (verdict.person, verdict.name, verdict.tier, verdict.decision, verdict.ttl) == (lead.id, "lead", 1, "approve", 300)
 
 
-def test_a_shorter_ttl_and_a_denial_are_answers_too(at: Desk) -> None:
+def test_a_denial_and_a_shorter_ttl_count(at: Desk) -> None:
     job, security, now = fresh_job_id(at), at.shop.sign_in("security"), at.clock.now()
     signed = decision(security, job, {"ttl": 60, "decision": "deny"}, now=now)
     verdict = verify_decision(at.deps, job, build_ladder(at, job), signed, now=now)
@@ -249,12 +249,12 @@ def test_a_shorter_ttl_and_a_denial_are_answers_too(at: Desk) -> None:
         ({"issued_at": "0001-01-01T00:00:00+14:00"}, "not a statement"),
     ],
 )
-def test_a_decision_about_something_else_does_not_count_although_its_signature_holds(at: Desk, changes: dict[str, Any], why: str) -> None:
+def test_a_validly_signed_decision_about_something_else_is_rejected(at: Desk, changes: dict[str, Any], why: str) -> None:
     job, lead, now = fresh_job_id(at), at.shop.sign_in("lead"), at.clock.now()
     assert why in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(lead, job, changes, now=now), now=now))
 
 
-def test_nobody_signs_for_another(at: Desk) -> None:
+def test_a_decision_in_another_persons_name_or_altered_after_signing_is_rejected(at: Desk) -> None:
     job, now = fresh_job_id(at), at.clock.now()
     lead, security = at.shop.sign_in("lead"), at.shop.sign_in("security")
     signed = decision(security, job, {"person": lead.id}, now=now)
@@ -270,7 +270,7 @@ def test_a_decision_is_not_replayed_for_another_request_of_the_job(at: Desk) -> 
     assert "another request" in rejection_message(verify_decision(at.deps, job, second, decision(lead, job, now=now), now=now))
 
 
-def test_no_one_answers_for_their_own_job(at: Desk) -> None:
+def test_people_cannot_decide_on_their_own_job(at: Desk) -> None:
     job, now = fresh_job_id(at), at.clock.now()
     both = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops", "support-leads")
     own = build_ladder(at, job, requester=both.id)
@@ -278,7 +278,7 @@ def test_no_one_answers_for_their_own_job(at: Desk) -> None:
     assert isinstance(verify_decision(at.deps, job, build_ladder(at, job), decision(both, job, now=now), now=now), ApprovalAnswer)
 
 
-def test_the_answer_of_a_person_without_a_tier_does_not_count(at: Desk) -> None:
+def test_a_decision_of_a_person_without_a_tier_does_not_count(at: Desk) -> None:
     job, ops, now = fresh_job_id(at), at.shop.sign_in("ops"), at.clock.now()
     assert "no group" in rejection_message(verify_decision(at.deps, job, build_ladder(at, job), decision(ops, job, now=now), now=now))
 

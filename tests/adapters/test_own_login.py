@@ -84,7 +84,7 @@ def end_logins(vault: TlsVault, mount: str) -> None:
     vault.admin.put(f"sys/leases/revoke-prefix/auth/{mount}", json={"sync": True}).raise_for_status()
 
 
-def test_an_approle_at_another_mount(vault: TlsVault, client: VaultConnection, approle: str, write_login: LoginWriter) -> None:
+def test_an_approle_at_another_mount_logs_in(vault: TlsVault, client: VaultConnection, approle: str, write_login: LoginWriter) -> None:
     client.login_from_file(write_login(role_id=approle, secret_id=new_secret_id(vault), mount="machines"))
     assert can_read(client)
 
@@ -113,7 +113,7 @@ def test_a_wrapped_secret_id_is_unwrapped_once_and_a_second_time_is_an_alarm(
         VaultConnection(vault.address, cacert=vault.authority).login_from_file(file)
 
 
-def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
+def test_a_signed_token_of_any_issuer_logs_in(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
     key, token = ECKey.generate_key("P-256"), tmp_path / "token"
     vault.write("sys/auth/jwt", type="jwt")
     vault.write("auth/jwt/config", jwt_validation_pubkeys=[key.as_pem(private=False).decode()])
@@ -138,7 +138,7 @@ def test_a_signed_token_of_any_issuer(vault: TlsVault, client: VaultConnection, 
     assert can_read(client), "the next token of the platform is used without a restart"
 
 
-def test_a_service_account_of_kubernetes(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
+def test_a_kubernetes_service_account_logs_in(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
     account = {"namespace": "jobs", "serviceaccount": {"name": "worker", "uid": "4711"}}
     now = int(time.time())
     times = {"iat": now - 5, "nbf": now - 5, "exp": now + 600}
@@ -158,7 +158,9 @@ def test_a_service_account_of_kubernetes(vault: TlsVault, client: VaultConnectio
     assert token.read_bytes() in kubernetes.requests[-1].body, "Vault asked Kubernetes about this very token"
 
 
-def test_a_client_certificate(vault: TlsVault, client: VaultConnection, write_login: LoginWriter) -> None:
+def test_a_client_certificate_logs_in_only_for_a_role_that_accepts_it(
+    vault: TlsVault, client: VaultConnection, write_login: LoginWriter
+) -> None:
     vault.write("sys/auth/cert", type="cert")
     vault.write("auth/cert/certs/je", certificate=vault.authority.read_text(), allowed_dns_sans=[CLIENT], **POLICIES)
     vault.write("auth/cert/certs/other", certificate=vault.authority.read_text(), allowed_dns_sans=["other.test"])
@@ -169,7 +171,9 @@ def test_a_client_certificate(vault: TlsVault, client: VaultConnection, write_lo
         client.login_from_file(write_login(method="cert", role="other", certificate_file=pem, key_file=pem))
 
 
-def test_a_token_that_an_agent_keeps_in_a_file(vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:
+def test_a_token_in_a_file_is_read_again_after_an_agent_replaced_it(
+    vault: TlsVault, client: VaultConnection, write_login: LoginWriter, tmp_path: Path
+) -> None:
     def new_token() -> str:
         answer = vault.admin.post("auth/token/create", json={"policies": ["reader"]}).raise_for_status().json()
         return str(answer["auth"]["client_token"])
@@ -200,7 +204,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("fields, expected", WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_said_without_quoting_a_secret(
+def test_an_invalid_login_file_is_reported_without_quoting_a_secret(
     client: VaultConnection, write_login: LoginWriter, fields: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(VaultDenied) as refused:

@@ -66,7 +66,7 @@ def codec_of(book: KeyBook, installation: str = "dev", *, encrypts: bool = True)
 
 
 @given(st.binary(max_size=2000), st.dictionaries(st.text(min_size=1, max_size=20), st.binary(max_size=50), max_size=3))
-def test_another_process_decrypts_what_one_encrypted(data: bytes, metadata: dict[str, bytes]) -> None:
+def test_a_payload_can_be_decrypted_by_another_process(data: bytes, metadata: dict[str, bytes]) -> None:
     book, payload = KeyBook(), Payload(metadata=metadata, data=data)
 
     async def run() -> tuple[list[Payload], list[Payload]]:
@@ -89,7 +89,7 @@ async def test_a_key_is_unwrapped_once_per_process(book: KeyBook) -> None:
     assert book.asked == list(book.keys)
 
 
-async def test_what_is_not_encrypted_is_read_too(book: KeyBook) -> None:
+async def test_a_payload_that_is_not_encrypted_is_read_as_it_is(book: KeyBook) -> None:
     assert await codec_of(book).decode([CLEAR]) == [CLEAR]
     silent = codec_of(book, encrypts=False)
     await silent.prepare()
@@ -98,7 +98,7 @@ async def test_what_is_not_encrypted_is_read_too(book: KeyBook) -> None:
     assert await silent.decode(await codec_of(book).encode([CLEAR])) == [CLEAR]
 
 
-async def test_what_cannot_be_decrypted_is_passed_on_and_vault_is_asked_once(book: KeyBook) -> None:
+async def test_a_payload_that_cannot_be_decrypted_is_passed_on_and_vault_is_asked_once(book: KeyBook) -> None:
     codec = codec_of(book)
     (good,) = await codec.encode([CLEAR])
 
@@ -120,7 +120,7 @@ async def test_what_cannot_be_decrypted_is_passed_on_and_vault_is_asked_once(boo
     assert book.asked == [unknown.decode()]
 
 
-async def test_another_installation_does_not_decrypt_it(book: KeyBook) -> None:
+async def test_another_installation_cannot_decrypt_a_payload(book: KeyBook) -> None:
     encrypted = await codec_of(book, "prod").encode([CLEAR])
     assert await codec_of(book, "dev").decode(encrypted) == encrypted
     assert await codec_of(book, "prod").decode(encrypted) == [CLEAR]
@@ -144,7 +144,7 @@ async def test_decoding_fails_if_vault_stays_away_or_refuses(book: KeyBook, monk
     assert await codec_of(book).decode(encrypted) == [CLEAR]
 
 
-async def test_nothing_is_written_in_clear_if_vault_wraps_no_key(book: KeyBook) -> None:
+async def test_no_payload_is_written_in_clear_if_vault_wraps_no_key(book: KeyBook) -> None:
     book.errors = [VaultUnavailable("away")]
     codec = codec_of(book)
     with pytest.raises(VaultUnavailable):
@@ -152,7 +152,7 @@ async def test_nothing_is_written_in_clear_if_vault_wraps_no_key(book: KeyBook) 
     assert (await codec.encode([CLEAR]))[0].metadata["encoding"] == ENCODING
 
 
-async def test_the_key_is_replaced_after_an_hour_and_kept_while_vault_is_away(book: KeyBook, time: list[float]) -> None:
+async def test_the_data_key_is_replaced_after_an_hour_and_kept_while_vault_is_away(book: KeyBook, time: list[float]) -> None:
     codec = codec_of(book)
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
@@ -188,7 +188,7 @@ async def test_failures_are_encrypted_with_their_messages(book: KeyBook) -> None
         assert (error.message, error.details) == ("the account of ada is locked", ({"account": "ada"},))
 
 
-async def test_temporals_json_is_recoded_and_anything_else_refused(book: KeyBook) -> None:
+async def test_payloads_in_temporals_json_are_recoded_and_any_other_body_is_refused(book: KeyBook) -> None:
     codec = codec_of(book)
     clear = {"payloads": [{"metadata": {"encoding": base64.b64encode(b"json/plain").decode()}, "data": base64.b64encode(b"1").decode()}]}
     encrypted = await recode_json(json.dumps(clear).encode(), codec.encode)

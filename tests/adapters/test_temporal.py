@@ -68,7 +68,7 @@ async def why_not(address: str) -> str:
     return message
 
 
-async def test_tls_with_a_private_ca_and_a_client_certificate(
+async def test_a_connection_over_tls_can_use_a_private_ca_and_a_client_certificate(
     plain: str, certificates: tuple[Path, dict[str, ssl.SSLContext]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority, client = certificates[0], str(certificates[0].with_name(f"{CLIENT}.pem"))
@@ -89,7 +89,7 @@ async def test_tls_with_a_private_ca_and_a_client_certificate(
     assert "does not speak TLS" in await why_not(plain)
 
 
-async def test_tls_without_a_client_certificate_from_a_profile_file(
+async def test_a_profile_file_can_configure_tls_without_a_client_certificate(
     plain: str, certificates: tuple[Path, dict[str, ssl.SSLContext]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async with serve_tls(plain, server_context(certificates[0], SERVER)) as address:
@@ -113,7 +113,7 @@ async def test_an_api_key_is_sent_over_tls(plain: str, monkeypatch: pytest.Monke
     assert ("does not speak TLS" in message, "hush-hush" in message) == (True, False)
 
 
-async def test_what_is_not_temporal_or_nothing_at_all_is_told_apart() -> None:
+async def test_a_server_that_is_not_temporal_and_an_unreachable_one_get_different_errors() -> None:
     silent = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     assert "accepts connections, but does not answer like Temporal" in await why_not(f"127.0.0.1:{port}")
@@ -156,7 +156,7 @@ def test_a_program_with_an_unknown_profile_says_so_in_one_sentence(program: str,
 
 
 @pytest.mark.parametrize("address", ["temporal", "http://temporal", "temporal:port", ""])
-async def test_an_address_without_a_port_is_named(address: str) -> None:
+async def test_an_address_without_a_port_is_refused_with_an_example(address: str) -> None:
     with pytest.raises(TemporalProfileInvalid, match="is not a host and port, as in temporal:7233"):
         await connect_temporal(Settings(temporal_address=address), identity="test")
 

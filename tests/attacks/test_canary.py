@@ -75,7 +75,7 @@ IN_A_FILE = {"file": {"path": "db.json"}, "env": {"PGUSER": "username", "PGPASSW
 
 
 @pytest.fixture(scope="module")
-def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, security: Human, auditor: Human) -> LeakScan:
+def leak_scan(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, security: Human, auditor: Human) -> LeakScan:
     """Run jobs that leak all their secrets, each with another ending; plant controls where jobs cannot write; then scan everything once."""
     content = bundle.pack({"tell.py": (PROGRAM.read_bytes(), False)})
     sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
@@ -155,16 +155,16 @@ def read_secret(file: Path) -> str:
     return str(json.loads(file.read_text())["secret_id"])
 
 
-def test_the_scan_finds_only_the_control(told: LeakScan) -> None:
-    stray = {(name, place) for name, place in told.scanned.found if name not in {"control", "job id"} and place not in OWN}
+def test_the_scan_finds_only_the_control(leak_scan: LeakScan) -> None:
+    stray = {(name, place) for name, place in leak_scan.scanned.found if name not in {"control", "job id"} and place not in OWN}
     assert stray == set()
-    assert told.scanned.names >= {"control"}
-    assert told.scanned.names.isdisjoint(told.secrets)
+    assert leak_scan.scanned.names >= {"control"}
+    assert leak_scan.scanned.names.isdisjoint(leak_scan.secrets)
 
 
-def test_the_scan_finds_the_control_in_every_kind_of_place(told: LeakScan) -> None:
-    found = told.scanned.places_of("control")
-    job = told.jobs["read"]["id"]
+def test_the_scan_finds_the_control_in_every_kind_of_place(leak_scan: LeakScan) -> None:
+    found = leak_scan.scanned.places_of("control")
+    job = leak_scan.jobs["read"]["id"]
     planted = {
         f"history of Job {job}",
         *("table ledger", "table jobs", "table orders", "table logs"),
@@ -173,19 +173,19 @@ def test_the_scan_finds_the_control_in_every_kind_of_place(told: LeakScan) -> No
         *("api jobs", "api logs", "api timeline", "api ledger"),
     }
     assert planted - found == set()
-    assert "table locks" in told.scanned.places
+    assert "table locks" in leak_scan.scanned.places
     assert any(place.startswith("file justenough.db") for place in found)
 
 
-def test_temporals_files_have_ids_and_nothing_of_what_the_spec_says(told: LeakScan) -> None:
-    assert {place for place in told.scanned.places_of("job id") if place.startswith("file temporal/")}
-    assert not {place for place in told.scanned.places_of("control") if place.startswith("file temporal/")}
+def test_temporals_files_have_ids_and_nothing_of_what_the_spec_says(leak_scan: LeakScan) -> None:
+    assert {place for place in leak_scan.scanned.places_of("job id") if place.startswith("file temporal/")}
+    assert not {place for place in leak_scan.scanned.places_of("control") if place.startswith("file temporal/")}
 
 
-def test_the_scan_finds_only_the_planted_bearer_tokens(told: LeakScan, ops: Human) -> None:
+def test_the_scan_finds_only_the_planted_bearer_tokens(leak_scan: LeakScan, ops: Human) -> None:
     assert VAULT_TOKEN.fullmatch(ops.vault.headers["X-Vault-Token"].encode())
     assert IDENTITY_TOKEN.fullmatch(ops.vault.get("identity/oidc/token/je-console").json()["data"]["token"].encode())
-    assert {(token, place) for token, place in told.scanned.tokens if place not in OWN} == {
+    assert {(token, place) for token, place in leak_scan.scanned.tokens if place not in OWN} == {
         (token, "file logs/worker.log") for token in FALSE_TOKENS
     }
 
@@ -198,20 +198,20 @@ def test_the_scan_recognizes_base64_at_any_offset(before: str) -> None:
         assert any(form in base64.urlsafe_b64encode(text) for form in secret_scan.forms_of(TOKEN))
 
 
-def test_jobs_logs_have_marks_in_place_of_the_secrets(told: LeakScan) -> None:
+def test_jobs_logs_have_marks_in_place_of_the_secrets(leak_scan: LeakScan) -> None:
     for name in ("api key", "read", "approved"):
-        assert told.logs[name].count("[redacted]") >= 10, told.logs[name][-500:]
-        assert "told all" in told.logs[name]
-        assert f"control {CONTROL}" in told.logs[name]
-    assert (told.jobs["read"]["state"], told.jobs["read"]["exit_code"]) == ("failed", 3)
-    assert told.jobs["killed"]["state"] == "killed"
+        assert leak_scan.logs[name].count("[redacted]") >= 10, leak_scan.logs[name][-500:]
+        assert "told all" in leak_scan.logs[name]
+        assert f"control {CONTROL}" in leak_scan.logs[name]
+    assert (leak_scan.jobs["read"]["state"], leak_scan.jobs["read"]["exit_code"]) == ("failed", 3)
+    assert leak_scan.jobs["killed"]["state"] == "killed"
 
 
-def test_failures_name_fields_and_never_values(told: LeakScan) -> None:
-    assert "no field no-such-field" in told.jobs["undeliverable"]["reason"]
-    assert told.jobs["no program"]["state"] == "failed"
+def test_failures_name_fields_and_never_values(leak_scan: LeakScan) -> None:
+    assert "no field no-such-field" in leak_scan.jobs["undeliverable"]["reason"]
+    assert leak_scan.jobs["no program"]["state"] == "failed"
 
 
-def test_files_with_intended_secrets_are_private(told: LeakScan, whole: Stack) -> None:
-    del told
+def test_files_with_intended_secrets_are_private(leak_scan: LeakScan, whole: Stack) -> None:
+    del leak_scan
     assert {oct((whole.home / place.removeprefix("file ")).stat().st_mode & 0o777) for place in OWN} == {"0o600"}

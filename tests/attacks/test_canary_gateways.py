@@ -62,7 +62,7 @@ def set_model_key(shop: Shop, value: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> GatewayScan:
+def gateway_scan(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> GatewayScan:
     """Run a job that calls a tool and a model whose upstreams leak their keys; it prints every response. Then scan everything."""
     began = datetime.now(UTC)
     port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
@@ -108,21 +108,21 @@ def _bytes(answer: Answer) -> bytes:
     return (json.dumps(answer.headers) + answer.body).encode()
 
 
-def test_the_upstreams_received_the_keys(seen: GatewayScan) -> None:
-    assert seen.sent == {"tool": f"Bearer {TOOLS_KEY}", "model": f"Bearer {MODELS_KEY}"}
+def test_the_upstreams_received_the_keys(gateway_scan: GatewayScan) -> None:
+    assert gateway_scan.sent == {"tool": f"Bearer {TOOLS_KEY}", "model": f"Bearer {MODELS_KEY}"}
 
 
-def test_the_scan_finds_the_control_and_no_key_anywhere_else(seen: GatewayScan) -> None:
-    assert {(name, place) for name, place in seen.scanned.found if name != "control" and place not in OWN} == set()
-    where = seen.scanned.places_of("control")
+def test_the_scan_finds_the_control_and_no_key_anywhere_else(gateway_scan: GatewayScan) -> None:
+    assert {(name, place) for name, place in gateway_scan.scanned.found if name != "control" and place not in OWN} == set()
+    where = gateway_scan.scanned.places_of("control")
     assert {"traffic mcp", "traffic model", "traffic streamed", "traffic to the model", "table ledger", "api logs", "api timeline"} <= where
 
 
-def test_no_file_that_the_job_can_read_contains_a_key(seen: GatewayScan) -> None:
-    assert any(path.endswith("/db.json") for path in seen.files["own"])
-    assert seen.files["keys"] == []
+def test_no_file_that_the_job_can_read_contains_a_key(gateway_scan: GatewayScan) -> None:
+    assert any(path.endswith("/db.json") for path in gateway_scan.files["own"])
+    assert gateway_scan.files["keys"] == []
 
 
-def test_the_jobs_output_has_marks_in_place_of_the_keys(seen: GatewayScan) -> None:
-    assert seen.log.count("[redacted]") >= 2
-    assert CONTROL in seen.log
+def test_the_jobs_output_has_marks_in_place_of_the_keys(gateway_scan: GatewayScan) -> None:
+    assert gateway_scan.log.count("[redacted]") >= 2
+    assert CONTROL in gateway_scan.log

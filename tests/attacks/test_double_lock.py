@@ -72,7 +72,7 @@ class StolenWorker:
 
 
 @pytest.fixture
-def taken(whole: Stack) -> Iterator[StolenWorker]:
+def stolen_worker(whole: Stack) -> Iterator[StolenWorker]:
     job = new_job_id("dev", now=datetime.now(UTC))
     worker = StolenWorker(whole, job)
     yield worker
@@ -82,27 +82,29 @@ def taken(whole: Stack) -> Iterator[StolenWorker]:
 
 
 def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(
-    taken: StolenWorker, shop: Shop, ops: Human, lead: Human
+    stolen_worker: StolenWorker, shop: Shop, ops: Human, lead: Human
 ) -> None:
-    token = taken.job_token(GRANT)
-    wrapped = taken.request_credential(token)
+    token = stolen_worker.job_token(GRANT)
+    wrapped = stolen_worker.request_credential(token)
     accessor = {"accessor": wrapped["accessor"]}
-    assert taken.unwrap(wrapped).status_code == 400
-    assert taken.call_as_worker("POST", "sys/wrapping/unwrap", {"token": wrapped["token"]}).status_code in {400, 403}
+    assert stolen_worker.unwrap(wrapped).status_code == 400
+    assert stolen_worker.call_as_worker("POST", "sys/wrapping/unwrap", {"token": wrapped["token"]}).status_code in {400, 403}
     # The third is used up by trying.
-    for own in (taken.token, token, taken.request_credential(token)["token"]):
-        assert taken.call(own, "POST", "sys/control-group/authorize", accessor).status_code == 403
+    for own in (stolen_worker.token, token, stolen_worker.request_credential(token)["token"]):
+        assert stolen_worker.call(own, "POST", "sys/control-group/authorize", accessor).status_code == 403
     # Nor with every grant at once, nor asking for another kind of answer, nor as nobody.
     assert (
-        taken.unwrap(taken.request_credential(taken.job_token(GRANT, "je-grant-orders-db-admin", "je-grant-refunds-db-write"))).status_code
+        stolen_worker.unwrap(
+            stolen_worker.request_credential(stolen_worker.job_token(GRANT, "je-grant-orders-db-admin", "je-grant-refunds-db-write"))
+        ).status_code
         == 400
     )
-    assert taken.unwrap(taken.request_credential(token, **{"X-Vault-Wrap-TTL": "60s"})).status_code == 400
+    assert stolen_worker.unwrap(stolen_worker.request_credential(token, **{"X-Vault-Wrap-TTL": "60s"})).status_code == 400
     # People whom Vault does not ask open it neither, their own jobs' launcher first of all.
     for person in (ops, lead):
         assert person.vault.post("sys/control-group/authorize", json=accessor).json()["data"] == {"approved": False}
-    assert taken.unwrap(wrapped).status_code == 400
-    assert shop.users_of(taken.job) == []
+    assert stolen_worker.unwrap(wrapped).status_code == 400
+    assert shop.users_of(stolen_worker.job) == []
 
 
 @pytest.mark.parametrize(
@@ -118,15 +120,17 @@ def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(
         ("POST", "sys/wrapping/wrap", {"a": "b"}),
     ],
 )
-def test_a_compromised_worker_cannot_change_the_approvers(taken: StolenWorker, method: str, path: str, body: object) -> None:
-    assert taken.call_as_worker(method, path, body).status_code == 403
+def test_a_compromised_worker_cannot_change_the_approvers(stolen_worker: StolenWorker, method: str, path: str, body: object) -> None:
+    assert stolen_worker.call_as_worker(method, path, body).status_code == 403
 
 
-def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: StolenWorker, whole: Stack, shop: Shop, security: Human) -> None:
+def test_a_wrapping_token_works_once_and_only_for_its_own_request(
+    stolen_worker: StolenWorker, whole: Stack, shop: Shop, security: Human
+) -> None:
     vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER_CIDRS)
     vault.login_from_file(whole.home / "worker.approle.json")
-    vault.open_prefix(taken.job, 3600)
-    token: JobToken = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
+    vault.open_prefix(stolen_worker.job, 3600)
+    token: JobToken = vault.create_token(stolen_worker.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
     wrapped = control_groups.request_issue(vault, token, PAYOUT)
     ciphertext = control_groups.encrypt(vault, wrapped.secret, about="r-1")
     assert wrapped.secret.reveal() not in ciphertext
@@ -147,17 +151,19 @@ def test_a_wrapping_token_works_once_and_only_for_its_own_request(taken: StolenW
         control_groups.unwrap(vault, wrapped.secret, PAYOUT)
     assert control_groups.read_state(vault, wrapped.accessor) is None
     # What it gave lives on until its job ends, and carries the job's name.
-    assert len(shop.users_of(taken.job)) == 1
+    assert len(shop.users_of(stolen_worker.job)) == 1
     vault.revoke_lease(issued.lease_id)
-    assert shop.users_of(taken.job) == []
+    assert shop.users_of(stolen_worker.job) == []
     vault.close()
 
 
 def test_an_authorized_wrapping_token_opens_nothing_without_the_token_that_requested_it(
-    taken: StolenWorker, shop: Shop, security: Human
+    stolen_worker: StolenWorker, shop: Shop, security: Human
 ) -> None:
-    wrapped = taken.request_credential(taken.job_token(GRANT))
+    wrapped = stolen_worker.request_credential(stolen_worker.job_token(GRANT))
     security.vault.post("sys/control-group/authorize", json={"accessor": wrapped["accessor"]}).raise_for_status()
-    taken.call_as_worker("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(taken.job)}", {"sync": True}).raise_for_status()
-    assert taken.unwrap(wrapped).status_code == 403
-    assert shop.users_of(taken.job) == []
+    stolen_worker.call_as_worker(
+        "PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(stolen_worker.job)}", {"sync": True}
+    ).raise_for_status()
+    assert stolen_worker.unwrap(wrapped).status_code == 403
+    assert shop.users_of(stolen_worker.job) == []

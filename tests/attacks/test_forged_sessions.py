@@ -198,7 +198,7 @@ def test_requests_outside_of_the_order_are_rejected(ops: Human, auditor: Human, 
     assert_refused(auditor, shop, order["id"], answered, "requests that are not start requests of the order")
 
 
-def test_an_unapproved_request_cannot_be_left_out(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+def test_an_order_cannot_be_started_without_its_unapproved_request(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
     order = ops.order(spec("true", READ, access("refunds-db", "write", deliver={})))
     (answered,) = intruder.run_workflow("Job", order["id"], session_call(order, grant(order["id"], 1)))
     assert_refused(auditor, shop, order["id"], answered, "omits requests")

@@ -33,8 +33,8 @@ EXPLAINED = "/catalog/explain?how=template&template=jobs/export-customers.yaml"
 
 
 @pytest.fixture
-def arrived(person: Open) -> Open:
-    """`await arrived("lead", "/catalog")`: a person's page at this address. Takes the same options as `person`."""
+def open_at(person: Open) -> Open:
+    """`await open_at("lead", "/catalog")`: a person's page at this address. Takes the same options as `person`."""
 
     async def at(name: str, path: str, **options: Any) -> Page:
         page = await person(name, **options)
@@ -73,9 +73,9 @@ async def test_what_the_search_finds_is_accessible_in_every_width_and_theme(pers
     await expect(page.locator("a[href='/jobs/by-name/" + job["name"] + "']")).to_be_visible()
 
 
-async def test_a_report_is_generated_and_every_section_opens(arrived: Open, launched: Launch, axe: Look, fits: Look) -> None:
+async def test_a_report_is_generated_and_every_section_opens(open_at: Open, launched: Launch, axe: Look, fits: Look) -> None:
     await launched(spec(), "succeeded")
-    page = await arrived("auditor", "/report", width=360)
+    page = await open_at("auditor", "/report", width=360)
     await page.get_by_role("button", name="Generate").click()
     await expect(page.get_by_role("table", name="All metrics")).to_be_visible()
     # The first part, "Overview", is the page that is open now.
@@ -88,8 +88,8 @@ async def test_a_report_is_generated_and_every_section_opens(arrived: Open, laun
     assert json.loads(await download_text(page, "JSON"))["sections"]
 
 
-async def test_a_credential_appears_is_revoked_and_verified_without_a_reload(arrived: Open, launched: Launch, ops: Human) -> None:
-    page = await arrived("lead", "/credentials")
+async def test_a_credential_appears_is_revoked_and_verified_without_a_reload(open_at: Open, launched: Launch, ops: Human) -> None:
+    page = await open_at("lead", "/credentials")
     await page.evaluate("window.same = true")
     job = await launched(spec("sleep 300"), "running")
     credential = job["credentials"][0]["id"]
@@ -104,16 +104,16 @@ async def test_a_credential_appears_is_revoked_and_verified_without_a_reload(arr
     await expect(page.locator("#story")).to_contain_text("lead requested revocation")
 
 
-async def test_a_jobs_access_is_verified_from_the_page(arrived: Open, launched: Launch) -> None:
+async def test_a_jobs_access_is_verified_from_the_page(open_at: Open, launched: Launch) -> None:
     job = await launched(spec(), "succeeded")
-    page = await arrived("ops", f"/credentials/{job['credentials'][0]['id']}")
+    page = await open_at("ops", f"/credentials/{job['credentials'][0]['id']}")
     await page.get_by_role("button", name="Verify now").click()
     await expect(page.locator("#proof")).to_contain_text("All access of the job is revoked")
 
 
-async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(arrived: Open, launched: Launch, ops: Human) -> None:
+async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(open_at: Open, launched: Launch, ops: Human) -> None:
     job = await launched(spec(), "succeeded")
-    page = await arrived("auditor", "/ledger")
+    page = await open_at("auditor", "/ledger")
     await page.get_by_role("button", name="Verify every chain").click()
     await expect(page.locator("#outcome")).to_contain_text("Intact.")
     await page.goto(f"/ledger?job={job['id']}")
@@ -123,9 +123,9 @@ async def test_the_ledger_is_verified_from_the_page_and_its_export_offline(arriv
     assert verify_export(lines).sound
 
 
-async def test_entries_are_selected_and_opened_by_keyboard_while_others_arrive(arrived: Open, launched: Launch, ops: Human) -> None:
+async def test_entries_are_selected_and_opened_by_keyboard_while_others_arrive(open_at: Open, launched: Launch, ops: Human) -> None:
     job = (await launched(spec("sleep 300"), "running"))["id"]
-    page = await arrived("lead", f"/ledger?job={job}")
+    page = await open_at("lead", f"/ledger?job={job}")
     await page.keyboard.press("/")
     await expect(page.get_by_label("Search everything")).to_be_focused()
     await page.keyboard.press("Escape")
@@ -142,9 +142,9 @@ async def test_entries_are_selected_and_opened_by_keyboard_while_others_arrive(a
     await expect(page.get_by_text("Previous hash")).to_be_visible()
 
 
-async def test_everything_works_without_javascript(arrived: Open, launched: Launch) -> None:
+async def test_everything_works_without_javascript(open_at: Open, launched: Launch) -> None:
     job = await launched(spec("sleep 300", access("orders-db", "read")), "running")
-    page = await arrived("lead", "/catalog", anew=True, javascript=False, width=360)
+    page = await open_at("lead", "/catalog", anew=True, javascript=False, width=360)
     for path in (*PAGES, EXPLAINED):
         await page.goto(path)
         await expect(page.locator("h1")).to_be_visible()

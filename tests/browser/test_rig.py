@@ -23,7 +23,7 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture
-async def there(browser: Browser, site: str) -> AsyncIterator[Pages]:
+async def sample_pages(browser: Browser, site: str) -> AsyncIterator[Pages]:
     """Opens pages of the sample site. The test itself checks what is wrong with them."""
     opened = Pages(browser, site, PASSWORDS)
     yield opened
@@ -41,41 +41,45 @@ async def test_a_job_is_launched_and_waited_for(launched: Launch) -> None:
     assert (await launched(spec("sleep 300"), "running"))["state"] == "running"
 
 
-async def test_a_good_page_passes_in_every_variant(there: Pages) -> None:
+async def test_a_good_page_passes_in_every_variant(sample_pages: Pages) -> None:
     for options in ({}, {"dark": True}, {"width": 360}, {"javascript": False}, {"scale": 2}):
-        page = await there.visitor(**options)
+        page = await sample_pages.visitor(**options)
         await page.goto("/good")
         await check_axe(page)
-    assert await there.close() == []
+    assert await sample_pages.close() == []
 
 
-async def test_a_page_has_the_requested_size_theme_and_scripting(there: Pages) -> None:
-    page = await there.visitor(dark=True, width=360)
+async def test_a_page_has_the_requested_size_theme_and_scripting(sample_pages: Pages) -> None:
+    page = await sample_pages.visitor(dark=True, width=360)
     await page.goto("/good")
     assert await page.evaluate("[matchMedia('(prefers-color-scheme: dark)').matches, innerWidth]") == [True, 360]
     await expect(page.locator("p")).to_have_text("With scripts.")
-    plain = await there.visitor(javascript=False)
+    plain = await sample_pages.visitor(javascript=False)
     await plain.goto("/good")
     await expect(plain.locator("b")).to_be_visible()
     await expect(plain.locator("p")).to_have_text("Nothing is wrong here.")
 
 
-async def test_a_person_is_logged_in_with_cookies_of_their_own(there: Pages) -> None:
-    for page, name in ((await there.person("lead"), "lead"), (await there.visitor(), ""), (await there.person("lead"), "lead")):
+async def test_a_person_is_logged_in_with_cookies_of_their_own(sample_pages: Pages) -> None:
+    for page, name in (
+        (await sample_pages.person("lead"), "lead"),
+        (await sample_pages.visitor(), ""),
+        (await sample_pages.person("lead"), "lead"),
+    ):
         await page.goto("/")
         await expect(page.locator("p")).to_have_text(f"You are {name}.")
 
 
 @pytest.mark.parametrize("path, javascript", [("/silent-image", True), ("/silent-image", False), ("/plainly-silent", False)])
-async def test_axe_names_the_rule_and_the_element(there: Pages, path: str, javascript: bool) -> None:
-    page = await there.visitor(javascript=javascript)
+async def test_axe_names_the_rule_and_the_element(sample_pages: Pages, path: str, javascript: bool) -> None:
+    page = await sample_pages.visitor(javascript=javascript)
     await page.goto(path)
     with pytest.raises(AssertionError, match=r"critical: image-alt: .*\n +img: <img src=\"/dot.gif\">"):
         await check_axe(page)
 
 
-async def test_colours_are_checked_in_each_theme(there: Pages) -> None:
-    page = await there.visitor()
+async def test_colours_are_checked_in_each_theme(sample_pages: Pages) -> None:
+    page = await sample_pages.visitor()
     await check_looks(page, "/pale-at-night", looks=[(360, False), (1280, False)])
     with pytest.raises(AssertionError, match=r"serious: color-contrast: .*\n +p: "):
         await check_looks(page, "/pale-at-night", looks=[(360, False), (360, True)])
@@ -90,18 +94,18 @@ async def test_colours_are_checked_in_each_theme(there: Pages) -> None:
         ("/broken", "uncaught: .*broken on purpose"),
     ],
 )
-async def test_forbidden_behaviour_is_detected_and_can_be_announced(there: Pages, path: str, what: str) -> None:
-    page = await there.visitor()
+async def test_forbidden_behaviour_is_detected_and_can_be_announced(sample_pages: Pages, path: str, what: str) -> None:
+    page = await sample_pages.visitor()
     await page.goto(path)
-    there.foresee(page, "something else")
-    assert await there.close() != []
-    there.watches[0].foreseen.append(".")
-    assert there.watches[0].problems == []
-    assert [line for line in there.watches[0].seen if re.search(what, line)] != []
+    sample_pages.foresee(page, "something else")
+    assert await sample_pages.close() != []
+    sample_pages.watches[0].foreseen.append(".")
+    assert sample_pages.watches[0].problems == []
+    assert [line for line in sample_pages.watches[0].seen if re.search(what, line)] != []
 
 
-async def test_a_screenshot_is_saved_under_its_name(there: Pages, tmp_path: Path) -> None:
-    page = await there.visitor(scale=2)
+async def test_a_screenshot_is_saved_under_its_name(sample_pages: Pages, tmp_path: Path) -> None:
+    page = await sample_pages.visitor(scale=2)
     await page.goto("/good")
     file = await shoot(page, tmp_path / "images", "good")
     assert file == tmp_path / "images" / "good.png"

@@ -48,7 +48,7 @@ def reported(rig: Rig, worker: Worker) -> list[dict[str, Any]]:
     return [one for one in readiness(rig)["workers"] if one["name"].endswith(f"-{worker.process.pid}")]
 
 
-def test_it_revokes_but_claims_nothing_of_targets_that_it_does_not_know(
+def test_a_worker_without_a_configuration_revokes_but_confirms_nothing_of_unknown_targets(
     rig: Rig, worker: Worker, ops: Human, shop: Shop, witness: Witness, request: pytest.FixtureRequest
 ) -> None:
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access()))
@@ -67,7 +67,7 @@ def test_it_revokes_but_claims_nothing_of_targets_that_it_does_not_know(
     shop.assert_dead(ops.until(job), login)
 
 
-def test_jobs_wait_until_its_configuration_is_mended_and_consoles_say_why(
+def test_jobs_wait_until_the_workers_configuration_is_fixed_and_the_console_says_why(
     rig: Rig, blind: Worker, folder: Path, ops: Human, shop: Shop
 ) -> None:
     job = ops.launch(spec("true", access()))

@@ -29,7 +29,7 @@ def assert_revoked_without_temporal(held: Sequence[ExposedJob], ops: Human, shop
         assert first == {"by": "sweep", "why": "its worker died"}
 
 
-def test_what_a_dead_worker_held_is_revoked_though_no_worker_lives(lab: Lab, rig: Rig, ops: Human, shop: Shop) -> None:
+def test_the_access_of_a_dead_workers_jobs_is_revoked_even_if_no_worker_is_running(lab: Lab, rig: Rig, ops: Human, shop: Shop) -> None:
     held = lab.hold([KILLED] * 3)
     (worker,) = rig.workers
     # As a service manager does that stops everything around a worker.

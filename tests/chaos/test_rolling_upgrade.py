@@ -147,7 +147,7 @@ def ops(upgrade: Upgrade) -> Iterator[Human]:
         yield human
 
 
-def test_an_old_worker_a_new_console_and_then_a_new_worker(upgrade: Upgrade, ops: Human) -> None:
+def test_jobs_of_an_old_worker_go_on_through_a_rolling_upgrade(upgrade: Upgrade, ops: Human) -> None:
     assert upgrade.revisions.found != upgrade.revisions.newest
     with ExitStack() as stack:
         shop, witness = stack.enter_context(Shop.open(upgrade.stack)), stack.enter_context(closing(Witness()))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module")
-def bereft(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str, list[Login]]]:
+def job_of_dead_worker(rig: Rig, ops: Human, lead: Human, shop: Shop) -> Iterator[tuple[str, list[Login]]]:
     """A job that got access while it ran, and whose worker was then killed. Tests continue until another worker notices."""
     worker = rig.ensure_worker()
     with launch_puppet(ops) as job:
@@ -49,7 +49,7 @@ def test_a_decision_sent_when_a_worker_died_is_handled_soon_by_another(
     assert administrator.longest_task_wait(job) < 8
 
 
-@pytest.mark.usefixtures("bereft")
+@pytest.mark.usefixtures("job_of_dead_worker")
 def test_a_request_while_temporal_is_unavailable_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
     rig.ensure_worker()
     with launch_puppet(ops) as job:
@@ -64,7 +64,7 @@ def test_a_request_while_temporal_is_unavailable_is_answered_once_it_is_back(rig
     shop.assert_dead(ops.job(job.job), login_of(given))
 
 
-@pytest.mark.usefixtures("bereft")
+@pytest.mark.usefixtures("job_of_dead_worker")
 def test_access_is_revoked_before_a_call_that_hangs_has_ended(rig: Rig, ops: Human, shop: Shop) -> None:
     worker = rig.ensure_worker()
     with launch_puppet(ops) as job:
@@ -83,7 +83,7 @@ def test_access_is_revoked_before_a_call_that_hangs_has_ended(rig: Rig, ops: Hum
     shop.assert_dead(seen, login)
 
 
-@pytest.mark.usefixtures("bereft")
+@pytest.mark.usefixtures("job_of_dead_worker")
 def test_a_request_while_vault_is_unavailable_gets_an_error_and_succeeds_later(rig: Rig, ops: Human, shop: Shop) -> None:
     rig.ensure_worker()
     with launch_puppet(ops) as job:
@@ -113,9 +113,9 @@ def test_a_job_that_starts_while_its_database_restarts_gets_its_login_a_little_l
 
 
 def test_a_credential_issued_while_a_job_ran_is_revoked_after_its_worker_died(
-    bereft: tuple[str, list[Login]], ops: Human, shop: Shop
+    job_of_dead_worker: tuple[str, list[Login]], ops: Human, shop: Shop
 ) -> None:
-    job, logins = bereft
+    job, logins = job_of_dead_worker
     seen = ops.until(job)
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
     assert len(seen["credentials"]) == 4

@@ -115,7 +115,9 @@ def strike_all(lab: Lab, rig: Rig) -> list[ExposedJob]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_one_net_alone_ends_the_login_and_the_jobs_outcome_is_true(case: NetCase, ended: list[FinalState], ops: Human, shop: Shop) -> None:
+def test_one_safety_net_alone_ends_the_login_and_the_jobs_outcome_is_true(
+    case: NetCase, ended: list[FinalState], ops: Human, shop: Shop
+) -> None:
     struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
     assert struck.exposure < MAX_EXPOSURE_S
     shop.assert_dead(seen, struck.login)

@@ -193,7 +193,9 @@ def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: d
     assert set(course.answers[:-1]) <= {503}
 
 
-def test_the_same_worker_has_logged_in_again_by_itself(struck: dict[str, ServerCourse], worker: Worker, ops: Human, shop: Shop) -> None:
+def test_a_worker_logs_in_again_by_itself_after_vault_was_away(
+    struck: dict[str, ServerCourse], worker: Worker, ops: Human, shop: Shop
+) -> None:
     before = struck["vault"].worker_logins
     assert before
     assert not before & worker_logins(shop), "its login ran out while Vault was away"

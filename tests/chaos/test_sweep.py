@@ -66,7 +66,7 @@ def launch_after_edit(ops: Human) -> str:
 
 
 @pytest.fixture(scope="module")
-def lost() -> LostJobs:
+def lost_jobs() -> LostJobs:
     """Jobs that tests have left to the sweep, with their logins. Their second checks are awaited together, at the end."""
     return []
 
@@ -154,7 +154,7 @@ def test_a_job_that_starts_during_a_sweep_is_not_taken_for_a_leftover(lab: Lab, 
     assert ops.until(item.job)["state"] == "succeeded"
 
 
-def test_a_stuck_job_delays_no_other_and_a_dead_sweep_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost: LostJobs) -> None:
+def test_a_stuck_job_delays_no_other_and_a_dead_sweep_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost_jobs: LostJobs) -> None:
     stuck, taken, *others = held = lab.hold([LEFT_TO_SWEEP] * 3)
     rig.gate.hold(REVOKE_PATH, method="PUT", job=stuck.job)
     for item in held:
@@ -169,12 +169,12 @@ def test_a_stuck_job_delays_no_other_and_a_dead_sweep_is_followed_by_another(lab
     assert stuck.exposure < SWEEP_TIMEOUT_S
     # Another's workflow under the name of a job of ours says that ours has closed, and is not ours to end.
     assert drive_foreign_workflow(shop, taken.job, end=True) is WorkflowExecutionStatus.RUNNING
-    lost += [(item.job, (item.login,)) for item in held if item is not taken]
+    lost_jobs += [(item.job, (item.login,)) for item in held if item is not taken]
 
 
 @pytest.mark.parametrize("many", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
-    many: int, lab: Lab, ops: Human, shop: Shop, rig: Rig, lost: LostJobs
+    many: int, lab: Lab, ops: Human, shop: Shop, rig: Rig, lost_jobs: LostJobs
 ) -> None:
     off = {LABEL: LEFT_TO_SWEEP.off}
     elsewhere = ops.launch(spec("sleep 300", access("helpdesk-api", deliver={"env": {"TOKEN": "token"}}), labels=off))
@@ -188,7 +188,7 @@ def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
         item.ended_at = time.monotonic()
         lab.watch(item)
     assert max(item.exposure for item in there) < SWEEP_TIMEOUT_S
-    lost += [(elsewhere, ()), *((item.job, (item.login,)) for item in there)]
+    lost_jobs += [(elsewhere, ()), *((item.job, (item.login,)) for item in there)]
 
 
 def test_a_restored_temporal_without_the_running_jobs_costs_none_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
@@ -250,9 +250,9 @@ def test_a_credential_that_only_expires_is_recorded_as_expired_after_its_ttl(exp
     assert shop.users_of(expiring) == []
 
 
-def test_each_job_that_was_left_to_the_sweep_is_recorded_as_lost_once(ops: Human, shop: Shop, lost: LostJobs) -> None:
-    assert lost, "the tests above leave them"
-    for job, logins in lost:
+def test_each_job_that_was_left_to_the_sweep_is_recorded_as_lost_once(ops: Human, shop: Shop, lost_jobs: LostJobs) -> None:
+    assert lost_jobs, "the tests above leave them"
+    for job, logins in lost_jobs:
         seen = ops.until(job)
         assert (seen["state"], entry_types(ops, job).count("job.ended")) == ("lost", 1)
         # An API key cannot be revoked.

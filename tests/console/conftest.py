@@ -18,7 +18,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
-from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, write_config
+from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, OutboxRig, write_config
 from tests.console.served_console import SHOP, Served, log_in, serve_console
 from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
@@ -118,13 +118,13 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def town(served: Served, readable: None, admin: httpx.Client, own_store: Path, tmp_path: Path) -> AsyncIterator[Town]:
+async def rig(served: Served, readable: None, admin: httpx.Client, own_store: Path, tmp_path: Path) -> AsyncIterator[OutboxRig]:
     """Consoles with a store of their own, whose subscriptions' secrets are in Vault."""
     del readable
     clock, folder = Clock(), write_config(tmp_path / "config")
     with contextlib.closing(Store(f"sqlite:///{own_store}")) as store:
         deps = dataclasses.replace(served.console.deps, store=store, now=clock.now, ticks=clock.ticks)
-        found = Town(deps, store, clock, folder, admin)
+        found = OutboxRig(deps, store, clock, folder, admin)
         await found.write_secret(SECRET, secret=CURRENT, previous=PREVIOUS)
         yield found
         for office in found.dispatchers:

@@ -70,7 +70,7 @@ def write_config(folder: Path, **subscriptions: Any) -> Path:
 
 
 @dataclass
-class Town:
+class OutboxRig:
     """What several consoles share."""
 
     deps: Deps

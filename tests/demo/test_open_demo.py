@@ -132,7 +132,7 @@ def test_the_next_demo_proves_every_credential_dead_on_the_same_servers(demo: Op
     assert demo.done.stdout.count("Its login worked while the job ran. Now: FATAL:") == 7
 
 
-def test_its_jobs_have_every_outcome_and_several_launchers(auditor: Human) -> None:
+def test_the_jobs_of_the_open_demo_have_every_outcome_and_several_launchers(auditor: Human) -> None:
     jobs = items(auditor, "jobs")
     assert len(jobs) >= 55
     states = Counter(job["state"] for job in jobs)
@@ -144,7 +144,7 @@ def test_its_jobs_have_every_outcome_and_several_launchers(auditor: Human) -> No
     assert ended == {"none", "confirmed", "residual"}
 
 
-def test_its_requests_have_every_outcome_and_wait_at_every_tier(auditor: Human) -> None:
+def test_the_requests_of_the_open_demo_have_every_outcome_and_wait_at_every_tier(auditor: Human) -> None:
     requests = items(auditor, "requests", state="all")
     assert {request["state"] for request in requests} == {"pending", "allowed", "approved", "denied", "expired", "withdrawn"}
     pending = [request for request in requests if request["state"] == "pending"]
@@ -160,7 +160,7 @@ def test_its_requests_have_every_outcome_and_wait_at_every_tier(auditor: Human) 
     assert Counter((review["open"], review["verdict"]) for review in reviews) == {(True, None): 1, (False, "unjustified"): 1}
 
 
-def test_its_ledger_tells_of_tools_models_delegations_and_a_paused_schedule(auditor: Human) -> None:
+def test_the_ledger_of_the_open_demo_records_tools_models_delegations_and_a_paused_schedule(auditor: Human) -> None:
     for kind in ("tool.called", "model.used", "delegation.made", "approval.expired", "approval.escalated", "schedule.paused"):
         assert items(auditor, "ledger", type=kind), kind
     assert [item["paused"] for item in items(auditor, "schedules")] == [False, True]
@@ -168,7 +168,9 @@ def test_its_ledger_tells_of_tools_models_delegations_and_a_paused_schedule(audi
 
 
 @pytest.mark.screenshots
-async def test_its_pages_make_the_pictures_of_the_documentation(demo: OpenDemo, pages: Pages, tmp_path: Path) -> None:
+async def test_the_pictures_of_the_documentation_can_be_made_from_the_open_demos_pages(
+    demo: OpenDemo, pages: Pages, tmp_path: Path
+) -> None:
     folder = Path(os.environ.get("JUSTENOUGH_SCREENSHOTS") or tmp_path)
     for name, person, what, (width, height), text in PICTURES:
         page = await pages.person(person, width=width, scale=2)
@@ -186,7 +188,7 @@ async def assert_ready(page: Page, text: str) -> None:
     await check_axe(page)
 
 
-def test_its_overdue_revocation_is_confirmed_once_the_printed_session_is_ended(demo: OpenDemo, auditor: Human) -> None:
+def test_the_open_demos_overdue_revocation_is_confirmed_once_the_printed_session_is_ended(demo: OpenDemo, auditor: Human) -> None:
     (overdue,) = items(auditor, "jobs", revocation="overdue")
     assert (overdue["name"], overdue["state"]) == ("year-report", "revoking")
     assert path_of(demo, "the overdue revocation") == f"/jobs/{overdue['id']}"
@@ -195,7 +197,7 @@ def test_its_overdue_revocation_is_confirmed_once_the_printed_session_is_ended(d
     assert items(auditor, "jobs", revocation="overdue") == []
 
 
-def test_the_printed_command_stops_its_servers(demo: OpenDemo) -> None:
+def test_the_printed_command_stops_the_open_demos_servers(demo: OpenDemo) -> None:
     stopped = subprocess.run(["bash", "-c", find_command(demo.done, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert stopped.returncode == 0, stopped.stderr
     assert find_running_stack(StackPaths.of(demo.home)) is None

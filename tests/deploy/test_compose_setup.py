@@ -232,7 +232,7 @@ def test_the_ca_is_printed_and_an_unknown_command_refused(volumes: Path, capsys:
         ({"JUSTENOUGH_CONFIG": "/nonexistent"}, r"setup: .*No such file or directory: '/run/secrets/setup/vault'\n"),
     ],
 )
-def test_an_error_is_one_sentence(setting: dict[str, str], message: str) -> None:
+def test_each_setup_error_is_one_sentence(setting: dict[str, str], message: str) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **setting}
     done = subprocess.run([sys.executable, ROOT / "deploy/compose/setup.py"], env=environment, capture_output=True, text=True, check=False)
 

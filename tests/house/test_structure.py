@@ -91,7 +91,7 @@ def test_a_clean_tree_meets_every_target() -> None:
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_break_is_found_by_its_check_and_by_no_other(name: str) -> None:
+def test_a_broken_rule_is_found_by_its_own_check_and_no_other(name: str) -> None:
     assert figures_over(SourceTree.of(CLEAN | BREAKS[name]), dict.fromkeys(LIMITS, 0)) == {name}
 
 

@@ -104,7 +104,7 @@ def test_a_temporal_without_workers_a_changed_object_and_a_wrong_login_are_found
     assert "access orders-db:read" in found
 
 
-def test_a_machine_needs_no_login_but_its_own(environment: dict[str, str | None], tmp_path: Path) -> None:
+def test_doctor_needs_only_the_login_of_its_own_machine(environment: dict[str, str | None], tmp_path: Path) -> None:
     nothing = str(tmp_path / "nothing.json")
     workers, consoles = examine(environment, JUSTENOUGH_CONSOLE_APPROLE=nothing), examine(environment, JUSTENOUGH_WORKER_APPROLE=nothing)
 
@@ -114,7 +114,7 @@ def test_a_machine_needs_no_login_but_its_own(environment: dict[str, str | None]
     assert found["access"] == f"not tried: there is no worker's login here ({nothing})"
 
 
-def test_what_is_not_set_is_said(environment: dict[str, str | None]) -> None:
+def test_missing_settings_are_reported_as_warnings(environment: dict[str, str | None]) -> None:
     done = examine(environment, VAULT_TOKEN=None, JUSTENOUGH_CONSOLE_URL=None, JUSTENOUGH_PAYLOAD_ENCRYPTION="off")
 
     found = json.loads(done.stdout)["findings"]

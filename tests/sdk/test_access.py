@@ -225,7 +225,7 @@ def test_a_job_without_network_reaches_the_broker_through_its_socket(ops: Human)
     assert ops.until(job)["state"] == "succeeded"
 
 
-def test_outside_a_job_it_says_so() -> None:
+def test_outside_a_job_the_sdk_says_so() -> None:
     code = "import justenough_job; justenough_job.ask('orders-db', 'read')"
     path = Path(__file__).parents[2] / "sdk"
     ran = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False)

@@ -88,7 +88,7 @@ def start_bridge(job: Remote, command: str = "['justenough-mcp']", *, ready: boo
 
 @pytest.mark.servers
 @pytest.mark.parametrize("mode, version", [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
-def test_the_sdks_own_client_starts_it_and_uses_the_jobs_tools(job: Remote, shop: Shop, mode: str, version: str) -> None:
+def test_the_mcp_sdks_client_starts_the_bridge_and_uses_the_jobs_tools(job: Remote, shop: Shop, mode: str, version: str) -> None:
     order = tenant_order(shop)
     job.run(CLIENT)
     names, texts, resources, spoken = job.run(f"result = asyncio.run(used({mode!r}, 'find-order', order_id={order}))")
@@ -356,7 +356,7 @@ def test_the_headers_of_later_protocol_versions_are_sent(tmp_path: Path) -> None
     ]
 
 
-def test_it_ends_if_its_output_is_closed(tmp_path: Path) -> None:
+def test_the_bridge_ends_if_its_output_is_closed(tmp_path: Path) -> None:
     def answers(handler: BaseHTTPRequestHandler, message: dict[str, Any]) -> None:
         send_response(handler, 200, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
 
@@ -367,7 +367,7 @@ def test_it_ends_if_its_output_is_closed(tmp_path: Path) -> None:
         assert running.wait(180) == 1
 
 
-def test_outside_a_job_it_says_so() -> None:
+def test_outside_a_job_the_bridge_says_so() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "justenough_job.mcp_stdio"], env={"PYTHONPATH": str(SDK.parent)}, capture_output=True, text=True, check=False
     )

@@ -20,20 +20,20 @@ PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
 FILES = sorted((SDK / "justenough_job").glob("*.py"))
 
 
-def test_it_has_no_dependencies() -> None:
+def test_the_sdk_has_no_dependencies() -> None:
     assert PROJECT["dependencies"] == []
     assert PROJECT["requires-python"] == ">=3.9"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_it_imports_the_standard_library_and_itself_and_is_python_3_9(path: Path) -> None:
+def test_the_sdk_imports_only_the_standard_library_and_itself_and_is_valid_python_3_9(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text(), feature_version=(3, 9))))
     names = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {(node.module or "").partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert names - set(sys.stdlib_module_names) - {"justenough_job"} == set()
 
 
-def test_its_wheel_contains_each_file_and_its_commands(tmp_path: Path) -> None:
+def test_the_sdks_wheel_contains_each_file_and_its_commands(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=SDK, check=True, capture_output=True)
     (built,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(built) as wheel:
@@ -100,7 +100,7 @@ def test_variables_have_libpq_s_names_and_other_fields_have_ours() -> None:
     assert credential(username="u", password="p").env() == {"JUSTENOUGH_CREDENTIAL_USERNAME": "u", "JUSTENOUGH_CREDENTIAL_PASSWORD": "p"}
 
 
-def test_it_prints_and_stores_no_value() -> None:
+def test_a_credential_neither_prints_nor_pickles_its_values() -> None:
     import pickle
 
     held = credential(**ODD)

@@ -27,7 +27,7 @@ class Greeting:
         return "hello"
 
 
-async def test_one_that_fails_is_replaced() -> None:
+async def test_a_session_worker_that_fails_is_replaced() -> None:
     """The first is refused by the server, whose namespace it does not know."""
     queue = uuid.uuid4().hex
     async with run_real_server() as bench:

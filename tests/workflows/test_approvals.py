@@ -16,7 +16,7 @@ WHOLE_LADDER = timedelta(minutes=15) + timedelta(hours=1) + timedelta(hours=4)
 """The tiers' times in a row."""
 
 
-async def test_an_approved_job_has_its_guard_before_its_session(server: Bench) -> None:
+async def test_the_guard_of_an_approved_job_starts_before_its_session(server: Bench) -> None:
     job = await server.start(needs=(Need(1),))
     await job.answer("lead")
     assert (await job.result()).state is JobState.SUCCEEDED
@@ -24,7 +24,7 @@ async def test_an_approved_job_has_its_guard_before_its_session(server: Bench) -
     assert events.index("child_workflow_execution_started") < events.index("activity_task_scheduled")
 
 
-async def test_silence_climbs_through_every_tier_and_then_denies(bench: Bench) -> None:
+async def test_an_unanswered_request_escalates_through_every_tier_and_is_then_denied(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1),))
     assert await job.result() == JobResult(state=JobState.DENIED, reason=SILENCE)
     assert job.known.ledger == ["needs_approval 1", "climbed to 2", "climbed to 3", "expired", "closed denied"]
@@ -37,7 +37,7 @@ async def test_a_request_opens_at_the_tier_it_needs(bench: Bench) -> None:
     assert job.known.ledger == ["needs_approval 1", "expired", "closed denied"]
 
 
-async def test_after_climbing_the_lower_tier_no_longer_answers_and_the_next_one_does(fresh: Bench) -> None:
+async def test_after_an_escalation_only_the_next_tier_can_decide_and_not_the_lower_one(fresh: Bench) -> None:
     job = await fresh.start(needs=(Need(1),))
     await job.wait_for_timer()
     await fresh.env.sleep(timedelta(minutes=16))
@@ -47,20 +47,20 @@ async def test_after_climbing_the_lower_tier_no_longer_answers_and_the_next_one_
     assert job.known.ledger[1:5] == ["climbed to 2", "rejected", "approve by security", "session with 1"]
 
 
-async def test_a_higher_tier_may_answer_early(server: Bench) -> None:
+async def test_an_approver_of_a_higher_tier_may_decide_early(server: Bench) -> None:
     job = await server.start(needs=(Need(1),))
     await job.answer("chief")
     assert (await job.result()).state is JobState.SUCCEEDED
 
 
-async def test_a_quorum_is_distinct_people(server: Bench) -> None:
+async def test_a_quorum_needs_distinct_people(server: Bench) -> None:
     job = await server.start(needs=(Need(3),))
     await job.answer("chief", "chief", "chief2")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger[1:4] == ["approve by chief", "rejected", "approve by chief2"]
 
 
-async def test_one_denial_ends_the_job_and_withdraws_what_others_were_asked(bench: Bench) -> None:
+async def test_one_denial_ends_the_job_and_withdraws_its_other_requests(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.answer("lead", decision="deny")
     assert await job.result() == JobResult(state=JobState.DENIED, reason="write on orders-db was denied by an approver")
@@ -75,21 +75,21 @@ async def test_an_approval_does_not_outweigh_another_requests_denial(bench: Benc
     assert job.known.claim == "none"
 
 
-async def test_a_job_runs_without_what_is_optional_and_denied(bench: Bench) -> None:
+async def test_a_job_runs_without_an_optional_request_that_was_denied(bench: Bench) -> None:
     job = await bench.start(needs=(Need(), Need(2, optional=True)))
     await job.answer("security", decision="deny", number=2)
     assert (await job.result()).state is JobState.SUCCEEDED
     assert "session with 1" in job.known.ledger
 
 
-async def test_a_job_runs_without_what_is_optional_and_never_answered(fresh: Bench) -> None:
+async def test_a_job_runs_without_an_optional_request_that_nobody_answered(fresh: Bench) -> None:
     job = await fresh.start(needs=(Need(1), Need(3, optional=True)))
     await job.answer("lead")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger[3:5] == ["expired", "session with 1"]
 
 
-async def test_a_job_with_nothing_but_optional_denied_requests_runs_without_a_guard(bench: Bench) -> None:
+async def test_a_job_whose_requests_are_all_optional_and_denied_runs_without_a_guard(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1, optional=True),))
     await job.answer("lead", decision="deny")
     assert (await job.result()).state is JobState.SUCCEEDED
@@ -97,7 +97,7 @@ async def test_a_job_with_nothing_but_optional_denied_requests_runs_without_a_gu
 
 
 @pytest.mark.parametrize("activity", ["take_answers", "climb"])
-async def test_a_job_waits_on_while_answers_or_climbing_cannot_be_seen_to(fresh: Bench, activity: str) -> None:
+async def test_a_job_keeps_waiting_while_answers_or_escalations_cannot_be_processed(fresh: Bench, activity: str) -> None:
     job = await fresh.start(down={activity}, needs=(Need(1),))
     await job.wait_for_timer()
     await fresh.env.sleep(timedelta(minutes=16)) if activity == "climb" else await job.answer("lead")
@@ -107,7 +107,7 @@ async def test_a_job_waits_on_while_answers_or_climbing_cannot_be_seen_to(fresh:
     assert (await job.result()).state is JobState.SUCCEEDED
 
 
-async def test_the_view_tells_each_requests_state_tier_and_clock(bench: Bench) -> None:
+async def test_the_view_of_a_job_shows_each_requests_state_and_tier(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.wait_for_timer()
     await job.answer("lead")

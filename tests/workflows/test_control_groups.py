@@ -12,7 +12,7 @@ from tests.workflows.servers import Bench
 LOCKED = (Need(), Need(2, locked=True))
 
 
-async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_by_the_session(fresh: Bench) -> None:
+async def test_a_locked_request_is_opened_in_vault_before_its_approver_is_asked_and_issued_by_the_session(fresh: Bench) -> None:
     job = await fresh.start(needs=LOCKED)
     await job.wait_for_timer()
     assert job.known.ledger == ["allowed 1", "needs_approval 2", "locks opened 2"]
@@ -22,7 +22,7 @@ async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_b
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "denied"])
-async def test_each_end_of_the_waiting_revokes_what_waits(bench: Bench, ending: str) -> None:
+async def test_a_cancel_or_a_denial_during_a_locked_request_revokes_what_was_opened(bench: Bench, ending: str) -> None:
     job = await bench.start(needs=LOCKED)
     await job.wait_for_timer()
     if ending == "cancelled":
@@ -34,14 +34,14 @@ async def test_each_end_of_the_waiting_revokes_what_waits(bench: Bench, ending: 
     assert job.known.ledger[-1] == f"closed {ending}"
 
 
-async def test_locks_that_cannot_be_opened_fail_the_job_and_what_was_opened_is_ended(bench: Bench) -> None:
+async def test_locks_that_cannot_be_opened_fail_the_job_and_its_access_is_revoked(bench: Bench) -> None:
     job = await bench.start(needs=LOCKED, unopened="Vault has no control groups")
     closed = await job.result()
     assert (closed.state, closed.reason) == (JobState.FAILED, "refused: Vault has no control groups")
     assert "revoked by compensation" in job.known.ledger
 
 
-async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(server: Bench) -> None:
+async def test_a_withdrawn_approval_ends_its_credential_but_not_the_job(server: Bench) -> None:
     job = await server.start(needs=(Need(1),), session=session_scripts.stays)
     await job.answer("lead")
     await job.wait_for_issue()
@@ -52,7 +52,7 @@ async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(server
     assert (await job.result()).state is JobState.CANCELLED
 
 
-async def test_an_approval_taken_back_while_others_are_waited_for_ends_a_job_that_needs_it(bench: Bench) -> None:
+async def test_an_approval_withdrawn_while_others_are_pending_ends_a_job_that_needs_it(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.wait_for_timer()
     await job.answer("lead")

@@ -38,7 +38,7 @@ async def evict_others(server: Bench, queue: str) -> None:
     assert (await (await server.start(queue=queue)).result()).state is JobState.SUCCEEDED
 
 
-async def test_a_job_that_waits_is_replayed(server: Bench, queue: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_waiting_job_is_replayed(server: Bench, queue: str, caplog: pytest.LogCaptureFixture) -> None:
     with expect_silence(caplog):
         job = await server.start(queue=queue, needs=(Need(1), Need(1), Need(2, optional=True)))
         await job.wait_for_timer()
@@ -75,7 +75,7 @@ async def test_a_job_that_is_stopped_in_any_state_is_replayed(
         assert (await job.result()).state is stop
 
 
-async def test_a_job_that_revokes_is_replayed_and_a_late_cancel_still_changes_nothing(
+async def test_a_job_in_revocation_is_replayed_and_a_late_cancel_changes_nothing(
     server: Bench, queue: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with expect_silence(caplog):
@@ -108,7 +108,7 @@ async def test_a_guard_is_replayed_while_it_waits_and_while_it_revokes(server: B
     assert not job.known.alive
 
 
-async def test_a_worker_that_remembers_one_job_serves_many_in_turn(server: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_that_caches_one_workflow_serves_many_jobs_in_turn(server: Bench, caplog: pytest.LogCaptureFixture) -> None:
     name = "remembers-one"
     with expect_silence(caplog):
         async with server.worker(queue=name, max_cached_workflows=1):

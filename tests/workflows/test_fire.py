@@ -22,11 +22,13 @@ async def fire(server: Bench, schedule: str, attributes: TypedSearchAttributes =
     return await server.client.execute_workflow("Fire", schedule, **options)
 
 
-async def test_a_console_that_cannot_take_it_now_is_asked_again(server: Bench) -> None:
+async def test_an_occasion_is_offered_again_to_a_console_that_cannot_take_it_now(server: Bench) -> None:
     assert await fire(server, "nightly") == f"nightly at {AT.isoformat()}"
 
 
 @pytest.mark.parametrize("schedule, attributes", [("unknown", STARTED), ("nightly", TypedSearchAttributes.empty)])
-async def test_what_is_refused_for_good_is_asked_once(server: Bench, schedule: str, attributes: TypedSearchAttributes) -> None:
+async def test_an_occasion_that_is_refused_for_good_is_offered_only_once(
+    server: Bench, schedule: str, attributes: TypedSearchAttributes
+) -> None:
     with pytest.raises(WorkflowFailureError):
         await fire(server, schedule, attributes)

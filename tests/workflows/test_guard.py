@@ -35,7 +35,7 @@ async def start_guard(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tu
     return known, handle
 
 
-async def test_a_guard_adds_nothing_if_its_job_closed_itself(server: Bench) -> None:
+async def test_a_guard_records_nothing_if_its_job_closed_itself(server: Bench) -> None:
     job, guard = await start_guarded_job(server)
     await job.handle.cancel()
     assert (await job.result()).state is JobState.CANCELLED
@@ -60,14 +60,14 @@ async def test_a_guard_revokes_and_closes_a_job_whose_workflow_times_out(server:
     assert not job.known.alive
 
 
-async def test_a_guard_revokes_what_a_session_holds_that_never_says_a_word_again(server: Bench) -> None:
+async def test_a_guard_revokes_the_access_of_a_session_that_vanished(server: Bench) -> None:
     job, guard = await start_guarded_job(server, session=session_scripts.vanishes)
     await job.handle.terminate()
     assert await guard.result() is True
     assert not job.known.alive
 
 
-async def test_a_job_goes_on_if_its_guard_runs_already(server: Bench) -> None:
+async def test_a_job_continues_if_its_guard_is_already_running(server: Bench) -> None:
     job = await server.start(queue="standing", needs=(Need(1),))
     await server.client.start_workflow("Guard", GuardInput(job=job.known.job, deadline=60), id=f"{job.known.job}-guard", task_queue=QUEUE)
     async with server.worker(queue="standing"):
@@ -83,7 +83,7 @@ async def test_a_guard_revokes_once_its_deadline_passes_and_closes_nothing(bench
     assert not known.alive
 
 
-async def test_a_guard_goes_on_where_its_revocation_cannot_be_done_or_is_refused(bench: Bench) -> None:
+async def test_a_guard_retries_a_revocation_that_fails_or_is_refused(bench: Bench) -> None:
     known, guard = await start_guard(bench, refusing={"revoke_job"})
     ending = asyncio.create_task(guard.result())
     await known.until(lambda known: known.tried["revoke_job"] > 2)
@@ -107,14 +107,14 @@ async def test_a_guard_that_is_cancelled_while_it_revokes_goes_on_and_closes_the
     assert known.ledger == ["revoked by guard", "closed lost"]
 
 
-async def test_what_the_ledger_could_not_take_from_a_guard_is_recorded_when_it_closes_the_job(bench: Bench) -> None:
+async def test_events_that_the_ledger_could_not_take_from_a_guard_are_recorded_when_it_closes_the_job(bench: Bench) -> None:
     known, guard = await start_guard(bench, unrecordable=True)
     await guard.cancel()
     assert await guard.result() is True
     assert known.carried == [f"{known.job}/revocation.started/guard"]
 
 
-async def test_a_guard_whose_proof_nobody_can_carry_revokes_until_the_ledger_takes_it(bench: Bench) -> None:
+async def test_a_guard_retries_its_revocation_until_the_ledger_records_the_proof(bench: Bench) -> None:
     known, guard = await start_guard(bench, unrecordable=True)
     ending = asyncio.create_task(guard.result())
     await known.until(lambda known: known.ledger.count("revoked by guard") > 1)

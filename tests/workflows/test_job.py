@@ -33,19 +33,19 @@ async def test_the_history_of_an_auto_approved_job_is_short(server: Bench) -> No
     assert len(events) <= BUDGET
 
 
-async def test_what_policy_denies_never_starts_a_session(bench: Bench) -> None:
+async def test_a_job_that_policy_denies_never_starts_a_session(bench: Bench) -> None:
     job = await bench.start(needs=(Need(), Need(None)))
     assert await job.result() == JobResult(state=JobState.DENIED, reason="read on orders-db was denied by policy")
     assert job.known.claim == "none"
 
 
-async def test_a_job_runs_without_what_is_optional_and_denied_by_policy(bench: Bench) -> None:
+async def test_a_job_runs_without_an_optional_request_that_policy_denies(bench: Bench) -> None:
     job = await bench.start(needs=(Need(), Need(None, optional=True)))
     assert (await job.result()).state is JobState.SUCCEEDED
     assert "session with 1" in job.known.ledger
 
 
-async def test_an_order_that_does_not_hold_never_starts_a_session(bench: Bench) -> None:
+async def test_an_invalid_order_never_starts_a_session(bench: Bench) -> None:
     job = await bench.start(refused="the order has expired")
     assert await job.result() == JobResult(state=JobState.FAILED, reason="refused: the order has expired")
     assert job.known.claim == "none"
@@ -57,14 +57,14 @@ async def test_a_session_that_refuses_leaves_nothing_to_revoke(bench: Bench) -> 
     assert job.known.tried["revoke_job"] == 0
 
 
-async def test_what_a_session_could_not_prove_is_revoked_before_the_job_closes_with_its_own_ending(bench: Bench) -> None:
+async def test_access_that_a_session_left_is_revoked_before_the_job_closes_with_its_own_ending(bench: Bench) -> None:
     job = await bench.start(session=session_scripts.leaves_something)
     assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
     assert job.known.ledger[-2:] == ["revoked by compensation", "closed succeeded"]
     assert not job.known.alive
 
 
-async def test_a_job_whose_account_has_no_place_left_runs_once_it_has_one(bench: Bench) -> None:
+async def test_a_job_runs_once_its_account_has_a_free_place(bench: Bench) -> None:
     job = await bench.start(lacks_place=True, down={"take_place"})
     await job.known.until(lambda known: known.tried["take_place"] > 3)
     # It serves what concerns it meanwhile.
@@ -85,7 +85,7 @@ async def test_an_approved_job_gives_up_waiting_for_a_place_before_its_guard_wou
     assert job.known.tried["revoke_job"] <= 1
 
 
-async def test_a_session_that_breaks_is_compensated(bench: Bench) -> None:
+async def test_a_session_that_raises_an_error_is_followed_by_a_revocation(bench: Bench) -> None:
     job = await bench.start(session=session_scripts.breaks)
     assert await job.result() == JobResult(state=JobState.FAILED, reason="session_failed: ZeroDivisionError")
     assert not job.known.alive
@@ -93,7 +93,7 @@ async def test_a_session_that_breaks_is_compensated(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("activity", ["decide_requests", "climb"])
-async def test_a_step_that_is_refused_for_good_ends_the_job_and_is_compensated(bench: Bench, activity: str) -> None:
+async def test_a_step_that_is_refused_for_good_ends_the_job_and_its_access_is_revoked(bench: Bench, activity: str) -> None:
     job = await bench.start(refusing={activity}, needs=(Need(1),))
     assert await job.result() == JobResult(state=JobState.FAILED, reason="unexpected Refused")
     assert "revoked by compensation" in job.known.ledger
@@ -106,7 +106,7 @@ async def test_a_withdrawal_that_is_refused_for_good_does_not_keep_the_job_from_
 
 
 @pytest.mark.parametrize("activity, times", [("decide_requests", 3), ("close", 3), ("revoke_job", 1)])
-async def test_a_step_that_cannot_be_done_now_is_done_later(bench: Bench, activity: str, times: int) -> None:
+async def test_a_step_that_fails_for_now_is_retried_until_it_succeeds(bench: Bench, activity: str, times: int) -> None:
     job = await bench.start(down={activity}, session=session_scripts.leaves_something)
     await job.known.until(lambda known: known.tried[activity] > times)
     assert job.known.closed is None
@@ -115,7 +115,7 @@ async def test_a_step_that_cannot_be_done_now_is_done_later(bench: Bench, activi
     assert not job.known.alive
 
 
-async def test_closing_is_tried_locally_first_and_then_patiently_as_an_ordinary_activity(bench: Bench) -> None:
+async def test_closing_is_tried_as_a_local_activity_first_and_then_as_an_ordinary_one(bench: Bench) -> None:
     job = await bench.start(down={"close"})
     await job.known.until(lambda known: known.tried["close"] > 3)
     job.known.down.clear()
@@ -127,7 +127,7 @@ async def test_closing_is_tried_locally_first_and_then_patiently_as_an_ordinary_
 
 
 @pytest.mark.parametrize("activity", ["close", "revoke_job"])
-async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_if_it_is_refused(bench: Bench, activity: str) -> None:
+async def test_a_required_step_before_a_job_closes_is_retried_even_if_it_is_refused(bench: Bench, activity: str) -> None:
     job = await bench.start(refusing={activity}, session=session_scripts.leaves_something)
     closing = asyncio.create_task(job.result())
     await job.known.until(lambda known: known.tried[activity] > 4)
@@ -137,14 +137,14 @@ async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_if_i
     assert not job.known.alive
 
 
-async def test_a_strangers_workflow_ends_instead_of_insisting(bench: Bench) -> None:
+async def test_a_strangers_workflow_fails_instead_of_retrying_forever(bench: Bench) -> None:
     job = await bench.start(refusing={"decide_requests", "revoke_job", "close"}, refusal="NotTheirs")
     with pytest.raises(WorkflowFailureError):
         await job.result()
     assert job.known.closed is None
 
 
-async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_closes(server: Bench) -> None:
+async def test_events_that_the_ledger_could_not_take_are_carried_until_the_job_closes(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, unrecordable=True)
     await job.wait_for_issue()
     # On a machine that stalls, a wish may be given up after its two attempts: whoever wants it asks again.

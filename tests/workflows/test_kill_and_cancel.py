@@ -54,7 +54,7 @@ async def test_a_job_can_be_stopped_while_it_cannot_be_decided(server: Bench, st
 
 
 @STOPS
-async def test_a_job_can_be_stopped_while_it_waits_and_withdraws_what_it_asked(bench: Bench, stop: JobState) -> None:
+async def test_a_job_can_be_stopped_while_it_waits_and_withdraws_its_requests(bench: Bench, stop: JobState) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.wait_for_timer()
     await stop_job(job, stop)
@@ -79,7 +79,7 @@ async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(server: Ben
 
 
 @STOPS
-async def test_a_job_can_be_stopped_while_it_cannot_climb(fresh: Bench, stop: JobState) -> None:
+async def test_a_job_can_be_stopped_while_it_cannot_escalate(fresh: Bench, stop: JobState) -> None:
     job = await fresh.start(needs=(Need(1),), down={"climb"})
     await job.wait_for_timer()
     await fresh.env.sleep(16 * 60)
@@ -112,7 +112,7 @@ async def test_a_kill_cuts_access_before_the_process_ends(server: Bench) -> None
     assert job.known.ledger[3:] == ["revoked by person", "proven by session", "closed killed"]
 
 
-async def test_a_kill_whose_cut_fails_still_ends_the_session_and_is_proven(server: Bench) -> None:
+async def test_a_kill_whose_first_revocation_fails_still_ends_the_session_with_a_proof(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, refusing={"revoke_job"})
     await job.wait_for_issue()
     await job.handle.signal("kill")
@@ -149,7 +149,7 @@ async def test_a_cancel_after_a_kill_changes_nothing(server: Bench) -> None:
     assert not job.known.alive
 
 
-async def test_a_cancel_asked_twice_is_one_cancel(server: Bench) -> None:
+async def test_repeated_cancels_ask_the_session_to_end_only_once(server: Bench) -> None:
     job = await server.start(session=session_scripts.lingers)
     await job.wait_for_issue()
     await job.handle.cancel()
@@ -162,7 +162,7 @@ async def test_a_cancel_asked_twice_is_one_cancel(server: Bench) -> None:
 
 
 @STOPS
-async def test_nothing_interrupts_a_compensation(bench: Bench, stop: JobState) -> None:
+async def test_nothing_interrupts_a_revocation_after_a_failed_session(bench: Bench, stop: JobState) -> None:
     job = await bench.start(session=session_scripts.breaks, down={"revoke_job"})
     await job.known.until(lambda known: known.tried["revoke_job"] > 0)
     await stop_job(job, stop)
@@ -176,7 +176,7 @@ async def test_nothing_interrupts_a_compensation(bench: Bench, stop: JobState) -
 
 
 @STOPS
-async def test_what_ended_by_itself_keeps_its_ending(bench: Bench, stop: JobState) -> None:
+async def test_a_job_that_ended_by_itself_keeps_its_ending_if_it_is_stopped_late(bench: Bench, stop: JobState) -> None:
     job = await bench.start(down={"close"})
     await job.known.until(lambda known: known.tried["close"] > 0)
     await stop_job(job, stop)

@@ -38,16 +38,16 @@ async def test_a_recorded_history_replays_on_the_current_code(current: Replayer,
 
 
 @pytest.mark.parametrize("changed, name", [(WaitsFirst, "auto-approved"), (ClosesPatiently, "auto-approved"), (GoesUnguarded, "approved")])
-async def test_a_careless_change_of_the_workflow_is_found_out(changed: type, name: str) -> None:
+async def test_a_careless_change_of_the_workflow_fails_the_replay(changed: type, name: str) -> None:
     with pytest.raises(NondeterminismError):
         await replayer(changed, Guard).replay_workflow(HISTORIES[name])
 
 
-async def test_a_careless_change_is_found_out_by_what_it_changes_alone() -> None:
+async def test_a_careless_change_does_not_fail_the_replay_of_a_history_that_it_does_not_affect() -> None:
     await replayer(GoesUnguarded, Guard).replay_workflow(HISTORIES["auto-approved"])
 
 
-def test_what_is_kept_covers_the_workflows_and_every_way_to_end() -> None:
+def test_the_recorded_histories_cover_every_replayed_workflow() -> None:
     kept = " ".join(file.read_text() for file in FOLDER.glob("*.json"))
     assert {f'"name": "{kind.__name__}"' in kept for kind in (Job, Guard, Fire)} == {True}
     assert len(HISTORIES) >= 14

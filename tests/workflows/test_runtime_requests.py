@@ -29,7 +29,7 @@ async def cancel_job(job: StartedJob) -> None:
     assert (await job.result()).state is JobState.CANCELLED
 
 
-async def test_what_a_running_job_asks_for_is_answered_by_people_with_a_guard_standing_before_they_can(server: Bench) -> None:
+async def test_people_decide_a_running_jobs_request_and_its_guard_is_started_before(server: Bench) -> None:
     job = await start_job(server, asked={2: 1})
     await ask(job, 2)
     history = await job.history()
@@ -41,7 +41,7 @@ async def test_what_a_running_job_asks_for_is_answered_by_people_with_a_guard_st
     await cancel_job(job)
 
 
-async def test_what_nobody_answered_is_withdrawn_when_the_job_ends(server: Bench) -> None:
+async def test_a_pending_request_is_withdrawn_when_the_job_ends(server: Bench) -> None:
     job = await start_job(server, asked={2: 2})
     await ask(job, 2)
     await cancel_job(job)
@@ -49,14 +49,14 @@ async def test_what_nobody_answered_is_withdrawn_when_the_job_ends(server: Bench
 
 
 @pytest.mark.parametrize("tier, becomes", [(2, "climbed to 3"), (3, "expired")])
-async def test_silence_climbs_while_the_job_runs_and_past_the_top_it_denies(server: Bench, tier: int, becomes: str) -> None:
+async def test_a_running_jobs_unanswered_request_escalates_and_is_denied_after_the_top_tier(server: Bench, tier: int, becomes: str) -> None:
     job = await start_job(server, asked={2: tier}, late=True)
     await ask(job, 2)
     await job.known.until(lambda known: becomes in known.ledger)
     await cancel_job(job)
 
 
-async def test_an_approval_taken_back_ends_what_was_issued_for_it_and_the_job_goes_on(server: Bench) -> None:
+async def test_a_withdrawn_approval_ends_what_was_issued_on_it_and_the_job_goes_on(server: Bench) -> None:
     job = await start_job(server, asked={2: 1})
     await ask(job, 2)
     await job.answer("lead", number=2)
@@ -68,7 +68,7 @@ async def test_an_approval_taken_back_ends_what_was_issued_for_it_and_the_job_go
 
 
 @pytest.mark.parametrize("ask", [None, 7, "x", {"request": 1}, "r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1", "r-test-1"])
-async def test_what_is_not_a_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
+async def test_an_ask_signal_without_a_recorded_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
     job = await start_job(server, asked={2: 1})
     await job.handle.signal("ask", ask)
     # Nobody recorded this one.
@@ -78,7 +78,7 @@ async def test_what_is_not_a_request_of_the_job_changes_nothing(server: Bench, a
     await cancel_job(job)
 
 
-async def test_the_same_ask_opens_once_and_one_job_asks_people_so_many_things_at_most(server: Bench) -> None:
+async def test_repeated_ask_signals_open_a_request_once_and_a_job_has_a_limited_number_of_requests(server: Bench) -> None:
     last = MAX_APPROVAL_REQUESTS_PER_JOB + 1
     job = await start_job(server, asked=dict.fromkeys(range(2, last + 20), 1))
     for number in (*range(2, last + 1), *range(2, last + 19)):
@@ -89,7 +89,7 @@ async def test_the_same_ask_opens_once_and_one_job_asks_people_so_many_things_at
     assert {entry for entry in job.known.ledger if entry.startswith("opened ")} == {f"opened {number}" for number in range(2, last + 1)}
 
 
-async def test_a_request_that_cannot_be_opened_keeps_the_job_from_nothing(server: Bench) -> None:
+async def test_a_request_that_cannot_be_opened_does_not_block_the_next_one(server: Bench) -> None:
     job = await start_job(server, asked={2: 1, 3: 1}, refusing={"open_request"})
     await job.handle.signal("ask", job.known.request(2))
     await job.known.until(lambda known: known.tried["open_request"] == 1)

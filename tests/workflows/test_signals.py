@@ -73,7 +73,7 @@ async def assert_still_answers(job: StartedJob) -> None:
 
 
 @pytest.mark.parametrize("args", ANYTHING.values(), ids=ANYTHING.keys())
-async def test_an_answer_may_hold_anything_and_is_one_rejected_entry(bench: Bench, args: Sequence[Any]) -> None:
+async def test_a_malformed_answer_makes_one_rejected_entry_and_the_job_still_takes_decisions(bench: Bench, args: Sequence[Any]) -> None:
     job = await bench.start(needs=(Need(1),))
     await job.wait_for_timer()
     await job.handle.signal("decide", args=args)
@@ -82,7 +82,7 @@ async def test_an_answer_may_hold_anything_and_is_one_rejected_entry(bench: Benc
     assert job.known.ledger == ["needs_approval 1", "rejected", "deny by lead", "closed denied"]
 
 
-async def test_other_signals_may_hold_anything_and_change_nothing(bench: Bench) -> None:
+async def test_malformed_and_unknown_signals_change_nothing(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1),))
     for args in ANYTHING.values():
         await job.handle.signal("revoke_credential", args=args)
@@ -92,13 +92,13 @@ async def test_other_signals_may_hold_anything_and_change_nothing(bench: Bench) 
 
 
 @pytest.mark.parametrize("args", [ANYTHING["null"], ANYTHING["two arguments"], ANYTHING["not text"]])
-async def test_a_kill_is_a_kill_whatever_it_carries(bench: Bench, args: Sequence[Any]) -> None:
+async def test_a_kill_signal_works_whatever_its_arguments_are(bench: Bench, args: Sequence[Any]) -> None:
     job = await bench.start(needs=(Need(1),))
     await job.handle.signal("kill", args=args)
     assert (await job.result()).state is JobState.KILLED
 
 
-async def test_an_answer_that_cannot_be_examined_does_not_take_others_with_it(bench: Bench) -> None:
+async def test_an_answer_that_cannot_be_examined_does_not_affect_other_answers(bench: Bench) -> None:
     queue = "poison"
     job = await bench.start(queue=queue, needs=(Need(1),))
     for args in ({"poison": True}, "x", job.known.answer("lead", "deny"), {"poison": True}):
@@ -143,7 +143,7 @@ async def test_a_history_in_which_further_answers_were_ignored_replays(bench: Be
     await replayer.replay_workflow(await job.handle.fetch_history())
 
 
-async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:
+async def test_a_flood_of_revoke_signals_is_carried_out_only_up_to_a_limit(bench: Bench) -> None:
     queue = "wishes"
     job = await bench.start(queue=queue)
     await send_many(job, "revoke_credential", "c-other-01m874bxt0wzzm5b0k5tvhr3n1-1", times=100)
@@ -153,7 +153,7 @@ async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench)
     assert job.known.ledger.count("revoked 7") == job.known.tried["revoke_credential"] == options.MAX_REVOCATION_REQUESTS
 
 
-async def test_large_answers_that_come_together_fit_what_an_activity_may_be_handed(server: Bench) -> None:
+async def test_large_answers_that_arrive_together_fit_into_an_activitys_arguments(server: Bench) -> None:
     queue = "large"
     job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
     # Each as large as an answer may be; handed on as an ordinary activity's argument, which the server limits.

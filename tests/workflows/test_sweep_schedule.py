@@ -58,7 +58,7 @@ HARM: dict[str, Callable[[ScheduleHandle], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
-async def test_it_is_restored(server: Bench, harm: Callable[[ScheduleHandle], Awaitable[None]]) -> None:
+async def test_a_deleted_or_changed_sweep_schedule_is_restored(server: Bench, harm: Callable[[ScheduleHandle], Awaitable[None]]) -> None:
     handle = server.client.get_schedule_handle("sweep-kept")
     await put_sweep_schedule(server.client, SETTINGS)
     try:

@@ -16,7 +16,7 @@ async def visible_state(job: StartedJob) -> str | None:
     return found
 
 
-async def test_a_job_tells_its_state_from_first_to_last(server: Bench) -> None:
+async def test_a_job_shows_its_state_to_a_query_and_in_temporals_lists(server: Bench) -> None:
     job = await server.start(needs=(Need(1),), down={"decide_requests", "close"}, session=session_scripts.breaks, refusing={"revoke_job"})
     await job.wait_for_state("pending")
     job.known.down.remove("decide_requests")
@@ -40,7 +40,7 @@ async def test_temporals_lists_show_how_a_job_ended(server: Bench) -> None:
     assert [(await job.view())["state"] for job in jobs] == [item.state.value for item in ended]
 
 
-async def test_the_view_names_the_job_and_when_its_requests_climb(bench: Bench) -> None:
+async def test_the_view_of_a_job_shows_when_its_requests_escalate(bench: Bench) -> None:
     job = await bench.start(needs=(Need(2),))
     await job.wait_for_timer()
     seen = await job.view()
@@ -51,7 +51,7 @@ async def test_the_view_names_the_job_and_when_its_requests_climb(bench: Bench) 
     await job.result()
 
 
-async def test_a_sweep_and_a_proof_are_one_look_each(server: Bench) -> None:
+async def test_the_workflows_sweep_and_prove_return_their_reports(server: Bench) -> None:
     job = await server.start()
     await job.result()
     report = await server.client.execute_workflow("Prove", job.known.job, id="prove", task_queue=QUEUE)

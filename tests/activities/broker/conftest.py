@@ -21,7 +21,7 @@ def shop(whole_shop: Shop) -> Shop:
 
 
 @pytest.fixture(scope="module")
-def talking(ops: Human) -> Iterator[Puppet]:
+def broker_job(ops: Human) -> Iterator[Puppet]:
     with launch_puppet(ops) as job:
         yield job
 
@@ -35,7 +35,7 @@ def model(whole: Stack) -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="module")
-def thinking(ops: Human, model: ModelServer) -> Iterator[Puppet]:
+def model_job(ops: Human, model: ModelServer) -> Iterator[Puppet]:
     """One job with a model, for all tests that only look."""
     del model
     with launch_puppet(ops, model={"name": "default", "requests": 1_000, "tokens": 1_000_000}) as job:

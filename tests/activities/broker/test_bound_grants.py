@@ -56,7 +56,9 @@ def refund(job: Puppet, order: int, amount: float) -> tuple[str, bool]:
     return call_tool(job, "refund-order", order_id=order, amount=amount, reason="bound grants")
 
 
-def test_calls_within_what_was_approved_at_the_start_are_made_unasked_and_none_beyond_is(ops: Human, lead: Human, shop: Shop) -> None:
+def test_calls_within_the_approved_bounds_need_no_further_approval_and_calls_beyond_them_are_refused(
+    ops: Human, lead: Human, shop: Shop
+) -> None:
     order = tenant_order(shop)
     narrower = bounds(refund_order={"arguments": {"amount": {"maximum": 50}, "order_id": {"one_of": [order]}}})
     with start_bound_job(ops, lead, tools=narrower) as (job, shown):
@@ -89,7 +91,7 @@ def test_calls_within_what_was_approved_at_the_start_are_made_unasked_and_none_b
     assert ops.until(job.job)["revocation"]["state"] == "confirmed"
 
 
-def test_what_policy_allows_through_tools_is_had_at_once_and_nothing_is_issued_for_asking(ops: Human, shop: Shop) -> None:
+def test_tool_access_that_policy_allows_is_granted_at_once_and_issues_no_credential_by_itself(ops: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     with launch_puppet(ops, access_item("orders-db", "read", {"find-order": {"calls": 2}})) as job:
         assert not call_tool(job, "find-order", order_id=order)[1]
@@ -110,7 +112,7 @@ def is_bypass_closed(job: Puppet) -> bool:
     return around.status == 403 and "only through tools" in around.body
 
 
-def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it(ops: Human, lead: Human, shop: Shop) -> None:
+def test_an_approver_can_set_bounds_on_the_tool_access_that_a_running_job_requests(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     with launch_puppet(ops, access_item("refunds-db", "write", SPEC_TOOLS)) as job:
         assert job.request_access("orders-db", through="tools").status == 422
@@ -131,7 +133,7 @@ def test_what_the_running_job_asks_for_through_tools_is_bound_by_who_approves_it
         assert len(ops.job(job.job)["requests"]) == 1
 
 
-def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_call_after_the_approval_was_withdrawn_waits_for_approval_again(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     with start_bound_job(ops, lead) as (job, shown):
         text, failed = refund(job, order, 1)
@@ -148,7 +150,7 @@ def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Hu
     assert rows(shop, "SELECT count(*) FROM refunds WHERE reason = 'bound grants, again'") == [(0,)]
 
 
-def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(ops: Human, lead: Human) -> None:
+def test_an_approver_can_bound_only_requested_tools_and_must_leave_at_least_one_possible_call(ops: Human, lead: Human) -> None:
     refusals = {
         "it sets bounds on find-order, which was not requested; requested: refund-order": bounds(find_order={}),
         "no call of refund-order satisfies both its bounds and the requested ones": bounds(
@@ -166,7 +168,7 @@ def test_an_approver_binds_only_what_was_asked_for_and_leaves_something(ops: Hum
         assert "a decision to deny allows nothing, so it cannot set tool bounds" in denied.json()["errors"][0]["message"]
 
 
-def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_single_call_is_approved_with_exactly_its_arguments_and_takes_no_bounds(ops: Human, lead: Human, shop: Shop) -> None:
     given = {"order_id": tenant_order(shop), "amount": 3, "reason": "one call"}
     with launch_puppet(ops) as job:
         calling = threading.Thread(target=lambda: call_tool(job, "refund-order", **given))
@@ -179,7 +181,7 @@ def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Hu
         calling.join(180)
 
 
-def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_has(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_running_child_gets_no_more_access_than_its_parent_job_has(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     reads = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test", "at": "request"}
     with (
@@ -208,7 +210,7 @@ def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_h
         calling.join(180)
 
 
-def test_what_a_parent_lost_while_people_were_asked_is_not_issued_to_its_child(ops: Human, lead: Human) -> None:
+def test_a_child_is_not_issued_access_that_its_parent_lost_while_the_request_was_pending(ops: Human, lead: Human) -> None:
     writes = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "a test", "at": "request"}
     with launch_puppet(ops, writes) as parent, launch_puppet(ops, parent=parent.job) as child:
         given = await_request(lead, parent.request_access("refunds-db", "write", ttl="5m").json["request_id"])

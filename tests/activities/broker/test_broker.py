@@ -35,10 +35,10 @@ def socket_of(job: str) -> Path:
     return found
 
 
-def test_another_users_process_is_hung_up_on(talking: Puppet) -> None:
+def test_the_broker_hangs_up_on_processes_of_other_users(broker_job: Puppet) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
-        other.connect(str(socket_of(talking.job)))
+        other.connect(str(socket_of(broker_job.job)))
         # Root may open every door; the broker looks who it is.
         with pytest.raises(OSError, match=r"reset|Broken pipe"):  # noqa: PT012 - either of the two is the hanging up
             other.sendall(b"GET /v1/catalog HTTP/1.1\r\nHost: broker\r\n\r\n")
@@ -46,17 +46,17 @@ def test_another_users_process_is_hung_up_on(talking: Puppet) -> None:
             raise BrokenPipeError("Broken pipe")
 
 
-def test_by_tcp_only_the_jobs_own_token_passes(ops: Human, talking: Puppet) -> None:
-    url = f"{talking.env['JUSTENOUGH_BROKER_URL']}/v1/catalog"
+def test_over_tcp_the_broker_accepts_only_the_jobs_own_token(ops: Human, broker_job: Puppet) -> None:
+    url = f"{broker_job.env['JUSTENOUGH_BROKER_URL']}/v1/catalog"
     with launch_puppet(ops) as other, httpx.Client(trust_env=False, timeout=180) as http:
-        own, others = (job.env["JUSTENOUGH_BROKER_TOKEN"] for job in (talking, other))
+        own, others = (job.env["JUSTENOUGH_BROKER_TOKEN"] for job in (broker_job, other))
         for shown, status in ((f"Bearer {own}", 200), (f"Bearer {others}", 401), (f"Basic {own}", 401), ("Bearer", 401)):
             assert http.get(url, headers={"Authorization": shown}).status_code == status
         refused = http.get(url)
         assert (refused.status_code, "$JUSTENOUGH_BROKER_TOKEN" in refused.text) == (401, True)
 
 
-def test_a_job_that_asks_too_often_is_told_when_to_ask_again(ops: Human) -> None:
+def test_a_job_over_its_request_rate_is_told_when_to_retry(ops: Human) -> None:
     with launch_puppet(ops) as job:
         at = urlsplit(job.env["JUSTENOUGH_BROKER_URL"])
         call = f"GET /v1/requests/r-none HTTP/1.1\r\nHost: broker\r\nAuthorization: Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}\r\n\r\n"
@@ -89,7 +89,7 @@ def flood_connection(line: socket.socket, call: bytes, refusals: queue.Queue[byt
                 over.set()
 
 
-def test_after_the_wish_to_stop_nothing_new_passes(ops: Human, shop: Shop) -> None:
+def test_after_a_cancel_the_broker_refuses_every_new_request(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops, before=DEAF_TO_SIGTERM) as job:
         login = login_of(job.request_access("orders-db"))
         assert ops.api.post(f"jobs/{job.job}/cancel").status_code == 202
@@ -102,7 +102,7 @@ def test_after_the_wish_to_stop_nothing_new_passes(ops: Human, shop: Shop) -> No
     shop.assert_dead(seen, login)
 
 
-def test_a_person_ends_what_a_job_was_issued_while_it_runs(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_person_can_revoke_a_credential_of_a_job_that_goes_on_running(ops: Human, lead: Human, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         given = job.request_access("orders-db")
         assert lead.api.post(f"credentials/{given.json['credential_id']}/revoke").status_code in ACCEPTED_STATUSES
@@ -110,7 +110,9 @@ def test_a_person_ends_what_a_job_was_issued_while_it_runs(ops: Human, lead: Hum
         assert ops.job(job.job)["state"] == "running"
 
 
-def test_an_approval_taken_back_ends_all_that_was_issued_for_it_and_the_next_access_asks_again(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_withdrawn_approval_ends_every_credential_issued_on_it_and_the_next_access_needs_a_new_request(
+    ops: Human, lead: Human, shop: Shop
+) -> None:
     with launch_puppet(ops) as job:
         request = job.request_access("refunds-db", "write").json["request_id"]
         waiting = await_request(lead, request)
@@ -124,7 +126,7 @@ def test_an_approval_taken_back_ends_all_that_was_issued_for_it_and_the_next_acc
         assert (again.status, again.json.get("request_id") != request) == (202, True)
 
 
-def test_what_the_order_says_may_be_asked_for_is_asked_of_nobody_before_the_job_does(ops: Human, lead: Human) -> None:
+def test_access_that_a_spec_defers_to_runtime_is_requested_only_when_the_job_asks_for_it(ops: Human, lead: Human) -> None:
     with launch_puppet(ops, REFUND) as job:
         assert ops.job(job.job)["requests"] == []
         pending = job.request_access("refunds-db", "write", ttl="2m")
@@ -132,7 +134,7 @@ def test_what_the_order_says_may_be_asked_for_is_asked_of_nobody_before_the_job_
         assert await_request(lead, pending.json["request_id"])["ttl"] == 120
 
 
-def test_a_job_without_a_network_has_its_broker_all_the_same(ops: Human, shop: Shop, tmp_path: Path) -> None:
+def test_a_job_without_a_network_reaches_its_broker(ops: Human, shop: Shop, tmp_path: Path) -> None:
     script = (
         "import http.client, json, os, socket\n"
         "broker = http.client.HTTPConnection('broker')\n"
@@ -162,7 +164,7 @@ def test_a_job_without_a_network_has_its_broker_all_the_same(ops: Human, shop: S
     shop.assert_dead(seen)
 
 
-async def test_a_jobs_history_does_not_grow_with_what_it_is_issued(ops: Human, shop: Shop) -> None:
+async def test_a_jobs_history_does_not_grow_with_the_credentials_that_it_is_issued(ops: Human, shop: Shop) -> None:
     def use(job: Puppet, times: int) -> None:
         for _ in range(times):
             given = job.request_access("orders-db")
@@ -181,21 +183,23 @@ async def test_a_jobs_history_does_not_grow_with_what_it_is_issued(ops: Human, s
     assert await events(job.job) < 30
 
 
-def test_an_identity_is_for_one_audience(talking: Puppet) -> None:
-    answer = talking.call("GET", "/v1/identity?audience=https://helpdesk.example")
+def test_an_identity_token_needs_an_audience(broker_job: Puppet) -> None:
+    answer = broker_job.call("GET", "/v1/identity?audience=https://helpdesk.example")
     assert (answer.status, answer.json["token"].count(".")) == (200, 2)
-    assert talking.call("GET", "/v1/identity").status == 422
+    assert broker_job.call("GET", "/v1/identity").status == 422
 
 
-def test_a_job_is_vouched_for_to_nobody_else_where_the_catalog_names_audiences(talking: Puppet, ops: Human, shop: Shop) -> None:
+def test_identity_tokens_are_issued_only_for_audiences_that_the_catalog_names_if_it_names_any(
+    broker_job: Puppet, ops: Human, shop: Shop
+) -> None:
     why = "the catalog's identity.audiences does not name 'https://stranger.example'"
     with extend_catalog(shop, "identity: {audiences: {https://helpdesk.example: {environment: prod}}}\n"):
         # The catalog is read anew now and then.
-        until(lambda: talking.call("GET", "/v1/identity?audience=https://stranger.example").status != 200, "the catalog names audiences")
-        answer = talking.call("GET", "/v1/identity?audience=https://stranger.example")
-        assert talking.call("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
+        until(lambda: broker_job.call("GET", "/v1/identity?audience=https://stranger.example").status != 200, "the catalog names audiences")
+        answer = broker_job.call("GET", "/v1/identity?audience=https://stranger.example")
+        assert broker_job.call("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
     assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
-    refused = entries(ops, talking.job, "access.refused")[-1]
+    refused = entries(ops, broker_job.job, "access.refused")[-1]
     assert refused == {"asked": "an identity token", "why": why}
 
 
@@ -224,7 +228,7 @@ def test_a_job_cannot_use_up_its_workers_open_files(ops: Human) -> None:
         assert job.call("GET", "/v1/catalog").status == 200
 
 
-def test_a_job_holds_so_much_at_once_and_no_more(ops: Human, shop: Shop) -> None:
+def test_a_job_holds_only_a_limited_number_of_live_credentials_at_once(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         given = [job.request_access("helpdesk-api") for _ in range(MAX_LIVE_CREDENTIALS)]
         assert {one.status for one in given} == {200}

@@ -31,7 +31,7 @@ def scripted(whole: Stack) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", SAID_WITH_BROKER)
-def test_each_job_that_requests_access_while_it_runs_gets_and_releases_it(
+def test_each_example_job_that_uses_its_broker_gets_and_releases_access(
     ops: Human, lead: Human, security: Human, scripted: str, name: str
 ) -> None:
     del scripted

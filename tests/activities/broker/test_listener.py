@@ -107,27 +107,27 @@ async def flood(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
     ],
     ids=["header", "address", "name", "trailer"],
 )
-async def test_a_head_without_end_is_not_kept(begins: bytes) -> None:
+async def test_a_request_head_without_end_is_not_kept_in_memory(begins: bytes) -> None:
     async with run_listener() as (_, place), talk(place) as to:
         to[1].write(begins)
         # What the kernel holds on both sides is not the broker's.
         assert await flood(to, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 
-async def test_many_headers_are_not_kept() -> None:
+async def test_a_flood_of_headers_is_not_kept_in_memory() -> None:
     async with run_listener() as (_, place), talk(place) as to:
         to[1].write(b"GET / HTTP/1.1\r\n")
         assert await flood(to, b"X: y\r\n" * 1000, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 
-async def test_requests_that_do_not_wait_for_their_turn_are_not_kept() -> None:
+async def test_too_many_pipelined_requests_are_refused_and_not_kept() -> None:
     async with run_listener() as (asked, place), talk(place) as (reading, writing):
         writing.write(ASKS * (MAX_PIPELINED_REQUESTS + 2))
         assert (await reading.read()).startswith(b"HTTP/1.1 400")
         assert asked.asked == 1
 
 
-async def test_a_few_requests_at_a_time_are_answered_in_their_order() -> None:
+async def test_a_few_pipelined_requests_are_answered_in_order() -> None:
     async with run_listener() as (asked, place), talk(place) as (reading, writing):
         asked.answers.set()
         writing.write(ASKS * MAX_PIPELINED_REQUESTS)
@@ -135,7 +135,7 @@ async def test_a_few_requests_at_a_time_are_answered_in_their_order() -> None:
             assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
 
 
-async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> None:
+async def test_a_request_counts_against_the_limit_until_it_is_answered_even_if_its_caller_is_gone() -> None:
     async with run_listener() as (asked, place):
         for number in range(MAX_CONCURRENT_REQUESTS):
             async with talk(place) as (_, writing):
@@ -149,7 +149,7 @@ async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> No
         asked.answers.set()
 
 
-async def test_strangers_on_loopback_take_nothing_from_the_job_itself() -> None:
+async def test_idle_connections_on_loopback_do_not_keep_the_job_from_its_broker() -> None:
     async with run_listener(loopback=True) as (asked, place):
         asked.answers.set()
         url = place.env["JUSTENOUGH_BROKER_URL"]
@@ -167,7 +167,7 @@ def body_request(path: str, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/v1/access", "/mcp", "/openai/v1/chat/completions", "/nowhere"])
-async def test_beyond_its_rate_a_job_is_refused_late_whatever_it_asks_for(path: str) -> None:
+async def test_a_job_over_its_rate_limit_gets_its_refusal_after_a_delay(path: str) -> None:
     async with run_listener() as (asked, place), talk(place) as (reading, writing):
         asked.refuses, began = TooManyCalls(3.0), time.monotonic()
         writing.write(body_request(path, b"{}"))
@@ -188,7 +188,7 @@ async def test_beyond_its_rate_a_job_is_refused_late_whatever_it_asks_for(path: 
     ],
     ids=["keys", "depth", "no JSON", "wrong", "size"],
 )
-async def test_a_body_that_no_client_sends_is_not_validated_and_costs_many_calls(body: bytes, status: bytes, cost: float) -> None:
+async def test_an_abusive_body_is_not_validated_and_counts_as_many_calls(body: bytes, status: bytes, cost: float) -> None:
     async with run_listener() as (asked, place), talk(place) as (reading, writing):
         writing.write(body_request("/v1/access", body))
         answer = await reading.readuntil(b"}")
@@ -235,7 +235,7 @@ async def test_new_connections_are_accepted_at_a_bounded_rate(monkeypatch: pytes
         assert time.monotonic() - began >= (more - 1) / 10
 
 
-async def test_a_connection_that_cannot_be_served_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_cannot_be_served_does_not_affect_other_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
 
     def fail_once(*arguments: Any, **named: Any) -> Any:

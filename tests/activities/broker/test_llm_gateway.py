@@ -104,7 +104,7 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
     assert key not in json.dumps([seen, ops.ledger(job.job)])
 
 
-def test_a_stream_passes_as_it_comes_and_the_gateways_own_question_for_the_usage_is_not_the_jobs(ops: Human, model: ModelServer) -> None:
+def test_a_stream_is_passed_on_unchanged_without_the_usage_that_only_the_gateway_asked_for(ops: Human, model: ModelServer) -> None:
     with launch_puppet(ops, model=MODEL) as job:
         model.answer_with(stream_answer("One ", "two"))
         answer = ask(job, stream=True)
@@ -120,7 +120,7 @@ def test_a_stream_passes_as_it_comes_and_the_gateways_own_question_for_the_usage
     assert sum(one["estimated"] for one in entries(ops, job.job, "model.used")) == 1
 
 
-def test_each_piece_of_a_stream_is_there_before_the_next_is_sent(thinking: Puppet, model: ModelServer) -> None:
+def test_each_piece_of_a_stream_arrives_before_the_next_is_sent(model_job: Puppet, model: ModelServer) -> None:
     first_seen = threading.Event()
 
     def does(handler: Handler, asked: dict[str, Any]) -> None:
@@ -133,14 +133,14 @@ def test_each_piece_of_a_stream_is_there_before_the_next_is_sent(thinking: Puppe
 
     model.answer_with(does)
     seen = []
-    for line in thinking.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
+    for line in model_job.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True}):
         seen.append(line)
         if line == f"data: {json.dumps(build_chunk('first'))}":
             first_seen.set()
     assert [line for line in seen if line][-2:] == [f"data: {json.dumps(build_chunk('second'))}", "data: [DONE]"]
 
 
-def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: Shop, model: ModelServer) -> None:
+def test_the_models_key_is_redacted_in_everything_that_the_server_sends_back(ops: Human, shop: Shop, model: ModelServer) -> None:
     key = key_of(shop)
     with launch_puppet(ops, model=MODEL) as job:
         model.answer_with(lambda handler, asked: text_answer(str(handler.headers))(handler, asked))
@@ -164,7 +164,7 @@ def test_the_key_is_taken_out_of_whatever_a_server_sends_back(ops: Human, shop: 
     assert key not in log
 
 
-def test_a_budget_of_requests_is_not_passed(ops: Human, model: ModelServer) -> None:
+def test_a_job_cannot_exceed_its_budget_of_model_requests(ops: Human, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
     with launch_puppet(ops, model={**MODEL, "requests": 2}) as job:
         assert [ask(job).status for _ in range(4)] == [200, 200, 429, 429]
@@ -205,32 +205,32 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
         ({"model": "gpt-4o", "messages": ["x" * 5_000_000]}, 413, "question_too_large", None),
     ],
 )
-def test_what_is_not_a_question_or_of_no_allowed_model_is_refused_in_openais_form(
-    thinking: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
+def test_an_invalid_chat_request_or_a_model_that_is_not_allowed_gets_an_error_in_openais_form(
+    model_job: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
 ) -> None:
     model.answer_with(text_answer("Hello"))
-    answer = thinking.call("POST", CHAT, body)
+    answer = model_job.call("POST", CHAT, body)
     assert (answer.status, error_of(answer)["code"], error_of(answer)["param"]) == (status, code, param), answer.body
     assert model.questions == []
 
 
-def test_a_body_that_is_not_json_is_refused(thinking: Puppet) -> None:
-    answer = thinking.call("POST", CHAT, raw="{")
+def test_a_body_that_is_not_json_is_refused(model_job: Puppet) -> None:
+    answer = model_job.call("POST", CHAT, raw="{")
     assert (answer.status, error_of(answer)["message"]) == (400, "the body is not JSON")
 
 
-def test_the_list_of_models_names_those_that_the_job_may_use(thinking: Puppet, model: ModelServer) -> None:
+def test_the_list_of_models_names_those_that_the_job_may_use(model_job: Puppet, model: ModelServer) -> None:
     del model
-    listed = thinking.call("GET", "/openai/v1/models")
+    listed = model_job.call("GET", "/openai/v1/models")
     assert [one["id"] for one in listed.json["data"]] == ["gpt-4o", "scripted"]
 
 
 @pytest.mark.parametrize("action", ["read", "write"])
-def test_the_key_itself_is_refused_to_the_job_and_the_attempt_is_recorded(ops: Human, thinking: Puppet, action: str) -> None:
-    refused = thinking.request_access("model-api", action)
+def test_a_job_that_requests_the_models_key_is_refused_and_the_attempt_is_recorded(ops: Human, model_job: Puppet, action: str) -> None:
+    refused = model_job.request_access("model-api", action)
     assert refused.status == 403, refused.body
     assert "only the broker's gateways use model-api" in refused.body
-    assert f"{action} on model-api" in [one["asked"] for one in entries(ops, thinking.job, "access.refused")]
+    assert f"{action} on model-api" in [one["asked"] for one in entries(ops, model_job.job, "access.refused")]
 
 
 @pytest.mark.parametrize(
@@ -248,17 +248,17 @@ def test_the_key_itself_is_refused_to_the_job_and_the_attempt_is_recorded(ops: H
         ),
     ],
 )
-def test_a_spec_that_asks_for_what_it_cannot_have_is_refused_by_path(ops: Human, more: dict[str, Any], path: str, says: str) -> None:
+def test_a_spec_with_a_model_that_it_cannot_have_is_refused_by_path(ops: Human, more: dict[str, Any], path: str, says: str) -> None:
     spec = {"name": "thinker", "task": "Think", "environment": "prod", "run": {"command": ["true"]}, **more}
     answer = ops.api.post("jobs", json=ops.order(spec))
     assert answer.status_code == 422, answer.text
     assert any(one["path"] == path and says in one["message"] for one in answer.json()["errors"]), answer.text
 
 
-def test_a_job_whose_spec_asks_for_no_model_has_none(talking: Puppet) -> None:
-    answer = ask(talking)
+def test_a_job_whose_spec_names_no_model_can_use_none(broker_job: Puppet) -> None:
+    answer = ask(broker_job)
     assert (answer.status, error_of(answer)["code"]) == (404, "no_model")
-    assert not [name for name in talking.env if name.startswith("OPENAI")]
+    assert not [name for name in broker_job.env if name.startswith("OPENAI")]
 
 
 @pytest.mark.parametrize(
@@ -276,16 +276,16 @@ def test_a_job_whose_spec_asks_for_no_model_has_none(talking: Puppet) -> None:
         (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
     ],
 )
-def test_what_goes_wrong_at_the_server_is_reported_in_openais_form(
-    thinking: Puppet, model: ModelServer, does: Any, status: int, code: str
+def test_errors_of_the_model_server_are_reported_in_openais_form(
+    model_job: Puppet, model: ModelServer, does: Any, status: int, code: str
 ) -> None:
     model.answer_with(does)
-    answer = ask(thinking)
+    answer = ask(model_job)
     assert (answer.status, error_of(answer)["code"]) == (status, code), answer.body
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
-def test_a_server_that_says_nothing_or_goes_on_forever_is_given_up_in_time(ops: Human, shop: Shop, model: ModelServer) -> None:
+def test_a_model_server_that_stays_silent_is_given_up_in_time(ops: Human, shop: Shop, model: ModelServer) -> None:
     with launch_puppet(ops, model={"name": "hasty", "requests": 5, "tokens": 1_000_000}) as job:
         model.answer_with(stay_silent)
         slow = ask(job)
@@ -306,11 +306,11 @@ def test_a_kill_ends_a_stream_at_once_and_the_grant_with_it(ops: Human, shop: Sh
     assert usage_of(ops, job.job)["cut"][0] == 1
 
 
-def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: ModelServer) -> None:
+def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(model_job: Puppet, model: ModelServer) -> None:
     model.answer_with(hold_stream)
     asked = {"model": "scripted", "messages": [], "stream": True}
-    shown = {"Authorization": f"Bearer {thinking.env['OPENAI_API_KEY']}"}
-    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
+    shown = {"Authorization": f"Bearer {model_job.env['OPENAI_API_KEY']}"}
+    with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
         for _ in range(MAX_CONCURRENT_CALLS):
             answer = held.enter_context(http.stream("POST", "/chat/completions", json=asked))
             assert answer.status_code == 200
@@ -319,19 +319,19 @@ def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: Mo
         held.close()
         assert model.hung_up.wait(180)
         model.answer_with(text_answer("Hello"))
-        until(lambda: ask(thinking).status == 200, "there is room again")
+        until(lambda: ask(model_job).status == 200, "there is room again")
 
 
-def test_nobody_but_the_job_reaches_its_model(thinking: Puppet, model: ModelServer) -> None:
+def test_nobody_but_the_job_reaches_its_model(model_job: Puppet, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
-    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
+    with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
         for shown in ({}, {"Authorization": "Bearer sk-guessed"}):
             answer = http.post("/chat/completions", json={"model": "gpt-4o", "messages": []}, headers=shown)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert model.questions == []
 
 
-def test_many_calls_are_few_entries(ops: Human, model: ModelServer) -> None:
+def test_many_model_calls_make_few_ledger_entries(ops: Human, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
     with launch_puppet(ops, model={**MODEL, "requests": 150}) as job:
         assert {ask(job).status for _ in range(150)} == {200}
@@ -365,7 +365,7 @@ FORBIDDEN = '@id("no-model-today") forbid (principal, action, resource == Resour
 APPROVED = '@id("model-at-tier-1") forbid (principal, action, resource == Resource::"model-api") when { context.approved_tier < 1 };'
 
 
-def test_a_key_in_use_is_not_used_on_once_policy_denies_it(ops: Human, shop: Shop, model: ModelServer) -> None:
+def test_the_models_key_is_no_longer_used_once_policy_denies_it(ops: Human, shop: Shop, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
     with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job:
         assert ask(job).status == 200
@@ -390,7 +390,7 @@ def until_refused(job: Puppet) -> Answer:
     return found
 
 
-def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop: Shop, model: ModelServer) -> None:
+def test_a_key_that_a_person_revoked_is_not_issued_again_for_the_job(ops: Human, shop: Shop, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
     with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job:
         assert ask(job).status == 200
@@ -402,7 +402,7 @@ def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop:
     assert_over(ops.job(job.job), shop)
 
 
-def test_a_key_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: Shop, model: ModelServer) -> None:
+def test_a_model_key_that_needs_approval_waits_for_it(ops: Human, lead: Human, shop: Shop, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
     with launch_puppet(ops, model=MODEL) as job, add_policy(shop, job, APPROVED, outcome="needs_approval"):
         answers: list[Answer] = []
@@ -443,7 +443,7 @@ for _ in range(2):
 
 
 @pytest.mark.parametrize("network", ["host", "none"])
-def test_openais_own_client_works_with_it(ops: Human, model: ModelServer, network: str) -> None:
+def test_openais_own_client_works_with_the_gateway(ops: Human, model: ModelServer, network: str) -> None:
     def does(handler: Handler, asked: dict[str, Any]) -> None:
         (stream_answer("a", "b") if asked.get("stream") else text_answer("whole"))(handler, asked)
 

@@ -36,12 +36,12 @@ async def connect_client(job: Puppet) -> AsyncIterator[Client]:
         yield found
 
 
-def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> None:
+def test_the_sdks_client_lists_calls_and_reads(broker_job: Puppet, shop: Shop) -> None:
     order = tenant_order(shop)
-    until_only(talking, SHOPS)
+    until_only(broker_job, SHOPS)
 
     async def use() -> tuple[set[str], Any, Any]:
-        async with connect_client(talking) as mcp:
+        async with connect_client(broker_job) as mcp:
             names = {tool.name for tool in (await mcp.list_tools()).tools}
             called = await mcp.call_tool("find-order", {"order_id": order})
             return names, called, await mcp.read_resource("justenough://catalog")
@@ -53,7 +53,7 @@ def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> N
     assert "refund-order" in read.contents[0].text
 
 
-def test_the_sdks_client_hears_of_progress_while_people_look(ops: Human, lead: Human, shop: Shop) -> None:
+def test_the_sdks_client_gets_progress_while_its_call_waits_for_approval(ops: Human, lead: Human, shop: Shop) -> None:
     order, heard = tenant_order(shop), []
 
     async def progress(progress: float, total: float | None, message: str | None) -> None:
@@ -75,20 +75,18 @@ def test_the_sdks_client_hears_of_progress_while_people_look(ops: Human, lead: H
 
 
 @pytest.mark.parametrize("given", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic x"}])
-def test_nobody_gets_in_without_the_jobs_token(talking: Puppet, given: dict[str, str]) -> None:
+def test_nobody_gets_in_without_the_jobs_token(broker_job: Puppet, given: dict[str, str]) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-    answer = httpx.post(f"{talking.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers={**HEADERS, **given}, trust_env=False)
+    answer = httpx.post(f"{broker_job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers={**HEADERS, **given}, trust_env=False)
     assert answer.status_code == 401
     assert answer.json()["detail"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
 
 
-def test_a_body_that_is_too_large_is_refused(talking: Puppet) -> None:
-    assert talking.call("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
+def test_a_body_that_is_too_large_is_refused(broker_job: Puppet) -> None:
+    assert broker_job.call("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
 
 
-def test_a_call_that_waits_for_people_is_not_made_for_a_client_that_has_gone_but_for_the_next_that_asks_the_same(
-    ops: Human, lead: Human, shop: Shop
-) -> None:
+def test_an_approved_call_of_a_client_that_left_is_made_only_for_the_next_identical_call(ops: Human, lead: Human, shop: Shop) -> None:
     given = {"order_id": tenant_order(shop), "amount": 4, "reason": "asked, and gone"}
     with launch_puppet(ops) as job:
         asyncio.run(_abandon_call(job, given))

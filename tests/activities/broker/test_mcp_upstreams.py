@@ -126,7 +126,7 @@ def last_login(hub: McpServer) -> Login:
     return login_of(hub.authorization)
 
 
-def test_its_tools_are_offered_under_their_own_names_with_what_was_reviewed(agent: Puppet) -> None:
+def test_reviewed_tools_are_offered_under_their_own_names_with_the_reviewed_description_and_schema(agent: Puppet) -> None:
     tools = {tool["name"]: tool for tool in mcp_result(agent, "tools/list")["tools"]}
     assert tools.keys() >= PASSED
     assert "delete_repo" not in tools
@@ -157,13 +157,13 @@ def test_the_credential_in_an_upstreams_answer_is_redacted(agent: Puppet, hub: M
     assert last_login(hub).password not in store_text(shop)
 
 
-def test_a_picture_is_told_of_and_not_passed_on(agent: Puppet) -> None:
+def test_a_picture_in_an_answer_is_mentioned_but_not_passed_on(agent: Puppet) -> None:
     text, failed = call_tool(agent, "get_picture", number=3)
     assert not failed
     assert text.endswith("\n[image image/png is not passed on]")
 
 
-def test_its_error_is_an_error_of_the_tool_without_the_secret(agent: Puppet, hub: McpServer, ops: Human) -> None:
+def test_an_error_of_the_upstream_becomes_a_tool_error_without_the_secret(agent: Puppet, hub: McpServer, ops: Human) -> None:
     text, failed = call_tool(agent, "get_broken", number=1)
     assert failed
     assert text.startswith("no such issue for Login")
@@ -180,7 +180,7 @@ def test_a_long_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(a
     assert all(password[:length] not in text for length in range(6, len(password) + 1))
 
 
-def test_arguments_off_the_reviewed_schema_are_refused_and_nobody_is_asked(agent: Puppet, hub: McpServer) -> None:
+def test_arguments_that_do_not_match_the_reviewed_schema_are_refused_without_asking_people(agent: Puppet, hub: McpServer) -> None:
     before = len(hub.seen)
     text, failed = call_tool(agent, "get_issue", number="7; DROP")
     assert failed
@@ -210,7 +210,7 @@ OLDER = {(mode, "server/discover") for mode in ("500", "garbage", "garbled")}
 
 
 @pytest.mark.parametrize("mode, at", [(mode, at) for mode in MODES for at in METHODS if (mode, at) not in OLDER])
-def test_each_misbehaviour_is_bounded_an_error_in_words_and_the_login_is_dead(
+def test_every_misbehaviour_of_the_upstream_is_bounded_reported_in_words_and_leaves_no_live_login(
     agent: Puppet, hub: McpServer, shop: Shop, ops: Human, mode: str, at: str
 ) -> None:
     began = time.monotonic()
@@ -229,7 +229,7 @@ def test_each_misbehaviour_is_bounded_an_error_in_words_and_the_login_is_dead(
     assert call_tool(agent, "get_issue", number=3) == ('get_issue {"number": 3}', False)
 
 
-def test_one_that_is_away_is_an_error_in_words(own: Puppet, hub: McpServer, review: Review) -> None:
+def test_an_upstream_that_does_not_answer_is_reported_in_words(own: Puppet, hub: McpServer, review: Review) -> None:
     review.pin(hub, tool_list_of(hub), url="https://127.0.0.1:65000/mcp")
 
     def refused() -> bool:
@@ -241,7 +241,7 @@ def test_one_that_is_away_is_an_error_in_words(own: Puppet, hub: McpServer, revi
     until(refused, "the worker knows the new address")
 
 
-def test_an_older_server_is_spoken_to_as_it_speaks_and_told_when_its_session_is_over(agent: Puppet, hub: McpServer, shop: Shop) -> None:
+def test_an_older_server_is_called_by_its_own_protocol_version_and_its_session_is_closed(agent: Puppet, hub: McpServer, shop: Shop) -> None:
     before = len(hub.seen)
     with hub.misbehave("old"):
         assert call_tool(agent, "get_issue", number=7) == ('get_issue {"number": 7}', False)
@@ -264,7 +264,7 @@ CHANGED: list[tuple[list[dict[str, Any]], list[str]]] = [
 
 
 @pytest.mark.parametrize("tools, changes", CHANGED, ids=["described", "hidden", "gone"])
-def test_once_it_shows_other_tools_none_is_called_or_offered_until_they_are_reviewed(
+def test_a_server_that_shows_other_tools_than_the_reviewed_ones_has_none_of_its_tools_offered_or_called(
     own: Puppet, hub: McpServer, ops: Human, shop: Shop, review: Review, tools: list[dict[str, Any]], changes: list[str]
 ) -> None:
     calls = len(hub.tool_calls)
@@ -291,7 +291,7 @@ def test_once_it_shows_other_tools_none_is_called_or_offered_until_they_are_revi
         assert len(entries(ops, own.job, "upstream.refused")) == 1
 
 
-def test_once_it_shows_again_what_was_reviewed_its_tools_are_offered_again(own: Puppet, hub: McpServer) -> None:
+def test_a_server_that_shows_the_reviewed_tools_again_has_them_offered_again(own: Puppet, hub: McpServer) -> None:
     with hub.misbehave(tools=CHANGED[0][0]):
         assert call_tool(own, "get_issue", number=7)[1]
         assert "get_issue" not in tool_names(own)
@@ -299,7 +299,9 @@ def test_once_it_shows_again_what_was_reviewed_its_tools_are_offered_again(own: 
     assert "get_issue" in tool_names(own)
 
 
-def test_a_name_that_holds_what_it_was_sent_is_not_in_the_ledger(own: Puppet, hub: McpServer, ops: Human, shop: Shop) -> None:
+def test_a_password_that_a_server_repeats_in_a_tool_name_does_not_reach_the_ledger(
+    own: Puppet, hub: McpServer, ops: Human, shop: Shop
+) -> None:
     class Telling(list[dict[str, Any]]):
         """Shows a tool that is called by the password it was asked with."""
 
@@ -317,7 +319,7 @@ def test_a_name_that_holds_what_it_was_sent_is_not_in_the_ledger(own: Puppet, hu
 
 
 @pytest.mark.parametrize("reviewed", ["nothing", "something else"])
-def test_what_nobody_has_pinned_is_not_offered_and_it_is_said_why(
+def test_an_upstream_whose_tools_are_not_pinned_offers_none_and_the_error_says_how_to_pin_them(
     own: Puppet, hub: McpServer, ops: Human, review: Review, reviewed: str
 ) -> None:
     review.pin(
@@ -335,7 +337,7 @@ def test_what_nobody_has_pinned_is_not_offered_and_it_is_said_why(
     assert tool_names(own) == SHOPS
 
 
-def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_the_credential(
+def test_a_review_job_lists_what_a_server_shows_without_getting_the_credential(
     ops: Human, hub: McpServer, shop: Shop, review: Review
 ) -> None:
     item = {"resource": "orders-db", "action": "read", "ttl": "5m", "at": "request", "reason": "Review", "tools": {"hub.tools": {}}}
@@ -361,7 +363,7 @@ def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_t
         assert "there is no tool 'hub.tools' for this job" in call_tool(job, "hub.tools")[0]
 
 
-def test_what_writes_waits_for_people_who_see_its_arguments_and_is_called_once(
+def test_a_writing_tool_waits_for_approvers_who_see_its_arguments_and_is_called_once(
     ops: Human, lead: Human, agent: Puppet, hub: McpServer, shop: Shop
 ) -> None:
     calls, answers = len(hub.tool_calls), []
@@ -378,7 +380,7 @@ def test_what_writes_waits_for_people_who_see_its_arguments_and_is_called_once(
     assert not shop.can_log_in(last_login(hub))
 
 
-def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left(ops: Human, hub: McpServer, shop: Shop, review: Review) -> None:
+def test_a_job_killed_during_a_call_keeps_no_access(ops: Human, hub: McpServer, shop: Shop, review: Review) -> None:
     review.pin(hub, tool_list_of(hub), timeout="50s", prefix="slow_")
     with launch_puppet(ops) as job:
         until(lambda: call_tool(job, "slow_get_issue", number=1) == ('get_issue {"number": 1}', False), "the tool can be called")

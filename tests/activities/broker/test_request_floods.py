@@ -47,7 +47,7 @@ async def ignore_progress(pending: PendingRequest, seconds: float) -> None:
     """Hear of progress."""
 
 
-async def test_so_many_calls_are_under_way_and_no_more() -> None:
+async def test_a_job_has_only_a_limited_number_of_tool_calls_under_way() -> None:
     door = Knocked()
     tools = tools_behind(door)
     under_way = [
@@ -81,7 +81,7 @@ def test_a_large_request_counts_as_several_and_may_leave_a_debt() -> None:
     counting.admit()
 
 
-async def test_few_questions_of_one_job_are_values_at_a_time() -> None:
+async def test_only_a_few_model_requests_of_one_job_are_parsed_at_a_time() -> None:
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=1)))
     deps: Any = SimpleNamespace(ticks=lambda: 0.0)
     models = ModelGateway(deps, told, cast("Broker", Knocked()), ModelUse(name="default", requests=1, tokens=1))

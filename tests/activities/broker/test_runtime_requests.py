@@ -26,7 +26,7 @@ def entries(ops: Human, job: str, kind: str) -> list[dict[str, Any]]:
     return [entry["data"] for entry in ops.ledger(job) if entry["type"] == kind]
 
 
-def test_access_that_policy_allows_is_issued_at_once_works_and_is_dead_once_it_is_given_back(ops: Human, shop: Shop) -> None:
+def test_access_that_policy_allows_is_issued_at_once_and_revoked_on_release(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         given = job.request_access("orders-db")
         assert given.status == 200, given.body
@@ -45,7 +45,7 @@ def test_access_that_policy_allows_is_issued_at_once_works_and_is_dead_once_it_i
         assert again.status == 404
 
 
-def test_what_is_asked_for_under_a_live_grant_is_another_credential_and_no_request(ops: Human, shop: Shop) -> None:
+def test_access_under_a_live_grant_issues_another_credential_without_a_new_request(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         first, second = job.request_access("orders-db"), job.request_access("orders-db", ttl="1m")
         assert login_of(first) != login_of(second)
@@ -60,7 +60,7 @@ def test_what_is_asked_for_under_a_live_grant_is_another_credential_and_no_reque
     shop.assert_dead(seen, login_of(first), login_of(second))
 
 
-def test_what_needs_people_waits_for_them_and_is_issued_once_they_approved(ops: Human, lead: Human, shop: Shop) -> None:
+def test_access_that_needs_approval_waits_for_people_and_is_issued_once_they_approve(ops: Human, lead: Human, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         pending = job.request_access("refunds-db", "write", reason="Refund order 7")
         assert pending.status == 202, pending.body
@@ -81,7 +81,7 @@ def test_what_needs_people_waits_for_them_and_is_issued_once_they_approved(ops: 
     shop.assert_dead(ops.job(job.job), login_of(given))
 
 
-def test_a_denial_ends_the_request_and_nothing_was_issued(ops: Human, lead: Human) -> None:
+def test_a_denied_request_ends_and_issues_nothing(ops: Human, lead: Human) -> None:
     with launch_puppet(ops) as job:
         request = job.request_access("refunds-db", "write").json["request_id"]
         assert lead.answer(await_request(lead, request), "deny").status_code in ACCEPTED_STATUSES
@@ -92,7 +92,7 @@ def test_a_denial_ends_the_request_and_nothing_was_issued(ops: Human, lead: Huma
         assert ops.job(job.job)["credentials"] == []
 
 
-def test_what_policy_denies_is_refused_with_the_policies_that_did(ops: Human, security: Human) -> None:
+def test_a_denial_by_policy_names_the_policies(ops: Human, security: Human) -> None:
     with launch_puppet(ops) as job:
         request = job.request_access("customers-db").json["request_id"]
         assert security.answer(await_request(security, request)).status_code in ACCEPTED_STATUSES
@@ -103,7 +103,7 @@ def test_what_policy_denies_is_refused_with_the_policies_that_did(ops: Human, se
         assert [one["outcome"] for one in entries(ops, job.job, "access.decided") if one["facts"]["resource"] == "export-api"] == ["denied"]
 
 
-def test_of_several_that_wait_for_one_request_each_hears_the_denial_and_none_asks_again(ops: Human, lead: Human) -> None:
+def test_every_call_that_waits_for_the_same_request_gets_the_denial_and_none_requests_again(ops: Human, lead: Human) -> None:
     with launch_puppet(ops) as job, ThreadPoolExecutor(3) as pool, httpx.Client(trust_env=False, timeout=180) as http:
         url, token = job.env["JUSTENOUGH_BROKER_URL"], job.env["JUSTENOUGH_BROKER_TOKEN"]
         http.headers["Authorization"] = f"Bearer {token}"
@@ -137,28 +137,28 @@ def await_request(person: Human, request: str) -> dict[str, Any]:
         ({"resource": "payouts-db", "action": "write", "reason": "x"}, 403, "request it at the start, in the job's spec"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused_with_what_and_why(talking: Puppet, body: dict[str, Any], status: int, says: str) -> None:
-    answer = talking.call("POST", "/v1/access", body)
+def test_an_invalid_access_request_is_refused_with_the_reason(broker_job: Puppet, body: dict[str, Any], status: int, says: str) -> None:
+    answer = broker_job.call("POST", "/v1/access", body)
     assert answer.status == status, answer.body
     assert says in answer.body
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_bodies_that_are_too_large_or_no_json_are_refused(talking: Puppet) -> None:
-    assert talking.call("POST", "/v1/access", raw="x" * 70_000).status == 413
-    assert talking.call("POST", "/v1/access", raw="{").status == 422
-    assert talking.call("GET", "/v1/requests/r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1").status == 404
-    assert talking.call("GET", "/v1/nothing").status == 404
+def test_bodies_that_are_too_large_or_no_json_are_refused(broker_job: Puppet) -> None:
+    assert broker_job.call("POST", "/v1/access", raw="x" * 70_000).status == 413
+    assert broker_job.call("POST", "/v1/access", raw="{").status == 422
+    assert broker_job.call("GET", "/v1/requests/r-dev-01m89fb2ptf3bq4aqv3fd9tnmd-1").status == 404
+    assert broker_job.call("GET", "/v1/nothing").status == 404
 
 
-def test_the_catalog_says_what_may_be_asked_for_and_at_which_tier(talking: Puppet) -> None:
-    items = {(item["resource"], item["action"]): item for item in talking.call("GET", "/v1/catalog").json["items"]}
+def test_the_catalog_lists_what_a_job_may_request_and_at_which_tier(broker_job: Puppet) -> None:
+    items = {(item["resource"], item["action"]): item for item in broker_job.call("GET", "/v1/catalog").json["items"]}
     assert items["orders-db", "read"]["outcome"] == "allowed"
     assert (items["refunds-db", "write"]["outcome"], items["refunds-db", "write"]["tier"]) == ("needs_approval", 1)
     assert items["customers-db", "read"]["tier"] == 2
 
 
-def test_a_job_is_told_where_its_broker_is(talking: Puppet) -> None:
-    assert talking.env["JUSTENOUGH_BROKER"] == "/run/justenough/broker.sock"
-    assert talking.env["JUSTENOUGH_BROKER_URL"].startswith("http://127.0.0.1:")
-    assert len(talking.env["JUSTENOUGH_BROKER_TOKEN"]) > 40
+def test_a_jobs_environment_names_the_socket_url_and_token_of_its_broker(broker_job: Puppet) -> None:
+    assert broker_job.env["JUSTENOUGH_BROKER"] == "/run/justenough/broker.sock"
+    assert broker_job.env["JUSTENOUGH_BROKER_URL"].startswith("http://127.0.0.1:")
+    assert len(broker_job.env["JUSTENOUGH_BROKER_TOKEN"]) > 40

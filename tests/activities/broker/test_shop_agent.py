@@ -74,7 +74,7 @@ def run_agent(ops: Human, *arguments: str) -> dict[str, Any]:
     return {**seen, "output": ops.output(job)}
 
 
-def test_the_agent_works_its_script_through_and_takes_a_denial_for_an_answer(ops: Human, scripted: str) -> None:
+def test_the_agent_follows_its_script_to_the_end_and_accepts_a_denial(ops: Human, scripted: str) -> None:
     del scripted
     done: list[str] = []
     with serve_tools(done) as url:
@@ -94,7 +94,7 @@ def test_the_agent_works_its_script_through_and_takes_a_denial_for_an_answer(ops
     assert [(item["resource"], item["action"]) for item in seen["credentials"]] == [("model-api", "read")]
 
 
-def test_the_scripted_model_says_the_same_thing_each_time_whole_or_as_a_stream(scripted: str) -> None:
+def test_the_scripted_model_gives_the_same_answer_whole_and_as_a_stream(scripted: str) -> None:
     tools = [{"type": "function", "function": {"name": name}} for name in ("list-tickets", "find-order")]
     asked: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Go"}], "tools": tools}
     with httpx.Client(base_url=scripted, timeout=180, trust_env=False) as model:

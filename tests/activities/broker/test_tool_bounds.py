@@ -21,7 +21,7 @@ def access_item(resource: str, action: str, tools: dict[str, Any]) -> dict[str, 
     return {"resource": resource, "action": action, "ttl": "5m", "reason": "a test", "at": "request", "tools": tools}
 
 
-def test_no_call_beyond_its_bounds_is_made_and_no_credential_is_had_around_them(ops: Human, shop: Shop) -> None:
+def test_no_tool_call_exceeds_its_bounds_and_no_credential_is_issued_around_them(ops: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     bounds = access_item("orders-db", "read", {"find-order": {"calls": 2, "arguments": {"order_id": {"one_of": [order]}}}})
     with launch_puppet(ops, bounds) as job:
@@ -43,7 +43,7 @@ def test_no_call_beyond_its_bounds_is_made_and_no_credential_is_had_around_them(
     assert len(ops.job(job.job)["credentials"]) == 2
 
 
-def test_who_approves_sees_the_bounds_and_they_are_part_of_what_is_approved(ops: Human, lead: Human, shop: Shop) -> None:
+def test_approvers_see_the_bounds_and_the_bounds_are_part_of_what_they_approve(ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     bounds = access_item("refunds-db", "write", {"refund-order": {"arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}})
     with launch_puppet(ops, bounds) as job:

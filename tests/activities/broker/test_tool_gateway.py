@@ -73,7 +73,7 @@ def agent(ops: Human) -> Iterator[Puppet]:
         yield job
 
 
-def test_a_job_is_offered_the_tools_that_it_may_ever_use(agent: Puppet) -> None:
+def test_a_job_is_offered_every_tool_that_it_may_use_now_or_after_an_approval(agent: Puppet) -> None:
     until_only(agent, SHOPS)
     tools = {tool["name"]: tool for tool in mcp_result(agent, "tools/list")["tools"]}
     assert tools["find-order"]["annotations"]["readOnlyHint"] is True
@@ -96,7 +96,7 @@ def test_a_call_answers_and_its_login_is_dead_right_after(agent: Puppet, ops: Hu
     assert seen["state"] == "confirmed"
 
 
-def test_each_call_has_a_credential_of_its_own_under_one_request(agent: Puppet, ops: Human, shop: Shop) -> None:
+def test_each_tool_call_has_its_own_credential_under_one_request(agent: Puppet, ops: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     for _ in range(3):
         assert not call_tool(agent, "find-order", order_id=order)[1]
@@ -105,7 +105,7 @@ def test_each_call_has_a_credential_of_its_own_under_one_request(agent: Puppet, 
     assert len({one["request"] for one in last}) == 1
 
 
-def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
+def test_a_tool_call_returns_no_rows_of_another_tenant(agent: Puppet, shop: Shop) -> None:
     text, failed = call_tool(agent, "find-order", order_id=tenant_order(shop, "globex"))
     assert (json.loads(text), failed) == ({"rows": []}, False)
 
@@ -120,7 +120,7 @@ def test_another_tenants_rows_are_not_there(agent: Puppet, shop: Shop) -> None:
         ("list-tickets", {"status": "open' OR '1'='1"}, "status: must have enum"),
     ],
 )
-def test_what_is_not_a_call_is_refused_in_words_and_recorded(
+def test_an_invalid_tool_call_is_refused_in_words_and_recorded(
     agent: Puppet, ops: Human, name: str, arguments: dict[str, Any], says: str
 ) -> None:
     text, failed = call_tool(agent, name, **arguments)
@@ -130,7 +130,7 @@ def test_what_is_not_a_call_is_refused_in_words_and_recorded(
     assert (refused["asked"], says in refused["why"]) == (f"tool {name}", True)
 
 
-def test_the_catalog_is_a_resource(agent: Puppet) -> None:
+def test_the_catalog_is_an_mcp_resource(agent: Puppet) -> None:
     assert [one["uri"] for one in mcp_result(agent, "resources/list")["resources"]] == ["justenough://catalog"]
     told = json.loads(mcp_result(agent, "resources/read", {"uri": "justenough://catalog"})["contents"][0]["text"])
     assert {one["name"]: (one["outcome"], one["tier"]) for one in told["tools"]}["refund-order"] == ("needs_approval", 1)
@@ -139,7 +139,7 @@ def test_the_catalog_is_a_resource(agent: Puppet) -> None:
     ).items()
 
 
-def test_a_refund_waits_for_people_who_see_its_arguments_is_made_once_and_only_as_approved(ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_refund_waits_for_approvers_who_see_its_arguments_and_is_made_once_as_approved(ops: Human, lead: Human, shop: Shop) -> None:
     order, reason = tenant_order(shop), "It broke'); DROP TABLE refunds; --"
     given = {"order_id": order, "amount": 12.5, "reason": reason}
     with launch_puppet(ops) as job:

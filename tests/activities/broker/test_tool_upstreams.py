@@ -81,7 +81,7 @@ def login_of(authorization: str) -> Login:
     return Login(user, password)
 
 
-def test_what_the_upstream_hands_out_of_the_credential_does_not_come_back(agent: Puppet, bad: Upstream, shop: Shop) -> None:
+def test_a_password_that_the_upstream_repeats_is_redacted_in_the_answer(agent: Puppet, bad: Upstream, shop: Shop) -> None:
     text, failed = call_tool(agent, "echo", note="hello {password}")
     assert not failed, text
     sent, login = bad.seen[-1], last_login(bad)
@@ -134,7 +134,7 @@ def test_an_endless_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_c
     assert not shop.can_log_in(login)
 
 
-def test_nothing_is_sent_to_where_nobody_answers_or_to_this_machine_unless_the_tool_says_so(agent: Puppet) -> None:
+def test_a_tool_call_to_an_unreachable_or_private_address_is_an_error(agent: Puppet) -> None:
     assert "the upstream does not answer" in call_tool(agent, "elsewhere")[0]
     text, failed = call_tool(agent, "inside")
     assert failed
@@ -142,7 +142,7 @@ def test_nothing_is_sent_to_where_nobody_answers_or_to_this_machine_unless_the_t
 
 
 @pytest.mark.parametrize("note", ["x'; DROP TABLE refunds; --", "%(tenant)s", "' OR 1=1 --", "\\'; SELECT 1", "Ω\u202e", "$$;$$"])
-def test_what_a_model_says_stays_a_value(agent: Puppet, shop: Shop, note: str) -> None:
+def test_text_of_a_model_stays_a_value_in_the_sql_statement(agent: Puppet, shop: Shop, note: str) -> None:
     text, failed = call_tool(agent, "say", note=note)
     assert not failed, text
     assert json.loads(text)["rows"][0]["said"] == note
@@ -158,7 +158,7 @@ def test_what_a_model_says_stays_a_value(agent: Puppet, shop: Shop, note: str) -
         ("sly", "read-only", True),
     ],
 )  # fmt: skip
-def test_a_statement_that_never_ends_gives_too_much_or_writes_is_bounded(
+def test_a_statement_that_never_ends_returns_too_much_or_writes_is_bounded(
     agent: Puppet, ops: Human, shop: Shop, name: str, says: str, is_error: object
 ) -> None:
     cancelled = rows(shop, "SELECT count(*) FROM orders WHERE status = 'cancelled'")
@@ -182,7 +182,7 @@ GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
         (RAISES, True, "the database rejected the statement: deadlock detected (40P01)"),
     ],
 )
-async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_anything_was_written(
+async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     shop: Shop, *, statement: str, writes: bool, says: str
 ) -> None:
     at = conninfo_to_dict(shop.dsn)
@@ -192,7 +192,7 @@ async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_
 
 
 @pytest.mark.usefixtures("agent")  # While it runs these tools are in the catalog.
-def test_calls_at_once_each_have_their_own_login_under_one_request_and_all_are_dead(ops: Human, shop: Shop) -> None:
+def test_simultaneous_calls_have_logins_of_their_own_under_one_request_and_all_of_them_end(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops) as other, ThreadPoolExecutor(5) as pool:
         texts = [*pool.map(lambda number: say_by_tcp(other, str(number)), range(10))]
         assert {json.loads(text)["rows"][0]["said"] for text in texts} == {str(number) for number in range(10)}
@@ -211,7 +211,7 @@ def say_by_tcp(job: Puppet, note: str) -> str:
 
 
 @pytest.mark.usefixtures("agent")
-def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_once(ops: Human, bad: Upstream, shop: Shop) -> None:
+def test_a_job_killed_during_a_tool_call_loses_all_its_access(ops: Human, bad: Upstream, shop: Shop) -> None:
     order = tenant_order(shop)
     with launch_puppet(ops) as job:
         assert not call_tool(job, "find-order", order_id=order)[1]

@@ -41,7 +41,7 @@ async def test_the_protocol_has_the_attributes_that_the_listener_reads() -> None
     assert protocol.transport is None
 
 
-def test_an_untried_uvicorn_is_not_installed() -> None:
+def test_the_requirement_of_uvicorn_has_an_upper_bound() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "uvicorn"]
     assert Version(version("uvicorn")) in bound.specifier

@@ -42,5 +42,5 @@ def issuance() -> IssuedCredential:
     ],
     ids=["at once", "later", "set back", "set back and over", "set forward"],
 )
-def test_a_clock_that_is_set_never_prolongs_a_grant(passed: timedelta, stepped: timedelta, left: float) -> None:
+def test_setting_the_clock_never_prolongs_a_grant(passed: timedelta, stepped: timedelta, left: float) -> None:
     assert issuance().seconds_left(now=NOW + passed + stepped, ticks=1000 + passed.total_seconds()) == left

@@ -78,7 +78,7 @@ def race_kill(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("races", [60, pytest.param(500, marks=pytest.mark.long)])
-def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: Desk, shop: Shop, races: int) -> None:
+def test_a_kill_during_an_issue_leaves_no_live_credential_whatever_the_timing(at: Desk, shop: Shop, races: int) -> None:
     launcher, earlier = shop.newcomer(f"racer-{races}", "ops"), at.job()
     # A credential that is killed before anybody has seen that the target shows users stays in doubt.
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed

@@ -61,20 +61,20 @@ def renewal_count(at: Desk, job: str) -> int:
     return at.entry_types(job).count("credential.renewed")
 
 
-def test_vault_itself_bounds_a_users_time_by_its_roles_short_ttl_and_not_by_the_tokens(at: Desk) -> None:
+def test_vault_limits_a_users_life_by_the_short_ttl_of_its_role_and_not_by_its_tokens(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     assert 2 * 60 * SECOND < valid_for(at.shop, job) <= 2 * 60 * SECOND + BUFFER
 
 
-async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_grant_has_left(at: Desk) -> None:
+async def test_a_renewal_extends_the_users_expiry_in_the_target_but_not_beyond_the_grant(at: Desk) -> None:
     job = at.job()
     item = issuance(at, at.issue(job), ttl=3.5, lease=3)
     await keep_until(at, job, WILLING, item, lambda: renewal_count(at, job) > 0)
     assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
 
 
-async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_access(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_keeps_its_access_if_the_target_is_back_before_the_lease_ends(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
     job, tries = at.job(), 0
     held = at.issue(job)
@@ -97,7 +97,7 @@ async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_acce
         assert "credential.revoked" not in at.entry_types(job)
 
 
-async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_that_cannot_be_renewed_ends_at_its_own_expiry(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
     job = at.job()
     held = at.issue(job)
@@ -109,7 +109,7 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeyp
     assert not at.shop.can_log_in(held)
 
 
-async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_credential_that_is_released_repeatedly_is_revoked_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job, ended, real = at.job(), 0, revoke.end_one
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=60)

@@ -23,7 +23,7 @@ def ask(session: Session, resource: str, reason: str) -> None:
     session.issuer.access(Access(resource=resource, action=Action.READ, ttl=300, reason=reason, at="request"))
 
 
-def test_a_reason_given_at_run_time_is_the_programs_unless_it_is_the_signed_one(at: Desk) -> None:
+def test_a_reason_given_at_run_time_is_attributed_to_the_program_unless_it_equals_the_signed_one(at: Desk) -> None:
     honest, other, unlisted = (start_session(at, SIGNED) for _ in range(3))
     ask(honest, "orders-db", "Look the order up")
     ask(other, "orders-db", "The CFO approved this by phone")
@@ -35,6 +35,6 @@ def test_a_reason_given_at_run_time_is_the_programs_unless_it_is_the_signed_one(
         session.end()
 
 
-def test_a_reason_of_the_order_is_the_orders(at: Desk) -> None:
+def test_a_reason_in_the_signed_order_is_attributed_to_the_order(at: Desk) -> None:
     session = start_session(at, {**SIGNED, "at": "start"})
     assert reasons_of(session) == [("Look the order up", ReasonSource.ORDER, "Look the order up")]

@@ -116,7 +116,7 @@ def test_a_redis_user_works_while_it_is_held_and_its_open_connection_is_cut_when
     assert confirmed.data["how"] == "its lease and token are unknown to Vault"
 
 
-def test_the_name_of_a_redis_user_tells_its_job(at: Desk) -> None:
+def test_the_name_of_a_redis_user_contains_the_job_id(at: Desk) -> None:
     one = start_session(at, CACHE)
     assert one.job.upper().replace("-", "_") in one.issue().fields["username"].reveal().upper().replace("-", "_")
     assert one.end().confirmed

@@ -153,7 +153,7 @@ def approval_of(
     return answer
 
 
-async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_the_next_decision(at: Desk) -> None:
+async def test_a_job_loses_its_access_at_the_next_decision_once_its_launcher_left_their_group(at: Desk) -> None:
     job = start_job(at)
     at.shop.leave(job.launcher, "ops")
     why = await job.until_ended()
@@ -161,7 +161,7 @@ async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_t
     assert job.entries_of(EventType.CREDENTIAL_RENEWED) == []
 
 
-async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at: Desk) -> None:
+async def test_an_approval_no_longer_counts_once_its_approver_has_left_the_group(at: Desk) -> None:
     job = start_job(at, WRITE, tier=1)
     at.shop.leave(job.approver, "support-leads")
     name = job.approver.name
@@ -182,7 +182,7 @@ def record_withdrawal(at: Desk, job: str, person: str, name: str) -> None:
     at.deps.store.ledger.append([build_event(EventType.APPROVAL_WITHDRAWN, job, at=at.deps.now(), about=request, **fields)])
 
 
-def test_an_approval_that_is_withdrawn_while_vault_issues_hands_out_nothing(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_approval_withdrawn_while_vault_issues_gives_the_job_nothing(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     issue = at.deps.vault.issue
 
     def issue_late(*arguments: Any) -> IssuedSecret:
@@ -198,7 +198,7 @@ def test_an_approval_that_is_withdrawn_while_vault_issues_hands_out_nothing(at: 
     assert at.shop.users_of(credential.job_id) == []
 
 
-async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
+async def test_an_edited_policy_ends_access_that_it_now_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
     job = start_job(at)
     more = '\n// Nothing is read any more.\n@id("closed")\nforbid (principal, action == Action::"read", resource);\n'
     with (folder / "policies" / "reads.cedar").open("a") as file:
@@ -209,7 +209,7 @@ async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_
     assert decided["facts"]["held"] == ["orders-db:read"]
 
 
-async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, folder: Path) -> None:
+async def test_a_grant_ends_if_policy_now_requires_a_higher_tier_than_it_was_issued_at(at: Desk, folder: Path) -> None:
     job = start_job(at)
     reads = folder / "policies" / "reads.cedar"
     reads.write_text(
@@ -218,7 +218,7 @@ async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, fold
     assert "policy now requires tier 1 (read-up-to-confidential), but it was issued at tier 0" in await job.until_ended()
 
 
-async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded(at: Desk, folder: Path) -> None:
+async def test_an_unchanged_decision_renews_without_an_entry_and_a_changed_one_is_recorded(at: Desk, folder: Path) -> None:
     # Its order and the approval are over by now: they needed only to hold when they were counted.
     job = start_job(at, WRITE, tier=1)
     at.clock.ahead = 10 * SIGNATURE_TTL
@@ -237,7 +237,7 @@ async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded
     assert (job.can_log_in, job.entries_of(EventType.CREDENTIAL_REVOKED)) == (True, [])
 
 
-async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_next_renewal(at: Desk, folder: Path) -> None:
+async def test_data_that_a_parent_reads_while_its_child_runs_counts_at_the_childs_next_renewal(at: Desk, folder: Path) -> None:
     with (folder / "policies" / "reads.cedar").open("a") as file:
         file.write(
             '\n// One or the other.\n@id("apart") forbid (principal, action, resource) when { resource.sensitivity == 2 && context.touched == 3 };\n'
@@ -271,7 +271,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
 
 
 @pytest.mark.parametrize("away", ["vault", "store"])
-async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
+async def test_a_server_that_does_not_answer_does_not_end_a_grant(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
     job = start_job(at, WRITE, tier=1)
     where: Any
     where, method, error = {
@@ -293,9 +293,7 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     assert (job.can_log_in, job.entries_of(EventType.CREDENTIAL_REVOKED)) == (True, [])
 
 
-def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_those_that_it_knows_of(
-    at: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decision_costs_three_vault_calls_per_person_and_none_for_cached_people(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job, calls = start_job(at, WRITE, tier=1), 0
     real = at.deps.vault.call_own
 
@@ -373,20 +371,20 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
     assert len(issuer.holdings.alive) == 2
 
 
-def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:
+def test_a_call_beyond_the_approved_bounds_does_not_use_the_grant_and_waits_for_approval(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(100)), IssuedCredential)
     assert isinstance(issuer.access(refund_call(100.5)), PendingApproval)
 
 
-def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> None:
+def test_a_grant_for_tools_ends_once_its_approvals_no_longer_reach_the_quorum(at: Desk) -> None:
     issuer, approver = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(1)), IssuedCredential)
     at.shop.leave(approver, "support-leads")
     assert isinstance(issuer.access(refund_call(1)), PendingApproval)
 
 
-def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all_the_same(at: Desk) -> None:
+def test_a_job_at_its_limit_of_pending_requests_still_gets_access_that_policy_allows(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     for number in range(MAX_WAITING_REQUESTS):
         assert isinstance(issuer.access(refund_call(101 + number)), PendingApproval)
@@ -399,7 +397,7 @@ def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all
     assert isinstance(issuer.access(ORDERS), IssuedCredential)
 
 
-def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_were_shown(at: Desk) -> None:
+def test_calls_that_only_python_considers_equal_need_separate_approvals(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     asked = []
     for reason in (1, True, 1):
@@ -411,7 +409,7 @@ def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_wer
     assert asked[0] == asked[2] != asked[1]
 
 
-def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_has_used_up_its_approval_requests_gets_only_what_policy_allows(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.issuing.grants.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
     issuer, _ = refund_issuer(at)
     for amount in (101, 102):

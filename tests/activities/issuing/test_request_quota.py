@@ -21,7 +21,7 @@ def request_access(session: Session, resource: str, action: Action) -> IssuedCre
     return session.issuer.access(Access(resource=resource, action=action, ttl=300, reason="a test", at="request"))
 
 
-def test_a_running_job_requests_no_more_of_people_once_its_launchers_quota_is_used_up(at: Desk) -> None:
+def test_a_running_job_cannot_ask_people_for_more_once_its_launchers_quota_is_used_up(at: Desk) -> None:
     settings = at.deps.settings.model_copy(update={"quota_waiting_requests": 1})
     at = dataclasses.replace(at, deps=dataclasses.replace(at.deps, settings=settings))
     asking, other = start_session(at, SIGNED), start_session(at, SIGNED)

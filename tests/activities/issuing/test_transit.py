@@ -36,7 +36,7 @@ def at(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield made
 
 
-def test_it_gives_one_signature_that_stays_valid_and_is_said_to_end_never(at: Desk) -> None:
+def test_a_signature_from_transit_stays_valid_after_the_job_and_is_recorded_as_residual(at: Desk) -> None:
     one = start_session(at, SIGN)
     held = one.issue()
     signed = {"input": TEXT, "signature": held.fields["signature"].reveal()}
@@ -51,7 +51,7 @@ def test_it_gives_one_signature_that_stays_valid_and_is_said_to_end_never(at: De
     assert any(finding.detail == VALUE_STAYS for finding in prove(at.deps, one.job).findings)
 
 
-def test_a_grant_signs_nothing_but_what_the_catalog_fixes(at: Desk) -> None:
+def test_a_grant_can_sign_only_the_text_that_the_catalog_fixes(at: Desk) -> None:
     one = start_session(at, SIGN)
     one.issue()
     token = at.deps.vault.create_token(one.job, policy="je-grant-notices-read", alias=None, ttl=60).secret.reveal()

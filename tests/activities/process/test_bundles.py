@@ -18,7 +18,7 @@ def file_modes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): oct(path.stat().st_mode & 0o7777) for path in sorted(folder.rglob("*"))}
 
 
-def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
+def test_unpacked_files_have_plain_modes_whatever_the_umask(home: Path) -> None:
     before = os.umask(0o077)
     try:
         folder = ensure_unpacked(home, DIGEST, CONTENT)
@@ -31,14 +31,14 @@ def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
     assert {path.stat().st_uid for path in folder.rglob("*")} == {os.geteuid()}
 
 
-def test_it_is_unpacked_once(home: Path) -> None:
+def test_a_bundle_is_unpacked_once(home: Path) -> None:
     first = ensure_unpacked(home, DIGEST, CONTENT)
     made = (first / "job.py").stat().st_ino
     assert (ensure_unpacked(home, DIGEST, CONTENT) / "job.py").stat().st_ino == made
     assert len(list(first.parent.iterdir())) == 1
 
 
-def test_content_that_the_digest_does_not_name_is_refused(home: Path) -> None:
+def test_a_bundle_that_does_not_match_its_digest_is_refused(home: Path) -> None:
     with pytest.raises(InvalidInput, match="its content does not match the digest sha256"):
         ensure_unpacked(home, DIGEST, bundle.pack({"job.py": (b"print(2)", False)}))
     assert not (home / "run").exists()
@@ -67,7 +67,7 @@ def test_a_folder_that_was_tampered_with_is_made_again(home: Path, tamper: str) 
     assert len(list(folder.parent.iterdir())) == 1
 
 
-def test_many_sessions_may_unpack_the_same_one_at_once(home: Path) -> None:
+def test_many_sessions_can_unpack_the_same_bundle_at_once(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(lambda _: ensure_unpacked(home, DIGEST, CONTENT), range(32)))
     (folder,) = folders

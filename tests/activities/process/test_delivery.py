@@ -19,7 +19,7 @@ def access(**deliver: object) -> Access:
     return Access(resource="orders-db", action=Action.READ, ttl=600, reason="test", deliver=Delivery.model_validate(deliver))
 
 
-def test_variables_come_from_fields_and_from_what_the_catalog_says_of_connecting() -> None:
+def test_variables_come_from_credential_fields_and_from_the_catalogs_connect_values() -> None:
     given = build_delivery(access(env={"PGUSER": "username", "PGPASSWORD": "password", "PGHOST": "host"}), FIELDS, CONNECT)
     assert {name: value.reveal() for name, value in given.env.items()} == {
         "PGUSER": "v-token-orders",
@@ -42,7 +42,7 @@ def test_a_file_holds_the_whole_credential() -> None:
 WHOLE = {**FIELDS, "dbname": Secret("shop")}
 
 
-def test_a_password_file_has_a_line_as_libpq_reads_it_and_a_variable_names_it() -> None:
+def test_a_password_file_has_libpqs_format_and_a_variable_names_it() -> None:
     odd = {**WHOLE, "password": Secret("a:b\\c")}
     given = build_delivery(access(pgpass=FileDelivery(path="pgpass")), odd, CONNECT)
     assert given.files["pgpass"].reveal() == "127.0.0.1:5432:shop:v-token-orders:a\\:b\\\\c\n"
@@ -74,7 +74,7 @@ ACCOUNT = {"service_account_token": Secret("ey.J.0"), "service_account_namespace
 SAID = {"path": "kubeconfig", "token": "service_account_token", "ca": "ca", "namespace": "service_account_namespace"}
 
 
-def test_a_kubeconfig_has_one_context_that_is_whole_and_a_variable_names_it() -> None:
+def test_a_kubeconfig_has_one_complete_context_and_a_variable_names_it() -> None:
     given = build_delivery(access(kubeconfig=SAID), ACCOUNT, CLUSTER)
     config = yaml.safe_load(given.files["kubeconfig"].reveal())
     name = config["current-context"]
@@ -88,7 +88,7 @@ def test_a_kubeconfig_has_one_context_that_is_whole_and_a_variable_names_it() ->
     assert not given.env
 
 
-def test_a_kubeconfig_without_a_ca_trusts_the_machines_own_and_never_nobodys() -> None:
+def test_a_kubeconfig_without_a_ca_names_only_the_server() -> None:
     given = build_delivery(access(kubeconfig={"path": "k"}), {"token": Secret("t0ken")}, {"server": CLUSTER["server"]})
     assert yaml.safe_load(given.files["k"].reveal())["clusters"][0]["cluster"] == {"server": CLUSTER["server"]}
 
@@ -113,18 +113,20 @@ def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
         ({}, {"ca": "MIIB"}, "deliver.kubeconfig.ca: ca is not a PEM certificate"),
     ],
 )
-def test_what_makes_no_kubeconfig_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:
+def test_a_kubeconfig_that_cannot_be_built_is_refused_by_its_place_in_the_spec(
+    said: dict[str, str], connect: dict[str, str], problem: str
+) -> None:
     with pytest.raises(UndeliverableField) as refused:
         build_delivery(access(kubeconfig={**SAID, **said}), ACCOUNT, {**CLUSTER, **connect})
     assert problem in str(refused.value)
     assert "ey.J.0" not in str(refused.value)
 
 
-def test_nothing_is_delivered_unasked() -> None:
+def test_nothing_is_delivered_that_the_spec_does_not_ask_for() -> None:
     assert build_delivery(access(), FIELDS, CONNECT) == Delivered()
 
 
-def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -> None:
+def test_a_missing_field_is_named_with_the_existing_ones_and_without_their_values() -> None:
     with pytest.raises(UndeliverableField) as refused:
         build_delivery(access(env={"A": "token", "B": "passwort"}), FIELDS, CONNECT)
     assert (
@@ -134,18 +136,18 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -
 
 
 @pytest.mark.parametrize("value", ["nul\0inside", "x" * 100_001])
-def test_what_cannot_be_a_variable_is_refused_without_showing_it(value: str) -> None:
+def test_a_value_that_cannot_be_a_variable_is_refused_without_being_shown(value: str) -> None:
     with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
         build_delivery(access(env={"A": "password"}), {"password": Secret(value)}, {})
     assert value[:5] not in str(refused.value)
 
 
-def test_what_an_engine_issued_wins_over_the_catalog() -> None:
+def test_issued_fields_take_precedence_over_values_of_the_catalog() -> None:
     given = build_delivery(access(env={"A": "host"}), {"host": Secret("issued")}, CONNECT)
     assert given.env["A"].reveal() == "issued"
 
 
-def test_everything_but_the_user_name_is_secret() -> None:
+def test_every_delivered_field_but_the_user_name_is_secret() -> None:
     assert [value.reveal() for value in secrets_of({**FIELDS, "token": Secret("t0ken")})] == ["hunter22", "t0ken"]
 
 

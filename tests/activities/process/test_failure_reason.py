@@ -17,5 +17,5 @@ from justenough.domain.core.errors import JustEnoughError
         (VaultUnavailable("Vault did not answer"), "VaultUnavailable: Vault did not answer"),
     ],
 )
-def test_a_failed_session_names_its_error_as_records_know_it(error: JustEnoughError, reason: str) -> None:
+def test_a_failed_session_names_its_error_by_its_recorded_name(error: JustEnoughError, reason: str) -> None:
     assert failure_reason(error) == reason

@@ -30,12 +30,12 @@ def make_venv(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["python", "python3"])
-async def test_python_is_the_one_of_the_spec(run: Runner, venv: Path, name: str) -> None:
+async def test_a_job_runs_with_the_python_that_its_spec_names(run: Runner, venv: Path, name: str) -> None:
     ran = await run(name, "-c", f"import its_own; {TELL}", python=str(venv / "bin" / "python"))
     assert ran.json_output[0] == str(venv)
 
 
-async def test_python_is_else_the_first_in_the_job_path(run: Runner, venv: Path, settings: Settings) -> None:
+async def test_a_job_without_a_named_python_gets_the_first_one_in_the_job_path(run: Runner, venv: Path, settings: Settings) -> None:
     with_path = Runner(settings.model_copy(update={"job_path": f"{venv}/nothing:{venv}/bin:/usr/bin"}), run.sandbox)
     assert (await with_path.python("import its_own; print(its_own.WORD)")).log == "its own package\n"
     # Scripts that ask for it by name get the same one.
@@ -43,19 +43,19 @@ async def test_python_is_else_the_first_in_the_job_path(run: Runner, venv: Path,
 
 
 @pytest.mark.parametrize("scratch", ["/tmp", "/var/tmp"])
-async def test_a_python_below_a_folder_that_jobs_have_one_of_their_own_of_is_there(run: Runner, scratch: str) -> None:
+async def test_a_python_below_a_folder_that_each_job_has_of_its_own_can_be_used(run: Runner, scratch: str) -> None:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         venv = make_venv(Path(folder) / "venv")
         ran = await run("python", "-c", "import its_own; print(its_own.WORD)", python=str(venv / "bin" / "python"))
     assert (ran.code, ran.log) == (0, "its own package\n")
 
 
-async def test_python_is_else_the_systems(run: Runner, settings: Settings) -> None:
+async def test_a_job_gets_the_systems_python_if_the_job_path_has_none(run: Runner, settings: Settings) -> None:
     nowhere = Runner(settings.model_copy(update={"job_path": "/nowhere"}), run.sandbox)
     assert (await nowhere.python(TELL)).json_output[1] == "/usr"
 
 
-async def test_nothing_beside_a_python_becomes_readable(run: Runner, venv: Path) -> None:
+async def test_a_job_cannot_read_the_files_beside_its_python_environment(run: Runner, venv: Path) -> None:
     (venv.parent / "secret").write_text("beside it")
     (venv.parent / "secret").chmod(0o644)
     ran = await run("ls", "-A", str(venv.parent), python=str(venv / "bin" / "python"))
@@ -68,12 +68,12 @@ def test_the_workers_own_environment_is_refused(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/etc/passwd", "/etc"])
-def test_what_is_not_there_or_no_program_is_refused(settings: Settings, python: str) -> None:
+def test_a_python_path_that_is_missing_or_not_a_program_is_refused(settings: Settings, python: str) -> None:
     with pytest.raises(InterpreterRefused, match="not a program on the worker's machine"):
         find_interpreter(settings, python)
 
 
-def test_a_program_that_is_not_a_python_opens_no_folder(settings: Settings, home: Path) -> None:
+def test_a_program_that_is_not_in_a_python_installation_is_refused(settings: Settings, home: Path) -> None:
     fake = home / "bin" / "python"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\n")
@@ -82,7 +82,7 @@ def test_a_program_that_is_not_a_python_opens_no_folder(settings: Settings, home
         find_interpreter(settings, str(fake))
 
 
-def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: Path) -> None:
+def test_a_python_whose_folder_contains_the_workers_data_is_refused(settings: Settings, home: Path) -> None:
     (home / "pyvenv.cfg").write_text("home = /usr/bin\n")
     (home / "bin").mkdir()
     (home / "bin" / "python").symlink_to("/usr/bin/python3")
@@ -90,7 +90,7 @@ def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: P
         find_interpreter(settings, str(home / "bin" / "python"))
 
 
-def test_finding_it_runs_nothing(settings: Settings, home: Path) -> None:
+def test_finding_the_python_runs_no_program(settings: Settings, home: Path) -> None:
     """A spec names the path: a program there must not run as the worker."""
     fake, trace = home / "env" / "bin" / "python", home / "trace"
     fake.parent.mkdir(parents=True)

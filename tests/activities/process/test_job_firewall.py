@@ -99,7 +99,7 @@ def test_only_the_users_of_jobs_are_kept_from_vault_at_every_address_of_this_mac
     assert connect(UID + CLOSED_UIDS, "127.0.0.1", vault) == connect(UID - 1, "127.0.0.1", vault) == "connected"
 
 
-def test_no_job_reaches_temporal_not_even_one_that_may_reach_vault(servers: tuple[int, int]) -> None:
+def test_no_job_reaches_temporal_even_if_it_may_reach_vault(servers: tuple[int, int]) -> None:
     temporal, other = servers
     if is_root():
         JobFirewall(Settings(temporal_address=f"localhost:{temporal}", job_uid_base=UID)).apply()
@@ -153,9 +153,7 @@ def many_connections(uid: int, address: str) -> Iterator[Callable[[int, int], li
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_a_job_has_so_many_connections_to_one_server_and_not_more_when_the_rules_are_written_again(
-    servers: tuple[int, int], address: str
-) -> None:
+def test_the_limit_of_a_jobs_connections_to_one_server_survives_rewriting_the_rules(servers: tuple[int, int], address: str) -> None:
     if is_root():
         firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{unused_port()}", job_uid_base=UID))
         firewall.apply()
@@ -225,7 +223,7 @@ def test_a_worker_deletes_the_rules_of_one_that_was_killed(servers: tuple[int, i
         assert list_table(theirs) == {}
 
 
-def test_of_another_container_only_a_table_without_entries_is_deleted(servers: tuple[int, int]) -> None:
+def test_only_an_empty_table_of_another_container_is_deleted(servers: tuple[int, int]) -> None:
     if is_root():
         old, used = f"justenough_{UID}_1_7", f"justenough_{UID}_1_8"
         numbers = f"add set inet {used} ports {{ type inet_service; }}\nadd element inet {used} ports {{ 1 }}"
@@ -238,7 +236,7 @@ def test_of_another_container_only_a_table_without_entries_is_deleted(servers: t
             subprocess.run(("nft", "delete", "table", "inet", used), check=True)
 
 
-def test_a_port_that_no_server_has_any_more_is_open_again(servers: tuple[int, int]) -> None:
+def test_a_port_is_open_again_once_no_server_uses_it(servers: tuple[int, int]) -> None:
     if is_root():
         firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID))
         firewall.apply()
@@ -259,7 +257,7 @@ def test_vaults_other_addresses_are_closed_too(servers: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("address", ["http://no-such-host.invalid:8200", "vault:8200", "https://"])
-def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
+def test_an_address_that_cannot_be_resolved_is_named_with_the_remedy(address: str) -> None:
     if is_root():
         with pytest.raises(FirewallMissing, match=f"{address} cannot be resolved") as caught:
             JobFirewall(Settings(vault_addr=address, job_uid_base=UID)).apply(check=True)
@@ -271,13 +269,13 @@ def test_an_address_that_leads_nowhere_is_named(address: str) -> None:
         )
 
 
-def test_a_temporal_address_that_leads_nowhere_is_named_as_it_was_written() -> None:
+def test_a_temporal_address_that_cannot_be_resolved_is_named_as_it_was_written() -> None:
     if is_root():
         with pytest.raises(FirewallMissing, match=r"^temporal cannot be resolved: it does not name a host and a port$"):
             JobFirewall(Settings(temporal_address="temporal", job_uid_base=UID)).apply(check=True)
 
 
-def test_an_address_that_leads_nowhere_leaves_no_other_open(servers: tuple[int, int]) -> None:
+def test_an_address_that_cannot_be_resolved_leaves_the_others_closed(servers: tuple[int, int]) -> None:
     if is_root():
         others = ("http://no-such-host.invalid:8200",)
         settings = Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", vault_other_addrs=others, job_uid_base=UID)
@@ -297,7 +295,7 @@ def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers:
         assert connect(UID, "127.0.0.1", servers[0]) == "refused"
 
 
-def test_a_machine_without_nftables_is_told_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_machine_without_nftables_the_remedy_is_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_firewall, "SYSTEM_PROGRAMS", "/nonexistent")
     if is_root():
         with pytest.raises(FirewallMissing, match="nftables is not installed") as caught:
@@ -305,7 +303,7 @@ def test_a_machine_without_nftables_is_told_to_install_it(monkeypatch: pytest.Mo
         assert caught.value.remedy == "apt install nftables"
 
 
-def test_a_worker_without_the_capability_is_told_to_get_it() -> None:
+def test_a_worker_without_net_admin_gets_the_remedy_to_add_it() -> None:
     if is_root():
         argv = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", WITHOUT_NET_ADMIN)
         done = subprocess.run(argv, cwd=REPOSITORY, check=True, capture_output=True, text=True)

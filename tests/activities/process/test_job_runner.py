@@ -59,7 +59,7 @@ def jobs(settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Iterator[Jobs]
         yield Jobs(settings, sandbox, tmp_path / "broker.sock")
 
 
-async def test_a_job_runs_with_its_variables_and_its_log_is_there_after_it(jobs: Jobs) -> None:
+async def test_a_job_gets_its_variables_and_its_log_is_there_after_it(jobs: Jobs) -> None:
     async with jobs.run("sh", "-c", "echo $MODE $PGPASSWORD; exit 3") as process:
         assert await process.wait() == 3
     assert jobs.log == "dry [redacted]\n"
@@ -82,7 +82,7 @@ async def test_an_error_in_the_block_ends_the_job(jobs: Jobs) -> None:
     assert not is_alive("sleep\x0027183.25")
 
 
-async def test_being_cancelled_again_and_again_ends_the_job_all_the_same(jobs: Jobs) -> None:
+async def test_repeated_cancellation_still_ends_the_job(jobs: Jobs) -> None:
     async def session() -> None:
         async with jobs.run("sleep", "27184.25") as process:
             await process.wait()
@@ -96,13 +96,13 @@ async def test_being_cancelled_again_and_again_ends_the_job_all_the_same(jobs: J
     assert not is_alive("sleep\x0027184.25")
 
 
-async def test_a_python_that_is_refused_starts_nothing(jobs: Jobs) -> None:
+async def test_a_job_whose_python_is_refused_does_not_start(jobs: Jobs) -> None:
     with pytest.raises(InterpreterRefused):
         async with jobs.run("python", "-c", "print(1)", python="/nowhere/python"):
             pytest.fail("it started")
 
 
-async def test_surely_passes_an_error_on() -> None:
+async def test_run_to_completion_raises_the_error_of_what_it_runs() -> None:
     async def fails() -> None:
         raise LookupError
 

@@ -68,7 +68,7 @@ async def test_bytes_that_are_not_text_are_replaced_and_characters_survive_a_cut
     assert "".join(pipe.texts) == "zw\u00f6lf \ufffd\ufffdend \ufffd"
 
 
-async def test_a_flood_is_cut_at_the_limit_said_once_and_holds_nothing_up(run: Runner) -> None:
+async def test_a_flood_of_output_is_cut_at_the_limit_with_one_note_and_does_not_hold_the_job_up(run: Runner) -> None:
     texts: list[str] = []
 
     async def sink(text: str) -> None:
@@ -86,7 +86,7 @@ async def test_a_flood_is_cut_at_the_limit_said_once_and_holds_nothing_up(run: R
     assert 1_000_000 <= len(whole) < 1_000_200
 
 
-async def test_the_cut_at_the_limit_shows_no_half_secret() -> None:
+async def test_output_cut_at_the_limit_shows_no_part_of_a_secret() -> None:
     pipe = Pipe()
     capture = await LogCapture.start(pipe.end, Redactor(["hunter22-and-more"]), pipe.sink, max_bytes=20)
     pipe.write(b"password: hunter22-and-more")
@@ -127,7 +127,7 @@ async def test_batches_are_bounded(run: Runner) -> None:
     assert max(map(len, pipe.texts)) <= 64 * 1024
 
 
-async def test_a_sink_that_fails_does_not_hold_the_job_up_and_is_told_at_the_end(run: Runner) -> None:
+async def test_a_failing_sink_does_not_hold_the_job_up_and_its_error_is_raised_at_the_end(run: Runner) -> None:
     async def broken(text: str) -> None:
         raise ConnectionError("the store is away")
 
@@ -139,7 +139,7 @@ async def test_a_sink_that_fails_does_not_hold_the_job_up_and_is_told_at_the_end
         await capture.finish()
 
 
-async def test_a_pipe_that_somebody_else_holds_is_let_go() -> None:
+async def test_a_pipe_that_another_process_keeps_open_is_given_up_in_time() -> None:
     pipe = Pipe()
     capture = await LogCapture.start(pipe.end, Redactor(["hunter22"]), pipe.sink)
     pipe.write(b"said, then hunt")

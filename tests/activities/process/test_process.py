@@ -59,30 +59,30 @@ async def start_process(run: Runner, *argv: str, uid: int, marker: str) -> JobPr
         ("kill -SEGV $$", 139),
     ],
 )
-async def test_exit_codes_are_a_shells(run: Runner, script: str, code: int) -> None:
+async def test_exit_codes_are_those_of_a_shell(run: Runner, script: str, code: int) -> None:
     assert (await run("sh", "-c", script)).code == code
 
 
-async def test_a_command_that_is_not_there_ends_with_127_and_says_so(run: Runner) -> None:
+async def test_a_missing_command_exits_with_127_and_a_message(run: Runner) -> None:
     ran = await run("no-such-program", "--flag")
     assert ran.code == 127
     assert "no-such-program: not found" in ran.log
 
 
-async def test_a_sandbox_that_cannot_be_made_ends_with_126_and_says_why(run: Runner, home: Path) -> None:
+async def test_a_sandbox_that_cannot_be_created_exits_with_126_and_the_reason(run: Runner, home: Path) -> None:
     ran = await run("true", workdir=home / "gone")
     assert ran.code == 126
     assert "Can't find source path" in ran.log
 
 
-async def test_a_daemon_that_ignores_everything_ends_with_the_first_process(run: Runner) -> None:
+async def test_a_daemon_that_ignores_signals_ends_with_the_jobs_first_process(run: Runner) -> None:
     started_at = time.monotonic()
     assert (await run.python(DAEMON + "print('left')", "31415.25")).log == "left\n"
     assert not is_alive("sleep\x0031415.25")
     assert time.monotonic() - started_at < 120
 
 
-async def test_a_child_that_keeps_the_output_open_holds_nothing_up(run: Runner) -> None:
+async def test_a_child_that_keeps_the_output_open_does_not_delay_the_end_of_the_job(run: Runner) -> None:
     ran = await run("sh", "-c", "sleep 31415.5 & echo said; exit 3")
     assert (ran.code, ran.log) == (3, "said\n")
     assert not is_alive("sleep\x0031415.5")
@@ -92,14 +92,14 @@ async def test_a_job_that_closes_its_output_runs_on(run: Runner) -> None:
     assert (await run("sh", "-c", "exec >&- 2>&-; sleep 0.1; exit 4")).code == 4
 
 
-async def test_finish_lets_a_polite_job_end_itself(run: Runner, uid: int) -> None:
+async def test_finish_lets_a_job_that_handles_sigterm_end_itself(run: Runner, uid: int) -> None:
     script = "trap 'kill $!; exit 5' TERM; sleep 31416.25 & wait"
     process = await start_process(run, "sh", "-c", script, uid=uid, marker="31416.25")
     assert await process.finish(30) == 5
     os.close(process.output)
 
 
-async def test_finish_asks_every_process_not_the_first_alone(run: Runner, uid: int) -> None:
+async def test_finish_signals_every_process_of_the_job(run: Runner, uid: int) -> None:
     script = "sh -c 'trap \"exit 0\" TERM; sleep 31416.5 & wait'; exit 6"
     process = await start_process(run, "sh", "-c", f"trap : TERM; {script}", uid=uid, marker="31416.5")
     assert await process.finish(30) == 6
@@ -195,7 +195,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_worker_killed_with_9_takes_its_jobs_along(run: Runner, uid: int, home: Path) -> None:
+async def test_the_jobs_of_a_worker_killed_with_sigkill_end_with_it(run: Runner, uid: int, home: Path) -> None:
     argv = [sys.executable, "-c", OUTLIVED, str(home), str(uid + 1 if is_root() else uid)]
     with run_child(argv, cwd=REPOSITORY) as worker:
         await until(lambda: is_alive("sleep\x0031421.25") and is_alive("sleep\x0031421.5"))
@@ -203,7 +203,7 @@ async def test_a_worker_killed_with_9_takes_its_jobs_along(run: Runner, uid: int
     await until(lambda: not is_alive("sleep\x0031421"))
 
 
-async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
+async def test_without_a_sandbox_a_job_runs_as_a_job_user_in_a_folder_that_is_deleted(bare: Runner) -> None:
     assert bare.sandbox.isolation == "off"
     ran = await bare.python(
         "import json, os, resource; print(json.dumps([os.getuid(), resource.getrlimit(resource.RLIMIT_CORE), os.getcwd()]))"
@@ -214,7 +214,7 @@ async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
     assert not Path(cwd).parent.exists()
 
 
-async def test_without_a_sandbox_delivered_files_are_private_too_and_gone(bare: Runner) -> None:
+async def test_without_a_sandbox_delivered_files_are_private_and_deleted_at_the_end(bare: Runner) -> None:
     given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": ("pgpass",)})
     look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
     path, *seen = (await bare.python(look, given=given)).json_output
@@ -222,7 +222,7 @@ async def test_without_a_sandbox_delivered_files_are_private_too_and_gone(bare: 
     assert not Path(path).parent.exists()
 
 
-async def test_without_a_sandbox_what_a_job_leaves_is_ended_too(bare: Runner) -> None:
+async def test_without_a_sandbox_a_daemon_that_a_job_leaves_is_ended_too(bare: Runner) -> None:
     assert (await bare.python(DAEMON, "31422.25")).code == 0
     assert not is_alive("sleep\x0031422.25")
 
@@ -234,7 +234,7 @@ async def test_without_a_sandbox_kill_ends_the_tree(bare: Runner, uid: int) -> N
     os.close(process.output)
 
 
-def test_a_machine_that_cannot_isolate_is_told_apart_with_its_remedy(monkeypatch: pytest.MonkeyPatch, run: Runner, tmp_path: Path) -> None:
+def test_each_reason_why_a_machine_has_no_sandbox_has_its_own_remedy(monkeypatch: pytest.MonkeyPatch, run: Runner, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxMissing, match=r"apt-get install bubblewrap.*JUSTENOUGH_SANDBOX=off"):
         Sandbox.probe(run.settings)
@@ -264,7 +264,7 @@ async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runne
     assert not is_alive("sleep\x0031424.25")
 
 
-async def test_a_job_whose_sandbox_dies_before_its_keeper_was_killed_all_the_same(
+async def test_a_job_whose_sandbox_dies_before_its_outer_process_is_reported_as_killed(
     run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = await start_process(run, "sleep", "31425.25", uid=uid, marker="31425.25")

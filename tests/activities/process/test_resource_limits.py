@@ -147,7 +147,7 @@ async def test_without_a_sandbox_each_process_is_limited_all_the_same(bare: Runn
     assert (await bare.python(HOLD, "80", "60", limits=SMALL)).exceeded_limit is not None
 
 
-async def test_a_job_goes_before_the_worker_when_the_machine_has_no_memory_left(run: Runner, bare: Runner) -> None:
+async def test_the_kernel_ends_jobs_first_if_memory_runs_out(run: Runner, bare: Runner) -> None:
     for runner in (run, bare):
         assert (await runner("cat", "/proc/self/oom_score_adj")).log == "1000\n"
 
@@ -178,19 +178,19 @@ async def test_memory_that_processes_share_counts_once(run: Runner) -> None:
     assert (ran.code, ran.log, ran.exceeded_limit) == (0, "shared\n", None)
 
 
-async def test_memory_behind_a_first_thread_that_has_ended_counts(run: Runner) -> None:
+async def test_memory_of_a_process_whose_first_thread_has_ended_counts(run: Runner) -> None:
     ran = await run.python(HIDE, limits=SMALL)
     assert ran.code == 137
     assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
-async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_still_shares_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 0.002)
     ran = await run.python(SPAWN, "1", limits=SMALL)
     assert (ran.code, ran.log, ran.exceeded_limit) == (0, "spawned\n", None)
 
 
-async def test_each_folder_in_memory_is_bounded_and_what_lies_in_it_counts_as_memory(run: Runner) -> None:
+async def test_each_in_memory_folder_is_bounded_and_its_content_counts_as_memory(run: Runner) -> None:
     told = (await run.python(FILL, "/tmp", limits=WIDER)).json_output
     assert told == [[48, 28]]
     told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).json_output
@@ -208,7 +208,7 @@ async def test_empty_files_in_memory_count_too(run: Runner) -> None:
     assert str(ran.exceeded_limit).startswith("limits.memory: ")
 
 
-async def test_memory_that_nothing_bounds_cannot_be_had(run: Runner) -> None:
+async def test_a_job_cannot_get_memory_that_no_limit_counts(run: Runner) -> None:
     assert "Operation not permitted" in (await run("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/tmp")).log
     assert "Function not implemented" in (await run.python("import os; os.memfd_create('hidden')")).log
     assert "Function not implemented" in (await run("ipcmk", "-M", "4096")).log
@@ -236,7 +236,7 @@ print(json.dumps(told))
 """
 
 
-async def test_what_reaches_past_the_sandbox_is_not_there(run: Runner) -> None:
+async def test_system_calls_and_sockets_that_reach_past_the_sandbox_are_unavailable(run: Runner) -> None:
     told = (await run.python(ASK_THE_KERNEL)).json_output
     refused = dict.fromkeys(("keyctl", "add_key", "io_uring_setup", "userfaultfd", "perf_event_open", "bpf"), errno.ENOSYS)
     unsupported, open_to_all = dict.fromkeys(("vsock", "alg", "packet"), errno.EAFNOSUPPORT), dict.fromkeys(("unix", "inet", "netlink"), 0)
@@ -247,7 +247,7 @@ async def test_what_reaches_past_the_sandbox_is_not_there(run: Runner) -> None:
     assert any(control[name] != errno.ENOSYS for name in refused)
 
 
-async def test_threads_and_processes_are_made_as_ever(run: Runner) -> None:
+async def test_threads_and_processes_still_work_under_limits(run: Runner) -> None:
     code = "import concurrent.futures as c, subprocess\nwith c.ThreadPoolExecutor(4) as pool: print(sum(pool.map(int, '1234')))\nsubprocess.run(['echo', 'well'])"
     assert (await run.python(code, limits=SMALL)).log.split() == ["10", "well"]
 
@@ -268,7 +268,7 @@ async def test_processor_time_counts_over_processes_that_have_ended(run: Runner)
     assert (ran.code, str(ran.exceeded_limit).startswith("limits.cpu: it used ")) == (137, True)
 
 
-async def test_one_process_that_burns_is_ended_by_the_kernel_where_nobody_looks(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_kernel_ends_a_process_over_its_processor_time_without_the_monitor(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 600)
     ran = await run("sh", "-c", "while :; do :; done", limits=ResourceLimits(cpu=1))
     assert (ran.code, ran.exceeded_limit) == (128 + 24, None)
@@ -294,7 +294,7 @@ async def test_no_more_processes_than_allowed_can_be_made(run: Runner) -> None:
     assert ran.log == "31\n" if is_root() else str(ran.exceeded_limit).startswith("limits.processes: ")
 
 
-async def test_processes_threads_time_and_folders_are_added_up_as_they_are(run: Runner) -> None:
+async def test_the_monitor_adds_up_processes_threads_processor_time_and_folders_correctly(run: Runner) -> None:
     script = """
 import os, threading, time
 for _ in range(3):

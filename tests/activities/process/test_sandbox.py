@@ -89,20 +89,20 @@ async def test_the_worker_and_its_files_cannot_be_read(run: Runner, home: Path) 
     assert read_here(files) == {name: f"the content of {name}" for name in SECRETS}
 
 
-async def test_a_home_inside_a_folder_that_jobs_see_is_hidden(run: Runner) -> None:
+async def test_a_hidden_folder_inside_a_folder_that_jobs_see_looks_empty(run: Runner) -> None:
     hiding = Runner(run.settings, replace(run.sandbox, hidden=(Path("/usr/share"),)))
     code = "import os; print(len(os.listdir('/usr/share')))"
     assert (await hiding.python(code)).log == "0\n"
     assert (await run.python(code)).log != "0\n"
 
 
-async def test_no_process_of_anyone_else_is_seen(run: Runner) -> None:
+async def test_a_job_sees_no_process_outside_its_sandbox(run: Runner) -> None:
     look = (await run.python(LOOK)).json_output
     assert os.getpid() not in look["pids"]
     assert len(look["pids"]) <= 3
 
 
-async def test_the_job_has_no_rights_and_leaves_no_core(run: Runner) -> None:
+async def test_a_job_has_no_capabilities_and_dumps_no_core(run: Runner) -> None:
     look = (await run.python(LOOK)).json_output
     assert look["caps"] == [0, 0, 0, 0, 0]
     assert look["no_new_privs"] == 1
@@ -113,7 +113,7 @@ async def test_the_job_has_no_rights_and_leaves_no_core(run: Runner) -> None:
     assert is_job_uid(run.settings, look["uid"][0])
 
 
-async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_inherits_no_file_handle_and_no_environment(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "the worker's own")
     look = (await run.python(LOOK, env={"MODE": "dry 'run' $HOME `id`\nand more"})).json_output
     # The last one is the listing's own.
@@ -129,7 +129,7 @@ async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(r
     assert "root" not in look["root"]
 
 
-async def test_only_its_own_folders_can_be_written(run: Runner, workdir: Path) -> None:
+async def test_a_job_can_write_only_its_own_folders(run: Runner, workdir: Path) -> None:
     refused = ["/usr/bin/x", "/etc/x", "/job/x", "/job/job.py", "/x", "/bin/x", "/lib/x", "/proc/sys/kernel/core_pattern"]
     name = f"x-{workdir.parent.name}"
     allowed = [f"/tmp/{name}", "/home/job/x", "/var/tmp/y", "/dev/shm/x"]
@@ -194,7 +194,7 @@ print(json.dumps([told, open(os.environ['WHERE'], encoding='utf-8').read()]))
     assert content == odd
 
 
-async def test_a_file_that_cannot_be_written_starts_no_job(run: Runner) -> None:
+async def test_a_job_does_not_start_if_a_delivered_file_cannot_be_written(run: Runner) -> None:
     given = Delivered({}, {"gone/a.json": Secret("x")})
     ran = await run("sh", "-c", "echo started", given=given)
     assert ran.code == 126
@@ -209,7 +209,7 @@ async def test_with_network_host_a_job_reaches_the_host(run: Runner, listener: i
     assert (await run.python(CONNECT, str(listener), network="host")).log == "connected\n"
 
 
-async def test_with_network_none_nothing_is_reached(run: Runner, listener: int) -> None:
+async def test_with_network_none_a_job_reaches_no_server_and_has_only_loopback(run: Runner, listener: int) -> None:
     ran = await run.python(CONNECT, str(listener), network="none")
     assert ran.code == 1
     assert "ConnectionRefusedError" in ran.log
@@ -302,7 +302,7 @@ async def test_with_network_none_no_socket_of_the_host_is_reached_and_with_host_
     assert [argument for server, argument in doors if not was_reached(server)] == [one for one in arguments if "/socket-" in one]
 
 
-async def test_what_a_variable_names_is_never_loaded_with_rights(run: Runner) -> None:
+async def test_no_program_with_privileges_sees_the_variables_of_a_job(run: Runner) -> None:
     """glibc loads converters from GCONV_PATH; a program that still is root must not see it."""
     env = {"GCONV_PATH": "/job", "LOCPATH": "/job", "OUTPUT_CHARSET": "EVIL"}
     process = await run.start("sleep", "4711.75", uid=run.settings.job_uid_base + 4002 if is_root() else os.geteuid(), env=env)
@@ -314,7 +314,7 @@ async def test_what_a_variable_names_is_never_loaded_with_rights(run: Runner) ->
         await process.kill()
 
 
-async def test_a_job_can_use_what_programs_expect_of_a_system(run: Runner) -> None:
+async def test_common_library_calls_work_inside_the_sandbox(run: Runner) -> None:
     code = """
 import getpass, multiprocessing, os, pwd, socket, ssl, tempfile
 assert getpass.getuser() == pwd.getpwuid(os.getuid()).pw_name == 'job'

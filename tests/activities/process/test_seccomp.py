@@ -38,7 +38,7 @@ def run_filter(machine: str, number: int, first: int = 0, *, audit: int | None =
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_user_namespace_is_forbidden_and_everything_else_of_those_calls_is_not(machine: str) -> None:
+def test_clone_and_unshare_are_forbidden_only_for_user_namespaces(machine: str) -> None:
     known: Machine = MACHINES[machine]
     for number in (known.clone, known.unshare):
         assert run_filter(machine, number, CLONE_NEWUSER) == REFUSED | errno.EPERM
@@ -48,7 +48,7 @@ def test_a_user_namespace_is_forbidden_and_everything_else_of_those_calls_is_not
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_what_is_refused_looks_as_on_a_kernel_that_lacks_it(machine: str) -> None:
+def test_refused_system_calls_fail_as_if_the_kernel_lacked_them(machine: str) -> None:
     known: Machine = MACHINES[machine]
     for number in (known.clone3, *known.memory, *known.keys, *known.risky):
         assert run_filter(machine, number) == REFUSED | errno.ENOSYS

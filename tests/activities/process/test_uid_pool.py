@@ -28,7 +28,7 @@ with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) a
 """
 
 
-def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Settings) -> None:
+def test_user_ids_lent_at_the_same_time_differ_and_are_lent_again_after_their_return(settings: Settings) -> None:
     with lend_uid(settings) as first, lend_uid(settings) as second:
         assert (first == second) is not is_root()
         assert (first == os.geteuid()) is not is_root()
@@ -36,7 +36,7 @@ def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Setti
         assert third == first
 
 
-def test_a_job_that_may_reach_vault_gets_an_id_outside_the_closed_ones(settings: Settings) -> None:
+def test_a_job_that_may_reach_vault_gets_a_user_id_that_the_firewall_does_not_block(settings: Settings) -> None:
     with lend_uid(settings) as closed, lend_uid(settings, reaches_vault=True) as open_to_vault:
         if not is_root():
             assert (closed, open_to_vault) == (os.geteuid(), os.geteuid())
@@ -60,7 +60,7 @@ def test_the_error_says_how_to_get_more_ids_if_every_id_is_taken(settings: Setti
             pass
 
 
-def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
+def test_a_user_id_that_another_worker_lent_is_not_lent_again(settings: Settings, home: Path) -> None:
     base = 720_000
     with run_child(
         [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -73,7 +73,7 @@ def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) ->
     assert theirs == (base if is_root() else os.geteuid())
 
 
-async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> None:
+async def test_a_user_id_with_running_processes_is_not_lent(settings: Settings) -> None:
     base = 730_000
     drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
     with run_child([*drop, "sleep", "100"]):
@@ -95,7 +95,9 @@ with lend_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) a
 
 
 @pytest.mark.parametrize("by", ["the next start of a worker", "the next job"])
-async def test_what_a_dead_workers_job_still_runs_is_ended_and_its_id_is_free(settings: Settings, home: Path, by: str) -> None:
+async def test_processes_left_by_a_dead_workers_job_are_ended_and_its_user_id_is_free_again(
+    settings: Settings, home: Path, by: str
+) -> None:
     mine = settings.model_copy(update={"job_uid_base": 740_000})
     if not is_root():
         assert end_leftovers(mine) == (), "only root lends ids"

@@ -46,7 +46,7 @@ def late_crl(shop: Shop) -> Iterator[Callable[[], Any]]:
     shop.admin("POST", "pki/config/crl", {"auto_rebuild": False})
 
 
-def test_a_certificate_opens_the_warehouse_before_and_not_after_and_is_confirmed_by_the_crl(at: Desk, warehouse: Warehouse) -> None:
+def test_a_certificate_opens_the_warehouse_until_it_is_revoked_and_is_confirmed_by_the_crl(at: Desk, warehouse: Warehouse) -> None:
     one = start_session(at, WAREHOUSE)
     held, other = one.issue(), start_session(at, WAREHOUSE).issue()
     assert warehouse.can_connect(held.fields)
@@ -79,7 +79,7 @@ def test_a_certificate_names_its_job_and_tenant_and_ends_with_its_grant(at: Desk
     assert held.lease_seconds is None
 
 
-def test_what_is_revoked_and_in_no_crl_yet_is_not_confirmed(at: Desk, warehouse: Warehouse, late_crl: Callable[[], Any]) -> None:
+def test_a_revoked_certificate_that_is_in_no_crl_yet_is_not_confirmed(at: Desk, warehouse: Warehouse, late_crl: Callable[[], Any]) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
 
@@ -98,7 +98,7 @@ def test_what_is_revoked_and_in_no_crl_yet_is_not_confirmed(at: Desk, warehouse:
     assert one.credential_state() == "confirmed"
 
 
-def test_one_that_ended_by_its_time_needs_no_crl(at: Desk, late_crl: Callable[[], Any]) -> None:
+def test_a_certificate_that_expired_needs_no_crl_to_be_confirmed(at: Desk, late_crl: Callable[[], Any]) -> None:
     one = start_session(at, WAREHOUSE)
     one.issue()
     assert not one.end().confirmed
@@ -107,7 +107,7 @@ def test_one_that_ended_by_its_time_needs_no_crl(at: Desk, late_crl: Callable[[]
     assert prove(at.deps, one.job).dead
 
 
-def test_one_is_taken_away_while_its_job_goes_on(at: Desk, warehouse: Warehouse) -> None:
+def test_a_certificate_can_be_revoked_while_its_job_goes_on(at: Desk, warehouse: Warehouse) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
     assert revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for").confirmed
@@ -125,7 +125,7 @@ def test_a_revoked_certificate_that_is_in_no_crl_yet_is_overdue(at: Desk, late_c
     assert revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for").confirmed
 
 
-def test_what_a_dead_worker_had_issued_is_revoked_by_what_the_store_knows(at: Desk, warehouse: Warehouse) -> None:
+def test_a_dead_workers_certificate_is_revoked_by_what_the_store_recorded(at: Desk, warehouse: Warehouse) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
     assert revoke_from_outside(at, one.job).second_look_in is not None
@@ -135,7 +135,7 @@ def test_what_a_dead_worker_had_issued_is_revoked_by_what_the_store_knows(at: De
     assert one.credential_state() == "confirmed"
 
 
-def test_a_proof_looks_the_certificate_up(at: Desk) -> None:
+def test_a_proof_looks_up_the_certificate_in_vault(at: Desk) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
     what = f"certificate {held.credential.certificate}"
@@ -145,7 +145,7 @@ def test_a_proof_looks_the_certificate_up(at: Desk) -> None:
     assert (found.alive, found.detail, found.credential) == (False, "in the CRL that Vault serves", held.credential.id)
 
 
-def test_a_certificate_that_vault_does_not_know_is_shown_to_nobody_as_dead(at: Desk) -> None:
+def test_a_certificate_that_vault_does_not_know_is_never_confirmed(at: Desk) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
     lost = held.credential.model_copy(update={"certificate": "pki/cert/00:11:22"})
@@ -165,7 +165,7 @@ def test_a_certificate_that_vault_does_not_know_is_shown_to_nobody_as_dead(at: D
     ],
     ids=["no lease", "no crl", "a certificate of 14 minutes", "an ssh certificate of 9 minutes", "an ssh certificate said to be revocable"],
 )
-def test_what_is_not_what_the_catalog_promises_reaches_no_job(
+def test_a_certificate_that_differs_from_what_the_catalog_promises_reaches_no_job(
     shop: Shop, tmp_path: Path, resource: str, tier: int, role: dict[str, Any], change: dict[str, Any], why: str, ends: bool
 ) -> None:
     access, action = (WAREHOUSE, "read") if resource == "warehouse-api" else (WEB, "write")
@@ -222,9 +222,7 @@ def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(
         ("no certificate at all", None),
     ],
 )
-def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_ends(
-    tmp_path: Path, signed: str, ends: timedelta | None
-) -> None:
+def test_an_ssh_certificate_ends_at_its_own_expiry_and_never_without_one(tmp_path: Path, signed: str, ends: timedelta | None) -> None:
     if signed.startswith("for "):
         signed = openssh_certificate(tmp_path, ends)
     action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["web-servers"].actions[Action.WRITE]
@@ -239,7 +237,7 @@ def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_
 @pytest.mark.parametrize(
     "access, tier, ends_as", [(WAREHOUSE, 0, "credential.confirmed"), (WEB, 1, "credential.expired")], ids=["pki", "ssh"]
 )
-async def test_a_certificate_whose_grant_is_over_is_recorded_so_while_its_job_goes_on(
+async def test_a_certificate_whose_grant_has_ended_is_recorded_as_ended_while_its_job_goes_on(
     at: Desk, access: dict[str, str], tier: int, ends_as: str
 ) -> None:
     one = start_session(at, {**access, "ttl": "4s"}, tier=tier)

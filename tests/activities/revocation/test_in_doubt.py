@@ -23,7 +23,7 @@ from tests.support.wait import until
 pytestmark = pytest.mark.servers
 
 
-def test_from_outside_it_finds_by_the_store_what_a_dead_worker_had_issued_and_waits_for_a_second_look(at: Desk) -> None:
+def test_a_revocation_from_outside_ends_a_dead_workers_credential_and_waits_for_a_second_check(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
 
@@ -41,7 +41,7 @@ def test_from_outside_it_finds_by_the_store_what_a_dead_worker_had_issued_and_wa
     assert at.entry_types(job).count("revocation.started") == 1
 
 
-def test_a_look_that_found_something_alive_makes_the_next_clean_look_a_first_one(at: Desk) -> None:
+def test_the_next_clean_check_after_one_that_failed_counts_as_the_first(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
@@ -51,7 +51,7 @@ def test_a_look_that_found_something_alive_makes_the_next_clean_look_a_first_one
     assert not at.shop.can_log_in(held)
 
 
-def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(at: Desk) -> None:
+def test_a_credential_issued_during_the_revocation_is_dead_after_the_second_check(at: Desk) -> None:
     job = at.job()
     shop = at.shop
     slow = "SELECT pg_sleep(1.5); CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_orders_read_acme"
@@ -82,7 +82,7 @@ def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(
     assert shop.users_of(job) == []
 
 
-def test_a_user_that_landed_between_two_looks_is_found_by_its_name_and_ended(at: Desk) -> None:
+def test_a_user_created_between_two_checks_is_found_by_its_name_and_ended(at: Desk) -> None:
     job, name = at.job(), "Ab3dEf9h-token-{job}-orders-read-acme"
     assert revoke_from_outside(at, job).second_look_in is not None
     with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
@@ -97,7 +97,7 @@ def test_a_user_that_landed_between_two_looks_is_found_by_its_name_and_ended(at:
     assert at.shop.users_of(job) == []
 
 
-def test_a_lease_that_nobody_learned_on_an_unsearchable_engine_is_never_confirmed_but_expires(at: Desk) -> None:
+def test_a_credential_without_a_known_lease_on_an_unsearchable_engine_only_expires(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3)
     lost = replace(held, credential=held.credential.model_copy(update={"revocable": Revocable.NOW}))
@@ -119,7 +119,7 @@ def test_a_credential_whose_lease_was_never_learned_is_confirmed_by_its_target(a
     assert "credential.confirmed" in at.entry_types(job)
 
 
-def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
+def test_setting_the_clock_does_not_bring_the_second_check_forward(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     assert revoke_from_outside(at, job).second_look_in is not None
@@ -132,7 +132,7 @@ def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
     assert not at.shop.can_log_in(held)
 
 
-def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_can_only_have_ended(blind: Desk) -> None:
+def test_an_unrecorded_issue_on_an_unsearchable_target_is_in_doubt_until_it_must_have_ended(blind: Desk) -> None:
     job, held = lose_an_issue(blind)
 
     first = revoke_from_outside(blind, job)
@@ -153,7 +153,7 @@ def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_
     assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("credential.confirmed")) == (1, 1, 0)
 
 
-def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
+def test_an_issue_that_vault_refused_leaves_no_doubt(blind: Desk) -> None:
     job, now = blind.job(), blind.clock.now()
     request = request_id(job, 1)
     refusal = build_event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
@@ -196,7 +196,7 @@ def test_a_doubt_lasts_as_long_as_the_role_in_vault_allows(blind: Desk) -> None:
     assert abs(credential.expires_at - asked_at - SECOND_CHECK_DELAY - timedelta(hours=2)) < timedelta(seconds=60)
 
 
-def test_nothing_is_in_doubt_if_the_target_can_be_searched(at: Desk) -> None:
+def test_no_credential_is_in_doubt_if_the_target_can_be_searched(at: Desk) -> None:
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
     job, held = lose_an_issue(at)
@@ -207,7 +207,7 @@ def test_nothing_is_in_doubt_if_the_target_can_be_searched(at: Desk) -> None:
     assert "credential.doubted" not in at.entry_types(job)
 
 
-def test_what_was_doubted_gets_its_handles_from_a_session_that_slept(blind: Desk) -> None:
+def test_a_session_that_wakes_up_provides_the_handles_of_a_credential_in_doubt(blind: Desk) -> None:
     job, held = lose_an_issue(blind)
     assert revoke_from_outside(blind, job).failures
     blind.deps.store.ledger.append([issued_event(job, held.credential)])

@@ -62,7 +62,7 @@ def test_a_search_that_finds_users_of_the_requested_action_lifts_no_doubt_of_the
         drop_user(shop, user)
 
 
-def test_an_issue_that_nobody_told_of_is_looked_for_in_the_target_of_the_granted_action(shop: Shop, tmp_path: Path) -> None:
+def test_an_unrecorded_issue_is_searched_for_in_the_target_of_the_granted_action(shop: Shop, tmp_path: Path) -> None:
     with other_server(shop, tmp_path) as elsewhere:
 
         def move_writes(catalog: dict[str, Any]) -> None:

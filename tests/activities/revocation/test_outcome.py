@@ -97,7 +97,7 @@ def by_worker(credential: CredentialHandle) -> CredentialHandle:
         pytest.param(TIMED, DEAD, BLIND, LATER, [REVOKED, EXPIRED], id="on expiry, over"),
     ],
 )
-def test_what_was_observed_of_a_credential_becomes_events(
+def test_observations_of_a_credential_become_the_expected_events(
     credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, at: datetime, expected: list[EventType]
 ) -> None:
     found = list(credential_events(JOB, credential, inspection, traits, by="session", at=at))
@@ -115,7 +115,7 @@ def test_what_was_observed_of_a_credential_becomes_events(
         (LEASELESS, SEARCHED, ("shop",), "its token is unknown to Vault; no user of the job in shop"),
     ],
 )
-def test_a_confirmation_says_how_it_was_seen(
+def test_a_confirmation_says_how_the_end_was_verified(
     credential: CredentialHandle, traits: TargetTraits, targets: tuple[str, ...], how: str
 ) -> None:
     *_, last = credential_events(JOB, credential, replace(DEAD, targets=targets), traits, by="session", at=NOW)
@@ -132,7 +132,7 @@ def test_a_confirmation_says_how_it_was_seen(
         (NOW + timedelta(seconds=1), None),
     ],
 )
-def test_what_an_earlier_attempt_found_dead_is_dated_to_that_attempt(dead_since: datetime | None, done_at: str | None) -> None:
+def test_a_credential_that_an_earlier_attempt_found_dead_is_dated_to_that_attempt(dead_since: datetime | None, done_at: str | None) -> None:
     events = credential_events(JOB, HANDLE, DEAD, replace(SEARCHED, dead_since=dead_since), by="sweep", at=NOW)
     assert [(event.type, event.data.get("done_at")) for event in events] == [(REVOKED, done_at), (CONFIRMED, done_at)]
 
@@ -144,7 +144,7 @@ def test_what_an_earlier_attempt_found_dead_is_dated_to_that_attempt(dead_since:
         (TIMED, HANDLE.expires_at.isoformat(), "it cannot be revoked early; only its token is dead"),
     ],
 )
-def test_what_stays_valid_says_until_when_and_why(credential: CredentialHandle, until: str | None, why: str) -> None:
+def test_a_residual_credential_says_until_when_it_stays_valid_and_why(credential: CredentialHandle, until: str | None, why: str) -> None:
     *_, last = credential_events(JOB, credential, DEAD, BLIND, by="session", at=NOW)
     assert (last.type, last.data["until"], last.data["why"]) == (RESIDUAL, until, why)
 
@@ -158,7 +158,7 @@ def test_what_stays_valid_says_until_when_and_why(credential: CredentialHandle, 
         (LEASELESS, LATER, "its lease was never known and its target cannot be searched; its expiry time has passed"),
     ],
 )
-def test_what_only_expired_says_why(credential: CredentialHandle, at: datetime, why: str) -> None:
+def test_a_credential_that_only_expired_says_why(credential: CredentialHandle, at: datetime, why: str) -> None:
     *_, last = credential_events(JOB, credential, DEAD, UNSEEN, by="session", at=at)
     assert (last.type, last.data["why"]) == (EXPIRED, why)
 
@@ -190,7 +190,7 @@ def test_an_expired_credential_says_why_nothing_else_could_end_it(credential: Cr
     assert (event.type, event.data["why"]) == (EXPIRED, why)
 
 
-def test_only_time_ends_what_its_handles_cannot_prove() -> None:
+def test_a_credential_that_cannot_be_proven_dead_ends_only_at_its_expiry() -> None:
     assert [event.type for event in final_events(JOB, LEASELESS, at=HANDLE.expires_at, how="", provable=False)] == [EXPIRED]
     assert not list(final_events(JOB, LEASELESS, at=HANDLE.expires_at - timedelta(microseconds=1), how="", provable=False))
 
@@ -233,7 +233,7 @@ def test_a_failing_revocation_is_overdue_after_its_first_failure_and_recorded_ev
     ] * is_recorded
 
 
-def test_a_slow_revocation_saw_nothing_newer_than_its_grace() -> None:
+def test_the_overdue_event_of_a_slow_revocation_holds_its_failures_and_attempt() -> None:
     event = slow_event(JOB, "session-20260301", by="session", at=NOW, failures=("it hangs",), attempt=1)
     assert event.type is EventType.REVOCATION_OVERDUE
     assert event.id.endswith("session-20260301-slow")
@@ -250,6 +250,8 @@ def test_a_slow_revocation_saw_nothing_newer_than_its_grace() -> None:
         ("person", 3, timedelta(), False),
     ],
 )
-def test_a_person_hears_of_the_first_failure_to_end_a_credential(by: str, failed: int, took: timedelta, *, is_recorded: bool) -> None:
+def test_a_failure_to_end_a_credential_is_overdue_at_once_for_a_person_and_later_for_a_session(
+    by: str, failed: int, took: timedelta, *, is_recorded: bool
+) -> None:
     found = credential_overdue_events(JOB, HANDLE.id, by=by, at=NOW, started=NOW, took=took, failures=("down",), failed=failed)
     assert [event.data for event in found] == [{"credential": HANDLE.id, "by": by, "failures": ["down"], "attempt": failed}] * is_recorded

@@ -25,7 +25,7 @@ from tests.support.wait import until
 pytestmark = pytest.mark.servers
 
 
-def test_a_target_that_is_down_is_named_overdue_and_confirmed_once_it_is_back(at: Desk) -> None:
+def test_a_revocation_names_a_target_that_is_down_and_is_confirmed_once_it_is_back(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
@@ -43,7 +43,7 @@ def test_a_target_that_is_down_is_named_overdue_and_confirmed_once_it_is_back(at
     assert at.shop.users_of(job) == []
 
 
-def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it_is(at: Desk) -> None:
+def test_a_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it_is_ended(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
@@ -64,7 +64,7 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
     assert (after.state, after.why) == (CredentialState.CONFIRMED, None)
 
 
-def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
+def test_a_single_attempt_that_takes_longer_than_the_grace_is_overdue(at: Desk) -> None:
     class Slow(TargetInspector):
         def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
             at.clock.ahead += lateness.REVOCATION_GRACE
@@ -80,7 +80,7 @@ def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: D
     targets.close()
 
 
-def test_a_target_that_hangs_holds_nobody_for_long(at: Desk) -> None:
+def test_a_target_that_hangs_does_not_block_its_inspection_for_long(at: Desk) -> None:
     job = at.job()
     at.deps.targets.inspect(job)
     with at.shop.door.hanging():

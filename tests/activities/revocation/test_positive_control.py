@@ -73,7 +73,7 @@ def test_a_user_that_its_revocation_statements_leave_alive_is_found_by_its_name(
         assert revoke_by_session(at, job, held).confirmed
 
 
-def test_a_single_credential_whose_user_stays_alive_is_not_confirmed(shop: Shop, tmp_path: Path) -> None:
+def test_a_credential_whose_user_stays_alive_is_not_confirmed(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         job = at.job()
         held, other = at.issue(job), at.issue(job)
@@ -115,7 +115,7 @@ def test_a_search_that_found_such_users_before_finds_those_that_an_older_version
     assert not at.shop.can_log_in(held)
 
 
-def test_an_issue_that_nobody_told_of_is_in_doubt_if_users_do_not_carry_the_jobs_id(shop: Shop, tmp_path: Path) -> None:
+def test_an_unrecorded_issue_is_in_doubt_if_user_names_do_not_contain_the_job_id(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
         earlier = at.job()
         first = at.issue(earlier)
@@ -127,7 +127,7 @@ def test_an_issue_that_nobody_told_of_is_in_doubt_if_users_do_not_carry_the_jobs
         drop_user(shop, user_of(held))
 
 
-def test_an_issue_that_nobody_told_of_is_found_where_the_first_one_was(shop: Shop, tmp_path: Path) -> None:
+def test_an_unrecorded_issue_is_found_if_a_search_found_an_earlier_user(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME) as at:
         earlier = at.job()
         first = at.issue(earlier)
@@ -169,13 +169,13 @@ def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_if_a_search_find
         assert connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None
 
 
-def test_the_first_issue_of_a_configuration_is_in_doubt_because_nobody_was_found_yet(at: Desk) -> None:
+def test_the_first_issue_of_a_configuration_is_in_doubt_because_no_search_has_found_a_user_yet(at: Desk) -> None:
     job, held = lose_an_issue(at)
     assert_in_doubt_for_its_longest_life(at, job)
     assert not at.shop.can_log_in(held), "the search ended it; only nobody could rely on that"
 
 
-def test_each_of_several_first_issues_at_once_is_found_by_itself(at: Desk) -> None:
+def test_the_user_of_each_concurrent_first_issue_is_found_separately(at: Desk) -> None:
     action = at.deps.config.current().catalog.action("orders-db", Action.READ)
     assert action is not None
     job, other = at.job(), at.job()
@@ -191,7 +191,7 @@ def test_each_of_several_first_issues_at_once_is_found_by_itself(at: Desk) -> No
     assert "credential.confirmed" in at.entry_types(job)
 
 
-def test_a_search_is_not_trusted_any_more_once_vault_names_users_in_another_way(shop: Shop, tmp_path: Path) -> None:
+def test_a_search_is_no_longer_trusted_once_vault_names_users_differently(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME) as at:
         earlier, working = at.job(), at.job()
         assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
@@ -232,7 +232,7 @@ def end_of_password(at: Desk, user: str | None) -> datetime:
 
 
 @pytest.mark.parametrize("role_is_gone, longest", [(False, timedelta(minutes=20)), (True, LONGEST)])
-def test_a_user_that_nobody_saw_is_in_doubt_for_as_long_as_its_role_lets_it_live(
+def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_role(
     shop: Shop, tmp_path: Path, *, role_is_gone: bool, longest: timedelta
 ) -> None:
     def live_long(catalog: dict[str, Any]) -> None:
@@ -294,7 +294,7 @@ def test_moving_a_target_to_another_server_proves_nothing_of_users_on_the_first(
         assert any("is in a target that the catalog no longer has" in why for why in result.failures), result
 
 
-def test_a_role_that_vault_gave_up_on_while_a_standby_was_away_is_in_doubt(shop: Shop, tmp_path: Path) -> None:
+def test_a_database_role_left_after_a_failed_issue_is_in_doubt(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path) as at:
         earlier = at.job()
         assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
@@ -310,7 +310,7 @@ def test_a_role_that_vault_gave_up_on_while_a_standby_was_away_is_in_doubt(shop:
 
 
 @pytest.mark.parametrize("searched", [True, False])
-def test_what_vault_issues_without_a_lease_is_not_handed_out_as_revocable(shop: Shop, tmp_path: Path, *, searched: bool) -> None:
+def test_a_credential_issued_without_a_lease_is_not_given_to_a_job_as_revocable(shop: Shop, tmp_path: Path, *, searched: bool) -> None:
     """The catalog does not know this mount, so only Vault's answer tells."""
     shelf = f"shelf{'-searched' if searched else ''}"
 

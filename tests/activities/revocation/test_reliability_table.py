@@ -77,25 +77,25 @@ def is_doubted(at: Desk, number: int = 1) -> bool:
     return "credential.doubted" in at.entry_types(job)
 
 
-def test_every_row_is_tried() -> None:
+def test_every_row_of_the_reliability_table_is_tested() -> None:
     assert set(TABLE) == {NAMED, UNNAMED, UNSEEN, *OTHERS}
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("engine", OTHERS)
-def test_after_its_job_a_credential_is_what_the_table_says(at: Desk, engine: str) -> None:
+def test_a_credential_ends_after_its_job_as_the_reliability_table_says(at: Desk, engine: str) -> None:
     assert TABLE[engine][0].startswith(outcome_of(at, OTHERS[engine]))
 
 
 @pytest.mark.servers
-def test_a_lost_user_is_found_if_users_carry_the_jobs_id(at: Desk) -> None:
+def test_a_lost_user_is_found_if_user_names_contain_the_job_id(at: Desk) -> None:
     assert TABLE[NAMED][0] == outcome_of(at, at.issue(at.job()).credential)
     assert TABLE[NAMED][1].startswith("found by the job's id")
     assert not is_doubted_after_another(at)
 
 
 @pytest.mark.servers
-def test_a_lost_user_is_in_doubt_if_users_are_named_otherwise(shop: Shop, tmp_path: Path) -> None:
+def test_a_lost_user_is_in_doubt_if_user_names_do_not_contain_the_job_id(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path) as at:
         assert TABLE[UNNAMED] == (outcome_of(at, at.issue(at.job()).credential), IN_DOUBT)
         assert is_doubted_after_another(at)
@@ -114,7 +114,7 @@ def test_nothing_is_handed_out_if_a_target_shows_no_users(shop: Shop, tmp_path: 
 
 
 @pytest.mark.servers
-def test_without_a_target_a_lost_one_is_in_doubt_unless_it_was_valid_before(blind: Desk) -> None:
+def test_without_a_target_a_lost_credential_is_in_doubt_unless_its_value_existed_before(blind: Desk) -> None:
     kept = {engine for engine, credential in OTHERS.items() if credential.revocable is Revocable.NEVER}
     assert {TABLE[engine][1] for engine in OTHERS.keys() - kept} == {IN_DOUBT}
     assert {TABLE[engine][1] for engine in kept} == {"nothing: the value is as valid as before"}

@@ -39,7 +39,7 @@ def test_after_revocation_the_login_fails_and_nothing_of_the_job_is_left(at: Des
     assert at.entry_types(job) == ["revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
 
 
-def test_what_is_confirmed_is_shown_so_in_the_read_model(at: Desk) -> None:
+def test_a_confirmed_credential_is_shown_as_confirmed_in_the_read_model(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     revoke_by_session(at, job, held)
@@ -68,7 +68,7 @@ def test_read_and_write_end_together_and_another_job_keeps_working(at: Desk) -> 
     assert revoke_by_session(at, other, bystander).confirmed
 
 
-def test_revoking_again_is_fine_and_so_is_a_lease_that_is_gone_already(at: Desk) -> None:
+def test_revoking_twice_is_fine_and_so_is_a_lease_that_is_already_gone(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     assert held.credential.lease_id is not None
@@ -81,7 +81,7 @@ def test_a_job_that_never_held_anything_is_confirmed(at: Desk) -> None:
     assert revoke_by_session(at, at.job()).confirmed
 
 
-def test_nothing_can_be_issued_under_a_revoked_job_by_a_session_that_asks_late(at: Desk) -> None:
+def test_a_revocation_closes_the_jobs_claim_and_deletes_its_prefix(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     at.deps.store.claims.claim(job, run="r", owner="o", now=at.clock.now())
@@ -108,7 +108,7 @@ def test_the_store_being_away_neither_stops_the_revocation_nor_loses_its_events(
     assert view.revocation.state is RevocationState.CONFIRMED
 
 
-def test_what_was_revoked_while_the_store_was_away_is_dated_to_when_it_was_done(at: Desk) -> None:
+def test_a_revocation_made_while_the_store_was_away_is_dated_to_when_it_was_made(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
@@ -130,7 +130,7 @@ def test_what_was_revoked_while_the_store_was_away_is_dated_to_when_it_was_done(
     assert min(written["credential.revoked"], written["credential.confirmed"]) >= done + timedelta(minutes=9)
 
 
-def test_what_lived_on_in_between_is_not_dated_to_an_earlier_look(at: Desk) -> None:
+def test_a_job_that_was_alive_in_between_is_dated_to_the_later_clean_check(at: Desk) -> None:
     tracker, job = at.deps.revocation_tracker, at.job()
     first, alive, later = (at.clock.now() + timedelta(minutes=number) for number in range(3))
     assert tracker.record_inspection(job, dead=True, now=first) == first
@@ -138,7 +138,7 @@ def test_what_lived_on_in_between_is_not_dated_to_an_earlier_look(at: Desk) -> N
     assert tracker.record_inspection(job, dead=True, now=later) == later
 
 
-def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is_not_confirmed_while_the_claim_is_open(at: Desk) -> None:
+def test_without_the_store_a_revocation_ends_the_login_but_is_not_confirmed(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
@@ -148,7 +148,7 @@ def test_without_store_and_memory_the_prefix_and_the_target_are_enough_and_it_is
     assert any("store" in why for why in result.failures)
 
 
-def test_vault_being_away_is_named_and_confirms_nothing(at: Desk) -> None:
+def test_a_revocation_while_vault_is_away_names_vault_and_confirms_nothing(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     away = replace(at.deps, vault=_unreachable_vault())
@@ -158,7 +158,7 @@ def test_vault_being_away_is_named_and_confirms_nothing(at: Desk) -> None:
     assert revoke_by_session(at, job, held).confirmed
 
 
-def test_what_was_read_from_kv_stays_valid_and_the_job_says_so(at: Desk) -> None:
+def test_a_secret_read_from_kv_is_residual_and_the_job_says_so(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3)
     result = revoke_by_session(at, job, held)
@@ -180,7 +180,7 @@ def test_what_was_read_from_kv_stays_valid_and_the_job_says_so(at: Desk) -> None
     assert at.shop.status("GET", "kv/data/tenants/acme/helpdesk", token=held.token.secret.reveal()) == 403
 
 
-def test_what_was_read_for_a_tool_call_was_never_with_the_job_and_is_not_residual(at: Desk) -> None:
+def test_a_secret_read_for_a_tool_call_was_never_given_to_the_job_and_is_not_residual(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3)
     used = replace(held, credential=held.credential.model_copy(update={"held_by_job": False}))
@@ -190,7 +190,7 @@ def test_what_was_read_for_a_tool_call_was_never_with_the_job_and_is_not_residua
     assert prove(at.deps, job).revoked
 
 
-def test_what_only_time_can_end_is_residual_until_its_time_is_over(at: Desk) -> None:
+def test_a_credential_that_only_expires_is_residual_until_its_expiry(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3, record=False)
     timed = held.credential.model_copy(update={"revocable": Revocable.ON_EXPIRY})
@@ -213,7 +213,7 @@ def test_what_only_time_can_end_is_residual_until_its_time_is_over(at: Desk) -> 
     assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
-def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:
+def test_one_credential_can_be_revoked_while_its_job_goes_on(at: Desk) -> None:
     job = at.job()
     read, write = at.issue(job, 1), at.issue(job, 2)
     assert revoke_one(at.deps, job, read.credential.id, by="person", why="a test").confirmed
@@ -223,7 +223,7 @@ def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:
     assert revoke_by_session(at, job, read, write).confirmed
 
 
-def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: Desk) -> None:
+def test_a_force_revoked_lease_is_not_taken_as_proof_that_its_user_is_gone(at: Desk) -> None:
     job = at.job()
     forced, other = at.issue(job, 1), at.issue(job, 2)
     with at.shop.door.closed():
@@ -236,7 +236,7 @@ def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: D
     assert [at.shop.can_log_in(item) for item in (forced, other)] == [False, False]
 
 
-def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:
+def test_a_proof_is_a_new_check_that_finds_live_access(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     alive = prove(at.deps, job)
@@ -261,7 +261,7 @@ def test_a_proof_says_how_many_credentials_it_did_not_check_again(at: Desk, monk
     assert [(finding.what, finding.alive) for finding in older] == [("1 older credentials", False)]
 
 
-def test_a_proof_with_the_target_away_says_that_it_could_not_look(at: Desk) -> None:
+def test_a_proof_says_that_it_could_not_check_a_target_that_is_away(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     revoke_by_session(at, job, held)

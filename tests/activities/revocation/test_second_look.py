@@ -16,20 +16,20 @@ JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
 DELAY = SECOND_CHECK_DELAY.total_seconds()
 
 
-def test_a_first_clean_look_counts_from_its_end() -> None:
+def test_a_first_clean_check_counts_from_its_end() -> None:
     tracker = RevocationTracker()
     assert tracker.record_clean_check(JOB, started=0, ended=10, now=NOW) == SECOND_CHECK_DELAY
     assert tracker.record_clean_check(JOB, started=DELAY + 1, ended=DELAY + 2, now=NOW) is not None, "a request may have begun until 10"
     assert tracker.record_clean_check(JOB, started=DELAY + 10, ended=DELAY + 11, now=NOW) is None
 
 
-def test_a_second_look_counts_by_its_beginning() -> None:
+def test_a_second_check_counts_from_its_beginning() -> None:
     tracker = RevocationTracker()
     tracker.record_clean_check(JOB, started=0, ended=1, now=NOW)
     assert tracker.record_clean_check(JOB, started=DELAY, ended=DELAY + 60, now=NOW) is not None
 
 
-def test_a_look_that_was_not_clean_makes_the_next_clean_one_a_first_one() -> None:
+def test_after_a_check_that_was_not_clean_the_next_clean_one_counts_as_the_first() -> None:
     tracker = RevocationTracker()
     tracker.record_clean_check(JOB, started=0, ended=1, now=NOW)
     assert tracker.record_failed_attempt(JOB, now=NOW) == 1

@@ -61,7 +61,7 @@ def test_a_space_is_dropped_with_its_job_and_the_proof_has_looked_for_it(at: Des
     assert revoke_by_session(at, other, bystander).confirmed
 
 
-def test_a_credential_ends_without_its_jobs_space_and_the_next_one_uses_the_space(at: Desk) -> None:
+def test_a_jobs_space_outlives_a_credential_and_the_next_credential_uses_it(at: Desk) -> None:
     job = at.job()
     first = at.issue(job, SPACE)
     make_table(at, first)
@@ -78,7 +78,7 @@ def test_a_credential_ends_without_its_jobs_space_and_the_next_one_uses_the_spac
     assert spaces_of(at, job) == []
 
 
-def test_a_space_whose_credentials_are_all_given_back_is_dropped_at_the_end(at: Desk) -> None:
+def test_a_space_whose_credentials_were_all_released_is_dropped_at_the_end(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     make_table(at, held)
@@ -88,7 +88,7 @@ def test_a_space_whose_credentials_are_all_given_back_is_dropped_at_the_end(at: 
     assert spaces_of(at, job) == []
 
 
-def test_nothing_is_confirmed_while_a_space_stands(at: Desk) -> None:
+def test_a_revocation_is_not_confirmed_while_the_jobs_space_exists(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     make_table(at, held)
@@ -142,7 +142,7 @@ def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_se
     assert lock.endswith(", since when is hidden from the observer")
 
 
-def test_a_space_is_dropped_without_knowing_what_was_issued(at: Desk) -> None:
+def test_a_space_is_dropped_even_if_no_credential_of_its_job_was_recorded(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE, record=False)
     make_table(at, held)
@@ -152,7 +152,7 @@ def test_a_space_is_dropped_without_knowing_what_was_issued(at: Desk) -> None:
     assert revoke_from_outside(at, job).confirmed
 
 
-def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> None:
+def test_the_sweep_finds_the_job_of_a_space_that_has_no_users(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     at.shop.admin("PUT", f"sys/leases/revoke/{held.credential.lease_id}", {"sync": True})
@@ -163,7 +163,7 @@ def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> No
     assert at.deps.targets.traces_of(job) == ()
 
 
-def test_a_space_is_found_although_the_job_asked_for_none(at: Desk) -> None:
+def test_a_space_is_found_even_if_the_job_requested_none(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     asked = frozenset({("orders-db", "read")})
@@ -184,7 +184,7 @@ def disable_space_end(at: Desk) -> Iterator[None]:
             connection.execute("ALTER FUNCTION je_end_nothing(text) RENAME TO je_end_space")
 
 
-def test_a_target_that_gives_no_spaces_need_not_know_how_to_end_one(at: Desk) -> None:
+def test_a_target_without_spaces_needs_no_function_that_ends_one(at: Desk) -> None:
     job, roomy = at.job(), at.job()
     held, spacious = at.issue(job), at.issue(roomy, SPACE)
     with disable_space_end(at):
@@ -197,7 +197,7 @@ def test_a_target_that_gives_no_spaces_need_not_know_how_to_end_one(at: Desk) ->
     assert revoke_by_session(at, roomy, spacious).confirmed
 
 
-def test_a_space_that_could_not_be_looked_for_is_not_confirmed(at: Desk) -> None:
+def test_a_revocation_is_not_confirmed_if_the_space_could_not_be_searched_for(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     make_table(at, held)

@@ -58,13 +58,15 @@ def entries_of(*events: Event) -> list[EntryView]:
         pytest.param([issued(trusted=True), doubted(), issued(trusted=True, at=later(5))], None, later(5), id="then searchable again"),
     ],
 )
-def test_what_may_have_been_issued_unrecorded(events: list[Event], unanswered: datetime | None, trusted: datetime | None) -> None:
+def test_the_entries_of_a_job_show_which_requests_may_have_unrecorded_issues(
+    events: list[Event], unanswered: datetime | None, trusted: datetime | None
+) -> None:
     found = requests_with_unrecorded_issues(entries_of(ASKED, *events))
     expected = [(REQUEST, unanswered, trusted)] if unanswered or trusted else []
     assert [(item.id, item.unanswered_since, item.trusted_since) for item in found] == expected
 
 
-def test_each_request_is_counted_by_itself_as_it_was_narrowed() -> None:
+def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None:
     other = part_id(JOB, "r", 2)
     narrowed = samples.access_decision("allowed", number=2, phase="issue", at=later(4), facts={"action": "read"})
     first, second = requests_with_unrecorded_issues(
@@ -74,5 +76,5 @@ def test_each_request_is_counted_by_itself_as_it_was_narrowed() -> None:
     assert (second.id, second.issued, second.action, second.unanswered_since) == (other, 1, Action.READ, later(4))
 
 
-def test_entries_of_requests_that_nobody_asked_for_are_left_out() -> None:
+def test_issue_entries_without_a_recorded_request_are_left_out() -> None:
     assert requests_with_unrecorded_issues(entries_of(ABOUT_TO_ISSUE, issued(trusted=True))) == []

@@ -38,7 +38,7 @@ def test_files_keep_their_path_content_and_executable_bit(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(SKIPPED_NAMES))
-def test_what_is_no_part_of_a_job_is_skipped_wherever_it_is(tmp_path: Path, name: str) -> None:
+def test_files_that_never_belong_to_a_job_are_skipped_at_any_depth(tmp_path: Path, name: str) -> None:
     write_file(tmp_path, "kept.py")
     write_file(tmp_path, f"{name}/secret")
     write_file(tmp_path, f"sub/{name}/secret")
@@ -54,7 +54,7 @@ def test_the_same_files_make_the_same_bundle_whenever_they_were_written(tmp_path
     assert pack_folder(tmp_path, ".") == first
 
 
-def test_links_and_other_than_files_are_refused_all_at_once(tmp_path: Path) -> None:
+def test_links_and_special_files_are_refused_all_at_once(tmp_path: Path) -> None:
     write_file(tmp_path, "fine.txt")
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / "sub").mkdir()
@@ -89,7 +89,7 @@ def test_a_bundle_that_is_too_large_names_its_largest_files(tmp_path: Path) -> N
     assert message.endswith("the largest files: model.bin (10,485,761), small.txt (1)")
 
 
-def test_what_is_far_too_large_is_refused_without_being_read(tmp_path: Path) -> None:
+def test_a_file_that_is_far_too_large_is_refused_without_being_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.bin").open("wb") as file:
         file.truncate(1 << 40)
 

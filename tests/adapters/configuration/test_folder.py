@@ -70,7 +70,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_good_folder_is_read_whole_without_an_alarm(config: ConfigFolder) -> None:
+def test_a_valid_configuration_folder_is_read_completely_without_an_alarm(config: ConfigFolder) -> None:
     assert config.alarm is None
     assert config.current().tiers.top == 3
     assert config.current().catalog.resources["orders-db"].connect["host"] == "127.0.0.1"
@@ -78,7 +78,7 @@ def test_a_good_folder_is_read_whole_without_an_alarm(config: ConfigFolder) -> N
     assert outcome(config) == "allowed"
 
 
-def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: ConfigFolder, folder: Path, clock: Clock) -> None:
+def test_a_changed_file_is_in_force_at_the_next_check_and_not_before(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     before = config.current()
     edit(folder / "policies" / "reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 0")
     assert config.current() is before
@@ -172,7 +172,7 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
     assert config.alarm is None
 
 
-def test_nothing_is_denied_for_lack_of_a_required_configuration(folder: Path, clock: Clock) -> None:
+def test_without_a_required_configuration_no_decision_is_made(folder: Path, clock: Clock) -> None:
     schema = folder / "policies" / "schema.cedarschema"
     good = schema.read_bytes()
     schema.write_bytes(b"{")
@@ -238,7 +238,7 @@ def test_a_huge_file_is_refused_without_being_read_whole(folder: Path) -> None:
     assert [str(problem) for problem in check_config_folder(folder, ENV)] == ["policies/huge.cedar: more than 4,194,304 bytes"]
 
 
-def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Path) -> None:
+def test_threads_that_read_the_configuration_while_files_change_never_see_a_partial_set(folder: Path) -> None:
     clock = Clock()
     config = ConfigFolder(folder, ENV, clock=clock)
     allowing = (folder / "policies" / "reads.cedar").read_text()
@@ -405,7 +405,7 @@ TOLD = {
 }
 
 
-def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: Path, clock: Clock) -> None:
+def test_subscriptions_are_part_of_the_configuration_and_are_read_again_after_an_edit(armed_folder: Path, clock: Clock) -> None:
     config = ConfigFolder(armed_folder, ENV, clock=clock)
     assert config.current().subscriptions == {}
     (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD))
@@ -442,7 +442,7 @@ def add_upstream(folder: Path, digest: str | None, text: str | None) -> None:
         (folder / "tools" / "hub.json").write_text(text)
 
 
-def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_when_it_changes(
+def test_the_reviewed_tools_of_an_mcp_server_are_read_with_the_catalog_and_again_after_a_change(
     folder: Path, config: ConfigFolder, clock: Clock
 ) -> None:
     add_upstream(folder, LISTED.digest, None)

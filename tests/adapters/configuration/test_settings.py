@@ -27,14 +27,14 @@ def test_the_workers_networks_have_one_spelling_and_order_however_they_are_writt
     assert Settings().worker_cidrs == networks
 
 
-def test_they_may_be_a_list_in_the_settings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_settings_file_may_give_the_workers_networks_as_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "justenough.toml").write_text('worker_cidrs = ["10.2.0.0/16", "10.1.2.3"]\n')
     monkeypatch.chdir(tmp_path)
     assert Settings().worker_cidrs == ("10.1.2.3/32", "10.2.0.0/16")
 
 
 @pytest.mark.parametrize("wrong", ["10.1.2.3/24", "10.1.2", "worker.example", "*", "10.0.0.0/33", "10.1.0.0/16;10.2.0.0/16"])
-def test_what_is_not_a_network_is_named_with_its_setting_and_how_one_is_written(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+def test_an_invalid_network_is_named_with_its_setting_and_an_example(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("JUSTENOUGH_WORKER_CIDRS", f"10.9.0.0/16,{wrong}")
     with pytest.raises(ValidationError) as refused:
         Settings()
@@ -57,6 +57,6 @@ def test_jobs_are_vouched_for_in_the_consoles_name_unless_another_is_given() -> 
 
 
 @pytest.mark.parametrize("wrong", ["", "console.example", "ftp://console.example", "https://console.example?x=1", "https://a b"])
-def test_an_issuer_is_an_address(wrong: str) -> None:
+def test_a_job_issuer_that_is_not_a_url_is_refused(wrong: str) -> None:
     with pytest.raises(ValidationError, match="job_issuer"):
         Settings(job_issuer=wrong)

@@ -27,7 +27,7 @@ del stream
 """
 
 
-def test_a_log_may_end_after_its_module_as_it_does_when_the_interpreter_ends() -> None:
+def test_logging_while_the_interpreter_exits_prints_no_error() -> None:
     # Before 3.13, Python reports errors at this point only in its development mode.
     done = subprocess.run([sys.executable, "-X", "dev", "-c", ENDING], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

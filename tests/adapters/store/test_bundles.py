@@ -12,7 +12,7 @@ from tests.adapters.store.event_samples import JOB, NOW, later, submission
 DIGEST = "sha256:" + "a" * 64
 
 
-def test_a_bundle_comes_back_byte_for_byte_and_is_never_exchanged(store: Store) -> None:
+def test_a_bundle_is_read_back_byte_for_byte_and_is_never_replaced(store: Store) -> None:
     content = bytes(range(256)) * 10
     assert store.bundles.get(DIGEST) is None
     assert store.bundles.add(DIGEST, content, at=NOW)
@@ -35,7 +35,7 @@ def test_only_a_bundle_that_no_job_uses_counts_and_is_pruned_an_hour_after_its_l
     assert store.bundles.add(unused, b"content", at=later(61))
 
 
-def test_output_comes_back_in_order_and_from_where_one_left_off(store: Store) -> None:
+def test_output_is_read_in_order_and_from_a_given_position(store: Store) -> None:
     for seq in (0, 2, 1):
         store.logs.append(JOB, seq, f"line {seq}\n", later(seq))
     store.logs.append("j-dev-other", 0, "another's", NOW)
@@ -54,7 +54,7 @@ def test_output_that_is_not_clean_text_is_kept_readable(store: Store) -> None:
     assert store.logs.chunks(JOB)[0].text == "a\ufffdb\ufffdc"
 
 
-def test_endless_output_ends_with_one_line_that_says_so(store: Store) -> None:
+def test_output_over_the_limit_ends_with_one_line_that_says_so(store: Store) -> None:
     half = "ü" * (MAX_LOG_BYTES // 4) + "\n"
     for seq in range(4):
         store.logs.append(JOB, seq, half, NOW)

@@ -31,7 +31,7 @@ def wait_time(changes: ChangeFeed, seconds: float) -> float:
     return time.monotonic() - began
 
 
-def test_what_is_recorded_ends_the_wait(store: Store, changes: ChangeFeed) -> None:
+def test_a_recorded_event_ends_the_wait(store: Store, changes: ChangeFeed) -> None:
     for number in range(5):
         writer = threading.Timer(0.2, store.ledger.append, [[submission(job_id(number))]])
         writer.start()
@@ -39,12 +39,12 @@ def test_what_is_recorded_ends_the_wait(store: Store, changes: ChangeFeed) -> No
         writer.join()
 
 
-def test_what_was_recorded_before_the_wait_ends_it_at_once(store: Store, changes: ChangeFeed) -> None:
+def test_an_event_recorded_before_the_wait_ends_it_at_once(store: Store, changes: ChangeFeed) -> None:
     store.ledger.append([submission()])
     assert wait_time(changes, LONG) < LONG / 2
 
 
-def test_without_news_a_wait_lasts_as_long_as_it_was_to(store: Store, changes: ChangeFeed) -> None:
+def test_without_a_new_event_a_wait_lasts_its_full_time(store: Store, changes: ChangeFeed) -> None:
     store.ledger.head()
     assert wait_time(changes, 0.5) >= 0.5
 
@@ -54,7 +54,7 @@ def test_a_reader_that_knows_of_more_entries_does_not_wait(changes: ChangeFeed) 
     assert wait_time(changes, LONG) < LONG / 2
 
 
-def test_an_end_from_another_thread_ends_waits(changes: ChangeFeed, url: str) -> None:
+def test_closing_the_feed_from_another_thread_ends_its_waits(changes: ChangeFeed, url: str) -> None:
     # Of PostgreSQL the wait that is on goes on to its own end.
     threading.Timer(0.2, changes.close).start()
     assert wait_time(changes, 2.0 if url.startswith("postgresql") else LONG) < LONG / 2
@@ -63,7 +63,7 @@ def test_an_end_from_another_thread_ends_waits(changes: ChangeFeed, url: str) ->
 
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_postgresql_tells_of_commits_alone_and_of_many_once(store: Store, url: str) -> None:
+def test_postgresql_notifies_only_after_commits_and_once_for_many(store: Store, url: str) -> None:
     store.migrate()
     with psycopg.connect(url, autocommit=True) as listener:
         listener.execute("LISTEN justenough_ledger")

@@ -73,7 +73,7 @@ def tell(recorders: list[Recorder], line: str, *, answer: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_four_processes_write_one_ledger_without_fork_or_loss(recorders: list[Recorder], empty_url: str) -> None:
+def test_four_processes_write_one_ledger_without_a_fork_or_a_lost_entry(recorders: list[Recorder], empty_url: str) -> None:
     """They migrate at the same moment, too."""
     tell(recorders, empty_url, answer="ready")
     tell(recorders, "go", answer="done")
@@ -92,7 +92,7 @@ def test_threads_that_record_the_same_event_record_it_once(store: Store) -> None
     assert sorted(map(str, results)) == ["0"] * 11 + ["1"]
 
 
-def test_who_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -> None:
+def test_a_reader_that_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -> None:
     """A position never becomes visible before a lower one."""
     writers = 4
     done = threading.Event()
@@ -115,7 +115,7 @@ def test_who_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -
     assert len(seen) == len(set(seen)) == writers * 25
 
 
-def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
+def test_exactly_one_of_many_concurrent_claims_of_a_job_succeeds(store: Store) -> None:
     results = race(16, lambda index: store.claims.claim(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
     assert Counter(results) == {True: 1, False: 15}
     claim = store.claims.get(JOB)
@@ -124,7 +124,7 @@ def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
     assert claim.run == f"run-{results.index(True)}"
 
 
-def test_of_many_jobs_that_want_a_place_exactly_as_many_get_one_as_there_are(store: Store) -> None:
+def test_concurrent_jobs_take_exactly_as_many_places_as_there_are(store: Store) -> None:
     results = race(16, lambda index: store.claims.take_place(job_id(index), account="e-ops", places=5))
     assert Counter(results) == {True: 5, False: 11}
 

@@ -78,7 +78,7 @@ def test_requests_count_at_the_tier_that_answers_now(store: Store) -> None:
     assert (found.open_requests, found.soonest) == (3, NOW + timedelta(minutes=15))
 
 
-def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Store) -> None:
+def test_overdue_revocations_are_listed_oldest_first_up_to_a_limit(store: Store) -> None:
     count = dashboard.MAX_OVERDUE_JOBS + 3
     for number in range(count):
         job = job_id(number)
@@ -104,7 +104,7 @@ def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Stor
     assert store.dashboard.overdue_jobs_of("somebody else") == ()
 
 
-def test_figures_count_each_job_once_however_often_it_is_told_to_have_ended(store: Store) -> None:
+def test_figures_count_each_job_once_however_often_its_end_is_recorded(store: Store) -> None:
     store.ledger.append([samples.submission(job_id(number)) for number in range(4)])
     store.ledger.append(
         [samples.job_end("failed", job_id(0)), samples.job_end("succeeded", job_id(0), about="again"), samples.job_end("failed", job_id(1))]
@@ -113,7 +113,7 @@ def test_figures_count_each_job_once_however_often_it_is_told_to_have_ended(stor
     assert store.metrics.counts().jobs == {"failed": 2, "lost": 1, "pending": 1}
 
 
-def test_a_course_tells_how_many_credentials_were_alive(store: Store) -> None:
+def test_a_period_trend_shows_how_many_credentials_were_alive_at_each_moment(store: Store) -> None:
     store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
     store.ledger.append(
         [samples.credential_confirmation(number=1, at=later(1500)), samples.credential_confirmation(number=2, at=later(2500))]
@@ -126,7 +126,7 @@ def test_a_course_tells_how_many_credentials_were_alive(store: Store) -> None:
     assert (found.lifetimes.count, found.lifetimes.longest, found.lifetimes.whole) == (2, 1300.0, True)
 
 
-def test_a_course_tells_how_long_answers_took(store: Store) -> None:
+def test_a_period_trend_shows_how_long_answers_took(store: Store) -> None:
     for number, seconds in enumerate((5, 50, 500)):
         job = job_id(number)
         store.ledger.append(
@@ -151,7 +151,9 @@ def test_a_course_tells_how_long_answers_took(store: Store) -> None:
     assert store.dashboard.period_trend(later(3600), later(7200), 2).approvals.count == 0
 
 
-def test_a_busy_period_is_drawn_from_its_newest_part_with_a_note(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trend_of_a_busy_period_covers_only_its_newest_part_and_is_marked_incomplete(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 3)
     store.ledger.append([samples.submission(), *(samples.issuance(number=number, at=later(600 * number)) for number in range(1, 7))])
     store.ledger.append([samples.credential_confirmation(number=number, at=later(600 * number + 60)) for number in range(1, 7)])
@@ -161,7 +163,7 @@ def test_a_busy_period_is_drawn_from_its_newest_part_with_a_note(store: Store, m
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 50))), st.integers(1, 12))
-def test_walking_back_counts_as_a_look_at_each_moment_would(lives: list[tuple[int, int]], buckets: int) -> None:
+def test_reconstructed_counts_equal_those_counted_at_each_moment(lives: list[tuple[int, int]], buckets: int) -> None:
     ends = [later(100 * part / buckets) for part in range(1, buckets + 1)]
     born = [later(begin) for begin, _ in lives]
     died = [later(begin + length) for begin, length in lives if begin + length <= 120]
@@ -173,7 +175,7 @@ def test_walking_back_counts_as_a_look_at_each_moment_would(lives: list[tuple[in
 
 
 @given(st.lists(st.floats(-5, 100_000)))
-def test_a_spread_holds_every_duration_in_one_bar(seconds: list[float]) -> None:
+def test_a_histogram_counts_every_duration_in_exactly_one_bar(seconds: list[float]) -> None:
     found = build_histogram(seconds, whole=True)
     assert [bar.seconds for bar in found.bars] == [*HISTOGRAM_BOUNDS_S, None]
     assert sum(bar.count for bar in found.bars) == found.count == len(seconds)

@@ -53,7 +53,7 @@ def test_an_sqlite_store_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
+def test_sqlite_uses_wal_and_flushes_each_commit_to_disk(tmp_path: Path) -> None:
     """WAL, and flushed to disk at each commit."""
     engine = open_database(f"sqlite:///{tmp_path / 'store.db'}").engine
     with read_transaction(engine) as connection:
@@ -62,7 +62,7 @@ def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_ready_store_answers(store: Store) -> None:
+def test_a_ready_store_answers_a_ping_and_a_query(store: Store) -> None:
     store.ping()
     assert store.metrics.counts().jobs == {}
 
@@ -77,7 +77,7 @@ def test_a_connection_in_use_when_the_store_is_closed_is_closed_when_it_is_retur
         connection.execute("SELECT 1")
 
 
-def test_a_server_that_is_not_there_is_unavailable_and_says_no_secret() -> None:
+def test_an_unreachable_database_server_is_unavailable_and_the_error_contains_no_secret() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"postgresql://someone:hunter2@127.0.0.1:{unused.getsockname()[1]}/x"
@@ -94,7 +94,7 @@ def test_a_database_that_is_not_migrated_says_so(empty_url: str) -> None:
     assert "SELECT" not in str(raised.value)
 
 
-def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
+def test_a_writer_waits_for_another_writers_transaction(tmp_path: Path) -> None:
     """Another process holds the file's write lock meanwhile."""
     file = tmp_path / "store.db"
     with closing(Store(f"sqlite:///{file}")) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -110,7 +110,7 @@ def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
         assert store.jobs.get("j-dev-waits") is not None
 
 
-def test_work_that_waits_shares_the_next_transaction(url: str) -> None:
+def test_writes_that_wait_share_the_next_transaction(url: str) -> None:
     engine = open_database(url).engine
     commits = GroupCommitter(engine)
     first_runs, go_on = threading.Event(), threading.Event()

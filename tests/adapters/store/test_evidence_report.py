@@ -60,7 +60,7 @@ def record_events(store: Store, *events: Iterable[Event]) -> None:
         store.ledger.append(some)
 
 
-def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
+def test_ended_jobs_leave_no_standing_privilege(store: Store) -> None:
     record_events(store, *(job_events(job_id(number)) for number in range(3)))
     found = build_report(store)
     assert violations(found) == set()
@@ -85,7 +85,7 @@ def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store
     assert violations(found) == {"standing.beyond_end", "standing.unknown_job"}
 
 
-def test_a_credential_that_was_hidden_from_the_lists_is_reported_by_the_ledger(store: Store, url: str) -> None:
+def test_a_credential_that_was_hidden_from_the_lists_is_reported_from_the_ledger(store: Store, url: str) -> None:
     record_events(store, [samples.submission(), samples.issuance()], job_events(job_id(2)))
     engine = open_database(url).engine
     with engine.begin() as connection:
@@ -97,7 +97,7 @@ def test_a_credential_that_was_hidden_from_the_lists_is_reported_by_the_ledger(s
     assert line(found, "standing.untold").evidence.ids == (f"{JOB}/credential.issued/{part_id(JOB, 'c')}",)
 
 
-def test_a_credential_that_ended_after_the_period_is_not_untold(store: Store) -> None:
+def test_a_credential_that_ended_after_the_period_is_no_violation(store: Store) -> None:
     record_events(store, [samples.submission(), samples.issuance(), samples.credential_confirmation(at=later(7200))])
     assert violations(build_report(store, now=later(9000))) == set()
 
@@ -111,7 +111,7 @@ def test_an_overdue_revocation_is_reported_with_how_long_it_has_been_open(store:
     assert "revocation.overdue_now" in violations(found)
 
 
-def test_a_period_holds_what_happened_in_it_also_what_was_recorded_late(store: Store) -> None:
+def test_a_period_includes_events_that_happened_in_it_but_were_recorded_late(store: Store) -> None:
     first, last = NOW, NOW + HOUR
     record_events(
         store, job_events(job_id(1), at=first - timedelta(microseconds=1)), job_events(job_id(2), at=last), job_events(job_id(3), at=first)
@@ -124,7 +124,7 @@ def test_a_period_holds_what_happened_in_it_also_what_was_recorded_late(store: S
     )
 
 
-def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None:
+def test_a_period_without_entries_needs_attention(store: Store) -> None:
     found = build_report(store)
     assert (found.entries, found.status) == (0, Status.ATTENTION)
 
@@ -154,7 +154,7 @@ def test_a_period_that_ends_before_it_begins_is_refused(store: Store) -> None:
         build_report(store, until=NOW - HOUR)
 
 
-def test_a_ledger_too_large_to_verify_for_a_report_is_said_not_to_be(store: Store) -> None:
+def test_a_ledger_too_large_to_verify_is_reported_as_not_verified(store: Store) -> None:
     record_events(store, job_events(JOB))
     period = ReportPeriod(NOW - HOUR, NOW + HOUR)
     told_of = {most: build_evidence_report(store, period, installation="dev", now=NOW, max_verified_entries=most) for most in (10, 11)}

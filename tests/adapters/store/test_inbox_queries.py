@@ -37,7 +37,7 @@ def view(store: Store, name: str) -> RequestView:
     return found
 
 
-def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> None:
+def test_pending_requests_are_paged_by_deadline_and_each_is_listed_once(store: Store) -> None:
     names = [add_request(store, number, minutes=20 - number) for number in range(1, 8)]
     found: list[str] = []
     after: tuple[datetime, str] | None = None
@@ -49,7 +49,7 @@ def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> N
     assert found == names[::-1]
 
 
-def test_requests_whose_clocks_end_together_are_each_there_once(store: Store) -> None:
+def test_requests_with_the_same_deadline_are_each_listed_once(store: Store) -> None:
     names = [add_request(store, number) for number in range(1, 6)]
     first = store.inbox.items(MINE, limit=2)
     end = first[-1].request.expires_at
@@ -57,7 +57,7 @@ def test_requests_whose_clocks_end_together_are_each_there_once(store: Store) ->
     assert ids(first) + ids(store.inbox.items(MINE, after=(end, first[-1].request.id))) == names
 
 
-def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> None:
+def test_a_persons_queue_leaves_out_higher_tiers_their_own_requests_and_those_they_answered(store: Store) -> None:
     plain_, above, own, done, over = (
         add_request(store, 1),
         add_request(store, 2, tier=2),
@@ -75,7 +75,7 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
     assert sorted(ids(store.inbox.items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
 
 
-def test_the_count_of_what_waits_ends_at_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_count_of_pending_requests_stops_at_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.inbox.count(MINE) == 0
     for number in range(1, 5):
         add_request(store, number, tier=1 if number < 4 else 2)
@@ -84,7 +84,7 @@ def test_the_count_of_what_waits_ends_at_its_limit(store: Store, monkeypatch: py
     assert store.inbox.count(MINE) == 2
 
 
-def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
+def test_a_pending_request_names_its_requester_and_its_agent(store: Store) -> None:
     add_request(store, 1)
     add_request(store, 2, agent=None)
     assert [(one.requester_id, one.agent) for one in store.inbox.items(MINE)] == [("e-ops", "refund-agent 1.4"), ("e-ops", "")]
@@ -100,13 +100,13 @@ def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
         ({"only": "e-sam"}, [2]),
     ],
 )
-def test_what_waits_is_filtered(store: Store, asked: dict[str, Any], found: list[int]) -> None:
+def test_pending_requests_can_be_filtered(store: Store, asked: dict[str, Any], found: list[int]) -> None:
     names = {1: add_request(store, 1), 2: add_request(store, 2, name="other", requester="e-sam")}
     assert ids(store.inbox.items(MINE._replace(**asked))) == [names[number] for number in found]
     assert store.inbox.items(MINE._replace(job_name="a\0b")) == ()
 
 
-def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
+def test_requests_that_a_person_answered_are_listed_newest_first(store: Store) -> None:
     names = [add_request(store, number) for number in range(1, 4)]
     for number in (2, 3, 1):
         store.ledger.append([samples.approval_decision("approved", job_id(number), person="lead", at=later(number))])
@@ -115,7 +115,7 @@ def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
     assert store.inbox.list_answered_by("e-nobody", 5) == ()
 
 
-def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -> None:
+def test_earlier_decisions_are_of_the_same_kind_and_older_than_the_request(store: Store) -> None:
     before, pending, other, now, after = (
         add_request(store, 1),
         add_request(store, 2),
@@ -134,13 +134,13 @@ def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -
     assert store.inbox.earlier_decisions(view(store, pending), 0) == ()
 
 
-def test_requests_are_found_by_their_ids_in_the_order_that_was_asked(store: Store) -> None:
+def test_requests_are_found_by_their_ids_in_the_order_given(store: Store) -> None:
     one, two = add_request(store, 1), add_request(store, 2)
     assert list(store.requests.by_ids([two, "r-none", one, two])) == [two, one]
     assert store.requests.by_ids([]) == {}
 
 
-def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
+def test_no_inbox_query_scans_a_table(ready_file: object) -> None:
     known = {"id": "r", "job_id": job_id(1), "job_name": "triage", "resource": "orders", "title": "Orders", "action": "write", "ttl": 1}
     other = {
         "reason": "",

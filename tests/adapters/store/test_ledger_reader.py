@@ -51,7 +51,7 @@ def all_entries(read: Callable[[int | None], Page[EntryView]]) -> list[EntryView
 @pytest.mark.parametrize("limit", [1, 3, 100])
 @pytest.mark.parametrize("types", [(), USES, (EventType.JOB_REFUSED,), tuple(EventType)])
 @pytest.mark.parametrize("since,until", list(product([None, later(20)], [None, later(60)])))
-def test_each_entry_comes_once_newest_first(
+def test_each_ledger_entry_is_read_once_newest_first(
     filled: Store, limit: int, types: tuple[EventType, ...], since: datetime | None, until: datetime | None
 ) -> None:
     found = all_entries(
@@ -79,12 +79,14 @@ def test_a_wide_period_is_read_like_a_narrow_one(
 @pytest.mark.parametrize("limit", [1, 3, 100])
 @pytest.mark.parametrize("job", [job_id(2), UNATTRIBUTED_CHAIN, "j-dev-unknown"])
 @pytest.mark.parametrize("types", [(), USES])
-def test_of_one_job_entries_come_in_its_chains_order(filled: Store, limit: int, job: str, types: tuple[EventType, ...]) -> None:
+def test_the_entries_of_one_job_are_read_in_reverse_order_of_its_chain(
+    filled: Store, limit: int, job: str, types: tuple[EventType, ...]
+) -> None:
     found = all_entries(lambda before: filled.ledger.entries_newest_first(job=job, types=types, before=before, limit=limit))
     assert found == list(filled.ledger.entries(job=job, types=types, limit=1000).items)[::-1]
 
 
-def test_another_jobs_entry_may_be_where_to_begin(filled: Store) -> None:
+def test_reading_can_begin_at_the_position_of_another_jobs_entry(filled: Store) -> None:
     whole = filled.ledger.entries_newest_first(job=job_id(2)).items
     middle = whole[2].position - 1
     assert [entry.position for entry in filled.ledger.entries_newest_first(job=job_id(2), before=middle).items] == [
@@ -93,11 +95,11 @@ def test_another_jobs_entry_may_be_where_to_begin(filled: Store) -> None:
 
 
 @pytest.mark.parametrize("before,count", [(0, 0), (-5, 0), (1, 0), (10**15, 30)])
-def test_a_position_may_be_anywhere(filled: Store, before: int, count: int) -> None:
+def test_reading_can_begin_at_any_position(filled: Store, before: int, count: int) -> None:
     assert len(filled.ledger.entries_newest_first(before=before).items) == count
 
 
-def test_ids_are_found_whole_and_as_they_begin(store: Store) -> None:
+def test_ids_are_found_by_their_whole_text_and_by_their_beginning(store: Store) -> None:
     store.ledger.append(
         [
             samples.submission(),
@@ -124,11 +126,11 @@ def test_ids_are_found_whole_and_as_they_begin(store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\x00", "%", "j-", "r-dev-nothing", "☃", "x" * 5000, "9" * 400, "'; --", "\U0010ffff", "٣"])
-def test_what_names_nothing_finds_nothing(store: Store, text: str) -> None:
+def test_a_text_that_names_nothing_finds_nothing(store: Store, text: str) -> None:
     assert store.search.find(text) == ()
 
 
-def test_what_names_many_finds_the_first(store: Store) -> None:
+def test_an_ambiguous_text_finds_only_the_first_matches(store: Store) -> None:
     store.ledger.append([samples.submission(job_id(number)) for number in range(30)])
     found: list[Any] = list(store.search.find("j-dev-"))
     assert [one.id for one in found] == [job_id(number) for number in range(10)]
@@ -139,7 +141,7 @@ def test_an_entry_of_no_job_is_found_too(store: Store) -> None:
     assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id)] == [("entry", UNATTRIBUTED_CHAIN, "")]
 
 
-def test_news_are_read_once_in_order_and_a_long_absence_in_parts(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_entries_are_read_once_in_order_and_in_parts_after_a_long_absence(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [entry.id for entry in filled.ledger.entries(types=USES, limit=100).items]
     monkeypatch.setattr(ledger_repository, "MAX_NEWS_SPAN", 3)
     found, position, newest = list[str](), 0, filled.ledger.head().position

@@ -44,14 +44,14 @@ def test_recording_again_changes_nothing_and_returns_nothing(filled: Store) -> N
     assert (filled.ledger.entries().items, filled.jobs.get(JOB)) == before
 
 
-def test_one_call_may_hold_an_event_twice_and_some_that_are_known(store: Store) -> None:
+def test_events_repeated_in_a_call_or_recorded_before_are_recorded_once(store: Store) -> None:
     store.ledger.append([samples.submission()])
     new = store.ledger.append([samples.submission(), samples.job_start(), samples.job_start(), samples.job_end()])
     assert [entry.type for entry in new] == ["job.started", "job.ended"]
     assert store.ledger.append([]) == ()
 
 
-def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
+def test_the_events_of_one_call_are_recorded_all_or_none(store: Store) -> None:
     broken = samples.job_end("no such state")
     with pytest.raises(ValueError, match="no such state"):
         store.ledger.append([samples.submission(), broken])
@@ -59,7 +59,7 @@ def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
     assert store.jobs.get(JOB) is None
 
 
-def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> None:
+def test_one_callers_invalid_event_does_not_affect_another_callers(store: Store) -> None:
     """Callers that wait share a transaction."""
     outcomes: dict[str, object] = {}
 
@@ -80,7 +80,7 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
     assert store.ledger.verify().sound
 
 
-def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
+def test_any_text_is_read_back_as_it_was_stored(store: Store) -> None:
     hostile = "'; DROP TABLE ledger; -- \"\\ \u2028 \r\n\t 😀 \x00 \ud800 \x7f"
     store.ledger.append([samples.submission(task=hostile, reason=hostile), samples.job_refusal(hostile)])
     readable = hostile.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
@@ -91,7 +91,7 @@ def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
     assert store.ledger.verify().sound
 
 
-def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) -> None:
+def test_hostile_and_very_long_ids_are_recorded_and_only_once(store: Store) -> None:
     facts = [samples.job_refusal("x", job="j-dev-\n\x00\ud800", about="a\nb"), samples.job_refusal("x", about="\U0001f600" * 5000)]
     assert len(store.ledger.append(facts)) == 2
     assert store.ledger.append(facts) == ()
@@ -182,7 +182,7 @@ def test_postgresql_refuses_to_empty_the_ledger_even_as_a_replica(postgres_port:
         assert len(store.ledger.entries().items) == 1
 
 
-def test_an_untouched_ledger_is_sound_and_the_report_says_what_it_cannot_see(filled: Store) -> None:
+def test_an_untouched_ledger_is_sound_and_its_report_states_the_limits_of_the_check(filled: Store) -> None:
     report = filled.ledger.verify()
     assert (report.entries, report.jobs, report.problems, report.sound) == (7, 2, (), True)
     assert any("newest entries" in sentence and "checkpoints" in sentence for sentence in report.unseen)
@@ -225,14 +225,14 @@ FORK = "INSERT INTO ledger SELECT 8, job, 3, 'forked', type, at, data, prev, has
         pytest.param(("UPDATE chain_heads SET hash = 'x' WHERE job = :job",), {(JOB, 5, "headless")}, id="another end"),
     ],
 )
-def test_what_was_done_to_the_tables_is_found(
+def test_tampering_with_the_ledgers_tables_is_detected(
     filled: Store, url: str, statements: tuple[str, ...], found: set[tuple[str, int, str]]
 ) -> None:
     tamper(url, *statements)
     assert {(problem.job, problem.seq, problem.fault) for problem in filled.ledger.verify().problems} == found
 
 
-def test_what_only_a_checkpoint_could_show_is_not_found(filled: Store, url: str) -> None:
+def test_removing_the_newest_entry_together_with_its_head_is_not_detected(filled: Store, url: str) -> None:
     """The honest limit that `unseen` states: the newest entry goes together with its head."""
     statements = (
         "DELETE FROM ledger WHERE job = :job AND seq = 5",
@@ -242,14 +242,14 @@ def test_what_only_a_checkpoint_could_show_is_not_found(filled: Store, url: str)
     assert filled.ledger.verify().sound
 
 
-def test_a_ledger_that_was_exchanged_whole_is_reported_in_bounds(store: Store, url: str) -> None:
+def test_verifying_a_wholly_altered_ledger_reports_at_most_1000_problems(store: Store, url: str) -> None:
     for start in range(0, 1200, 400):
         store.ledger.append([samples.submission(job_id(number)) for number in range(start, start + 400)])
     tamper(url, "UPDATE ledger SET data = '{}'")
     assert len(store.ledger.verify().problems) == 1000
 
 
-def test_the_stored_text_is_what_was_hashed(filled: Store, url: str) -> None:
+def test_the_stored_data_is_canonical_json(filled: Store, url: str) -> None:
     ((stored,),) = run_statements(url, "SELECT data FROM ledger WHERE job = :job AND seq = 2")
     assert json.loads(stored)["credential"] == part_id(JOB, "c")
     assert stored == json.dumps(json.loads(stored), sort_keys=True, separators=(",", ":"))

@@ -114,7 +114,7 @@ def _record_two(store: Store, count: int) -> None:
         record(store, job_id(1), number, 1)
 
 
-async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
+async def test_a_slow_listener_keeps_nothing_in_memory_and_misses_nothing(
     store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "MAX_RECENT_ENTRIES", 50)
@@ -143,7 +143,7 @@ async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store,
 
 
 @pytest.mark.parametrize("position", [21, 10**15])
-async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(store: Store, feed: LiveFeed, position: int) -> None:
+async def test_a_position_beyond_the_ledgers_end_is_treated_as_its_newest(store: Store, feed: LiveFeed, position: int) -> None:
     record(store, job_id(0), 0, 20)
     listening = asyncio.create_task(listen_until(feed, position, 21))
     await wait_for_listeners(feed, 1)
@@ -151,7 +151,7 @@ async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(s
     assert [entry.position for entry in await listening] == [21]
 
 
-async def test_who_hears_nothing_is_told_so_in_time(store: Store, feed: LiveFeed) -> None:
+async def test_a_listener_without_events_gets_empty_batches_at_the_given_interval(store: Store, feed: LiveFeed) -> None:
     began = time.monotonic()
     async with aclosing(feed.follow(None, job=job_id(0), wait=lambda: 0.3)) as batches, asyncio.timeout(PATIENCE):
         assert await anext(batches) == ()
@@ -159,7 +159,7 @@ async def test_who_hears_nothing_is_told_so_in_time(store: Store, feed: LiveFeed
     assert time.monotonic() - began >= 0.6
 
 
-async def test_nobody_misses_what_is_recorded_while_they_come(store: Store, feed: LiveFeed) -> None:
+async def test_listeners_that_join_while_entries_are_recorded_miss_none(store: Store, feed: LiveFeed) -> None:
     """Listeners that come and go while it is written, each from where it says."""
     record(store, job_id(0), 0, 100, at_once=10)
     writing = asyncio.create_task(asyncio.to_thread(record, store, job_id(0), 100, 100))

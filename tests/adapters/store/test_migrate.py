@@ -35,7 +35,7 @@ def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
     engine.dispose()
 
 
-def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
+def test_migrating_again_keeps_existing_data(empty_url: str) -> None:
     with closing(Store(empty_url)) as store:
         store.migrate()
         store.ledger.append([submission()])
@@ -66,7 +66,7 @@ def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
     engine.dispose()
 
 
-def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_its_job_ended(empty_url: str) -> None:
+def test_after_the_upgrade_an_open_revocation_without_a_start_is_dated_to_the_end_of_its_job(empty_url: str) -> None:
     engine, config = open_database(empty_url).engine, alembic_config()
     texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
     empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
@@ -84,7 +84,7 @@ def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_it
     assert found.revocation.since == later(5)
 
 
-def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_the_upgrade(empty_url: str) -> None:
+def test_a_credential_that_an_older_version_confirmed_is_residual_after_the_upgrade_if_still_valid(empty_url: str) -> None:
     engine, config = open_database(empty_url).engine, alembic_config()
     texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
     empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
@@ -118,7 +118,7 @@ def test_what_an_older_version_confirmed_and_is_still_valid_is_residual_after_th
     }
 
 
-def test_migrations_form_one_line() -> None:
+def test_migrations_have_one_head_and_start_at_0001() -> None:
     script = ScriptDirectory.from_config(alembic_config())
     assert len(script.get_heads()) == 1
     assert [revision.revision for revision in script.walk_revisions()][-1] == "0001"

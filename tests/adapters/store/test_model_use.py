@@ -50,12 +50,12 @@ def test_the_calls_of_a_period_are_added_up_by_job(store: Store) -> None:
     assert (total.jobs, total.calls.tokens, total.tokens_share, total.requests_share) == (2, 360, 18.0, 30.0)
 
 
-def test_a_job_whose_spec_names_no_model_has_no_share(store: Store) -> None:
+def test_the_use_of_a_job_without_a_model_budget_has_no_share(store: Store) -> None:
     store.ledger.append([samples.submission(), calls()])
     assert total_use(store.model_use.period_use(NOW - timedelta(hours=1)).jobs).tokens_share is None
 
 
-def test_beyond_the_limit_the_newest_calls_are_counted(store: Store) -> None:
+def test_over_the_limit_only_the_newest_calls_are_counted_and_the_result_says_so(store: Store) -> None:
     store.ledger.append([samples.submission(spec=SPEC), calls(number=1, at=NOW - timedelta(minutes=2)), calls(number=2, model="newest")])
     found = store.model_use.period_use(NOW - timedelta(hours=1), limit=1)
     assert not found.is_whole

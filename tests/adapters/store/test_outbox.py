@@ -32,7 +32,7 @@ def failures(entries: Iterable[EntryView], *, attempts: int = 1, again: float | 
     return tuple(FailedDelivery(entry=entry, attempts=attempts, next_at=at, why="503 Service Unavailable") for entry in entries)
 
 
-def test_one_process_holds_the_lease_until_it_is_over_or_given_up(store: Store) -> None:
+def test_one_process_holds_the_lease_until_it_expires_or_is_released(store: Store) -> None:
     outbox = store.outbox
     assert outbox.acquire_lease(US, now=NOW, until=later(15))
     assert not outbox.acquire_lease(THEM, now=later(14), until=later(30))
@@ -45,7 +45,7 @@ def test_one_process_holds_the_lease_until_it_is_over_or_given_up(store: Store) 
     assert outbox.acquire_lease(US, now=later(30), until=later(45))
 
 
-def test_a_new_subscription_is_owed_what_comes_and_nothing_that_was(store: Store) -> None:
+def test_a_new_subscription_gets_later_events_and_no_earlier_ones(store: Store) -> None:
     store.ledger.append([submission()])
     store.outbox.acquire_lease(US, now=NOW, until=later(15))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder=US, now=NOW)
@@ -61,7 +61,7 @@ def test_a_new_subscription_is_owed_what_comes_and_nothing_that_was(store: Store
     assert store.outbox.status().positions == {"siem": 1}
 
 
-def test_what_failed_waits_is_found_when_it_is_due_and_is_gone_when_it_is_delivered(held: Store) -> None:
+def test_a_failed_delivery_waits_is_found_when_due_and_is_gone_once_delivered(held: Store) -> None:
     held.ledger.append([submission(), job_start(), job_end()])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
     first, *rest = batch.entries
@@ -82,7 +82,7 @@ def test_what_failed_waits_is_found_when_it_is_due_and_is_gone_when_it_is_delive
     assert standing.why == "503 Service Unavailable"
 
 
-def test_who_lost_the_lease_settles_and_keeps_nothing(held: Store) -> None:
+def test_a_process_that_lost_the_lease_cannot_settle_deliveries_or_keep_subscriptions(held: Store) -> None:
     held.ledger.append([submission()])
     assert held.outbox.acquire_lease(THEM, now=later(15), until=later(30))
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
@@ -93,12 +93,12 @@ def test_who_lost_the_lease_settles_and_keeps_nothing(held: Store) -> None:
     assert held.outbox.count_pending("siem") == 0
 
 
-def test_a_lease_that_is_over_settles_nothing_even_if_nobody_took_it(held: Store) -> None:
+def test_a_process_cannot_settle_after_its_lease_expired_even_if_nobody_took_it(held: Store) -> None:
     assert not held.outbox.settle(Settlement(subscription="siem", at=later(15), position=1), holder=US)
     assert held.outbox.settle(Settlement(subscription="siem", at=later(14), position=1), holder=US)
 
 
-def test_a_position_never_goes_back(held: Store) -> None:
+def test_the_position_of_a_subscription_never_goes_back(held: Store) -> None:
     for position in (5, 3):
         held.outbox.settle(Settlement(subscription="siem", at=NOW, position=position), holder=US)
     assert held.outbox.status().positions == {"siem": 5}
@@ -148,7 +148,7 @@ def test_notified_people_are_remembered_until_the_request_is_settled(held: Store
     assert held.outbox.unsettled_notices("siem", JOB) == (climbed,)
 
 
-def test_a_subscription_that_nobody_has_for_long_is_forgotten_with_what_waited_for_it(held: Store) -> None:
+def test_a_subscription_missing_for_over_a_week_is_forgotten_with_its_deliveries(held: Store) -> None:
     held.ledger.append([submission()])
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
     told = (SentNotice(about="request/r-1", target="kv/data/x#a", tier=1, job=JOB),)
@@ -162,7 +162,7 @@ def test_a_subscription_that_nobody_has_for_long_is_forgotten_with_what_waited_f
     assert held.outbox.unsettled_notices("siem", JOB) == ()
 
 
-def test_lag_is_the_age_of_the_oldest_event_that_is_owed(held: Store) -> None:
+def test_lag_is_the_age_of_the_oldest_undelivered_event(held: Store) -> None:
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 0
     held.ledger.append([submission(), job_start(at=later(10))])
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 100

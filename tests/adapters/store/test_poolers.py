@@ -39,7 +39,7 @@ def pooled_url(direct_url: str, postgres_port: int, pooler_port: int) -> str:
     return direct_url.replace(f":{postgres_port}/", f":{pooler_port}/")
 
 
-def test_such_a_pooler_refuses_startup_options_and_forgets_prepared_statements(pooled_url: str) -> None:
+def test_a_transaction_pooler_refuses_startup_options_and_forgets_prepared_statements(pooled_url: str) -> None:
     """The control: what the store must do without fails here."""
     with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
         psycopg.connect(pooled_url, options="-c lock_timeout=30s")
@@ -103,7 +103,7 @@ def test_statements_are_prepared_only_without_a_pooler(direct_url: str, pooled_u
     assert found == {direct_url: True, pooled_url: False}
 
 
-def test_a_listener_behind_a_pooler_looks_often_and_keeps_no_connection(pooled_url: str, pooler_port: int) -> None:
+def test_a_listener_behind_a_pooler_keeps_no_connection_open(pooled_url: str, pooler_port: int) -> None:
     with closing(Store(pooled_url)) as store, closing(store.ledger.open_change_feed()) as changes:
         changes.wait(LONG)  # Finds the pooler.
         store.ledger.append([submission()])
@@ -131,7 +131,7 @@ def test_notices_arrive_at_the_url_for_listening(direct_url: str, pooled_url: st
     assert listeners == (1,)
 
 
-def test_a_url_for_listening_at_another_database_is_found(direct_url: str, pooled_url: str, postgres_port: int) -> None:
+def test_a_listen_url_of_another_database_is_detected(direct_url: str, pooled_url: str, postgres_port: int) -> None:
     elsewhere = f"postgresql://postgres@127.0.0.1:{postgres_port}/postgres"
     with closing(Store(pooled_url, listen_url=elsewhere)) as store:
         found = store.inspect()

@@ -127,7 +127,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_each_wrong_connection_gets_one_sentence_with_place_and_remedy(secured: SecuredServer, wrong: str) -> None:
+def test_each_wrong_connection_setting_gets_one_sentence_with_place_and_remedy(secured: SecuredServer, wrong: str) -> None:
     options, what, remedy = WRONG[wrong]
     if options.get("sslrootcert") == "stranger":
         options = {**options, "sslrootcert": str(secured.stranger)}
@@ -260,7 +260,9 @@ def test_a_right_that_is_taken_away_later_makes_the_store_unavailable(postgres_p
         "UPDATE orders SET spec = '{}'",
     ],
 )
-def test_the_runtime_role_may_not(postgres_port: int, ready_database: str, statement: str) -> None:
+def test_the_runtime_role_cannot_change_the_ledger_the_schema_or_signed_orders(
+    postgres_port: int, ready_database: str, statement: str
+) -> None:
     with database(postgres_port, like=ready_database) as url:
         engine = open_database(as_role(url, RUNTIME_ROLE)).engine
         with pytest.raises(DBAPIError, match=r"permission denied|must be owner"), engine.begin() as connection:
@@ -268,7 +270,7 @@ def test_the_runtime_role_may_not(postgres_port: int, ready_database: str, state
         engine.dispose()
 
 
-def test_granting_takes_every_other_right(postgres_port: int, ready_database: str) -> None:
+def test_granting_removes_every_right_that_is_not_needed(postgres_port: int, ready_database: str) -> None:
     with database(postgres_port, like=ready_database) as url:
         with psycopg.connect(url) as admin:
             admin.execute(f"GRANT ALL ON ledger, jobs TO {RUNTIME_ROLE}".encode())
@@ -297,7 +299,7 @@ def test_a_standby_is_found_and_refused(postgres_port: int, ready_database: str)
     assert report.is_read_only
 
 
-def test_the_rights_name_every_table(postgres_port: int, ready_database: str) -> None:
+def test_the_list_of_rights_names_every_table(postgres_port: int, ready_database: str) -> None:
     with psycopg.connect(f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}") as admin:
         found = {name for (name,) in admin.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
     assert found == set(RIGHTS)

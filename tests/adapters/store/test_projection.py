@@ -70,7 +70,7 @@ def test_a_submitted_job_is_pending_and_shows_what_was_ordered(store: Store) -> 
     assert (view.created_at, view.revocation.state) == (NOW, "none")
 
 
-def test_an_order_comes_back_as_it_was_signed(store: Store) -> None:
+def test_an_order_is_read_back_as_it_was_signed(store: Store) -> None:
     spec = {"name": "x", "nested": {"list": [1, 2.5, None, True, "ü"]}}
     store.ledger.append([samples.submission(spec=spec, agent=None, bundle=None)])
     found = store.jobs.order(JOB)
@@ -87,12 +87,12 @@ def test_a_job_runs_once_started_and_keeps_its_first_start(store: Store) -> None
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost"])
-def test_a_job_ends_as_it_is_told(store: Store, state: str) -> None:
+def test_a_job_shows_the_state_time_and_exit_code_of_its_recorded_end(store: Store, state: str) -> None:
     view = job_after(store, samples.job_start(), samples.job_end(state, at=later(5), exit_code=3))
     assert (view.state, view.ended_at, view.exit_code) == (state, later(5), 3)
 
 
-def test_the_first_ending_wins(store: Store) -> None:
+def test_the_first_recorded_ending_wins(store: Store) -> None:
     view = job_after(store, samples.job_end("succeeded", at=later(5)), samples.job_end("lost", at=later(6), about="sweep", exit_code=None))
     assert (view.state, view.ended_at, view.exit_code) == ("succeeded", later(5), 0)
 
@@ -102,11 +102,11 @@ def test_the_first_ending_wins(store: Store) -> None:
     [samples.job_start(at=later(7)), samples.revocation_start(at=later(7)), samples.approval_opening(at=later(7))],
     ids=lambda fact: str(fact.type),
 )
-def test_nothing_brings_an_ended_job_back(store: Store, late: Event) -> None:
+def test_no_later_event_reopens_an_ended_job(store: Store, late: Event) -> None:
     assert job_after(store, samples.access_request(), samples.job_end("failed", at=later(5)), late).state == "failed"
 
 
-def test_a_request_shows_what_is_asked_and_by_whom(store: Store) -> None:
+def test_a_request_shows_the_access_its_job_and_its_requester(store: Store) -> None:
     view = request_after(store)
     assert (view.id, view.job_id, view.resource, view.action, view.ttl) == (part_id(JOB, "r"), JOB, "orders-db", "write", 600)
     assert (view.state, view.job_name, view.task, view.requester) == ("pending", "refund-triage", "Refund ticket 4711", "ops")
@@ -130,7 +130,7 @@ def test_an_opened_approval_makes_the_job_wait_and_says_until_when(store: Store)
     assert (view.requests[0].current_tier, view.requests[0].quorum, view.requests[0].expires_at) == (1, 1, later(1 + 900))
 
 
-def test_an_unanswered_request_climbs_and_then_expires(store: Store) -> None:
+def test_an_unanswered_request_escalates_and_then_expires(store: Store) -> None:
     climbed = request_after(
         store,
         samples.access_decision("needs_approval", tier=1),
@@ -142,7 +142,7 @@ def test_an_unanswered_request_climbs_and_then_expires(store: Store) -> None:
     assert _request(store).state == "expired"
 
 
-def test_an_approval_that_makes_the_quorum_grants_what_was_approved(store: Store) -> None:
+def test_the_approval_that_reaches_the_quorum_grants_the_request(store: Store) -> None:
     waiting = request_after(
         store,
         samples.access_decision("needs_approval", tier=1),
@@ -172,12 +172,12 @@ def test_a_denial_ends_a_request_and_a_later_approval_does_not_revive_it(store: 
 
 
 @pytest.mark.parametrize("outcome,state", [("allowed", "approved"), ("needs_approval", "approved"), ("denied", "denied")])
-def test_looking_again_at_issue_only_ever_takes_away(store: Store, outcome: str, state: str) -> None:
+def test_the_decision_at_issue_can_only_take_access_away(store: Store, outcome: str, state: str) -> None:
     settled = (samples.access_decision("needs_approval", tier=1), samples.approval_opening(), samples.approval_decision("approved"))
     assert request_after(store, *settled, samples.access_decision(outcome, phase="issue", tier=1)).state == state
 
 
-def test_a_withdrawn_request_is_withdrawn(store: Store) -> None:
+def test_a_withdrawal_sets_the_request_to_withdrawn(store: Store) -> None:
     assert request_after(store, _request_event(EventType.ACCESS_WITHDRAWN, why="cancelled")).state == "withdrawn"
 
 
@@ -186,12 +186,12 @@ def test_nobody_can_answer_a_request_of_a_job_that_has_ended(store: Store) -> No
     assert store.requests.list(state=None).items[0].state == "withdrawn"
 
 
-def test_a_stranger_cannot_touch_another_jobs_request(store: Store) -> None:
+def test_an_event_of_another_job_does_not_change_a_jobs_request(store: Store) -> None:
     foreign = samples.access_decision("allowed").model_copy(update={"id": "foreign", "job": "j-dev-stranger"})
     assert request_after(store, foreign).state == "pending"
 
 
-def test_an_issued_credential_shows_its_handle(store: Store) -> None:
+def test_an_issued_credential_shows_its_lease_accessor_and_expiry(store: Store) -> None:
     view = credential_after(store)
     assert (view.id, view.request_id, view.state, view.revocable) == (part_id(JOB, "c"), part_id(JOB, "r"), "issued", "now")
     assert (view.lease_id, view.accessor, view.expires_at) == ("database/creds/orders-write/abc", "acc-1", later(600))
@@ -199,7 +199,7 @@ def test_an_issued_credential_shows_its_handle(store: Store) -> None:
     assert store.credentials.get("c-dev-unknown-1") is None
 
 
-def test_of_very_many_credentials_a_job_shows_all_that_may_be_alive_and_the_newest_of_the_rest(store: Store) -> None:
+def test_a_job_with_very_many_credentials_shows_every_live_one_and_the_newest_dead_ones(store: Store) -> None:
     # One that lives is among the first.
     facts = [samples.issuance(number=number, at=later(number)) for number in range(1, MAX_DEAD_CREDENTIALS + 12)]
     facts += [
@@ -217,7 +217,7 @@ def test_a_renewed_credential_ends_later(store: Store) -> None:
     assert credential_after(store, samples.credential_event(EventType.CREDENTIAL_RENEWED, expires_at=later(900))).expires_at == later(900)
 
 
-def test_revoking_is_not_yet_revoked_and_revoked_is_not_yet_confirmed(store: Store) -> None:
+def test_a_credential_goes_from_revoking_to_revoked_to_confirmed(store: Store) -> None:
     assert credential_after(store, samples.revocation_start()).state == "revoking"
     store.ledger.append([samples.credential_event(EventType.CREDENTIAL_REVOKED, by="session", why=None, at=later(1))])
     assert _live_states(store) == ["revoked"]
@@ -243,7 +243,7 @@ def test_a_confirmed_credential_stays_confirmed(store: Store, late: Event) -> No
     assert credential_after(store, samples.credential_confirmation(at=later(2)), late).state == "confirmed"
 
 
-def test_what_nobody_could_see_die_ends_as_expired_and_never_as_confirmed(store: Store) -> None:
+def test_a_credential_that_expired_unseen_is_never_shown_as_confirmed(store: Store) -> None:
     gone = samples.credential_event(EventType.CREDENTIAL_EXPIRED, why="its target cannot be searched", at=later(600))
     view = credential_after(store, gone, samples.credential_confirmation(at=later(601)))
     assert (view.state, view.why) == ("expired", "its target cannot be searched")
@@ -286,7 +286,7 @@ def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) 
     assert (clean.revocation.state, clean.revocation.failures, clean.credentials[0].state) == ("confirmed", (), "confirmed")
 
 
-def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: Store) -> None:
+def test_later_attempts_do_not_change_when_a_revocation_began(store: Store) -> None:
     failed = job_after(
         store,
         samples.issuance(),
@@ -308,7 +308,7 @@ def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: 
     assert again.revocation.since == later(9)
 
 
-def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> None:
+def test_each_credential_shows_only_the_failures_that_concern_it(store: Store) -> None:
     first, second = samples.issuance(number=1, lease_id="lease/1"), samples.issuance(number=2, lease_id="lease/2", accessor="acc-2")
     failures = ["lease lease/1: the target is down", "target shop: away", f"token {second.data['accessor']}: no answer"]
     tried = {"by": "sweep", "failures": failures, "attempt": 2, "seen_from": later(2).isoformat()}
@@ -330,18 +330,18 @@ def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
 
 
 @pytest.mark.parametrize("at", [later(0), later(4)])
-def test_a_job_that_ends_with_something_alive_is_not_clean(store: Store, at: datetime) -> None:
+def test_a_job_that_ends_with_a_live_credential_is_not_clean(store: Store, at: datetime) -> None:
     view = job_after(store, samples.issuance(at=at), samples.job_end(at=later(5)))
     assert view.revocation.state == "pending"
     assert store.jobs.open(later(1)) == (JOB,)
 
 
-def test_what_is_issued_after_the_proof_takes_it_back(store: Store) -> None:
+def test_a_credential_issued_after_the_proof_invalidates_it(store: Store) -> None:
     view = job_after(store, samples.revocation_proof(at=later(3)), samples.job_end(at=later(4)), samples.issuance(at=later(5)))
     assert (view.revocation.state, view.revocation.confirmed_at) == ("pending", None)
 
 
-def test_what_was_issued_before_the_proof_but_recorded_after_it_does_not(store: Store) -> None:
+def test_a_credential_issued_before_the_proof_but_recorded_after_it_leaves_it_valid(store: Store) -> None:
     view = job_after(store, samples.revocation_proof(at=later(3)), samples.job_end(at=later(4)), samples.issuance(at=later(2)))
     assert view.revocation.state == "confirmed"
 
@@ -353,7 +353,7 @@ def test_a_late_attempt_does_not_undo_a_newer_proof(store: Store, late: Event) -
     assert job_after(store, samples.issuance(), samples.revocation_proof(at=later(3)), late).revocation.state == "confirmed"
 
 
-def test_an_attempt_that_hung_past_a_newer_proof_does_not_undo_it_and_one_that_looked_after_it_does(store: Store) -> None:
+def test_only_an_attempt_that_checked_after_a_proof_can_undo_it(store: Store) -> None:
     hung = samples.overdue_revocation(at=later(5), seen_from=later(1))
     assert (
         job_after(store, samples.issuance(), samples.revocation_proof(at=later(3)), samples.job_end(), hung).revocation.state == "confirmed"
@@ -364,7 +364,7 @@ def test_an_attempt_that_hung_past_a_newer_proof_does_not_undo_it_and_one_that_l
     assert seen.revocation.state == "overdue"
 
 
-def test_a_new_attempt_after_a_proof_is_open_until_its_own(store: Store) -> None:
+def test_a_new_attempt_after_a_proof_is_pending_until_its_own_proof(store: Store) -> None:
     view = job_after(
         store,
         samples.issuance(),
@@ -376,7 +376,7 @@ def test_a_new_attempt_after_a_proof_is_open_until_its_own(store: Store) -> None
 
 
 @pytest.mark.parametrize("by", ["person", "stranger"])
-def test_who_cuts_the_access_of_a_job_that_is_proven_puts_nothing_in_doubt_and_of_another_they_do(store: Store, by: str) -> None:
+def test_cutting_access_reopens_the_revocation_of_a_job_only_if_it_has_no_proof_yet(store: Store, by: str) -> None:
     cut = [samples.revocation_start(at=later(4), about="cut", by=by), samples.overdue_revocation(at=later(5), by=by)]
     view = job_after(store, samples.issuance(), samples.revocation_proof(at=later(3)), samples.job_end(), *cut)
     assert (view.revocation.state, view.credentials[0].state) == ("confirmed", "issued")
@@ -387,7 +387,7 @@ def test_who_cuts_the_access_of_a_job_that_is_proven_puts_nothing_in_doubt_and_o
     assert [seen.revocation.state for seen in [store.jobs.get(other)] if seen] == ["overdue"]
 
 
-def test_an_event_of_an_unknown_job_is_kept_and_changes_nothing(store: Store) -> None:
+def test_an_event_of_an_unknown_job_is_recorded_and_changes_nothing(store: Store) -> None:
     entries = store.ledger.append([samples.job_refusal("no such order", job="j-dev-stranger"), samples.job_end(job="j-dev-stranger")])
     assert [entry.seq for entry in entries] == [1, 2]
     assert store.jobs.get("j-dev-stranger") is None

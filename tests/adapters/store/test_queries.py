@@ -32,7 +32,7 @@ def all_ids(read: Callable[[str | None], Page[Any]]) -> list[str]:
             return found
 
 
-def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) -> None:
+def test_jobs_are_listed_newest_first_and_once_each_even_if_others_are_added(store: Store) -> None:
     store.ledger.append([samples.submission(job_id(number)) for number in range(10, 17)])
     first = store.jobs.list(limit=3)
     store.ledger.append([samples.submission(job_id(99))])
@@ -40,7 +40,7 @@ def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) 
     assert [job.id for job in first.items] + rest == [job_id(number) for number in range(16, 9, -1)]
 
 
-def test_jobs_come_oldest_first_too_from_all_people_of_one_name(store: Store) -> None:
+def test_jobs_can_be_listed_oldest_first_for_everyone_with_the_same_login_name(store: Store) -> None:
     """A user who was deleted and created again has another entity id."""
     people = ("e-1", "e-2", "e-1", "e-2", "e-2")
     store.ledger.append(
@@ -54,7 +54,7 @@ def test_jobs_come_oldest_first_too_from_all_people_of_one_name(store: Store) ->
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
+def test_rows_created_at_the_same_moment_are_each_listed_once(store: Store, limit: int) -> None:
     """Requests and credentials of one job are often made in the same moment."""
     store.ledger.append(
         [
@@ -197,7 +197,7 @@ def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> N
     assert store.jobs.open(later(200)) == (running, unproved, late, young)
 
 
-def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> None:
+def test_unstarted_jobs_have_no_claim_no_request_and_no_end(store: Store) -> None:
     fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
     store.ledger.append([samples.submission(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
     store.claims.claim(claimed, run="run", owner="a worker", now=later(1))
@@ -226,25 +226,25 @@ NO_TEXT = [cursor_of(f'["2026-11-25T09:00:00+00:00", "{text}"]') for text in (r"
 
 
 @pytest.mark.parametrize("cursor", [*NOT_OURS, *NO_TEXT])
-def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> None:
+def test_an_invalid_cursor_is_rejected(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
         store.jobs.list(cursor=cursor)
     with pytest.raises(InvalidInput, match="cursor"):
         store.requests.list(cursor=cursor)
 
 
-def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
+def test_a_cursor_of_another_list_is_rejected(store: Store) -> None:
     store.ledger.append([samples.submission(), samples.submission(job_id(1)), samples.access_request(), samples.access_request(number=2)])
     with pytest.raises(InvalidInput, match="cursor"):
         store.requests.list(cursor=store.jobs.list(limit=1).next)
 
 
 @pytest.mark.parametrize("value", ["\x00", "'", "x" * 5000, "\u2028"])
-def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
+def test_any_text_can_be_a_filter_value(store: Store, value: str) -> None:
     assert store.jobs.list(environment=value, requester_id=value).items == ()
 
 
-def test_jobs_are_found_by_the_beginning_of_their_id_and_from_a_time_on(store: Store) -> None:
+def test_jobs_can_be_filtered_by_the_beginning_of_their_id_and_by_a_start_time(store: Store) -> None:
     jobs = [job_id(number) for number in (1, 2, 31)]
     store.ledger.append([samples.submission(job) for job in jobs])
     store.ledger.append([samples.access_request(number=number) for number in (1, 2)])
@@ -272,7 +272,7 @@ def query_plans(url: str, ask: Callable[[Store], object]) -> list[str]:
             return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]
 
 
-def test_a_beginning_and_a_time_are_found_by_the_index_of_ids(ready_file: object) -> None:
+def test_filters_by_the_beginning_of_an_id_and_by_time_use_an_index(ready_file: object) -> None:
     def ask(store: Store) -> None:
         store.jobs.list(beginning="j-dev-0", limit=50)
         store.jobs.list(first="j-dev-0", limit=50)

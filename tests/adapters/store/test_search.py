@@ -58,13 +58,13 @@ def found_jobs(store: Store, typed: str, requester_id: str | None = None) -> lis
         "1f3a00bbc122",
     ],
 )
-def test_a_credential_is_found_by_what_systems_call_it(filled: Store, pasted: str) -> None:
+def test_a_credential_is_found_by_its_name_in_other_systems(filled: Store, pasted: str) -> None:
     assert [hit.id for hit in filled.search.find_handle(pasted)] == [credential_id(job_id(1), 1)]
     assert filled.search.find_handle(pasted)[0].job == job_id(1)
 
 
 @pytest.mark.parametrize("pasted", ["", "xy12", "v-token-orders-r-none", "%", "\0" * 9, "x" * 5000, "1f:3a:00:bb:ff", "☃☃☃☃☃☃☃"])
-def test_what_names_no_credential_finds_none(filled: Store, pasted: str) -> None:
+def test_a_text_that_names_no_credential_finds_none(filled: Store, pasted: str) -> None:
     assert filled.search.find_handle(pasted) == ()
 
 
@@ -99,13 +99,13 @@ def test_jobs_are_found_by_words_that_may_be_cut_short_newest_first(filled: Stor
     assert found_jobs(filled, typed) == [job_id(number) for number in jobs]
 
 
-def test_a_person_who_may_read_only_their_own_finds_only_their_own(filled: Store) -> None:
+def test_a_person_who_may_read_only_their_own_jobs_finds_only_those(filled: Store) -> None:
     assert found_jobs(filled, "refund", "e-eve") == [job_id(3)]
     assert found_jobs(filled, "refund", "e-ops") == [job_id(1)]
     assert found_jobs(filled, "refund", "e-nobody") == []
 
 
-def test_names_contain_what_was_typed_and_are_only_shown_to_who_may_know_them(filled: Store) -> None:
+def test_a_search_for_names_finds_parts_of_names_that_the_reader_may_know(filled: Store) -> None:
     assert filled.search.find_names("fund") == (("agent", "refund-agent"), ("name", "refund-triage"), ("name", "nightly-refunds"))
     assert filled.search.find_names("FUND night") == (("name", "nightly-refunds"),)
     assert filled.search.find_names("fund", reader_id="e-eve") == (("name", "nightly-refunds"),)
@@ -135,7 +135,7 @@ def test_a_common_word_beside_another_is_searched_among_the_newest_jobs_only(sto
     assert ([hit.id for hit in many.hits], many.is_partial) == ([job_id(9), job_id(8), job_id(7)], True)
 
 
-def test_of_a_launchers_jobs_only_the_newest_are_searched_for_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_launchers_newest_jobs_are_searched_for_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MAX_CANDIDATES", 3)
     jobs = {"e-few": range(3), "e-many": range(10, 14)}
     store.ledger.append([samples.submission(job_id(number), requester=who) for who, numbers in jobs.items() for number in numbers])

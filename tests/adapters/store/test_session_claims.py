@@ -6,7 +6,7 @@ from justenough.adapters.store import ClaimResult, SessionClaim, Store
 from tests.adapters.store.event_samples import JOB, NOW, job_end, later, submission
 
 
-def test_a_claim_says_who_holds_it(store: Store) -> None:
+def test_a_claim_names_its_owner_and_its_run(store: Store) -> None:
     assert store.claims.get(JOB) is None
     assert store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
     assert store.claims.get(JOB) == SessionClaim(job=JOB, owner="worker-1", run="run-1", open=True, renewed_at=NOW, closed_at=None)
@@ -18,7 +18,7 @@ def test_a_job_is_claimed_once_even_by_the_same_owner(store: Store) -> None:
     assert not store.claims.claim(JOB, run="run-1", owner="worker-1", now=later(1))
 
 
-def test_its_owner_alone_renews_it(store: Store) -> None:
+def test_only_the_owner_of_a_claim_can_renew_it(store: Store) -> None:
     store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
     assert store.claims.renew(JOB, "worker-1", later(5))
     assert not store.claims.renew(JOB, "worker-2", later(6))
@@ -38,7 +38,7 @@ def test_a_closed_claim_is_neither_renewed_nor_claimed_again(store: Store) -> No
     assert (claim.open, claim.closed_at, claim.renewed_at, claim.owner) == (False, later(3), NOW, "worker-1")
 
 
-def test_closing_what_nobody_claimed_keeps_everybody_from_claiming_it(store: Store) -> None:
+def test_a_job_closed_before_it_was_claimed_can_no_longer_be_claimed(store: Store) -> None:
     store.claims.close(JOB, NOW)
     assert not store.claims.claim(JOB, run="run-1", owner="worker-1", now=later(1))
     assert store.claims.get(JOB) == SessionClaim(job=JOB, owner=None, run=None, open=False, renewed_at=NOW, closed_at=NOW)
@@ -58,7 +58,7 @@ def claim_in_place(store: Store, job: str, *, account: str = "e-ops", places: in
     return store.claims.claim_in_place(job, run=f"run of {job}", owner="a worker", account=account, places=places, now=NOW)
 
 
-def test_an_account_has_so_many_places_and_others_have_their_own(store: Store) -> None:
+def test_each_account_has_its_own_limited_number_of_places(store: Store) -> None:
     assert [claim_in_place(store, job) for job in ("j-1", "j-2", "j-3")] == [ClaimResult.CLAIMED, ClaimResult.CLAIMED, ClaimResult.NO_PLACE]
     assert store.claims.get("j-3") is None
     assert claim_in_place(store, "j-4", account="schedule:nightly") is ClaimResult.CLAIMED
@@ -76,7 +76,7 @@ def test_a_place_is_free_again_once_its_session_has_ended(store: Store) -> None:
     assert claim_in_place(store, "j-3", places=1) is ClaimResult.NO_PLACE
 
 
-def test_a_place_is_free_again_once_its_job_has_ended_and_a_late_attempt_takes_none(store: Store) -> None:
+def test_an_ended_job_frees_its_place_and_takes_none_in_a_late_attempt(store: Store) -> None:
     store.ledger.append([submission()])
     assert store.claims.take_place(JOB, account="e-ops", places=1)
     store.ledger.append([job_end("cancelled", at=later(1))])

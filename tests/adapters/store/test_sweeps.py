@@ -50,11 +50,11 @@ def test_after_an_outage_the_store_is_known_to_take_writes_only_since_the_next_s
     assert last.steady_since == later(153)
 
 
-def test_a_clock_that_runs_ahead_keeps_nobody_from_sweeping(store: Store) -> None:
+def test_a_sweep_dated_in_the_future_does_not_block_the_next_sweep(store: Store) -> None:
     store.sweeps.begin(now=later(3600), by_clock=True)
     assert store.sweeps.begin_if_idle(now=NOW, idle=IDLE)
 
 
-def test_of_many_workers_whose_clocks_ring_at_once_one_sweeps(store: Store) -> None:
+def test_only_one_of_many_workers_begins_a_sweep_that_is_due(store: Store) -> None:
     for now in (NOW, later(20)):
         assert race(8, partial(lambda now, _: store.sweeps.begin_if_idle(now=now, idle=IDLE), now)).count(True) == 1

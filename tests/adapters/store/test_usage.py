@@ -54,7 +54,7 @@ def test_a_run_has_the_access_of_its_own_spec_and_the_outcome_of_each_request(st
     assert (one.delivered, one.seen, ask.seconds) == (True, False, 100)
 
 
-def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
+def test_the_use_of_a_credential_ends_with_the_first_event_that_ends_it(store: Store) -> None:
     revoked = samples.credential_event(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
     store.ledger.append([*run_events(job_id(1)), *run_events(job_id(2), revoked), *run_events(job_id(3))[:-1]])
     # One whose hard end came before its job's.
@@ -71,7 +71,7 @@ def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
     assert {run.job: run.asks[0].seconds for run in found.runs} == {job_id(4): 30, job_id(2): 40, job_id(1): 100}
 
 
-def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: Store) -> None:
+def test_a_credential_in_doubt_has_no_known_duration_of_use(store: Store) -> None:
     data = {"resource": "orders-db", "action": "write", "request": samples.issuance().data["request"], "revocable": "now"}
     doubted = samples.credential_event(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
     store.ledger.append(
@@ -84,7 +84,7 @@ def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: S
 
 
 @pytest.mark.parametrize("about", ["", "/1"])
-def test_a_use_counts_only_if_the_ledger_has_one_of_this_credential(store: Store, about: str) -> None:
+def test_a_credential_counts_as_used_only_if_the_ledger_records_a_use_of_it(store: Store, about: str) -> None:
     # The tenth credential's id begins as the first one's does.
     second = [samples.access_request(number=10), samples.issuance(number=10)]
     store.ledger.append(run_events(JOB, *second, credential_use(number=10, about=about)))
@@ -93,7 +93,7 @@ def test_a_use_counts_only_if_the_ledger_has_one_of_this_credential(store: Store
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
 
-def test_what_a_person_narrowed_or_refused_is_reported(store: Store) -> None:
+def test_narrowed_and_denied_requests_are_reported(store: Store) -> None:
     approved = [
         samples.access_request(number=2),
         samples.access_decision("needs_approval", number=2, tier=1),
@@ -110,7 +110,7 @@ def test_what_a_person_narrowed_or_refused_is_reported(store: Store) -> None:
     ]
 
 
-def test_the_newest_finished_runs_are_analysed_and_the_newest_spec_is_reported_anyway(store: Store) -> None:
+def test_the_newest_finished_runs_are_analysed_and_the_newest_spec_is_reported(store: Store) -> None:
     newer = {**SPEC, "task": "newer"}
     store.ledger.append([event for number in range(5) for event in run_events(job_id(number), start=1000 * number)])
     store.ledger.append([samples.submission(job_id(9), spec=newer, at=later(9000)), *run_events(job_id(7), name="other")])
@@ -189,7 +189,7 @@ def test_the_use_of_each_action_is_reported_once_over_all_jobs(store: Store, lim
 
 
 @pytest.mark.parametrize("requester", [None, "e-ops"])
-def test_no_question_of_use_looks_at_every_job_request_or_credential(ready_file: Path, tmp_path: Path, requester: str | None) -> None:
+def test_no_usage_query_scans_every_job_request_or_credential(ready_file: Path, tmp_path: Path, requester: str | None) -> None:
     """What keeps right-sizing quick where there are a million jobs: each table is read by a key."""
     shutil.copy(ready_file, tmp_path / "store.db")
     url = f"sqlite:///{tmp_path / 'store.db'}"

@@ -34,7 +34,7 @@ def test_a_worker_that_never_returns_is_removed_when_another_one_starts(store: S
     assert [one.name for one in store.workers.seen_since(EVER)] == ["new", "newest"]
 
 
-def test_its_state_tells_whether_it_takes_jobs() -> None:
+def test_a_workers_configuration_state_is_valid_last_good_or_none() -> None:
     assert worker("a", NOW).config_state is ConfigState.VALID
     assert worker("a", NOW, alarm="broken").config_state is ConfigState.LAST_GOOD
     assert worker("a", NOW, digest=None, alarm="broken").config_state is ConfigState.NONE

@@ -19,7 +19,7 @@ def lock_opening() -> Event:
     return build_event(EventType.LOCK_OPENED, JOB, at=later(1), about=REQUEST, request=REQUEST, **told)
 
 
-def test_a_lock_is_kept_once_with_its_record_and_shows_its_accessor_alone(store: Store) -> None:
+def test_a_wrapped_token_is_stored_once_and_the_request_shows_only_its_accessor(store: Store) -> None:
     store.ledger.append([submission(), access_request()])
     assert store.wrapped_tokens.keep(KEPT, [lock_opening()])
     assert not store.wrapped_tokens.keep(KEPT.model_copy(update={"ciphertext": "another"}), [lock_opening()])
@@ -31,7 +31,7 @@ def test_a_lock_is_kept_once_with_its_record_and_shows_its_accessor_alone(store:
     assert KEPT.ciphertext not in view.model_dump_json() + str(store.ledger.entries(job=JOB).items)
 
 
-def test_of_many_who_take_a_lock_at_once_one_gets_it(store: Store) -> None:
+def test_only_one_of_many_concurrent_callers_takes_a_wrapped_token(store: Store) -> None:
     store.wrapped_tokens.keep(KEPT, [])
     with ThreadPoolExecutor(8) as pool:
         got = [found for found in pool.map(lambda _: store.wrapped_tokens.take(REQUEST), range(8)) if found]
@@ -39,7 +39,7 @@ def test_of_many_who_take_a_lock_at_once_one_gets_it(store: Store) -> None:
     assert store.wrapped_tokens.get(REQUEST) is None
 
 
-def test_nothing_is_kept_for_a_job_that_may_not_be_issued_anything_any_more(store: Store) -> None:
+def test_no_wrapped_token_is_kept_once_issuing_has_ended_for_a_job(store: Store) -> None:
     store.wrapped_tokens.keep(KEPT, [])
     assert store.claims.end_issuing(JOB, later(2)) == (KEPT,)
     assert store.claims.end_issuing(JOB, later(3)) == ()
@@ -48,7 +48,7 @@ def test_nothing_is_kept_for_a_job_that_may_not_be_issued_anything_any_more(stor
     assert store.ledger.entries(job=JOB).items == ()
 
 
-def test_nothing_is_kept_for_a_job_that_has_ended(store: Store) -> None:
+def test_the_wrapped_token_of_an_ended_job_is_deleted(store: Store) -> None:
     store.ledger.append([submission(), access_request()])
     store.wrapped_tokens.keep(KEPT, [lock_opening()])
     store.ledger.append([job_end(at=later(5))])

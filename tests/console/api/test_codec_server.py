@@ -24,7 +24,7 @@ async def written_by_console(served: Served) -> dict[str, Any]:
     return found
 
 
-async def test_temporal_has_ciphertext_and_a_reader_gets_the_text(served: Served) -> None:
+async def test_temporal_stores_ciphertext_and_a_person_who_reads_everything_can_decrypt_it(served: Served) -> None:
     written = await written_by_console(served)
     (payload,) = written["payloads"]
     assert base64.b64decode(payload["metadata"]["encoding"]) == ENCODING
@@ -35,7 +35,7 @@ async def test_temporal_has_ciphertext_and_a_reader_gets_the_text(served: Served
     assert json.loads(base64.b64decode(clear["data"]))["spec"]["task"] == "Refund ticket 4711"
 
 
-async def test_what_a_reader_encodes_decodes_again(served: Served) -> None:
+async def test_a_payload_that_a_reader_encodes_can_be_decoded_again(served: Served) -> None:
     clear = {"payloads": [{"metadata": {"encoding": base64.b64encode(b"json/plain").decode()}, "data": base64.b64encode(b"1").decode()}]}
     headers = served.people["lead"].bearer
     encoded = await served.http.post("/codec/encode", json=clear, headers=headers)
@@ -51,7 +51,9 @@ async def test_what_a_reader_encodes_decodes_again(served: Served) -> None:
         ("nobody", 403, "needs one of the groups"),
     ],
 )
-async def test_others_get_nothing(served: Served, who: str | None, status: int, detail: str) -> None:
+async def test_a_caller_who_may_not_read_everything_cannot_decode_payloads(
+    served: Served, who: str | None, status: int, detail: str
+) -> None:
     written = await written_by_console(served)
     answer = await served.http.post("/codec/decode", json=written, headers=served.people[who].bearer if who else {})
     assert answer.status_code == status

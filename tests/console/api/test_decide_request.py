@@ -30,7 +30,7 @@ async def decision_signals(served: Served, job: str) -> list[Any]:
     return [arguments[0] for name, arguments in await served.signals(job) if name == "decide"]
 
 
-async def test_a_good_answer_reaches_the_workflow_as_signed_and_is_shown_once_counted(served: Served) -> None:
+async def test_a_valid_decision_reaches_the_workflow_as_signed_and_is_shown_once_counted(served: Served) -> None:
     request = await served.launch_and_request()
     answering = asyncio.create_task(decide(served, "lead", request))
     while not await decision_signals(served, request["job_id"]):
@@ -45,7 +45,7 @@ async def test_a_good_answer_reaches_the_workflow_as_signed_and_is_shown_once_co
     assert signed["signature"].startswith("vault:v1:")
 
 
-async def test_an_answer_that_no_worker_counts_yet_is_accepted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     request = await served.launch_and_request()
     answer = await decide(served, "lead", request, if_match=f'"{DIGEST}"')
@@ -54,14 +54,14 @@ async def test_an_answer_that_no_worker_counts_yet_is_accepted(served: Served, m
     assert len(await decision_signals(served, request["job_id"])) == 1
 
 
-async def test_answering_twice_is_a_conflict(served: Served) -> None:
+async def test_deciding_twice_is_a_conflict(served: Served) -> None:
     request = await served.launch_and_request()
     served.record_answer(request, "lead", verdict="pending")
     again = await decide(served, "lead", request)
     assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
 
 
-async def test_what_does_not_wait_cannot_be_answered(served: Served) -> None:
+async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:
     request = await served.launch_and_request()
     served.record_answer(request, "lead")
     late = await decide(served, "security", request)
@@ -77,7 +77,7 @@ async def test_a_stale_digest_is_reported(served: Served) -> None:
     assert await decision_signals(served, request["job_id"]) == []
 
 
-async def test_no_one_answers_for_their_own_job(served: Served) -> None:
+async def test_people_cannot_decide_on_their_own_job(served: Served) -> None:
     request = await served.launch_and_request()
     own = await decide(served, "ops", request)
     assert (own.status_code, own.json()["detail"]) == (403, "people cannot decide on a job that they launched")
@@ -91,14 +91,14 @@ async def test_no_one_answers_for_their_own_job(served: Served) -> None:
         ("security", 3, "chiefs"),
     ],
 )
-async def test_the_wrong_group_is_told_the_right_ones(served: Served, who: str, tier: int, needed: str) -> None:
+async def test_a_person_without_a_group_that_may_decide_is_told_which_groups_may(served: Served, who: str, tier: int, needed: str) -> None:
     request = await served.launch_and_request(tier=tier)
     answer = await decide(served, who, request)
     assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of the groups: {needed}")
     assert await decision_signals(served, request["job_id"]) == []
 
 
-async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_approver_of_a_higher_tier_may_decide_a_request_of_a_lower_tier(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     assert (await decide(served, "chief", await served.launch_and_request())).status_code == 202
 
@@ -117,7 +117,7 @@ async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypa
         ({"issued_at": datetime(2036, 1, 1, tzinfo=UTC), "expires_at": datetime(2036, 1, 2, tzinfo=UTC)}, "statement.expires_at"),
     ],
 )
-async def test_an_answer_to_something_else_is_refused_by_path(served: Served, changes: dict[str, Any], path: str) -> None:
+async def test_a_decision_about_something_else_is_refused_by_path(served: Served, changes: dict[str, Any], path: str) -> None:
     request = await served.launch_and_request()
     answer = await post_decision(served, "lead", request, served.people["lead"].decision(request, changes))
     assert answer.status_code == 422, answer.text
@@ -125,7 +125,7 @@ async def test_an_answer_to_something_else_is_refused_by_path(served: Served, ch
     assert await decision_signals(served, request["job_id"]) == []
 
 
-async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Served) -> None:
+async def test_a_decision_that_the_console_refuses_is_recorded_in_the_ledger(served: Served) -> None:
     request = await served.launch_and_request()
     # The very same twice: signed anew in another second it would be another attempt.
     unreasoned = served.people["security"].decision(request, {"reason": " ", "decision": "deny"})
@@ -139,7 +139,7 @@ async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Serve
     assert "people cannot decide on a job that they launched" in attempts[1]["why"]
 
 
-async def test_another_persons_answer_is_forbidden(served: Served) -> None:
+async def test_a_decision_signed_as_another_person_is_forbidden(served: Served) -> None:
     request = await served.launch_and_request()
     headers = {"If-Match": DIGEST}
     stolen = await served.post(f"/requests/{request['id']}/decisions", "security", served.people["lead"].decision(request), headers=headers)
@@ -167,14 +167,14 @@ async def test_an_unknown_request_is_not_found(served: Served) -> None:
     assert (await decide(served, "lead", request)).status_code == 404
 
 
-async def test_an_answer_to_a_job_whose_workflow_is_gone_is_a_conflict(served: Served) -> None:
+async def test_a_decision_on_a_job_whose_workflow_is_gone_is_a_conflict(served: Served) -> None:
     request = await served.launch_and_request()
     await served.temporal.get_workflow_handle(request["job_id"]).terminate()
     answer = await decide(served, "lead", request)
     assert (answer.status_code, answer.json()["detail"]) == (409, "the job no longer runs")
 
 
-async def test_requests_are_listed_for_who_can_answer_them(served: Served) -> None:
+async def test_each_person_can_list_the_requests_that_they_may_decide(served: Served) -> None:
     first, second = await served.launch_and_request(), await served.launch_and_request(tier=2)
 
     async def ids(who: str, **params: Any) -> set[str]:
@@ -197,7 +197,7 @@ async def test_requests_are_listed_for_who_can_answer_them(served: Served) -> No
     assert await ids("auditor", state="approved") == {first["id"]}
 
 
-async def test_a_request_shows_its_digest_as_its_tag(served: Served) -> None:
+async def test_the_etag_of_a_request_is_its_digest(served: Served) -> None:
     request = await served.launch_and_request()
     shown = await served.get(f"/requests/{request['id']}", "lead")
     assert shown.headers["etag"] == f'"{DIGEST}"'
@@ -205,7 +205,7 @@ async def test_a_request_shows_its_digest_as_its_tag(served: Served) -> None:
     assert (await served.get(f"/requests/{request['id']}", "ops2")).status_code == 404
 
 
-async def test_after_climbing_only_the_new_tier_answers(served: Served) -> None:
+async def test_after_an_escalation_only_the_new_tier_can_decide(served: Served) -> None:
     request = await served.launch_and_request()
     now = datetime.now(UTC)
     climbed = build_event(

@@ -52,7 +52,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_job_is_followed_from_its_first_entry_and_live(served: Served) -> None:
+async def test_the_stream_of_a_job_starts_at_its_first_entry_and_stays_live(served: Served) -> None:
     job = (await served.launch())["id"]
     async with aclosing(follow_events(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
         first = await anext(stream)
@@ -83,7 +83,7 @@ async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
         assert [(await anext(everyones))["data"]["subject"] for _ in range(2)] == [job, own]
 
 
-async def test_the_stream_of_everything_begins_now(served: Served) -> None:
+async def test_the_stream_of_all_events_begins_with_new_events(served: Served) -> None:
     await served.launch()
     async with (
         served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer,
@@ -124,12 +124,12 @@ async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, a
             pass
 
 
-async def test_a_position_that_is_none_is_refused(served: Served) -> None:
+async def test_an_invalid_last_event_id_is_refused(served: Served) -> None:
     answer = await served.get("/events", "auditor", headers={"Last-Event-ID": "yesterday"})
     assert answer.status_code == 422
 
 
-async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None:
+async def test_the_console_stops_polling_for_events_when_nobody_listens(served: Served) -> None:
     job = (await served.launch())["id"]
     async with aclosing(follow_events(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
         await anext(stream)
@@ -178,20 +178,20 @@ async def test_a_position_of_another_form_is_refused(served: Served, position: s
     assert answer.status_code == 422
 
 
-async def test_the_first_event_tells_when_to_come_back(served: Served) -> None:
+async def test_the_first_event_sets_the_reconnection_time(served: Served) -> None:
     job = (await served.launch())["id"]
     async with aclosing(follow_events(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(180):
         assert (await anext(stream))["retry"] == "2000"
 
 
-async def test_more_listeners_than_the_console_holds_are_told_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_listeners_over_the_consoles_limit_get_an_error_that_says_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.api.routes.events.MAX_LISTENERS", 0)
     answer = await served.get("/events", "auditor")
     assert answer.status_code == 503
     assert "streams are open" in answer.json()["detail"]
 
 
-async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stalled_listener_is_disconnected_while_others_get_every_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.events.server_sent_events.STALL_TIMEOUT_S", 1.0)
     job = (await served.launch())["id"]
     # Whoever listened in a test before may not be gone yet.
@@ -245,7 +245,7 @@ async def test_a_person_is_checked_once_however_many_streams_they_have(monkeypat
         await until(lambda: set(ended) == set(range(100)))
 
 
-async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_persons_last_known_rights_are_used_for_a_while_if_vault_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
     monkeypatch.setattr("console.events.stream_authorization.MAX_UNCHECKED_S", 0.5)
     tiers = ConfigFolder(SHOP).current().tiers
@@ -264,7 +264,7 @@ async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_a
     assert time.monotonic() - began > 0.5
 
 
-async def test_who_launched_a_job_is_asked_once_for_all_who_listen(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_launcher_of_a_job_is_looked_up_once_for_all_listeners(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     job = (await served.launch())["id"]
     asked: list[frozenset[str]] = []
     owners = JobOwners(served.store)

@@ -20,7 +20,7 @@ def line(report: dict[str, Any], key: str) -> dict[str, Any]:
     return dict(found)
 
 
-async def test_the_report_is_for_who_reads_everything(served: Served) -> None:
+async def test_only_people_who_read_everything_get_the_report(served: Served) -> None:
     codes = {who: (await served.get("/report", who)).status_code for who in served.people}
     readers = {"lead", "security", "chief", "chief2", "auditor", "oncall"}
     assert {who for who, code in codes.items() if code == 200} == readers
@@ -43,7 +43,7 @@ async def test_a_planted_live_credential_of_an_ended_job_is_a_violation(served: 
     assert entry in line(after, key)["evidence"]["ids"]
 
 
-async def test_an_attempt_on_ones_own_job_is_in_the_report_of_its_time(served: Served) -> None:
+async def test_an_attempt_to_decide_on_ones_own_job_is_in_the_report_of_that_period(served: Served) -> None:
     request, began = await served.launch_and_request(), datetime.now(UTC)
     body = served.people["ops"].decision(request)
     assert (
@@ -78,14 +78,14 @@ async def test_the_last_thirty_days_are_the_period_where_none_is_given_and_none_
         ({"until": "yesterday"}, "query.until", "RFC 3339"),
     ],
 )
-async def test_a_period_that_is_none_is_refused_by_its_place(served: Served, period: dict[str, str], path: str, message: str) -> None:
+async def test_an_invalid_period_is_refused_by_its_place(served: Served, period: dict[str, str], path: str, message: str) -> None:
     answer = await served.get("/report", "auditor", params=period)
     assert answer.status_code == 422
     assert [problem["path"] for problem in answer.json()["errors"]] == [path]
     assert message in answer.json()["errors"][0]["message"]
 
 
-async def test_the_ledger_can_be_asked_up_to_a_moment(served: Served) -> None:
+async def test_ledger_entries_can_be_listed_up_to_a_given_time(served: Served) -> None:
     first = (await served.launch())["id"]
     between = datetime.now(UTC)
     second = (await served.launch())["id"]

@@ -73,7 +73,7 @@ async def both(served: Served, job: str) -> tuple[httpx.Response, httpx.Response
     return await asyncio.gather(served.post(f"/jobs/{job}/prove", "auditor"), served.post("/sweep", "auditor"))
 
 
-async def test_a_workflow_that_a_stranger_started_first_is_not_joined(served: Served, thief: type[Thief]) -> None:
+async def test_the_console_does_not_use_the_answer_of_a_workflow_that_a_stranger_started_first(served: Served, thief: type[Thief]) -> None:
     job = (await served.launch())["id"]
     thief.prove, thief.sweep = lambda job, _: dead(job), lambda _: {"looked_at": 7}
     squatted = {f"je-dev-prove-{job}-now": dead(job) | {"failures": ["squatted"]}, "je-dev-sweep-now": {"revoked": ["squatted"]}}
@@ -132,7 +132,7 @@ async def test_only_what_a_worker_signed_for_this_question_is_believed(served: S
     assert [found.json() for found in await both(served, job)] == [proof.model_dump(mode="json"), swept.model_dump(mode="json")]
 
 
-async def test_a_launcher_is_told_of_their_own_jobs_only(served: Served, thief: type[Thief], worker_deps: Deps) -> None:
+async def test_a_launcher_gets_only_their_own_jobs_in_the_report_of_a_sweep(served: Served, thief: type[Thief], worker_deps: Deps) -> None:
     job, never = (await served.launch())["id"], new_job_id("dev", now=datetime.now(UTC))
     swept = SweepReport(looked_at=3, revoked=(job,), lost=(job,), unknown=(never,), failures=(f"{job}: target shop: away", "Vault: sealed"))
 
@@ -153,6 +153,6 @@ def test_the_console_cannot_sign_as_a_worker(served: Served) -> None:
         sign_report(served.console.deps, SweepReport(), nonce=new_nonce())
 
 
-def test_a_worker_signs_no_text_of_a_strangers_choice(worker_deps: Deps) -> None:
+def test_a_worker_signs_no_report_with_a_malformed_nonce(worker_deps: Deps) -> None:
     for nonce in ("", "0" * 31, "x" * 32, "0" * 33):
         assert sign_report(worker_deps, SweepReport(), nonce=nonce) is None

@@ -40,17 +40,19 @@ def expect_problem(answer: httpx.Response, status: int) -> None:
         ("PUT", "/livez", 405),
     ],
 )
-async def test_what_is_not_there_is_a_problem_too(served: Served, method: str, path: str, status: int) -> None:
+async def test_an_unknown_address_or_method_is_answered_with_a_problem_document(
+    served: Served, method: str, path: str, status: int
+) -> None:
     expect_problem(await served.http.request(method, path), status)
 
 
-async def test_a_method_that_an_address_does_not_take_is_told_all_that_it_takes(served: Served) -> None:
+async def test_a_refused_method_gets_the_list_of_allowed_methods(served: Served) -> None:
     answer = await served.http.delete("/api/v1/jobs")
     assert answer.headers["allow"] == "GET, POST"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/nowhere", "/api/v1/jobs"])
-async def test_nothing_is_kept_sniffed_or_framed(served: Served, path: str) -> None:
+async def test_no_response_may_be_stored_sniffed_or_framed(served: Served, path: str) -> None:
     headers = (await served.http.get(path)).headers
     assert headers["cache-control"] == "no-store"
     assert headers["x-content-type-options"] == "nosniff"
@@ -68,7 +70,9 @@ async def test_a_request_id_is_returned_and_logged_and_one_is_made_without_a_goo
     assert [line["request_id"] for line in logged if line["event"] == "request"] == [found]
 
 
-async def test_our_own_failure_tells_nothing(served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_internal_error_reveals_no_detail_in_the_response_or_the_log(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails(*_: object, **__: object) -> None:
         message = "secret-detail"
         raise RuntimeError(message)
@@ -93,7 +97,7 @@ async def test_tokens_and_bodies_are_not_logged(served: Served, capsys: pytest.C
         assert canary not in everything
 
 
-async def test_questions_after_our_health_are_logged_only_if_they_go_wrong(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_and_metrics_requests_are_logged_at_info_only_if_they_fail(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     with structlog.testing.capture_logs() as logged:
         for path in ("/livez", "/readyz", "/metrics", "/nowhere"):
             await served.http.get(path)
@@ -105,7 +109,7 @@ async def test_questions_after_our_health_are_logged_only_if_they_go_wrong(serve
     assert levels == [("/livez", "debug"), ("/readyz", "info"), ("/metrics", "debug"), ("/nowhere", "info"), ("/metrics", "info")]
 
 
-async def test_health_names_what_answers_and_that_no_worker_polls(served: Served) -> None:
+async def test_readiness_names_what_answers_and_reports_that_no_worker_polls(served: Served) -> None:
     assert (await served.http.get("/livez")).json() == {"status": "ok"}
     ready = await served.http.get("/readyz")
     assert ready.status_code == 503, "these tests run no worker"
@@ -115,13 +119,13 @@ async def test_health_names_what_answers_and_that_no_worker_polls(served: Served
     assert (found["overdue_revocations"], found["overdue_since"], found["config_alarm"]) == (0, None, None)
 
 
-async def test_a_form_is_told_that_json_is_needed(served: Served) -> None:
+async def test_a_form_body_is_refused_with_the_note_that_json_is_needed(served: Served) -> None:
     answer = await served.http.post("/api/v1/jobs", data={"a": "1"}, headers=served.people["ops"].bearer)
     expect_problem(answer, 422)
     assert "must be JSON" in answer.json()["errors"][0]["message"]
 
 
-async def test_metrics_count_what_there_is(served: Served) -> None:
+async def test_metrics_count_jobs_credentials_and_target_checks(served: Served) -> None:
     async def value(line: str) -> float:
         text = (await served.http.get("/metrics")).text
         return sum(float(found.rpartition(" ")[2]) for found in text.splitlines() if found.startswith(line))
@@ -215,7 +219,7 @@ async def test_openapi_says_how_errors_look_and_who_may_call(served: Served) -> 
 
 
 @pytest.mark.parametrize("leaves", [(anyio.BrokenResourceError(),), (anyio.BrokenResourceError(), anyio.ClosedResourceError())])
-async def test_a_client_that_leaves_a_stream_is_no_failure_of_ours(leaves: tuple[Exception, ...]) -> None:
+async def test_a_client_that_leaves_a_stream_causes_no_error(leaves: tuple[Exception, ...]) -> None:
     await break_response(ExceptionGroup("a stream's tasks", leaves))
     with pytest.raises(ExceptionGroup):
         await break_response(ExceptionGroup("a stream's tasks", (*leaves, RuntimeError())))
@@ -249,7 +253,7 @@ async def test_a_body_with_very_many_keys_is_refused_before_it_is_validated(serv
     assert (answer.status_code, answer.json()["detail"]) == (413, "the body has 5,001 keys; at most 5,000 are read")
 
 
-async def test_of_very_many_problems_the_first_hundred_are_reported(served: Served) -> None:
+async def test_only_the_first_hundred_of_very_many_problems_are_reported(served: Served) -> None:
     for body in (unknown_keys(2_000), served.people["ops"].order({**SPEC, **unknown_keys(2_000)})):
         answer = await served.post("/jobs", "ops", body)
         errors = answer.json()["errors"]

@@ -63,7 +63,7 @@ def schema(whole: Stack) -> BaseSchema:
 
 
 @pytest.fixture(scope="module")
-def asked(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
+def api_run(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
     """What came of asking everything as them and as nobody in turn."""
     return check_contract(
         str(whole.console),
@@ -212,27 +212,27 @@ def identity_token(human: Human) -> str:
     return str(human.vault.get("identity/oidc/token/je-console").raise_for_status().json()["data"]["token"])
 
 
-def test_every_answer_is_one_that_the_document_describes(asked: Run) -> None:
-    assert not asked.findings, "\n".join(asked.findings)
+def test_every_response_is_one_that_the_openapi_document_describes(api_run: Run) -> None:
+    assert not api_run.findings, "\n".join(api_run.findings)
 
 
-def test_a_stranger_learns_of_nothing_but_what_is_public(asked: Run) -> None:
-    answers = [answer for answer in asked.answers if answer.who == "nobody"]
+def test_a_caller_without_a_token_reaches_only_public_operations(api_run: Run) -> None:
+    answers = [answer for answer in api_run.answers if answer.who == "nobody"]
     meant = [answer for answer in answers if answer.is_intended]
     assert {answer.status for answer in meant if answer.operation not in PUBLIC} == {401}
     assert {answer.status for answer in meant if answer.operation in PUBLIC} == {200}
     assert {answer.status for answer in answers if not answer.is_intended} == {405}
 
 
-def test_every_operation_was_asked_by_everyone_and_met_when_it_succeeds(asked: Run, signed: set[str], schema: BaseSchema) -> None:
+def test_every_operation_was_called_by_every_person_and_succeeded_at_least_once(api_run: Run, signed: set[str], schema: BaseSchema) -> None:
     """A check of what was never reached would prove nothing."""
     everything = {f"{method.upper()} {path}" for path, found in schema.raw_schema["paths"].items() for method in found}
-    assert everything - (signed | asked.successes) == set()
-    pairs = {(answer.who, answer.operation) for answer in asked.answers if answer.is_intended}
+    assert everything - (signed | api_run.successes) == set()
+    pairs = {(answer.who, answer.operation) for answer in api_run.answers if answer.is_intended}
     assert set(product(("ops", "lead", "auditor", "nobody"), everything)) - pairs == set()
 
 
-async def test_a_store_in_postgresql_answers_alike(whole: Stack, auditor: Human, postgres: str) -> None:
+async def test_a_store_in_postgresql_gives_the_same_answers(whole: Stack, auditor: Human, postgres: str) -> None:
     """PostgreSQL refuses text and numbers that SQLite takes."""
     assert whole.vault
     assert whole.temporal
@@ -289,7 +289,7 @@ def test_a_nul_in_an_address_is_bad_input_by_its_place(auditor: Human) -> None:
         assert answer.json()["errors"] == [{"path": where, "message": "must not contain a NUL character"}]
 
 
-def test_the_document_is_one_to_write_a_client_by(whole: Stack) -> None:
+def test_the_openapi_document_names_and_describes_every_operation_and_parameter(whole: Stack) -> None:
     document = httpx.get(f"{whole.console}/openapi.json", trust_env=False, verify=NO_TLS).json()
     operations = [operation for found in document["paths"].values() for operation in found.values()]
     names = [operation["operationId"] for operation in operations]

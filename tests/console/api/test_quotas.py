@@ -38,7 +38,7 @@ def assert_over_quota(answer: httpx.Response, detail: str) -> None:
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-async def test_a_launcher_has_so_many_open_jobs_and_others_have_their_own(small: Served) -> None:
+async def test_each_launcher_has_their_own_quota_of_open_jobs(small: Served) -> None:
     orders = [small.people["ops"].order() for _ in range(4)]
     answers = [await small.post("/jobs", "ops", order) for order in orders]
     assert [answer.status_code for answer in answers] == [201, 201, 201, 429]
@@ -62,7 +62,7 @@ async def test_a_repeated_key_gets_its_job_even_if_the_quota_is_used_up(small: S
     assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
 
 
-async def test_a_launcher_whose_requests_wait_for_people_launches_no_more(small: Served) -> None:
+async def test_a_launcher_over_the_quota_of_pending_requests_cannot_launch(small: Served) -> None:
     job = (await small.launch())["id"]
     requests = [small.record_request(job, number=number) for number in (1, 2)]
     refused = await small.post("/jobs", "ops", small.people["ops"].order())
@@ -72,7 +72,7 @@ async def test_a_launcher_whose_requests_wait_for_people_launches_no_more(small:
     await small.launch()
 
 
-async def test_a_person_has_so_many_streams_and_others_have_their_own(small: Served) -> None:
+async def test_each_person_has_their_own_quota_of_event_streams(small: Served) -> None:
     async def open_stream(opened: AsyncExitStack, who: str) -> httpx.Response:
         stream = small.http.stream("GET", "/api/v1/events", headers=small.people[who].bearer)
         return await opened.enter_async_context(stream)
@@ -90,7 +90,7 @@ async def test_a_person_has_so_many_streams_and_others_have_their_own(small: Ser
                 await again.aclose()
 
 
-async def test_a_person_uploads_no_more_than_they_use(small: Served) -> None:
+async def test_each_person_has_their_own_quota_of_unused_bundles(small: Served) -> None:
     async def upload(who: str, number: int) -> httpx.Response:
         headers = {"Content-Type": "application/gzip"} | small.people[who].bearer
         return await small.http.post("/api/v1/bundles", content=bundle.pack({"data": (b"%d" % number, False)}), headers=headers)
@@ -103,7 +103,7 @@ async def test_a_person_uploads_no_more_than_they_use(small: Served) -> None:
     assert (await upload("ops", 4)).status_code == 201
 
 
-async def test_a_console_deletes_what_was_uploaded_and_is_used_by_no_job(small: Served) -> None:
+async def test_the_console_deletes_uploaded_bundles_that_no_job_uses(small: Served) -> None:
     old, new = (f"sha256:{letter * 64}" for letter in "ab")
     now = datetime.now(UTC)
     for digest, at in ((old, now - timedelta(minutes=61)), (new, now - timedelta(minutes=59))):
@@ -113,7 +113,7 @@ async def test_a_console_deletes_what_was_uploaded_and_is_used_by_no_job(small: 
     assert small.store.bundles.get(new) == b"content"
 
 
-async def test_the_calls_of_a_person_take_turns_and_delay_neither_their_stops_nor_others(small: Served) -> None:
+async def test_the_calls_of_one_person_take_turns_without_delaying_their_kills_or_other_people(small: Served) -> None:
     began, end = asyncio.Event(), asyncio.Event()
 
     async def slow_body() -> AsyncIterator[bytes]:

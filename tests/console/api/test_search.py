@@ -36,13 +36,13 @@ async def test_everyone_finds_what_they_may_read(served: Served) -> None:
         assert seen == {"ops": True, "lead": True, "ops2": False}, text
 
 
-async def test_people_are_found_by_those_who_read_everything_and_by_themselves(served: Served) -> None:
+async def test_people_are_found_only_by_themselves_and_by_those_who_read_everything(served: Served) -> None:
     await served.launch()
     found = {who: [(one["kind"], one["id"]) for one in (await find(served, "ops", who))["hits"]] for who in ("auditor", "ops", "ops2")}
     assert [("person", "ops") in hits for hits in found.values()] == [True, True, False]
 
 
-async def test_resources_are_in_the_catalog_of_every_member(served: Served) -> None:
+async def test_every_member_of_a_group_can_find_resources_of_the_catalog(served: Served) -> None:
     assert ("resource", "refunds-db") in {(one["kind"], one["id"]) for one in (await find(served, "refunds", "ops2"))["hits"]}
 
 
@@ -54,7 +54,7 @@ async def test_a_search_without_result_suggests_names_that_the_caller_may_know(s
     assert "refunds-db" in (await find(served, "refnds-db", "ops2"))["suggestions"]
 
 
-async def test_who_is_in_no_group_finds_nothing(served: Served) -> None:
+async def test_a_person_in_no_group_may_not_search(served: Served) -> None:
     assert (await served.get("/search", "nobody", params={"q": "refund"})).status_code == 403
 
 

@@ -53,7 +53,7 @@ async def test_a_cancel_reaches_the_workflow(served: Served) -> None:
 
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])
-async def test_a_reason_is_recorded_and_optional(served: Served, what: str) -> None:
+async def test_the_reason_for_a_cancel_or_kill_is_optional_and_recorded(served: Served, what: str) -> None:
     job, silent = [(await served.launch())["id"] for _ in range(2)]
     assert (await served.post(f"/jobs/{job}/{what}", "ops", {"reason": "  it loops "})).status_code == 202
     assert (await served.post(f"/jobs/{silent}/{what}", "ops", {})).status_code == 202
@@ -64,7 +64,7 @@ async def test_a_reason_is_recorded_and_optional(served: Served, what: str) -> N
 
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])
-async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> None:
+async def test_a_person_who_may_not_stop_jobs_is_told_which_groups_may(served: Served, what: str) -> None:
     job = (await served.launch())["id"]
     for who in ("auditor", "nobody"):
         answer = await served.post(f"/jobs/{job}/{what}", who)
@@ -72,7 +72,7 @@ async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> No
     assert await served.signals(job) == []
 
 
-async def test_an_approval_is_withdrawn_without_a_signature_only_if_there_is_one(served: Served) -> None:
+async def test_withdrawing_without_a_signature_needs_an_existing_approval_and_a_reason(served: Served) -> None:
     request = await served.launch_and_request()
     path = f"/requests/{request['id']}/withdraw"
     refused = await served.post(path, "auditor", {"reason": "x"})
@@ -90,7 +90,7 @@ async def test_an_approval_is_withdrawn_without_a_signature_only_if_there_is_one
     assert await served.signals(request["job_id"]) == []
 
 
-async def test_a_vote_that_is_withdrawn_without_a_signature_counts_no_more(served: Served) -> None:
+async def test_an_approval_withdrawn_without_a_signature_no_longer_counts(served: Served) -> None:
     request = await served.launch_and_request()
     served.record_answer(request, "lead", verdict="pending")
     answer = await served.post(f"/requests/{request['id']}/withdraw", "lead", {"reason": "a fake"})
@@ -100,7 +100,7 @@ async def test_a_vote_that_is_withdrawn_without_a_signature_counts_no_more(serve
 
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])
-async def test_what_has_ended_or_never_was_cannot_be_stopped(served: Served, what: str) -> None:
+async def test_an_ended_or_unknown_job_cannot_be_stopped(served: Served, what: str) -> None:
     assert (await served.post(f"/jobs/{UNKNOWN}/{what}", "ops")).status_code == 404
     job = (await served.launch())["id"]
     served.end(job)
@@ -108,7 +108,7 @@ async def test_what_has_ended_or_never_was_cannot_be_stopped(served: Served, wha
     assert (answer.status_code, answer.json()["detail"]) == (409, "the job has already ended: succeeded")
 
 
-async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(served: Served) -> None:
+async def test_a_kill_without_a_workflow_ends_issuing_for_the_job_and_starts_a_sweep(served: Served) -> None:
     job = (await served.launch())["id"]
     handle = served.temporal.get_workflow_handle(job)
     await handle.terminate()
@@ -153,7 +153,7 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
     assert len(await served.signals(job)) == 1
 
 
-async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_revocation_that_is_not_confirmed_in_time_is_answered_with_202(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.credentials.CONFIRM_TIMEOUT_S", 0.05)
     credential = served.issue((await served.launch())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "lead")
@@ -176,7 +176,7 @@ async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it
     )
 
 
-async def test_who_only_reads_cannot_revoke(served: Served) -> None:
+async def test_a_person_who_may_only_read_cannot_revoke(served: Served) -> None:
     credential = served.issue((await served.launch())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "auditor")
     assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of the groups: {STOPPERS}")
@@ -192,7 +192,7 @@ async def workflows_of(served: Served, prefix: str, *, status: str) -> list[str]
     return found
 
 
-async def test_a_sweep_and_a_proof_run_as_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sweeps_and_proofs_run_as_workflows_with_ids_that_nobody_can_guess(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here: that nobody answers is told, not hung on.
     monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
     job = (await served.launch())["id"]

@@ -68,7 +68,7 @@ async def test_the_same_order_at_once_is_one_job(served: Served) -> None:
     assert len(entries) == 1
 
 
-async def test_an_id_is_taken_once(served: Served) -> None:
+async def test_a_job_id_can_be_used_only_once(served: Served) -> None:
     job = await served.launch()
     other = await served.post("/jobs", "ops", served.people["ops"].order(id=job["id"], reason="something else"))
     assert other.status_code == 409
@@ -76,7 +76,7 @@ async def test_an_id_is_taken_once(served: Served) -> None:
     assert theirs.status_code == 409
 
 
-async def test_a_key_stands_for_one_order_whatever_its_id(served: Served) -> None:
+async def test_an_idempotency_key_stands_for_one_order_of_its_person_whatever_its_job_id(served: Served) -> None:
     ops, key = served.people["ops"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
     first = await served.post("/jobs", "ops", ops.order(), headers=key)
     again = await served.post("/jobs", "ops", ops.order(), headers=key)
@@ -88,7 +88,7 @@ async def test_a_key_stands_for_one_order_whatever_its_id(served: Served) -> Non
     assert theirs.status_code == 201, "a key is its person's own"
 
 
-async def test_a_key_given_with_anothers_id_shows_nothing_of_theirs(served: Served) -> None:
+async def test_an_idempotency_key_sent_with_another_persons_job_id_reveals_nothing_of_that_job(served: Served) -> None:
     theirs, key = (await served.launch())["id"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
     ops2 = served.people["ops2"]
     assert (await served.post("/jobs", "ops2", ops2.order(id=theirs), headers=key)).status_code == 409
@@ -97,7 +97,7 @@ async def test_a_key_given_with_anothers_id_shows_nothing_of_theirs(served: Serv
     assert theirs not in again.text
 
 
-async def test_an_order_that_was_taken_is_answered_alike_when_it_has_expired(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resending_an_accepted_order_after_it_expired_returns_its_job(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     body = served.people["ops"].order()
     assert (await served.post("/jobs", "ops", body)).status_code == 201
     monkeypatch.setattr(
@@ -107,7 +107,7 @@ async def test_an_order_that_was_taken_is_answered_alike_when_it_has_expired(ser
     assert (await served.post("/jobs", "ops", served.people["ops"].order())).status_code == 422
 
 
-async def test_a_job_is_dated_by_our_clock_not_by_the_launchers(served: Served) -> None:
+async def test_a_job_is_dated_by_the_consoles_clock_and_not_by_the_launchers(served: Served) -> None:
     early = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
     answer = await served.post("/jobs", "ops", served.people["ops"].order(issued_at=early))
     assert answer.status_code == 201, answer.text
@@ -154,7 +154,7 @@ async def test_every_error_of_a_spec_comes_at_once(served: Served) -> None:
     assert paths >= {"name", "data_scope.tenant", "oops", "access[0].action", "access[0].ttl", "access[0].reason"}
 
 
-async def test_what_the_catalog_has_against_a_bad_spec_comes_along(served: Served) -> None:
+async def test_problems_with_the_catalog_are_reported_together_with_those_of_the_spec(served: Served) -> None:
     raw = spec(oops=1, environment="test", access=[{"resource": "orders-db", "action": "read", "ttl": "9h"}, {"resource": "order-db"}])
     answer = await served.post("/jobs", "ops", served.people["ops"].order(raw))
     paths = {error["path"] for error in answer.json()["errors"]}
@@ -183,7 +183,7 @@ async def test_a_statement_of_something_else_is_refused(served: Served, changes:
 
 
 @pytest.mark.parametrize("field, value", [("params", {"ticket": "9"}), ("reason", "another"), ("spec", SPEC | {"task": "another"})])
-async def test_what_was_changed_after_signing_is_refused(served: Served, field: str, value: Any) -> None:
+async def test_an_order_that_was_changed_after_signing_is_refused(served: Served, field: str, value: Any) -> None:
     body = served.people["ops"].order() | {field: value}
     answer = await served.post("/jobs", "ops", body)
     assert answer.status_code == 422
@@ -201,7 +201,7 @@ async def test_an_order_of_another_person_or_key_is_forbidden(served: Served) ->
 
 
 @pytest.mark.parametrize("who", ["lead", "auditor", "nobody"])
-async def test_who_may_not_launch_is_told_which_group_may(served: Served, who: str) -> None:
+async def test_a_person_who_may_not_launch_is_told_which_groups_may(served: Served, who: str) -> None:
     answer = await served.post("/jobs", who, served.people[who].order())
     assert answer.status_code == 403
     assert answer.json()["detail"] == "needs one of the groups: ops"
@@ -216,7 +216,7 @@ async def test_an_id_that_is_not_this_installations_is_refused(served: Served, w
     assert [error["path"] for error in answer.json()["errors"]] == ["id"]
 
 
-async def test_what_is_missing_is_named(served: Served) -> None:
+async def test_missing_parts_of_an_order_are_named(served: Served) -> None:
     answer = await served.post("/jobs", "ops", {"spec": SPEC})
     assert answer.status_code == 422
     assert {error["path"] for error in answer.json()["errors"]} == {"id", "statement", "signature"}
@@ -271,7 +271,7 @@ async def test_a_dry_run_decides_and_stores_nothing(served: Served) -> None:
     assert (await served.post("/jobs", "lead", {"spec": raw, "dry_run": True})).status_code == 403
 
 
-async def test_a_dry_run_of_an_agent_tells_what_its_tools_need_and_who_may_answer_too_late(served: Served) -> None:
+async def test_a_dry_run_of_an_agent_lists_what_its_tools_need_and_warns_of_a_timeout_before_the_deadline(served: Served) -> None:
     raw = spec(
         access=[], agent={"name": "a", "version": "1", "model": "m", "owner": "support-leads"}, run={"command": ["true"], "timeout": "5m"}
     )
@@ -294,7 +294,7 @@ async def test_a_dry_run_of_an_agent_tells_what_its_tools_need_and_who_may_answe
     assert [(item["tool"], item["outcome"], item["beyond"]) for item in only["tools"]] == [("find-order", "allowed", None)]
 
 
-async def test_a_bundle_is_kept_by_its_digest_and_needed_before_its_job(served: Served) -> None:
+async def test_a_bundle_is_stored_under_its_digest_and_must_be_uploaded_before_its_job(served: Served) -> None:
     content = pack({"triage.py": (b"print('hello')\n", False)})
     headers = served.people["ops"].bearer | {"Content-Type": "application/gzip"}
     without = await served.post("/jobs", "ops", served.people["ops"].order(bundle=bundle_digest(content)))
@@ -340,7 +340,7 @@ async def test_a_parent_is_a_job_that_the_launcher_may_read(served: Served) -> N
     assert (other.status_code, other.json()["errors"][0]["path"]) == (422, "statement.parent")
 
 
-async def test_a_chain_has_ten_ancestors_and_no_more(served: Served) -> None:
+async def test_a_job_has_at_most_ten_ancestors(served: Served) -> None:
     ops, parent = served.people["ops"], None
     for _ in range(11):
         taken = await served.post("/jobs", "ops", ops.order(parent=parent))
@@ -351,7 +351,7 @@ async def test_a_chain_has_ten_ancestors_and_no_more(served: Served) -> None:
     assert "the job would have more than 10 ancestors" in answer.json()["errors"][0]["message"]
 
 
-async def test_the_same_content_from_within_another_job_is_another_order_for_a_key(served: Served) -> None:
+async def test_the_same_order_with_a_parent_job_is_a_conflict_for_an_idempotency_key(served: Served) -> None:
     ops, key = served.people["ops"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
     parent = (await served.launch())["id"]
     assert (await served.post("/jobs", "ops", ops.order(), headers=key)).status_code == 201

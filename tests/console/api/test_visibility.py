@@ -13,7 +13,7 @@ LISTS = ["/jobs", "/requests", "/credentials", "/ledger", "/catalog", "/sizing",
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_a_job_is_its_launchers_an_approvers_and_an_auditors_to_read(served: Served, path: str) -> None:
+async def test_a_job_can_be_read_by_its_launcher_approvers_and_auditors(served: Served, path: str) -> None:
     job = (await served.launch())["id"]
     codes = {who: (await served.get(f"/jobs/{job}{path}", who)).status_code for who in served.people}
     assert codes == {
@@ -30,7 +30,7 @@ async def test_a_job_is_its_launchers_an_approvers_and_an_auditors_to_read(serve
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_who_is_in_no_group_sees_no_list(served: Served, path: str) -> None:
+async def test_a_person_in_no_group_sees_no_list(served: Served, path: str) -> None:
     answer = await served.get(path, "nobody")
     assert (answer.status_code, answer.json()["detail"]) == (
         403,
@@ -38,7 +38,7 @@ async def test_who_is_in_no_group_sees_no_list(served: Served, path: str) -> Non
     )
 
 
-async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
+async def test_a_launchers_lists_show_only_their_own_jobs(served: Served) -> None:
     job = (await served.launch())["id"]
     credential = served.issue(job)
     for path, expected in (("/jobs", job), ("/credentials", credential), ("/ledger", f"{job}/job.submitted")):
@@ -49,7 +49,7 @@ async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
     assert (await served.get(f"/credentials/{credential}", "ops2")).status_code == 404
 
 
-async def test_right_sizing_looks_at_the_runs_that_its_reader_may_read(served: Served) -> None:
+async def test_right_sizing_counts_only_the_runs_that_its_reader_may_read(served: Served) -> None:
     job = (await served.launch({**SPEC, "name": "only-ops-runs-it"}))["id"]
     served.end(job)
 
@@ -66,7 +66,7 @@ async def test_right_sizing_looks_at_the_runs_that_its_reader_may_read(served: S
     assert (whole["newest"], whole["spec"]["run"], whole["runs"], whole["ran"]) == (job, SPEC["run"], 1, 0)
 
 
-async def test_what_of_the_catalog_is_used_is_told_to_who_reads_every_job(served: Served) -> None:
+async def test_only_people_who_read_every_job_see_the_usage_of_the_catalog(served: Served) -> None:
     served.issue((await served.launch_and_request())["job_id"])
     found = (await served.get("/catalog/usage", "auditor")).json()["items"]
     (write,) = (use for use in found if (use["resource"], use["action"]) == ("refunds-db", "write"))
@@ -76,7 +76,7 @@ async def test_what_of_the_catalog_is_used_is_told_to_who_reads_every_job(served
     assert (refused.status_code, refused.json()["detail"].startswith("needs one of the groups: auditors, ")) == (403, True)
 
 
-async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> None:
+async def test_only_people_who_read_the_whole_ledger_can_verify_it(served: Served) -> None:
     await served.launch()
     report = await served.post("/ledger/verify", "auditor")
     assert (report.status_code, report.json()["problems"]) == (200, [])
@@ -145,13 +145,13 @@ async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
         "/catalog/usage?since=2026-01-31T09:30:00",
     ],
 )
-async def test_bad_questions_are_refused_by_path(served: Served, path: str) -> None:
+async def test_invalid_query_parameters_are_refused_by_path(served: Served, path: str) -> None:
     answer = await served.get(path, "auditor")
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"], answer.text
 
 
-async def test_the_catalog_says_what_can_be_asked_for(served: Served) -> None:
+async def test_the_catalog_lists_what_can_be_requested(served: Served) -> None:
     found = (await served.get("/catalog", "ops")).json()
     assert {"tenant": "acme"} in found["scopes"]
     orders = next(resource for resource in found["resources"] if resource["name"] == "orders-db")
@@ -165,7 +165,7 @@ async def test_the_catalog_says_what_can_be_asked_for(served: Served) -> None:
     assert roomy == ["orders-db:admin", "scratch:write"]
 
 
-async def test_logs_go_on_where_they_were_left(served: Served) -> None:
+async def test_reading_logs_continues_after_the_given_position(served: Served) -> None:
     job = (await served.launch())["id"]
     for seq in range(3):
         served.store.logs.append(job, seq, f"line {seq}\n", datetime.now(UTC))

@@ -31,7 +31,7 @@ def door(settings: Settings) -> Iterator[Door]:
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
+def key_reads(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
     """Grows by one with each look at Vault's keys."""
     seen: list[Vault] = []
     read = Vault.identity_keys
@@ -65,7 +65,7 @@ async def key_ids(http: httpx.AsyncClient) -> list[str]:
     return [key["kid"] for key in (await http.get(KEYS)).raise_for_status().json()["keys"]]
 
 
-async def test_anyone_reads_the_public_keys_and_nothing_else_of_them(served: Served, admin: httpx.Client) -> None:
+async def test_anyone_can_read_the_public_keys_and_nothing_else(served: Served, admin: httpx.Client) -> None:
     answer = await served.http.get(KEYS)
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "public, max-age=60"
@@ -78,7 +78,7 @@ async def test_anyone_reads_the_public_keys_and_nothing_else_of_them(served: Ser
     assert [key.key_type for key in KeySet.import_key_set(answer.json()).keys] == ["OKP"] * len(told)
 
 
-async def test_every_version_that_still_holds_is_told_and_none_that_was_withdrawn(
+async def test_every_valid_key_version_is_published_and_no_withdrawn_one(
     settings: Settings, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
@@ -95,24 +95,24 @@ async def test_every_version_that_still_holds_is_told_and_none_that_was_withdraw
             write_vault(admin, "transit/keys/je-jobs/config", min_decryption_version=1)
 
 
-async def test_without_vault_the_last_known_keys_are_told_and_asking_again_costs_nothing(
-    settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
+async def test_without_vault_the_last_known_keys_are_published_from_the_cache(
+    settings: Settings, door: Door, key_reads: list[Vault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await key_ids(http)
         assert [await key_ids(http) for _ in range(3)] == [known] * 3
-        assert len(looks) == 1, "what is fresh is not asked for"
+        assert len(key_reads) == 1, "what is fresh is not asked for"
         door.close()
         monkeypatch.setattr(vault_keys, "IDENTITY_KEYS_TTL_S", 0.0)
         with monkeypatch.context() as later:
             later.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
             assert await key_ids(http) == known
         assert [await key_ids(http) for _ in range(3)] == [known] * 3
-        assert len(looks) == 2, "a look that failed is not followed by another at once"
+        assert len(key_reads) == 2, "a look that failed is not followed by another at once"
 
 
-async def test_a_vault_that_hangs_holds_nobody_up_for_long(
-    settings: Settings, door: Door, looks: list[Vault], monkeypatch: pytest.MonkeyPatch
+async def test_a_vault_that_hangs_delays_no_caller_for_long(
+    settings: Settings, door: Door, key_reads: list[Vault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await key_ids(http)
@@ -121,11 +121,11 @@ async def test_a_vault_that_hangs_holds_nobody_up_for_long(
         monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
         monkeypatch.setattr(vault_keys, "READ_TIMEOUT_S", 0.2)
         assert [await key_ids(http) for _ in range(3)] == [known] * 3
-        assert len(looks) == 2, "one look at a time, however many ask"
+        assert len(key_reads) == 2, "one look at a time, however many ask"
         door.open()
 
 
-async def test_keys_that_were_never_read_are_a_problem_and_come_with_vault(
+async def test_keys_that_were_never_read_are_a_503_until_vault_is_back(
     settings: Settings, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vault_keys, "RETRY_INTERVAL_S", 0.0)
@@ -140,7 +140,7 @@ async def test_keys_that_were_never_read_are_a_problem_and_come_with_vault(
         assert await key_ids(http)
 
 
-async def test_a_console_without_the_right_says_so_and_what_gives_it(settings: Settings, admin: httpx.Client) -> None:
+async def test_a_console_that_may_not_read_the_keys_names_the_command_that_allows_it(settings: Settings, admin: httpx.Client) -> None:
     policy = read_vault(admin, "sys/policies/acl/je-console")["policy"]
     write_vault(admin, "sys/policies/acl/je-console", policy=policy.replace('"transit/keys/je-jobs"', '"transit/keys/none"'))
     try:
@@ -152,7 +152,7 @@ async def test_a_console_without_the_right_says_so_and_what_gives_it(settings: S
         write_vault(admin, "sys/policies/acl/je-console", policy=policy)
 
 
-async def test_discovery_says_who_vouches_where_the_keys_are_and_what_is_claimed(settings: Settings) -> None:
+async def test_discovery_names_the_issuer_the_address_of_the_keys_and_the_claims(settings: Settings) -> None:
     async with start_console(settings, job_issuer="https://je.example/jobs/") as http:
         answer = await http.get(DISCOVERY)
         assert answer.headers["cache-control"] == "public, max-age=60"
@@ -173,7 +173,7 @@ async def test_the_setting_is_named_if_no_issuer_is_configured(settings: Setting
         assert "JUSTENOUGH_JOB_ISSUER" in answer.json()["detail"]
 
 
-async def test_openapi_says_what_both_answer_without_a_token(served: Served) -> None:
+async def test_openapi_describes_both_responses_without_a_token(served: Served) -> None:
     document = (await served.http.get("/openapi.json")).json()
     for path, statuses in ((KEYS, {"200", "500", "503"}), (DISCOVERY, {"200", "404", "500", "503"})):
         operation = document["paths"][path]["get"]

@@ -25,7 +25,7 @@ TIERS = read_tiers((Path(__file__).resolve().parents[3] / "examples" / "shop" / 
         (("break-glass",), True, True),
     ],
 )
-def test_launchers_stop_their_own_jobs_and_approvers_and_on_call_any(groups: tuple[str, ...], *, own: bool, others: bool) -> None:
+def test_launchers_may_stop_their_own_jobs_and_approvers_and_on_call_any_job(groups: tuple[str, ...], *, own: bool, others: bool) -> None:
     caller = Caller(Person(id="me", name="me", groups=frozenset(groups)), TIERS, expires=0)
     assert (caller.can_stop_jobs_of("me"), caller.can_stop_jobs_of("somebody")) == (own, others)
     if not others:

@@ -76,7 +76,7 @@ def expect_401(answer: httpx.Response, why: str) -> None:
     assert why in answer.json()["detail"]
 
 
-async def test_a_fresh_token_tells_who_its_person_is(served: Served) -> None:
+async def test_whoami_returns_the_person_of_a_fresh_token(served: Served) -> None:
     answer = await served.get("/whoami", "lead")
     assert answer.status_code == 200
     assert answer.json() == {
@@ -92,7 +92,7 @@ async def test_a_fresh_token_tells_who_its_person_is(served: Served) -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Basic b3BzOm9wcw==", "Bearer not.a.token", "Bearer a.b", "Bearer a.b.c.d", "Bearer " + "a" * 9000]
 )
-async def test_what_is_not_a_token_is_refused(served: Served, header: str | None) -> None:
+async def test_a_text_that_is_not_a_token_is_refused(served: Served, header: str | None) -> None:
     answer = await whoami(served, header)
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
@@ -145,7 +145,7 @@ async def test_a_token_under_a_self_made_key_is_refused(served: Served, settings
     expect_401(await whoami(served, f"Bearer {forge_token(own, said, kid=published[0]['kid'])}"), "signature is not valid")
 
 
-async def test_a_public_key_is_not_a_shared_secret(served: Served, settings: Settings) -> None:
+async def test_a_token_signed_with_the_public_key_as_a_shared_secret_is_refused(served: Served, settings: Settings) -> None:
     published = (await _vault_keys(settings))[0]
     said = claims(served.people["ops"], settings.issuer)
     token = forge_token(OctKey.import_key(published["x"]), said, kid=published["kid"], alg="HS256")
@@ -178,7 +178,7 @@ async def test_a_disabled_person_is_refused_within_seconds(served: Served, setti
         disable(admin, nobody, disabled=False)
 
 
-async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served, settings: Settings) -> None:
+async def test_without_vault_nobody_is_authenticated_and_nothing_breaks(served: Served, settings: Settings) -> None:
     bearer = served.people["ops"].bearer
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ def job(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(cli.json("job", "run", spec, "--wait")["id"])
 
 
-def test_the_api_is_asked_by_method_and_path(cli: Cli, job: str) -> None:
+def test_the_api_command_takes_a_method_and_a_path(cli: Cli, job: str) -> None:
     assert json.loads(cli.run("api", "GET", f"/jobs/{job}").stdout)["id"] == job
     found = json.loads(cli.run("api", "get", "/api/v1/jobs?limit=1", "-f", "name=asked-by-api").stdout)
     assert [item["id"] for item in found["items"]] == [job]
@@ -105,7 +105,7 @@ def test_without_a_browser_the_address_is_named(cli: Cli, whole: Stack, job: str
     assert done.stderr == f"error: no browser could be opened; the page is {whole.console}/jobs/{job}\n"
 
 
-def test_status_asks_any_installation_by_its_address(alone: Cli, whole: Stack) -> None:
+def test_status_can_check_any_installation_by_its_address(alone: Cli, whole: Stack) -> None:
     done = alone.run("status", "--console-url", whole.console)
 
     assert done.exit_code == 0, done.stderr
@@ -116,7 +116,9 @@ def test_status_asks_any_installation_by_its_address(alone: Cli, whole: Stack) -
     assert none.stdout.startswith("FAIL console: the console at http://127.0.0.1:9 does not answer")
 
 
-def test_who_waits_is_told_for_whom_since_when_and_what_they_do(cli: Cli, ops: Human, lead: Human, shop: Shop, tmp_path: Path) -> None:
+def test_job_watch_names_the_groups_that_can_decide_and_the_command_to_approve(
+    cli: Cli, ops: Human, lead: Human, shop: Shop, tmp_path: Path
+) -> None:
     name = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[WRITE], data_scope={"tenant": "acme"}))["id"]
     ops.until(name, "awaiting_approval")
     request = ops.job(name)["requests"][0]["id"]
@@ -146,5 +148,5 @@ def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, j
     assert "lead" in complete(cli, "justenough --profile le")
 
 
-def test_completion_says_nothing_where_nothing_answers(alone: Cli) -> None:
+def test_completion_offers_nothing_if_no_console_answers(alone: Cli) -> None:
     assert complete(alone, "justenough job show j-") == []

@@ -16,7 +16,7 @@ from tests.support.shop import Shop
 pytestmark = pytest.mark.servers
 
 
-def test_a_call_is_shown_whole_and_is_done_once_it_is_approved(cli: Cli, ops: Human, lead: Human, shop: Shop) -> None:
+def test_a_requested_call_is_shown_in_full_and_made_once_it_is_approved(cli: Cli, ops: Human, lead: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     with launch_puppet(ops) as job:
         answers: list[tuple[str, bool]] = []

@@ -42,7 +42,7 @@ def write_secret(path: Path, content: Any, *, mode: int = 0o600) -> Path:
     return path
 
 
-def test_what_it_shows_is_reported_with_actions_whole_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
+def test_the_tools_of_a_server_are_listed_with_actions_full_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     found = alone.json("catalog", "tools", "hub")
     assert (found["digest"], found["pinned"]) == (build_tool_list("tools", TOOLS).digest, None)
@@ -55,7 +55,7 @@ def test_what_it_shows_is_reported_with_actions_whole_descriptions_and_the_diges
     assert alone.run("catalog", "tools", "hub", "--exit-code").exit_code == 1
 
 
-def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: Cli, hub: McpServer) -> None:
+def test_pinning_writes_the_tool_list_and_its_digest_into_the_configuration(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     before = (alone.config / "catalog.yaml").read_text()
     warned = alone.json("catalog", "check", alone.config)
@@ -71,7 +71,7 @@ def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: 
     assert (again.exit_code, again.stderr) == (0, "")
 
 
-def test_what_has_changed_since_is_shown_line_by_line_and_pinned_again(alone: Cli, hub: McpServer) -> None:
+def test_changed_tools_are_shown_line_by_line_and_can_be_pinned_again(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
     with hub.misbehave(tools=[{**TOOLS[0], "description": "Reads an issue\u202e and more"}, *TOOLS[1:-1]]):
@@ -110,7 +110,7 @@ def test_a_credential_comes_from_a_private_file_or_stdin_and_goes_to_the_server_
     assert TOKEN not in "".join(path.read_text() for path in alone.config.rglob("*.*ml"))
 
 
-def test_without_one_it_says_how_to_give_one_and_asks_nobody(alone: Cli, hub: McpServer) -> None:
+def test_without_a_credential_the_command_says_how_to_give_one_and_calls_no_server(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url, headers=HEADERS)
     before = len(hub.seen)
     done = alone.run("catalog", "tools", "hub")
@@ -120,7 +120,7 @@ def test_without_one_it_says_how_to_give_one_and_asks_nobody(alone: Cli, hub: Mc
     assert len(hub.seen) == before
 
 
-def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
+def test_the_tool_list_can_be_given_as_a_file_instead_of_asking_the_server(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
     add_upstream(alone, hub.url, headers=HEADERS)
     shown = write_secret(tmp_path / "shown.json", {"tools": list(TOOLS)})
     before = len(hub.seen)
@@ -141,7 +141,7 @@ def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_pa
         (("hub", "--shown"), None, 0o600, 2, "cannot read "),
     ],
 )
-def test_bad_input_is_refused_in_words_and_pins_nothing(
+def test_bad_input_to_catalog_tools_is_refused_in_words_and_pins_nothing(
     alone: Cli, hub: McpServer, tmp_path: Path, words: tuple[str, ...], content: Any, mode: int, code: int, says: str
 ) -> None:
     add_upstream(alone, hub.url, headers=HEADERS)
@@ -160,7 +160,7 @@ def test_bad_input_is_refused_in_words_and_pins_nothing(
     "mode, says",
     [("500", "HTTP 500"), ("redirect", "is not followed"), ("hang", "longer than 3 s"), ("garbage", "the response is not an MCP message")],
 )
-def test_a_server_that_misbehaves_is_told_of_in_words_without_the_credential(
+def test_a_server_that_misbehaves_is_reported_in_words_without_the_credential(
     alone: Cli, hub: McpServer, tmp_path: Path, mode: str, says: str
 ) -> None:
     add_upstream(alone, hub.url, headers=HEADERS)
@@ -172,7 +172,7 @@ def test_a_server_that_misbehaves_is_told_of_in_words_without_the_credential(
     assert not (alone.config / "tools").exists()
 
 
-def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
+def test_a_tool_list_that_contains_the_credential_is_neither_shown_nor_pinned(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
     add_upstream(alone, hub.url, headers=HEADERS)
     with hub.misbehave(tools=[{**TOOLS[0], "description": f"as {TOKEN}"}]):
         done = alone.run("catalog", "tools", "hub", "--credential", write_secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
@@ -182,7 +182,7 @@ def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli
     assert not (alone.config / "tools").exists()
 
 
-def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cli, hub: McpServer) -> None:
+def test_colliding_tool_names_are_refused_with_a_remedy_and_pin_nothing(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     with hub.misbehave(tools=[{**TOOLS[0], "name": "get_one"}]):
         catalog = alone.config / "catalog.yaml"
@@ -197,7 +197,7 @@ def test_names_that_collide_are_refused_with_a_way_out_and_pin_nothing(alone: Cl
         assert not (alone.config / "tools" / "hub.json").exists()
 
 
-def test_its_address_may_stand_in_a_setting(alone: Cli, hub: McpServer) -> None:
+def test_the_address_of_an_mcp_server_can_come_from_a_setting(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, "${HUB_URL}")
     done = alone.run("catalog", "tools", "hub")
     assert (done.exit_code, "set the environment variable HUB_URL" in done.stderr) == (2, True)
@@ -205,7 +205,7 @@ def test_its_address_may_stand_in_a_setting(alone: Cli, hub: McpServer) -> None:
 
 
 @pytest.mark.servers
-def test_a_job_lists_what_it_shows_and_the_reviewer_pins_that_without_any_credential(cli: Cli, hub: McpServer, tmp_path: Path) -> None:
+def test_a_job_lists_the_tools_of_a_server_and_a_reviewer_pins_them_without_a_credential(cli: Cli, hub: McpServer, tmp_path: Path) -> None:
     catalog = cli.config / "catalog.yaml"
     was = catalog.read_text()
     tool = {

@@ -54,7 +54,7 @@ def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.
 
 
 @pytest.mark.servers
-def test_each_problem_of_a_bad_input_has_its_line(cli: Cli) -> None:
+def test_each_problem_of_a_bad_input_is_printed_on_a_line_of_its_own(cli: Cli) -> None:
     errors = [{"path": "access[0].ttl", "message": "too long"}, {"path": "", "message": "odd\x1b[2J"}]
     with serve_canned_answers() as console:
         console.set_response(422, {"title": "T", "status": 422, "detail": "job spec: access[0].ttl: too long; odd", "errors": errors})
@@ -66,7 +66,7 @@ def test_each_problem_of_a_bad_input_has_its_line(cli: Cli) -> None:
 @pytest.mark.servers
 @pytest.mark.parametrize("body,media", [(b"<html>", "text/html"), (b"[]", "application/json"), (b"", "text/plain")])
 @pytest.mark.parametrize("status", [200, 404, 502])
-def test_a_server_that_is_not_a_console_is_told_from_one(cli: Cli, status: int, body: bytes, media: str) -> None:
+def test_a_server_that_is_not_a_console_is_recognised_as_such(cli: Cli, status: int, body: bytes, media: str) -> None:
     with serve_canned_answers() as console:
         console.set_response(status, body, media)
         done = cli.run("job", "list", "--console-url", console.address)
@@ -151,7 +151,7 @@ def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) 
 
 
 @pytest.mark.servers
-def test_a_flag_counts_before_the_environment_and_that_before_the_settings_file(
+def test_an_option_overrides_the_environment_and_the_environment_overrides_the_settings_file(
     cli: Cli, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -163,7 +163,7 @@ def test_a_flag_counts_before_the_environment_and_that_before_the_settings_file(
 
 
 @pytest.mark.parametrize("address", ["localhost:8080", "ftp://x", "http://", "http://[", "https://x?y=1"])
-def test_an_address_that_is_none_is_a_usage_error(alone: Cli, address: str) -> None:
+def test_an_invalid_address_is_a_usage_error(alone: Cli, address: str) -> None:
     done = alone.run("job", "list", "--console-url", address)
 
     assert done.exit_code == 2
@@ -206,7 +206,7 @@ def test_a_catalog_with_a_schema_that_keeps_a_validator_busy_is_refused(alone: C
 
 
 @pytest.mark.parametrize("arguments", [("job",), ("job", "lits"), ("job", "list", "--stat"), ("job", "list", "-o", "xml"), ("nonsense",)])
-def test_a_command_line_that_is_none_is_a_usage_error(alone: Cli, arguments: tuple[str, ...]) -> None:
+def test_an_invalid_command_line_is_a_usage_error(alone: Cli, arguments: tuple[str, ...]) -> None:
     done = alone.run(*arguments)
 
     assert (done.exit_code, done.stdout) == (2, "")
@@ -219,11 +219,11 @@ def test_a_command_line_that_is_none_is_a_usage_error(alone: Cli, arguments: tup
     assert re.fullmatch(r"Help: justenough( job)?( list)? --help", help_hint)
 
 
-def test_a_value_that_is_none_is_named_with_its_option_and_what_it_may_be(alone: Cli) -> None:
+def test_an_invalid_value_is_named_with_its_option_and_the_allowed_values(alone: Cli) -> None:
     done = alone.run("job", "list", "-o", "xml")
 
     assert done.stderr.splitlines()[0] == "error: --output: 'xml' is not one of 'table', 'json', 'yaml', 'name'"
 
 
-def test_the_worst_of_several_codes_counts() -> None:
+def test_the_worst_of_several_exit_codes_counts() -> None:
     assert [worst_exit_code([]), worst_exit_code([ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.OK])] == [0, 8]

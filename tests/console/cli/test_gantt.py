@@ -64,7 +64,7 @@ def test_a_credential_is_a_bar_from_its_issue_to_its_proven_death_and_shows_what
 
 
 @pytest.mark.parametrize("until, kinds", [(at(150), ["lasts", "ahead"]), (None, ["lasts"])])
-def test_what_cannot_be_revoked_lasts_on_after_its_job_and_has_no_unused_time(until: str | None, kinds: list[str]) -> None:
+def test_a_residual_credential_is_drawn_beyond_its_job_and_has_no_unused_time(until: str | None, kinds: list[str]) -> None:
     left = entry(85, "credential.residual", credential="c", until=until)
     timeline = build_timeline([JOB, ISSUED, REVOKED, left, entry(86, "job.ended", state="succeeded")])
     (row,) = timeline.rows_of("credential")
@@ -105,7 +105,7 @@ def test_each_state_of_a_credential_has_a_word_and_a_sign(more: list[dict[str, A
     assert (line[9], line.endswith(state)) == (sign, True), line
 
 
-def test_now_is_marked_while_something_goes_on_and_no_more_afterwards() -> None:
+def test_the_current_time_is_marked_in_a_timeline_only_while_its_job_goes_on() -> None:
     going, over = (lines([JOB, ISSUED, *more], now=120) for more in ([], [DEAD, ENDED]))
 
     column = next(line for line in going if "now" in line).index("now") + 1
@@ -114,7 +114,7 @@ def test_now_is_marked_while_something_goes_on_and_no_more_afterwards() -> None:
     assert not any("now" in line or "│" in line for line in over)
 
 
-def test_what_is_long_to_come_does_not_squeeze_what_was() -> None:
+def test_an_expiry_far_in_the_future_does_not_compress_the_past_of_a_timeline() -> None:
     hours = entry(50, "credential.issued", credential="c", action="write", resource="db", expires_at=at(36_000))
 
     axis = next(line for line in lines([JOB, hours], now=60) if "18:00:00" in line)
@@ -127,7 +127,7 @@ def test_a_request_does_not_outlast_its_job() -> None:
     assert lane([JOB, *ASKED, ENDED], "asks write db", now=1_000_000)[1] == "withdrawn"
 
 
-def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
+def test_the_status_of_a_job_lists_what_it_requests_and_what_it_holds() -> None:
     told = [JOB, *ASKED, entry(10, "approval.claimed", request="r", name="lead", until=at(60)), ISSUED]
 
     found = list(job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=60), columns=80))
@@ -155,14 +155,14 @@ def test_a_job_is_shown_in_its_state_in_the_pages_words(told: list[dict[str, Any
     assert first.startswith(f"j: {state}, for ")
 
 
-def test_nothing_is_drawn_of_nothing() -> None:
+def test_a_timeline_without_entries_has_no_lines() -> None:
     assert lines([], now=0) == []
 
 
 @pytest.mark.parametrize(
     "seconds,text", [(-5, "0s"), (0.9, "0s"), (59, "59s"), (245, "4m05s"), (3_600, "1h00m"), (12_000, "3h20m"), (187_200, "2d04h")]
 )
-def test_a_clock_is_read_at_a_glance(seconds: float, text: str) -> None:
+def test_a_duration_is_shown_as_a_short_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 

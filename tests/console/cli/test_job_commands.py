@@ -43,7 +43,7 @@ def test_run_warns_of_a_timeout_before_which_approvers_need_not_answer(cli: Cli,
     assert ("Warning: write on refunds-db: people at tier 1 have 15m to decide, but the job times out after 5m" in done.stderr) is is_warned
 
 
-def test_a_job_that_succeeds_ends_its_command_with_0_and_its_credential_is_dead(cli: Cli, tmp_path: Path) -> None:
+def test_a_command_for_a_job_that_succeeds_exits_with_0_and_the_credential_is_dead(cli: Cli, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")
 
     assert (job["state"], job["revocation"]["state"]) == ("succeeded", "confirmed")
@@ -51,13 +51,13 @@ def test_a_job_that_succeeds_ends_its_command_with_0_and_its_credential_is_dead(
 
 
 @pytest.mark.parametrize("command,timeout,state", [(["false"], "2m", "failed"), (SLEEP, "1s", "timed_out")])
-def test_a_job_that_fails_ends_its_command_with_3(cli: Cli, tmp_path: Path, command: list[str], timeout: str, state: str) -> None:
+def test_a_command_for_a_job_that_fails_exits_with_3(cli: Cli, tmp_path: Path, command: list[str], timeout: str, state: str) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, command, run={"command": command, "timeout": timeout}), "--wait", code=3)
 
     assert job["state"] == state
 
 
-def test_the_working_directory_goes_along_and_what_the_job_prints_comes_back(cli: Cli, tmp_path: Path) -> None:
+def test_the_working_directory_is_sent_with_the_job_and_its_output_is_printed(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "hello.txt").write_text("from a bundle\n")
     path = write_spec(tmp_path, ["cat", "{name}.txt"], run={"command": ["cat", "{name}.txt"], "workdir": "files"}, params={"name": "none"})
@@ -69,14 +69,14 @@ def test_the_working_directory_goes_along_and_what_the_job_prints_comes_back(cli
     assert (job["order_reason"], job["params"]) == ("to see", {"name": "hello"})
 
 
-def test_a_spec_may_come_by_stdin(cli: Cli, tmp_path: Path) -> None:
+def test_a_spec_can_be_read_from_stdin(cli: Cli, tmp_path: Path) -> None:
     done = cli.run("job", "run", "-", "--wait", "-o", "name", stdin=write_spec(tmp_path, ["true"]).read_text())
 
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("j-dev-")
 
 
-def test_watching_tells_what_happens_on_stderr_and_the_job_on_stdout(cli: Cli, tmp_path: Path) -> None:
+def test_watching_prints_events_on_stderr_and_the_job_on_stdout(cli: Cli, tmp_path: Path) -> None:
     done = cli.run("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--watch", "-o", "json")
 
     told = [line.split()[1] for line in done.stderr.splitlines() if not line.startswith("Page: ")]
@@ -98,7 +98,7 @@ def test_a_terminal_shows_what_happens_and_a_strangers_text_cannot_write_over_it
     assert "\x1b]0;mine" not in shown
 
 
-def test_watching_a_job_that_has_ended_tells_all_of_it_at_once(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_watching_a_job_that_has_ended_prints_all_of_its_events_at_once(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["false"]), "--wait", code=3)["id"]
 
     done = cli.run("job", "watch", job)
@@ -107,13 +107,13 @@ def test_watching_a_job_that_has_ended_tells_all_of_it_at_once(cli: Cli, ops: Hu
     assert [line.split()[1] for line in done.stderr.splitlines()] == [entry["type"] for entry in ops.ledger(job)]
 
 
-def test_quiet_says_nothing_beside_the_data(cli: Cli, tmp_path: Path) -> None:
+def test_with_quiet_nothing_is_printed_on_stderr(cli: Cli, tmp_path: Path) -> None:
     done = cli.run("job", "run", write_spec(tmp_path, ["true"]), "--watch", "--quiet", "-o", "name")
 
     assert (done.exit_code, done.stderr) == (0, "")
 
 
-def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_wait_that_times_out_exits_with_7_and_the_job_goes_on(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, SLEEP), "--wait", "--timeout", "1s", code=7)
 
     assert ops.until(job["id"], "running")
@@ -121,7 +121,7 @@ def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, 
     assert ops.job(job["id"])["state"] == "cancelled"
 
 
-def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_with_exit_code_130_but_not_the_job(cli: Cli, ops: Human, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "run", str(write_spec(tmp_path, SLEEP)), "--watch"]
     with run_child(
         interruptible_command(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, 
     cli.run("job", "kill", job["id"])
 
 
-def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_kill_prints_the_killed_job_and_a_second_kill_is_a_conflict(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, SLEEP))["id"]
     ops.until(job, "running")
 
@@ -153,7 +153,7 @@ def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, 
     assert "has already ended: killed" in again.stderr
 
 
-def test_a_dry_run_tells_each_decision_and_stores_nothing(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_dry_run_prints_each_decision_and_stores_nothing(cli: Cli, ops: Human, tmp_path: Path) -> None:
     before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
     found = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ, WRITE], **SCOPED), "--dry-run")
@@ -166,7 +166,7 @@ def test_a_dry_run_tells_each_decision_and_stores_nothing(cli: Cli, ops: Human, 
 
 
 @pytest.mark.parametrize("optional,code", [(False, 6), (True, 0)])
-def test_a_dry_run_ends_with_6_where_a_needed_request_would_be_denied(cli: Cli, tmp_path: Path, optional: bool, code: int) -> None:
+def test_a_dry_run_exits_with_6_if_a_required_request_would_be_denied(cli: Cli, tmp_path: Path, optional: bool, code: int) -> None:
     customers = {**READ, "resource": "customers-db", "deliver": {}}
     export = {**READ, "resource": "export-api", "action": "write", "deliver": {}, "optional": optional}
 
@@ -198,7 +198,7 @@ def test_a_denial_by_policy_is_shown_with_the_sentence_above_the_policy(cli: Cli
     assert cli.json("request", "show", request)["policy_reasons"].keys() == {"no-export-after-restricted"}
 
 
-def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
+def test_the_same_idempotency_key_returns_the_same_job(cli: Cli, tmp_path: Path) -> None:
     path, key = write_spec(tmp_path, ["true"]), f"key-{time.time_ns()}"
 
     first = cli.json("job", "run", path, "--idempotency-key", key)
@@ -219,7 +219,7 @@ def test_every_problem_of_a_spec_is_reported_by_its_path_before_anything_is_sent
     assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"name", "access[0].ttl", "colour"}
 
 
-def test_every_problem_that_only_the_catalog_shows_is_reported_by_its_path(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_every_problem_of_a_spec_that_only_the_catalog_reveals_is_reported_by_its_path(cli: Cli, ops: Human, tmp_path: Path) -> None:
     access = [{**READ, "resource": "orders-bd"}, {**READ, "ttl": "23h", "deliver": {}}]
     before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
@@ -230,7 +230,7 @@ def test_every_problem_that_only_the_catalog_shows_is_reported_by_its_path(cli: 
     assert [job["id"] for job in ops.api.get("jobs").json()["items"]] == before
 
 
-def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_reported_too(cli: Cli, tmp_path: Path) -> None:
+def test_problems_that_only_the_catalog_reveals_are_reported_even_if_the_spec_is_invalid(cli: Cli, tmp_path: Path) -> None:
     path = write_spec(tmp_path, ["true"], access=[{**READ, "resource": "orders-bd"}], colour="red", **SCOPED)
 
     done = cli.run("job", "run", path)
@@ -245,7 +245,7 @@ def test_an_empty_id_is_a_usage_error(cli: Cli) -> None:
     assert (done.exit_code, done.stderr) == (2, "error: the id is empty; give the id of an existing item\n")
 
 
-def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -> None:
+def test_an_option_that_the_console_refuses_is_named_as_the_user_typed_it(cli: Cli) -> None:
     done = cli.run("credential", "list", "--action", "bogus")
 
     assert done.exit_code == 2
@@ -263,14 +263,14 @@ def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -
         (("--idempotency-key", "two words"), "--idempotency-key"),
     ],
 )
-def test_a_flag_that_is_wrong_is_a_usage_error(alone: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_an_invalid_option_of_job_run_is_a_usage_error(alone: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     done = alone.run("job", "run", write_spec(tmp_path, ["true"], params={"a": "0"}), *arguments)
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr
 
 
-def test_a_file_that_is_not_there_is_a_usage_error(alone: Cli, tmp_path: Path) -> None:
+def test_a_missing_file_is_a_usage_error(alone: Cli, tmp_path: Path) -> None:
     done = alone.run("job", "run", tmp_path / "none.yaml")
 
     assert done.exit_code == 2
@@ -295,7 +295,7 @@ def test_a_file_that_is_not_a_spec_is_refused_in_a_sentence(alone: Cli, tmp_path
     assert message in done.stderr
 
 
-def test_show_is_exactly_what_the_api_says(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_job_show_prints_exactly_what_the_api_returns(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
 
     assert cli.json("job", "show", job) == ops.job(job)
@@ -304,7 +304,7 @@ def test_show_is_exactly_what_the_api_says(cli: Cli, ops: Human, tmp_path: Path)
     assert "read-up-to-confidential" in shown
 
 
-def test_lists_are_pages_that_go_on_with_their_cursor(cli: Cli, tmp_path: Path) -> None:
+def test_lists_are_paged_and_continue_with_their_cursor(cli: Cli, tmp_path: Path) -> None:
     for _ in range(2):
         cli.json("job", "run", write_spec(tmp_path, ["true"]), "--wait")
 
@@ -321,7 +321,7 @@ def test_lists_are_pages_that_go_on_with_their_cursor(cli: Cli, tmp_path: Path) 
     assert f"--cursor {first['next']}" in table.stderr
 
 
-def test_a_list_is_narrowed_by_state(cli: Cli, tmp_path: Path) -> None:
+def test_a_list_can_be_filtered_by_state(cli: Cli, tmp_path: Path) -> None:
     failed = cli.json("job", "run", write_spec(tmp_path, ["false"]), "--wait", code=3)["id"]
 
     found = cli.json("job", "list", "--state", "failed", "--requester", "ops", "--environment", "prod")["items"]
@@ -342,7 +342,7 @@ def test_logs_are_followed_until_the_job_has_ended(cli: Cli, tmp_path: Path) -> 
     assert "".join(item["text"] for item in cli.json("job", "logs", job)["items"]) == "one\ntwo\n"
 
 
-def test_the_timeline_is_the_jobs_ledger_in_sentences(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_the_timeline_shows_the_jobs_ledger_entries_as_sentences(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["true"], access=[READ], **SCOPED), "--wait")["id"]
 
     table = cli.run("job", "timeline", job).stdout.splitlines()
@@ -354,21 +354,21 @@ def test_the_timeline_is_the_jobs_ledger_in_sentences(cli: Cli, ops: Human, tmp_
 
 @pytest.mark.parametrize("command", ["show", "watch", "logs", "timeline", "cancel", "kill"])
 @pytest.mark.parametrize("job", ["j-dev-00000000000000000000000000", "../../whoami"])
-def test_a_job_that_is_not_there_is_not_found(cli: Cli, command: str, job: str) -> None:
+def test_an_unknown_job_is_reported_as_not_found(cli: Cli, command: str, job: str) -> None:
     done = cli.run("job", command, job)
 
     assert (done.exit_code, done.stdout) == (5, "")
     assert "error: there is no" in done.stderr
 
 
-def test_who_may_not_launch_is_told_which_group_may(cli: Cli, tmp_path: Path) -> None:
+def test_a_person_who_may_not_launch_is_told_which_group_may(cli: Cli, tmp_path: Path) -> None:
     done = cli.run("job", "run", write_spec(tmp_path, ["true"]), who="auditor")
 
     assert done.exit_code == 6
     assert "needs one of the groups: ops" in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_traceback(cli: Cli, tmp_path: Path) -> None:
+def test_a_closed_output_pipe_causes_no_traceback(cli: Cli, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["seq", "20000"]), "--wait")["id"]
     reading, writing = os.pipe()
     os.close(reading)

@@ -34,7 +34,7 @@ def wide(cli: Cli, ops: Human, lead: Human, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.servers
-def test_a_job_that_asked_for_too_much_is_told_what_it_needs_and_runs_with_that(cli: Cli, wide: list[str], tmp_path: Path) -> None:
+def test_job_tighten_prints_a_reduced_spec_that_the_job_can_run_with(cli: Cli, wide: list[str], tmp_path: Path) -> None:
     done = cli.run("job", "tighten", "too-wide")
     assert done.exit_code == 0, done.stderr
     path = tmp_path / "tight.yaml"
@@ -72,7 +72,7 @@ def test_the_figures_are_reported_as_json_and_for_all_names(cli: Cli, auditor: H
 
 
 @pytest.mark.servers
-def test_too_few_runs_are_said_and_shown_anyway(cli: Cli, wide: list[str]) -> None:
+def test_too_few_past_runs_are_reported_and_the_spec_is_printed_anyway(cli: Cli, wide: list[str]) -> None:
     done = cli.run("job", "tighten", "too-wide", "--since", "2999-01-01")
 
     assert done.exit_code == 0
@@ -83,7 +83,7 @@ def test_too_few_runs_are_said_and_shown_anyway(cli: Cli, wide: list[str]) -> No
 
 
 @pytest.mark.servers
-def test_a_name_without_a_run_ends_with_5_and_says_where_the_names_are(cli: Cli) -> None:
+def test_a_job_name_without_a_run_exits_with_5_and_names_the_command_that_lists_names(cli: Cli) -> None:
     done = cli.run("job", "tighten", "never-ran")
 
     assert (done.exit_code, done.stdout) == (5, "")
@@ -123,7 +123,7 @@ def test_a_review_finds_what_nobody_uses_and_what_is_due(cli: Cli, wide: list[st
 
 
 @pytest.mark.servers
-def test_a_review_fails_on_findings_only_if_that_is_asked_for(cli: Cli, folder: Path) -> None:
+def test_a_review_fails_on_findings_only_with_the_option_for_it(cli: Cli, folder: Path) -> None:
     assert cli.run("catalog", "review", folder, who="auditor").exit_code == 0
     assert cli.run("catalog", "review", folder, "--exit-code", who="auditor").exit_code == 1
 
@@ -136,7 +136,7 @@ def test_a_review_needs_someone_who_reads_every_job(cli: Cli) -> None:
     assert "needs one of the groups: auditors, " in done.stderr
 
 
-def test_a_check_warns_of_actions_without_a_review_date_and_ends_well(alone: Cli, folder: Path) -> None:
+def test_a_check_warns_of_actions_without_a_review_date_and_exits_with_0(alone: Cli, folder: Path) -> None:
     found = alone.json("catalog", "check", folder)
     shown = alone.run("catalog", "check", folder)
 
@@ -155,7 +155,7 @@ def test_a_check_warns_of_user_names_that_hide_the_jobs_id(alone: Cli, tmp_path:
 
 
 @pytest.mark.parametrize("since", ["yesterday", "9999999d", ""])
-def test_a_time_that_is_none_is_refused(alone: Cli, since: str) -> None:
+def test_an_invalid_time_for_right_sizing_is_refused(alone: Cli, since: str) -> None:
     for words in (("job", "tighten", "x"), ("catalog", "review", SHOP)):
         done = alone.run(*words, "--since", since)
         assert (done.exit_code, done.stdout) == (2, ""), (words, done.stderr)

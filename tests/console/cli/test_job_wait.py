@@ -56,13 +56,13 @@ def test_a_jobs_end_is_an_exit_code_and_an_unproven_credential_outweighs_how_it_
     assert job_exit_code(job(state, revocation)) == code
 
 
-def test_a_stream_is_read_event_by_event_and_what_is_unreadable_or_cut_off_is_left_out() -> None:
+def test_a_stream_is_read_event_by_event_and_unreadable_or_incomplete_events_are_skipped() -> None:
     heard = list(parse_event_stream(LINES))
 
     assert heard == [None, WatchedEvent(7, "2026-01-01T00:00:00Z", "job.ended", {"state": "failed"}), None]
 
 
-def test_an_absence_is_borne_until_it_lasts_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_of_the_console_is_tolerated_until_it_lasts_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.0)
     absences = [Unreachable("away"), Unreachable("away")]
 
@@ -107,7 +107,7 @@ def test_waiting_polls_until_the_end_if_streams_do_not_pass(cli: Cli, monkeypatc
 
 
 @pytest.mark.servers
-def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_polls_if_a_proxy_holds_streams_back(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     with serve_canned_answers() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("running", "none")), "/timeline": (200, {"items": [], "next": None})}
@@ -130,7 +130,7 @@ def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.M
 
 
 @pytest.mark.servers
-def test_waiting_ends_at_once_if_the_timeline_tells_of_the_end_before_the_job_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_at_once_if_the_timeline_shows_the_end_before_the_job_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"position": 2, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
     with serve_canned_answers() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("revoking", "confirmed")), "/timeline": (200, {"items": [entry], "next": None})}
@@ -155,7 +155,7 @@ def test_waiting_ends_at_once_if_the_timeline_tells_of_the_end_before_the_job_do
 
 
 @pytest.mark.servers
-def test_a_job_that_is_never_proven_clean_ends_the_waiting_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_job_that_is_never_proven_clean_exits_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(following, "CONFIRMATION_TIMEOUT_S", 0.05)
     with serve_canned_answers() as console:

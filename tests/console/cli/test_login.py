@@ -85,7 +85,7 @@ def test_the_vault_token_never_goes_to_another_vault(fresh: Cli, whole: Stack) -
     assert f"you are logged in at {whole.vault}, not at {other.address}" in done.stderr
 
 
-def test_logging_in_makes_the_key_that_one_signs_with(fresh: Cli, whole: Stack) -> None:
+def test_logging_in_creates_the_persons_signing_key(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole)
     admin = {"X-Vault-Token": whole.admin_token_file.read_text().strip()}
     entity = json.loads(fresh.login_file("auditor").read_text())["entity"]
@@ -95,7 +95,7 @@ def test_logging_in_makes_the_key_that_one_signs_with(fresh: Cli, whole: Stack) 
     assert (key["type"], key["exportable"]) == ("ed25519", False)
 
 
-def test_logout_ends_the_token_at_vault_and_leaves_no_file(fresh: Cli, whole: Stack) -> None:
+def test_logout_revokes_the_token_in_vault_and_deletes_the_login_file(fresh: Cli, whole: Stack) -> None:
     token = log_in(fresh, whole)
     fresh.run("whoami", who="auditor")
     assert is_valid(whole, token)
@@ -118,7 +118,7 @@ def test_a_login_that_vault_does_not_know_any_more_says_how_to_log_in(fresh: Cli
     assert "justenough login" in done.stderr
 
 
-def test_an_identity_token_is_drawn_once_and_used_again(fresh: Cli, whole: Stack) -> None:
+def test_an_identity_token_is_requested_once_and_reused(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole)
     cache = fresh.login_file("auditor").with_suffix(".identity.json")
     fresh.run("whoami", who="auditor")
@@ -129,7 +129,7 @@ def test_an_identity_token_is_drawn_once_and_used_again(fresh: Cli, whole: Stack
     assert cache.read_text() == first
 
 
-def test_an_identity_token_that_the_console_refuses_is_drawn_again(fresh: Cli, whole: Stack) -> None:
+def test_an_identity_token_that_the_console_refuses_is_requested_again(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole)
     fresh.run("whoami", who="auditor")
     cache = fresh.login_file("auditor").with_suffix(".identity.json")
@@ -176,7 +176,7 @@ def test_a_login_file_that_others_can_read_is_refused(fresh: Cli, whole: Stack) 
     assert "(mode 0644)" in done.stderr
 
 
-def test_vault_token_in_the_environment_wins_and_is_kept_nowhere(fresh: Cli, whole: Stack) -> None:
+def test_vault_token_in_the_environment_takes_precedence_and_is_stored_nowhere(fresh: Cli, whole: Stack) -> None:
     token = log_in(fresh, whole, "lead")
     before = sorted((fresh.logins / "justenough").iterdir())
 
@@ -186,7 +186,7 @@ def test_vault_token_in_the_environment_wins_and_is_kept_nowhere(fresh: Cli, who
     assert sorted((fresh.logins / "justenough").iterdir()) == before
 
 
-def test_a_vault_token_that_does_not_hold_is_named_as_the_one_in_use(fresh: Cli, whole: Stack) -> None:
+def test_an_invalid_vault_token_is_named_as_the_one_in_use(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole, "lead")
 
     done = fresh.run("whoami", who="lead", env={"VAULT_TOKEN": "s.somebody-elses"})
@@ -211,7 +211,7 @@ def test_a_wrong_password_is_not_authenticated_and_leaves_no_file(fresh: Cli) ->
         (("--user", "ops", "--password-stdin"), "stdin must contain a password"),
     ],
 )
-def test_a_login_without_its_parts_is_a_usage_error(fresh: Cli, arguments: tuple[str, ...], message: str) -> None:
+def test_an_incomplete_login_command_is_a_usage_error(fresh: Cli, arguments: tuple[str, ...], message: str) -> None:
     done = fresh.run("login", *arguments)
 
     assert done.exit_code == 2
@@ -219,14 +219,14 @@ def test_a_login_without_its_parts_is_a_usage_error(fresh: Cli, arguments: tuple
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", ""])
-def test_a_profile_is_a_name_and_no_path(fresh: Cli, name: str) -> None:
+def test_a_profile_must_be_a_name_and_not_a_path(fresh: Cli, name: str) -> None:
     done = fresh.run("whoami", f"--profile={name}", who="ops")
 
     # An empty name says nothing, so the one before the command counts: nobody is logged in there.
     assert done.exit_code == (2 if name else 4)
 
 
-def test_addresses_given_when_logging_in_are_the_profiles(fresh: Cli, whole: Stack, tmp_path: Path) -> None:
+def test_addresses_given_at_login_are_stored_in_the_profile(fresh: Cli, whole: Stack, tmp_path: Path) -> None:
     given = {"JUSTENOUGH_HOME": str(tmp_path / "elsewhere"), "VAULT_ADDR": str(whole.vault), "JUSTENOUGH_CONSOLE_URL": str(whole.console)}
     done = fresh.run("login", "--user", "ops", "--password-stdin", stdin=whole.users["ops"].password, env=given)
     assert done.exit_code == 0, done.stderr

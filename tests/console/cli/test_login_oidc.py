@@ -99,7 +99,7 @@ async def test_the_browser_is_opened_at_the_provider(fresh: Cli, provider: Provi
     assert (process.returncode, b"Logged in as lead" in errors) == (0, True)
 
 
-async def test_what_the_provider_refuses_logs_nobody_in(fresh: Cli, provider: Provider, port: int) -> None:
+async def test_a_login_that_the_provider_refuses_logs_nobody_in(fresh: Cli, provider: Provider, port: int) -> None:
     async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
         address = await login_address(process)
         state = address.partition("state=")[2].partition("&")[0]
@@ -110,7 +110,7 @@ async def test_what_the_provider_refuses_logs_nobody_in(fresh: Cli, provider: Pr
     assert not fresh.login_file("lead").exists()
 
 
-async def test_a_code_that_vault_does_not_take_logs_nobody_in(fresh: Cli, provider: Provider, port: int) -> None:
+async def test_a_code_that_vault_does_not_accept_logs_nobody_in(fresh: Cli, provider: Provider, port: int) -> None:
     async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
         state = (await login_address(process)).partition("state=")[2].partition("&")[0]
         await visit(f"http://127.0.0.1:{port}/oidc/callback?code=made-up&state={state}")
@@ -119,7 +119,7 @@ async def test_a_code_that_vault_does_not_take_logs_nobody_in(fresh: Cli, provid
     assert b"did not accept your identity provider's answer" in errors
 
 
-async def test_what_is_not_set_up_is_named(fresh: Cli, provider: Provider, port: int) -> None:
+async def test_missing_setup_of_the_oidc_login_is_named(fresh: Cli, provider: Provider, port: int) -> None:
     del provider
     cases = {
         ("--mount", "nowhere", "--role", "x"): "has no OIDC login at nowhere/ with a role x",

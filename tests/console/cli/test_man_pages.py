@@ -13,7 +13,7 @@ from tests.console.cli.test_program import CONTRACT
 REQUEST = re.compile(r"\.(TH|SH|TP|B|nf|fi)( |$)")
 
 
-def test_a_page_has_its_sections_and_no_other_instruction(alone: Cli) -> None:
+def test_a_man_page_has_its_sections_and_only_known_troff_requests(alone: Cli) -> None:
     page = alone.run("man", "job", "run").stdout
 
     assert [line.removeprefix(".SH ") for line in page.splitlines() if line.startswith(".SH ")] == [
@@ -39,7 +39,7 @@ def test_every_command_and_group_has_a_page_in_the_folder(alone: Cli, tmp_path: 
         (("job", "run", "--out", "x"), "--out writes the pages of all commands; leave COMMAND out"),
     ],
 )
-def test_what_is_not_a_command_has_no_page(alone: Cli, arguments: tuple[str, ...], message: str) -> None:
+def test_a_text_that_is_not_a_command_has_no_man_page(alone: Cli, arguments: tuple[str, ...], message: str) -> None:
     done = alone.run("man", *arguments)
 
     assert (done.exit_code, done.stdout) == (2, "")

@@ -44,7 +44,7 @@ def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, fol
     assert alone.json("policy", "explain", folder / "jobs" / "hello.yaml", "--config", folder)["requests"] == []
 
 
-def test_a_settings_file_that_is_there_stays_as_it_is(alone: Cli, folder: Path) -> None:
+def test_an_existing_settings_file_stays_unchanged(alone: Cli, folder: Path) -> None:
     said = alone.json("init", "other")
 
     assert (folder.parent / "justenough.toml").read_text() == 'config = "mine"\n'
@@ -52,7 +52,7 @@ def test_a_settings_file_that_is_there_stays_as_it_is(alone: Cli, folder: Path) 
     assert said["next"][0] == "export JUSTENOUGH_CONFIG=other"
 
 
-def test_init_writes_into_no_folder_that_has_something(alone: Cli, folder: Path) -> None:
+def test_init_does_not_write_into_a_folder_that_is_not_empty(alone: Cli, folder: Path) -> None:
     before = contents(folder)
 
     refused = alone.run("init", "mine")
@@ -62,7 +62,9 @@ def test_init_writes_into_no_folder_that_has_something(alone: Cli, folder: Path)
 
 
 @pytest.mark.parametrize("option", ["environment", "launchers", "owners", "security"])
-def test_init_refuses_names_that_approvals_could_not_have(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+def test_init_refuses_names_that_approvals_yaml_does_not_allow(
+    alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     refused = alone.run("init", "mine", f"--{option}", "Support Leads")
@@ -95,7 +97,7 @@ def test_all_kinds_fit_beside_the_shop_and_change_nothing_there(alone: Cli, fold
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_resource_inherits_nothing_that_does_not_fit_it(alone: Cli, folder: Path, kind: str) -> None:
+def test_an_added_resource_does_not_inherit_defaults_that_do_not_apply_to_it(alone: Cli, folder: Path, kind: str) -> None:
     catalog = folder / "catalog.yaml"
     target = "{postgres: host=other, observe: database/creds/o, end: database/creds/e}"
     more = f"defaults:\n  target: {target}\n  revocable: never\n  data_scope: [tenant]\n"
@@ -119,7 +121,7 @@ def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder
     assert "export BILLING_VAULT_PASSWORD=" in added.stdout
 
 
-def test_jobs_verify_a_database_as_vault_and_the_worker_do(alone: Cli, folder: Path) -> None:
+def test_jobs_verify_the_tls_certificate_of_a_database_as_vault_and_the_worker_do(alone: Cli, folder: Path) -> None:
     query = "sslmode=verify-full&sslrootcert=/etc/ssl/certs/ours.pem"
     assert add(alone, folder, "postgres", "billing", url=f"postgresql://db.example/billing?{query}").exit_code == 0
 
@@ -136,7 +138,7 @@ def test_jobs_verify_a_database_as_vault_and_the_worker_do(alone: Cli, folder: P
     assert conninfo_to_dict(target.postgres) == billing.connect
 
 
-def test_policy_tests_say_what_policy_decides_now(alone: Cli, folder: Path) -> None:
+def test_generated_policy_tests_state_what_policy_decides_now(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "people", "--sensitivity", "restricted")
 
     cases = read_yaml("", (folder / "policies" / "tests" / "people.yaml").read_text())["cases"]
@@ -184,7 +186,7 @@ def test_a_wrong_url_is_refused_and_nothing_is_written(alone: Cli, folder: Path,
         (("billing", "--namespace", "a b"), "--namespace: 'a b' must be the name of a namespace"),
     ],
 )
-def test_names_that_could_be_more_than_names_are_refused(alone: Cli, folder: Path, words: tuple[str, ...], why: str) -> None:
+def test_names_with_unsafe_characters_are_refused(alone: Cli, folder: Path, words: tuple[str, ...], why: str) -> None:
     before = contents(folder)
 
     refused = add(alone, folder, "postgres", *words)
@@ -203,7 +205,7 @@ def test_a_catalog_that_cannot_be_written_leaves_nothing_behind(alone: Cli, fold
     assert "cannot write" in refused.stderr
 
 
-def test_a_name_that_is_taken_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:
+def test_a_name_that_is_already_used_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "billing")
     before = contents(folder)
 
@@ -213,7 +215,7 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_written(alone: Cli, fold
     assert "resources.billing: already exists; choose another name, or remove it first" in refused.stderr
 
 
-def test_a_file_that_is_there_is_not_overwritten(alone: Cli, folder: Path) -> None:
+def test_an_existing_file_is_not_overwritten(alone: Cli, folder: Path) -> None:
     (folder / "sql").mkdir()
     (folder / "sql" / "billing.sql").write_text("mine")
     before = contents(folder)
@@ -224,7 +226,7 @@ def test_a_file_that_is_there_is_not_overwritten(alone: Cli, folder: Path) -> No
     assert "sql/billing.sql already exists" in refused.stderr
 
 
-def test_terms_without_a_default_must_be_given(alone: Cli, folder: Path) -> None:
+def test_options_without_a_default_in_the_catalog_must_be_given(alone: Cli, folder: Path) -> None:
     (folder / "catalog.yaml").write_text(NO_DEFAULTS)
 
     refused = add(alone, folder, "kv", "mail", "--owner", "mailers")
@@ -235,7 +237,7 @@ def test_terms_without_a_default_must_be_given(alone: Cli, folder: Path) -> None
     assert (folder / "catalog.yaml").read_text().startswith("# Mine.\nresources:\n  mail:\n")
 
 
-def test_a_catalog_on_one_line_is_not_torn_apart(alone: Cli, folder: Path) -> None:
+def test_a_catalog_on_one_line_is_refused_and_left_unchanged(alone: Cli, folder: Path) -> None:
     (folder / "catalog.yaml").write_text("{defaults: {environment: prod, sensitivity: internal, owner: o}, resources: {}}\n")
     before = contents(folder)
 

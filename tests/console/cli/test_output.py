@@ -33,7 +33,7 @@ def print_page(*items: dict[str, Any], cursor: str | None = None) -> None:
     )
 
 
-def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.JSON)
     print_page(ITEM, cursor="c")
     out, err = capsys.readouterr()
@@ -42,28 +42,28 @@ def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.Cap
     assert err == "More results: add --all-pages, or for the next page --cursor c\n"
 
 
-def test_yaml_is_the_same_object(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_yaml_output_is_the_same_object(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.YAML)
     print_page(ITEM)
 
     assert yaml.safe_load(capsys.readouterr().out) == {"items": [ITEM], "next": None}
 
 
-def test_name_prints_ids_one_a_line(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_format_name_prints_one_id_per_line(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.NAME)
     print_page(ITEM, {**ITEM, "id": "j-dev-2"})
 
     assert capsys.readouterr().out == "j-dev-1\nj-dev-2\n"
 
 
-def test_a_table_has_columns_under_each_other_and_no_control_characters(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_has_aligned_columns_and_no_control_characters(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.TABLE)
     print_page(ITEM, {"id": "j", "task": "x"})
 
     assert capsys.readouterr().out == "ID       TASK\nj-dev-1  Rückzahlung 金 \\x1b[2J\nj        x\n"
 
 
-def test_an_empty_list_says_so_on_stderr_and_with_quiet_nothing(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_list_is_noted_on_stderr_unless_quiet(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked(CliOutputFormat.TABLE)
     print_page()
     assert capsys.readouterr() == ("", "None.\n")
@@ -109,7 +109,9 @@ class Tty:
 
 
 @pytest.mark.parametrize("env,coloured", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
-def test_colours_are_for_terminals_unless_somebody_wants_none(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], coloured: bool) -> None:
+def test_colours_are_used_only_on_terminals_and_can_be_switched_off(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], coloured: bool
+) -> None:
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
@@ -119,7 +121,7 @@ def test_colours_are_for_terminals_unless_somebody_wants_none(monkeypatch: pytes
     assert terminal.shows_colours(sys.__stdin__) is False
 
 
-def test_a_state_keeps_its_word_in_whatever_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coloured_state_keeps_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "shows_colours", lambda *_: True)
 
     assert output.with_state_colour("overdue  ") == "\x1b[31moverdue  \x1b[0m"
@@ -136,7 +138,7 @@ def test_a_state_keeps_its_word_in_whatever_colour(monkeypatch: pytest.MonkeyPat
         ("zero\u200bwidth", "zero\\u200bwidth"),
     ],
 )
-def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
+def test_invisible_characters_are_written_as_escapes(text: str, shown: str) -> None:
     assert plain(text) == shown
 
 
@@ -145,7 +147,7 @@ def test_a_jobs_output_keeps_lines_and_colours_and_cannot_move_the_cursor() -> N
 
 
 @pytest.mark.parametrize("text,columns,shown", [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("金金金", 4, "金…"), ("e\u0301x", 2, "e\u0301x")])
-def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
+def test_text_is_cut_by_its_width_in_terminal_columns(text: str, columns: int, shown: str) -> None:
     assert truncate(text, columns) == shown
     assert width(shown) <= columns
 
@@ -182,6 +184,6 @@ def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventTyp
     assert kind in SENTENCES
 
 
-def test_an_entry_of_a_kind_that_is_not_known_says_nothing() -> None:
+def test_an_entry_of_an_unknown_type_has_no_sentence() -> None:
     assert event_sentence("of.tomorrow", {}) == ""
     assert event_sentence("job.ended", {}) == ""

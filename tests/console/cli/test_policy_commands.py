@@ -35,14 +35,14 @@ def edit_file(folder: Path, file: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_check_of_the_shop_finds_nothing_odd(alone: Cli) -> None:
+def test_a_policy_check_of_the_shop_has_no_findings(alone: Cli) -> None:
     found = alone.json("policy", "check", SHOP)
 
     assert found["findings"] == []
     assert found["policies"] == sorted(found["policies"])
 
 
-def test_what_a_check_finds_odd_is_told_and_ends_with_1(alone: Cli, folder: Path) -> None:
+def test_a_policy_check_reports_its_findings_and_exits_with_1(alone: Cli, folder: Path) -> None:
     edit_file(folder, "policies/reads.cedar", "resource.sensitivity == 3 && context.approved_tier >= 2", "resource.sensitivity == 4")
 
     found = alone.json("policy", "check", folder, code=1)
@@ -64,7 +64,7 @@ def test_an_error_in_a_policy_is_reported_with_file_line_and_column(alone: Cli, 
         assert re.search(r"policies/writes\.cedar:\d+:\d+: .*approved_teir", done.stderr)
 
 
-def test_explain_says_who_decides_where_that_stands_and_what_would_change_it(alone: Cli) -> None:
+def test_explain_names_the_deciding_policies_their_place_and_what_would_change_the_decision(alone: Cli) -> None:
     found = alone.json("policy", "explain", EXPORT, "--config", SHOP)
     shown = alone.run("policy", "explain", EXPORT, "--config", SHOP).stdout
 
@@ -84,7 +84,7 @@ def test_explain_says_who_decides_where_that_stands_and_what_would_change_it(alo
     ]
 
 
-def test_explain_asks_as_whom_it_is_told_and_with_the_parameters_given(alone: Cli, folder: Path) -> None:
+def test_explain_uses_the_given_person_and_parameters(alone: Cli, folder: Path) -> None:
     extra = (
         '\n@id("night") permit(principal, action == Action::"admin", resource)\nwhen { principal.requester_groups.contains("night") };\n'
     )
@@ -101,7 +101,7 @@ def test_explain_asks_as_whom_it_is_told_and_with_the_parameters_given(alone: Cl
     assert alone.run("policy", "explain", job, "--config", folder, "--param", "colour=red").exit_code == 2
 
 
-def test_what_the_catalog_has_against_a_spec_is_reported_beside_the_explanation(alone: Cli) -> None:
+def test_problems_of_a_spec_with_the_catalog_are_reported_beside_the_explanation(alone: Cli) -> None:
     text = EXPORT.read_text().replace("environment: prod", "environment: staging")
     done = alone.run("policy", "explain", "-", "--config", SHOP, stdin=text)
 
@@ -110,7 +110,7 @@ def test_what_the_catalog_has_against_a_spec_is_reported_beside_the_explanation(
     assert "environment prod: tier 2" in done.stdout
 
 
-def test_a_spec_that_asks_for_what_is_not_there_is_refused_by_its_path(alone: Cli, tmp_path: Path) -> None:
+def test_a_spec_that_requests_something_unknown_is_refused_by_its_path(alone: Cli, tmp_path: Path) -> None:
     path = write_spec(tmp_path, ["true"], access=[{**READ, "resource": "order-db"}], data_scope={"tenant": "acme"})
     done = alone.run("policy", "explain", path, "--config", SHOP)
 
@@ -118,14 +118,14 @@ def test_a_spec_that_asks_for_what_is_not_there_is_refused_by_its_path(alone: Cl
     assert "access[0].resource: unknown resource 'order-db'; did you mean 'orders-db'?" in done.stderr
 
 
-def test_the_shops_tables_hold(alone: Cli) -> None:
+def test_the_shops_policy_tests_pass(alone: Cli) -> None:
     found = alone.json("policy", "test", SHOP)
 
     assert (found["failed"], found["passed"]) == (0, len(found["cases"]))
     assert alone.run("policy", "test", SHOP).stdout.splitlines() == [f"{found['passed']} passed, 0 failed"]
 
 
-def test_the_examples_are_sound_and_their_tables_show_each_rule_allowing_and_refusing(alone: Cli) -> None:
+def test_the_example_policies_are_valid_and_their_tests_show_each_rule_allowing_and_refusing(alone: Cli) -> None:
     checked = alone.json("policy", "check", EXAMPLES)
     tested = alone.json("policy", "test", EXAMPLES)
 
@@ -144,7 +144,7 @@ def test_the_examples_are_sound_and_their_tables_show_each_rule_allowing_and_ref
 
 
 @pytest.mark.parametrize("name", [path.stem for path in (EXAMPLES / "policies").glob("*.cedar") if path.stem != "base"])
-def test_without_an_examples_rules_its_table_misses(alone: Cli, tmp_path: Path, name: str) -> None:
+def test_without_the_rules_of_an_example_its_policy_tests_fail(alone: Cli, tmp_path: Path, name: str) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "config")
     (tmp_path / "config" / "policies" / f"{name}.cedar").unlink()
 
@@ -154,7 +154,7 @@ def test_without_an_examples_rules_its_table_misses(alone: Cli, tmp_path: Path, 
     assert f"policies/tests/{name}.yaml" in missed
 
 
-def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> None:
+def test_explain_uses_the_given_time(alone: Cli, tmp_path: Path) -> None:
     write = {"resource": "orders", "action": "write", "ttl": "5m", "reason": "Mend an order"}
     file = write_spec(tmp_path, ["true"], access=[write], agent={"name": "refund-agent", "version": "1.4"})
 
@@ -170,7 +170,7 @@ def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> N
     assert (refused.exit_code, "--at: 'tomorrow' is not a date or time" in refused.stderr) == (2, True)
 
 
-def test_a_miss_is_reported_with_what_was_expected_and_what_came_and_ends_with_1(alone: Cli, folder: Path) -> None:
+def test_a_failed_policy_test_is_reported_with_expected_and_actual_result_and_exit_code_1(alone: Cli, folder: Path) -> None:
     edit_file(
         folder,
         "policies/writes.cedar",
@@ -193,7 +193,7 @@ def test_a_miss_is_reported_with_what_was_expected_and_what_came_and_ends_with_1
     assert [case["passed"] for case in alone.json("policy", "test", folder, code=1)["cases"]].count(False) == len(names)
 
 
-def test_every_problem_of_every_table_is_reported_at_once(alone: Cli, folder: Path) -> None:
+def test_every_problem_of_every_policy_test_file_is_reported_at_once(alone: Cli, folder: Path) -> None:
     tests = folder / "policies" / "tests"
     (tests / "a.yaml").write_text("cases: [{ask: 'orders-db:read', expect: maybe}]")
     (tests / "b.yaml").write_text("cases: [{ask: 'order-db:read', expect: allowed}]\nspecs: [{spec: jobs/none.yaml, expect: []}]")
@@ -211,7 +211,7 @@ def test_every_problem_of_every_table_is_reported_at_once(alone: Cli, folder: Pa
         assert told in done.stderr, told
 
 
-def test_a_folder_without_tables_is_no_success(alone: Cli, folder: Path) -> None:
+def test_policy_test_fails_for_a_folder_without_tests(alone: Cli, folder: Path) -> None:
     shutil.rmtree(folder / "policies" / "tests")
     done = alone.run("policy", "test", folder)
 
@@ -219,7 +219,7 @@ def test_a_folder_without_tables_is_no_success(alone: Cli, folder: Path) -> None
     assert "contains no test tables" in done.stderr
 
 
-def test_tables_are_no_part_of_what_decides(alone: Cli, folder: Path) -> None:
+def test_policy_tests_are_not_part_of_the_policy_digest(alone: Cli, folder: Path) -> None:
     before = alone.json("policy", "check", folder)["digest"]
     shutil.rmtree(folder / "policies" / "tests")
 
@@ -227,7 +227,7 @@ def test_tables_are_no_part_of_what_decides(alone: Cli, folder: Path) -> None:
 
 
 @pytest.mark.servers
-def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_by_others(
+def test_a_replay_gives_the_same_decisions_with_the_same_policies_and_others_with_changed_ones(
     cli: Cli, ops: Human, folder: Path, tmp_path: Path
 ) -> None:
     path = write_spec(tmp_path, ["true"], access=[READ, {**WRITE, "optional": True}], data_scope={"tenant": "acme"})
@@ -256,7 +256,7 @@ def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_
 
 
 @pytest.mark.servers
-def test_a_decision_since_then_of_a_job_before_then_is_decided_with_its_order(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_replay_reads_the_order_of_a_job_that_was_submitted_before_its_period(cli: Cli, ops: Human, tmp_path: Path) -> None:
     path = write_spec(tmp_path, ["true"], access=[READ, {**READ, "resource": "refunds-db"}], data_scope={"tenant": "acme"})
     job = cli.json("job", "run", path, "--wait")["id"]
     told = [entry["data"] for entry in ops.ledger(job) if entry["type"] == "access.decided"]
@@ -281,7 +281,7 @@ def test_a_launcher_replays_their_own_jobs_and_nobody_replays_without_a_login(cl
 
 
 @pytest.mark.servers
-def test_older_entries_say_what_they_lack(cli: Cli, folder: Path) -> None:
+def test_a_replay_says_which_facts_older_entries_lack(cli: Cli, folder: Path) -> None:
     with (folder / "policies" / "limits.cedar").open("a") as file:
         file.write('\n@id("no-night") forbid(principal, action, resource)\nwhen { principal.requester_groups.contains("night") };\n')
     at, job = "2026-01-31T09:30:00+00:00", "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
@@ -307,7 +307,7 @@ def test_older_entries_say_what_they_lack(cli: Cli, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["yesterday", "0d", "2026-13-01"])
-def test_a_time_that_is_none_is_refused(alone: Cli, text: str) -> None:
+def test_an_invalid_time_for_a_replay_is_refused(alone: Cli, text: str) -> None:
     done = alone.run("policy", "replay", SHOP, "--since", text)
 
     assert done.exit_code == 2

@@ -65,7 +65,7 @@ def test_only_a_profile_that_exists_can_be_used(alone: Cli) -> None:
     ]
 
 
-def test_who_is_not_logged_in_is_told_which_profiles_are(alone: Cli) -> None:
+def test_a_missing_profile_is_reported_with_the_existing_ones(alone: Cli) -> None:
     save(alone, "ops")
     save(alone, "lead")
 

@@ -78,7 +78,7 @@ ROOT_GROUP = typer.main.get_command(program())
 ALL = dict(commands(ROOT_GROUP))
 
 
-def test_every_command_of_the_contract_is_there_and_no_other() -> None:
+def test_the_program_has_exactly_the_commands_of_the_contract() -> None:
     assert set(ALL) == CONTRACT
 
 
@@ -90,7 +90,7 @@ def test_help_names_the_states_and_no_types_of_python(alone: Cli) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACT))
-def test_every_command_takes_the_options_and_says_what_it_does(name: str) -> None:
+def test_every_command_takes_the_common_options_and_has_a_description(name: str) -> None:
     taken = {flag for parameter in ALL[name].params for flag in parameter.opts}
 
     assert taken >= OPTIONS
@@ -112,7 +112,7 @@ def test_every_command_of_a_group_is_listed_with_its_whole_first_sentence(alone:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_the_index_says_of_a_command_what_its_own_help_says(name: str) -> None:
+def test_the_index_of_commands_has_the_summary_of_each_commands_help(name: str) -> None:
     found = ROOT_GROUP.get_command(typer.Context(ROOT_GROUP), name)  # type: ignore[attr-defined] # it is a group
 
     assert COMMANDS[name].summary == found.get_short_help_str()
@@ -133,7 +133,7 @@ def test_each_example_of_a_help_page_is_of_its_command_and_its_options(alone: Cl
     assert all(f"\n  {line.strip()}\n" in shown for line in EXAMPLES_BY_COMMAND[name])
 
 
-def test_the_commands_of_every_day_have_examples() -> None:
+def test_the_most_used_commands_have_examples() -> None:
     daily = {
         *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "kill")),
         "request list",
@@ -164,12 +164,12 @@ def test_the_docs_that_help_pages_name_exist() -> None:
     ],
     ids=" ".join,
 )
-def test_options_count_wherever_they_stand_and_the_last_one_wins(cli: Cli, arguments: tuple[str, ...]) -> None:
+def test_options_work_in_any_position_and_the_last_one_wins(cli: Cli, arguments: tuple[str, ...]) -> None:
     assert set(json.loads(cli.run(*arguments).stdout)) == {"items", "next"}
 
 
 @pytest.mark.servers
-def test_the_output_said_before_a_command_of_another_package_counts_for_it(cli: Cli, whole: Stack) -> None:
+def test_an_output_option_before_a_command_of_another_package_applies_to_it(cli: Cli, whole: Stack) -> None:
     done = cli.run("-o", "json", "status")
 
     assert json.loads(done.stdout)["home"] == str(whole.home)
@@ -179,12 +179,12 @@ def test_the_output_said_before_a_command_of_another_package_counts_for_it(cli: 
     assert yaml.safe_load(done.stdout)["next"] is None
 
 
-def test_quiet_said_before_a_command_of_another_package_counts_for_it(alone: Cli) -> None:
+def test_quiet_before_a_command_of_another_package_applies_to_it(alone: Cli) -> None:
     assert alone.run("down").stderr == f"Nothing is running in {alone.home}.\n"
     assert alone.run("--quiet", "down").stderr == ""
 
 
-def test_one_command_line_leaves_nothing_for_the_next(alone: Cli) -> None:
+def test_options_of_one_command_line_do_not_affect_the_next(alone: Cli) -> None:
     words = ["--quiet", "--profile", "x", "logout"]
     assert CliRunner().invoke(program(), words, env=alone.env()).stderr == ""
 
@@ -237,13 +237,13 @@ def test_completion_loads_nothing_heavy(line: str) -> None:
     assert done.stderr == ""
 
 
-def test_the_program_says_its_version(alone: Cli) -> None:
+def test_the_program_prints_its_version(alone: Cli) -> None:
     from importlib.metadata import version
 
     assert alone.run("--version").stdout == f"{version('justenough')}\n"
 
 
-def test_a_package_that_does_not_load_takes_no_other_commands_away(alone: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_fails_to_load_does_not_remove_other_commands(alone: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import metadata
     from importlib.metadata import EntryPoint
 

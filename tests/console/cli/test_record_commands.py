@@ -31,7 +31,7 @@ def run_to_end(cli: Cli, folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
+def test_the_access_of_an_ended_job_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)
 
     proof = cli.json("credential", "prove", job["id"])
@@ -45,7 +45,7 @@ def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
     assert table.stdout.splitlines()[-1] == f"{job['id']}: every credential is revoked"
 
 
-def test_a_job_that_still_runs_is_not_proven_dead_and_its_credential_can_be_taken_away(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_running_jobs_access_is_not_proven_dead_and_its_credential_can_be_revoked(cli: Cli, ops: Human, tmp_path: Path) -> None:
     path = write_spec(tmp_path, ["sleep", "60"], access=[READ], data_scope={"tenant": "acme"})
     job = cli.json("job", "run", path)["id"]
     ops.until(job, "running")
@@ -95,7 +95,7 @@ def test_the_ledger_is_listed_oldest_first(cli: Cli, tmp_path: Path) -> None:
     assert found["next"]
 
 
-def test_a_sound_ledger_is_verified_and_says_what_that_cannot_see(cli: Cli, tmp_path: Path) -> None:
+def test_verifying_a_sound_ledger_succeeds_and_states_the_limits_of_the_check(cli: Cli, tmp_path: Path) -> None:
     run_to_end(cli, tmp_path)
 
     done = cli.run("ledger", "verify", who="auditor")
@@ -105,7 +105,7 @@ def test_a_sound_ledger_is_verified_and_says_what_that_cannot_see(cli: Cli, tmp_
     assert "not verifiable: " in done.stdout
 
 
-def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
+def test_verifying_a_ledger_with_problems_exits_with_1(cli: Cli) -> None:
     problem = {"job": "j-dev-x", "seq": 3, "fault": "edited", "message": "the hash is another"}
     with serve_canned_answers() as console:
         console.set_response(200, {"entries": 3, "jobs": 1, "problems": [problem], "unseen": []}, "application/json")
@@ -116,7 +116,7 @@ def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
     assert "edited" in done.stdout
 
 
-def test_anybody_with_a_copy_can_verify_it_offline(cli: Cli, alone: Cli, tmp_path: Path) -> None:
+def test_anybody_with_an_export_can_verify_the_ledger_offline(cli: Cli, alone: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)["id"]
     out = tmp_path / "ledger.jsonl"
     assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0
@@ -156,7 +156,7 @@ def test_a_copy_is_compared_with_a_checkpoint_and_everybodys_signatures_are_veri
     assert f"commits to {size:,} entries, but the copy has only the first {size - 1:,}" in cut.stdout
 
 
-def test_the_example_reader_agrees(kept: tuple[Path, Path, Path]) -> None:
+def test_the_example_reader_of_an_export_verifies_it_too(kept: tuple[Path, Path, Path]) -> None:
     out, checkpoint, keys = kept
     reader = Path(__file__).parents[3] / "examples" / "verify-ledger" / "verify_ledger.py"
     assert len(reader.read_text().splitlines()) < 60
@@ -175,7 +175,7 @@ def test_the_example_reader_agrees(kept: tuple[Path, Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("option", ["--checkpoint", "--keys"])
-def test_what_is_not_a_checkpoint_or_no_key_is_said_to_be_none(alone: Cli, kept: tuple[Path, Path, Path], option: str) -> None:
+def test_an_invalid_checkpoint_or_key_is_reported_as_such(alone: Cli, kept: tuple[Path, Path, Path], option: str) -> None:
     out, *_ = kept
     done = alone.run("ledger", "verify", "--offline", out, option, out)
     assert done.exit_code == 2
@@ -184,7 +184,7 @@ def test_what_is_not_a_checkpoint_or_no_key_is_said_to_be_none(alone: Cli, kept:
     assert (online.exit_code, "--offline" in online.stderr) == (2, True)
 
 
-def test_a_dead_job_is_attested_and_one_that_runs_is_not(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_proven_job_can_be_attested_and_a_running_one_cannot(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job, out, keys = run_to_end(cli, tmp_path), tmp_path / "proof.json", tmp_path / "keys.json"
     assert cli.run("credential", "prove", job["id"], "--attest", out).exit_code == 0
     envelope = json.loads(out.read_text())
@@ -210,18 +210,18 @@ def test_a_dead_job_is_attested_and_one_that_runs_is_not(cli: Cli, ops: Human, t
     assert cli.run("job", "kill", running, "--wait").exit_code == 0
 
 
-def test_who_may_not_read_everything_may_not_verify(cli: Cli) -> None:
+def test_a_person_who_may_not_read_everything_cannot_verify_the_ledger(cli: Cli) -> None:
     assert cli.run("ledger", "verify").exit_code == 6
 
 
-def test_a_sweep_runs_when_asked_for(cli: Cli) -> None:
+def test_a_sweep_can_be_run_from_the_command_line(cli: Cli) -> None:
     found = cli.run("sweep", "-o", "json", who="lead")
 
     assert found.exit_code in {0, 9}
     assert set(json.loads(found.stdout)) >= {"looked_at", "revoked", "lost", "unknown", "failures"}
 
 
-def test_a_sweep_that_could_not_revoke_ends_with_9(cli: Cli) -> None:
+def test_a_sweep_that_could_not_revoke_exits_with_9(cli: Cli) -> None:
     report = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": ["j-dev-x: the target is down"], "at": None}
     with serve_canned_answers() as console:
         console.set_response(200, report, "application/json")
@@ -238,7 +238,7 @@ def test_the_catalog_is_listed_as_the_console_has_it(cli: Cli, ops: Human) -> No
     assert "confidential" in cli.run("catalog", "list").stdout
 
 
-def test_anything_is_found_by_what_is_in_hand(cli: Cli, tmp_path: Path) -> None:
+def test_find_accepts_database_users_id_beginnings_and_names(cli: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)["id"]
     found = cli.json("find", f"XX0bDqLP-token-{job}-orders-read-acm")
     assert [(hit["kind"], hit["id"]) for hit in found["hits"]] == [("job", job)]
@@ -247,7 +247,7 @@ def test_anything_is_found_by_what_is_in_hand(cli: Cli, tmp_path: Path) -> None:
     assert [line.split()[:2] for line in table.stdout.splitlines()][:2] == [["KIND", "FOUND"], ["resource", "orders-db"]]
 
 
-def test_a_search_without_result_suggests(cli: Cli) -> None:
+def test_a_search_without_result_suggests_a_similar_name(cli: Cli) -> None:
     nothing = cli.run("find", "orders-bd")
     assert nothing.stdout == ""
     assert "No results that you may read for 'orders-bd'. Did you mean orders-db" in nothing.stderr

@@ -28,7 +28,7 @@ def jobs(cli: Cli, ops: Human, tmp_path_factory: pytest.TempPathFactory) -> list
     return [ops.job(first["id"]), second]
 
 
-def test_a_jobs_name_means_its_latest_job_and_its_beginning_the_only_one(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+def test_a_job_name_refers_to_its_latest_job_and_the_beginning_of_an_id_to_the_only_match(cli: Cli, jobs: list[dict[str, Any]]) -> None:
     first, second = (job["id"] for job in jobs)
     by_name = cli.run("job", "show", "named-job", "-o", "name")
 
@@ -40,7 +40,7 @@ def test_a_jobs_name_means_its_latest_job_and_its_beginning_the_only_one(cli: Cl
         assert cli.run("job", "show", beginning, "-o", "name").stdout == f"{first}\n"
 
 
-def test_last_is_the_job_that_one_launched_last(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_reference_last_means_the_job_that_the_caller_launched_last(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
     launched = cli.json("job", "run", write_spec(tmp_path, ["true"], name="the-last"), "--wait")["id"]
 
     assert cli.run("job", "show", "@last", "-o", "name").stdout == f"{launched}\n"
@@ -49,7 +49,7 @@ def test_last_is_the_job_that_one_launched_last(cli: Cli, jobs: list[dict[str, A
     assert (nobody.exit_code, nobody.stderr) == (5, "error: @last: you have launched no job yet\n")
 
 
-def test_a_beginning_of_several_ids_is_refused_with_the_ids(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+def test_an_ambiguous_beginning_of_an_id_is_refused_with_the_matching_ids(cli: Cli, jobs: list[dict[str, Any]]) -> None:
     done = cli.run("job", "kill", "j-dev-0", "--no-wait")
 
     assert done.exit_code == 2
@@ -58,7 +58,7 @@ def test_a_beginning_of_several_ids_is_refused_with_the_ids(cli: Cli, jobs: list
 
 
 @pytest.mark.parametrize("text", ["j-dev-zzzz", "no-such-job", "%2e"])
-def test_what_means_no_job_is_not_found(cli: Cli, text: str) -> None:
+def test_a_text_that_refers_to_no_job_is_reported_as_not_found(cli: Cli, text: str) -> None:
     done = cli.run("job", "show", text)
 
     assert (done.exit_code, done.stdout) == (5, "")
@@ -92,14 +92,14 @@ def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli:
     ],
     ids=str,
 )
-def test_jobs_are_filtered(cli: Cli, jobs: list[dict[str, Any]], options: list[str], found: list[int]) -> None:
+def test_jobs_can_be_filtered_by_each_option(cli: Cli, jobs: list[dict[str, Any]], options: list[str], found: list[int]) -> None:
     assert [item["id"] for item in cli.json("job", "list", *options)["items"]] == [jobs[number]["id"] for number in found]
 
 
 @pytest.mark.parametrize(
     "options,where", [(["--label", "team"], "--label"), (["--since", "soon"], "--since"), (["--state", "odd"], "--state")]
 )
-def test_a_bad_filter_is_refused_by_its_name(cli: Cli, options: list[str], where: str) -> None:
+def test_an_invalid_filter_is_refused_by_its_option(cli: Cli, options: list[str], where: str) -> None:
     done = cli.run("job", "list", *options)
 
     assert (done.exit_code, done.stdout) == (2, "")
@@ -144,7 +144,7 @@ def test_every_list_fits_the_terminal(cli: Cli, jobs: list[dict[str, Any]], comm
     assert not [row for row in rows if row.startswith("  ")]
 
 
-def test_all_pages_come_as_one(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+def test_the_option_all_prints_every_page_as_one_list(cli: Cli, jobs: list[dict[str, Any]]) -> None:
     page = cli.json("job", "list", "--limit", "1")
     every = cli.json("job", "list", "--limit", "1", "--all")
 

@@ -69,7 +69,7 @@ class ReportRun:
 
 
 @pytest.fixture(scope="module")
-def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> ReportRun:
+def report_run(cli: Cli, ops: Human, lead: Human, auditor: Human) -> ReportRun:
     """One job that policy allows, one that lead approves for less time after its launcher tried to, and one that lead denies."""
     since = datetime.now(UTC)
     jobs = [ops.launch(spec("true", task="<script>alert(1)</script>")), ops.launch(spec("true", WRITE)), ops.launch(spec("true", WRITE))]
@@ -85,58 +85,59 @@ def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> ReportRun:
     return ReportRun(ended, entries(auditor, *period), list_items(auditor, "credentials", live="true"), report, ReportPeriod(since, until))
 
 
-def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: ReportRun) -> None:
-    held = {one["id"] for job in seen.jobs for one in job["credentials"]}
+def test_reported_figures_of_credentials_equal_those_of_the_lists(report_run: ReportRun) -> None:
+    held = {one["id"] for job in report_run.jobs for one in job["credentials"]}
     assert len(held) == 2
-    assert {one["credential"] for one in seen.of("credential.confirmed")} >= held
-    assert seen.figures("revocation.never")["issued"] == len(seen.of("credential.issued"))
-    assert seen.figures("lifetimes.real")["measured"] == len(
-        {one["credential"] for one in seen.of("credential.confirmed")} & {one["credential"] for one in seen.of("credential.issued")}
+    assert {one["credential"] for one in report_run.of("credential.confirmed")} >= held
+    assert report_run.figures("revocation.never")["issued"] == len(report_run.of("credential.issued"))
+    assert report_run.figures("lifetimes.real")["measured"] == len(
+        {one["credential"] for one in report_run.of("credential.confirmed")}
+        & {one["credential"] for one in report_run.of("credential.issued")}
     )
-    assert seen.figures("revocation.time")["measured"] >= 2
-    assert seen.figures("machinery.sandbox_off")["runs"] == len(seen.of("job.started"))
+    assert report_run.figures("revocation.time")["measured"] >= 2
+    assert report_run.figures("machinery.sandbox_off")["runs"] == len(report_run.of("job.started"))
 
 
-def test_what_people_answered_is_what_the_lists_say(seen: ReportRun) -> None:
-    answers, outcomes, told = seen.of("approval.decided"), seen.figures("approvals.outcomes"), lines(seen.report)
+def test_reported_figures_of_approvals_equal_those_of_the_lists(report_run: ReportRun) -> None:
+    answers, outcomes, told = report_run.of("approval.decided"), report_run.figures("approvals.outcomes"), lines(report_run.report)
     verdicts = Counter(one["verdict"] for one in answers)
-    assert outcomes["opened"] == len(seen.of("approval.opened")) >= 2
+    assert outcomes["opened"] == len(report_run.of("approval.opened")) >= 2
     assert (outcomes["approved"], outcomes["denied"]) == (verdicts["approved"], verdicts["denied"])
     assert dict(told["approvals.people"]["table"]["rows"]) == Counter(one["name"] for one in answers)
-    narrowed = [one["id"] for one in seen.entries if one["type"] == "approval.decided" and one["data"]["granted_ttl"] == 60]
-    own = [one["id"] for one in seen.entries if "that they launched" in (one["data"].get("why") or "")]
+    narrowed = [one["id"] for one in report_run.entries if one["type"] == "approval.decided" and one["data"]["granted_ttl"] == 60]
+    own = [one["id"] for one in report_run.entries if "that they launched" in (one["data"].get("why") or "")]
     assert told["approvals.narrowed"]["evidence"]["ids"] == narrowed
     assert told["attempts.own"]["evidence"]["ids"] == own
     assert (len(narrowed), len(own)) == (1, 1)
 
 
-def test_what_policy_decided_is_what_the_lists_say(seen: ReportRun) -> None:
-    first = Counter(one["outcome"] for one in seen.of("access.decided") if one["phase"] in {"start", "runtime"})
-    figures = seen.figures("policy.automatic")
+def test_reported_figures_of_policy_decisions_equal_those_of_the_lists(report_run: ReportRun) -> None:
+    first = Counter(one["outcome"] for one in report_run.of("access.decided") if one["phase"] in {"start", "runtime"})
+    figures = report_run.figures("policy.automatic")
     assert {name: figures[name] for name in ("decided", "allowed", "needs_approval", "denied")} == {
         "decided": first.total(),
         **{name: first[name] for name in ("allowed", "needs_approval", "denied")},
     }
 
 
-def test_of_jobs_that_are_over_nothing_stands(seen: ReportRun, auditor: Human) -> None:
+def test_the_reported_standing_privilege_is_none_of_the_tested_jobs(report_run: ReportRun, auditor: Human) -> None:
     # Other tests' jobs share this stack: of those, what the lists say.
-    over = [one for one in seen.live if auditor.job(one["job_id"])["state"] in ENDED]
-    assert seen.figures("standing.live")["credentials"] == len(seen.live)
-    assert seen.figures("standing.after_end")["credentials"] == len(over)
-    assert {one["job_id"] for one in seen.live}.isdisjoint({job["id"] for job in seen.jobs})
+    over = [one for one in report_run.live if auditor.job(one["job_id"])["state"] in ENDED]
+    assert report_run.figures("standing.live")["credentials"] == len(report_run.live)
+    assert report_run.figures("standing.after_end")["credentials"] == len(over)
+    assert {one["job_id"] for one in report_run.live}.isdisjoint({job["id"] for job in report_run.jobs})
 
 
-def test_every_entry_that_a_line_names_is_in_the_ledger(seen: ReportRun) -> None:
-    known, told = {entry["id"] for entry in seen.entries}, lines(seen.report)
+def test_every_entry_that_a_line_names_is_in_the_ledger(report_run: ReportRun) -> None:
+    known, told = {entry["id"] for entry in report_run.entries}, lines(report_run.report)
     # What is so now may have been recorded before the period.
     of_period = [key for key in METRICS if not key.startswith("standing.")]
     named = [entry for key in of_period for entry in told[key]["evidence"]["ids"]]
     assert set(named) <= known
     assert len(named) > 10
-    kinds = EvidenceAggregator(seen.period).types
-    assert seen.report["entries"] == sum(entry["type"] in kinds for entry in seen.entries)
-    assert seen.figures("ledger.verified")["verified"] == "sound"
+    kinds = EvidenceAggregator(report_run.period).types
+    assert report_run.report["entries"] == sum(entry["type"] in kinds for entry in report_run.entries)
+    assert report_run.figures("ledger.verified")["verified"] == "sound"
 
 
 @pytest.mark.parametrize("form,begins", [("md", "# Evidence report: dev\n"), ("html", "<!doctype html>"), ("json", "{\n")])
@@ -152,7 +153,7 @@ def test_a_report_is_written_whole_for_its_reader_alone(cli: Cli, tmp_path: Path
     assert str(out) in done.stderr
 
 
-def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
+def test_a_report_can_be_printed_as_json_as_names_and_as_markdown(cli: Cli) -> None:
     assert cli.json("report", "--since", "1h", who="auditor")["installation"] == "dev"
     found = cli.json("report", "--since", "1h", who="auditor")
     unwell = {line["key"] for section in found["sections"] for line in section["lines"] if line["status"] != "ok"}
@@ -162,7 +163,7 @@ def test_the_forms_of_every_command_show_it_too(cli: Cli) -> None:
     assert cli.run("report", "--since", "1h", who="auditor").stdout.startswith("# Evidence report")
 
 
-def test_a_violation_is_an_exit_code_only_if_it_is_asked_for(cli: Cli) -> None:
+def test_a_violation_changes_the_exit_code_only_with_the_option_for_it(cli: Cli) -> None:
     empty = cli.json("report", "--since", "1h", who="auditor") | {"status": "violation"}
     with serve_canned_answers() as console:
         console.set_response(200, empty, "application/json")
@@ -176,7 +177,7 @@ def test_a_violation_is_an_exit_code_only_if_it_is_asked_for(cli: Cli) -> None:
     assert "violation" in asked.stderr
 
 
-def test_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
+def test_a_person_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
     done = cli.run("report")
 
     assert done.exit_code == 6
@@ -192,7 +193,7 @@ def test_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
         (("--format", "pdf"), "--format"),
     ],
 )
-def test_a_period_or_form_that_is_none_is_bad_usage(cli: Cli, arguments: tuple[str, ...], says: str) -> None:
+def test_an_invalid_period_or_format_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], says: str) -> None:
     done = cli.run("report", *arguments, who="auditor")
 
     assert done.exit_code == 2

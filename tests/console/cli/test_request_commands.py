@@ -36,7 +36,7 @@ def waiting(cli: Cli, ops: Human, tmp_path: Path) -> Iterator[PendingJob]:
     cli.run("job", "cancel", job.id)
 
 
-def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, waiting: PendingJob) -> None:
+def test_one_command_approves_a_request_and_the_job_continues(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     answered = cli.json("request", "approve", waiting.requests[0], "--reason", "the customer is right", who="lead")
 
     assert answered["state"] == "approved"
@@ -44,7 +44,7 @@ def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, 
     assert ops.until(waiting.id)["state"] == "succeeded"
 
 
-def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: PendingJob) -> None:
+def test_an_approver_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: PendingJob) -> None:
     digest = lead.api.get(f"requests/{waiting.requests[0]}").json()["digest"]
 
     told = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead").stderr
@@ -55,14 +55,14 @@ def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, w
     assert f"digest:  {digest}" in told
 
 
-def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, waiting: PendingJob) -> None:
+def test_request_show_prints_what_will_run_and_on_whose_data(cli: Cli, waiting: PendingJob) -> None:
     shown = cli.run("request", "show", waiting.requests[0], who="lead").stdout
 
     assert "\nCommand:   echo 'a b'\n" in shown
     assert "\nData:      tenant=acme\n" in shown
 
 
-def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_touched(
+def test_the_approver_of_a_child_job_sees_its_parent_and_what_the_parent_touched(
     cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
 ) -> None:
     inside = {"JUSTENOUGH_JOB_ID": waiting.id}
@@ -88,13 +88,13 @@ def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_t
     assert (refused.exit_code, "statement.parent: there is no job j-dev-00000000000000000000000000" in refused.stderr) == (2, True)
 
 
-def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: PendingJob) -> None:
+def test_a_shorter_time_given_by_an_approver_is_granted(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead")
 
     assert ops.job(waiting.id)["requests"][0]["granted_ttl"] == 120
 
 
-def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_a_narrowed_approval_and_its_withdrawal_take_one_command_each(cli: Cli, ops: Human, tmp_path: Path) -> None:
     access = [WRITE]
     job = cli.json("job", "run", write_spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
@@ -113,7 +113,7 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
     cli.run("job", "kill", job, "--yes")
 
 
-def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_access_through_tools_can_be_approved_for_fewer_calls_than_requested(cli: Cli, ops: Human, tmp_path: Path) -> None:
     tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": tools}]
     job = cli.json("job", "run", write_spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
@@ -137,7 +137,7 @@ def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cl
     cli.run("job", "kill", job, "--yes")
 
 
-def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Human, waiting: PendingJob) -> None:
+def test_a_break_glass_approval_is_mentioned_in_lists_until_it_is_reviewed(cli: Cli, ops: Human, waiting: PendingJob) -> None:
     request = waiting.requests[0]
     assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6
 
@@ -153,7 +153,7 @@ def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Hu
     assert "Review: justified, according to lead" in cli.run("request", "show", request, who="auditor").stdout
 
 
-def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: PendingJob) -> None:
+def test_a_delegate_decides_for_the_person_who_named_them(cli: Cli, waiting: PendingJob) -> None:
     request = waiting.requests[0]
     assert cli.run("delegation", "create", "--to", "nobody", "--for", "1h", "--reason", "away", who="lead").exit_code == 5
     assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
@@ -176,28 +176,28 @@ def test_from_the_second_tier_on_an_approval_needs_a_reason(cli: Cli, ops: Human
     cli.run("request", "deny", job.requests[0], "--reason", "no", who="security")
 
 
-def test_a_denial_ends_the_job_and_its_launchers_waiting_with_6(cli: Cli, waiting: PendingJob) -> None:
+def test_a_denial_ends_the_job_and_its_launchers_wait_exits_with_6(cli: Cli, waiting: PendingJob) -> None:
     denied = cli.run("request", "deny", waiting.requests[0], "--reason", "not now", "-o", "name", who="lead")
 
     assert (denied.exit_code, denied.stdout) == (0, f"{waiting.requests[0]}\n")
     assert cli.run("job", "watch", waiting.id).exit_code == 6
 
 
-def test_no_one_approves_their_own_job(cli: Cli, waiting: PendingJob) -> None:
+def test_people_cannot_approve_their_own_job(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "mine")
 
     assert done.exit_code == 6
     assert "people cannot decide on a job that they launched" in done.stderr
 
 
-def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: PendingJob) -> None:
+def test_a_person_in_no_group_that_can_decide_is_told_which_groups_can(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "x", who="auditor")
 
     assert done.exit_code == 6
     assert "support-leads" in done.stderr
 
 
-def test_answering_twice_is_a_conflict(cli: Cli, waiting: PendingJob) -> None:
+def test_deciding_twice_is_a_conflict(cli: Cli, waiting: PendingJob) -> None:
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
 
     again = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
@@ -205,14 +205,14 @@ def test_answering_twice_is_a_conflict(cli: Cli, waiting: PendingJob) -> None:
     assert (again.exit_code, again.stdout) == (8, "")
 
 
-def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: PendingJob) -> None:
+def test_more_time_than_requested_is_refused_by_its_path(cli: Cli, waiting: PendingJob) -> None:
     done = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "1h", who="lead")
 
     assert done.exit_code == 2
     assert "statement.ttl: must be between 1 and 300 seconds" in done.stderr
 
 
-def test_several_are_answered_each_on_its_own_and_the_worst_code_counts(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_several_requests_are_decided_one_by_one_and_the_worst_exit_code_counts(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = PendingJob(cli, ops, tmp_path, [WRITE, ADMIN])
 
     done = cli.run("request", "approve", *job.requests, "r-dev-none-1", "--reason", "both", "-o", "json", who="security")
@@ -223,7 +223,7 @@ def test_several_are_answered_each_on_its_own_and_the_worst_code_counts(cli: Cli
     assert ops.until(job.id)["state"] == "succeeded"
 
 
-def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: PendingJob) -> None:
+def test_request_lists_show_what_is_pending_for_whom(cli: Cli, waiting: PendingJob) -> None:
     request = waiting.requests[0]
 
     def listed(who: str, *flags: str) -> bool:
@@ -247,7 +247,7 @@ def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human
 
 
 @pytest.mark.parametrize("command", ["withdraw", "break-glass", "deny"])
-def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> None:
+def test_a_decision_without_a_required_reason_is_a_usage_error(cli: Cli, command: str) -> None:
     for arguments in ((), ("--reason", " ")):
         done = cli.run("request", command, "r-dev-none-1", *arguments, who="lead")
         assert done.exit_code == 2
@@ -275,7 +275,7 @@ def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: Pending
     assert ops.job(waiting.id)["requests"][0]["state"] == "approved"
 
 
-def test_one_command_opens_both_locks_and_says_so(cli: Cli, ops: Human, auditor: Human, tmp_path: Path) -> None:
+def test_one_command_approves_a_locked_request_and_authorizes_it_in_vault(cli: Cli, ops: Human, auditor: Human, tmp_path: Path) -> None:
     payout = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
     job = PendingJob(cli, ops, tmp_path, [payout])
     request = job.requests[0]
@@ -298,7 +298,7 @@ def test_a_lock_that_was_authorized_before_can_be_approved_still(cli: Cli, ops: 
     assert ops.until(job.id)["state"] == "succeeded"
 
 
-def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop, tmp_path: Path) -> None:
+def test_a_request_that_is_no_longer_pending_cannot_be_approved(cli: Cli, ops: Human, shop: Shop, tmp_path: Path) -> None:
     job = PendingJob(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
     with shop.admin() as vault:
         accessor = ops.job(job.id)["requests"][0]["lock"]["accessor"]

@@ -34,7 +34,7 @@ def table_lines(*items: dict[str, Any], columns: int, lines: int = 20) -> list[s
     return list(request_table_lines(items, now=NOW, columns=columns, lines=lines))
 
 
-def test_the_board_tells_what_each_request_needs_now_and_which_time_ends_first() -> None:
+def test_the_request_table_shows_what_each_request_needs_and_which_deadline_ends_first() -> None:
     sooner = request(id="r-2", expires_at=(NOW + timedelta(seconds=9)).isoformat(), claim=CLAIM, approvals=[ANSWER])
 
     head, first, second = table_lines(request(), sooner, columns=120)
@@ -45,7 +45,7 @@ def test_the_board_tells_what_each_request_needs_now_and_which_time_ends_first()
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
-def test_no_line_of_the_board_is_wider_than_the_terminal_and_what_has_no_room_is_counted(columns: int) -> None:
+def test_no_line_of_the_request_table_is_wider_than_the_terminal_and_hidden_requests_are_counted(columns: int) -> None:
     shown = table_lines(
         *(request(id=f"r-dev-01m87z22sqy6za3exvdexeanxs-{n}", job_name="金" * 40) for n in range(30)), columns=columns, lines=12
     )
@@ -56,7 +56,7 @@ def test_no_line_of_the_board_is_wider_than_the_terminal_and_what_has_no_room_is
     assert shown[-1] == f"and {hidden} more: justenough request list"
 
 
-def test_nothing_that_waits_is_said_too() -> None:
+def test_the_request_table_says_that_no_request_is_pending() -> None:
     assert table_lines(columns=40) == ["No pending requests."]
 
 
@@ -81,14 +81,14 @@ def test_nothing_that_waits_is_said_too() -> None:
         ({"state": "expired"}, ["is now expired"]),
     ],
 )
-def test_what_changed_is_reported_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
+def test_each_change_of_a_request_is_reported_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
     after = request(**changed)
 
     assert list(request_changes(request(), after)) == told
     assert list(request_changes(after, after)) == []
 
 
-def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
+def test_released_claims_and_new_requests_are_reported() -> None:
     opened = "ops requests write on refunds-db for 5m (triage): a \\x1b[2J (its source was not recorded); tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
 
     assert list(request_changes(request(claim=CLAIM), request())) == ["claim released"]
@@ -106,7 +106,7 @@ def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
         ({}, "its source was not recorded"),
     ],
 )
-def test_a_reason_comes_with_its_source_and_with_the_signed_one_where_they_differ(source: dict[str, Any], said: str) -> None:
+def test_a_reason_is_shown_with_its_source_and_with_the_signed_one_if_they_differ(source: dict[str, Any], said: str) -> None:
     lines = dict(reason_lines(request(**source)))
     assert (lines["Reason"], lines["Reason by"]) == ("a refund", said)
     assert lines.get("Signed reason") == ("another" if source.get("signed_reason") == "another" else None)

@@ -188,14 +188,14 @@ def test_the_ledger_is_polled_if_no_stream_arrives_and_nothing_is_missed(
 
 
 @pytest.mark.parametrize("arguments,problem", [(("--mine", "--all"), "one of them"), (("-o", "yaml"), "one object per line")])
-def test_what_cannot_be_watched_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
+def test_an_invalid_request_watch_command_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], problem: str) -> None:
     done = cli.run("request", "watch", *arguments, who="lead")
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert problem in done.stderr
 
 
-def test_a_console_that_is_not_there_at_first_is_an_error(cli: Cli) -> None:
+def test_a_console_that_does_not_answer_at_the_start_is_an_error(cli: Cli) -> None:
     done = cli.run("request", "watch", "--console-url", "http://127.0.0.1:9", who="lead")
 
     assert done.exit_code == 1
@@ -220,7 +220,7 @@ def test_a_timeline_is_drawn_on_a_terminal_and_with_entries_it_is_not(cli: Cli, 
     assert entries.startswith("SEQ")
 
 
-def test_watching_a_job_on_a_terminal_shows_how_it_stands_and_its_last_output(cli: Cli, ops: Human, tmp_path: Path) -> None:
+def test_watching_a_job_on_a_terminal_shows_its_status_and_its_last_output(cli: Cli, ops: Human, tmp_path: Path) -> None:
     command = ["sh", "-c", "echo out-of-the-job; sleep 60"]
     job = cli.json("job", "run", write_spec(tmp_path, command, access=[{**WRITE, "action": "read"}], data_scope={"tenant": "acme"}))["id"]
     with run_on_terminal(cli, "job", "watch", job, whole=True) as (process, terminal):

@@ -31,7 +31,7 @@ def job(state: str, revocation: str, *credentials: dict[str, Any]) -> dict[str, 
     return {**same, "credentials": list(credentials)}
 
 
-def test_the_states_are_the_models() -> None:
+def test_the_states_used_for_output_are_those_of_the_models() -> None:
     assert {state.value for state in JobState if state.ended} == aftermath.ENDED_JOB_STATES
     assert set(CredentialState) >= aftermath.DEAD_STATES
     assert set(RevocationState) >= aftermath.SETTLED_REVOCATION_STATES
@@ -81,7 +81,7 @@ def next_steps(found: dict[str, Any]) -> str:
     return "\n".join(aftermath.job_report(found)["next"])
 
 
-def test_what_to_do_next_depends_on_what_is_alive() -> None:
+def test_the_advice_after_a_kill_depends_on_what_is_alive() -> None:
     assert next_steps(job("killed", "confirmed", credential("confirmed"))) == ""
     assert "Check that a worker is running: justenough doctor" in next_steps(job("running", "none", credential("issued")))
     assert "retried until it succeeds" in next_steps(job("killed", "overdue", credential("overdue")))
@@ -122,7 +122,7 @@ def test_if_a_session_holds_a_lock_the_advice_is_to_end_it_and_not_to_kill_or_sw
     "until, said",
     [("2026-01-31T09:40:00Z", "valid until 2026-01-31T09:40:00Z"), (None, "valid until changed by the owner")],
 )
-def test_a_kill_that_leaves_what_cannot_be_revoked_says_until_when_and_ends_with_9(cli: Cli, until: str | None, said: str) -> None:
+def test_a_kill_that_leaves_a_residual_credential_says_until_when_and_exits_with_9(cli: Cli, until: str | None, said: str) -> None:
     found = job("killed", "residual", credential("confirmed"), credential("residual", 2, revocable="on_expiry"))
     found["revocation"]["residual_until"] = until
     with serve_canned_answers() as console:
@@ -132,7 +132,7 @@ def test_a_kill_that_leaves_what_cannot_be_revoked_says_until_when_and_ends_with
     assert done.stdout.splitlines()[-1] == f"{JOB}: killed; 1 of 2 credentials are revoked or expired; 1 cannot be revoked early: {said}"
 
 
-def test_a_proof_says_apart_what_cannot_be_revoked_and_ends_with_9(cli: Cli) -> None:
+def test_a_proof_lists_residual_credentials_separately_and_exits_with_9(cli: Cli) -> None:
     value = {"what": "value of c-dev-x-1", "alive": True, "detail": "valid", "credential": "c-dev-x-1", "residual": True}
     gone = {"what": "token a", "alive": False, "detail": "unknown to Vault", "credential": "c-dev-x-1"}
     with serve_canned_answers() as console:
@@ -202,7 +202,7 @@ def answer_kill(console: CannedServer, found: dict[str, Any], note: str | None =
     console.routes.update({f"/jobs/{JOB}/kill": (202, stopping), f"/jobs/{JOB}": (200, found)})
 
 
-def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why_and_ends_with_9(cli: Cli) -> None:
+def test_a_kill_that_is_not_confirmed_in_time_says_what_is_alive_and_why_and_exits_with_9(cli: Cli) -> None:
     with serve_canned_answers() as console:
         answer_kill(console, job("revoking", "overdue", credential("confirmed"), credential("overdue", 2, why="target shop: away")))
         done = run_against(console, cli, "job", "kill", JOB, "--timeout", "1s")
@@ -212,7 +212,7 @@ def test_a_kill_that_is_not_confirmed_within_its_time_says_what_is_alive_and_why
     assert "justenough doctor" in done.stderr
 
 
-def test_a_kill_that_no_worker_takes_up_ends_with_9_while_something_is_alive_and_with_7_where_nothing_is(cli: Cli) -> None:
+def test_a_kill_that_no_worker_handles_exits_with_9_if_something_is_alive_and_otherwise_with_7(cli: Cli) -> None:
     with serve_canned_answers() as console:
         answer_kill(console, job("running", "none", credential("issued")))
         alive = run_against(console, cli, "job", "kill", JOB, "--timeout", "1s")
@@ -222,7 +222,7 @@ def test_a_kill_that_no_worker_takes_up_ends_with_9_while_something_is_alive_and
     assert "Check that a worker is running" in alive.stderr
 
 
-def test_a_kill_says_what_was_done_where_the_workflow_could_not_be_told(cli: Cli) -> None:
+def test_a_kill_without_a_workflow_says_what_was_done_instead(cli: Cli) -> None:
     with serve_canned_answers() as console:
         answer_kill(console, job("killed", "confirmed"), note="its workflow is gone; a sweep was started")
         done = run_against(console, cli, "job", "kill", JOB)

@@ -25,7 +25,7 @@ def test_schedules_are_listed_and_shown_in_every_form(cli: Cli) -> None:
     assert f"name: {NAME}" in cli.run("schedule", "show", NAME, "-o", "yaml").stdout
 
 
-def test_a_pause_is_reported_with_who_and_why_and_ends_when_somebody_says_so(cli: Cli) -> None:
+def test_a_pause_is_shown_with_its_author_and_reason_until_the_schedule_is_resumed(cli: Cli) -> None:
     paused = cli.json("schedule", "pause", NAME, "--reason", "the books are being closed")
     assert (paused["paused"], paused["note"]) == (True, "ops: the books are being closed")
     shown = cli.run("schedule", "show", NAME, who="auditor").stdout
@@ -37,7 +37,7 @@ def test_a_pause_is_reported_with_who_and_why_and_ends_when_somebody_says_so(cli
     assert f"ops resumed the schedule {NAME}" in told
 
 
-def test_it_is_run_now_once_per_key_and_its_jobs_are_shown(cli: Cli, auditor: Human, shop: Shop) -> None:
+def test_a_schedule_is_run_now_once_per_idempotency_key_and_shows_its_jobs(cli: Cli, auditor: Human, shop: Shop) -> None:
     shop.forget_refunds()
     job = cli.run("schedule", "run", NAME, "--reason", "to see it", "--idempotency-key", "cli-1", "-o", "name").stdout.strip()
     assert cli.json("schedule", "run", NAME, "--reason", "to see it", "--idempotency-key", "cli-1")["id"] == job
@@ -58,12 +58,12 @@ def test_it_is_run_now_once_per_key_and_its_jobs_are_shown(cli: Cli, auditor: Hu
         (("run", " "), "ops", 2, "the id is empty"),
     ],
 )
-def test_what_cannot_be_done_says_why(cli: Cli, words: tuple[str, ...], who: str, code: int, why: str) -> None:
+def test_a_schedule_command_that_fails_says_why(cli: Cli, words: tuple[str, ...], who: str, code: int, why: str) -> None:
     done = cli.run("schedule", *words, who=who)
     assert (done.exit_code, why in done.stderr) == (code, True), done.stderr
 
 
-def test_a_job_that_has_not_ended_is_a_conflict_and_without_temporal_nothing_is_guessed(cli: Cli) -> None:
+def test_a_schedule_whose_job_has_not_ended_is_not_run_and_without_temporal_its_state_is_unknown(cli: Cli) -> None:
     view: dict[str, object] = {
         "name": "a",
         "cron": "* * * * *",

@@ -41,7 +41,7 @@ def test_a_problem_has_the_line_of_its_key(path: str, line: int) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"a: [", b"\xff", b"a: \x00", b"[" * 5000])
-def test_of_a_file_that_is_not_a_spec_problems_stay_as_they_are(text: bytes) -> None:
+def test_problems_of_a_file_that_is_not_a_spec_get_no_line_numbers(text: bytes) -> None:
     assert with_lines([Problem("", "bad")], text) == (Problem("", "bad"),)
 
 

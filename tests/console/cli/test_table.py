@@ -50,7 +50,7 @@ def test_columns_are_left_out_in_their_order_and_only_while_the_table_does_not_f
 
 
 @pytest.mark.parametrize("layout", [TableLayout(), TableLayout(60, is_wide=True, optional=OPTIONAL)], ids=["piped", "wide"])
-def test_elsewhere_and_with_wide_a_table_is_whole(layout: TableLayout) -> None:
+def test_with_wide_or_outside_a_terminal_a_table_is_shown_whole(layout: TableLayout) -> None:
     shown = lines(layout)
 
     assert shown[0].split() == list(HEADER)

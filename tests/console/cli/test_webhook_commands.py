@@ -27,7 +27,7 @@ def siem(cli: Cli, auditor: Human) -> Iterator[CannedServer]:
         yield found
 
 
-def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: CannedServer, tmp_path: Path) -> None:
+def test_undelivered_events_are_listed_and_gone_once_they_are_resent(cli: Cli, siem: CannedServer, tmp_path: Path) -> None:
     job = cli.json("job", "run", write_spec(tmp_path, ["true"]), "--wait")["id"]
     (dead,) = until(lambda: cli.json("webhook", "deliveries", "siem", "--dead", who="lead")["items"], "there is a dead letter")
     assert (dead["job"], dead["type"], dead["why"]) == (job, "job.submitted", "410 Gone")
@@ -48,7 +48,7 @@ def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: Ca
     assert [event["subject"] for event in sent] == [job, job]
 
 
-def test_a_test_tells_whether_it_arrived(cli: Cli, siem: CannedServer) -> None:
+def test_a_test_delivery_says_whether_it_arrived(cli: Cli, siem: CannedServer) -> None:
     failed = cli.run("webhook", "test", "siem", who="lead")
     assert (failed.exit_code, failed.stdout) == (1, "siem: did not arrive (410 Gone)\n")
     assert "webhook deliveries siem" in failed.stderr
@@ -57,7 +57,7 @@ def test_a_test_tells_whether_it_arrived(cli: Cli, siem: CannedServer) -> None:
     assert json.loads(siem.requests[-1].body)["type"] == "dev.justenough.webhook.tested.v1"
 
 
-def test_who_may_not_is_told_so_and_nobody_is_told_of_nobody(cli: Cli) -> None:
+def test_webhook_commands_refuse_people_without_the_right_and_unknown_subscriptions(cli: Cli) -> None:
     assert cli.run("webhook", "list", who="ops").exit_code == 6
     assert cli.run("webhook", "deliveries", "nobody", who="lead").exit_code == 5
 

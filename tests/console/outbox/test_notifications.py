@@ -20,7 +20,7 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.adapters.store import event_samples
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
-from tests.console.outbox_rig import OTHERS, PEOPLE, Town
+from tests.console.outbox_rig import OTHERS, PEOPLE, OutboxRig
 from tests.support.webhook_receiver import Receiver
 
 pytestmark = pytest.mark.servers
@@ -49,10 +49,10 @@ def people(name: str = "leads", **more: Any) -> dict[str, Any]:
     return {"name": name, "on": ASKING, "to": [PEOPLE], "tiers": [1], "allow_private": True, **more}
 
 
-async def start_notifications(town: Town, *entries: dict[str, Any]) -> Dispatcher:
-    town.configure(notify=list(entries))
-    found = town.add_dispatcher()
-    await town.deliver(found)
+async def start_notifications(rig: OutboxRig, *entries: dict[str, Any]) -> Dispatcher:
+    rig.configure(notify=list(entries))
+    found = rig.add_dispatcher()
+    await rig.deliver(found)
     return found
 
 
@@ -83,114 +83,114 @@ def review_event() -> Event:
     return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
 
 
-async def test_people_who_must_decide_are_notified_once_and_then_of_the_end(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
-    await town.deliver(console)
+async def test_people_who_must_decide_are_notified_once_and_then_of_the_end(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
+    await rig.deliver(console)
     (got,) = chat.requests
     assert got.path == "/t0k3n"
     assert got.json["title"] == "Approval needed (tier 1): write on Orders database"
     assert "refund-triage by agent refund-agent 1.4, launched by ops, requests write" in got.json["message"]
     assert "“Write the refund”" in got.json["message"]
-    assert town.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
-    town.record(samples.approval_decision("approved"))
-    await town.deliver(console)
-    town.record(samples.job_end("succeeded"))
-    await town.deliver(console)
+    assert rig.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
+    rig.record(samples.approval_decision("approved"))
+    await rig.deliver(console)
+    rig.record(samples.job_end("succeeded"))
+    await rig.deliver(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
     assert chat.events[1]["message"] == "lead approved the request: “Looks right”. No action needed."
-    assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
+    assert rig.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
 async def test_only_the_current_tier_is_notified_and_an_escalation_notifies_the_next_and_releases_the_one_before(
-    town: Town, chat: Receiver, mail: Receiver
+    rig: OutboxRig, chat: Receiver, mail: Receiver
 ) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    await town.write_secret(OTHERS, chat=apprise_url(mail))
-    console = await start_notifications(town, people(), people("chiefs", to=[OTHERS], tiers=[2, 3]))
-    town.record(*request_events())
-    await town.deliver(console)
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    await rig.write_secret(OTHERS, chat=apprise_url(mail))
+    console = await start_notifications(rig, people(), people("chiefs", to=[OTHERS], tiers=[2, 3]))
+    rig.record(*request_events())
+    await rig.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (1, 0)
-    town.record(samples.approval_opening(tier=2, escalated=True))
-    await town.deliver(console)
+    rig.record(samples.approval_opening(tier=2, escalated=True))
+    await rig.deliver(console)
     assert titles(mail) == ["Approval needed (tier 2): write on Orders database"]
     assert "escalated to tier 2" in chat.events[1]["message"]
-    town.record(samples.approval_decision("denied", person="chief", decision="deny"))
-    await town.deliver(console)
+    rig.record(samples.approval_decision("denied", person="chief", decision="deny"))
+    await rig.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (2, 2)
     assert "denied the request" in mail.events[1]["message"]
 
 
-async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people(tiers=[1, 2]))
-    town.record(*request_events())
-    await town.deliver(console)
-    town.record(samples.approval_opening(tier=2, escalated=True))
-    await town.deliver(console)
-    town.record(samples.approval_decision("approved"))
-    await town.deliver(console)
+async def test_people_of_both_tiers_are_notified_of_each_tier_and_of_the_end_once(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people(tiers=[1, 2]))
+    rig.record(*request_events())
+    await rig.deliver(console)
+    rig.record(samples.approval_opening(tier=2, escalated=True))
+    await rig.deliver(console)
+    rig.record(samples.approval_decision("approved"))
+    await rig.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Approval needed (tier 2)", "Settled"]
 
 
-async def test_nobody_is_notified_of_a_request_that_was_answered_meanwhile(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(*request_events(), samples.approval_decision("approved"))
-    await town.deliver(console)
+async def test_nobody_is_notified_of_a_request_that_was_answered_meanwhile(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(*request_events(), samples.approval_decision("approved"))
+    await rig.deliver(console)
     assert chat.requests == []
 
 
-async def test_a_job_that_ends_releases_those_who_were_asked(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
-    town.record(samples.job_end("killed"))
-    await town.deliver(console)
+async def test_a_job_that_ends_releases_those_who_were_asked(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
+    rig.record(samples.job_end("killed"))
+    await rig.deliver(console)
     assert "The job has ended: killed." in chat.events[1]["message"]
 
 
-async def test_of_several_services_only_the_one_that_failed_is_tried_again(town: Town, chat: Receiver, mail: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
+async def test_only_the_failed_one_of_several_services_is_tried_again(rig: OutboxRig, chat: Receiver, mail: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
     mail.answer = lambda number: 500 if number == 0 else 204
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
-    assert town.progress_of("leads").pending == 1
-    town.clock.advance(7)
-    await town.deliver(console)
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
+    assert rig.progress_of("leads").pending == 1
+    rig.clock.advance(7)
+    await rig.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (1, 2)
     mail.answer = lambda number: 500 if number == 2 else 204
-    town.record(samples.approval_decision("approved"))
-    await town.deliver(console)
-    town.clock.advance(7)
-    await town.deliver(console)
+    rig.record(samples.approval_decision("approved"))
+    await rig.deliver(console)
+    rig.clock.advance(7)
+    await rig.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (2, 4)
-    assert town.progress_of("leads").pending == 0
+    assert rig.progress_of("leads").pending == 0
 
 
-async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    first = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(first)
-    second = town.add_dispatcher()
-    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
-    await town.deliver(second)
-    await town.deliver(first)
-    town.record(samples.approval_decision("approved"))
-    await town.deliver(first)
-    await town.deliver(second)
+async def test_another_console_that_takes_over_notifies_nobody_twice(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    first = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(first)
+    second = rig.add_dispatcher()
+    rig.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    await rig.deliver(second)
+    await rig.deliver(first)
+    rig.record(samples.approval_decision("approved"))
+    await rig.deliver(first)
+    await rig.deliver(second)
     assert len(chat.requests) == 2
 
 
-async def test_a_revocation_that_stays_overdue_is_reported_once_and_its_end_too(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(
+async def test_a_revocation_that_stays_overdue_is_reported_once_and_its_end_too(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(
         samples.submission(),
         event_samples.issuance(),
         samples.job_end("failed"),
@@ -198,90 +198,90 @@ async def test_a_revocation_that_stays_overdue_is_reported_once_and_its_end_too(
         event_samples.overdue_revocation(),
         event_samples.overdue_revocation(attempt=2),
     )
-    await town.deliver(console)
+    await rig.deliver(console)
     assert titles(chat) == [f"Revocation overdue: {JOB}"]
-    town.record(event_samples.revocation_proof())
-    await town.deliver(console)
+    rig.record(event_samples.revocation_proof())
+    await rig.deliver(console)
     assert chat.events[1]["message"] == "No access of the job is active any more. No action needed."
 
 
-async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(samples.submission(), event_samples.issuance(), samples.job_end("failed"), event_samples.overdue_revocation(at=later(1)))
-    town.record(
+async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_released_once_more(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(samples.submission(), event_samples.issuance(), samples.job_end("failed"), event_samples.overdue_revocation(at=later(1)))
+    rig.record(
         event_samples.revocation_proof(at=later(2)),
         event_samples.issuance(number=2, at=later(3)),
         event_samples.overdue_revocation(at=later(4), attempt=2),
     )
-    await town.deliver(console)
-    town.record(event_samples.revocation_proof(at=later(5), about="sweep"))
-    await town.deliver(console)
-    await town.deliver(console)
+    await rig.deliver(console)
+    rig.record(event_samples.revocation_proof(at=later(5), about="sweep"))
+    await rig.deliver(console)
+    await rig.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
 
 
-async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(
+async def test_events_that_need_no_person_move_the_position_without_a_delivery(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(
         *(fact for number in range(1, 21) for fact in (samples.submission(job_id(number)), samples.job_end("failed", job_id(number))))
     )
-    await town.deliver(console)
-    assert town.progress_of("leads").behind == 40
-    town.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
-    await town.deliver(console)
-    standing = town.progress_of("leads")
+    await rig.deliver(console)
+    assert rig.progress_of("leads").behind == 40
+    rig.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
+    await rig.deliver(console)
+    standing = rig.progress_of("leads")
     assert (standing.behind, standing.delivered, chat.requests) == (0, 0, [])
 
 
-async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
-    town.record(samples.approval_decision("approved", person="chief", decision="break_glass"), review_event())
-    await town.deliver(console)
+async def test_the_people_whose_approval_was_bypassed_are_asked_for_the_review(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
+    rig.record(samples.approval_decision("approved", person="chief", decision="break_glass"), review_event())
+    await rig.deliver(console)
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled", "Review needed"]
     assert "chief used break-glass to bypass tier 1 (owner): " in chat.requests[-1].json["message"]
 
 
-async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: Town, chat: Receiver, mail: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    town.clock.advance(senders.URLS_TTL_S)
-    town.record(samples.approval_decision("approved"))
-    await town.deliver(console)
+async def test_a_recipient_that_was_removed_does_not_hold_up_the_others(rig: OutboxRig, chat: Receiver, mail: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat), mail=apprise_url(mail))
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    rig.clock.advance(senders.URLS_TTL_S)
+    rig.record(samples.approval_decision("approved"))
+    await rig.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (2, 1)
-    assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
+    assert rig.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
-async def test_a_secret_that_cannot_be_had_loses_no_message(town: Town, chat: Receiver) -> None:
-    console = await start_notifications(town, people(to=["kv/data/je/notify/nobody"]))
-    town.record(*request_events())
-    await town.deliver(console)
-    assert "kv/data/je/notify/nobody" in (town.progress_of("leads").why or "")
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    town.configure(notify=[people()])
-    await town.deliver(console)
+async def test_no_message_is_lost_while_a_secret_cannot_be_read(rig: OutboxRig, chat: Receiver) -> None:
+    console = await start_notifications(rig, people(to=["kv/data/je/notify/nobody"]))
+    rig.record(*request_events())
+    await rig.deliver(console)
+    assert "kv/data/je/notify/nobody" in (rig.progress_of("leads").why or "")
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    rig.configure(notify=[people()])
+    await rig.deliver(console)
     assert len(chat.requests) == 1
 
 
-async def test_the_urls_are_nowhere_but_in_vault(
-    town: Town, chat: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+async def test_notification_urls_are_stored_only_in_vault(
+    rig: OutboxRig, chat: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    await town.write_secret(PEOPLE, chat=apprise_url(chat, "canary-of-the-chat"), broken="slack://canary-of-the-chat")
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat, "canary-of-the-chat"), broken="slack://canary-of-the-chat")
     chat.answer = lambda _: 500
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
     assert len(chat.requests) == 1, "the control: it was sent there"
     assert "canary-of-the-chat" in chat.requests[0].path
-    written = town.folder.parent / "store.db"
+    written = rig.folder.parent / "store.db"
     kept = b"".join(file.read_bytes() for file in written.parent.glob("store.db*"))
     assert b"canary-of-the-chat" not in kept
     assert b"approval.opened" in kept, "the control: what is kept can be found"
@@ -315,7 +315,7 @@ async def test_the_urls_are_nowhere_but_in_vault(
         "slack://canary",
     ],
 )
-async def test_what_is_not_a_web_service_is_not_spoken_to(url: str) -> None:
+async def test_a_url_of_a_service_that_is_not_supported_is_refused(url: str) -> None:
     outcome = apprise_sender.send(Secret(url), SAID, private=True)
     assert outcome.fault == "refused", outcome
     assert "canary" not in outcome.why
@@ -329,29 +329,29 @@ async def test_what_is_not_a_web_service_is_not_spoken_to(url: str) -> None:
         ("ntfys://{}/topic", "private network"),
     ],
 )
-async def test_a_service_in_ones_own_network_needs_to_be_allowed(chat: Receiver, url: str, why: str) -> None:
+async def test_a_service_in_a_private_network_must_be_allowed(chat: Receiver, url: str, why: str) -> None:
     outcome = apprise_sender.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
     assert (outcome.fault, why in outcome.why, chat.requests) == ("refused", True, [])
     assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
 
 
 async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_not_taken_whatever_its_url_says(
-    town: Town, chat: Receiver, mail: Receiver
+    rig: OutboxRig, chat: Receiver, mail: Receiver
 ) -> None:
     chat.answer = lambda _: (302, {"location": mail.url})
-    await town.write_secret(PEOPLE, chat=f"{apprise_url(chat)}?redirect=yes&optional=yes&retry=3")
-    console = await start_notifications(town, people())
-    town.record(*request_events())
-    await town.deliver(console)
+    await rig.write_secret(PEOPLE, chat=f"{apprise_url(chat)}?redirect=yes&optional=yes&retry=3")
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    await rig.deliver(console)
     assert (len(chat.requests), mail.requests) == (1, [])
-    assert town.progress_of("leads").pending == 1
+    assert rig.progress_of("leads").pending == 1
 
 
-async def test_many_requests_are_each_told(town: Town, chat: Receiver) -> None:
-    await town.write_secret(PEOPLE, chat=apprise_url(chat))
-    console = await start_notifications(town, people())
-    town.record(*(fact for number in range(1, 6) for fact in request_events(job=job_id(number))))
-    await town.deliver(console)
+async def test_each_of_many_requests_is_notified(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(*(fact for number in range(1, 6) for fact in request_events(job=job_id(number))))
+    await rig.deliver(console)
     assert len(chat.requests) == 5
     assert {message["message"].rpartition(" ")[2] for message in chat.events} == {part_id(job_id(number), "r") for number in range(1, 6)}
 
@@ -379,7 +379,7 @@ def test_the_host_is_checked_wherever_the_url_names_it(url: str, monkeypatch: py
     assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
 
 
-def test_the_document_names_the_services_that_are_spoken_to() -> None:
+def test_the_documentation_names_every_supported_service() -> None:
     text = (
         (Path(__file__).parents[3] / "docs" / "reference" / "events.md")
         .read_text()

@@ -22,7 +22,7 @@ from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.services.dependencies import utc_now
 from tests.adapters.store.event_samples import job_id, submission
-from tests.console.outbox_rig import CURRENT, PEOPLE, SECRET, Town, write_config
+from tests.console.outbox_rig import CURRENT, PEOPLE, SECRET, OutboxRig, write_config
 from tests.console.served_console import Human, Served, serve_console
 from tests.support.webhook_receiver import HANG, Receiver
 
@@ -61,12 +61,12 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[Api]:
+async def api(served: Served, rig: OutboxRig, receiver: Receiver) -> AsyncIterator[Api]:
     """Serves a webhook, and a notification whose people's addresses nobody has kept."""
     people = {"name": "leads", "on": ["approval.opened"], "to": [PEOPLE], "tiers": [1], "allow_private": True}
-    write_config(town.folder, webhooks=[{**HOOK, "url": receiver.url}], notify=[people])
-    await town.write_secret(PEOPLE, chat=f"json://127.0.0.1:{receiver.port}/canary-of-the-chat")
-    deps = dataclasses.replace(town.deps, config=ConfigFolder(town.folder), now=utc_now, ticks=monotonic)
+    write_config(rig.folder, webhooks=[{**HOOK, "url": receiver.url}], notify=[people])
+    await rig.write_secret(PEOPLE, chat=f"json://127.0.0.1:{receiver.port}/canary-of-the-chat")
+    deps = dataclasses.replace(rig.deps, config=ConfigFolder(rig.folder), now=utc_now, ticks=monotonic)
     console = dataclasses.replace(served.console, deps=deps, dispatcher=Dispatcher(deps, SigningSecrets(deps.vault)))  # type: ignore[arg-type] # the console's own Vault
     async with serve_console(console) as http:
         found = Api(http, served.people)
@@ -74,9 +74,9 @@ async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[A
         yield found
 
 
-async def test_people_who_read_everything_see_the_state_of_each_subscription(api: Api, town: Town, receiver: Receiver) -> None:
+async def test_people_who_read_everything_see_the_state_of_each_subscription(api: Api, rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda _: 410
-    town.record(submission(job_id(1)))
+    rig.record(submission(job_id(1)))
     said = await api.until("/webhooks", lambda found: [(item["dead"], item["lag_seconds"]) for item in found["items"]] == [(0, 0), (1, 0)])
     people, hook = said["items"]
     assert (people["name"], people["kind"], people["to"], people["tiers"]) == ("leads", "notify", [PEOPLE], [1])
@@ -93,9 +93,9 @@ async def test_people_who_read_everything_see_the_state_of_each_subscription(api
     assert 'justenough_webhook_lag_seconds{kind="notify",subscription="leads"} 0.0' in numbers
 
 
-async def test_dead_letters_are_sent_again_by_who_approves(api: Api, town: Town, receiver: Receiver) -> None:
+async def test_approvers_can_resend_dead_letters(api: Api, rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number < 2 else 204
-    town.record(submission(job_id(1)))
+    rig.record(submission(job_id(1)))
     (dead,) = (await api.until("/webhooks/siem/deliveries?state=dead", lambda found: bool(found["items"])))["items"]
     path = f"/webhooks/siem/deliveries/{dead['id']}/resend"
     assert [(await api.post(path, who)).status_code for who in ("auditor", "ops", "nobody")] == [403, 403, 403]
@@ -111,7 +111,7 @@ async def test_dead_letters_are_sent_again_by_who_approves(api: Api, town: Town,
     assert (await api.post("/webhooks/siem/resend", "lead")).json()["resent"] == 0
 
 
-async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver: Receiver) -> None:
+async def test_a_test_delivery_is_sent_once_and_its_outcome_is_returned(api: Api, receiver: Receiver) -> None:
     assert (await api.post("/webhooks/siem/test", "auditor")).status_code == 403
     for name in ("siem", "leads"):
         answer = await api.post(f"/webhooks/{name}/test", "lead")
@@ -125,22 +125,22 @@ async def test_a_test_is_sent_once_and_says_what_became_of_it(api: Api, receiver
     assert len(receiver.requests) == 4
 
 
-async def test_who_is_unknown_or_gone_is_said_so(api: Api, town: Town, receiver: Receiver) -> None:
+async def test_unknown_and_removed_subscriptions_are_reported_as_such(api: Api, rig: OutboxRig, receiver: Receiver) -> None:
     for path in ("/webhooks/other/deliveries", "/webhooks/other/deliveries?state=dead"):
         assert (await api.get(path, "lead")).status_code == 404
     for path in ("/webhooks/other/resend", "/webhooks/other/test", "/webhooks/other/deliveries/d-1/resend"):
         assert (await api.post(path, "lead")).status_code == 404
     assert [(await api.get("/webhooks", who)).status_code for who in ("ops", "nobody")] == [403, 403]
     assert (await api.get("/webhooks/siem/deliveries?state=lost", "lead")).status_code == 422
-    write_config(town.folder, webhooks=[{**HOOK, "name": "other", "url": receiver.url}])
+    write_config(rig.folder, webhooks=[{**HOOK, "name": "other", "url": receiver.url}])
     said = await api.until("/webhooks", lambda found: [item["state"] for item in found["items"]] == ["removed", "ok", "removed"])
     assert [item["name"] for item in said["items"]] == ["leads", "other", "siem"]
     answer = await api.post("/webhooks/siem/resend", "lead")
     assert (answer.status_code, "no longer in triggers.yaml" in answer.json()["detail"]) == (409, True)
 
 
-async def test_without_its_secret_a_test_says_what_is_missing(api: Api, town: Town, receiver: Receiver) -> None:
-    write_config(town.folder, webhooks=[{**HOOK, "url": receiver.url, "signing_secret": "kv/data/je/webhooks/nobody"}])
+async def test_without_its_secret_a_test_says_what_is_missing(api: Api, rig: OutboxRig, receiver: Receiver) -> None:
+    write_config(rig.folder, webhooks=[{**HOOK, "url": receiver.url, "signing_secret": "kv/data/je/webhooks/nobody"}])
     await api.until("/webhooks", lambda found: len(found["items"]) == 2 and found["items"][0]["state"] == "removed")
     answer = await api.post("/webhooks/siem/test", "lead")
     assert (answer.status_code, "kv/data/je/webhooks/nobody" in answer.json()["detail"]) == (503, True)
@@ -151,12 +151,12 @@ async def test_without_its_secret_a_test_says_what_is_missing(api: Api, town: To
 
 
 @contextlib.asynccontextmanager
-async def run_console(settings: Settings, town: Town, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A console's process, with the town's store and configuration."""
+async def run_console(settings: Settings, rig: OutboxRig, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A console's process, with the rig's store and configuration."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTENOUGH_", "VAULT_"))}
     ours = {
         "JUSTENOUGH_HOME": str(settings.home.absolute()),
-        "JUSTENOUGH_CONFIG": str(town.folder),
+        "JUSTENOUGH_CONFIG": str(rig.folder),
         "JUSTENOUGH_DATABASE_URL": f"sqlite:///{folder / 'store.db'}",
         "JUSTENOUGH_TEMPORAL_ADDRESS": settings.temporal_address,
         "VAULT_ADDR": settings.vault_addr,
@@ -173,30 +173,30 @@ async def run_console(settings: Settings, town: Town, folder: Path) -> AsyncIter
 # Two consoles start and a lease runs out in it; as the last one here it is charged with ending the servers too.
 @pytest.mark.timeout(300)
 async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothing(
-    settings: Settings, town: Town, receiver: Receiver, tmp_path: Path
+    settings: Settings, rig: OutboxRig, receiver: Receiver, tmp_path: Path
 ) -> None:
     # The console records checkpoints of the ledger too.
-    town.configure(webhooks=[{**HOOK, "url": receiver.url, "events": ["job.submitted"]}])
+    rig.configure(webhooks=[{**HOOK, "url": receiver.url, "events": ["job.submitted"]}])
     receiver.answer = lambda number: HANG if number >= 20 else 204
-    async with run_console(settings, town, tmp_path) as first:
+    async with run_console(settings, rig, tmp_path) as first:
         async with asyncio.timeout(180):
-            while not town.store.outbox.subscription_progress():
+            while not rig.store.outbox.subscription_progress():
                 assert first.returncode is None
                 await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
-        town.record(*(submission(job_id(number)) for number in range(1, 41)))
+        rig.record(*(submission(job_id(number)) for number in range(1, 41)))
         await receiver.until(21)
         first.send_signal(signal.SIGKILL)
         await first.wait()
     known = {event["subject"] for event in receiver.events}
     assert known < {job_id(number) for number in range(1, 41)}, "it died before it had told everything"
-    town.record(*(submission(job_id(number)) for number in range(41, 51)))
+    rig.record(*(submission(job_id(number)) for number in range(41, 51)))
     receiver.answer = lambda _: 204
-    last = town.store.ledger.head().position
-    async with run_console(settings, town, tmp_path), asyncio.timeout(180):
+    last = rig.store.ledger.head().position
+    async with run_console(settings, rig, tmp_path), asyncio.timeout(180):
         # How far it is stands in the store, which tells nobody by itself.
-        while town.progress_of("siem").position < last:  # noqa: ASYNC110 - another process's doing
+        while rig.progress_of("siem").position < last:  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.1)
     subjects = {job_id(number) for number in range(1, 51)}
     assert {event["subject"] for event in receiver.events} == subjects
     assert len({(got.headers["webhook-id"], got.json["subject"]) for got in receiver.requests}) == len(subjects), "twice is the same id"
-    assert town.progress_of("siem").pending == 0
+    assert rig.progress_of("siem").pending == 0

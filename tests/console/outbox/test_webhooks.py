@@ -18,7 +18,7 @@ from justenough.domain.integrations.cloudevents import read_event, to_cloud_even
 from justenough.domain.integrations.retry_policy import GONE_REST_S, REFUSED_RETRY_DELAYS_S, RETRY_DELAYS_S
 from justenough.domain.ledger.events import Event
 from tests.adapters.store.event_samples import job_end, job_id, job_start, submission
-from tests.console.outbox_rig import CURRENT, PREVIOUS, SECRET, Town
+from tests.console.outbox_rig import CURRENT, PREVIOUS, SECRET, OutboxRig
 from tests.support.tls_authority import create_authority
 from tests.support.webhook_receiver import CUT, ENDLESS_BODY, ENDLESS_HEADERS, HANG, Answer, Receiver
 
@@ -40,40 +40,40 @@ def submissions(count: int, *, first: int = 1) -> list[Event]:
     return [submission(job_id(number)) for number in range(first, first + count)]
 
 
-async def start_webhooks(town: Town, *hooks: dict[str, Any]) -> Dispatcher:
+async def start_webhooks(rig: OutboxRig, *hooks: dict[str, Any]) -> Dispatcher:
     """A console that tells these from now on."""
-    town.configure(webhooks=list(hooks))
-    found = town.add_dispatcher()
-    await town.deliver(found)
+    rig.configure(webhooks=list(hooks))
+    found = rig.add_dispatcher()
+    await rig.deliver(found)
     return found
 
 
-def deliveries(town: Town, name: str = "siem", state: DeliveryState | None = None) -> list[Any]:
-    return list(town.store.outbox.deliveries(name, state=state, limit=100, cursor=None).items)
+def deliveries(rig: OutboxRig, name: str = "siem", state: DeliveryState | None = None) -> list[Any]:
+    return list(rig.store.outbox.deliveries(name, state=state, limit=100, cursor=None).items)
 
 
-async def test_an_event_arrives_once_as_a_cloudevent_that_every_current_key_signed(town: Town, receiver: Receiver) -> None:
-    town.record(*submissions(1))
-    console = await start_webhooks(town, hook(receiver))
+async def test_an_event_arrives_once_as_a_cloudevent_that_every_current_key_signed(rig: OutboxRig, receiver: Receiver) -> None:
+    rig.record(*submissions(1))
+    console = await start_webhooks(rig, hook(receiver))
     assert receiver.requests == [], "a new subscription is told from now on"
-    town.record(job_start(job_id(1)), job_end("failed", job_id(1)))
+    rig.record(job_start(job_id(1)), job_end("failed", job_id(1)))
     for _ in range(3):
-        await town.deliver(console)
-    entries = town.store.ledger.entries().items[1:]
+        await rig.deliver(console)
+    entries = rig.store.ledger.entries().items[1:]
     assert receiver.events == [to_cloud_event(entry, "dev") for entry in entries]
     for got in receiver.requests:
         event = read_event(got.headers, got.body)
         assert (event.structured, event.subject) == (True, job_id(1))
-        assert [got.why_not_signed(secret, town.clock.now()) for secret in (CURRENT, PREVIOUS)] == [None, None]
-        assert got.why_not_signed("whsec_" + "b" * 40, town.clock.now()) is not None
+        assert [got.why_not_signed(secret, rig.clock.now()) for secret in (CURRENT, PREVIOUS)] == [None, None]
+        assert got.why_not_signed("whsec_" + "b" * 40, rig.clock.now()) is not None
     assert len({got.headers["webhook-id"] for got in receiver.requests}) == 2
-    assert town.progress_of("siem").delivered == 2
+    assert rig.progress_of("siem").delivered == 2
 
 
-async def test_a_receiver_verifies_by_what_the_document_says(town: Town, receiver: Receiver) -> None:
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
+async def test_a_receiver_verifies_by_what_the_document_says(rig: OutboxRig, receiver: Receiver) -> None:
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
     (got,) = receiver.requests
     text = (Path(__file__).parents[3] / "docs" / "reference" / "events.md").read_text()
     told: dict[str, Any] = {}
@@ -84,327 +84,331 @@ async def test_a_receiver_verifies_by_what_the_document_says(town: Town, receive
     assert not told["verify"]({**got.headers, "webhook-timestamp": "1"}, got.body, CURRENT)
 
 
-async def test_a_jobs_events_arrive_in_their_order(town: Town, receiver: Receiver) -> None:
-    console = await start_webhooks(town, hook(receiver))
+async def test_a_jobs_events_arrive_in_their_order(rig: OutboxRig, receiver: Receiver) -> None:
+    console = await start_webhooks(rig, hook(receiver))
     numbers = range(1, 8)
-    town.record(
+    rig.record(
         *(fact for number in numbers for fact in (submission(job_id(number)), job_start(job_id(number)), job_end("failed", job_id(number))))
     )
-    await town.deliver(console)
+    await rig.deliver(console)
     kinds = {number: [event["type"].split(".")[3] for event in receiver.events if event["subject"] == job_id(number)] for number in numbers}
     assert kinds == {key: ["submitted", "started", "ended"] for key in numbers}
 
 
-async def test_a_rotated_secret_signs_and_the_one_before_last_no_longer_does(town: Town, receiver: Receiver) -> None:
+async def test_a_rotated_secret_signs_and_the_one_before_last_no_longer_does(rig: OutboxRig, receiver: Receiver) -> None:
     newest = "whsec_" + "bmV3ZXN0LXNlY3JldC1vZi10aGUtc2llbSEhISE"[:36]
-    await town.write_secret(SECRET, secret=newest, previous=CURRENT)
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
+    await rig.write_secret(SECRET, secret=newest, previous=CURRENT)
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
     (got,) = receiver.requests
-    assert [got.why_not_signed(secret, town.clock.now()) is None for secret in (newest, CURRENT, PREVIOUS)] == [True, True, False]
+    assert [got.why_not_signed(secret, rig.clock.now()) is None for secret in (newest, CURRENT, PREVIOUS)] == [True, True, False]
 
 
-async def test_only_what_was_asked_for_is_sent(town: Town, receiver: Receiver) -> None:
+async def test_only_events_of_the_subscribed_types_are_sent(rig: OutboxRig, receiver: Receiver) -> None:
     async with Receiver().listen() as other:
         console = await start_webhooks(
-            town, hook(receiver, events=["job.ended"]), hook(other, "other", events=["credential.*", "job.started"])
+            rig, hook(receiver, events=["job.ended"]), hook(other, "other", events=["credential.*", "job.started"])
         )
-        town.record(*submissions(1), job_start(job_id(1)), job_end("failed", job_id(1)))
-        await town.deliver(console)
+        rig.record(*submissions(1), job_start(job_id(1)), job_end("failed", job_id(1)))
+        await rig.deliver(console)
         assert [event["type"] for event in receiver.events] == ["dev.justenough.job.ended.v1"]
         assert [event["type"] for event in other.events] == ["dev.justenough.job.started.v1"]
 
 
-async def test_how_far_it_is_is_taken_down_also_where_nothing_was_for_it(town: Town, receiver: Receiver) -> None:
-    console = await start_webhooks(town, hook(receiver, events=["job.ended"]))
-    town.record(*submissions(3))
-    await town.deliver(console)
-    assert town.progress_of("siem").behind == 3, "not each time: that would be a write for each entry"
-    town.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
-    await town.deliver(console)
-    assert (town.progress_of("siem").behind, receiver.requests) == (0, [])
+async def test_the_position_of_a_subscription_is_saved_even_if_no_event_was_for_it(rig: OutboxRig, receiver: Receiver) -> None:
+    console = await start_webhooks(rig, hook(receiver, events=["job.ended"]))
+    rig.record(*submissions(3))
+    await rig.deliver(console)
+    assert rig.progress_of("siem").behind == 3, "not each time: that would be a write for each entry"
+    rig.clock.advance(subscription_worker.SAVE_POSITION_INTERVAL_S)
+    await rig.deliver(console)
+    assert (rig.progress_of("siem").behind, receiver.requests) == (0, [])
 
 
-async def test_a_delivery_that_fails_is_tried_again_later_with_the_same_id_and_body(town: Town, receiver: Receiver) -> None:
+async def test_a_delivery_that_fails_is_tried_again_later_with_the_same_id_and_body(rig: OutboxRig, receiver: Receiver) -> None:
     answers: list[Answer] = [500, CUT, 429, 204]
     receiver.answer = lambda number: answers[number]
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
     for attempt, delay in enumerate(RETRY_DELAYS_S[:3], start=1):
-        (row,) = deliveries(town)
+        (row,) = deliveries(rig)
         assert (row.attempts, row.state) == (attempt, "pending")
-        town.clock.advance(delay * 0.9)
-        await town.deliver(console)
+        rig.clock.advance(delay * 0.9)
+        await rig.deliver(console)
         assert len(receiver.requests) == attempt, "not before its time"
-        town.clock.advance(delay * 0.4)
-        await town.deliver(console)
+        rig.clock.advance(delay * 0.4)
+        await rig.deliver(console)
     assert len(receiver.requests) == 4
     assert len({(got.headers["webhook-id"], got.body) for got in receiver.requests}) == 1
-    assert {got.why_not_signed(CURRENT, town.clock.now()) for got in receiver.requests[-1:]} == {None}
-    assert deliveries(town) == []
-    assert (town.progress_of("siem").why, town.progress_of("siem").pending) == (None, 0)
+    assert {got.why_not_signed(CURRENT, rig.clock.now()) for got in receiver.requests[-1:]} == {None}
+    assert deliveries(rig) == []
+    assert (rig.progress_of("siem").why, rig.progress_of("siem").pending) == (None, 0)
 
 
-async def test_what_one_event_fails_of_does_not_hold_the_next_one_up(town: Town, receiver: Receiver) -> None:
+async def test_an_event_that_the_receiver_rejects_does_not_hold_up_the_next_one(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda number: 422 if number == 0 else 204
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
-    town.record(*submissions(1, first=2))
-    await town.deliver(console)
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
+    rig.record(*submissions(1, first=2))
+    await rig.deliver(console)
     assert [event["subject"] for event in receiver.events] == [job_id(1), job_id(2)]
-    assert [row.job for row in deliveries(town)] == [job_id(1)]
-    assert town.progress_of("siem").position == 2
+    assert [row.job for row in deliveries(rig)] == [job_id(1)]
+    assert rig.progress_of("siem").position == 2
 
 
 @pytest.mark.parametrize("status, delays", [(503, RETRY_DELAYS_S), (401, REFUSED_RETRY_DELAYS_S), (410, ())])
-async def test_what_is_not_delivered_in_the_end_is_a_dead_letter_that_can_be_sent_again(
-    town: Town, receiver: Receiver, status: int, delays: tuple[int, ...]
+async def test_an_event_that_is_never_delivered_becomes_a_dead_letter_that_can_be_resent(
+    rig: OutboxRig, receiver: Receiver, status: int, delays: tuple[int, ...]
 ) -> None:
     receiver.answer = lambda _: status
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
     for delay in delays:
-        town.clock.advance(delay * 1.3)
-        await town.deliver(console)
-    (dead,) = deliveries(town, state=DeliveryState.DEAD)
+        rig.clock.advance(delay * 1.3)
+        await rig.deliver(console)
+    (dead,) = deliveries(rig, state=DeliveryState.DEAD)
     assert (dead.attempts, dead.next_at, dead.why.split()[0]) == (len(delays) + 1, None, str(status))
-    town.clock.advance(10 * RETRY_DELAYS_S[-1])
-    await town.deliver(console)
+    rig.clock.advance(10 * RETRY_DELAYS_S[-1])
+    await rig.deliver(console)
     assert len(receiver.requests) == len(delays) + 1, "a dead letter is left alone"
     receiver.answer = lambda _: 204
-    assert town.store.outbox.resend("siem", [dead.id], now=town.clock.now()) == 1
-    await town.deliver(console)
+    assert rig.store.outbox.resend("siem", [dead.id], now=rig.clock.now()) == 1
+    await rig.deliver(console)
     assert len(receiver.requests) == len(delays) + 2
-    assert deliveries(town) == []
+    assert deliveries(rig) == []
 
 
-async def test_a_receiver_that_asks_for_quiet_is_left_alone_for_so_long(town: Town, receiver: Receiver) -> None:
+async def test_a_receiver_that_sends_retry_after_is_left_alone_for_that_time(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda number: (503, {"retry-after": "120"}) if number == 0 else 204
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
-    town.record(*submissions(1, first=2))
-    town.clock.advance(100)
-    await town.deliver(console)
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
+    rig.record(*submissions(1, first=2))
+    rig.clock.advance(100)
+    await rig.deliver(console)
     assert len(receiver.requests) == 1
-    town.clock.advance(30)
-    await town.deliver(console)
+    rig.clock.advance(30)
+    await rig.deliver(console)
     assert len(receiver.requests) == 3
 
 
-async def test_a_receiver_that_is_gone_is_asked_once_an_hour_and_what_is_sent_again_at_once(town: Town, receiver: Receiver) -> None:
+async def test_a_receiver_that_answered_410_rests_for_an_hour_but_resent_events_go_out_at_once(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number == 0 else 204
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
-    town.record(*submissions(1, first=2))
-    town.clock.advance(GONE_REST_S - 60)
-    await town.deliver(console)
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
+    rig.record(*submissions(1, first=2))
+    rig.clock.advance(GONE_REST_S - 60)
+    await rig.deliver(console)
     assert len(receiver.requests) == 1
-    assert town.store.outbox.resend("siem", None, now=town.clock.now()) == 1
-    await town.deliver(console)
+    assert rig.store.outbox.resend("siem", None, now=rig.clock.now()) == 1
+    await rig.deliver(console)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2)]
 
 
-async def test_a_redirect_is_not_followed(town: Town, receiver: Receiver) -> None:
+async def test_a_redirect_is_not_followed(rig: OutboxRig, receiver: Receiver) -> None:
     async with Receiver().listen() as elsewhere:
         receiver.answer = lambda _: (302, {"location": elsewhere.url})
-        console = await start_webhooks(town, hook(receiver))
-        town.record(*submissions(1))
-        await town.deliver(console)
+        console = await start_webhooks(rig, hook(receiver))
+        rig.record(*submissions(1))
+        await rig.deliver(console)
         assert (len(receiver.requests), elsewhere.requests) == (1, [])
-    assert deliveries(town)[0].why == "302 Found"
+    assert deliveries(rig)[0].why == "302 Found"
 
 
-async def test_one_that_hangs_keeps_nobody_else_waiting(town: Town, receiver: Receiver) -> None:
+async def test_a_receiver_that_hangs_does_not_delay_other_receivers(rig: OutboxRig, receiver: Receiver) -> None:
     async with Receiver(answer=lambda _: HANG).listen() as stuck:
-        console = await start_webhooks(town, hook(stuck, "stuck"), hook(receiver))
-        town.record(*submissions(3))
+        console = await start_webhooks(rig, hook(stuck, "stuck"), hook(receiver))
+        rig.record(*submissions(3))
         await console.dispatch()
         await stuck.until(3)
         await receiver.until(3)
-        town.record(*submissions(2, first=4))
-        town.clock.advance(1)
+        rig.record(*submissions(2, first=4))
+        rig.clock.advance(1)
         while len(receiver.requests) < 5:
             await console.dispatch()
             await asyncio.sleep(0)  # The lane's own threads and sockets make progress; its receiver's condition ends the loop.
         assert len(stuck.requests) == 3
         stuck.released.set()
         await console.wait_until_idle()
-        await town.deliver(console)
+        await rig.deliver(console)
         assert sorted(event["subject"] for event in stuck.events) == [job_id(number) for number in range(1, 6)]
 
 
 @pytest.mark.parametrize("answer, why", [(HANG, "no answer in"), (ENDLESS_HEADERS, "no answer")])
-async def test_no_receiver_holds_us_longer_than_our_patience(
-    town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, answer: str, why: str
+async def test_a_delivery_ends_at_the_request_timeout_whatever_the_receiver_does(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, answer: str, why: str
 ) -> None:
     monkeypatch.setattr(webhook_client, "REQUEST_TIMEOUT_S", 0.5)
     receiver.answer = lambda _: answer
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
     async with asyncio.timeout(180):
-        await town.deliver(console)
-    assert deliveries(town)[0].why.startswith(why)
+        await rig.deliver(console)
+    assert deliveries(rig)[0].why.startswith(why)
 
 
-async def test_of_an_endless_answer_nothing_is_read_but_its_status(town: Town, receiver: Receiver) -> None:
+async def test_only_the_status_of_an_endless_response_is_read(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda _: ENDLESS_BODY
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(2))
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(2))
     async with asyncio.timeout(webhook_client.REQUEST_TIMEOUT_S - 1):
-        await town.deliver(console)
-    assert deliveries(town) == []
-    assert town.progress_of("siem").delivered == 2
+        await rig.deliver(console)
+    assert deliveries(rig) == []
+    assert rig.progress_of("siem").delivered == 2
 
 
-async def test_a_receiver_that_is_down_gets_everything_once_it_is_up(town: Town) -> None:
+async def test_a_receiver_that_is_down_gets_everything_once_it_is_up(rig: OutboxRig) -> None:
     down = Receiver()
     async with down.listen():
         port = down.port
-    console = await start_webhooks(town, hook(down))
-    town.record(*submissions(40))
-    await town.deliver(console)
-    assert {row.why for row in deliveries(town)} == {"no connection (ConnectionRefusedError)"}
+    console = await start_webhooks(rig, hook(down))
+    rig.record(*submissions(40))
+    await rig.deliver(console)
+    assert {row.why for row in deliveries(rig)} == {"no connection (ConnectionRefusedError)"}
     async with down.listen(port=port):
-        town.clock.advance(10)
-        await town.deliver(console)
+        rig.clock.advance(10)
+        await rig.deliver(console)
         assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 41)}
     assert len(down.requests) == 40
-    assert deliveries(town) == []
+    assert deliveries(rig) == []
 
 
-async def test_a_long_silence_of_a_receiver_fills_no_table(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_receiver_that_is_down_for_long_has_a_bounded_number_of_stored_deliveries(
+    rig: OutboxRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscription_worker, "MAX_PENDING", 20)
     down = Receiver()
     async with down.listen():
         port = down.port
-    console = await start_webhooks(town, hook(down))
-    town.record(*submissions(100))
-    await town.deliver(console)
-    assert 20 <= town.progress_of("siem").pending < 20 + 16
-    assert town.progress_of("siem").behind > 60, "the rest is in the ledger, where it was"
+    console = await start_webhooks(rig, hook(down))
+    rig.record(*submissions(100))
+    await rig.deliver(console)
+    assert 20 <= rig.progress_of("siem").pending < 20 + 16
+    assert rig.progress_of("siem").behind > 60, "the rest is in the ledger, where it was"
     async with down.listen(port=port):
-        town.clock.advance(10)
-        await town.deliver(console)
+        rig.clock.advance(10)
+        await rig.deliver(console)
     assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 101)}
 
 
-async def test_one_console_delivers_and_another_goes_on_where_it_fell_silent(town: Town, receiver: Receiver) -> None:
-    first = await start_webhooks(town, hook(receiver))
-    second = town.add_dispatcher()
-    town.record(*submissions(3))
-    await town.deliver(second)
+async def test_another_console_takes_over_deliveries_once_the_first_falls_silent(rig: OutboxRig, receiver: Receiver) -> None:
+    first = await start_webhooks(rig, hook(receiver))
+    second = rig.add_dispatcher()
+    rig.record(*submissions(3))
+    await rig.deliver(second)
     assert receiver.requests == []
-    await town.deliver(first)
+    await rig.deliver(first)
     assert len(receiver.requests) == 3
-    town.record(*submissions(2, first=4))
-    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
-    await town.deliver(second)
+    rig.record(*submissions(2, first=4))
+    rig.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    await rig.deliver(second)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 6)]
-    town.record(*submissions(1, first=6))
-    await town.deliver(first)
+    rig.record(*submissions(1, first=6))
+    await rig.deliver(first)
     assert len(receiver.requests) == 5, "it sees that it is not the one any more"
-    await town.deliver(second)
+    await rig.deliver(second)
     assert len(receiver.requests) == 6
 
 
-async def test_a_console_that_sleeps_through_its_lease_settles_nothing(town: Town, receiver: Receiver) -> None:
+async def test_a_console_that_sleeps_through_its_lease_settles_nothing(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda number: HANG if number == 0 else 204
-    slow = await start_webhooks(town, hook(receiver))
-    quick = town.add_dispatcher()
-    town.record(*submissions(1))
+    slow = await start_webhooks(rig, hook(receiver))
+    quick = rig.add_dispatcher()
+    rig.record(*submissions(1))
     await slow.dispatch()
     await receiver.until(1)
-    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
-    town.record(*submissions(2, first=2))
-    await town.deliver(quick)
-    assert town.progress_of("siem").position == 3
+    rig.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    rig.record(*submissions(2, first=2))
+    await rig.deliver(quick)
+    assert rig.progress_of("siem").position == 3
     receiver.released.set()
     await slow.wait_until_idle()
-    assert town.progress_of("siem").position == 3
-    await town.deliver(slow)
-    await town.deliver(quick)
+    assert rig.progress_of("siem").position == 3
+    await rig.deliver(slow)
+    await rig.deliver(quick)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2), job_id(3)]
 
 
-async def test_a_console_that_stops_lets_the_next_one_deliver_at_once(town: Town, receiver: Receiver) -> None:
-    first = await start_webhooks(town, hook(receiver))
+async def test_a_console_that_stops_lets_the_next_one_deliver_at_once(rig: OutboxRig, receiver: Receiver) -> None:
+    first = await start_webhooks(rig, hook(receiver))
     await first.close()
-    second = town.add_dispatcher()
-    town.record(*submissions(1))
-    await town.deliver(second)
+    second = rig.add_dispatcher()
+    rig.record(*submissions(1))
+    await rig.deliver(second)
     assert len(receiver.requests) == 1
 
 
-async def test_a_subscription_keeps_its_place_when_the_file_is_reordered_or_it_is_away_for_a_while(town: Town, receiver: Receiver) -> None:
+async def test_a_subscription_keeps_its_place_when_the_file_is_reordered_or_it_is_away_for_a_while(
+    rig: OutboxRig, receiver: Receiver
+) -> None:
     nameless = {key: value for key, value in hook(receiver).items() if key != "name"}
     async with Receiver().listen() as other:
-        console = await start_webhooks(town, nameless, hook(other, "other"))
-        town.record(*submissions(1))
-        await town.deliver(console)
-        town.configure(webhooks=[hook(other, "other"), nameless])
-        await town.deliver(console)
+        console = await start_webhooks(rig, nameless, hook(other, "other"))
+        rig.record(*submissions(1))
+        await rig.deliver(console)
+        rig.configure(webhooks=[hook(other, "other"), nameless])
+        await rig.deliver(console)
         assert (len(receiver.requests), len(other.requests)) == (1, 1)
-        town.configure(webhooks=[hook(other, "other")])
-        await town.deliver(console)
-        town.record(*submissions(1, first=2))
-        await town.deliver(console)
-        town.configure(webhooks=[nameless, hook(other, "other")])
-        await town.deliver(console)
+        rig.configure(webhooks=[hook(other, "other")])
+        await rig.deliver(console)
+        rig.record(*submissions(1, first=2))
+        await rig.deliver(console)
+        rig.configure(webhooks=[nameless, hook(other, "other")])
+        await rig.deliver(console)
         assert [event["subject"] for event in receiver.events] == [job_id(1), job_id(2)]
 
 
-async def test_a_subscription_that_was_removed_for_long_begins_again(town: Town, receiver: Receiver) -> None:
+async def test_a_subscription_that_was_removed_for_long_begins_again(rig: OutboxRig, receiver: Receiver) -> None:
     async with Receiver(answer=lambda _: 410).listen() as other:
-        console = await start_webhooks(town, hook(receiver), hook(other, "other"))
-        town.record(*submissions(1))
-        await town.deliver(console)
-        town.configure(webhooks=[hook(receiver)])
-        await town.deliver(console)
-        assert len(deliveries(town, "other")) == 1
-        town.clock.advance(8 * 24 * 3600)
-        await town.deliver(console)
-        assert [one.name for one in town.store.outbox.subscription_progress()] == ["siem"]
-        assert deliveries(town, "other") == []
+        console = await start_webhooks(rig, hook(receiver), hook(other, "other"))
+        rig.record(*submissions(1))
+        await rig.deliver(console)
+        rig.configure(webhooks=[hook(receiver)])
+        await rig.deliver(console)
+        assert len(deliveries(rig, "other")) == 1
+        rig.clock.advance(8 * 24 * 3600)
+        await rig.deliver(console)
+        assert [one.name for one in rig.store.outbox.subscription_progress()] == ["siem"]
+        assert deliveries(rig, "other") == []
 
 
-async def test_without_its_secret_nothing_is_sent_and_nothing_is_lost(town: Town, receiver: Receiver) -> None:
-    await town.write_secret(SECRET, secret="whsec_short")
-    console = await start_webhooks(town, hook(receiver))
-    town.record(*submissions(1))
-    await town.deliver(console)
+async def test_without_its_secret_nothing_is_sent_and_nothing_is_lost(rig: OutboxRig, receiver: Receiver) -> None:
+    await rig.write_secret(SECRET, secret="whsec_short")
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
     assert receiver.requests == []
-    assert SECRET in (town.progress_of("siem").why or "")
-    assert deliveries(town) == [], "no attempt counts"
-    await town.write_secret(SECRET, secret=CURRENT)
-    again = town.add_dispatcher()
-    town.clock.advance(dispatcher.LEASE_TTL_S + 1)
-    await town.deliver(again)
+    assert SECRET in (rig.progress_of("siem").why or "")
+    assert deliveries(rig) == [], "no attempt counts"
+    await rig.write_secret(SECRET, secret=CURRENT)
+    again = rig.add_dispatcher()
+    rig.clock.advance(dispatcher.LEASE_TTL_S + 1)
+    await rig.deliver(again)
     assert len(receiver.requests) == 1
-    assert town.progress_of("siem").why is None
+    assert rig.progress_of("siem").why is None
 
 
 # Where nothing is sent.
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::ffff:127.0.0.1]", "[::1]"])
-async def test_ones_own_network_is_not_reached_unless_it_is_allowed(town: Town, receiver: Receiver, host: str) -> None:
+async def test_a_private_network_is_not_reached_unless_it_is_allowed(rig: OutboxRig, receiver: Receiver, host: str) -> None:
     found = webhook_client.WebhookClient(f"https://{host}:{receiver.port}/", private=False)
-    outcome = await found.post(b"{}", {}, now=town.clock.now())
+    outcome = await found.post(b"{}", {}, now=rig.clock.now())
     await found.close()
     assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
     assert receiver.requests == []
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "[fd00:ec2::254]", "[::ffff:a9fe:a9fe]", "[ff02::1]", "2852039166"])  # noqa: S104 - nothing is bound
-async def test_metadata_and_link_local_are_never_reached(town: Town, host: str) -> None:
+async def test_metadata_and_link_local_are_never_reached(rig: OutboxRig, host: str) -> None:
     found = webhook_client.WebhookClient(f"http://{host}:8080/latest/meta-data", private=True)
-    outcome = await found.post(b"{}", {}, now=town.clock.now())
+    outcome = await found.post(b"{}", {}, now=rig.clock.now())
     await found.close()
     assert outcome.fault == "refused", outcome
 
@@ -428,41 +432,41 @@ class Names:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
 
-async def test_a_name_that_changes_its_mind_between_the_check_and_the_connection_changes_nothing(
-    town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+async def test_a_name_that_resolves_differently_after_the_check_does_not_change_the_connection(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Receiver().listen(host="127.0.0.2", port=receiver.port) as elsewhere:
         names = Names(monkeypatch, siem_test=[["127.0.0.1"], ["127.0.0.2"]])
         found = webhook_client.WebhookClient(f"http://siem.test:{receiver.port}/", private=True)
-        outcome = await found.post(b"{}", {}, now=town.clock.now())
+        outcome = await found.post(b"{}", {}, now=rig.clock.now())
         await found.close()
         assert (outcome.fault, len(receiver.requests), elsewhere.requests) == (None, 1, [])
         assert names.requests == ["siem.test"]
         assert receiver.requests[0].headers["host"] == f"siem.test:{receiver.port}"
 
 
-async def test_a_name_of_which_one_address_is_private_is_not_reached_at_all(
-    town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+async def test_a_name_with_one_private_address_is_not_reached_at_all(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, siem_test=[["93.184.216.34", "127.0.0.1"]])
     found = webhook_client.WebhookClient(f"https://siem.test:{receiver.port}/", private=False)
-    outcome = await found.post(b"{}", {}, now=town.clock.now())
+    outcome = await found.post(b"{}", {}, now=rig.clock.now())
     await found.close()
     assert (outcome.fault, receiver.requests) == ("refused", [])
 
 
-async def test_the_next_address_is_tried_where_one_takes_no_connection(
-    town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+async def test_the_next_address_is_tried_if_one_accepts_no_connection(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, siem_test=[["127.0.0.3", "127.0.0.1"]])
     found = webhook_client.WebhookClient(f"http://siem.test:{receiver.port}/", private=True)
-    assert (await found.post(b"{}", {}, now=town.clock.now())).fault is None
+    assert (await found.post(b"{}", {}, now=rig.clock.now())).fault is None
     await found.close()
     assert len(receiver.requests) == 1
 
 
 async def test_a_certificate_is_checked_by_the_receivers_name_though_its_address_is_pinned(
-    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: OutboxRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, servers = create_authority(tmp_path, "siem.test", "other.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -470,19 +474,19 @@ async def test_a_certificate_is_checked_by_the_receivers_name_though_its_address
     for name, fault in (("siem.test", None), ("other.test", "away")):
         async with Receiver().listen(tls=servers[name]) as receiver:
             found = webhook_client.WebhookClient(f"https://siem.test:{receiver.port}/", private=True)
-            outcome = await found.post(b"{}", {}, now=town.clock.now())
+            outcome = await found.post(b"{}", {}, now=rig.clock.now())
             await found.close()
             assert (outcome.fault, len(receiver.requests)) == (fault, int(fault is None)), outcome
             assert fault is None or "SSLCertVerificationError" in outcome.why
 
 
-async def test_an_unknown_name_and_a_proxy_in_the_environment_are_no_way_out(
-    town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+async def test_an_unknown_name_is_not_sent_to_a_proxy_from_the_environment(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{receiver.port}")
     found = webhook_client.WebhookClient("http://siem.invalid:8080/", private=True)
-    outcome = await found.post(b"{}", {}, now=town.clock.now())
+    outcome = await found.post(b"{}", {}, now=rig.clock.now())
     await found.close()
     assert (outcome.fault, "siem.invalid cannot be resolved" in outcome.why) == ("away", True), outcome
     assert receiver.requests == []

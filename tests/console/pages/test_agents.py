@@ -45,7 +45,7 @@ def record_agent(records: Desk, version: str = "1.4", *, name: str = "parcel-age
     return job
 
 
-async def test_an_agent_is_shown_with_what_it_did_and_was_refused(records: Desk) -> None:
+async def test_an_agents_page_shows_its_versions_calls_denials_tokens_and_jobs(records: Desk) -> None:
     lead = await records.log_in()
     old, new = record_agent(records, "1.3"), record_agent(records)
     record_agent(records, name="parcel-agent-two")
@@ -69,6 +69,6 @@ async def test_a_launcher_sees_the_agent_in_their_own_jobs_only(records: Desk) -
     await load_page(ops, "/agents/%3Cscript%3E", status=404)
 
 
-async def test_what_strangers_wrote_is_only_text(records: Desk) -> None:
+async def test_untrusted_text_about_an_agent_is_shown_as_text(records: Desk) -> None:
     record_agent(records, HOSTILE)
     assert "<script>alert(1)" in (await load_page(await records.log_in(), "/agents/parcel-agent")).text

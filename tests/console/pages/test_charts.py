@@ -274,7 +274,7 @@ def test_every_state_has_a_sentence(state: JobState) -> None:
 
 
 @pytest.mark.parametrize("seconds, says", [(0.4, "0 s ago"), (-0.4, "0 s ago"), (-1, "in 1 s"), (75, "1 min ago"), (-250, "in 4 min")])
-def test_a_moment_is_told_from_now(seconds: float, says: str) -> None:
+def test_a_moment_is_shown_relative_to_now(seconds: float, says: str) -> None:
     assert time_text.time_since(later(0), now=later(0) + timedelta(seconds=seconds)) == says
 
 

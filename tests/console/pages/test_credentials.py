@@ -206,7 +206,7 @@ async def test_a_revocation_reaches_the_workflow_and_the_ledger(records: Desk, s
         await handle.terminate()
 
 
-async def test_others_are_told_who_may_revoke_and_are_refused(records: Desk) -> None:
+async def test_a_person_who_may_not_revoke_is_told_who_may_and_is_refused(records: Desk) -> None:
     auditor, job = await records.log_in("auditor"), records.record_job()
     name = issue(records, job)
     page = await load_page(auditor, f"/credentials/{name}")
@@ -220,7 +220,7 @@ async def test_others_are_told_who_may_revoke_and_are_refused(records: Desk) -> 
     assert records.store.ledger.entries(types=[EventType.REVOCATION_REQUESTED]).items == ()
 
 
-async def test_no_link_and_no_form_of_another_session_revokes(records: Desk) -> None:
+async def test_neither_a_link_nor_a_form_without_the_csrf_token_revokes(records: Desk) -> None:
     lead, job = await records.log_in(), records.record_job()
     name = issue(records, job)
     assert (await lead.open(f"/credentials/{name}/revoke")).status_code in {404, 405}

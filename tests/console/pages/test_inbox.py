@@ -193,7 +193,7 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
     )
 
 
-async def test_access_that_policy_alone_allowed_is_not_compared_and_another_action_is(served: Served, logged_in: LogIn) -> None:
+async def test_access_that_policy_alone_allowed_is_not_compared_but_another_approved_action_is(served: Served, logged_in: LogIn) -> None:
     first = served.record_request(await launch_job(served, "alone"), action="read", policies=["reads"], tier=0)
     allowed = samples.access_decision("allowed", first["job_id"], policies=["reads"], tier=0, phase="runtime")
     served.store.ledger.append([allowed])
@@ -248,7 +248,7 @@ async def test_a_child_job_shows_its_ancestors_and_its_reason_as_untrusted(serve
     assert "touched refunds-db" in page.text
 
 
-async def test_reading_changes_nothing(served: Served, logged_in: LogIn) -> None:
+async def test_reading_the_approvals_pages_records_nothing(served: Served, logged_in: LogIn) -> None:
     request = served.record_request(await launch_job(served, "looked"))
     browser = await logged_in("lead")
     before = served.store.ledger.head()

@@ -133,7 +133,7 @@ async def test_ticked_reasons_are_signed_before_the_typed_one(served: Served, lo
     assert signed["statement"]["reason"] == "Ticket checked. Amount checked. see 4711"
 
 
-async def test_no_reason_is_offered_to_tick_where_none_is_needed(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_no_reasons_are_offered_to_tick_if_none_is_required(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     page = await read_words(await logged_in("lead"), f"/inbox/{request_['id']}")
     assert not any(known.get("name") == "ticked" for _, known in page.tags)
 
@@ -394,7 +394,7 @@ async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_dra
     assert "Draft restored" not in (await read_words(browser, f"/inbox/{request['id']}")).text
 
 
-async def test_denying_at_tier_three_needs_neither(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_denying_at_tier_three_needs_neither_the_job_name_nor_a_fresh_login(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, 3)
     browser = await logged_in("chief")
     site.clock.forward(minutes=6)
@@ -498,7 +498,7 @@ async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, re
     assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
 
 
-async def test_who_withdrew_an_approval_and_why_is_shown(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+async def test_the_page_shows_who_withdrew_an_approval_and_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     served.record_answer(request_, "lead")
     withdrawal = {"request": request_["id"], "person": served.people["lead"].id, "name": "lead", "reason": "the ticket was a fake"}
     served.store.ledger.append(

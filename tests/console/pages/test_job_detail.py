@@ -193,7 +193,7 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     )
 
 
-async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_in: LogIn) -> None:
+async def test_people_cannot_see_jobs_that_they_may_not_read(site: Site, logged_in: LogIn) -> None:
     ops, mallory = await logged_in("ops"), await logged_in("mallory")
     job = record_order(site.store, await person_of(site, ops))
     site.store.logs.append(job, 1, "of ops alone\n", now())

@@ -67,7 +67,7 @@ async def test_the_list_is_filtered_by_unverified_revocation(site: Site, logged_
     assert job not in jobs_on((await lead.open("/jobs?revocation=overdue")).text)
 
 
-async def test_the_filter_for_access_that_cannot_be_revoked(site: Site, logged_in: LogIn) -> None:
+async def test_the_list_is_filtered_by_access_that_cannot_be_revoked(site: Site, logged_in: LogIn) -> None:
     lead, kept, clean = await logged_in("lead"), record_order(site.store, "e-2", name="kept"), record_order(site.store, "e-2", name="clean")
     left = credential_event(EventType.CREDENTIAL_RESIDUAL, kept, at=now(), until=None, why="its owner must change it")
     site.store.ledger.append(
@@ -111,7 +111,7 @@ async def test_each_page_continues_after_the_previous_one(site: Site, logged_in:
     assert len(first) < 100_000
 
 
-async def test_job_texts_are_only_text(site: Site, logged_in: LogIn) -> None:
+async def test_untrusted_text_of_jobs_is_shown_as_text(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     record_order(site.store, "e-4", name="evil", task=EVIL, requester_name=EVIL)
     page = (await lead.open("/jobs", params={"name": "evil"})).text

@@ -53,7 +53,7 @@ def record_run(records: Desk, *, state: str = "succeeded", ran_s: float = 40, wa
     return job
 
 
-async def test_runs_are_summed_up(records: Desk) -> None:
+async def test_the_runs_of_a_job_name_are_summed_up(records: Desk) -> None:
     lead = await records.log_in()
     runs = [
         record_run(records),
@@ -99,7 +99,7 @@ async def test_a_run_is_launched_again_from_its_template_or_spec_with_its_parame
     assert not [link for link in (await load_page(await records.log_in(), "/jobs/by-name/own-files")).links if link.startswith("/jobs/new")]
 
 
-async def test_what_strangers_wrote_is_only_text(records: Desk) -> None:
+async def test_untrusted_text_about_a_job_name_is_shown_as_text(records: Desk) -> None:
     lead = await records.log_in()
     record_run(records, task=HOSTILE)
     assert "<script>alert(1)" in (await load_page(lead, "/jobs/by-name/parcel-tracer")).text

@@ -113,7 +113,7 @@ async def test_failed_logins_count_by_the_address_that_only_a_known_proxy_may_te
     assert statuses == [401] * MAX_TRIES + [429, elsewhere]
 
 
-async def test_an_unknown_person_is_told_so_and_leaves_no_token(
+async def test_an_unknown_person_is_refused_with_the_reason_and_leaves_no_token(
     site: Site, browser: Callable[[], Browser], admin: httpx.AsyncClient
 ) -> None:
     await browser().log_in("ops", site.passwords["ops"])
@@ -205,7 +205,7 @@ async def test_a_login_never_redirects_to_another_site(site: Site, browser: Call
         form = hidden_fields((await ops.open("/login")).text)
 
 
-def test_a_path_of_ours_stays_as_it_is() -> None:
+def test_a_local_path_stays_unchanged() -> None:
     for path in ("/now", "/jobs?state=running&cursor=a%2Fb", "/requests/r-dev-1#card"):
         assert local_path(path) == path
 

@@ -14,7 +14,7 @@ from tests.console.pages.recorded_jobs import post_fields
     "cookie, look",
     [("", Look()), ("dark.off", Look("dark", keys=False)), ("light.on", Look("light")), ("x.y", Look()), (".off", Look(keys=False))],
 )
-def test_anything_but_a_choice_is_the_default(cookie: str, look: Look) -> None:
+def test_an_invalid_choice_of_look_is_read_as_the_default(cookie: str, look: Look) -> None:
     request = Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={cookie}".encode())]})
     assert look_of(request) == look
     assert look_of(Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={look.to_cookie()}".encode())]})) == look

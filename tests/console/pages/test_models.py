@@ -93,7 +93,7 @@ async def test_a_launcher_sees_the_use_of_their_own_jobs_only(records: Desk) -> 
     assert (await (await records.log_in("outsider")).open("/models")).status_code == 403
 
 
-async def test_use_beyond_the_limit_is_said_to_be_left_out(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_model_use_beyond_the_limit_is_marked_as_incomplete(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     record_use(records, ("answered", 1, 10, 1), ("cut", 1, 10, 1))
     assert records.store.model_use.period_use(datetime.now(UTC) - timedelta(days=1)).is_whole
     assert not records.store.model_use.period_use(datetime.now(UTC) - timedelta(days=1), limit=1).is_whole
@@ -110,6 +110,6 @@ async def test_the_page_is_reached_from_the_operations_the_agent_and_the_job(rec
     assert 'href="/operations" aria-current="page"' in (await lead.open("/models")).text
 
 
-async def test_what_strangers_wrote_is_only_text(records: Desk) -> None:
+async def test_untrusted_text_about_models_is_shown_as_text(records: Desk) -> None:
     record_use(records, ("answered", 1, 10, 1), agent=HOSTILE)
     assert "<script>alert(1)" in (await load_page(await records.log_in(), "/models")).text

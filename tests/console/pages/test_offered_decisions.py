@@ -114,7 +114,7 @@ async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered
             await lead.send(f"/delegations/{one.id}/end", forms[f"/delegations/{one.id}/end"])
 
 
-async def test_who_launched_a_job_is_told_who_can_decide(served: Served, logged_in: LogIn) -> None:
+async def test_the_launcher_of_a_job_is_told_who_can_decide(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served)
     page = await read_words(await logged_in("ops"), f"/inbox/{request['id']}")
     assert "You cannot decide this request: people cannot decide on a job that they launched." in page.text
@@ -157,7 +157,7 @@ async def test_each_page_that_names_a_tier_names_its_people(served: Served, logg
     served.end(request["job_id"])
 
 
-async def test_of_many_members_the_first_are_named_and_the_others_counted(
+async def test_the_first_of_many_members_are_named_and_the_others_counted(
     site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Vault, "member_names", lambda *_: tuple(f"p{number:02}" for number in range(12)))

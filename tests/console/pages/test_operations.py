@@ -16,7 +16,7 @@ from tests.console.pages.recorded_jobs import now, post_fields
 pytestmark = pytest.mark.servers
 
 
-async def test_the_pages_are_reached_from_one_place(logged_in: LogIn) -> None:
+async def test_the_operations_page_links_to_all_its_subpages(logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     page = (await lead.open("/operations")).text
     assert 'href="/operations/workers" aria-current="true"' in page

@@ -68,9 +68,7 @@ async def test_each_login_has_a_session_of_its_own(site: Site, logged_in: LogIn)
     assert (await lead.open("/sessions")).text.count("<tr>") >= 3
 
 
-async def test_a_person_has_so_many_sessions_and_others_have_their_own(
-    settings: Settings, passwords: dict[str, str], own_store: Path
-) -> None:
+async def test_each_person_has_their_own_quota_of_page_sessions(settings: Settings, passwords: dict[str, str], own_store: Path) -> None:
     own = settings.model_copy(update={"quota_page_sessions": 2, "database_url": f"sqlite:///{own_store}"})
     async with serve_site(own, passwords) as site, AsyncExitStack() as opened:
         browsers = [Browser.create(site, opened) for _ in range(4)]
@@ -104,7 +102,7 @@ async def test_a_page_that_a_person_may_not_open_now_says_so_and_when_to_retry(l
     assert (await lead.open("/jobs")).status_code == 200
 
 
-async def test_a_login_does_not_adopt_a_given_session(site: Site, browser: Callable[[], Browser]) -> None:
+async def test_a_login_does_not_adopt_a_session_cookie_that_was_planted(site: Site, browser: Callable[[], Browser]) -> None:
     lead, planted = browser(), SessionKey.new().secret.reveal()
     lead.http.cookies.set("je", planted, domain="127.0.0.1")
     await lead.log_in("lead", site.passwords["lead"])

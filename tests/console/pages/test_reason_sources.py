@@ -57,7 +57,7 @@ async def test_a_reason_that_was_recorded_without_its_source_is_not_shown_as_sig
     assert "Reason (its source was not recorded)" in text
 
 
-async def test_what_a_parent_job_wrote_stands_in_the_foreign_frame(served: Served, logged_in: LogIn) -> None:
+async def test_reasons_that_a_parent_job_may_have_written_are_framed_as_untrusted(served: Served, logged_in: LogIn) -> None:
     parent = (await served.launch(spec(name="parent")))["id"]
     served.issue(parent)
     child = (await served.launch(spec(name="child"), parent=parent))["id"]

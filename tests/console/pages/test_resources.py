@@ -36,7 +36,7 @@ def record_access(records: Desk, *, over: bool = False, requester: str = "e-ops"
     return job
 
 
-async def test_who_has_and_had_access_and_who_decided(records: Desk) -> None:
+async def test_a_resource_page_shows_who_has_and_had_access_and_who_decided(records: Desk) -> None:
     lead = await records.log_in()
     now, past = (
         record_access(records, resource="refunds-db", action="read"),
@@ -52,7 +52,7 @@ async def test_who_has_and_had_access_and_who_decided(records: Desk) -> None:
     assert "/catalog/policies#" in " ".join(page.links)
 
 
-async def test_what_nobody_asked_for_is_named(records: Desk) -> None:
+async def test_a_resource_page_names_actions_that_nobody_requested(records: Desk) -> None:
     auditor = await records.log_in("auditor")
     page = await load_page(auditor, "/resources/refunds-db")
     assert "Nobody has access now." in page.text
@@ -77,7 +77,7 @@ async def test_a_removed_resource_is_shown_to_those_who_may_read_of_it(records: 
     assert (await (await records.log_in("outsider")).open("/resources/orders-db")).status_code == 403
 
 
-async def test_what_strangers_wrote_is_only_text(records: Desk) -> None:
+async def test_untrusted_text_about_a_resource_is_shown_as_text(records: Desk) -> None:
     record_access(records, resource=HOSTILE)
     record_access(records, title=HOSTILE, reason=HOSTILE)
     await load_page(await records.log_in(), "/resources/orders-db")

@@ -66,7 +66,7 @@ async def test_the_only_hit_is_opened(records: Desk) -> None:
         assert await place_of(records, lead, text) == place, text
 
 
-async def test_results_are_grouped_and_only_what_the_user_may_read(records: Desk) -> None:
+async def test_results_are_grouped_and_limited_to_what_the_user_may_read(records: Desk) -> None:
     lead, ops = await records.log_in(), await records.log_in("ops")
     theirs = records.record_job(name="parcel-tracer", requester="e-else")
     mine = records.record_job(name="parcel-counter", requester=await records.id_of(ops))
@@ -79,7 +79,7 @@ async def test_results_are_grouped_and_only_what_the_user_may_read(records: Desk
     assert theirs not in own.text
 
 
-async def test_no_result_suggests_and_says_what_can_be_found(records: Desk) -> None:
+async def test_a_search_without_result_suggests_names_and_says_what_can_be_found(records: Desk) -> None:
     lead = await records.log_in()
     records.record_job(name="refund-triage")
     page = await search(records, lead, "refnd-triage")
@@ -89,7 +89,7 @@ async def test_no_result_suggests_and_says_what_can_be_found(records: Desk) -> N
     assert "Type or paste" in (await search(records, lead, "")).text
 
 
-async def test_what_was_typed_is_only_text(records: Desk) -> None:
+async def test_typed_and_found_text_is_shown_as_text(records: Desk) -> None:
     lead = await records.log_in()
     records.record_job(name="evil", task=HOSTILE)
     records.record_job(name="evil", task=HOSTILE)
@@ -98,5 +98,5 @@ async def test_what_was_typed_is_only_text(records: Desk) -> None:
     await search(records, lead, "x" * 401, status=422)
 
 
-def test_every_kind_has_a_heading_and_a_place() -> None:
+def test_every_kind_of_search_result_has_a_heading_and_a_page() -> None:
     assert set(HEADINGS) == set(PLACES)

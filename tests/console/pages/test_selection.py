@@ -57,7 +57,7 @@ async def test_a_launcher_acts_on_their_own_jobs_and_learns_of_no_others(site: S
     assert "1 of 1 requested" in text_of((await post(ops, "/jobs/selected/kill", own)).text, "main")
 
 
-async def test_an_auditor_may_select_and_stops_nothing(site: Site, logged_in: LogIn) -> None:
+async def test_an_auditor_who_selects_a_job_cannot_stop_it(site: Site, logged_in: LogIn) -> None:
     job = record_order(site.store, "e-5", name="watched")
     page = await post(await logged_in("auditor"), "/jobs/selected/kill", job)
     assert "0 of 1 requested" in text_of(page.text, "main")

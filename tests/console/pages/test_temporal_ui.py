@@ -39,7 +39,7 @@ async def ask(site: Site, who: str | None, origin: str | None) -> httpx.Response
         return await browser.http.post("/codec/decode", content=body, headers=headers)
 
 
-async def test_the_ui_reads_what_its_viewer_may_read(linked: Site) -> None:
+async def test_temporals_ui_can_decrypt_payloads_for_a_person_who_reads_everything(linked: Site) -> None:
     answer = await ask(linked, "auditor", UI)
     assert json_format.Parse(answer.text, Payloads()).payloads == [CLEAR]
     assert answer.headers["access-control-allow-origin"] == UI
@@ -59,7 +59,9 @@ async def test_the_ui_reads_what_its_viewer_may_read(linked: Site) -> None:
         ("auditor", None, 401),
     ],
 )
-async def test_nobody_else_does(linked: Site, who: str | None, origin: str | None, status: int) -> None:
+async def test_temporals_ui_cannot_decrypt_payloads_for_anybody_else(
+    linked: Site, who: str | None, origin: str | None, status: int
+) -> None:
     answer = await ask(linked, who, origin)
     assert answer.status_code == status
     assert "4711" not in answer.text

@@ -45,11 +45,11 @@ def approval(person: str, **changes: Any) -> ApprovalView:
         ({"tools": {"refund-order": {}, "find-order": {}}}, "write on Refunds through refund-order, find-order for 5 min"),
     ],
 )
-def test_the_access_is_one_phrase(changes: dict[str, Any], said: str) -> None:
+def test_the_access_of_a_request_is_one_phrase(changes: dict[str, Any], said: str) -> None:
     assert request_text.text_of(request_text.access_pieces(view(**changes))) == said
 
 
-def test_words_with_digits_stand_out() -> None:
+def test_words_with_digits_are_emphasised() -> None:
     pieces = request_text.amount_pieces("Pay 449.50 EUR out for order 100063")
     assert [piece.text for piece in pieces if piece.strong] == ["449.50", "100063"]
     assert request_text.text_of(pieces) == "Pay 449.50 EUR out for order 100063"
@@ -86,7 +86,7 @@ def test_the_signing_sentence_matches_the_statement() -> None:
     assert "… (all are above), for 5 min" in said("approve", call={"tool": "t", "arguments": {"text": "x" * 500}})
 
 
-def test_the_pieces_that_a_form_changes_know_what_was_requested() -> None:
+def test_the_parts_of_the_signing_sentence_that_a_form_changes_carry_the_requested_value() -> None:
     pieces = request_text.signing_pieces(view(), "approve", "lead", Limits(ttl="1 min", action="read"))
     assert {piece.limit: piece.requested for piece in pieces if piece.limit} == {
         "absent": "",

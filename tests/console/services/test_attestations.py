@@ -34,7 +34,7 @@ def report(*, dead: bool = True, credential: str = CHECKED) -> ProofReport:
     return ProofReport(job=JOB, dead=dead, findings=(Finding(what="lease x", alive=not dead, credential=credential),), at=NOW)
 
 
-def test_it_names_each_credential_that_was_checked(deps: Deps) -> None:
+def test_an_attestation_names_each_credential_that_was_checked(deps: Deps) -> None:
     made = attest(deps, report())
     assert made.envelope is not None
     assert made.why_none is None
@@ -42,16 +42,16 @@ def test_it_names_each_credential_that_was_checked(deps: Deps) -> None:
     assert [subject["name"] for subject in statement["subject"]] == [CHECKED]
 
 
-def test_it_is_refused_while_anything_may_be_alive(deps: Deps) -> None:
+def test_no_attestation_is_made_while_a_credential_may_be_alive(deps: Deps) -> None:
     made = attest(deps, report(dead=False))
     assert (made.envelope, made.why_none) == (None, "not every credential of the job is revoked")
 
 
-def test_it_is_refused_for_a_credential_that_was_issued_after_the_check_or_not_checked_again(deps: Deps) -> None:
+def test_no_attestation_is_made_if_a_credential_was_issued_after_the_check_or_not_checked_again(deps: Deps) -> None:
     made = attest(deps, report(credential="c-dev-another-1"))
     assert (made.envelope, made.why_none) == (None, "the check did not cover 1 of the job's credentials")
 
 
-def test_it_is_refused_for_a_job_that_had_no_credential(deps: Deps) -> None:
+def test_no_attestation_is_made_for_a_job_without_credentials(deps: Deps) -> None:
     made = attest(deps, report().model_copy(update={"job": "j-dev-none"}))
     assert (made.envelope, made.why_none) == (None, "the job was never issued a credential")

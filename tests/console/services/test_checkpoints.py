@@ -52,7 +52,7 @@ def ledger(served: Served, tmp_path: Path) -> Iterator[Ledger]:
     made.store.close()
 
 
-def test_one_is_due_for_the_first_entry_then_after_a_minute_and_never_only_for_itself(ledger: Ledger) -> None:
+def test_a_checkpoint_is_due_at_the_first_entry_then_every_minute_but_never_for_itself_alone(ledger: Ledger) -> None:
     assert sign_if_due(ledger.deps) is None, "there is nothing to commit to"
     ledger.grow(3)
     first = sign_if_due(ledger.deps)
@@ -69,7 +69,7 @@ def test_one_is_due_for_the_first_entry_then_after_a_minute_and_never_only_for_i
     assert second.data["entries"] == 5
 
 
-def test_many_entries_are_committed_to_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_due_at_once_after_many_entries(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 3)
     ledger.grow()
     assert sign_if_due(ledger.deps) is not None
@@ -79,7 +79,9 @@ def test_many_entries_are_committed_to_at_once(ledger: Ledger, monkeypatch: pyte
     assert sign_if_due(ledger.deps) is not None
 
 
-def test_each_is_signed_by_vaults_key_written_elsewhere_and_of_exactly_its_entries(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_checkpoint_is_signed_in_vault_written_elsewhere_and_covers_exactly_its_entries(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 1)
     for count in (1, 6, 2):
         ledger.grow(count)
@@ -108,7 +110,7 @@ def record_checkpoint(ledger: Ledger, size: int) -> None:
     ledger.store.ledger.append([build_event(EventType.LEDGER_CHECKPOINTED, "-", at=ledger.deps.now(), about=str(size), **data)])
 
 
-def test_checkpoints_that_two_consoles_recorded_in_the_other_order_are_sound(ledger: Ledger) -> None:
+def test_checkpoints_recorded_out_of_order_by_two_consoles_are_sound(ledger: Ledger) -> None:
     ledger.grow(5)
     for size in (5, 3):
         record_checkpoint(ledger, size)
@@ -126,7 +128,7 @@ def test_a_clock_that_was_ahead_delays_no_checkpoint(ledger: Ledger) -> None:
     assert sign_if_due(ledger.deps) is None, "the last one by position is younger than a minute"
 
 
-def test_a_hash_that_is_none_any_more_is_a_problem_and_no_error(ledger: Ledger) -> None:
+def test_a_destroyed_hash_is_reported_as_a_problem_and_raises_no_error(ledger: Ledger) -> None:
     ledger.store.ledger.append([samples.submission(), samples.job_start()])
     assert sign_if_due(ledger.deps) is not None
     tamper(ledger.url, "UPDATE ledger SET hash = 'x' WHERE job = :job AND seq = 1")

@@ -117,7 +117,7 @@ async def test_a_sweep_is_late_once_no_worker_has_ended_one_for_a_minute(
     assert (sweep.late, sweep.by_clock) == (True, True)
 
 
-async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may_know(
+async def test_overdue_revocations_are_counted_for_everyone_and_named_only_to_those_who_may_read_them(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "CACHE_TTL_S", 0)
@@ -161,7 +161,7 @@ def serve_status(status: int) -> Iterator[CannedServer]:
 @pytest.mark.parametrize(
     "status, said", [(503, "is sealed (bao operator unseal)"), (501, "is not initialised (bao operator init)"), (500, "answered 500")]
 )
-async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: HealthMonitor, status: int, said: str) -> None:
+async def test_a_vault_that_does_not_serve_is_reported(looking: HealthMonitor, status: int, said: str) -> None:
     with serve_status(status) as vault:
         looking._vault = Vault(vault.address)
         checks = {check.name: check for check in (await looking.report()).checks}
@@ -232,7 +232,7 @@ async def test_a_store_that_takes_no_writes_is_not_ready_though_it_answers_reads
         pass
 
 
-async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_by_itself(
+async def test_servers_that_hang_do_not_delay_the_report_and_each_check_has_its_own_timeout(
     looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hangs() -> None:
@@ -278,7 +278,7 @@ async def test_an_unreachable_store_is_reported_and_its_sweep_does_not_count_as_
     assert (await looking.report()).sweep.late
 
 
-async def test_many_who_ask_at_once_cost_one_look(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_health_requests_share_one_check(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     ask = looking._gateway.ping
 

@@ -30,7 +30,7 @@ def record_order(served: Served) -> str:
     return order.job
 
 
-async def test_what_was_taken_but_not_started_is_started(served: Served) -> None:
+async def test_an_order_that_was_accepted_but_not_started_is_started(served: Served) -> None:
     job = record_order(served)
     assert not await served.console.gateway.has_workflow(job)
     assert job in await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE)
@@ -39,7 +39,7 @@ async def test_what_was_taken_but_not_started_is_started(served: Served) -> None
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
 
 
-async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) -> None:
+async def test_a_job_that_a_worker_claimed_is_never_started_again(served: Served) -> None:
     job = record_order(served)
     served.store.claims.claim(job, run="run", owner="a worker", now=datetime.now(UTC))
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()

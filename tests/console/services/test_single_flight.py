@@ -34,7 +34,7 @@ class Bench:
         return key.upper()
 
 
-async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
+async def test_concurrent_callers_share_one_run_of_the_work() -> None:
     bench = Bench()
     works = SingleFlight(bench.work)
     waiting = [asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief")]
@@ -52,7 +52,7 @@ async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
     assert bench.begun == ["a", "a"]
 
 
-async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_forgotten() -> None:
+async def test_concurrent_runs_are_limited_and_old_outcomes_are_forgotten() -> None:
     bench = Bench()
     works = SingleFlight(bench.work, max_concurrency=2, max_outcomes=3)
     waiting = [asyncio.create_task(works.result(key, by=f"{key}-person")) for key in "abcdef"]
@@ -65,7 +65,7 @@ async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_for
     assert [key for key, _ in works.items()] == ["g", "f", "e"]
 
 
-async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
+async def test_a_caller_that_stops_waiting_does_not_cancel_the_work_for_others() -> None:
     bench = Bench()
     works = SingleFlight(bench.work)
     gone, stays = (asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief"))
@@ -75,7 +75,7 @@ async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
     assert await stays == "A"
 
 
-async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> None:
+async def test_a_failure_is_raised_to_every_caller_and_the_work_can_be_started_again() -> None:
     bench = Bench()
     bench.go_on.set()
     works = SingleFlight(bench.work, max_outcomes=2)
@@ -90,7 +90,7 @@ async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> N
     await works.close()
 
 
-async def test_nobody_has_others_wait_behind_all_that_they_ask_for() -> None:
+async def test_one_person_can_start_only_a_limited_number_of_runs() -> None:
     bench = Bench()
     works = SingleFlight(bench.work, max_per_person=2)
     for key in "ab":

@@ -35,7 +35,7 @@ EVERY_CALL: dict[str, Call] = {
 
 
 @pytest.fixture
-def elsewhere(settings: Settings) -> Settings:
+def unknown_namespace(settings: Settings) -> Settings:
     """Settings that name a namespace which Temporal does not have."""
     return settings.model_copy(update={"temporal_namespace": "nowhere"})
 
@@ -47,15 +47,15 @@ async def test_a_workflow_that_temporal_does_not_know_is_gone(settings: Settings
 
 
 @pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL)
-async def test_without_the_namespace_temporal_is_unavailable_and_the_error_names_it(elsewhere: Settings, call: Call) -> None:
+async def test_without_the_namespace_temporal_is_unavailable_and_the_error_names_it(unknown_namespace: Settings, call: Call) -> None:
     with pytest.raises(TemporalUnavailable, match="Namespace nowhere is not found"):
-        await call(await TemporalGateway.connect(elsewhere, None))
+        await call(await TemporalGateway.connect(unknown_namespace, None))
 
 
 async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and_started_later(
-    settings: Settings, elsewhere: Settings, served: Served
+    settings: Settings, unknown_namespace: Settings, served: Served
 ) -> None:
-    async with build_console(elsewhere) as console, serve_console(console) as http:
+    async with build_console(unknown_namespace) as console, serve_console(console) as http:
         ops = served.people["ops"]
         answer = await http.post("/api/v1/jobs", json=ops.order(), headers=ops.bearer)
         health = (await http.get("/readyz")).json()

@@ -147,7 +147,7 @@ async def take_occasions(*consoles: Console) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Path) -> AsyncIterator[Installation]:
+async def installation(served: Served, settings: Settings, own_store: Path, tmp_path: Path) -> AsyncIterator[Installation]:
     folder = tmp_path / "shop"
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
     own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{own_store}"}
@@ -161,75 +161,77 @@ async def town(served: Served, settings: Settings, own_store: Path, tmp_path: Pa
 # Kept as triggers.yaml says.
 
 
-async def test_schedules_of_the_file_are_in_temporal_and_removed_ones_are_deleted(town: Installation) -> None:
-    await town.sync_schedules(nightly="{cron: '30 2 * * mon-fri', timezone: Europe/Berlin, job: jobs/reconcile.yaml}", other=MINUTELY)
-    found = await town.describe("nightly")
+async def test_schedules_of_the_file_are_in_temporal_and_removed_ones_are_deleted(installation: Installation) -> None:
+    await installation.sync_schedules(
+        nightly="{cron: '30 2 * * mon-fri', timezone: Europe/Berlin, job: jobs/reconcile.yaml}", other=MINUTELY
+    )
+    found = await installation.describe("nightly")
     (calendar,) = found.schedule.spec.calendars
     seen = [[(part.start, part.end) for part in field] for field in (calendar.minute, calendar.hour, calendar.day_of_week)]
     assert (seen, found.schedule.spec.time_zone_name) == ([[(30, 30)], [(2, 2)], [(1, 5)]], "Europe/Berlin")
     assert found.schedule.policy.catchup_window == timedelta(hours=1)
-    assert found.schedule.action.task_queue == f"{town.settings.task_queue}-console"
+    assert found.schedule.action.task_queue == f"{installation.settings.task_queue}-console"
 
-    await until_listed(town, {"nightly", "other"})
-    await town.sync_schedules(other=MINUTELY)
+    await until_listed(installation, {"nightly", "other"})
+    await installation.sync_schedules(other=MINUTELY)
     with pytest.raises(RPCError):
-        await town.describe("nightly")
-    assert (await town.describe("other")).schedule.state.paused
+        await installation.describe("nightly")
+    assert (await installation.describe("other")).schedule.state.paused
 
 
-async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(town: Installation) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
-    await town.handle("nightly").pause(note="an incident")
-    await town.console.schedule_sync.reconcile()
-    assert (await town.describe("nightly")).info.last_updated_at is None
+async def test_an_unchanged_schedule_is_left_alone_and_a_pause_survives_a_change(installation: Installation) -> None:
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await installation.handle("nightly").pause(note="an incident")
+    await installation.console.schedule_sync.reconcile()
+    assert (await installation.describe("nightly")).info.last_updated_at is None
 
-    await town.sync_schedules(nightly="{cron: '0 3 * * *', job: jobs/reconcile.yaml, overlap: allow}")
-    found = await town.describe("nightly")
+    await installation.sync_schedules(nightly="{cron: '0 3 * * *', job: jobs/reconcile.yaml, overlap: allow}")
+    found = await installation.describe("nightly")
     assert found.schedule.spec.calendars[0].hour[0].start == 3
     assert found.schedule.policy.overlap is ScheduleOverlapPolicy.ALLOW_ALL
     assert (found.schedule.state.paused, found.schedule.state.note) == (True, "an incident")
 
 
-async def test_what_somebody_changed_in_temporal_is_put_right(town: Installation) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
-    before = (await town.describe("nightly")).schedule
+async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(installation: Installation) -> None:
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    before = (await installation.describe("nightly")).schedule
     broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
-    await town.handle("nightly").update(lambda _: _update(broken))
-    await town.console.schedule_sync.reconcile()
-    assert (await town.describe("nightly")).schedule.spec == before.spec
+    await installation.handle("nightly").update(lambda _: _update(broken))
+    await installation.console.schedule_sync.reconcile()
+    assert (await installation.describe("nightly")).schedule.spec == before.spec
 
 
-async def test_schedules_of_others_are_not_touched(town: Installation) -> None:
-    names = [f"{town.prefix.removesuffix('-schedule-')}x-schedule-theirs", f"sweep-{town.settings.installation}"]
+async def test_schedules_of_others_are_not_touched(installation: Installation) -> None:
+    names = [f"{installation.prefix.removesuffix('-schedule-')}x-schedule-theirs", f"sweep-{installation.settings.installation}"]
     action = ScheduleActionStartWorkflow("Nothing", id="nothing", task_queue="nowhere")
-    handles = [await town.temporal.create_schedule(name, Schedule(action, ScheduleSpec())) for name in names]
-    await town.sync_schedules(mine=MINUTELY)
-    await until_listed(town, {"mine"})
-    await town.sync_schedules()
+    handles = [await installation.temporal.create_schedule(name, Schedule(action, ScheduleSpec())) for name in names]
+    await installation.sync_schedules(mine=MINUTELY)
+    await until_listed(installation, {"mine"})
+    await installation.sync_schedules()
     for handle in handles:
         assert (await handle.describe()).id == handle.id
         await handle.delete()
 
 
-async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_seen(town: Installation) -> None:
-    await town.sync_schedules(one=MINUTELY)
-    await until_listed(town, {"one"})
-    (town.folder / "triggers.yaml").write_text("schedules: [")
-    async with build_console(town.settings) as other:
+async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_seen(installation: Installation) -> None:
+    await installation.sync_schedules(one=MINUTELY)
+    await until_listed(installation, {"one"})
+    (installation.folder / "triggers.yaml").write_text("schedules: [")
+    async with build_console(installation.settings) as other:
         # One that never saw a good file: it knows of no schedule at all.
         keeping = asyncio.create_task(other.schedule_sync.run())
         assert other.deps.config.alarm
         assert other.deps.config.current().schedules == {}
-        town.write_schedules(one=MINUTELY, two=MINUTELY)
-        await until_listed(town, {"one", "two"})
+        installation.write_schedules(one=MINUTELY, two=MINUTELY)
+        await until_listed(installation, {"one", "two"})
         keeping.cancel()
-    assert (await town.describe("one")).info.created_at < (await town.describe("two")).info.created_at
+    assert (await installation.describe("one")).info.created_at < (await installation.describe("two")).info.created_at
 
 
-async def until_listed(town: Installation, names: Iterable[str]) -> None:
+async def until_listed(installation: Installation, names: Iterable[str]) -> None:
     """Wait until Temporal's list, which is late, has exactly these."""
     end = asyncio.get_running_loop().time() + WITHIN
-    while (found := await town.console.gateway.schedule_names()) != set(names):
+    while (found := await installation.console.gateway.schedule_names()) != set(names):
         assert asyncio.get_running_loop().time() < end, found
         await asyncio.sleep(0.1)
 
@@ -242,65 +244,67 @@ def _update(schedule: Schedule) -> Any:
 # Fired.
 
 
-async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Installation) -> None:
-    await town.sync_schedules(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
+async def test_each_occasion_launches_exactly_one_job(installation: Installation) -> None:
+    await installation.sync_schedules(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
     earlier, *occasions = past_minutes(4)
-    async with take_occasions(town.console):
-        await town.backfill("minutely", *occasions)
-        launched = [await town.result("minutely", at) for at in occasions]
-        assert sorted(town.jobs("minutely")) == sorted(launched)
-        assert [town.reason(job) for job in launched] == [f"occasion {to_rfc3339(at)}" for at in occasions]
-        descriptions = [await town.temporal.get_workflow_handle(job).describe() for job in launched]
+    async with take_occasions(installation.console):
+        await installation.backfill("minutely", *occasions)
+        launched = [await installation.result("minutely", at) for at in occasions]
+        assert sorted(installation.jobs("minutely")) == sorted(launched)
+        assert [installation.reason(job) for job in launched] == [f"occasion {to_rfc3339(at)}" for at in occasions]
+        descriptions = [await installation.temporal.get_workflow_handle(job).describe() for job in launched]
         assert {description.status for description in descriptions} == {WorkflowExecutionStatus.RUNNING}
 
-        await town.backfill("minutely", occasions[0], earlier)
-        extra = await town.result("minutely", earlier)
-        again = await until_fired_twice(town, "minutely", occasions[0])
-    assert (again, len(town.jobs("minutely"))) == (launched[0], 4)
+        await installation.backfill("minutely", occasions[0], earlier)
+        extra = await installation.result("minutely", earlier)
+        again = await until_fired_twice(installation, "minutely", occasions[0])
+    assert (again, len(installation.jobs("minutely"))) == (launched[0], 4)
     assert extra not in launched
 
 
-async def until_fired_twice(town: Installation, name: str, at: datetime) -> str:
+async def until_fired_twice(installation: Installation, name: str, at: datetime) -> str:
     """Return what came of an occasion's second workflow."""
-    wanted = f"WorkflowId = '{town.prefix}{name}-{to_rfc3339(at)}' AND ExecutionStatus = 'Completed'"
+    wanted = f"WorkflowId = '{installation.prefix}{name}-{to_rfc3339(at)}' AND ExecutionStatus = 'Completed'"
     end = asyncio.get_running_loop().time() + WITHIN
-    while len(runs := [one async for one in town.temporal.list_workflows(wanted)]) < 2:
+    while len(runs := [one async for one in installation.temporal.list_workflows(wanted)]) < 2:
         assert asyncio.get_running_loop().time() < end, runs
         await asyncio.sleep(0.1)
-    results: set[str] = {await town.temporal.get_workflow_handle(one.id, run_id=one.run_id, result_type=str).result() for one in runs}
+    results: set[str] = {
+        await installation.temporal.get_workflow_handle(one.id, run_id=one.run_id, result_type=str).result() for one in runs
+    }
     assert len(results) == 1
     return results.pop()
 
 
-async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(town: Installation) -> None:
-    await town.sync_schedules(minutely=MINUTELY)
+async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(installation: Installation) -> None:
+    await installation.sync_schedules(minutely=MINUTELY)
     first, second, third = past_minutes(3)
-    async with take_occasions(town.console):
-        await town.backfill("minutely", first)
-        job = await town.result("minutely", first)
-        await town.backfill("minutely", second)
-        assert await town.result("minutely", second) == f"skipped: {job} has not ended"
-        end_job(town, job)
-        await town.backfill("minutely", third)
-        assert await town.result("minutely", third) == town.jobs("minutely")[0] != job
-    assert [entry.data for entry in town.console.deps.store.ledger.entries(job=job).items if entry.type == "schedule.skipped"] == [
+    async with take_occasions(installation.console):
+        await installation.backfill("minutely", first)
+        job = await installation.result("minutely", first)
+        await installation.backfill("minutely", second)
+        assert await installation.result("minutely", second) == f"skipped: {job} has not ended"
+        end_job(installation, job)
+        await installation.backfill("minutely", third)
+        assert await installation.result("minutely", third) == installation.jobs("minutely")[0] != job
+    assert [entry.data for entry in installation.console.deps.store.ledger.entries(job=job).items if entry.type == "schedule.skipped"] == [
         {"schedule": "minutely", "occasion": to_rfc3339(second)}
     ]
 
 
-async def test_what_was_due_while_no_console_was_there_is_launched_once_by_the_first_that_comes(town: Installation) -> None:
-    await town.sync_schedules(minutely=MINUTELY)
+async def test_an_occasion_missed_while_no_console_ran_is_launched_once_by_the_next_console(installation: Installation) -> None:
+    await installation.sync_schedules(minutely=MINUTELY)
     (at,) = past_minutes(1)
-    await town.backfill("minutely", at)
-    waiting = town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}")
+    await installation.backfill("minutely", at)
+    waiting = installation.temporal.get_workflow_handle(f"{installation.prefix}minutely-{to_rfc3339(at)}")
     await until_known(waiting.describe)
-    assert town.jobs("minutely") == []
-    async with build_console(town.settings) as other, take_occasions(town.console, other):
-        job = await town.result("minutely", at)
-        assert town.jobs("minutely") == [job]
-        await town.backfill("minutely", at)
-        assert await until_fired_twice(town, "minutely", at) == job
-    assert town.jobs("minutely") == [job]
+    assert installation.jobs("minutely") == []
+    async with build_console(installation.settings) as other, take_occasions(installation.console, other):
+        job = await installation.result("minutely", at)
+        assert installation.jobs("minutely") == [job]
+        await installation.backfill("minutely", at)
+        assert await until_fired_twice(installation, "minutely", at) == job
+    assert installation.jobs("minutely") == [job]
 
 
 async def until_known(describe: Callable[[], Any]) -> None:
@@ -313,27 +317,27 @@ async def until_known(describe: Callable[[], Any]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_live_schedule_fires_by_itself_at_its_time(town: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_live_schedule_fires_by_itself_at_its_time(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second instead of each minute, in Temporal and for what the console takes for an occasion: nobody waits for minutes."""
     monkeypatch.setattr(console_orders, "why_no_occasion", lambda *_, **__: None)
-    await town.sync_schedules(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
+    await installation.sync_schedules(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
 
     seconds = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=1))])
-    there = (await town.describe("lively")).schedule
-    async with take_occasions(town.console):
-        await town.handle("lively").update(lambda _: _update(dataclasses.replace(there, spec=seconds)))
-        (first,) = await until(lambda: town.jobs("lively"))
-        end_job(town, first)
-        second, *_ = await until(lambda: [job for job in town.jobs("lively") if job != first])
-        await town.handle("lively").pause()
-        end_job(town, second)
-    assert town.reason(first) != town.reason(second)
+    there = (await installation.describe("lively")).schedule
+    async with take_occasions(installation.console):
+        await installation.handle("lively").update(lambda _: _update(dataclasses.replace(there, spec=seconds)))
+        (first,) = await until(lambda: installation.jobs("lively"))
+        end_job(installation, first)
+        second, *_ = await until(lambda: [job for job in installation.jobs("lively") if job != first])
+        await installation.handle("lively").pause()
+        end_job(installation, second)
+    assert installation.reason(first) != installation.reason(second)
 
 
-def end_job(town: Installation, job: str) -> None:
+def end_job(installation: Installation, job: str) -> None:
     """End a job, as its worker would."""
 
-    town.console.deps.store.ledger.append(
+    installation.console.deps.store.ledger.append(
         [build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state="succeeded", exit_code=0, reason=None)]
     )
 
@@ -342,26 +346,28 @@ def end_job(town: Installation, job: str) -> None:
 
 
 @pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
-async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_be(town: Installation, overlap: str, most: int) -> None:
-    town.write_schedules(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
+async def test_concurrent_occasions_launch_no_more_jobs_than_the_overlap_policy_allows(
+    installation: Installation, overlap: str, most: int
+) -> None:
+    installation.write_schedules(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
     occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past_minutes(4)]
-    deps = town.console.deps
+    deps = installation.console.deps
     found = await asyncio.gather(
         *(
-            asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion)
+            asyncio.to_thread(console_orders.order_occasion, deps, installation.console.quotas, occasion)
             for occasion in itertools.chain(occasions, occasions, occasions)
         )
     )
     launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
-    assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
-    again = [await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion) for occasion in occasions]
+    assert (set(installation.jobs("minutely")), len(launched)) == (launched, most)
+    again = [await asyncio.to_thread(console_orders.order_occasion, deps, installation.console.quotas, occasion) for occasion in occasions]
     assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
 
 
-async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else(town: Installation) -> None:
+async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else(installation: Installation) -> None:
     overlapping = MINUTELY.replace("paused", "overlap: allow, paused")
-    town.write_schedules(minutely=overlapping, other=overlapping)
-    deps, settings = town.console.deps, town.settings.model_copy(update={"quota_open_jobs": 1})
+    installation.write_schedules(minutely=overlapping, other=overlapping)
+    deps, settings = installation.console.deps, installation.settings.model_copy(update={"quota_open_jobs": 1})
     quotas = Quotas(deps.store, settings, lambda: frozenset({"prod"}))
     earlier, last = past_minutes(2)
 
@@ -379,68 +385,68 @@ async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else
     assert isinstance(await take("minutely", last), SubmittedOrder)
 
 
-async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another_cannot_finish(
-    town: Installation, monkeypatch: pytest.MonkeyPatch
+async def test_an_occasion_left_half_done_by_a_console_that_died_is_finished_later(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    town.write_schedules(minutely=MINUTELY)
+    installation.write_schedules(minutely=MINUTELY)
     earlier, last = past_minutes(2)
-    occasion, deps = ScheduleOccasion(schedule="minutely", at=last), town.console.deps
+    occasion, deps = ScheduleOccasion(schedule="minutely", at=last), installation.console.deps
     with monkeypatch.context() as patched:
         patched.setattr(console_orders, "record_console_order", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion)
-    assert town.jobs("minutely") == []
+            await asyncio.to_thread(console_orders.order_occasion, deps, installation.console.quotas, occasion)
+    assert installation.jobs("minutely") == []
     first = await asyncio.to_thread(
-        console_orders.order_occasion, deps, town.console.quotas, ScheduleOccasion(schedule="minutely", at=earlier)
+        console_orders.order_occasion, deps, installation.console.quotas, ScheduleOccasion(schedule="minutely", at=earlier)
     )
-    second = await asyncio.to_thread(console_orders.order_occasion, deps, town.console.quotas, occasion)
+    second = await asyncio.to_thread(console_orders.order_occasion, deps, installation.console.quotas, occasion)
     assert isinstance(first, SubmittedOrder)
     assert isinstance(second, SubmittedOrder)
-    assert town.jobs("minutely") == [first.job.id] == [second.job.id]
+    assert installation.jobs("minutely") == [first.job.id] == [second.job.id]
 
 
 # What whoever can write to Temporal may try.
 
 
-async def test_a_moment_that_is_not_an_occasion_is_refused_whoever_claims_it(town: Installation) -> None:
+async def test_a_moment_that_is_not_an_occasion_is_refused_whoever_claims_it(installation: Installation) -> None:
     # Half a day from now, so that no moment of this test is one.
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     far = now + timedelta(hours=12)
-    await town.sync_schedules(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
+    await installation.sync_schedules(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
     attempts = {
         "is not a scheduled time": ("daily", now),
         "is in the future": ("daily", far),
         "too long ago": ("daily", far - timedelta(days=1)),
         "there is no schedule other": ("other", far),
     }
-    async with take_occasions(town.console):
+    async with take_occasions(installation.console):
         for why, (name, at) in attempts.items():
-            assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, at)]))
-        assert "this workflow was not started by a schedule" in await refusal(town, "daily", TypedSearchAttributes.empty)
-        await town.handle("daily").trigger()
-        (triggered,) = await workflows_of(town, "daily")
+            assert why in await refusal(installation, name, TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, at)]))
+        assert "this workflow was not started by a schedule" in await refusal(installation, "daily", TypedSearchAttributes.empty)
+        await installation.handle("daily").trigger()
+        (triggered,) = await workflows_of(installation, "daily")
         with pytest.raises(WorkflowFailureError):
-            await town.temporal.get_workflow_handle(triggered).result()
-    assert town.jobs("daily") == []
+            await installation.temporal.get_workflow_handle(triggered).result()
+    assert installation.jobs("daily") == []
 
 
-async def workflows_of(town: Installation, name: str) -> list[str]:
+async def workflows_of(installation: Installation, name: str) -> list[str]:
     """Return the workflows that a schedule has started, once there is one."""
     end = asyncio.get_running_loop().time() + WITHIN
-    while not (found := (await town.describe(name)).info.recent_actions):
+    while not (found := (await installation.describe(name)).info.recent_actions):
         assert asyncio.get_running_loop().time() < end
         await asyncio.sleep(0.1)
     return [one.action.workflow_id for one in found]
 
 
-async def refusal(town: Installation, name: str, attributes: TypedSearchAttributes) -> str:
+async def refusal(installation: Installation, name: str, attributes: TypedSearchAttributes) -> str:
     """Start what a schedule would start, with arguments of one's own; return why it comes to nothing."""
     with pytest.raises(WorkflowFailureError) as told:
-        await town.temporal.execute_workflow(
+        await installation.temporal.execute_workflow(
             "Fire",
             name,
             id=f"forged-{secrets.token_hex(4)}",
-            task_queue=f"{town.settings.task_queue}-console",
+            task_queue=f"{installation.settings.task_queue}-console",
             search_attributes=attributes,
             execution_timeout=timedelta(seconds=WITHIN),
         )
@@ -450,7 +456,7 @@ async def refusal(town: Installation, name: str, attributes: TypedSearchAttribut
     return str(cause)
 
 
-async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_temporal_stores_no_detail_of_an_error_in_the_console(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -459,17 +465,17 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installat
         message = "secret-detail"
         raise RuntimeError(message)
 
-    await town.sync_schedules(minutely=MINUTELY)
+    await installation.sync_schedules(minutely=MINUTELY)
     (at,) = past_minutes(1)
     with monkeypatch.context() as patched:
         patched.setattr(job_starter, "order_occasion", fails)
-        async with take_occasions(town.console):
-            await town.backfill("minutely", at)
+        async with take_occasions(installation.console):
+            await installation.backfill("minutely", at)
             await asyncio.wait_for(failed.wait(), WITHIN)
-    async with take_occasions(town.console):
-        job = await town.result("minutely", at)
-    history = await town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}").fetch_history()
-    decrypted = await decrypted_payloads(history, town.console.codec)
+    async with take_occasions(installation.console):
+        job = await installation.result("minutely", at)
+    history = await installation.temporal.get_workflow_handle(f"{installation.prefix}minutely-{to_rfc3339(at)}").fetch_history()
+    decrypted = await decrypted_payloads(history, installation.console.codec)
     kept = b"".join((*(item.SerializeToString() for item in history.events), *decrypted))
     assert job.encode() in kept
     assert b"secret-detail" not in kept
@@ -479,18 +485,18 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Installat
 
 
 @pytest.fixture
-async def http(town: Installation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+async def http(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     # A busy machine is slow: Temporal may take longer than people should wait for a page.
     monkeypatch.setattr(schedule_sync, "STATUS_TIMEOUT_S", 60.0)
     monkeypatch.setattr(temporal_client, "RPC_TIMEOUT", timedelta(seconds=60))
-    async with serve_console(town.console) as client:
+    async with serve_console(installation.console) as client:
         yield client
 
 
 async def test_everyone_with_a_role_sees_the_schedules_and_their_results(
-    town: Installation, http: httpx.AsyncClient, served: Served
+    installation: Installation, http: httpx.AsyncClient, served: Served
 ) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', timezone: Asia/Tokyo, job: jobs/reconcile.yaml}", minutely=MINUTELY)
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', timezone: Asia/Tokyo, job: jobs/reconcile.yaml}", minutely=MINUTELY)
     auditor = served.people["auditor"].bearer
     items = (await http.get("/api/v1/schedules", headers=auditor)).json()["items"]
     assert [(item["name"], item["paused"], len(item["next"])) for item in items] == [("minutely", True, 5), ("nightly", False, 5)]
@@ -503,21 +509,21 @@ async def test_everyone_with_a_role_sees_the_schedules_and_their_results(
     assert (await http.get("/api/v1/schedules", headers=served.people["nobody"].bearer)).status_code == 403
 
 
-async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(
-    town: Installation, http: httpx.AsyncClient, served: Served
+async def test_a_launcher_can_pause_and_resume_a_schedule_and_both_are_recorded_in_the_ledger(
+    installation: Installation, http: httpx.AsyncClient, served: Served
 ) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     ops, url = served.people["ops"], "/api/v1/schedules/nightly"
     for _ in range(2):
         answer = await http.post(f"{url}/pause", json={"reason": "the books are being closed"}, headers=ops.bearer)
         assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, True, "ops: the books are being closed")
-    assert (await town.describe("nightly")).schedule.state.paused
-    await town.console.schedule_sync.reconcile()
+    assert (await installation.describe("nightly")).schedule.state.paused
+    await installation.console.schedule_sync.reconcile()
     answer = await http.post(f"{url}/unpause", headers=ops.bearer)
     assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, False, None)
-    assert not (await town.describe("nightly")).schedule.state.paused
+    assert not (await installation.describe("nightly")).schedule.state.paused
 
-    entries = town.console.deps.store.ledger.entries(job="-").items
+    entries = installation.console.deps.store.ledger.entries(job="-").items
     assert [(entry.type, entry.data["name"], entry.data.get("reason")) for entry in entries] == [
         ("schedule.paused", "ops", "the books are being closed"),
         ("schedule.unpaused", "ops", None),
@@ -525,28 +531,30 @@ async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(
 
 
 @pytest.mark.parametrize("what, body", [("pause", {"reason": "x"}), ("unpause", None), ("run", {})])
-async def test_only_launchers_do_anything_to_a_schedule(
-    town: Installation, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
+async def test_only_launchers_can_pause_resume_or_run_a_schedule(
+    installation: Installation, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
 ) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     for who in ("lead", "auditor", "nobody"):
         answer = await http.post(f"/api/v1/schedules/nightly/{what}", json=body, headers=served.people[who].bearer)
         assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: ops")
     missing = await http.post(f"/api/v1/schedules/weekly/{what}", json=body, headers=served.people["ops"].bearer)
     assert (missing.status_code, missing.json()["detail"]) == (404, "there is no schedule weekly")
-    assert (town.jobs("nightly"), (await town.describe("nightly")).schedule.state.paused) == ([], False)
+    assert (installation.jobs("nightly"), (await installation.describe("nightly")).schedule.state.paused) == ([], False)
 
 
-async def test_a_pause_needs_a_reason(town: Installation, http: httpx.AsyncClient, served: Served) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+async def test_a_pause_needs_a_reason(installation: Installation, http: httpx.AsyncClient, served: Served) -> None:
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     for body in ({}, {"reason": ""}, {"reason": "x", "until": "tomorrow"}):
         answer = await http.post("/api/v1/schedules/nightly/pause", json=body, headers=served.people["ops"].bearer)
         assert answer.status_code == 422
-    assert not (await town.describe("nightly")).schedule.state.paused
+    assert not (await installation.describe("nightly")).schedule.state.paused
 
 
-async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Installation, http: httpx.AsyncClient, served: Served) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml, paused: true}")
+async def test_a_launcher_can_run_a_schedule_now_but_not_twice_at_once(
+    installation: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml, paused: true}")
     ops, url = served.people["ops"], "/api/v1/schedules/nightly/run"
     answer = await http.post(url, json={"reason": "after the repair"}, headers={**ops.bearer, "Idempotency-Key": "one"})
     assert (answer.status_code, answer.json()["state"]) == (201, "pending"), answer.text
@@ -556,20 +564,22 @@ async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Installation, 
     refused = await http.post(url, json={}, headers=ops.bearer)
     assert (refused.status_code, job in refused.json()["detail"]) == (409, True)
 
-    assert town.reason(job) == "run now by ops: after the repair"
-    order = town.console.deps.store.jobs.order(job)
+    assert installation.reason(job) == "run now by ops: after the repair"
+    order = installation.console.deps.store.jobs.order(job)
     assert order is not None
     assert (order.signed.statement["origin"], order.signed.statement["asked_by"]) == ("schedule:nightly", ops.id)
-    end_job(town, job)
+    end_job(installation, job)
     shown = (await http.get("/api/v1/schedules/nightly", headers=ops.bearer)).json()["jobs"]
     assert [(one["id"], one["state"], one["order_reason"]) for one in shown] == [(job, "succeeded", "run now by ops: after the repair")]
     assert (await http.post(url, json={}, headers=ops.bearer)).status_code == 201
-    assert len(town.jobs("nightly")) == 2
+    assert len(installation.jobs("nightly")) == 2
 
 
-async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_accepted(town: Installation, served: Served) -> None:
-    await town.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
-    away = town.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
+async def test_without_temporal_the_list_of_schedules_answers_soon_and_runs_are_accepted(
+    installation: Installation, served: Served
+) -> None:
+    await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    away = installation.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
     async with build_console(away) as console, serve_console(console) as http:
         ops = served.people["ops"].bearer
         began = asyncio.get_running_loop().time()
@@ -582,20 +592,22 @@ async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_a
         assert (await http.post("/api/v1/schedules/nightly/run", json={}, headers=ops)).status_code == 201
         with pytest.raises(TemporalUnavailable):
             await console.schedule_sync.reconcile()
-    assert not (await town.describe("nightly")).schedule.state.paused
+    assert not (await installation.describe("nightly")).schedule.state.paused
 
 
-async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Installation) -> None:
-    town.write_schedules(minutely=MINUTELY)
-    timed = console_orders.configured_schedule(town.console.deps, "minutely")
-    town.write_schedules()
+async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(installation: Installation) -> None:
+    installation.write_schedules(minutely=MINUTELY)
+    timed = console_orders.configured_schedule(installation.console.deps, "minutely")
+    installation.write_schedules()
     wish = OrderRequest("schedule:minutely", timed, {}, "gone")
-    entity = town.console.deps.vault.own_entity()
+    entity = installation.console.deps.vault.own_entity()
     with pytest.raises(Conflict, match="this configuration has no schedule:minutely"):
-        await asyncio.to_thread(record_console_order, town.console.deps, town.console.quotas, wish, job=new_job(town), entity=entity)
-    assert town.jobs("minutely") == []
+        await asyncio.to_thread(
+            record_console_order, installation.console.deps, installation.console.quotas, wish, job=new_job(installation), entity=entity
+        )
+    assert installation.jobs("minutely") == []
 
 
-def new_job(town: Installation) -> str:
+def new_job(installation: Installation) -> str:
 
-    return new_job_id(town.settings.installation, now=datetime.now(UTC))
+    return new_job_id(installation.settings.installation, now=datetime.now(UTC))

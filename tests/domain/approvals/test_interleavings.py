@@ -319,7 +319,7 @@ def check_issue(world: World, request: Request, acts: Iterable[Act]) -> None:
     SEEN["narrowed"] += issued.is_narrowed
 
 
-def test_no_course_of_answers_grants_without_a_quorum_of_distinct_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_sequence_of_answers_grants_without_a_quorum_of_distinct_people(monkeypatch: pytest.MonkeyPatch) -> None:
     # Reading and checking one statement says the same each time, and takes most of the time: each once.
     monkeypatch.setattr(
         verification, "read_statement", cache_calls(verification.read_statement, key=lambda model, signed: (model, id(signed)))

@@ -44,7 +44,9 @@ def add_answer(before: Ladder, one: ApprovalAnswer) -> Ladder:
 
 
 @given(TOOLS, st.lists(st.none() | TOOLS, min_size=1, max_size=3))
-def test_of_several_who_bind_tools_what_all_of_them_allow_holds(asked: dict[str, Bounds], said: list[dict[str, Bounds] | None]) -> None:
+def test_bounds_set_by_several_approvers_allow_only_what_all_of_them_allow(
+    asked: dict[str, Bounds], said: list[dict[str, Bounds] | None]
+) -> None:
     answers = tuple(answer(f"person-{number}", 3).model_copy(update={"tools": one}) for number, one in enumerate(said))
     made = ladder(3).model_copy(update={"tools": asked, "answers": answers})
     bound = [one for one in said if one is not None]
@@ -109,7 +111,7 @@ def test_bounds_on_tools_that_nobody_requested_bind_nothing() -> None:
     assert (made.grant.tools, made.is_narrowed) == (None, False)
 
 
-def test_the_shops_tiers_are_read() -> None:
+def test_the_shops_tiers_file_is_read() -> None:
     assert (TIERS.top, TIERS.tiers[3].quorum, TIERS.tiers[1].respond_within) == (3, 2, 900)
     assert TIERS.approver_groups == {"support-leads", "security", "chiefs"}
     assert (TIERS.roles.launch, TIERS.roles.read) == (("ops",), ("auditors",))
@@ -119,7 +121,7 @@ def test_the_shops_tiers_are_read() -> None:
     "groups, tier",
     [(set(), 0), ({"ops"}, 0), ({"support-leads"}, 1), ({"security", "support-leads"}, 2), ({"chiefs"}, 3), ({"chiefs", "ops"}, 3)],
 )
-def test_a_person_answers_for_the_highest_tier_of_their_groups(groups: set[str], tier: int) -> None:
+def test_a_person_decides_at_the_highest_tier_of_their_groups(groups: set[str], tier: int) -> None:
     assert TIERS.tier_of(frozenset(groups)) == tier
 
 
@@ -157,7 +159,7 @@ def test_an_answer_that_does_not_count_says_why_and_changes_nothing(before: Ladd
     assert why in after.message
 
 
-def test_a_request_climbs_to_the_top_and_no_further() -> None:
+def test_a_request_escalates_to_the_top_tier_and_no_further() -> None:
     at = ladder(1)
     for tier in (2, 3):
         climbed = at.to_next_tier(TIERS, now=NOW)
@@ -168,7 +170,7 @@ def test_a_request_climbs_to_the_top_and_no_further() -> None:
     assert at.to_next_tier(TIERS, now=NOW) is None
 
 
-def test_a_request_above_the_tiers_that_are_left_climbs_no_further() -> None:
+def test_a_request_above_the_remaining_tiers_does_not_escalate() -> None:
     one = Tiers(tiers={1: Tier(name="one", approvers=("a",), respond_within=60)})
     assert ladder(3).to_next_tier(one, now=NOW) is None
 
@@ -184,7 +186,7 @@ def test_a_denial_neither_breaks_glass_nor_narrows_what_others_allow() -> None:
     assert (made.broke_glass, made.grant.ttl, made.is_narrowed) == (False, 600, False)
 
 
-def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
+def test_after_an_escalation_lower_tiers_can_neither_decide_nor_count() -> None:
     two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
     before = ladder(1, answer("lead", 1))
@@ -196,7 +198,7 @@ def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
 
 
 @pytest.mark.parametrize("early", [answer("security", 2), answer("chief2", 3)])
-def test_a_higher_approval_given_early_still_counts_after_climbing(early: ApprovalAnswer) -> None:
+def test_an_early_approval_of_a_higher_tier_still_counts_after_an_escalation(early: ApprovalAnswer) -> None:
     two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
     climbed = ladder(1, early).to_next_tier(tiers, now=NOW)
@@ -224,7 +226,7 @@ tier_sets = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(
     st.data(),
     st.lists(st.one_of(st.none(), st.builds(answer, people, st.integers(0, 3), st.sampled_from(["approve", "deny"]))), max_size=10),
 )
-def test_no_run_of_answers_and_climbs_approves_without_enough_distinct_people(
+def test_no_sequence_of_answers_and_escalations_approves_without_enough_distinct_people(
     tiers: Tiers, data: st.DataObject, steps: list[ApprovalAnswer | None]
 ) -> None:
     at = ladder(data.draw(st.integers(1, tiers.top)))
@@ -248,7 +250,7 @@ def test_no_run_of_answers_and_climbs_approves_without_enough_distinct_people(
 
 
 @given(answers, tier_sets)
-def test_saying_it_twice_makes_no_quorum(given_answers: list[ApprovalAnswer], tiers: Tiers) -> None:
+def test_repeated_answers_of_the_same_people_do_not_change_the_quorum(given_answers: list[ApprovalAnswer], tiers: Tiers) -> None:
     for tier in range(5):
         assert has_quorum(tuple(given_answers), tiers=tiers, tier=tier) == has_quorum(tuple(given_answers * 2), tiers=tiers, tier=tier)
 

@@ -13,7 +13,7 @@ SPEC = {"name": "x", "n": 1}
 REQUEST = {"job_id": "j-dev-x", "id": "r-dev-x-1", "digest": "sha256:" + "d" * 64, "ttl": 300, "action": "write"}
 
 
-def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None:
+def test_an_order_statement_names_its_job_content_reason_and_expiry() -> None:
     order = statement_factory.build_order_statement("j-dev-x", SPEC, bundle=None, params={"a": "1"}, reason="why", person="me", now=NOW)
 
     assert to_signable(order) == {
@@ -29,7 +29,7 @@ def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None
     }
 
 
-def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
+def test_a_decision_statement_names_its_request_digest_duration_and_reason() -> None:
     said = to_signable(statement_factory.build_decision_statement(REQUEST, "approve", reason="why", person="me", now=NOW))
 
     assert said == {

@@ -60,13 +60,13 @@ def test_the_documented_statements_have_their_canonical_form_and_signature(name:
     assert why_signature_invalid(sign(statement, BLOCKS[f"{name}, signature"]), {1: PUBLIC}) is None
 
 
-def test_the_documented_statements_are_read_and_written_the_same() -> None:
+def test_the_documented_statements_survive_reading_and_writing_unchanged() -> None:
     assert to_signable(OrderStatement.model_validate(ORDER)) == ORDER
     assert to_signable(DecisionStatement.model_validate(DECISION)) == DECISION
     assert to_signable(DecisionStatement.model_validate(NARROWED)) == NARROWED
 
 
-def test_an_order_from_within_another_job_says_so_and_any_other_is_signed_as_before() -> None:
+def test_a_child_jobs_order_names_its_parent_and_other_orders_are_signed_without_that_field() -> None:
     child = json.loads(BLOCKS["Child"])
     assert to_canonical_json(to_signable(OrderStatement.model_validate(child))).decode() == BLOCKS["Child, canonical"]
     assert signature(child) == BLOCKS["Child, signature"]
@@ -180,7 +180,7 @@ def test_a_call_with_another_argument_or_other_bounds_is_another_digest_and_none
 @pytest.mark.parametrize(
     "raw", [spec_with(labels={"team": "other"}), spec_with(access={"reason": "Another reason"}), dict(reversed(SPEC.items()))]
 )
-def test_what_changes_nothing_of_it_leaves_the_request_digest(raw: dict[str, Any]) -> None:
+def test_changes_that_do_not_affect_what_runs_leave_the_request_digest_unchanged(raw: dict[str, Any]) -> None:
     assert digest(raw) == digest()
 
 
@@ -206,7 +206,7 @@ def test_any_change_of_a_signed_statement_breaks_its_signature(statement: dict[s
         assert why_signature_invalid(sign(tampered, text), {1: PUBLIC}) is not None
 
 
-def test_the_order_of_keys_does_not_matter() -> None:
+def test_the_order_of_keys_does_not_affect_a_signature() -> None:
     assert why_signature_invalid(sign(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
 
 
@@ -240,14 +240,14 @@ RAW = signature(ORDER).removeprefix("vault:v1:")
         f"vault:v-1:{RAW}",
     ],
 )
-def test_what_is_not_a_signature_is_refused_with_a_reason(text: str) -> None:
+def test_a_text_that_is_not_a_signature_is_refused_with_a_reason(text: str) -> None:
     assert why_signature_invalid(sign(ORDER, text), {1: PUBLIC})
 
 
 @given(
     st.text(max_size=120), st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.floats() | st.text(max_size=5), max_size=3)
 )
-def test_no_text_and_no_statement_raises(text: str, statement: dict[str, Any]) -> None:
+def test_no_signature_text_and_no_statement_makes_verification_raise(text: str, statement: dict[str, Any]) -> None:
     assert why_signature_invalid(sign(ORDER, text), {1: PUBLIC})
     assert why_signature_invalid(SignedStatement(statement=statement, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
 
@@ -278,7 +278,7 @@ EXPIRES = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
         (EXPIRES + timedelta(days=1), "expired"),
     ],
 )
-def test_a_statement_holds_in_its_own_time_only(now: datetime, why: str | None) -> None:
+def test_a_statement_is_valid_only_during_its_own_time(now: datetime, why: str | None) -> None:
     found = why_not_valid_now(OrderStatement.model_validate(ORDER), now=now)
     assert found is None if why is None else found and why in found.message
 
@@ -305,7 +305,7 @@ def test_a_statement_lives_for_a_week_at_most() -> None:
         "٢026-01-31T09:30:00Z",
     ],
 )
-def test_a_moment_has_one_spelling(text: Any) -> None:
+def test_a_moment_in_a_statement_has_only_one_valid_spelling(text: Any) -> None:
     with pytest.raises(ValidationError, match="issued_at"):
         OrderStatement.model_validate({**ORDER, "issued_at": text})
 

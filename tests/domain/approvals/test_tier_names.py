@@ -23,5 +23,5 @@ def test_break_glass_bypasses_the_needed_tier_and_each_further_one_up_to_the_cur
         ((1, 2), (), "tier 1 and tier 2"),
     ],
 )
-def test_tiers_are_named(numbers: tuple[int, ...], names: tuple[str, ...], text: str) -> None:
+def test_tiers_are_written_with_their_names(numbers: tuple[int, ...], names: tuple[str, ...], text: str) -> None:
     assert tiers_text(numbers, names) == text

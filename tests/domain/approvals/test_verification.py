@@ -44,7 +44,7 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Town:
+class KnownPeople:
     """People in groups, each with a key of their own, and the delegations that they signed."""
 
     delegations: Mapping[tuple[str, str], SignedStatement] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def ladder(tier: int = 1, **changes: Any) -> Ladder:
 
 
 def verifier(*delegations: tuple[str, str, SignedStatement]) -> ApprovalVerifier:
-    return ApprovalVerifier(Town({(person, to): signed for person, to, signed in delegations}), TIERS, NOW)
+    return ApprovalVerifier(KnownPeople({(person, to): signed for person, to, signed in delegations}), TIERS, NOW)
 
 
 def code_of(outcome: object) -> str | None:
@@ -200,7 +200,7 @@ def test_a_delegate_answers_only_for_who_named_them_and_could_answer(
         (decide("outsider", "break_glass"), "outsider is in none of the groups that may use break-glass (heroes)"),
     ],
 )
-def test_who_may_not_answer_is_told_which_group_is_missing(signed: SignedStatement, message: str) -> None:
+def test_a_person_who_may_not_decide_is_told_which_group_is_missing(signed: SignedStatement, message: str) -> None:
     outcome = verifier().verify_answer(JOB, ladder(), signed)
     assert isinstance(outcome, Rejection)
     assert outcome.message == message
@@ -253,7 +253,7 @@ def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally |
         (2, [decide("chief"), decide("chief", "withdraw")], "pending"),
     ],
 )
-def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signed: list[SignedStatement], verdict: str) -> None:
+def test_the_verdict_of_a_tally_follows_from_its_answers_and_withdrawals(tier: int, signed: list[SignedStatement], verdict: str) -> None:
     tally = tally_after(RequestTally(ladder(tier)), *signed)
     assert isinstance(tally, RequestTally), tally
     assert tally.verdict == verdict
@@ -276,7 +276,7 @@ def test_a_tally_is_what_its_answers_and_withdrawals_make_of_it(tier: int, signe
         (2, [decide("chief"), decide("chief", "withdraw"), decide("chief")], "answer_withdrawn"),
     ],
 )
-def test_what_changes_nothing_in_a_tally_is_rejected(tier: int, signed: list[SignedStatement], code: str) -> None:
+def test_an_answer_that_changes_nothing_in_a_tally_is_rejected(tier: int, signed: list[SignedStatement], code: str) -> None:
     assert code_of(tally_after(RequestTally(ladder(tier)), *signed)) == code
 
 
@@ -292,11 +292,11 @@ def test_answers_are_recounted_with_what_each_breaks() -> None:
     assert recounted.grant.ttl == 300
 
 
-def test_a_further_check_decides_last() -> None:
+def test_a_further_check_is_applied_only_after_the_ordinary_rules() -> None:
     def refuse(request: str, answer: ApprovalAnswer) -> Rejection | None:
         return Rejection("not_authorized", f"{request}: {answer.person}")
 
-    strict = ApprovalVerifier(Town(), TIERS, NOW, further_check=refuse)
+    strict = ApprovalVerifier(KnownPeople(), TIERS, NOW, further_check=refuse)
     assert code_of(strict.count_answer(JOB, ladder(), decide())) == "not_authorized"
     assert code_of(strict.count_answer(JOB, ladder(), decide("outsider"))) == "not_entitled"
 

@@ -69,15 +69,17 @@ DATED = catalog(by="2026-04-30")
     ],
     ids=range(15),
 )
-def test_a_review_finds(offered: Catalog, changes: dict[str, Any], expected: dict[str, str]) -> None:
+def test_a_review_reports_exactly_the_expected_findings_of_an_action(
+    offered: Catalog, changes: dict[str, Any], expected: dict[str, str]
+) -> None:
     assert findings(offered, action_uses(**changes)) == expected
 
 
-def test_what_was_never_asked_for_is_unused_and_no_more_is_said_of_it() -> None:
+def test_an_action_that_was_never_requested_is_reported_only_as_unused() -> None:
     assert findings(DATED, {}) == {"unused": "never issued; not issued since 2026-01-30"}
 
 
-def test_an_action_is_its_resources_owners_to_review_unless_it_says_whose() -> None:
+def test_an_action_is_reviewed_by_its_resources_owner_unless_it_names_another() -> None:
     for review, owner in (({"by": "2026-01-01"}, "support-leads"), ({"by": "2026-01-01", "owner": "security"}, "security")):
         (one,) = build_access_review(catalog(**review), action_uses(), now=NOW, since=SINCE)
         assert (one.owner, one.kind, one.last_issued) == (owner, ReviewFindingKind.OVERDUE, NOW - timedelta(days=1))
@@ -117,7 +119,7 @@ def test_a_review_date_is_a_day_of_the_calendar(day: object) -> None:
         catalog(by=day)
 
 
-def test_a_review_survives_being_written_out() -> None:
+def test_the_review_date_of_an_action_survives_writing_and_reading() -> None:
     raw = DATED.model_dump(mode="json")
     check_json("catalog", raw)
     read = Catalog.model_validate(raw).resources["orders-db"].actions

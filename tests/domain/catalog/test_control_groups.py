@@ -62,7 +62,7 @@ def problems(of: Catalog, against: Tiers) -> list[str]:
         (3, ("group-3", "everywhere"), 2),
     ],
 )
-def test_the_lock_asks_its_tier_and_every_one_above_with_its_own_quorum(
+def test_a_lock_needs_the_quorum_of_its_tier_from_the_groups_of_that_tier_and_above(
     lock_tier: int | None, groups: tuple[str, ...], approvals: int
 ) -> None:
     locked = catalog(lock_tier=lock_tier)
@@ -96,7 +96,7 @@ def test_a_request_is_not_narrowed_if_a_lock_covers_either_action(
         )
 
 
-def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
+def test_an_action_without_a_lock_has_no_control_group_and_no_least_tier() -> None:
     action = catalog(other={"issue": {"path": "kv/data/x"}}).resources["other-db"].actions[Action.READ]
     assert (control_group_of(action, tiers(1)), action.least_tier) == (None, 0)
     with pytest.raises(InvalidInput, match="lock_tier needs `lock: control_group`"):

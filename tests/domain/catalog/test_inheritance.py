@@ -53,7 +53,7 @@ def problems_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: A
     return {problem.path: problem.message for problem in raised.value.problems}
 
 
-def test_a_resource_and_its_actions_get_what_they_do_not_say() -> None:
+def test_resources_and_actions_inherit_the_defaults_for_what_they_leave_out() -> None:
     billing = catalog_of({"actions": {"read": read(), "write": read(policy="je-grant-own", max_ttl="5m")}}).resources["billing"]
     assert (billing.environment, billing.sensitivity, billing.owner) == ("prod", Sensitivity.INTERNAL, "owners")
     assert billing.connect == {"host": "${HOST}"}
@@ -65,7 +65,7 @@ def test_a_resource_and_its_actions_get_what_they_do_not_say() -> None:
     assert (first.policy, second.policy) == ("je-grant-billing-read", "je-grant-own")
 
 
-def test_the_resource_counts_more_than_the_defaults_and_the_action_most() -> None:
+def test_a_resource_overrides_the_defaults_and_an_action_overrides_both() -> None:
     resource = {"owner": "finance", "max_ttl": "20m", "revocable": "never", "target": None}
     billing = catalog_of({**resource, "actions": {"read": read(), "admin": read(policy="je-grant-x", target=TARGET, revocable="now")}})
     actions = billing.resources["billing"].actions
@@ -75,7 +75,7 @@ def test_the_resource_counts_more_than_the_defaults_and_the_action_most() -> Non
     assert actions[Action.ADMIN].revocable is Revocable.NOW
 
 
-def test_writes_get_the_data_of_every_path_above_them_the_longest_path_first() -> None:
+def test_a_write_inherits_data_from_every_parent_path_and_the_longest_path_wins() -> None:
     role = {"path": "database/roles/billing-read", "data": {"max_ttl": "5m"}}
     catalog = catalog_of({"actions": {"read": read()}}, role, {"path": "database/config/x"}, {"path": "kv/data/x", "data": {"a": 1}})
     assert [dict(write.data) for write in catalog.provision] == [
@@ -85,7 +85,7 @@ def test_writes_get_the_data_of_every_path_above_them_the_longest_path_first() -
     ]
 
 
-def test_an_actions_role_is_written_where_its_path_issues_from() -> None:
+def test_the_role_of_an_action_is_written_to_the_path_that_issues_its_credentials() -> None:
     scopes = [{"tenant": "acme"}, {"tenant": "globex"}]
     per_tenant = {
         "issue": {"path": "database/creds/billing-read-{tenant}"},
@@ -164,7 +164,7 @@ def test_a_tool_connects_to_the_target_of_the_action_that_it_uses() -> None:
         dsn_of(None)
 
 
-def test_settings_are_filled_in_after_that() -> None:
+def test_settings_are_filled_in_after_inheritance() -> None:
     billing = with_settings(catalog_of({"actions": {"read": read()}}), {"HOST": "db.example"}).resources["billing"]
     target = billing.actions[Action.READ].target
     assert target is not None

@@ -99,7 +99,7 @@ def test_an_action_gets_its_policy_and_defaults_from_the_pattern() -> None:
     assert catalog_with().resources["orders-db"].sensitivity is Sensitivity.CONFIDENTIAL
 
 
-def test_the_shops_catalog_is_what_the_contract_says() -> None:
+def test_the_shops_catalog_has_the_documented_resources_and_actions() -> None:
     catalog = with_settings(read_catalog(SHOP.read_bytes()), SETTINGS)
     found = {
         name: (one.sensitivity.name, one.external, "".join(sorted(action[0] for action in one.actions)))
@@ -182,7 +182,7 @@ def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: st
 
 
 @pytest.mark.parametrize("path", ["database/static-creds/ledger", "openldap/static-cred/ledger", "shelf/data/ledger"])
-def test_what_vault_issues_without_a_lease_cannot_be_revocable_now(path: str) -> None:
+def test_credentials_that_vault_issues_without_a_lease_cannot_be_declared_revocable_now(path: str) -> None:
     raw = copy.deepcopy(PLAIN)
     raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "kv", "options": {"version": "2"}}}]
     action = raw["resources"]["orders-db"]["actions"]["admin"]
@@ -207,7 +207,7 @@ def test_an_issue_path_that_is_not_a_plain_path_is_refused(issue: str) -> None:
     assert "resources.orders-db.actions.admin" in problems_of("resources/orders-db/actions/admin/issue/path", issue)
 
 
-def test_everything_wrong_is_said_at_once() -> None:
+def test_every_problem_of_a_catalog_is_reported_at_once() -> None:
     raw = copy.deepcopy(PLAIN)
     raw["resources"]["orders-db"] |= {"sensitivity": "secret", "colour": "red"}
     raw["resources"]["orders-db"]["actions"]["read"]["max_ttl"] = "never"
@@ -222,7 +222,7 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "resources: &a {b: *a}", "a: 1\na: 2", "\x00", "resources: {"])
-def test_what_is_not_a_catalog_at_all_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_catalog_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         read_catalog(text)
 
@@ -233,13 +233,13 @@ def test_settings_are_filled_in_and_each_missing_one_is_named_with_its_path() ->
         with_settings(catalog_with(), {})
 
 
-def test_a_setting_cannot_smuggle_a_wider_path_in() -> None:
+def test_a_setting_cannot_widen_a_path_in_vault() -> None:
     catalog = catalog_with("resources/orders-db/actions/admin/issue/path", "database/creds/${ROLE}")
     with pytest.raises(InvalidInput, match="must be a path in Vault"):
         with_settings(catalog, {**SETTINGS, "ROLE": "*"})
 
 
-def test_only_setup_needs_the_secrets_of_provision() -> None:
+def test_the_secrets_of_provision_are_needed_only_for_the_setup_of_vault() -> None:
     catalog = catalog_with("provision", [{"path": "kv/data/x", "data": {"password": "${SECRET}"}}])
     assert with_settings(catalog, SETTINGS).provision == catalog.provision
     assert provision_writes(catalog, {"SECRET": "s"})[0].data == {"password": "s"}
@@ -247,7 +247,7 @@ def test_only_setup_needs_the_secrets_of_provision() -> None:
         provision_writes(catalog, {})
 
 
-def test_a_write_per_scope_is_one_for_each_and_leaves_vaults_own_templates_alone() -> None:
+def test_a_write_per_scope_becomes_one_write_per_value_and_keeps_vaults_own_templates() -> None:
     write = {
         "path": "database/roles/orders-{tenant}",
         "per_scope": ["tenant"],
@@ -275,7 +275,7 @@ def test_an_identitys_name_does_not_depend_on_the_order_of_its_keys() -> None:
     assert alias_of({"tenant": "acme", "region": "eu"}) == alias_of({"region": "eu", "tenant": "acme"}) == "je-scope-region-eu-tenant-acme"
 
 
-def test_a_fitting_spec_has_no_problems() -> None:
+def test_a_spec_that_matches_the_catalog_has_no_problems() -> None:
     assert spec_problems() == []
 
 
@@ -294,18 +294,18 @@ def test_a_fitting_spec_has_no_problems() -> None:
         ),
     ],
 )
-def test_a_spec_that_asks_for_what_is_not_there_is_told_where(changes: dict[str, Any], problem: str) -> None:
+def test_a_spec_that_requests_something_unknown_is_refused_by_its_path(changes: dict[str, Any], problem: str) -> None:
     assert spec_problems(**changes) == [problem]
 
 
-def test_every_problem_of_a_spec_is_said_at_once() -> None:
+def test_every_problem_of_a_spec_against_the_catalog_is_reported_at_once() -> None:
     asked = [*access(ttl="2h"), *access(resource="nothing"), *access(action="write")]
     found = [line.partition(":")[0] for line in spec_problems(environment="test", data_scope={}, access=asked)]
     assert found == ["environment", "access[0].ttl", "data_scope.tenant", "access[1].resource", "access[2].action"]
 
 
 @given(st.integers(min_value=1, max_value=8 * 24 * 3600))
-def test_a_hard_end_is_one_that_the_policy_lists_and_never_short(seconds: int) -> None:
+def test_a_hard_end_is_one_that_the_policy_lists_and_never_shorter_than_requested(seconds: int) -> None:
     text = hard_end_of(seconds)
     given_seconds = int(text[:-1]) * {"m": 60, "h": 3600}[text[-1]]
     assert text in HARD_ENDS
@@ -348,7 +348,7 @@ ASKED: dict[str, Any] = {"resource": "orders-db", "action": "read", "ttl": "10m"
         ({"access": "all"}, []),
     ],
 )
-def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(changes: dict[str, Any], expected: list[str]) -> None:
+def test_the_readable_parts_of_an_invalid_spec_are_checked_against_the_catalog(changes: dict[str, Any], expected: list[str]) -> None:
     assert draft_problems(**changes) == expected
 
 
@@ -361,11 +361,11 @@ def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(chan
         ),
     )
 )
-def test_every_draft_can_be_checked(raw: Any) -> None:
+def test_no_draft_of_a_spec_makes_the_check_raise(raw: Any) -> None:
     problems_in_draft(raw, catalog_with())
 
 
-def test_what_only_a_session_knows_is_filled_in_at_issue_and_stays_open_in_what_approvers_sign() -> None:
+def test_job_id_and_ttl_are_filled_in_at_issue_and_stay_placeholders_in_what_approvers_sign() -> None:
     warehouse = with_settings(read_catalog(SHOP.read_bytes()), SETTINGS).resources["warehouse-api"].actions[Action.READ]
     name = "{job}.acme.jobs.shop.internal"
     assert resolve_issue(warehouse, {"tenant": "acme"}).data == {"common_name": name, "ttl": "{ttl}s"}

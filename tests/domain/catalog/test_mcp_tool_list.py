@@ -28,12 +28,12 @@ def problems(*tools: Any) -> str:
     return str(refused.value)
 
 
-def test_a_digest_is_that_of_the_canonical_form() -> None:
+def test_the_digest_of_a_tool_list_is_that_of_its_canonical_form() -> None:
     form = b'[{"description":"Opens an issue","inputSchema":{"type":"object"},"name":"create_issue"}]'
     assert tool_list(CREATE).digest == f"sha256:{hashlib.sha256(form).hexdigest()}"
 
 
-def test_neither_the_order_nor_what_nobody_is_told_changes_it() -> None:
+def test_neither_the_order_of_tools_nor_hidden_fields_change_the_digest_of_a_tool_list() -> None:
     more = {**GET, "icons": [{"src": "https://x"}], "outputSchema": {"type": "object"}, "_meta": {"a": 1}, "title": None}
     assert tool_list(more, CREATE).digest == tool_list(CREATE, GET).digest
 
@@ -53,7 +53,7 @@ def test_each_change_of_a_tool_is_another_digest_and_is_named(change: dict[str, 
     assert list(tool_list_changes(before, after)) == [told]
 
 
-def test_what_is_new_and_what_is_gone_is_named() -> None:
+def test_added_and_removed_tools_are_named() -> None:
     assert list(tool_list_changes(tool_list(GET), tool_list(CREATE))) == ["gone: get_issue", "new: create_issue"]
     assert list(tool_list_changes(None, tool_list(GET, CREATE))) == ["new: create_issue", "new: get_issue"]
     assert list(tool_list_changes(tool_list(GET), tool_list(GET))) == []
@@ -96,7 +96,7 @@ def test_a_list_that_cannot_be_reviewed_is_refused_with_the_place(tools: list[An
         ('{"tools": [], "tools": []}', "duplicate key in an object"),
     ],
 )
-def test_a_text_that_holds_no_list_is_refused_in_words(text: str, says: str) -> None:
+def test_a_text_that_is_no_tool_list_is_refused_in_words(text: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=r"github\.json") as refused:
         read_tool_list("github.json", text)
     assert says in str(refused.value)

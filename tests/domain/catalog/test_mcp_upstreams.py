@@ -71,7 +71,7 @@ def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_on
         (OTHER, SHOWN.digest, "the tools of github in tools/github.json do not match the digest in the catalog"),
     ],
 )
-def test_without_a_pinned_review_nothing_is_passed_on_and_it_says_how_to_get_one(
+def test_without_a_pinned_review_no_tool_is_passed_on_and_the_reason_says_how_to_pin_one(
     reviewed: ToolList | None, digest: str | None, says: str
 ) -> None:
     found = catalog(reviewed=reviewed, digest=digest)
@@ -80,7 +80,7 @@ def test_without_a_pinned_review_nothing_is_passed_on_and_it_says_how_to_get_one
     assert "justenough catalog tools github" in found.withheld_upstreams["github"]
 
 
-def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
+def test_two_tools_of_the_same_name_are_refused_until_the_catalog_sets_a_prefix() -> None:
     with pytest.raises(
         InvalidInput, match=r"tools\.gitlab\.mcp: get_issue: github has a tool of this name too; .*`prefix: gitlab_` under mcp"
     ):
@@ -89,7 +89,7 @@ def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
     assert {"gh_get_issue", "get_issue"} <= names.keys()
 
 
-def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
+def test_a_tool_with_the_name_of_a_tool_in_the_catalog_is_refused() -> None:
     shown = build_tool_list("tools", [{"name": "getone", "inputSchema": ANY}])
     with pytest.raises(
         InvalidInput, match="getone: the catalog has a tool of this name too; rename its tools with `prefix: github_` under mcp"
@@ -115,7 +115,7 @@ def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
         ("get", {"$schema": "http://json-schema.org/draft-07/schema#", **ANY, "properties": {"a": {"items": [ANY]}}}, ""),
     ],
 )
-def test_a_tool_that_cannot_be_called_safely_is_left_out_and_it_says_why(name: str, schema: dict[str, Any], says: str) -> None:
+def test_a_tool_that_cannot_be_called_safely_is_left_out_with_the_reason(name: str, schema: dict[str, Any], says: str) -> None:
     why = why_left_out(catalog().tools["github"], ListedTool(name, schema=schema))
     assert says in str(why)
     assert bool(why) == bool(says)
@@ -130,26 +130,26 @@ def test_a_tool_that_cannot_be_called_safely_is_left_out_and_it_says_why(name: s
         ("create_issue", {"issueTitle": 7}, "issueTitle: must have type string"),
     ],
 )
-def test_arguments_are_held_against_the_reviewed_schema(name: str, arguments: dict[str, Any], says: str) -> None:
+def test_arguments_are_checked_against_the_reviewed_schema(name: str, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=f"arguments of {name}") as refused:
         checked_call(name, catalog().callable[name], arguments)
     assert says in str(refused.value)
 
 
-def test_what_a_schema_lets_through_goes_through() -> None:
+def test_arguments_that_the_reviewed_schema_allows_are_accepted() -> None:
     tools = catalog().callable
     assert checked_call("create_issue", tools["create_issue"], {"issueTitle": "a", "more": [1]}).arguments["more"] == [1]
     assert checked_call("get.file", tools["get.file"], {"path": "a", "ref": "b"}).tool == "get.file"
 
 
-def test_a_schema_that_refers_to_itself_for_ever_is_no_crash() -> None:
+def test_a_schema_that_refers_to_itself_forever_does_not_crash() -> None:
     shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": {"a": {"$ref": "#/properties/a"}}}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
     with pytest.raises(InvalidInput, match="the tool's input schema is unusable"):
         checked_call("get", tools["get"], {"a": 1})
 
 
-def test_what_lists_a_servers_tools_is_under_its_least_action_and_no_tool_may_have_its_name() -> None:
+def test_the_listing_of_a_servers_tools_uses_its_least_action_and_its_name_is_reserved() -> None:
     found = catalog(reviewed=None, digest=None)
     assert {name: tool.uses.action for name, tool in found.listings.items()} == {"github.tools": Action.READ}
     assert "github.tools" not in catalog().callable
@@ -184,7 +184,7 @@ def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
         (ListedTool("get_a", description="Reads\n\tit", annotations={"readOnlyHint": False}), Action.WRITE, None),
     ],
 )
-def test_a_reviewer_is_told_what_to_look_at_twice(one: ListedTool, action: Action, says: str | None) -> None:
+def test_a_reviewer_gets_hints_about_suspicious_tools(one: ListedTool, action: Action, says: str | None) -> None:
     assert list(review_hints(one, action)) == ([says] if says else [])
 
 

@@ -43,12 +43,12 @@ PLUGIN = "plugin_name: postgresql-database-plugin"
         ("", []),
     ],
 )
-def test_a_call_without_a_schema_is_found(sql: str, names: list[str]) -> None:
+def test_an_sql_call_without_a_schema_is_found(sql: str, names: list[str]) -> None:
     assert list(find_unqualified_calls(sql)) == names
 
 
 @given(st.text(alphabet="$'\"(;a.-*/ \n\\éE", max_size=40))
-def test_any_text_is_read(sql: str) -> None:
+def test_any_text_can_be_searched_for_unqualified_calls(sql: str) -> None:
     assert all(find_unqualified_calls(sql))
 
 
@@ -58,11 +58,11 @@ def problems_of(text: str) -> dict[str, str]:
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
-def test_the_shop_has_none() -> None:
+def test_the_shops_sql_has_no_unqualified_call() -> None:
     reject_unqualified_calls(read_catalog(SHOP))
 
 
-def test_a_shared_text_is_named_once() -> None:
+def test_an_unqualified_call_in_a_shared_text_is_reported_once() -> None:
     calls = "DO $$ BEGIN IF to_regrole('x') IS NULL THEN RETURN; END IF; END $$"
     broken = SHOP.replace("ONLY_BUILT_IN: ", f"ONLY_BUILT_IN: {calls}; ").replace("CREATE_USER: ", f"CREATE_USER: {calls}; ")
     problems = problems_of(broken)
@@ -83,6 +83,6 @@ def test_statements_of_roles_and_connections_are_read_as_lists_or_texts() -> Non
     }
 
 
-def test_other_databases_have_other_rules() -> None:
+def test_sql_of_other_databases_may_have_unqualified_calls() -> None:
     other = SHOP.replace(PLUGIN, "plugin_name: mysql-database-plugin").replace("public.je_open_space", "je_open_space")
     reject_unqualified_calls(read_catalog(other))

@@ -45,7 +45,7 @@ def test_a_template_that_hides_the_jobs_id_is_named(template: str | None, why: s
     assert why_unsearchable(template) == why
 
 
-def test_what_the_shop_provisions_can_be_searched() -> None:
+def test_the_shops_targets_can_be_searched_by_job_id() -> None:
     catalog = read_catalog(SHOP)
     assert list(search_problems(catalog, provision_reader(catalog))) == []
 

@@ -35,7 +35,7 @@ def test_durations_are_read_as_people_write_them(text: Any, seconds: int) -> Non
 @pytest.mark.parametrize(
     "text", ["", "0s", "-1s", "1", "1.5h", "1 h", "1w", "10M", "1h30m", "٣s", "1s\n", 0, -5, 1.5, True, None, [], "99999999s"]
 )
-def test_what_is_not_a_duration_is_refused(text: Any) -> None:
+def test_a_text_that_is_not_a_duration_is_refused(text: Any) -> None:
     with pytest.raises(ValidationError, match="ttl"):
         Timed(ttl=text)
 
@@ -60,7 +60,7 @@ def test_sizes_are_read_as_people_write_them(text: Any, size: int) -> None:
     "text",
     ["", "0B", "-1B", "1", "1.5GiB", "1 GiB", "1GB", "1G", "1gib", "1TiB", "٣GiB", "1GiB\n", 0, -5, 1.5, True, None, [], "9" * 13 + "B"],
 )
-def test_what_is_not_a_size_is_refused(text: Any) -> None:
+def test_a_text_that_is_not_a_size_is_refused(text: Any) -> None:
     with pytest.raises(ValidationError, match="memory"):
         Sized(memory=text)
 
@@ -76,7 +76,7 @@ def test_a_size_is_written_in_its_largest_whole_unit(size: int, text: str) -> No
     assert size_text(size) == text
 
 
-def test_models_refuse_what_they_do_not_know_and_messages_ignore_it() -> None:
+def test_models_refuse_unknown_fields_and_messages_ignore_them() -> None:
     with pytest.raises(ValidationError, match="extra"):
         Timed.model_validate({"ttl": "1s", "more": 1})
     assert Told.model_validate({"a": 2, "more": 1}) == Told(a=2)

@@ -25,7 +25,7 @@ installations = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
 
 
 @given(installations, st.integers(1, 999_999))
-def test_a_request_and_a_credential_tell_their_job(installation: str, number: int) -> None:
+def test_request_and_credential_ids_contain_the_id_of_their_job(installation: str, number: int) -> None:
     job = new_job_id(installation, now=NOW)
     assert JOB_ID.fullmatch(job)
     assert installation_of(job) == installation
@@ -40,7 +40,7 @@ def test_ids_are_unique_and_sort_by_time() -> None:
     assert len({new_job_id("dev", now=NOW) for _ in range(1000)}) == 1000
 
 
-def test_the_same_number_makes_the_same_id_again() -> None:
+def test_the_same_job_and_number_always_make_the_same_id() -> None:
     job = new_job_id("dev", now=NOW)
     assert request_id(job, 1) == request_id(job, 1) != request_id(job, 2)
     assert request_id(job, 1) != credential_id(job, 1)
@@ -68,7 +68,7 @@ def test_an_installation_that_is_not_a_name_is_refused(installation: str) -> Non
         "r-dev-01kg9b4zv0e8r2m6x3c5n7p9qa",
     ],
 )
-def test_what_is_not_a_job_id_names_no_installation(text: str) -> None:
+def test_a_text_that_is_not_a_job_id_names_no_installation(text: str) -> None:
     assert installation_of(text) is None
 
 
@@ -79,7 +79,7 @@ def test_a_database_user_of_the_longest_role_still_carries_the_whole_job_id() ->
 
 
 @pytest.mark.parametrize("since", [datetime(197, 7, 5, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC)])
-def test_no_job_of_a_time_has_an_id_below_the_first_one(since: datetime) -> None:
+def test_every_job_id_of_a_time_is_at_least_the_first_job_id_of_that_time(since: datetime) -> None:
     first = first_job_id("dev", since=since)
     assert first <= new_job_id("dev", now=max(since, datetime(1970, 1, 1, tzinfo=UTC)))
     assert first > "j-dev"

@@ -34,7 +34,7 @@ def is_valid_in_time(schema: dict[str, Any], value: Any) -> bool:
     return fits
 
 
-def test_many_elements_of_many_kinds_are_found_to_be_unique_or_not_at_once() -> None:
+def test_uniqueness_of_very_many_mixed_elements_is_checked_quickly() -> None:
     # One with the other they would be compared 1.8 billion times.
     many = [each for number in range(30_000) for each in (number, str(number))]
     assert is_valid_in_time({"uniqueItems": True}, many)
@@ -70,7 +70,7 @@ def test_a_recursive_union_takes_no_time_to_refuse_or_to_name() -> None:
     assert time.monotonic() - began < 60
 
 
-def test_nothing_collects_the_errors_of_a_value_against_a_schema() -> None:
+def test_no_code_of_the_product_collects_all_errors_of_a_value_against_a_schema() -> None:
     sources = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
     assert len(sources) > 100
     collecting = re.compile(
@@ -108,7 +108,7 @@ def test_the_keywords_that_reject_a_value_by_themselves_are_named(schema: dict[s
     assert [keyword for keyword, _ in failing_keywords(schema, value)] == keywords
 
 
-def test_keywords_that_a_server_invented_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keywords_that_no_draft_has_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would take a validator with all definitions."""
     tried: list[str] = []
 
@@ -125,7 +125,7 @@ def test_keywords_that_a_server_invented_are_not_tried(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "schema", [{"$ref": "{}/schema"}, {"items": {"$schema": "{}/draft", "$ref": "{}/schema"}}, {"properties": {"a": {"$ref": "#/$defs/a"}}}]
 )
-def test_no_document_is_fetched_and_what_is_not_there_is_an_error(schema: dict[str, Any]) -> None:
+def test_a_reference_to_another_document_is_an_error_and_is_not_fetched(schema: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(SchemaUnusable):
@@ -135,7 +135,7 @@ def test_no_document_is_fetched_and_what_is_not_there_is_an_error(schema: dict[s
             server.accept()
 
 
-def test_an_unknown_draft_is_taken_for_the_default_and_is_not_fetched() -> None:
+def test_an_unknown_draft_is_treated_as_the_default_and_is_not_fetched() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         schema = {"$schema": f"http://127.0.0.1:{server.getsockname()[1]}/draft", "type": "integr"}
         assert check_schema(schema) is not None
@@ -157,20 +157,20 @@ def test_an_unknown_draft_is_taken_for_the_default_and_is_not_fetched() -> None:
         ("^(?!a)", "a", False),
     ],
 )
-def test_a_pattern_is_found_anywhere_in_a_text_also_by_looking_around(pattern: str, text: str, fits: bool) -> None:
+def test_a_pattern_matches_anywhere_in_a_text_and_may_use_lookaround(pattern: str, text: str, fits: bool) -> None:
     assert build_validator({"pattern": pattern}).is_valid(text) is fits
 
 
 @settings(deadline=None)
 @given(st.lists(JSON, max_size=6))
-def test_what_is_unique_is_what_jsonschema_calls_so(values: list[Any]) -> None:
+def test_uniqueness_is_decided_as_jsonschema_decides_it(values: list[Any]) -> None:
     schema = {"uniqueItems": True}
     assert build_validator(schema).is_valid(values) is Draft202012Validator(schema).is_valid(values)
 
 
 @settings(deadline=None)
 @given(JSON, st.sampled_from([True, False, {"type": "integer"}]), st.sampled_from([DRAFT_7, None]))
-def test_properties_are_let_through_as_jsonschema_lets_them(value: Any, more: Any, draft: str | None) -> None:
+def test_properties_are_accepted_exactly_as_jsonschema_accepts_them(value: Any, more: Any, draft: str | None) -> None:
     schema = {"properties": {"a": {"type": "string"}}, "patternProperties": {"^c": {}}, "additionalProperties": more}
     stock = Draft7Validator if draft else Draft202012Validator
     assert build_validator({**schema, **({"$schema": draft} if draft else {})}).is_valid(value) is stock(schema).is_valid(value)

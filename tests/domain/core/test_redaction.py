@@ -60,12 +60,12 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
 
 
 @given(values=st.lists(few_letters, min_size=1, max_size=4), text=few_letters, places=st.lists(st.integers(0, 500), max_size=12))
-def test_the_cuts_change_nothing_even_if_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
+def test_the_cuts_of_a_stream_do_not_change_the_result_even_if_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
     assert redact(values, *cut(text.encode(), places)) == redact(values, text.encode())
 
 
 @given(text=st.binary(max_size=200), places=st.lists(st.integers(0, 200), max_size=8))
-def test_a_text_without_secrets_comes_out_byte_by_byte(text: bytes, places: list[int]) -> None:
+def test_a_text_without_secrets_is_passed_on_unchanged(text: bytes, places: list[int]) -> None:
     assert redact(["a secret that is nowhere in it"], *cut(text, places)) == text
 
 
@@ -93,7 +93,7 @@ def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_plac
         SECRET.encode("utf-16-be").decode("latin-1"),
     ],
 )
-def test_a_secret_is_found_as_programs_print_it(printed: str) -> None:
+def test_a_secret_is_found_in_every_form_in_which_programs_print_it(printed: str) -> None:
     as_bytes = printed.encode("latin-1") if "\0" in printed else printed.encode()
     assert REDACTION_MARK in redact([SECRET], as_bytes)
 
@@ -135,7 +135,7 @@ def test_a_line_that_is_not_base64_is_not_held_back_though_its_end_may_begin_a_s
         assert redactor.feed(b"step " + begins + line_break) == b"step " + begins + line_break
 
 
-def test_a_program_that_prints_line_breaks_without_end_makes_nothing_wait() -> None:
+def test_endless_line_breaks_are_not_held_back() -> None:
     redactor = Redactor(["hunter22-" * 20])
     text = base64.b64encode(b"hunter22-" * 10)
     redactor.feed(text)
@@ -144,11 +144,11 @@ def test_a_program_that_prints_line_breaks_without_end_makes_nothing_wait() -> N
     assert len(redactor._held) < 100
 
 
-def test_finds_that_overlap_become_one_mark_and_leave_no_rest() -> None:
+def test_overlapping_secrets_become_one_mark_and_leave_no_remainder() -> None:
     assert redact(["abcdef", "defghi"], b"x abcdefghi y") == b"x [redacted] y"
 
 
-def test_of_two_secrets_that_start_alike_the_longer_one_goes_whole() -> None:
+def test_the_longer_of_two_secrets_with_the_same_start_is_redacted_whole() -> None:
     assert redact(["hunter", "hunter22!"], b"hunt", b"er22", b"!") == REDACTION_MARK
 
 
@@ -156,27 +156,27 @@ def test_a_complete_line_is_not_held_back() -> None:
     assert Redactor(["hunter22"]).feed(b"step one done\n") == b"step one done\n"
 
 
-def test_what_is_learnt_while_a_stream_runs_is_found_in_all_that_comes_after() -> None:
+def test_a_secret_learnt_during_a_stream_is_redacted_in_all_later_output() -> None:
     redactor = Redactor(["hunter22"])
     assert redactor.feed(b"not yet: swordfish\n") == b"not yet: swordfish\n"
     redactor.learn(["swordfish"])
     assert redactor.feed(b"swordfish, hunter22\n") + redactor.flush() == REDACTION_MARK + b", " + REDACTION_MARK + b"\n"
 
 
-def test_of_what_is_learnt_while_a_stream_runs_the_newest_is_remembered_and_what_it_began_with_always() -> None:
+def test_the_newest_learnt_secrets_are_remembered_and_the_initial_ones_always() -> None:
     redactor, learnt = Redactor(["hunter22"]), [f"swordfish-{number:06}" for number in range(MAX_LEARNT_SECRETS + 1)]
     redactor.learn(learnt)
     seen = redactor.feed(" ".join(["hunter22", learnt[0], learnt[1], learnt[-1]]).encode()) + redactor.flush()
     assert seen == b" ".join([REDACTION_MARK, learnt[0].encode(), REDACTION_MARK, REDACTION_MARK])
 
 
-def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:
+def test_only_text_that_may_be_the_start_of_a_secret_is_held_back() -> None:
     redactor = Redactor(["hunter22"])
     assert redactor.feed(b"user: hunter") == b"user: "
     assert redactor.feed(b"'s lodge") == b"hunter's lodge"
 
 
-def test_short_values_are_not_secrets() -> None:
+def test_very_short_values_are_not_treated_as_secrets() -> None:
     assert redact(["abc", ""], b"abc abc") == b"abc abc"
     assert not any(forms_of("abc"))
 
@@ -217,14 +217,14 @@ def test_a_chunk_full_of_secrets_in_short_lines_of_base64_costs_time_in_proporti
     assert best_of_three(seconds, 16_000) < 20 * max(best_of_three(seconds, 2_000), 0.002)
 
 
-def test_what_is_looked_for_is_forgotten_with_the_redactor() -> None:
+def test_the_secrets_of_a_redactor_do_not_stay_in_the_cache_of_re() -> None:
     redactor = Redactor(["canary-of-the-cache"])
     assert redactor.feed(b"a canary-of-the-cache.") == b"a [redacted]."
     assert "anary" in repr(vars(redactor)), "it is found where it is"
     assert "anary" not in repr(vars(re))
 
 
-def test_one_more_secret_costs_its_own_forms_only_and_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_one_more_secret_only_adds_its_own_forms_and_compiles_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     redactor, counted, compiled = Redactor(f"secret-{number:06}" for number in range(100)), list[str](), list[str | bytes]()
     redactor.feed(b"begun\n")
     compile_pattern = re.compile

@@ -23,7 +23,7 @@ from justenough.domain.core.secret import Secret
 VALUE = "canary-7f3a"
 
 
-def test_reveal_gives_the_value() -> None:
+def test_reveal_returns_the_value_of_a_secret() -> None:
     assert Secret(VALUE).reveal() == VALUE
 
 
@@ -47,7 +47,7 @@ def test_reveal_gives_the_value() -> None:
         dir,
     ],
 )
-def test_no_way_of_showing_shows_the_value(shown: Callable[[Secret], Any]) -> None:
+def test_no_way_of_printing_a_secret_shows_its_value(shown: Callable[[Secret], Any]) -> None:
     assert VALUE not in str(shown(Secret(VALUE)))
 
 
@@ -68,14 +68,14 @@ def test_no_way_of_showing_shows_the_value(shown: Callable[[Secret], Any]) -> No
         yaml.safe_dump,
     ],
 )
-def test_no_way_of_serialising_serialises_it(serialised: Callable[[Secret], Any]) -> None:
+def test_no_way_of_serialising_a_secret_includes_its_value(serialised: Callable[[Secret], Any]) -> None:
     with pytest.raises(Exception, match=r".") as caught:
         serialised(Secret(VALUE))
     assert VALUE not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_no_pickle_protocol_takes_it(protocol: int) -> None:
+def test_no_pickle_protocol_accepts_a_secret(protocol: int) -> None:
     with pytest.raises(TypeError):
         pickle.dumps({"a": Secret(VALUE)}, protocol)
 

@@ -53,7 +53,7 @@ def why_refused(text: str | bytes) -> str:
         ("\ufeffa: é🎉", {"a": "é🎉"}),
     ],
 )
-def test_what_is_written_is_read(text: str, value: Any) -> None:
+def test_plain_yaml_is_read_as_its_value(text: str, value: Any) -> None:
     assert read_yaml("input", text) == value
 
 
@@ -87,7 +87,7 @@ def test_what_is_written_is_read(text: str, value: Any) -> None:
         ("\t", "line 1"),
     ],
 )
-def test_what_is_not_plain_is_refused_with_a_reason(text: str | bytes, why: str) -> None:
+def test_yaml_beyond_plain_json_types_is_refused_with_a_reason(text: str | bytes, why: str) -> None:
     assert why in why_refused(text)
 
 
@@ -173,19 +173,19 @@ def _reverse_keys(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("value", [{"a": {1, 2}}, {"a": b"x"}, [object()], {"a": float("nan")}, {"a": (1,)}, {"a": 2**60}, 1.3e16])
-def test_what_json_cannot_carry_exactly_is_refused(value: Any) -> None:
+def test_values_that_json_cannot_represent_exactly_are_refused(value: Any) -> None:
     with pytest.raises(InvalidInput):
         check_json("input", value)
 
 
-def test_problems_name_their_place() -> None:
+def test_problems_of_a_value_name_their_path() -> None:
     with pytest.raises(InvalidInput) as caught:
         check_json("input", {"a": [1, {"b": float("inf")}], "c": "\0"})
     assert [problem.path for problem in caught.value.problems] == ["a[1].b", "c"]
     assert to_yaml_path(("access", 0, "deliver", "env", "PGUSER")) == "access[0].deliver.env.PGUSER"
 
 
-def test_a_million_problems_are_not_a_million_lines() -> None:
+def test_at_most_a_hundred_problems_of_a_value_are_reported() -> None:
     with pytest.raises(InvalidInput) as caught:
         check_json("input", ["\0"] * 1_000_000)
     assert len(caught.value.problems) == 100

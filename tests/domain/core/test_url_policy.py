@@ -69,14 +69,14 @@ PUBLIC = (
 
 @pytest.mark.parametrize("address", NEVER)
 @pytest.mark.parametrize("private", [True, False])
-def test_some_addresses_are_never_sent_to(address: str, private: bool) -> None:
+def test_some_addresses_are_always_forbidden_with_the_reason(address: str, private: bool) -> None:
     why = why_address_forbidden(address, private=private)
     assert why is not None
     assert NEVER[address] in why
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_of_ones_own_network_needs_to_be_allowed(address: str) -> None:
+def test_an_address_in_a_private_network_must_be_allowed(address: str) -> None:
     assert "allow_private" in (why_address_forbidden(address, private=False) or "")
     assert why_address_forbidden(address, private=True) is None
 
@@ -87,14 +87,14 @@ def test_a_public_address_is_sent_to(address: str) -> None:
 
 
 @pytest.mark.parametrize("spelled", ["127.1", "0x7f.1", "0177.0.0.1", "2130706433", "0x7f000001", "127.0.1", "017700000001"])
-def test_however_an_address_is_spelled_the_resolver_makes_it_one_that_is_judged(spelled: str) -> None:
+def test_every_spelling_of_loopback_resolves_to_an_address_that_is_forbidden(spelled: str) -> None:
     found = {str(item[4][0]) for item in socket.getaddrinfo(spelled, 443, type=socket.SOCK_STREAM)}
     assert found == {"127.0.0.1"}
     assert all(why_address_forbidden(address, private=False) for address in found)
 
 
 @given(st.ip_addresses(v=4), st.booleans())
-def test_an_address_of_ipv4_is_judged_alike_in_every_form_of_ipv6(address: IPv4Address, private: bool) -> None:
+def test_an_ipv4_address_is_treated_the_same_in_every_ipv6_form(address: IPv4Address, private: bool) -> None:
     plain = why_address_forbidden(str(address), private=private) is None
     number = int(address)
     forms = [IPv6Address(base + number) for base in (0xFFFF << 32, 0x64FF9B << 96)] + [IPv6Address((0x2002 << 112) + (number << 80))]
@@ -104,7 +104,7 @@ def test_an_address_of_ipv4_is_judged_alike_in_every_form_of_ipv6(address: IPv4A
 
 
 @given(st.ip_addresses())
-def test_nothing_is_sent_to_what_is_link_local_multicast_unspecified_or_a_clouds_metadata(address: IPv4Address | IPv6Address) -> None:
+def test_link_local_multicast_unspecified_and_metadata_addresses_are_always_forbidden(address: IPv4Address | IPv6Address) -> None:
     if why_address_forbidden(str(address), private=True) is None:
         found = (address.is_link_local, address.is_multicast, address.is_unspecified, address in METADATA_ADDRESSES)
         assert not any(found)
@@ -144,16 +144,16 @@ def test_every_address_of_a_private_network_is_private(network: str, number: int
         ("https://169.254.169.254/latest/meta-data", "credentials"),
     ],
 )
-def test_a_url_that_is_not_whole_is_told_why(url: str, why: str) -> None:
+def test_an_incomplete_url_is_refused_with_the_reason(url: str, why: str) -> None:
     assert why in (url_problem(url, private=False) or "")
 
 
 @pytest.mark.parametrize("url", ["https://siem.example.com/hooks?x=1", "https://siem.example.com:8443", "https://[2606:4700:4700::1111]/"])
-def test_a_whole_url_is_taken(url: str) -> None:
+def test_a_complete_url_is_accepted(url: str) -> None:
     assert url_problem(url, private=False) is None
 
 
-def test_plain_http_and_ones_own_network_go_together_and_metadata_never() -> None:
+def test_plain_http_is_allowed_with_private_networks_and_metadata_addresses_never() -> None:
     assert url_problem("http://127.0.0.1:8080/", private=True) is None
     assert "credentials" in (url_problem("http://169.254.169.254/", private=True) or "")
     assert {ip_address("169.254.169.254"), ip_address("fd00:ec2::254")} <= METADATA_ADDRESSES

@@ -56,7 +56,7 @@ def test_standing_privilege_is_a_violation(name: str) -> None:
     assert report.status is (Status.VIOLATION if wrong else Status.ATTENTION)
 
 
-def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
+def test_the_evidence_for_a_live_unrecorded_credential_is_the_entry_that_doubts_it() -> None:
     report = report_of(live=[live_credential(job_state="failed", known=False)])
     assert line(report, "standing.after_end").evidence.ids == (f"{JOB}/credential.doubted/{part_id(JOB, 'c')}",)
 
@@ -73,7 +73,7 @@ def test_a_credential_that_nobody_learned_of_is_tied_to_its_doubt() -> None:
         ),
     ],
 )
-def test_the_ledgers_own_look_is_told(verified: LedgerReport | None, status: str, figure: str) -> None:
+def test_the_report_shows_the_result_of_verifying_the_ledger(verified: LedgerReport | None, status: str, figure: str) -> None:
     found = line(report_of(ledger=LedgerState(entries=3, hash="ab", verified=verified)), "ledger.verified")
     assert (found.status, found.figures["verified"]) == (status, figure)
 
@@ -90,7 +90,7 @@ def test_lifetimes_are_reported_per_resource_and_action() -> None:
     assert [(row[0], row[1], row[-1]) for row in table.rows] == [("orders-db:read", 1, 20.0), ("orders-db:write", 1, 10.0)]
 
 
-def test_denials_are_reported_by_policy_and_those_by_none_as_such() -> None:
+def test_denials_are_counted_by_policy_and_default_denials_separately() -> None:
     table = line(
         report_of(samples.access_decision("denied"), samples.access_decision("denied", number=2, policies=[])),
         "policy.denied",
@@ -100,7 +100,7 @@ def test_denials_are_reported_by_policy_and_those_by_none_as_such() -> None:
 
 
 @pytest.mark.parametrize("text,kind", REASON_KINDS)
-def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
+def test_a_rejection_reason_is_classified_by_its_text(text: str, kind: str) -> None:
     assert rejection_kind_of(f"before {text} after") in {kind, *(other for found, other in REASON_KINDS if found in text)}
     assert rejection_kind_of("something that nobody foresaw") == "other"
 
@@ -137,11 +137,11 @@ WHYS = {
 
 
 @pytest.mark.parametrize("why", WHYS)
-def test_the_reasons_that_are_recorded_are_told_apart(why: str) -> None:
+def test_the_recorded_rejection_reasons_are_classified(why: str) -> None:
     assert rejection_kind_of(why) == WHYS[why]
 
 
-def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> None:
+def test_up_to_twenty_entries_are_named_and_a_command_lists_the_others() -> None:
     few = line(report_of(*(rejection("x", number) for number in range(MAX_SHOWN))), "attempts.rejected").evidence
     more = line(report_of(*(rejection("x", number) for number in range(MAX_SHOWN + 1))), "attempts.rejected").evidence
     assert (few.count, len(few.ids), few.command) == (MAX_SHOWN, MAX_SHOWN, None)
@@ -151,11 +151,11 @@ def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> No
     )
 
 
-def test_entries_of_types_that_nobody_knows_say_nothing() -> None:
+def test_entries_of_unknown_types_do_not_change_the_report() -> None:
     assert [one.figures for one in report_of(raw_entry("from.tomorrow", x=1)).lines][:-3] == [one.figures for one in report_of().lines][:-3]
 
 
-def test_jobs_that_are_over_leave_nothing_behind() -> None:
+def test_ended_jobs_leave_nothing_behind() -> None:
     jobs = [job_id(number) for number in range(50)]
     whole = [
         [
@@ -179,7 +179,7 @@ def test_jobs_that_are_over_leave_nothing_behind() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([50, 95, 100]))
-def test_a_nearest_rank_is_the_least_value_that_so_many_do_not_exceed(values: list[float], percent: int) -> None:
+def test_the_nearest_rank_is_the_least_value_that_covers_the_given_share_of_values(values: list[float], percent: int) -> None:
     ordered = sorted(values)
     found = nearest_rank(ordered, percent)
     enough = [value for value in ordered if 100 * sum(other <= value for other in ordered) >= percent * len(ordered)]
@@ -190,7 +190,7 @@ def test_a_nearest_rank_is_the_least_value_that_so_many_do_not_exceed(values: li
     "values,percent,expected",
     [([], 50, None), ([7.0], 95, 7.0), ([1.0, 2.0], 50, 1.0), ([1.0, 2.0, 3.0, 4.0], 95, 4.0), ([1.0] * 99 + [9.0], 95, 1.0)],
 )
-def test_ranks_by_hand(values: list[float], percent: int, expected: float | None) -> None:
+def test_nearest_rank_equals_values_computed_by_hand(values: list[float], percent: int, expected: float | None) -> None:
     assert nearest_rank(values, percent) == expected
 
 
@@ -201,7 +201,7 @@ REQUESTS = st.lists(
 
 @settings(deadline=None)  # A whole report each time: on a busy machine one takes longer than hypothesis expects.
 @given(REQUESTS)
-def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
+def test_the_totals_of_a_report_add_up(requests: list[tuple[str, int, int]]) -> None:
     facts: list[Event] = []
     for number, (outcome, tier, person) in enumerate(requests, start=1):
         job = job_id(number)
@@ -227,7 +227,7 @@ def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
     assert math.isclose(float(waiting.figures["job_hours"] or 0), hours, abs_tol=0.001)
 
 
-def test_every_line_bears_on_items_that_exist() -> None:
+def test_every_line_of_the_report_refers_to_items_that_exist() -> None:
     named_items = {item for metric in METRICS.values() for item in metric.items}
     assert all(metric.items for metric in METRICS.values())
     assert named_items <= set(ITEMS)
@@ -256,14 +256,14 @@ def test_the_documentation_says_of_each_line_what_the_report_says(key: str) -> N
     ) in text_of(DOCS)
 
 
-def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_none_does() -> None:
+def test_the_documentation_names_the_items_that_lines_refer_to_and_those_without_a_line() -> None:
     text = DOCS.read_text()
     borne = {item for metric in METRICS.values() for item in metric.items}
     assert set(re.findall(r"^\| ((?:NHI|ASI|GOVERN |MAP |MEASURE |MANAGE )[\d.]+) \|", text, re.MULTILINE)) == borne
     assert f"No line is relevant to: {', '.join(item for item in ITEMS if item not in borne)}." in text_of(DOCS)
 
 
-def test_the_worst_line_is_the_reports_status() -> None:
+def test_the_status_of_the_report_is_that_of_its_worst_line() -> None:
     assert worst_status([]) is Status.OK
     assert worst_status([Status.OK, Status.VIOLATION, Status.ATTENTION]) is Status.VIOLATION
     assert worst_status([Status.ATTENTION, Status.OK]) is Status.ATTENTION

@@ -343,14 +343,14 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_figure_and_its_status(name: str) -> None:
+def test_each_line_has_the_expected_figures_and_status(name: str) -> None:
     facts, key, figures, status = CASES[name]
     found = line(report_of(*facts), key)
     assert {figure: found.figures[figure] for figure in figures} == figures
     assert found.status == status
 
 
-def test_every_line_has_a_case_or_is_about_now() -> None:
+def test_every_line_of_the_report_has_a_case_or_describes_the_present() -> None:
     assert set(METRICS) - {key for _, key, _, _ in CASES.values()} == {
         *(key for key in METRICS if key.startswith("standing.")),
         "revocation.overdue_now",

@@ -44,12 +44,12 @@ def view(**changes: object) -> RequestView:
 
 
 @given(FACTS)
-def test_nothing_differs_from_itself(facts: dict[str, str]) -> None:
+def test_a_run_does_not_differ_from_itself(facts: dict[str, str]) -> None:
     assert differences(facts, facts) == ()
 
 
 @given(FACTS, FACTS)
-def test_what_differs_turns_the_one_into_the_other(before: dict[str, str], now: dict[str, str]) -> None:
+def test_applying_the_differences_to_the_earlier_facts_gives_the_later_ones(before: dict[str, str], now: dict[str, str]) -> None:
     found = differences(before, now)
     changed = {**before, **{one.what: one.now for one in found}}
     assert {name: value for name, value in changed.items() if value} == now
@@ -57,7 +57,7 @@ def test_what_differs_turns_the_one_into_the_other(before: dict[str, str], now: 
     assert len({one.what for one in found}) == len(found)
 
 
-def test_a_run_is_reported_with_all_that_an_approver_weighs() -> None:
+def test_the_facts_of_a_run_include_all_that_an_approver_considers() -> None:
     facts = run_facts(SPEC, "sha256:2")
     assert facts["command"] == "python 'a b.py'"
     assert (facts["agent"], facts["data"], facts["files"], facts["env MODE"]) == ("bot 1.4", "tenant=acme", "sha256:2", "slow")
@@ -65,7 +65,7 @@ def test_a_run_is_reported_with_all_that_an_approver_weighs() -> None:
     assert (facts["limit of cpu"], facts["limit of memory"], facts["limit of processes"]) == ("10m", "1GiB", "256")
 
 
-def test_each_part_of_a_run_that_is_another_differs() -> None:
+def test_each_changed_part_of_a_run_is_reported_as_a_difference() -> None:
     run = SPEC.run
     changes = {
         "task": SPEC.model_copy(update={"task": "Ticket 2"}),
@@ -94,11 +94,11 @@ def test_a_policy_whose_text_changed_differs_though_its_name_does_not() -> None:
     assert request_facts(view())["ttl"] == "5m"
 
 
-def test_nobody_in_particular_has_no_name() -> None:
+def test_a_spec_without_an_agent_has_no_agent_name() -> None:
     assert agent_text(SPEC.model_copy(update={"agent": None})) == ""
 
 
-def test_what_is_long_is_cut_around_what_differs_and_says_that_it_is() -> None:
+def test_a_long_text_is_cut_around_the_difference_and_says_how_much_is_left_out() -> None:
     same = "x" * 5000
     found = to_excerpt(Difference("command", f"{same} good", f"{same} evil {'y' * 900}"))
     assert found.before == f"… {'x' * 59} good"
@@ -109,7 +109,7 @@ def test_what_is_long_is_cut_around_what_differs_and_says_that_it_is() -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
-def test_two_that_differ_are_told_apart_however_alike_they_begin(same: str, one: str, other: str) -> None:
+def test_excerpts_of_different_texts_differ_however_similar_they_begin(same: str, one: str, other: str) -> None:
     found = to_excerpt(Difference("x", same + one, same + other), max_chars=70)
     assert (found.before == found.now) == (one == other)
 

@@ -49,7 +49,7 @@ def approval(person: str, **changes: Any) -> ApprovalView:
 @pytest.mark.parametrize(
     "tier, expected", [(1, TimeoutOutcome(NOW, 2, ("security",))), (2, TimeoutOutcome(NOW, None)), (3, TimeoutOutcome(NOW, None))]
 )
-def test_silence_climbs_and_at_the_top_denies(tier: int, expected: TimeoutOutcome) -> None:
+def test_a_timeout_escalates_a_request_and_denies_it_at_the_top_tier(tier: int, expected: TimeoutOutcome) -> None:
     assert timeout_outcome(view(current_tier=tier), TIERS) == expected
 
 
@@ -91,7 +91,7 @@ def test_distinct_people_whose_approval_stands_are_counted(given_: list[Approval
         ("withdraw", 3, False),
     ],
 )
-def test_care_is_taken_where_access_is_given_at_a_high_tier_or_alone(decision: str, tier: int, *, care: bool) -> None:
+def test_a_decision_needs_care_if_it_gives_access_at_a_high_tier_or_breaks_glass(decision: str, tier: int, *, care: bool) -> None:
     assert needs_care(decision, tier) is care
 
 
@@ -108,7 +108,7 @@ VIEWS = st.lists(
 
 
 @given(VIEWS)
-def test_batches_hold_everything_once_each_of_one_kind_and_the_highest_tier_never_together(kinds: list[dict[str, Any]]) -> None:
+def test_batches_hold_each_request_once_by_kind_and_never_decide_tier_three_together(kinds: list[dict[str, Any]]) -> None:
     views = [view(number, **kind) for number, kind in enumerate(kinds)]
     found = group_into_batches(views)
     assert sorted(one.id for batch in found for one in batch.requests) == sorted(one.id for one in views)
@@ -120,5 +120,5 @@ def test_batches_hold_everything_once_each_of_one_kind_and_the_highest_tier_neve
 
 
 @given(st.integers(1, 100_000))
-def test_less_is_always_less(ttl: int) -> None:
+def test_every_offered_shorter_ttl_is_shorter_than_the_requested_one(ttl: int) -> None:
     assert all(0 < seconds < ttl for seconds in shorter_ttls(ttl))

@@ -55,7 +55,7 @@ def test_data_of_a_json_type_is_read(content: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["text/plain", "application/xml", "application/jsonish"])
-def test_data_of_another_type_is_not_a_value(content: str) -> None:
+def test_data_of_a_type_other_than_json_is_not_read(content: str) -> None:
     assert read_binary(b"<a/>", content=content).data is None
 
 
@@ -81,7 +81,7 @@ def test_data_of_another_type_is_not_a_value(content: str) -> None:
         ({"data": 1, "data_base64": "AA=="}, "data_base64", "mutually exclusive"),
     ],
 )
-def test_what_the_specification_does_not_allow_is_named(changes: dict[str, Any], path: str, message: str) -> None:
+def test_each_violation_of_the_cloudevents_specification_is_named(changes: dict[str, Any], path: str, message: str) -> None:
     (found,) = problems(lambda: read_structured(**changes))
     assert (found[0], message in found[1]) == (path, True), found
 
@@ -104,7 +104,7 @@ def test_every_problem_is_reported_at_once() -> None:
         (STRUCTURED, b'{"id": NaN}', "must be a finite number"),
     ],
 )
-def test_what_is_not_an_event_is_told_how_one_is_sent(headers: dict[str, str], body: bytes, message: str) -> None:
+def test_a_request_that_is_no_event_is_told_how_to_send_one(headers: dict[str, str], body: bytes, message: str) -> None:
     assert message in problems(lambda: read_event(headers, body))[0][1]
 
 
@@ -112,7 +112,7 @@ def test_what_is_not_an_event_is_told_how_one_is_sent(headers: dict[str, str], b
     st.dictionaries(st.sampled_from(["content-type", "ce-id", "ce-specversion", "ce-x"]), st.text()),
     st.binary() | st.text().map(str.encode),
 )
-def test_any_input_is_an_event_or_invalid(headers: dict[str, str], body: bytes) -> None:
+def test_any_input_is_read_as_an_event_or_rejected_as_invalid(headers: dict[str, str], body: bytes) -> None:
     with contextlib.suppress(InvalidInput):
         read_event(headers, body)
     with contextlib.suppress(InvalidInput):

@@ -30,13 +30,13 @@ MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - as clocks show it: a cron know
         ("30 3 29 2 *", ["2028-02-29 03:30"], ["2028-02-28 03:30"]),
     ],
 )
-def test_a_cron_takes_the_minutes_that_it_names(text: str, taken: list[str], left: list[str]) -> None:
+def test_a_cron_expression_matches_the_minutes_that_it_names(text: str, taken: list[str], left: list[str]) -> None:
     cron = read_cron(text)
     assert [moment for moment in taken if not cron.matches(datetime.fromisoformat(moment))] == []
     assert [moment for moment in left if cron.matches(datetime.fromisoformat(moment))] == []
 
 
-def test_only_whole_minutes_are_occasions() -> None:
+def test_a_cron_expression_matches_only_whole_minutes() -> None:
     cron = read_cron("* * * * *")
     assert cron.matches(MONDAY)
     assert not cron.matches(MONDAY + timedelta(seconds=1))
@@ -69,7 +69,7 @@ def test_only_whole_minutes_are_occasions() -> None:
         ("0 0 31 2,4,6 *", "none of these months has such a day"),
     ],
 )
-def test_what_is_wrong_is_reported_by_its_field(text: str, why: str) -> None:
+def test_each_mistake_in_a_cron_expression_is_reported_by_its_field(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=re.escape(why)):
         read_cron(text)
 
@@ -80,7 +80,7 @@ FIELDS = st.sampled_from(range(5)).flatmap(
 
 
 @given(FIELDS)
-def test_listed_numbers_are_taken_and_no_others(field: tuple[int, set[int]]) -> None:
+def test_a_list_in_a_cron_field_matches_exactly_the_listed_numbers(field: tuple[int, set[int]]) -> None:
     number, values = field
     parts = ["*"] * 5
     parts[number] = ",".join(map(str, values))
@@ -90,14 +90,14 @@ def test_listed_numbers_are_taken_and_no_others(field: tuple[int, set[int]]) -> 
 
 
 @given(st.frozensets(st.integers(0, 59), min_size=1))
-def test_ranges_hold_what_the_field_holds_and_never_touch(field: frozenset[int]) -> None:
+def test_the_ranges_of_a_cron_field_cover_exactly_its_values_and_are_never_adjacent(field: frozenset[int]) -> None:
     found = ranges(field)
     assert {value for first, last in found for value in range(first, last + 1)} == field
     assert all(after[0] > before[1] + 1 for before, after in itertools.pairwise(found))
 
 
 @given(st.text(max_size=20) | st.lists(st.text("0123456789*/-, a", max_size=5), min_size=5, max_size=5).map(" ".join))
-def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+def test_any_cron_expression_is_read_or_refused_in_one_line(text: str) -> None:
     try:
         cron = read_cron(text)
     except ValueError as error:

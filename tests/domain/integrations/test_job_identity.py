@@ -68,17 +68,17 @@ def test_a_token_says_which_job_acts_as_whom_with_what_on_whose_data() -> None:
     assert set(said) == set(CLAIMS)
 
 
-def test_no_person_is_named() -> None:
+def test_an_identity_token_names_no_person() -> None:
     assert "entity-of-ops" not in str(claims())
     assert "Somebody" not in str(claims())
 
 
-def test_what_a_job_does_not_have_is_left_out_and_not_empty() -> None:
+def test_claims_that_a_job_does_not_have_are_left_out_and_not_empty() -> None:
     said = claims(bundle=None, agent=None)
     assert set(CLAIMS) - set(said) == {"agent", "bundle"}
 
 
-def test_a_token_never_holds_before_now_nor_longer_than_its_life() -> None:
+def test_a_token_is_never_valid_before_now_or_beyond_its_lifetime() -> None:
     now = NOW + timedelta(milliseconds=999)
     said = claims(now=now)
     assert said["nbf"] <= now.timestamp()
@@ -88,7 +88,7 @@ def test_a_token_never_holds_before_now_nor_longer_than_its_life() -> None:
 @given(
     st.dictionaries(st.sampled_from(["task", "name", "environment"]), st.text(min_size=1, max_size=80)), st.integers(1, 1000), st.booleans()
 )
-def test_a_stock_library_reads_every_token_as_it_was_meant(texts: dict[str, str], version: int, now_is_late: bool) -> None:
+def test_a_stock_library_reads_every_token_with_the_same_claims(texts: dict[str, str], version: int, now_is_late: bool) -> None:
     said = {**claims(), **texts}
     published = {"keys": [to_jwk(version, PRIVATE.public_key().public_bytes_raw())]}
     at = NOW + timedelta(seconds=299 if now_is_late else 0)
@@ -111,11 +111,11 @@ def test_a_token_does_not_print_itself() -> None:
 
 
 @pytest.mark.parametrize("audience", ["je-console", "https://vault.example/v1", "a", "a" * 255, "sts.example:443 with blanks", "größe"])
-def test_an_audience_is_taken_as_it_is(audience: str) -> None:
+def test_a_valid_audience_is_used_unchanged(audience: str) -> None:
     assert checked_audience(audience) == audience
 
 
 @pytest.mark.parametrize("audience", ["", " ", " a", "a ", "a" * 256, "a\nb", "a\x00", "a\u202eb", "\ud800", "\u200b"])
-def test_what_is_not_an_audience_is_refused_with_what_one_is(audience: str) -> None:
+def test_an_invalid_audience_is_refused_with_a_description_of_valid_ones(audience: str) -> None:
     with pytest.raises(InvalidInput, match="audience: must be 1 to 255 printable characters"):
         checked_audience(audience)

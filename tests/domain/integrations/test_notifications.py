@@ -83,7 +83,7 @@ def test_a_reason_that_the_program_wrote_is_told_apart_from_the_signed_one() -> 
     assert "Reason (written by the program, unverified): “The CFO approved this by phone”" in body
 
 
-def test_what_a_parent_job_wrote_is_never_said_to_be_signed() -> None:
+def test_a_reason_that_a_parent_job_wrote_is_never_called_signed() -> None:
     for changes in ({}, {"reason": "The CFO approved this by phone", "reason_by": "program", "signed_reason": "Write the refund"}):
         body = build_notice(approval_opening(), scene(request_view(parent="j-dev-0", **changes))).body
         assert "Reason (from the parent job, unverified): “Write the refund”" in body
@@ -111,12 +111,12 @@ def test_only_the_tier_that_must_decide_is_notified(kind: EventType, tier: int, 
     assert not is_for_tiers(approval_opening(tier, kind), on=NOTIFYING_EVENTS - {kind}, tiers=tiers)
 
 
-def test_a_review_asks_those_who_were_passed() -> None:
+def test_the_tiers_that_break_glass_bypassed_are_asked_for_the_review() -> None:
     review = entry(EventType.REVIEW_OPENED, request=REQUEST, tiers=[1, 2])
     assert [is_for_tiers(review, on=[EventType.REVIEW_OPENED], tiers=[tier]) for tier in (1, 2, 3)] == [True, True, False]
 
 
-def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
+def test_a_notice_describes_the_pending_request_and_its_link_only_shows_it() -> None:
     said = build_notice(approval_opening(), scene())
     assert said.title == "Approval needed (tier 1): write on Refunds database"
     assert "refund-triage, launched by ops, requests write on Refunds database (refunds-db, confidential) for 5m." in said.body
@@ -134,7 +134,7 @@ def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
 @pytest.mark.parametrize(
     "tier, silence", [(2, "Escalates to tier 3 if nobody decides in time. Never auto-approved."), (3, "Denied if nobody decides in time.")]
 )
-def test_silence_is_said_to_be_what_it_is(tier: int, silence: str) -> None:
+def test_a_notice_of_an_escalation_says_what_happens_if_nobody_decides(tier: int, silence: str) -> None:
     said = build_notice(approval_opening(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(request_view(current_tier=tier)))
     assert silence in said.body
     assert "2 approvals by different people are needed" in said.body
@@ -168,7 +168,7 @@ def test_an_agent_is_named() -> None:
         "x" * 10_000,
     ],
 )
-def test_somebodys_words_are_one_cut_line_without_markup_mentions_and_links(words: str) -> None:
+def test_text_that_others_wrote_becomes_one_shortened_line_without_markup_mentions_and_links(words: str) -> None:
     said = build_notice(approval_opening(), scene(request_view(reason=words, task=words, title=words, requester=words)))
     quiet = build_notice(approval_opening(), scene(request_view(reason="x", task="x", title="x", requester="x")))
     assert said.body.count("\n") == quiet.body.count("\n")
@@ -189,7 +189,7 @@ def test_any_written_text_is_harmless(text: str) -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.PENDING])
-def test_what_is_answered_asks_nobody_any_more(state: RequestState) -> None:
+def test_a_request_that_was_decided_or_escalated_needs_no_further_notice(state: RequestState) -> None:
     assert is_still_pending(approval_opening(), scene())
     assert not is_still_pending(approval_opening(), scene(request_view(state=state)))
     assert not is_still_pending(approval_opening(), scene(request_view(current_tier=2)))
@@ -229,7 +229,7 @@ def test_notified_people_are_notified_of_the_end(event: EntryView, settled: int)
     assert {one.about for one in found} <= {kind}
 
 
-def test_every_ending_has_its_words() -> None:
+def test_every_ending_of_a_request_has_a_text() -> None:
     assert set(ENDINGS) == SETTLING_EVENTS
     decided = entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved", decision="approve", name="lead", reason="fine")
     said = build_follow_up(decided, f"request/{REQUEST}", scene())

@@ -38,7 +38,7 @@ EVENTS = Path(__file__).parents[3] / "docs" / "reference" / "events.md"
         ((410,), DeliveryFault.GONE),
     ],
 )
-def test_a_status_says_what_is_done_about_it(statuses: tuple[int, ...], fault: DeliveryFault | None) -> None:
+def test_each_http_status_has_its_kind_of_fault(statuses: tuple[int, ...], fault: DeliveryFault | None) -> None:
     assert {fault_of(status) for status in statuses} == {fault}
 
 
@@ -52,9 +52,7 @@ def test_a_receiver_that_is_away_is_tried_for_about_a_day_and_one_that_refuses_f
 
 
 @given(st.sampled_from([DeliveryFault.AWAY, DeliveryFault.REFUSED]), st.integers(1, 20), st.floats(0, 1), st.integers(0, MAX_RETRY_AFTER_S))
-def test_chance_spreads_attempts_within_bounds_and_a_wish_for_quiet_is_honoured(
-    fault: DeliveryFault, attempts: int, chance: float, rest: int
-) -> None:
+def test_retries_have_bounded_random_delays_and_respect_retry_after(fault: DeliveryFault, attempts: int, chance: float, rest: int) -> None:
     delays = RETRY_DELAYS_S if fault is DeliveryFault.AWAY else REFUSED_RETRY_DELAYS_S
     found = next_attempt(DeliveryOutcome(fault, rest=rest), attempts=attempts, now=NOW, chance=chance)
     if attempts > len(delays):
@@ -86,12 +84,12 @@ def test_chance_spreads_attempts_within_bounds_and_a_wish_for_quiet_is_honoured(
         (410, None, GONE_REST_S),
     ],
 )
-def test_a_receiver_may_ask_for_quiet_within_bounds(status: int, header: str | None, rest: int) -> None:
+def test_a_receiver_can_ask_for_a_bounded_pause_with_retry_after(status: int, header: str | None, rest: int) -> None:
     outcome = outcome_of_answer(status, "Phrase", retry_after=header, now=NOW)
     assert (outcome.rest, outcome.why) == (rest, f"{status} Phrase")
 
 
-def test_the_document_tables_the_delays_as_they_are() -> None:
+def test_the_documentation_lists_the_actual_retry_delays() -> None:
     text = EVENTS.read_text()
     for delays in (RETRY_DELAYS_S, REFUSED_RETRY_DELAYS_S):
         assert ", ".join(duration_text(delay) for delay in delays) in text

@@ -26,7 +26,7 @@ def paths(text: str) -> list[str]:
     return [problem.path for problem in told.value.problems]
 
 
-def test_a_schedule_says_when_and_what_and_needs_no_more() -> None:
+def test_a_schedule_needs_only_a_cron_expression_and_a_job() -> None:
     whole = read_triggers(YAML).schedules["nightly"]
     assert (whole.timezone, whole.params, whole.times) == ("Europe/Berlin", {"a": "1"}, read_cron("0 2 * * *"))
     least = read_triggers("schedules: {one: {cron: '* * * * *', job: jobs/one.yaml}}").schedules["one"]
@@ -51,12 +51,12 @@ def test_a_schedule_says_when_and_what_and_needs_no_more() -> None:
         ("nightly:", "Nightly_x:", "schedules.Nightly_x"),
     ],
 )
-def test_what_is_wrong_is_reported_by_its_place(old: str, new: str, path: str) -> None:
+def test_each_mistake_in_a_schedule_is_reported_by_its_place(old: str, new: str, path: str) -> None:
     assert old in YAML
     assert paths(YAML.replace(old, new)) == [path]
 
 
-def test_a_file_has_at_most_a_hundred() -> None:
+def test_a_file_has_at_most_a_hundred_schedules() -> None:
     many = ", ".join(f"s{number}: {{cron: '* * * * *', job: jobs/one.yaml}}" for number in range(MAX_SCHEDULES + 1))
     assert paths(f"schedules: {{{many}}}") == ["schedules"]
 
@@ -77,7 +77,7 @@ def test_a_moment_that_is_not_an_occasion_or_not_now_launches_nothing(at: dateti
 
 
 @given(st.integers(0, 60 * 48), st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns"]))
-def test_an_occasion_counts_for_an_hour_by_the_schedules_own_clocks(minutes: int, zone: str) -> None:
+def test_an_occasion_is_valid_for_an_hour_in_the_schedules_own_time_zone(minutes: int, zone: str) -> None:
     at = datetime(2026, 10, 25, tzinfo=UTC) + timedelta(minutes=minutes)
     local = at.astimezone(ZoneInfo(zone))
     cron = read_cron(f"{local.minute} {local.hour} * * *")

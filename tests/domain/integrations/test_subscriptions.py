@@ -33,7 +33,7 @@ def test_the_console_reads_their_secrets_beside_those_of_triggers() -> None:
     assert read(HOOK, notify=[PEOPLE]).secret_paths == ("kv/data/je/notify/leads", "kv/data/je/webhooks/siem")
 
 
-def test_without_a_name_each_is_called_by_what_it_is_wherever_it_stands() -> None:
+def test_a_subscription_without_a_name_gets_one_that_does_not_depend_on_its_place() -> None:
     other = {**HOOK, "url": "https://siem.example.com/other"}
     forth, back = read(HOOK, other, notify=[PEOPLE]), read(other, HOOK, notify=[PEOPLE])
     assert set(forth.subscriptions) == set(back.subscriptions)
@@ -45,7 +45,7 @@ def test_without_a_name_each_is_called_by_what_it_is_wherever_it_stands() -> Non
 
 
 @given(st.text("abc.-XYZ123", min_size=1, max_size=60))
-def test_every_name_that_is_made_is_a_name(host: str) -> None:
+def test_every_generated_subscription_name_is_a_valid_name(host: str) -> None:
     made = Webhook.model_validate({**HOOK, "url": f"https://{host}/"}).subscription_name
     assert Webhook.model_validate({**HOOK, "name": made}).subscription_name == made
     people = Notify.model_validate(PEOPLE).subscription_name
@@ -71,7 +71,7 @@ def test_every_name_that_is_made_is_a_name(host: str) -> None:
         ({"allow_private": "perhaps"}, "webhooks[0].allow_private", "must be true or false"),
     ],
 )
-def test_what_is_wrong_with_a_webhook_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+def test_each_mistake_in_a_webhook_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
     found = problems(webhooks=[{**HOOK, **changes}])
     assert list(found) == [path]
     assert message in found[path]
@@ -91,25 +91,25 @@ def test_what_is_wrong_with_a_webhook_is_reported_by_its_place(changes: dict[str
         ({"tier": 1}, "notify[0].tier", "unknown key"),
     ],
 )
-def test_what_is_wrong_with_a_notification_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+def test_each_mistake_in_a_notification_is_reported_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
     found = problems(notify=[{**PEOPLE, **changes}])
     assert list(found) == [path]
     assert message in found[path]
 
 
-def test_two_of_one_name_are_refused_across_both_kinds() -> None:
+def test_two_subscriptions_with_one_name_are_refused_across_both_kinds() -> None:
     assert list(problems(webhooks=[HOOK, HOOK])) == ["webhooks[1].name"]
     found = problems(webhooks=[{**HOOK, "name": "x"}], notify=[{**PEOPLE, "name": "x"}])
     assert found == {"notify[0].name": "webhooks[0] has the name x too; give each subscription a different `name`"}
 
 
-def test_there_is_an_end_to_how_many_there_may_be() -> None:
+def test_the_number_of_subscriptions_is_limited() -> None:
     many = [{**HOOK, "name": f"n{number}"} for number in range(MAX_SUBSCRIPTIONS + 1)]
     assert len(read(*many[:-1]).webhooks) == MAX_SUBSCRIPTIONS
     assert list(problems(webhooks=many)) == ["webhooks"]
 
 
-def test_a_tier_that_approvals_yaml_does_not_have_is_told_where_somebody_named_it() -> None:
+def test_a_tier_that_approvals_yaml_does_not_have_is_reported_at_the_place_that_names_it() -> None:
     named, silent = read(notify=[{**PEOPLE, "tiers": [1, 3]}, {key: value for key, value in PEOPLE.items() if key != "tiers"}]).notify
     assert [problem.path for problem in tier_problems((silent, named), [1, 2])] == ["notify[1].tiers"]
     assert list(tier_problems((silent, named), [1, 2, 3])) == []
@@ -123,11 +123,11 @@ def test_a_tier_that_approvals_yaml_does_not_have_is_told_where_somebody_named_i
         (["revocation.*", "job.ended"], {kind for kind in EventType if kind.startswith("revocation.")} | {EventType.JOB_ENDED}),
     ],
 )
-def test_a_webhook_wants_what_it_names(events: list[str], wanted: set[EventType]) -> None:
+def test_a_webhook_gets_the_event_types_that_it_names(events: list[str], wanted: set[EventType]) -> None:
     assert set(Webhook.model_validate({**HOOK, "events": events}).event_types) == wanted
 
 
-def test_a_notification_hears_of_what_asks_and_of_what_settles_it() -> None:
+def test_a_notification_gets_events_that_open_requests_and_reviews_and_those_that_settle_them() -> None:
     assert set(Notify.model_validate(PEOPLE).event_types) == {EventType.APPROVAL_OPENED, EventType.REVIEW_OPENED, *SETTLING_EVENTS}
 
 

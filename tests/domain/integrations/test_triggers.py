@@ -58,7 +58,7 @@ def test_a_file_names_each_trigger_and_the_secrets_to_be_read() -> None:
         ("triggers: {one", "hooks: {one", "hooks"),
     ],
 )
-def test_what_is_wrong_is_reported_by_its_place(old: str, new: str, path: str) -> None:
+def test_each_mistake_in_a_trigger_is_reported_by_its_place(old: str, new: str, path: str) -> None:
     assert old in YAML
     assert paths(YAML.replace(old, new)) == [path]
 
@@ -79,20 +79,20 @@ def test_params_come_from_what_the_event_says() -> None:
         ({"structured": False, "extensions": {"jeparent": "j"}}, "jeparent", "structured mode"),
     ],
 )
-def test_what_an_event_does_not_give_is_named(changes: dict[str, Any], path: str, message: str) -> None:
+def test_missing_values_of_an_event_are_named(changes: dict[str, Any], path: str, message: str) -> None:
     with pytest.raises(InvalidInput) as told:
         fill_params(trigger(a="{data.id}"), EVENT.model_copy(update=changes))
     assert [(one.path, message in one.message) for one in told.value.problems] == [(path, True)]
 
 
 @pytest.mark.parametrize("name", ["source", "subject", "time"])
-def test_what_no_signature_covers_is_not_a_param(name: str) -> None:
+def test_attributes_that_no_signature_covers_cannot_become_params(name: str) -> None:
     with pytest.raises(InvalidInput, match="headers are not signed"):
         fill_params(trigger(a=f"{{{name}}}"), EVENT.model_copy(update={"structured": False}))
 
 
 @given(st.text(), st.text())
-def test_what_a_trigger_made_it_could_have_made(first: str, second: str) -> None:
+def test_params_that_a_trigger_made_pass_its_check_and_altered_ones_do_not(first: str, second: str) -> None:
     whole = trigger(a="t-{data.x}.{data.y}", b="fixed")
     made = fill_params(whole, EVENT.model_copy(update={"data": {"x": first, "y": second}}))
     assert whole.could_have_made(made)
@@ -104,5 +104,5 @@ def test_what_a_trigger_made_it_could_have_made(first: str, second: str) -> None
     "params",
     [{}, {"a": "t-1"}, {"b": "t-1"}, {"a": "t-1.2", "b": "x", "c": "1"}, {"a": "t-1x2", "b": "fixed"}, {"a": "t-1.2", "b": "Fixed"}],
 )
-def test_what_it_could_not_have_made_is_refused(params: dict[str, str]) -> None:
+def test_params_that_a_trigger_could_not_have_made_are_refused(params: dict[str, str]) -> None:
     assert not trigger(a="t-{data.x}.{data.y}", b="fixed").could_have_made(params)

@@ -24,7 +24,7 @@ def why_invalid(body: bytes = BODY, *, now: int = AT, keys: tuple[bytes, ...] | 
     return why_delivery_invalid(sent, body, (parse_signing_secret(SECRET),) if keys is None else keys, now=datetime.fromtimestamp(now, UTC))
 
 
-def test_the_specifications_own_example_is_signed_so() -> None:
+def test_the_specifications_own_example_has_the_expected_signature() -> None:
     assert build_signature(parse_signing_secret(SECRET), delivery=ID, timestamp=str(AT), body=BODY) == GOOD
     assert why_invalid() is None
 
@@ -69,12 +69,12 @@ def test_one_good_signature_among_several_within_five_minutes_is_enough(changes:
         ({"now": AT - TOLERANCE_S - 1}, "300 seconds"),
     ],
 )
-def test_anything_else_is_not_believed_and_says_why(changes: dict[str, object], reason: str) -> None:
+def test_any_other_delivery_is_rejected_with_the_reason(changes: dict[str, object], reason: str) -> None:
     assert reason in str(why_invalid(**changes))  # type: ignore[arg-type] # names and values of a table
 
 
 @given(st.binary(min_size=24, max_size=64), st.binary(max_size=200), st.integers(0, 2**31))
-def test_what_is_signed_holds_with_its_key_and_with_no_other(key: bytes, body: bytes, at: int) -> None:
+def test_a_signature_is_valid_with_its_own_key_and_no_other(key: bytes, body: bytes, at: int) -> None:
     sent = {
         "webhook-id": "m",
         "webhook-timestamp": str(at),
@@ -89,7 +89,7 @@ def test_what_is_signed_holds_with_its_key_and_with_no_other(key: bytes, body: b
 @pytest.mark.parametrize(
     "text", ["", "whsec_", "whsec_not base64", "whsec_" + base64.b64encode(b"k" * 23).decode(), "whsec_MfKQ9r8GKYqrTwjUPD8-_PZIo2LaLaSw"]
 )
-def test_a_secret_that_is_none_is_refused_and_not_repeated(text: str) -> None:
+def test_an_invalid_signing_secret_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(ValueError, match="whsec_ followed by at least 24 bytes") as told:
         parse_signing_secret(Secret(text))
     assert len(text) < 10 or text not in str(told.value)

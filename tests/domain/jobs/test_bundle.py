@@ -42,7 +42,7 @@ def is_prefix_free(archive_files: dict[str, tuple[bytes, bool]]) -> bool:
 
 
 @given(files.filter(is_prefix_free))
-def test_what_is_packed_comes_out_again_and_twice_alike(content: dict[str, tuple[bytes, bool]]) -> None:
+def test_packed_files_are_unpacked_unchanged_and_packing_is_reproducible(content: dict[str, tuple[bytes, bool]]) -> None:
     packed = bundle.pack(content)
     assert {str(path): (data, executable) for path, data, executable in bundle.read_entries(packed)} == content
     assert bundle.pack(dict(reversed(content.items()))) == packed
@@ -123,7 +123,7 @@ def test_a_bomb_of_a_gigabyte_is_refused_without_its_memory() -> None:
     # A compressed content holds the time, and two test processes must name a test alike.
     ids=["empty", "text", "compressed text", "zeros", "cut short"],
 )
-def test_what_is_not_an_archive_is_refused(content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(content: bytes) -> None:
     assert "not a readable .tar.gz" in why_refused(content)
 
 

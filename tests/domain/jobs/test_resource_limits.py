@@ -11,7 +11,7 @@ LIMITS = ResourceLimits(cpu=60, memory=2**30, processes=10)
 AT = ResourceUsage(cpu=60.0, memory=2**30, processes=10)
 
 
-def test_what_takes_exactly_its_limits_keeps_to_them() -> None:
+def test_usage_that_equals_its_limits_is_within_them() -> None:
     assert why_limits_exceeded(AT, LIMITS) is None
     assert why_limits_exceeded(ResourceUsage(0.0, 0, 0), LIMITS) is None
 
@@ -25,5 +25,5 @@ def test_what_takes_exactly_its_limits_keeps_to_them() -> None:
         (ResourceUsage(cpu=99, memory=2**31, processes=99), "limits.memory: it used 2048.0 MiB, more than 1GiB"),
     ],
 )
-def test_what_goes_over_one_is_told_which(used: ResourceUsage, why: str) -> None:
+def test_usage_over_a_limit_names_that_limit(used: ResourceUsage, why: str) -> None:
     assert why_limits_exceeded(used, LIMITS) == why

@@ -122,11 +122,11 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"params": {"ticket": 4711}}, "params.ticket"),
     ],
 )
-def test_what_is_wrong_is_refused_by_its_path(changes: dict[str, Any], path: str) -> None:
+def test_each_mistake_in_a_spec_is_refused_by_its_path(changes: dict[str, Any], path: str) -> None:
     assert paths(raw_spec(**changes)) == [path]
 
 
-def test_limits_have_the_documented_defaults_and_are_given_one_by_one() -> None:
+def test_limits_have_the_documented_defaults_and_can_be_set_individually() -> None:
     assert spec().run.limits == ResourceLimits(cpu=600, memory=2**30, processes=256, file_size=2**30, open_files=4096)
     given = spec(run={"limits": {"cpu": "2h", "memory": "512MiB"}}).run.limits
     assert given == ResourceLimits(cpu=7200, memory=2**29)
@@ -155,19 +155,19 @@ def test_every_error_is_listed_at_once() -> None:
     assert paths(raw) == ["name", "run.network", "access[0].ttl", "access[1].action", "extra"]
 
 
-def test_what_a_job_asks_for_while_it_runs_is_not_delivered_at_its_start() -> None:
+def test_an_item_requested_at_runtime_cannot_be_delivered_at_the_start() -> None:
     assert spec(access=[access(at="request")]).access[0].at == "request"
     with pytest.raises(InvalidInput, match="comes through the broker"):
         spec(access=[access(at="request", deliver={"file": {"path": "db.json"}})])
 
 
-def test_what_is_asked_for_at_the_start_keeps_its_number_in_the_spec() -> None:
+def test_an_item_requested_at_the_start_keeps_its_number_in_the_spec() -> None:
     found = spec(access=[access(at="request"), access(), access(at="request"), access()])
     assert [number for number, _ in at_start(found)] == [2, 4]
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, {}, {"run": None}])
-def test_what_is_not_a_spec_at_all_is_refused(raw: Any) -> None:
+def test_a_text_that_is_not_a_spec_is_refused(raw: Any) -> None:
     assert paths(raw)
 
 
@@ -185,7 +185,7 @@ def test_yaml_that_is_not_a_mapping_is_refused(text: str) -> None:
         {"access": [access(deliver={"file": {"path": "a"}}), access(action="write", deliver={"file": {"path": "a"}})]},
     ],
 )
-def test_one_variable_or_file_has_one_source(changes: dict[str, Any]) -> None:
+def test_a_variable_or_file_that_is_delivered_twice_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="delivered more than once"):
         spec(**changes)
 
@@ -216,7 +216,7 @@ def test_ordinary_params_are_accepted(value: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_no_param_leaves_its_argument(value: str) -> None:
+def test_no_param_value_leaves_its_argument(value: str) -> None:
     raw = raw_spec(params={"ticket": "1"}, run={"command": ["x", "--ticket={ticket}", "{ticket}"]})
     try:
         read = checked_spec(raw, {"ticket": value})
@@ -276,7 +276,7 @@ def test_a_spec_cannot_be_changed() -> None:
         (({"kubeconfig": {"path": "a"}}, {"env": {"KUBECONFIG": "token"}}), {}, "KUBECONFIG"),
     ],
 )
-def test_what_is_delivered_for_libpq_and_kubernetes_has_one_source(
+def test_variables_for_libpq_and_kubernetes_that_are_delivered_twice_are_refused(
     ways: tuple[dict[str, Any], ...], env: dict[str, str], twice: str
 ) -> None:
     raw = raw_spec(access=[access(deliver=way) for way in ways], run={"command": ["true"], "env": env})
@@ -304,7 +304,7 @@ def test_a_wrong_kubeconfig_is_refused_by_its_path(said: dict[str, Any], problem
     assert problem in str(refused.value)
 
 
-def test_a_way_of_delivery_that_nobody_asks_for_is_in_no_digest() -> None:
+def test_a_delivery_option_that_is_not_used_is_not_part_of_the_digest() -> None:
     plain, other = (spec(access=[access(deliver=way)]).access[0].deliver for way in ({}, {"pgpass": {"path": "a"}}))
     assert plain.model_dump(mode="json") == {"env": {}, "file": None}
     assert other.model_dump(mode="json") == {"env": {}, "file": None, "pgpass": {"path": "a"}}

@@ -83,16 +83,16 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
         ({"calls_per_value": 1}, [1], "must be a plain value, because the order counts calls by it"),
     ],
 )
-def test_an_argument_is_held_against_its_bound(bound: dict[str, Any], value: Any, problem: str | None) -> None:
+def test_an_argument_is_checked_against_its_bound(bound: dict[str, Any], value: Any, problem: str | None) -> None:
     assert Bound.model_validate(bound).problem(value) == problem
 
 
-def test_what_is_bound_must_be_given() -> None:
+def test_a_bound_argument_must_be_given() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
     assert list(bounds.problems({}, made=0)) == ["amount: required, because the order bounds it"]
 
 
-def test_another_writing_of_a_bound_name_is_no_way_around_it() -> None:
+def test_another_spelling_of_a_bound_argument_does_not_bypass_its_bound() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
     assert list(bounds.problems({"amount": 1, "Amount": 5}, made=0)) == [
         "Amount: differs only in case from an argument that the order bounds"
@@ -100,7 +100,7 @@ def test_another_writing_of_a_bound_name_is_no_way_around_it() -> None:
 
 
 @pytest.mark.parametrize("made, problems", [(0, []), (2, []), (3, ["the order allows 3 calls of it, and this limit is reached"])])
-def test_calls_are_counted(made: int, problems: list[str]) -> None:
+def test_calls_of_a_tool_are_counted_against_its_bound(made: int, problems: list[str]) -> None:
     assert list(Bounds(calls=3).problems({}, made=made)) == problems
 
 
@@ -113,7 +113,7 @@ def test_calls_are_counted(made: int, problems: list[str]) -> None:
         ({}, {"note": "x"}, []),
     ],
 )
-def test_one_bound_argument_closes_a_spec_s_list_of_arguments(
+def test_bounding_one_argument_forbids_the_arguments_that_are_not_listed(
     written: dict[str, Any], arguments: dict[str, Any], problems: list[str]
 ) -> None:
     (item,) = spec({"find": written}).access
@@ -126,20 +126,20 @@ def test_one_bound_argument_closes_a_spec_s_list_of_arguments(
 
 
 @pytest.mark.parametrize("made, made_alike, is_refused", [(5, 0, False), (5, 1, True), (0, 0, False)])
-def test_calls_are_counted_per_value_too(made: int, made_alike: int, *, is_refused: bool) -> None:
+def test_calls_of_a_tool_can_be_counted_per_value(made: int, made_alike: int, *, is_refused: bool) -> None:
     bounds = Bounds.model_validate({"arguments": {"order_id": {"calls_per_value": 1}}})
     problems = list(bounds.problems({"order_id": 7}, made=made, made_alike={"order_id": made_alike}))
     said = "order_id: the order allows 1 call with each value, and this limit is reached for this one"
     assert problems == ([said] if is_refused else [])
 
 
-def test_no_calls_at_all_is_a_bound_too() -> None:
+def test_a_bound_of_zero_calls_allows_no_call() -> None:
     assert list(Bounds(calls=0).problems({}, made=0)) == ["the order allows 0 calls of it, and this limit is reached"]
     items = tool_only_items(spec({"find": {"calls": 0}, "file": {}}), "orders-db", Action.READ)
     assert [let_tool_through(items, name) for name in ("find", "file", "other")] == [False, True, False]
 
 
-def test_a_bound_that_says_nothing_is_refused() -> None:
+def test_an_empty_bound_is_refused() -> None:
     with pytest.raises(ValidationError, match="the bound is empty"):
         Bound.model_validate({})
 
@@ -149,13 +149,13 @@ def test_no_number_beyond_a_maximum_gets_through(most: float, value: float) -> N
     assert (Bound(maximum=most).problem(value) is None) == (value <= most)
 
 
-def test_an_action_is_bounded_only_if_every_item_of_the_order_says_so() -> None:
+def test_an_action_is_limited_to_tools_only_if_every_item_of_the_order_limits_it() -> None:
     assert tool_only_items(spec(None), "orders-db", Action.READ) == ()
     assert tool_only_items(spec({"find": {}}, None), "orders-db", Action.READ) == ()
     assert len(tool_only_items(spec({"find": {}}, {"file": {}}), "orders-db", Action.READ)) == 2
 
 
-def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds() -> None:
+def test_a_call_gets_the_bounds_of_the_first_item_that_allows_it() -> None:
     items = tool_only_items(spec({"find": {"arguments": {"order_id": {"one_of": [1]}}}}, {"find": {"calls": 2}}), "orders-db", Action.READ)
     assert with_bounds(ToolCall(tool="find", arguments={"order_id": 1}), items, calls_made=0).within == Bounds(
         arguments={"order_id": Bound(one_of=(1,))}, other_arguments="none"
@@ -175,11 +175,11 @@ def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds(
         ({"find": {"other_arguments": "none"}}, "access[0].tools.find.other_arguments: find requires order_id, which the order does not bind; bind it, or write `other_arguments: any`"),
     ],
 )  # fmt: skip
-def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
+def test_bounds_on_tools_or_arguments_that_do_not_exist_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
     assert [str(one) for one in problems_in_spec(spec(tools), catalog_with())] == [problem]
 
 
-def test_what_is_had_through_tools_is_never_handed_over() -> None:
+def test_access_through_tools_cannot_be_delivered_to_the_job() -> None:
     assert spec({"find": {}}, at="start").access[0].tools == {"find": Bounds()}
     item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "tools": {"find": {}}}
     with pytest.raises(InvalidInput, match=r"access\[0\]: `deliver` and `tools` are mutually exclusive"):
@@ -230,7 +230,7 @@ def is_allowed(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any]
 
 
 @given(BOUND, BOUND)
-def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound, other: Bound) -> None:
+def test_the_intersection_of_two_bounds_allows_exactly_what_both_allow(one: Bound, other: Bound) -> None:
     both_ = one.intersect(other)
     for value in SAMPLES:
         assert is_within(both_, value) == (is_within(one, value) and is_within(other, value)), value
@@ -250,7 +250,7 @@ def test_one_bound_is_within_another_only_if_it_lets_nothing_more_through(one: B
 
 
 @given(TOOLS, TOOLS)
-def test_what_several_let_through_together_is_what_each_does(one: dict[str, Bounds], other: dict[str, Bounds]) -> None:
+def test_the_intersection_of_bounds_allows_exactly_what_each_of_them_allows(one: dict[str, Bounds], other: dict[str, Bounds]) -> None:
     left = intersect_all(one, other)
     for name in ("find", "file"):
         for arguments in CALLS:
@@ -291,5 +291,5 @@ def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds
         ({"one_of": [1]}, {"one_of": [1], "calls_per_value": 2}, False),
     ],
 )
-def test_which_of_two_bounds_is_the_narrower(narrow: dict[str, Any], wide: dict[str, Any], *, holds: bool) -> None:
+def test_one_bound_is_within_another_exactly_as_the_table_says(narrow: dict[str, Any], wide: dict[str, Any], *, holds: bool) -> None:
     assert Bound.model_validate(narrow).is_within(Bound.model_validate(wide)) == holds

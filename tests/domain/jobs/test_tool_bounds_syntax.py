@@ -48,7 +48,7 @@ ASKED = {
         ),
     ],
 )
-def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: list[str], said: dict[str, Any]) -> None:
+def test_written_tool_bounds_allow_only_the_named_tools_within_the_requested_bounds(lines: list[str], said: dict[str, Any]) -> None:
     assert parse_tool_bounds(lines, ASKED) == {name: Bounds.model_validate(bounds) for name, bounds in said.items()}
 
 
@@ -72,19 +72,19 @@ def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: 
         ("refund-order:amount>=500", "refund-order: no call satisfies both these bounds and the requested ones"),
     ],
 )
-def test_a_line_that_cannot_be_meant_is_refused_with_what_is_wrong(line: str, problem: str) -> None:
+def test_an_invalid_line_of_tool_bounds_is_refused_with_the_problem(line: str, problem: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_tool_bounds([line], ASKED)
     assert problem in str(refused.value.problems[0])
 
 
-def test_one_call_and_a_credential_have_nothing_to_bind() -> None:
+def test_a_request_without_tool_bounds_takes_none_from_its_approver() -> None:
     with pytest.raises(InvalidInput, match="a single call is approved with exactly its arguments"):
         parse_tool_bounds(["find-order"], None)
 
 
 @given(TOOLS)
-def test_what_is_written_is_read_as_the_same(tools: dict[str, Bounds]) -> None:
+def test_written_tool_bounds_are_read_back_unchanged(tools: dict[str, Bounds]) -> None:
     whole = {name: Bounds() for name in tools}
     readable = {name: bounds for name, bounds in tools.items() if not any(bound.is_empty for bound in bounds.arguments.values())}
     read = parse_tool_bounds(format_tool_lines(readable), whole)

@@ -25,7 +25,7 @@ def with_more_lines(count: int) -> str:
     return NOTE.replace("\n\n", "\n" + "more\n" * count + "\n")
 
 
-def test_its_text_is_the_one_that_the_specifications_describe() -> None:
+def test_a_checkpoint_has_the_text_and_signature_of_a_signed_note() -> None:
     text, signatures = NOTE.split("\n\n")
     origin, size, root = text.split("\n")
     assert (origin, size, len(base64.b64decode(root))) == ("justenough/dev/ledger", "11", 32)
@@ -36,7 +36,7 @@ def test_its_text_is_the_one_that_the_specifications_describe() -> None:
     LEDGER.public_key().verify(raw[4:], f"{text}\n".encode())
 
 
-def test_a_file_has_one_or_several() -> None:
+def test_a_file_can_hold_several_checkpoints() -> None:
     lines = small_ledger()
     notes = [checkpoint_of(lines, size=size).note for size in (3, 7)]
     assert [found.size for found in read_checkpoints("".join(notes))] == [3, 7]
@@ -56,14 +56,14 @@ def test_a_file_has_one_or_several() -> None:
     ],
     ids=["another size", "another ledger", "a later name", "an earlier name", "the lowest key id", "the highest key id", "another key"],
 )
-def test_its_signature_holds_for_nothing_else(note: str) -> None:
+def test_the_signature_of_a_checkpoint_is_invalid_for_any_change_of_it(note: str) -> None:
     (kept,), (changed,) = read_checkpoints(NOTE), read_checkpoints(note)
     assert kept.is_signed_by(BY_VERSION)
     assert not changed.is_signed_by(BY_VERSION)
     assert not kept.is_signed_by({})
 
 
-def test_other_programs_may_add_lines() -> None:
+def test_a_checkpoint_may_have_lines_of_other_programs() -> None:
     (found,) = read_checkpoints(with_more_lines(13))
     assert (found.size, found.is_signed_by(BY_VERSION)) == (11, False)
 
@@ -89,6 +89,6 @@ def test_one_of_several_signatures_is_enough() -> None:
     ],
     ids=["empty", "a text", "text behind it", "text before it", "no number", "no root", "no signature", "17 lines", "a large file"],
 )
-def test_what_is_not_a_checkpoint_is_said_to_be_none(text: str) -> None:
+def test_a_text_that_is_not_a_checkpoint_is_refused_as_such(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a signed checkpoint"):
         list(read_checkpoints(text))

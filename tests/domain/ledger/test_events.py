@@ -33,7 +33,7 @@ def test_an_event_has_exactly_its_fields(kind: EventType) -> None:
         build_event(kind, JOB, at=NOW, **dict(list(data.items())[1:]))
 
 
-def test_the_same_fact_has_the_same_id_whenever_it_is_told() -> None:
+def test_the_same_fact_has_the_same_id_whenever_it_is_recorded() -> None:
     first = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-1", credential="c-1", how="looked")
     again = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW.replace(year=2027), about="c-1", credential="c-1", how="looked again")
     other = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-2", credential="c-2", how="looked")
@@ -41,11 +41,11 @@ def test_the_same_fact_has_the_same_id_whenever_it_is_told() -> None:
     assert other.id != first.id
 
 
-def test_what_happens_once_in_a_job_needs_no_more_than_its_type() -> None:
+def test_the_id_of_an_event_that_happens_once_per_job_is_the_job_and_the_type() -> None:
     assert build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason=None).id == f"{JOB}/job.ended"
 
 
-def test_the_contracts_types_are_there() -> None:
+def test_the_event_types_of_the_contract_exist() -> None:
     promised = {
         "job": ["submitted", "started", "ended"],
         "access": ["requested", "decided"],
@@ -58,12 +58,12 @@ def test_the_contracts_types_are_there() -> None:
     assert names <= {kind.value for kind in EventType}
 
 
-def test_an_event_travels_as_json_and_comes_back_the_same() -> None:
+def test_an_event_survives_writing_and_reading_as_json() -> None:
     made = build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason="x")
     assert Event.model_validate(json.loads(made.model_dump_json())) == made
 
 
-def test_no_field_is_made_for_a_secret() -> None:
+def test_no_event_has_a_field_for_a_secret() -> None:
     assert not {name for fields in EVENT_FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}
 
 

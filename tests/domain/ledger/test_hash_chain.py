@@ -68,7 +68,7 @@ def head_of(entries: list[LedgerEntry]) -> ChainHead:
     return ChainHead(entries[-1].job, entries[-1].seq, entries[-1].hash)
 
 
-def test_the_hash_is_that_of_eight_lines() -> None:
+def test_an_entrys_hash_is_that_of_its_eight_lines() -> None:
     """The format that docs/reference/ledger.md describes, spelled out once more by hand."""
     entry = chain_entry(fact(what="ü", credential="c-1"), None)
     lines = [
@@ -133,7 +133,7 @@ def test_any_fact_makes_an_entry_that_verifies(data: dict[str, Any], job: str, n
 
 @BUSY
 @given(st.lists(st.text("ab", max_size=3), min_size=4, max_size=4), st.lists(st.text("ab\n", max_size=3), min_size=4, max_size=4))
-def test_two_entries_without_line_breaks_never_share_what_is_hashed(one: list[str], other: list[str]) -> None:
+def test_two_different_entries_without_line_breaks_never_have_the_same_hash(one: list[str], other: list[str]) -> None:
     """And one with a line break, which only tampering makes, never matches one without."""
     assume(one != other)
     assert entry_hash(one[0], 1, one[1], one[2], "t", one[3], GENESIS) != entry_hash(
@@ -143,7 +143,7 @@ def test_two_entries_without_line_breaks_never_share_what_is_hashed(one: list[st
 
 @BUSY
 @given(st.integers(1, 6), st.data())
-def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
+def test_any_edit_of_an_entry_is_found(length: int, data: st.DataObject) -> None:
     entries = chain(length)
     index = data.draw(st.integers(0, length - 1))
     field = data.draw(st.sampled_from(["id", "type", "at", "data", "prev", "hash"]))
@@ -153,7 +153,7 @@ def test_any_edit_is_found(length: int, data: st.DataObject) -> None:
 
 @BUSY
 @given(st.permutations(range(5)))
-def test_any_reorder_is_found(order: list[int]) -> None:
+def test_any_reordering_of_entries_is_found(order: list[int]) -> None:
     entries = chain(5)
     moved = [entries[old]._replace(seq=new) for new, old in enumerate(order, start=1)]
     assert bool(faults(moved)) == (list(order) != list(range(5)))
@@ -161,7 +161,7 @@ def test_any_reorder_is_found(order: list[int]) -> None:
 
 @BUSY
 @given(st.sets(st.integers(0, 5), min_size=1, max_size=5))
-def test_any_deletion_is_found_where_the_head_is_known(gone: set[int]) -> None:
+def test_any_deleted_entry_is_found_if_the_head_is_known(gone: set[int]) -> None:
     entries = chain(6)
     left = [entry for index, entry in enumerate(entries) if index not in gone]
     holes = [index for index in sorted(gone) if index - 1 not in gone]
@@ -176,20 +176,20 @@ def test_a_chain_that_was_rewritten_behind_an_edit_is_found_by_its_head() -> Non
     assert faults([*entries, forged], [head_of(chain(3))]) == {(3, Fault.HEADLESS)}
 
 
-def test_a_fork_is_found() -> None:
+def test_a_fork_of_a_chain_is_found() -> None:
     entries = chain(3)
     other = chain_entry(fact(9, credential="c-1", what="other"), entries[0])
     assert (2, Fault.FORKED) in faults([entries[0], entries[1], other, entries[2]])
 
 
-def test_a_link_to_another_entry_is_found_though_each_hash_holds() -> None:
+def test_a_link_to_another_entry_is_found_even_if_each_hash_is_valid() -> None:
     entries = chain(2)
     other = chain_entry(fact(9, credential="c-1", what="other"), None)
     stranger = chain_entry(fact(1, credential="c-1", what="1"), other)
     assert faults([entries[0], stranger]) == {(2, Fault.UNLINKED)}
 
 
-def test_chains_do_not_touch_each_other() -> None:
+def test_a_problem_in_one_chain_does_not_affect_another() -> None:
     one, two = chain(2, job="j-dev-1"), chain(3, job="j-dev-2")
     two[1] = two[1]._replace(data="{}")
     problems = list(verify_chain([*one, *two], [head_of(one), head_of(two)]))
@@ -198,7 +198,7 @@ def test_chains_do_not_touch_each_other() -> None:
 
 @BUSY
 @given(st.lists(st.sampled_from("abcdef"), unique=True), st.lists(st.sampled_from("abcdef"), unique=True))
-def test_chains_and_heads_are_matched_whatever_is_missing(chains: list[str], heads: list[str]) -> None:
+def test_missing_chains_and_missing_heads_are_reported(chains: list[str], heads: list[str]) -> None:
     entries = {job: chain(2, job=job) for job in sorted({*chains, *heads})}
     problems = verify_chain([entry for job in sorted(chains) for entry in entries[job]], [head_of(entries[job]) for job in sorted(heads)])
     expected = {(job, Fault.MISSING) for job in set(heads) - set(chains)} | {(job, Fault.HEADLESS) for job in set(chains) - set(heads)}

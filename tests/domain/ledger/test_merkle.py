@@ -36,16 +36,16 @@ def defined_root(leaves: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("size", CT_ROOTS)
-def test_the_roots_of_known_leaves_are_known(size: int) -> None:
+def test_the_roots_of_known_leaves_equal_the_published_values(size: int) -> None:
     assert root_of(CT_LEAVES[:size]).hex() == CT_ROOTS[size]
 
 
-def test_the_root_of_nothing_is_the_hash_of_nothing() -> None:
+def test_the_root_of_an_empty_tree_is_the_hash_of_nothing() -> None:
     assert root_of([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @given(LEAVES, st.data())
-def test_a_tree_that_grew_in_steps_is_the_tree_of_all_its_leaves(leaves: list[bytes], data: st.DataObject) -> None:
+def test_a_tree_that_grew_in_steps_has_the_root_of_all_its_leaves(leaves: list[bytes], data: st.DataObject) -> None:
     step = data.draw(st.integers(0, len(leaves)))
     grown = Frontier().with_leaves(leaves[:step]).with_leaves(leaves[step:])
     assert (grown.size, grown.root, grown.is_well_formed) == (len(leaves), defined_root(leaves), True)
@@ -110,5 +110,5 @@ def test_a_frontier_has_a_subtree_for_each_1_of_its_size(size: int, subtrees: in
     assert Frontier(size, (leaf_hash(b"x"),) * subtrees).is_well_formed is is_well_formed
 
 
-def test_an_entry_whose_hash_is_none_has_its_text_as_leaf() -> None:
+def test_an_invalid_hash_becomes_a_leaf_as_text() -> None:
     assert (merkle.leaf_of("00ff"), merkle.leaf_of("edited")) == (b"\x00\xff", b"edited")

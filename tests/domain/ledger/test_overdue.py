@@ -38,7 +38,7 @@ def test_a_revocation_is_overdue_at_its_second_failure_or_once_one_attempt_took_
     assert is_revocation_overdue(failed=failed, took=took) is overdue
 
 
-def test_a_chain_does_not_grow_with_every_failure() -> None:
+def test_only_failures_whose_number_is_a_power_of_two_are_recorded() -> None:
     assert [failed for failed in range(1, 70) if is_worth_recording(failed=failed)] == [1, 2, 4, 8, 16, 32, 64]
 
 
@@ -54,11 +54,11 @@ def test_a_chain_does_not_grow_with_every_failure() -> None:
         (NOW + timedelta(hours=1), NOW, False),
     ],
 )
-def test_a_sweep_is_late_after_a_minute_of_looking(ended: datetime | None, since: datetime, *, late: bool) -> None:
+def test_a_sweep_is_overdue_after_a_minute_without_one(ended: datetime | None, since: datetime, *, late: bool) -> None:
     assert is_sweep_late(ended, since=since, now=NOW) is late
 
 
-def test_a_queue_that_nobody_ever_asked_or_not_for_longer_than_a_poll_lasts_is_unpolled() -> None:
+def test_a_queue_without_a_recent_poll_is_unpolled() -> None:
     asked = {"never": None, "once": NOW - MAX_POLL_AGE - MOMENT, "open": NOW - MAX_POLL_AGE, "now": NOW}
     assert find_unpolled_queues(asked, now=NOW) == ("never", "once")
 

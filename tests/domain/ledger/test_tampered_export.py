@@ -87,7 +87,7 @@ def resign(entries: list[Entry], draw: random.Random) -> list[Entry]:
     return entries
 
 
-def test_of_ten_thousand_random_edits_cuts_swaps_reorders_and_replaced_signatures_all_are_found() -> None:
+def test_all_of_ten_thousand_random_edits_cuts_swaps_reorders_and_replaced_signatures_are_found() -> None:
     # Not cryptography: the same changes in every run.
     draw, ways = random.Random(20_260_131), (edit, cut, swap, reorder, resign)  # noqa: S311
     originals = [json.loads(line) for line in LINES]
@@ -137,7 +137,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Entry], object]]] = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_what_nobody_signed_is_forged_though_the_newest_checkpoint_commits_to_it(name: str) -> None:
+def test_an_unsigned_answer_is_forged_even_if_the_newest_checkpoint_covers_it(name: str) -> None:
     kind, change = FORGERIES[name]
     lines = changed(change, kind)
     assert faults(lines, checkpoint_of(lines)) == {"forged"}
@@ -167,12 +167,12 @@ def test_an_export_of_one_job_cannot_be_compared_with_a_checkpoint() -> None:
     assert "rewritten" in faults([line for line in LINES if '"job":"j-dev-2"' in line], KEPT)
 
 
-def test_the_text_of_an_entry_must_be_that_of_its_fields() -> None:
+def test_an_entry_whose_text_differs_from_its_fields_is_found() -> None:
     lines = [*LINES[:-1], json.dumps({**json.loads(LINES[-1]), "text": "justenough.ledger.v1"})]
     assert faults(lines, KEPT) == {"edited"}
 
 
-def test_without_checkpoint_and_keys_it_is_said_what_was_not_verified() -> None:
+def test_without_checkpoint_and_keys_the_report_says_what_was_not_verified() -> None:
     found = verify_export(LINES)
     assert found.sound
     assert any("--checkpoint" in limit for limit in found.unseen)

@@ -92,7 +92,7 @@ def model(**changes: Any) -> ModelDef:
         ({"alow": ["x"]}, "models.default.alow: unknown key; did you mean 'allow'?"),
     ],
 )  # fmt: skip
-def test_a_model_that_cannot_be_is_refused_by_path(changes: dict[str, Any], problem: str) -> None:
+def test_an_invalid_model_in_the_catalog_is_refused_by_path(changes: dict[str, Any], problem: str) -> None:
     assert problem in catalog_problems(**changes)
 
 
@@ -130,24 +130,24 @@ def test_models_are_allowed_by_the_patterns_of_their_names(name: str, allowed: b
         ({"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x", "at": "request"}]}, []),
     ],
 )  # fmt: skip
-def test_a_specs_model_is_held_against_the_catalog(changes: dict[str, Any], problems: list[str]) -> None:
+def test_a_specs_model_is_checked_against_the_catalog(changes: dict[str, Any], problems: list[str]) -> None:
     assert spec_problems(**changes) == problems
 
 
 @pytest.mark.parametrize(
     "budget", [{"requests": 0, "tokens": 1}, {"requests": 1}, {"requests": 1, "tokens": 1, "more": 1}, {"requests": "x", "tokens": 1}]
 )
-def test_a_specs_budget_is_said_and_above_nothing(budget: dict[str, Any]) -> None:
+def test_a_specs_model_budget_must_be_given_and_positive(budget: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=r"model\.(requests|tokens|more)"):
         checked_spec({**SPEC, "model": {"name": "default", **budget}})
 
 
-def test_a_draft_with_other_faults_is_told_of_its_model_too() -> None:
+def test_a_draft_with_other_faults_also_gets_the_problems_of_its_model() -> None:
     draft = {**SPEC, "name": "NOT A NAME", "model": {**SPEC["model"], "tokens": 2_000_000}}
     assert [problem.path for problem in problems_in_draft(draft, catalog())] == ["model.tokens"]
 
 
-def test_what_the_gateway_asks_for_says_the_budget() -> None:
+def test_the_gateways_access_request_states_the_budget_in_its_reason() -> None:
     spec = checked_spec(SPEC)
     assert spec.model is not None
     access = model_access(spec.model, catalog())
@@ -158,7 +158,7 @@ def test_what_the_gateway_asks_for_says_the_budget() -> None:
     assert model_access(spec.model.model_copy(update={"name": "other"}), catalog()) is None
 
 
-def test_a_budget_is_over_when_either_part_is() -> None:
+def test_a_budget_is_used_up_once_its_requests_or_its_tokens_are() -> None:
     budget = TokenBudget(requests=2, tokens=100)
     assert budget.exhausted_part == ""
     assert budget.with_call().with_call().exhausted_part == "requests"
@@ -166,7 +166,7 @@ def test_a_budget_is_over_when_either_part_is() -> None:
     assert (spent.exhausted_part, spent.tokens_left) == ("tokens", 0)
 
 
-def test_tallies_add_up() -> None:
+def test_the_usage_of_calls_adds_up() -> None:
     tally = UsageTally().with_call(TokenUsage(3, 4)).with_call(TokenUsage(1, 1, estimated=True))
     assert tally == UsageTally(calls=2, prompt=4, completion=5, estimated=1)
 
@@ -194,7 +194,7 @@ def meter_stream(text: bytes, *, usage_requested: bool = False, places: list[int
     places=st.lists(st.integers(0, 2_000), max_size=12),
     end=st.sampled_from(["\n\n", "\r\n\r\n"]),
 )
-def test_a_streams_cuts_change_nothing_and_only_the_gateways_own_question_is_left_out(
+def test_a_stream_is_passed_on_unchanged_however_it_is_cut_except_usage_the_job_did_not_request(
     texts: list[str], places: list[int], end: str
 ) -> None:
     said = [chunk(text) for text in texts]
@@ -220,19 +220,19 @@ def test_a_streams_cuts_change_nothing_and_only_the_gateways_own_question_is_lef
         (stream({"choices": [None, {"delta": "x"}]}), TokenUsage(5, 0, estimated=True), False),
     ],
 )
-def test_a_stream_whose_end_tells_no_use_is_counted_by_its_text(text: bytes, usage: TokenUsage, done: bool) -> None:
+def test_a_stream_without_reported_usage_is_counted_by_its_text(text: bytes, usage: TokenUsage, done: bool) -> None:
     passed, meter = meter_stream(text)
     assert (meter.usage, meter.done, meter.buffered_bytes) == (usage, done, 0)
     assert passed in {text, b""}
 
 
-def test_an_event_that_never_ends_is_seen_to_grow() -> None:
+def test_a_stream_event_that_never_ends_is_measured_as_it_grows() -> None:
     meter = StreamMeter(prompt=0, usage_requested=False)
     assert meter.feed(b"data: " + b"x" * 1_000) == b""
     assert meter.buffered_bytes == 1_006
 
 
-def test_a_whole_answer_counts_as_told_or_by_its_text() -> None:
+def test_an_answer_counts_by_its_reported_usage_or_by_its_text() -> None:
     answer = {"choices": [{"message": {"role": "assistant", "content": "eightyes"}}]}
     assert usage_of_body(answer, prompt=9) == TokenUsage(9, 2, estimated=True)
     assert usage_of_body({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == TokenUsage(1, 10**9)
@@ -240,5 +240,5 @@ def test_a_whole_answer_counts_as_told_or_by_its_text() -> None:
 
 
 @pytest.mark.parametrize("place", ["functions", "tools", "response_format", "prediction", "whatever_comes_next"])
-def test_a_question_is_as_long_as_all_that_it_says(place: str) -> None:
+def test_the_estimate_of_a_prompt_counts_every_part_of_the_request(place: str) -> None:
     assert estimate_prompt_tokens({"model": "gpt-4o", "messages": [], place: {"x": "y" * 4_000}}) >= 1_000

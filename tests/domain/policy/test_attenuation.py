@@ -63,7 +63,7 @@ def problems(access: Access, *items: Access) -> list[str]:
     return [problem.path for problem in access_attenuation_problems(access, items)]
 
 
-def test_access_of_the_nearest_item_is_what_counts() -> None:
+def test_the_problems_of_the_best_matching_item_are_reported() -> None:
     bound = item({"find": Bounds(calls=2)}, ttl=600)
     assert problems(item(None), bound, item(None)) == []
     assert problems(item(None, ttl=300), bound, item(None)) in (["access.ttl"], ["access.tools"])
@@ -72,7 +72,7 @@ def test_access_of_the_nearest_item_is_what_counts() -> None:
 
 
 @given(st.none() | SOME, st.none() | SOME, st.integers(1, 3), st.integers(1, 3))
-def test_what_is_within_lets_no_call_through_that_the_launching_job_may_not_make(
+def test_bounds_within_the_parents_allow_no_call_that_the_parent_may_not_make(
     mine: dict[str, Bounds] | None, theirs: dict[str, Bounds] | None, ttl: int, most: int
 ) -> None:
     wanted, launching = item(mine, ttl), item(theirs, most)
@@ -88,7 +88,7 @@ def test_what_is_within_lets_no_call_through_that_the_launching_job_may_not_make
 
 
 @given(SOME, st.sampled_from(("find", "file")), st.sampled_from(CALLS))
-def test_a_running_childs_call_is_let_through_just_where_its_launching_job_may_make_it(
+def test_a_running_childs_call_is_allowed_exactly_if_its_parent_may_make_it(
     theirs: dict[str, Bounds], name: str, arguments: dict[str, Any]
 ) -> None:
     wanted = access_for_call(item(None), ToolCall(tool=name, arguments=arguments))

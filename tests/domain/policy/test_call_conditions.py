@@ -68,7 +68,7 @@ def test_no_number_above_what_a_policy_allows_gets_past_it(amount: float) -> Non
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False))
-def test_a_decimal_is_the_number_or_the_next_greater_within_cedars_ends(number: Decimal) -> None:
+def test_a_decimal_is_rounded_up_to_cedars_precision_within_its_range(number: Decimal) -> None:
     said = Decimal(decimal_text(str(number)))
     assert abs(said) <= Decimal("922337203685477.5807")
     if abs(number) < Decimal(922337203685477):
@@ -76,7 +76,7 @@ def test_a_decimal_is_the_number_or_the_next_greater_within_cedars_ends(number: 
         assert said - Decimal("0.0001") < number <= said
 
 
-def test_a_schema_may_leave_calls_out_and_never_has_them_otherwise() -> None:
+def test_a_schema_may_omit_calls_but_may_not_define_them_differently() -> None:
     without = SCHEMA.replace("entity Call tags decimal;", "").replace("call: Call,", "")
     assert PolicySet.load({"only.cedar": '@id("all") permit (principal, action, resource);'}, without).ids == ("all",)
     wrong = SCHEMA.replace("entity Call tags decimal;", "entity Call tags Long;")

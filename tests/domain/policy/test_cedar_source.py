@@ -66,12 +66,12 @@ def test_every_problem_of_every_file_is_reported_at_once() -> None:
     ]
 
 
-def test_ids_are_unique_across_files() -> None:
+def test_a_policy_id_used_in_two_files_is_refused() -> None:
     assert problems({"a.cedar": GOOD, "b.cedar": "\n" + GOOD}) == ["b.cedar:2:1: duplicate @id 'good'; also in a.cedar:1:1"]
 
 
 @pytest.mark.parametrize("files", [{}, {"a.cedar": ""}, {"a.cedar": "// nothing yet\n"}])
-def test_a_set_without_policies_is_a_problem(files: dict[str, str]) -> None:
+def test_a_policy_set_without_policies_is_refused(files: dict[str, str]) -> None:
     assert "no policy found" in problems(files)[0]
 
 
@@ -89,12 +89,12 @@ def test_a_set_without_policies_is_a_problem(files: dict[str, str]) -> None:
         (SCHEMA.replace("write, admin", "write"), "schema.cedarschema: action admin must take"),
     ],
 )
-def test_a_schema_that_does_not_fit_is_refused(schema: str, place: str) -> None:
+def test_a_schema_that_does_not_match_the_contract_is_refused(schema: str, place: str) -> None:
     assert schema != SCHEMA
     assert any(problem.startswith(place) for problem in problems({"a.cedar": GOOD}, schema)), problems({"a.cedar": GOOD}, schema)
 
 
-def test_a_schema_may_leave_out_what_the_contract_does_not_have() -> None:
+def test_a_schema_may_omit_the_optional_parts_of_the_context() -> None:
     # A word in a comment is no declaration.
     lines = [line for line in SCHEMA.splitlines() if line.split(":")[0].strip() not in OPTIONAL_CONTEXT]
     schema = "\n".join([*lines, "// hour: not asked here"])
@@ -117,7 +117,7 @@ def test_strings_with_semicolons_and_comments_are_not_split() -> None:
     "opening, closing",
     [("!(", ")"), ("(", ")"), ("[", "]"), ("{a: ", "}"), ("true && ", ""), ("1 + ", ""), ("if true then true else ", "")],
 )
-def test_what_would_overflow_cedar_is_refused_before_it_gets_there(opening: str, closing: str) -> None:
+def test_a_policy_nested_deeply_enough_to_overflow_cedar_is_refused(opening: str, closing: str) -> None:
     for depth in (1_000, 20_000):
         text = f'@id("deep") permit(principal, action, resource) when {{ {opening * depth}true{closing * depth} }};'
         (problem,) = problems({"a.cedar": text})
@@ -125,7 +125,7 @@ def test_what_would_overflow_cedar_is_refused_before_it_gets_there(opening: str,
 
 
 @pytest.mark.parametrize("text", ["!(" * 40 + "resource.external" + ")" * 40, " || ".join(["resource.external"] * 90)])
-def test_what_people_write_is_not_too_deep(text: str) -> None:
+def test_ordinary_policies_are_not_refused_as_too_deep(text: str) -> None:
     text = f'@id("wide") permit(principal, action, resource) when {{ {text} }};'
     assert PolicySet.load({"a.cedar": text}, SCHEMA).ids == ("wide",)
 

@@ -61,7 +61,7 @@ def test_an_order_names_an_action_for_a_time_and_by_its_tools(access: Access, is
 
 
 @pytest.mark.parametrize("said, expected", [("none", "none"), ("ask", "ask"), ("policy", "policy")])
-def test_a_spec_says_what_happens_beyond_it_unless_it_was_signed_before_it_could(said: str, expected: str) -> None:
+def test_a_spec_states_what_happens_beyond_it_unless_it_predates_that_field(said: str, expected: str) -> None:
     assert checked_spec({**ORDER, "beyond": said}).beyond == expected
     assert checked_spec(ORDER).beyond == "ask"
     assert checked_spec(ORDER, before_ceiling=True).beyond == "policy"

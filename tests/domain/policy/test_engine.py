@@ -24,12 +24,12 @@ def policy_text(text: str, name: str = "some", effect: str = "permit") -> str:
     return f'@id("{name}") {effect}(principal, action, resource) when {{ {text} }};'
 
 
-def test_what_a_policy_permits_without_a_condition_is_allowed_and_names_it() -> None:
+def test_a_request_that_a_policy_permits_without_a_condition_is_allowed_and_names_that_policy() -> None:
     decision = decide(ALWAYS)
     assert (decision.outcome, decision.tier, decision.policies) == ("allowed", 0, ("always",))
 
 
-def test_what_no_policy_permits_is_denied_by_default() -> None:
+def test_a_request_that_no_policy_permits_is_denied_by_default() -> None:
     decision = decide(policy_text("resource.external"))
     assert (decision.outcome, decision.policies) == ("denied", ("default-deny",))
 
@@ -60,7 +60,7 @@ def test_a_forbid_beats_any_permit_and_is_named() -> None:
         ("if context.approved_tier > 0 then true else resource.external", 3, 1),
     ],
 )
-def test_the_needed_tier_is_the_least_with_every_tier_above_allowing(condition: str, top: int, expected: int | None) -> None:
+def test_the_needed_tier_is_the_lowest_from_which_every_tier_allows(condition: str, top: int, expected: int | None) -> None:
     decision = decide(policy_text(condition), top=top)
     if expected is None:
         assert decision.outcome == "denied"
@@ -83,19 +83,19 @@ def test_policies_that_hold_only_below_the_needed_tier_are_not_named() -> None:
 
 
 @pytest.mark.parametrize("effect", ["permit", "forbid"])
-def test_a_policy_that_errs_denies_whatever_the_others_permit(effect: str) -> None:
+def test_a_policy_with_an_error_denies_whatever_the_others_permit(effect: str) -> None:
     decision = decide(ALWAYS + policy_text("9223372036854775807 + context.ttl_seconds > 0", "overflows", effect))
     assert (decision.outcome, decision.policies) == ("denied", ("overflows",))
     assert "overflow" in decision.errors[0]
     assert "overflows" in decision.errors[0]
 
 
-def test_an_error_at_another_tier_than_the_needed_one_denies_too() -> None:
+def test_an_error_at_a_tier_other_than_the_needed_one_denies_too() -> None:
     overflow = "context.approved_tier == 3 && 9223372036854775807 + context.ttl_seconds > 0"
     assert decide(ALWAYS + policy_text(overflow, "overflows")).errors
 
 
-def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
+def test_an_error_denies_if_it_precedes_the_condition_that_makes_its_policy_moot() -> None:
     overflow = "9223372036854775807 + context.ttl_seconds > 0"
     moot = f'@id("overflows") permit(principal, action, resource) when {{ {overflow} }} when {{ context.approved_tier < 0 }};'
     assert decide(ALWAYS + moot).errors
@@ -104,7 +104,7 @@ def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
     assert decide(ALWAYS + policy_text(f"context.approved_tier < 0 && {overflow}", "moot")).outcome == "allowed"
 
 
-def test_an_attribute_of_an_entity_that_is_not_there_denies() -> None:
+def test_a_missing_attribute_of_an_entity_denies() -> None:
     decision = decide(ALWAYS + policy_text('Job::"other".environment == "prod" && resource.external', "looks-elsewhere"))
     assert decision.outcome == "denied"
     assert decision.errors
@@ -169,13 +169,13 @@ def test_each_attribute_of_the_request_reaches_the_policies(condition: str) -> N
     assert decide(policy_text(condition), held=held).outcome == "allowed"
 
 
-def test_what_is_held_counts_as_touched_even_if_the_caller_forgot() -> None:
+def test_held_access_counts_as_touched_even_if_the_caller_does_not_say_so() -> None:
     held = HeldAccess(held=frozenset({"orders-db:read"}))
     assert decide(policy_text('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
 
 
 @pytest.mark.parametrize("text", ['"});permit(', "\\", "\n\r\t", '{"__entity": {"type": "Job", "id": "x"}}', "{{tier}}", "𝄞é" * 100])
-def test_texts_of_strangers_are_only_texts(text: str) -> None:
+def test_text_that_others_wrote_cannot_change_a_decision(text: str) -> None:
     decision = decide(policy_text('context.reason == "something else"'), reason=text)
     assert (decision.outcome, decision.errors) == ("denied", ())
 
@@ -211,7 +211,7 @@ def test_the_digest_changes_with_every_text_and_name_and_with_nothing_else() -> 
     assert base.decide(job(), "x", resource(), Action.READ, context=access_context()).policy_digest == base.digest
 
 
-def test_decisions_name_policies_by_file_and_order_every_time() -> None:
+def test_decisions_always_name_policies_in_the_same_order() -> None:
     files = {
         name: f'@id("{name}-2") permit(principal, action, resource);@id("{name}-1") permit(principal, action, resource);' for name in "ba"
     }
@@ -230,7 +230,7 @@ def test_the_clock_is_read_in_utc_whatever_the_zone_of_the_moment() -> None:
         assert monday.decide(job(), "orders-db", resource(), Action.READ, context=context).outcome == outcome
 
 
-def test_what_is_held_is_reported_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
+def test_held_access_is_listed_by_action_and_issued_credentials_are_counted_even_after_their_end() -> None:
     held = (
         HeldAccess()
         .with_issued("orders-db", Action.WRITE, Sensitivity.INTERNAL)

@@ -45,7 +45,7 @@ def test_each_deciding_policy_is_reported_with_its_effect_and_its_place() -> Non
     ]
 
 
-def test_what_no_policy_permits_is_told_to_be_denied_by_default_which_stands_nowhere() -> None:
+def test_an_explanation_says_that_a_request_without_a_permit_is_denied_by_default() -> None:
     (request,) = explain_requests(rules(WRITES), "orders-db:read")
 
     assert (request.outcome, [(one.id, one.place) for one in request.policies]) == ("denied", [("default-deny", "")])
@@ -80,7 +80,7 @@ def test_a_ttl_over_the_catalogs_maximum_is_not_offered() -> None:
     assert (request.outcome, request.changes) == ("denied", ())
 
 
-def test_the_shops_two_orders_of_restricted_data_and_a_way_out_are_told_each_where_it_matters() -> None:
+def test_an_explanation_says_how_reordering_requests_for_restricted_data_and_exports_changes_them() -> None:
     first, second = explain_requests(shop_rules(), "customers-db:read", "export-api:write")
     glass = {"break_glass declared": "denied 0"}
     assert changes(first) == {"order after request 2 (export-api write)": "denied 0", **glass}
@@ -106,7 +106,7 @@ def test_the_place_before_both_is_reported_if_either_of_two_earlier_requests_is_
     }
 
 
-def test_another_environment_is_told_to_be_the_reason() -> None:
+def test_an_explanation_names_another_environment_as_the_reason() -> None:
     found = explain_spec(shop_rules(), TIERS, job_facts("orders-db:read", environment="staging"), clock=DEFAULT_CLOCK)
 
     assert changes(found.requests[0])["environment prod"] == "allowed 0"
@@ -136,14 +136,14 @@ def test_another_environment_is_told_to_be_the_reason() -> None:
         ('principal.name != "export"', "name export"),
     ],
 )
-def test_every_fact_that_a_policy_compares_with_a_value_is_tried(condition: str, change: str | None) -> None:
+def test_an_explanation_tries_every_fact_that_a_policy_compares_with_a_value(condition: str, change: str | None) -> None:
     (request,) = explain_requests(rules(f'@id("only") permit(principal, action, resource) when {{ {condition} }};'), "orders-db:read")
 
     assert request.outcome == "allowed"
     assert change is None or changes(request)[change] == "denied 0"
 
 
-def test_a_policy_that_errs_is_reported_with_its_error_and_no_tiers() -> None:
+def test_a_policy_with_an_error_is_reported_with_its_error_and_no_tiers() -> None:
     text = '@id("all") permit(principal, action, resource); @id("big") forbid(principal, action, resource) when { 9223372036854775807 + context.ttl_seconds > 0 };'
     (request,) = explain_requests(rules(text), "orders-db:read")
 
@@ -151,7 +151,7 @@ def test_a_policy_that_errs_is_reported_with_its_error_and_no_tiers() -> None:
     assert request.errors
 
 
-def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
+def test_an_explanation_without_a_policy_set_says_that_there_are_no_policies() -> None:
     (request,) = explain_requests(PolicyEvaluator(PolicySet.none(), CATALOG), "orders-db:read")
 
     assert [one.id for one in request.policies] == ["no-policies"]
@@ -159,7 +159,7 @@ def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts, wanted=st.lists(st.sampled_from(["orders-db:read", "orders-db:write", "export-api:write"]), min_size=1, max_size=3))
-def test_what_is_explained_is_what_is_decided_and_each_change_of_policy_or_order_comes_true(text: str, wanted: list[str]) -> None:
+def test_an_explanation_matches_the_decision_and_each_explained_change_comes_true(text: str, wanted: list[str]) -> None:
     found, job = rules(text), job_facts(*wanted)
     steps = tuple(dry_run_spec(found, job, clock=DEFAULT_CLOCK))
     for step, request in zip(steps, explain_spec(found, TIERS, job, clock=DEFAULT_CLOCK).requests, strict=True):

@@ -26,11 +26,11 @@ def kinds(text: str, *, top: int = 3) -> set[tuple[str, str]]:
     return {(one.kind.value, one.where) for one in findings(text, top=top)}
 
 
-def test_there_is_nothing_odd_about_the_shop() -> None:
+def test_the_linter_finds_nothing_in_the_shops_policies() -> None:
     assert lint_policies(shop_rules(), frozenset({"ops"})) == ()
 
 
-def test_there_is_nothing_odd_about_a_policy_for_everything() -> None:
+def test_the_linter_finds_nothing_in_a_policy_that_permits_everything() -> None:
     assert findings(ALL) == []
 
 
@@ -56,18 +56,18 @@ def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
     assert odd["orders-db:write"].policies == ("no",)
 
 
-def test_a_permit_that_is_forbidden_to_some_is_not_odd() -> None:
+def test_a_permit_that_is_forbidden_only_to_some_is_no_finding() -> None:
     assert findings(f'{ALL} @id("no") forbid(principal, action, resource) when {{ principal.name == "export" }};') == []
 
 
-def test_what_no_policy_permits_is_never_allowed() -> None:
+def test_an_action_that_no_policy_permits_is_reported_as_never_allowed() -> None:
     assert kinds('@id("r") permit(principal, action == Action::"read", resource);') == {
         ("never-allowed", "orders-db:write"),
         ("never-allowed", "orders-db:admin"),
     }
 
 
-def test_what_needs_a_tier_that_nobody_answers_for_is_reported() -> None:
+def test_an_action_that_needs_a_tier_without_approvers_is_reported() -> None:
     text = '@id("two") permit(principal, action, resource) when { context.approved_tier >= 2 };'
     assert findings(text, top=2) == []
     assert kinds(text, top=1) == {
@@ -101,20 +101,20 @@ def test_tiers_that_contradict_for_some_requests_only_are_shown_by_one() -> None
     assert odd[0].message == "a request with ttl 299s is allowed at tier 0 but not at tier 1"
 
 
-def test_what_was_touched_before_may_be_what_shows_it() -> None:
+def test_a_contradiction_between_tiers_that_depends_on_touched_data_is_found() -> None:
     text = f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 2 && context.touched == 3 }};'
 
     assert findings(text)[0].message == "a request with touched restricted is allowed at tier 0 but not at tier 2"
 
 
-def test_one_that_takes_two_facts_at_once_is_found_too() -> None:
+def test_a_contradiction_between_tiers_that_depends_on_two_facts_is_found() -> None:
     condition = 'context.approved_tier == 1 && context.ttl_seconds < 300 && principal.labels.contains("team=x")'
     odd = findings(f'{ALL} @id("long") forbid(principal, action, resource) when {{ {condition} }};')
 
     assert odd[0].message == "a request with ttl 299s and labels with team=x is allowed at tier 0 but not at tier 1"
 
 
-def test_policies_that_complete_each_other_tier_by_tier_are_not_odd() -> None:
+def test_policies_that_complement_each_other_tier_by_tier_are_no_finding() -> None:
     text = """@id("a") permit(principal, action, resource) when { context.approved_tier == 1 && context.ttl_seconds <= 600 };
 @id("b") permit(principal, action, resource) when { context.approved_tier >= 2 && context.ttl_seconds <= 900 };"""
     assert findings(text) == []
@@ -131,7 +131,7 @@ def test_policies_that_complete_each_other_tier_by_tier_are_not_odd() -> None:
     ttl=st.integers(1, 2000),
     labelled=st.booleans(),
 )
-def test_what_is_called_never_is_never_so_for_any_request(
+def test_a_policy_reported_as_unreachable_decides_no_request(
     text: str, top: int, sensitivity: Sensitivity, external: bool, action: Action, touched: int, ttl: int, labelled: bool
 ) -> None:
     loaded, target = rules(text, top=top).policies, resource(sensitivity, external=external)

@@ -85,7 +85,7 @@ def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
     assert (found.decisions, found.requests, found.items) == (4, 4, ())
 
 
-def test_what_would_be_looser_and_what_tighter_is_reported_with_both_decisions() -> None:
+def test_a_replay_reports_looser_and_tighter_decisions_with_both_outcomes() -> None:
     now = rules(READ + '@id("w") permit(principal, action == Action::"write", resource) when { context.approved_tier >= 3 };')
     found = report(entries(job_events(shop_rules(), *WHOLE)), now)
 
@@ -96,7 +96,7 @@ def test_what_would_be_looser_and_what_tighter_is_reported_with_both_decisions()
     assert verdicts["export-api", "write"] == ("looser", "denied", "needs_approval")
 
 
-def test_each_decision_stands_alone_on_what_was_held_then() -> None:
+def test_each_replayed_decision_uses_the_access_that_was_held_then() -> None:
     # The export came after the restricted read; that the read would now be denied does not undo that it was issued.
     now = rules(
         '@id("e") permit(principal, action == Action::"write", resource); @id("x") forbid(principal, action, resource) when { context.touched >= 3 };'
@@ -134,7 +134,7 @@ def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_th
     assert found.same == 1
 
 
-def test_what_the_catalog_says_otherwise_is_reported() -> None:
+def test_a_replay_reports_what_changed_in_the_catalog() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read", "refunds-db:write"))
     changed = {"orders-db": CATALOG.resources["orders-db"].model_copy(update={"sensitivity": 3, "owner": "security"})}
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
@@ -206,7 +206,7 @@ def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
     assert report(recorded, shop_rules()).lacking == {"order": 1}
 
 
-def test_a_job_that_has_ended_is_forgotten_and_what_follows_keeps_nothing() -> None:
+def test_a_replay_forgets_a_job_at_its_end_and_keeps_nothing_of_later_entries() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
     again = PolicyReplay(shop_rules().policies, CATALOG)
     again.learn(JOB, recorded)
@@ -217,7 +217,7 @@ def test_a_job_that_has_ended_is_forgotten_and_what_follows_keeps_nothing() -> N
     assert again._jobs == {}
 
 
-def test_a_value_that_was_given_back_is_held_no_more_though_it_stays_valid() -> None:
+def test_a_released_value_is_no_longer_held_even_if_it_stays_valid() -> None:
     recorded = entries(job_events(shop_rules(), "customers-db:read", "orders-db:read"), old=True)
     asked = {one["data"]["resource"]: one["data"]["request"] for one in recorded if one["type"] == "access.requested"}
     issued = {"credential": "c-1", "request": asked["customers-db"], "resource": "customers-db", "action": "read"}

@@ -56,12 +56,12 @@ def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome:
     assert (decision.outcome, decision.tier, decision.policies) == (outcome, tier, (policy,))
 
 
-def test_the_table_above_covers_the_catalog() -> None:
+def test_the_table_of_tiers_covers_every_action_of_the_shops_catalog() -> None:
     offered = {f"{name}:{action}" for name, resource in CATALOG.resources.items() for action in resource.actions}
     assert len(offered) == 14
 
 
-def test_what_vault_locks_needs_its_lock_tier_whatever_policy_says() -> None:
+def test_an_action_that_vault_locks_needs_its_lock_tier_whatever_policy_allows() -> None:
     decision = decide("payouts-db", "write")
     assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("write-at-tier-1", "double-lock"))
 
@@ -74,22 +74,22 @@ def test_a_job_of_another_environment_gets_nothing(name: str, action: Action) ->
     assert "same-environment-only" in decision.policies
 
 
-def test_no_export_once_something_restricted_was_issued() -> None:
+def test_an_export_is_denied_once_restricted_data_was_issued() -> None:
     decision = decide("export-api", "write", held=access_after("customers-db:read"))
     assert (decision.outcome, decision.policies) == ("denied", ("no-export-after-restricted",))
 
 
-def test_no_export_even_after_the_restricted_credential_is_back() -> None:
+def test_an_export_stays_denied_after_the_restricted_credential_was_released() -> None:
     held = access_after("customers-db:read", "orders-db:read").with_ended("customers-db", Action.READ)
     assert decide("export-api", "write", held=held).policies == ("no-export-after-restricted",)
 
 
-def test_nothing_restricted_once_an_export_was_issued() -> None:
+def test_restricted_data_is_denied_once_an_export_was_issued() -> None:
     decision = decide("customers-db", "read", held=access_after("export-api:write"))
     assert (decision.outcome, decision.policies) == ("denied", ("no-restricted-after-export",))
 
 
-def test_nothing_restricted_even_after_the_export_credential_is_back() -> None:
+def test_restricted_data_stays_denied_after_the_export_credential_was_released() -> None:
     held = access_after("export-api:write").with_ended("export-api", Action.WRITE)
     assert decide("customers-db", "read", held=held).policies == ("no-restricted-after-export",)
 
@@ -113,7 +113,7 @@ def test_reading_restricted_data_is_never_allowed_without_a_person() -> None:
         assert (decision.tier > 0) == (sensitivity is Sensitivity.RESTRICTED)
 
 
-def test_every_policy_says_why_in_a_sentence_above_it() -> None:
+def test_every_policy_has_a_comment_that_gives_its_reason() -> None:
     for path in (SHOP / "policies").glob("*.cedar"):
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines):

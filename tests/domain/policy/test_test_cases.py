@@ -66,13 +66,13 @@ def test_a_case_misses_by_its_outcome_or_by_who_decided(case: str) -> None:
         ("job: {environment: staging}, ", "denied"),
     ],
 )
-def test_what_was_issued_before_stays_touched_and_who_asks_matters(more: str, outcome: str) -> None:
+def test_earlier_access_stays_touched_and_the_requester_matters_in_a_case(more: str, outcome: str) -> None:
     (one,) = results(f"cases: [{{ask: 'export-api:write', {more}expect: {outcome}}}]")
 
     assert one.passed, one.got
 
 
-def test_what_a_case_does_not_say_comes_from_the_defaults_the_jobs_parts_one_by_one() -> None:
+def test_a_case_inherits_each_missing_part_of_its_job_from_the_defaults() -> None:
     text = """
 defaults: {job: {environment: staging, labels: {team: x}}, ttl: 10m}
 cases:
@@ -115,7 +115,7 @@ def test_a_spec_is_decided_as_a_whole_with_its_params() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_spec_is_reported_by_its_place(case: str, problem: str) -> None:
+def test_each_mistake_in_a_cases_spec_is_reported_by_its_place(case: str, problem: str) -> None:
     table = read_policy_table("a.yaml", f"specs: [{case}]")
     raw = read_spec((SHOP / "jobs/hello.yaml").read_bytes())
 
@@ -137,12 +137,12 @@ def test_what_is_wrong_with_a_spec_is_reported_by_its_place(case: str, problem: 
         ("cases: [", "line 1, column 9"),
     ],
 )
-def test_a_bad_table_is_refused_with_the_place(text: str, problem: str) -> None:
+def test_an_invalid_policy_test_file_is_refused_with_the_place(text: str, problem: str) -> None:
     (found,) = problems(text)
     assert found.startswith(problem)
 
 
-def test_what_the_catalog_does_not_have_is_reported_by_its_place() -> None:
+def test_unknown_resources_and_actions_in_a_policy_test_are_reported_by_their_place() -> None:
     table = read_policy_table("a.yaml", "cases: [{ask: 'order-db:read', after: ['export-api:admin'], expect: allowed}]")
 
     assert policy_table_problems(table, shop_rules()) == (
@@ -151,7 +151,7 @@ def test_what_the_catalog_does_not_have_is_reported_by_its_place() -> None:
     )
 
 
-def test_the_shops_tables_ask_for_every_action_of_its_catalog_and_name_every_policy() -> None:
+def test_the_shops_policy_tests_cover_every_action_of_its_catalog_and_every_policy() -> None:
     tables = [read_policy_table(path.name, path.read_bytes()) for path in (SHOP / "policies/tests").glob("*.yaml")]
     offered = {f"{name}:{action}" for name, resource in CATALOG.resources.items() for action in resource.actions}
 
@@ -162,14 +162,14 @@ def test_the_shops_tables_ask_for_every_action_of_its_catalog_and_name_every_pol
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
 )
-def test_any_table_is_read_or_refused(value: Any) -> None:
+def test_any_policy_test_file_is_read_or_refused(value: Any) -> None:
     # Any other error than a refusal fails the test.
     with contextlib.suppress(InvalidInput):
         assert isinstance(read_policy_table("a.yaml", json.dumps({"cases": value, "defaults": value})), PolicyTestTable)
 
 
 @given(st.sampled_from(sorted(CATALOG.resources)), st.sampled_from(Action), st.integers(1, 86400))
-def test_a_table_says_what_policy_says(name: str, action: Action, ttl: int) -> None:
+def test_a_policy_test_agrees_with_the_policies(name: str, action: Action, ttl: int) -> None:
     from tests.support.domain_samples import access_context, job
 
     found = shop_rules()

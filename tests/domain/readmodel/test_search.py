@@ -24,12 +24,12 @@ from tests.adapters.store.event_samples import JOB, part_id, submission
         ("\0 % _ '", ()),
     ],
 )
-def test_words(text: str, words: tuple[str, ...]) -> None:
+def test_typed_text_is_split_into_words_for_the_search(text: str, words: tuple[str, ...]) -> None:
     assert words_of(text) == words
 
 
 @given(st.text())
-def test_a_word_is_found_again_as_itself(text: str) -> None:
+def test_any_text_gives_a_bounded_number_of_words_without_nul(text: str) -> None:
     words = words_of(text)
     assert len(words) <= MAX_WORDS
     assert all("\0" not in word and word for word in words)
@@ -46,7 +46,7 @@ def test_a_word_is_found_again_as_itself(text: str) -> None:
         ("v-token-orders", "v-token-orders"),
     ],
 )
-def test_handles(text: str, handle: str) -> None:
+def test_typed_text_is_recognised_as_a_handle_for_the_search(text: str, handle: str) -> None:
     assert to_handle(text) == handle
 
 
@@ -61,15 +61,15 @@ def test_handles(text: str, handle: str) -> None:
         ("", None),
     ],
 )
-def test_an_id_is_found_within_a_text(text: str, found: str | None) -> None:
+def test_an_id_is_found_within_typed_text(text: str, found: str | None) -> None:
     assert id_within(text) == found
 
 
 @pytest.mark.parametrize("who,people", [("ops", [("person", "ops", "e-ops")]), ("trigger:ticket-created", []), ("schedule:nightly", [])])
-def test_only_people_are_people(who: str, people: list[Any]) -> None:
+def test_only_people_are_indexed_as_people(who: str, people: list[Any]) -> None:
     names = index_terms(EventType.JOB_SUBMITTED, submission(requester_name=who, agent=None).data).names
     assert list(names) == [("name", "refund-triage", "e-ops"), *people]
 
 
-def test_other_entries_have_no_terms() -> None:
+def test_entries_of_other_types_have_no_search_terms() -> None:
     assert index_terms(EventType.JOB_ENDED, {"state": "failed"}).words == ()

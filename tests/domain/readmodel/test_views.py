@@ -14,7 +14,7 @@ def approval(name: str, tier: int, decision: str = "approve", *, taken_back: boo
     )
 
 
-def test_what_was_taken_back_and_what_a_climb_left_behind_stands_no_more() -> None:
+def test_withdrawn_approvals_and_those_below_the_current_tier_no_longer_count() -> None:
     given = (
         approval("lead", 1),
         approval("security", 2),

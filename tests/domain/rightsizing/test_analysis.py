@@ -148,7 +148,7 @@ def test_an_action_that_approvers_narrowed_each_time_becomes_the_broadest_that_t
     assert changes(access_of(runs, access(action="admin", ttl="30m"))) == expected
 
 
-def test_what_is_granted_is_never_broader_than_what_was_asked() -> None:
+def test_an_action_granted_more_broadly_than_requested_changes_no_item() -> None:
     assert changes(access_of([run(ask(READ, use(None), granted_action="admin"))])) == {}
 
 
@@ -168,7 +168,7 @@ HANDED, BROKERED = PLAIN, access(ttl="30m")
     ],
     ids=range(6),
 )
-def test_what_was_granted_and_never_used_is_dropped_if_such_use_is_seen(
+def test_granted_access_that_was_never_used_is_dropped_if_its_use_would_be_observable(
     item: dict[str, Any], own: CredentialUse, others: CredentialUse, used: int | None, expected: dict[str, str]
 ) -> None:
     found = access_of([run(ask(READ, own), ask(WRITE, others))], item)
@@ -177,7 +177,7 @@ def test_what_was_granted_and_never_used_is_dropped_if_such_use_is_seen(
     assert elsewhere.used == (1 if own.seen else None)
 
 
-def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -> None:
+def test_items_of_other_revisions_match_by_resource_and_action() -> None:
     older = run(denial(WRITE), ask(READ, use(100)))
     newer = run(ask(READ, use(3)), ask(ADMIN, use(None)))
     found = sizing_of([newer, older], access(action="admin", ttl="5m"), access(ttl="10m"))
@@ -187,7 +187,7 @@ def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -
     ]
 
 
-def test_the_figures_of_a_job_are_those_of_its_requests() -> None:
+def test_the_figures_of_a_job_name_add_up_those_of_its_requests() -> None:
     found = sizing_of([run(ask(READ, use()), denial(WRITE)), run(ask(READ, use()), ran=False)], PLAIN, access(action="write"))
     assert (found.runs, found.ran, found.enough, found.asked, found.granted, found.issued, found.used) == (2, 1, False, 3, 2, 2, None)
     told = build_summary(found)
@@ -197,7 +197,7 @@ def test_the_figures_of_a_job_are_those_of_its_requests() -> None:
 
 
 @pytest.mark.parametrize("seconds,text", [(0.44, "0.4 s"), (9.96, "10.0 s"), (51.2, "52 s"), (750, "12.5 min")])
-def test_measured_times_are_told_as_people_say_them(seconds: float, text: str) -> None:
+def test_measured_times_are_written_as_people_say_them(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
@@ -206,7 +206,7 @@ def test_durations_are_rounded_up_to_readable_ones(seconds: float, rounded: int)
     assert next_readable_ttl(seconds) == rounded
 
 
-def test_a_spec_says_what_it_offers_and_what_it_hands_over() -> None:
+def test_requested_and_delivered_access_are_read_from_a_spec() -> None:
     raw = raw_spec(access=[HANDED, access(action="write"), access(action="admin", deliver={"file": {"path": "db.json"}})])
     assert requested_keys(raw) == {READ, WRITE, ADMIN}
     assert delivered_keys(raw) == {READ, ADMIN}
@@ -258,7 +258,7 @@ def test_a_spec_without_anything_left_to_ask_for_is_a_spec() -> None:
     assert read_spec(to_tightened_yaml(nothing)) == raw_spec()
 
 
-def test_nobodys_text_can_hide_in_the_written_spec() -> None:
+def test_text_that_others_wrote_cannot_hide_in_the_written_spec() -> None:
     text = to_tightened_yaml(tight_sizing())
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "\\xDCberweisen: 12:30 # no comment\\u202E" in text
@@ -306,7 +306,7 @@ SPECS = st.builds(
 
 
 @given(SPECS, RUNS)
-def test_no_past_makes_a_spec_ask_for_more(raw: dict[str, Any], runs: list[PastRun]) -> None:
+def test_no_history_of_runs_makes_a_tightened_spec_request_more(raw: dict[str, Any], runs: list[PastRun]) -> None:
     """Each item that is kept is one that was asked, for at most its time, and its action or a narrower one; the rest of the spec stays."""
     found = build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW)
     before = list(zip(raw["access"], found.access, strict=True))
@@ -321,7 +321,7 @@ def test_no_past_makes_a_spec_ask_for_more(raw: dict[str, Any], runs: list[PastR
 
 
 @given(SPECS, RUNS)
-def test_what_was_tightened_once_by_a_past_stays_so(raw: dict[str, Any], runs: list[PastRun]) -> None:
+def test_tightening_a_spec_again_by_the_same_runs_changes_nothing(raw: dict[str, Any], runs: list[PastRun]) -> None:
     once = tighten_spec(build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW))
     assert tighten_spec(build_sizing("job", once, runs, newest="j-dev-9", newest_at=NOW)) == once
 

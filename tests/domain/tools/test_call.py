@@ -72,7 +72,7 @@ def http_request(**arguments: Any) -> Any:
         ({"order_id": 2**60}, "order_id: the number is too large to be exact"),
     ],
 )
-def test_arguments_off_the_schema_are_refused_by_their_path(arguments: Any, problem: str) -> None:
+def test_arguments_that_do_not_match_the_schema_are_refused_by_their_path(arguments: Any, problem: str) -> None:
     assert problem in problem_of(arguments)
 
 
@@ -103,12 +103,12 @@ def test_a_request_is_filled_in_where_the_tool_says_and_keeps_the_types_of_its_i
     assert "t0p" not in repr(found)
 
 
-def test_what_was_not_given_is_left_out_of_the_body() -> None:
+def test_arguments_that_were_not_given_are_left_out_of_the_body() -> None:
     assert http_request(ticket=7, note="x").body == {"id": 7, "text": "Note: x", "all": ["x", 7]}
 
 
 @pytest.mark.parametrize("note", ["..", ".", ""])
-def test_what_would_be_another_place_is_refused_in_an_address(note: str) -> None:
+def test_an_argument_that_would_change_the_place_of_an_address_is_refused(note: str) -> None:
     with pytest.raises(InvalidInput, match="note: cannot be used in a URL"):
         http_request(ticket=7, note=note)
 
@@ -123,12 +123,12 @@ def test_what_would_be_another_place_is_refused_in_an_address(note: str) -> None
         ("..;v=1", "it contains a path part `..`"),
     ],
 )
-def test_what_a_server_could_take_for_another_path_is_refused_in_an_address(ticket: str, why: str) -> None:
+def test_an_argument_that_a_server_could_read_as_another_path_is_refused(ticket: str, why: str) -> None:
     with pytest.raises(InvalidInput, match=f"ticket: cannot be used in a URL path: {why}"):
         http_request(ticket=ticket, note="x")
 
 
-def test_slashes_stand_in_a_path_where_the_tool_says_so_and_anywhere_behind_it() -> None:
+def test_slashes_in_an_argument_are_allowed_where_the_tool_says_so_and_in_the_query() -> None:
     http = HTTP.model_copy(update={"slashes": ("ticket",)})
     found = build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)
     assert found.url == "https://helpdesk.example/acme/tickets/a%2Fb?q=c%2F..%2Fd"
@@ -137,18 +137,18 @@ def test_slashes_stand_in_a_path_where_the_tool_says_so_and_anywhere_behind_it()
 
 
 @pytest.mark.parametrize("number", [7, 7.0])
-def test_what_is_sent_is_what_the_digest_is_of(number: float) -> None:
+def test_a_whole_number_in_the_arguments_of_a_call_becomes_an_integer(number: float) -> None:
     call = checked_call("refund", TOOL, {"order_id": number})
     assert json.dumps(dict(call.arguments)) == '{"order_id": 7}'
 
 
 @pytest.mark.parametrize("note", ["a\r\nX-Admin: yes", "é", "a\x00"])
-def test_what_would_be_another_header_is_refused_in_a_header(note: str) -> None:
+def test_an_argument_that_would_add_another_header_is_refused(note: str) -> None:
     with pytest.raises(InvalidInput, match="note: must be printable ASCII"):
         http_request(ticket=7, note=note)
 
 
-def test_a_placeholder_that_a_value_brings_along_is_text() -> None:
+def test_a_placeholder_inside_a_value_stays_text() -> None:
     assert "t0p" not in str(http_request(ticket=1, note="{token}").body)
     assert http_request(ticket=1, note="{token}").headers["X-Note"] == "{token}"
 
@@ -161,7 +161,7 @@ def test_a_field_that_the_credential_does_not_have_is_named() -> None:
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1).filter(lambda text: text.strip(".")))
-def test_any_value_in_an_address_stays_one_part_of_it(text: str) -> None:
+def test_any_value_in_an_address_stays_within_one_part_of_it(text: str) -> None:
     start, _, rest = http_request(ticket=7, note=text).url.partition("?q=")
     assert start == "https://helpdesk.example/acme/tickets/7"
     assert not set(rest) & set("/?#&=@: ")
@@ -170,11 +170,11 @@ def test_any_value_in_an_address_stays_one_part_of_it(text: str) -> None:
 @pytest.mark.parametrize(
     "pattern, name, so", [("get_*", "get_issue", True), ("get_*", "forget_x", False), ("*", "any.thing", True), ("a.c", "abc", False)]
 )
-def test_patterns_stand_for_names(pattern: str, name: str, so: bool) -> None:
+def test_a_pattern_matches_the_names_that_it_stands_for(pattern: str, name: str, so: bool) -> None:
     assert matches_pattern(pattern, name) is so
 
 
-def test_the_first_pattern_that_fits_says_the_action() -> None:
+def test_the_first_matching_pattern_determines_the_action() -> None:
     uses = ToolUses.model_validate({"resource": "github", "action": {"get_*": "read", "*": "admin"}})
     assert (action_of(uses, "get_issue"), action_of(uses, "drop")) == (Action.READ, Action.ADMIN)
     assert action_of(ToolUses.model_validate({"resource": "github", "action": {"get_*": "read"}}), "drop") is None
@@ -186,7 +186,7 @@ def test_a_calls_digest_is_of_its_arguments_in_any_order_and_policies_see_its_pl
     assert one.pairs == {"a=1", "b=true"}
 
 
-def test_access_for_a_call_is_told_from_any_other() -> None:
+def test_access_for_a_call_is_distinguished_from_any_other() -> None:
     plain = {"resource": "orders-db", "action": "read", "ttl": 60, "reason": "x", "at": "request"}
     call = ToolCall(tool="find", arguments={})
     assert call_of(Access.model_validate(plain)) is None

@@ -75,7 +75,7 @@ def problems_of(path: str, value: Any) -> str:
     return "\n".join(map(str, caught.value.problems))
 
 
-def test_a_tool_says_what_it_needs_and_how_it_is_done() -> None:
+def test_a_tools_definition_is_read_with_the_access_it_uses_and_its_implementation() -> None:
     tools = with_settings(catalog_with(), {"SHOP_HOST": "db.example"}).tools
     find, file = tools["find"], tools["file"]
     assert (find.kind, find.uses.action, find.sql and find.sql.dsn) == ("sql", Action.READ, "host=db.example dbname=shop")

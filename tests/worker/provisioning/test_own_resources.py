@@ -180,7 +180,7 @@ def test_a_mistake_fails_its_step_and_what_was_issued_is_revoked(own: Own) -> No
             assert own.users("billing", like="%-token-j-%-billing-%") == [], "the trial has ended what Vault did not end"
 
 
-def test_a_trial_of_nothing_says_what_there_is(own: Own) -> None:
+def test_vault_try_of_an_unknown_resource_or_action_names_the_existing_ones(own: Own) -> None:
     own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
     for words, why in (
         (("biling",), "no resource 'biling'; did you mean 'billing'?"),
@@ -195,7 +195,7 @@ def test_a_trial_of_nothing_says_what_there_is(own: Own) -> None:
     assert "worker.approle.json" in unset.stderr
 
 
-def test_other_kinds_show_what_revocation_can_do(own: Own, redis: Redis) -> None:
+def test_vault_try_shows_for_each_other_kind_what_revocation_can_do(own: Own, redis: Redis) -> None:
     own.add("redis", "baskets", "--url", f"redis://127.0.0.1:{redis.port}")
     catalog = own.folder / "catalog.yaml"
     catalog.write_text(catalog.read_text().replace("${BASKETS_VAULT_PASSWORD}", redis.password))

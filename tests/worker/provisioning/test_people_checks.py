@@ -137,7 +137,7 @@ def test_logins_that_live_longer_than_a_day_are_named_with_the_command_that_shor
     assert office.findings(people_mounts=("nowhere",))["logins at nowhere/"].found == "Vault has no auth method there"
 
 
-def test_what_could_not_be_checked_is_said(office: Office, tmp_path: Path) -> None:
+def test_checks_that_could_not_be_made_are_reported_as_warnings(office: Office, tmp_path: Path) -> None:
     (none,) = people_findings(office.empty.settings, token=None, folder=office.folder)
     assert (none.level, "VAULT_TOKEN" in none.remedy) == ("warning", True)
     wrong = office.findings(token="hvs.wrong")["people"]

@@ -80,7 +80,7 @@ def test_scim_users_are_in_the_groups_that_either_side_names_and_in_those_around
     assert read_in.ignored_groups == ("All Staff",)
 
 
-def test_only_keeps_the_people_of_these_groups_and_whoever_is_not_active() -> None:
+def test_the_option_group_keeps_only_its_members_and_inactive_people() -> None:
     people = (
         read(answer(user("ada", "1", "ops", "all"), user("bob", "2", "all"), user("eve", "3", "ops", active=False))).only(("ops",)).people
     )

@@ -97,7 +97,7 @@ def test_a_plan_says_what_sync_then_does_and_writes_nothing(office: Office) -> N
     assert changed.lines == ('- member_entity_ids: ["lead"]', '+ member_entity_ids: ["ada","lead"]')
 
 
-def test_who_is_not_listed_keeps_everything_until_remove_is_said(office: Office) -> None:
+def test_a_person_who_is_not_listed_keeps_everything_without_the_option_remove(office: Office) -> None:
     office.sync("  lead: {groups: [ops, support-leads]}\n  gone: {groups: [ops]}\n")
     by_hand = office.empty._shop.admin.write(f"{office.empty.namespace}/identity/entity", name="robot").json()["data"]["id"]
     office.empty.write("identity/group/name/ops", member_entity_ids=[*office.members("ops"), by_hand])
@@ -126,7 +126,7 @@ def test_who_is_not_listed_keeps_everything_until_remove_is_said(office: Office)
     assert (back.id, sorted(back.groups)) == (before, ["ops"])
 
 
-def test_who_is_not_active_is_disabled_and_never_created(office: Office) -> None:
+def test_a_person_who_is_not_active_is_disabled_and_never_created(office: Office) -> None:
     office.sync("  ada: {groups: [ops]}\n")
     office.empty.write("identity/entity/name/robot", metadata={"team": "machines"})
     steps = office.sync("  ada: {groups: [ops], active: false}\n  robot: {active: false}\n  never: {active: false}\n")
@@ -137,7 +137,7 @@ def test_who_is_not_active_is_disabled_and_never_created(office: Office) -> None
     assert "identity/entity/name/never" not in steps
 
 
-def test_what_sync_did_not_make_is_named_before_anything_is_written_and_can_be_handed_over(office: Office) -> None:
+def test_objects_that_sync_did_not_create_are_named_before_any_write_and_can_be_handed_over(office: Office) -> None:
     office.empty.write("identity/entity/name/lead", metadata={"team": "support"})
     logged_in = office.log_in("ada")
     text = "  new: {groups: [ops]}\n  lead: {groups: [ops]}\n  ada: {groups: [ops]}\n"

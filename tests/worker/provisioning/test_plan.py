@@ -95,7 +95,7 @@ def test_the_settings_file_may_name_the_vault(empty: Emptied, tmp_path: Path, mo
     assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in unknown.stderr
 
 
-def test_what_everybody_shares_is_changed_only_by_those_who_say_so(empty: Emptied) -> None:
+def test_shared_settings_of_vault_are_changed_only_with_the_option_change_shared(empty: Emptied) -> None:
     refused = empty.command("vault", "apply")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "this would change what everybody in this Vault shares: " in refused.stderr

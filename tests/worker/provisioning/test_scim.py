@@ -32,7 +32,7 @@ def people_of(address: str) -> dict[str, tuple[tuple[str, ...], bool]]:
     return {name: (entry.groups, entry.active) for name, entry in people.items()}
 
 
-def test_all_pages_are_fetched(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_pages_of_scim_users_and_groups_are_fetched(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scim_client, "PAGE_SIZE", 3)
     ids = [scim.create("User", userName=f"person-{number}", active=number != 5) for number in range(7)]
     for name, members in (("ops", ids[:2]), ("leads", ids[1:2]), ("security", []), ("chiefs", [])):
@@ -79,7 +79,7 @@ def test_an_answer_that_is_not_a_complete_list_is_refused(body: Any, said: str) 
 
 
 @pytest.mark.servers
-def test_people_come_from_scim_and_go_as_soon_as_it_says_so(scim: ScimServer, empty: Emptied, tmp_path: Path) -> None:
+def test_people_from_scim_are_created_and_disabled_as_scim_says(scim: ScimServer, empty: Emptied, tmp_path: Path) -> None:
     empty.write("sys/auth/people", type="userpass")
     ada, bob, eve = (scim.create("User", userName=name, active=True) for name in ("ada@x.example", "bob", "eve"))
     ops = scim.create("Group", displayName="ops", members=[{"value": ada}, {"value": bob}])
@@ -103,7 +103,7 @@ def test_people_come_from_scim_and_go_as_soon_as_it_says_so(scim: ScimServer, em
     assert empty.read("identity/group/name/ops")["member_entity_ids"] == [eve_id]
 
 
-def test_a_source_that_is_half_named_is_refused(scim: ScimServer, tmp_path: Path) -> None:
+def test_an_incomplete_or_ambiguous_source_of_people_is_refused(scim: ScimServer, tmp_path: Path) -> None:
     empty = tmp_path / "scim.token"
     empty.write_text("\n")
     for source, said in (

@@ -113,7 +113,7 @@ def test_the_check_logs_in_like_the_worker_of_this_machine(own: OwnStore) -> Non
     assert "/nowhere.json cannot be read (No such file or directory); `justenough vault setup` writes it" in refused.found
 
 
-def test_the_policies_let_them_read_that_path_and_a_plan_shows_it(own: OwnStore) -> None:
+def test_a_plan_shows_that_the_policies_allow_the_path_of_the_stores_credentials(own: OwnStore) -> None:
     with_path = own.namespace.settings
     own.namespace.settings = with_path.model_copy(update={"database_credentials": None})
     changed = {step.path: "\n".join(step.lines) for step in own.namespace.plan() if step.outcome is WriteOutcome.CHANGED}
@@ -183,7 +183,7 @@ def test_a_path_without_credentials_is_refused_in_one_sentence(own: OwnStore, pa
         store.migrate()
 
 
-def test_such_a_user_cannot_migrate(own: OwnStore) -> None:
+def test_a_user_created_by_vault_cannot_migrate_the_store(own: OwnStore) -> None:
     with psycopg.connect(own.admin_url, autocommit=True) as admin:
         query = (
             "WITH old AS (SELECT version_num FROM alembic_version) UPDATE alembic_version SET version_num = '0025' RETURNING (TABLE old)"

@@ -58,7 +58,7 @@ def test_people_keys_and_the_workers_own_users_can_be_read(shop: Shop, vault: Va
     vault.revoke_lease(reaper.lease_id)
 
 
-def test_a_login_that_may_not_manage_the_installations_jobs_is_found_before_work_begins(shop: Shop, vault: Vault) -> None:
+def test_a_login_without_the_right_to_manage_jobs_is_rejected_before_work_begins(shop: Shop, vault: Vault) -> None:
     vault.require_job_rights("dev")
     with pytest.raises(VaultDenied, match=r"manage jobs of the installation other .*give the login the policy je-worker"):
         vault.require_job_rights("other")

@@ -71,7 +71,7 @@ def role(job: str) -> str:
     return f"auth/token/roles/{job_role(job)}"
 
 
-def test_it_opens_a_prefix_issues_and_closes_it(shop: Shop, worker: Session, job: str, role: str) -> None:
+def test_the_worker_opens_a_prefix_issues_under_it_and_closes_it(shop: Shop, worker: Session, job: str, role: str) -> None:
     held = job_token(worker, job, "je-grant-orders-db-read")
     lease = held.read("database/creds/orders-read-acme").json()["lease_id"]
     prefix = f"auth/token/create/{job_role(job)}"
@@ -86,7 +86,7 @@ def test_it_opens_a_prefix_issues_and_closes_it(shop: Shop, worker: Session, job
     assert held.read("database/creds/orders-read-acme").status_code == REFUSED
 
 
-def test_it_looks_up_its_jobs_tokens_and_revokes_one_of_them(worker: Session, job: str) -> None:
+def test_the_worker_looks_up_its_jobs_tokens_and_revokes_one_of_them(worker: Session, job: str) -> None:
     made = worker.write(
         open_prefix(worker, job), policies=["je-grant-orders-db-admin"], ttl="5m", display_name=job, renewable=False
     ).json()["auth"]
@@ -112,7 +112,7 @@ def test_a_token_of_a_24_hour_job_may_live_24_hours_and_not_longer(worker: Sessi
 
 
 @pytest.mark.parametrize("widened", WIDENED.values(), ids=WIDENED)
-def test_a_role_for_anything_wider_is_refused(shop: Shop, worker: Session, role: str, widened: dict[str, object]) -> None:
+def test_a_job_role_with_wider_rights_is_refused(shop: Shop, worker: Session, role: str, widened: dict[str, object]) -> None:
     assert worker.write(role, **job_role_body()).status_code == 204, "the control: the role itself is allowed"
     assert worker.write(role, **job_role_body(**widened)).status_code == REFUSED
     assert shop.admin.read_data(role)["allowed_policies_glob"] == ["je-grant-*"]
@@ -164,7 +164,7 @@ def test_a_role_outside_this_installations_jobs_is_refused(worker: Session, name
     ],
     ids=str,
 )
-def test_a_token_that_is_more_than_a_grant_is_refused(worker: Session, job: str, body: dict[str, object]) -> None:
+def test_a_token_with_more_rights_than_a_grant_is_refused(worker: Session, job: str, body: dict[str, object]) -> None:
     plain: dict[str, object] = {
         "policies": ["je-grant-orders-db-read"],
         "ttl": "5m",
@@ -256,7 +256,7 @@ def test_identities_cannot_be_changed_borrowed_or_created(shop: Shop, worker: Se
     assert shop.admin.read_data("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
 
 
-def test_it_reads_people_groups_and_public_keys_and_cannot_sign_for_a_person(shop: Shop, worker: Session) -> None:
+def test_the_worker_reads_people_groups_and_public_keys_but_cannot_sign_for_a_person(shop: Shop, worker: Session) -> None:
     login = Session(shop.admin.address).write("auth/people/login/lead", password="lead-password").json()["auth"]
     key = f"je-sign-{login['entity_id']}"
     Session(shop.admin.address, login["client_token"]).write(f"transit/keys/{key}", type="ed25519")
@@ -283,7 +283,7 @@ def test_it_reads_people_groups_and_public_keys_and_cannot_sign_for_a_person(sho
         assert worker.write(path, input="aGk=").status_code == REFUSED
 
 
-def test_it_signs_jobs_identities_and_does_nothing_else_with_their_key(worker: Session) -> None:
+def test_the_worker_signs_jobs_identities_and_can_do_nothing_else_with_their_key(worker: Session) -> None:
     sign, key = "transit/sign/je-jobs", "transit/keys/je-jobs"
     assert worker.write(sign, input="aGk=").json()["data"]["signature"].startswith("vault:v")
     for body in ({}, {"input": "aGk=", "key_version": 1}, {"input": "aGk=", "context": "aGk="}, {"batch_input": [{"input": "aGk="}]}):
@@ -372,7 +372,7 @@ def test_the_console_signs_with_the_ledgers_key_and_lists_the_keys_that_verify_i
         ),
     ],
 )
-def test_nothing_else_can_be_written(worker: Session, path: str) -> None:
+def test_the_worker_can_write_no_policy_mount_or_other_configuration(worker: Session, path: str) -> None:
     # 405: the server offers this to no client.
     assert worker.write(path, policy='path "*" { capabilities = ["sudo"] }', type="kv", password="x").status_code in {REFUSED, 405}
     assert worker.delete(path).status_code in {REFUSED, 405}
@@ -420,7 +420,7 @@ def test_the_worker_reads_how_users_are_named_and_changes_nothing_of_it(worker: 
         "sys/leases/lookup",
     ],
 )
-def test_nothing_else_is_listed(worker: Session, path: str) -> None:
+def test_the_worker_cannot_list_any_other_path(worker: Session, path: str) -> None:
     assert worker.list(path).status_code == REFUSED
 
 

@@ -56,7 +56,7 @@ def test_status_without_a_stack_says_how_to_start_it(tmp_path: Path) -> None:
     assert done.stderr == f"The stack is not running in {tmp_path / 'home'}. Start it: justenough up --detach\n"
 
 
-def test_status_as_json_without_a_stack(tmp_path: Path) -> None:
+def test_status_as_json_without_a_stack_reports_that_none_is_running(tmp_path: Path) -> None:
     done = run("status", "-o", "json")
     assert done.exit_code == 1
     assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": [], "alarms": []}

@@ -32,7 +32,7 @@ def prepare(settings: Settings) -> tuple[Settings, list[str]]:
     return job_python.with_job_python(settings, lambda _, text: steps.append(text)), steps
 
 
-def test_it_is_made_once_and_jobs_can_read_it(installed: Path, tmp_path: Path) -> None:
+def test_the_python_of_the_shops_jobs_is_made_once_and_jobs_can_read_it(installed: Path, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", config=installed)
     first, steps = prepare(settings)
     again, then = prepare(settings)
@@ -53,7 +53,7 @@ def test_a_failed_installation_is_reported_and_tried_again(installed: Path, tmp_
             prepare(settings)
 
 
-def test_a_chosen_python_or_another_configuration_needs_none(installed: Path, tmp_path: Path) -> None:
+def test_no_python_is_made_if_one_is_chosen_or_the_configuration_is_not_the_shops(installed: Path, tmp_path: Path) -> None:
     for settings in (
         Settings(home=tmp_path / "home", config=installed, job_path="/opt/python/bin"),
         Settings(home=tmp_path / "home", config=tmp_path),

@@ -18,7 +18,7 @@ from worker.stack.private_files import make_private_folder
 WRITER = "import itertools, time\nfor number in itertools.count():\n    print('line', number, flush=True)\n    time.sleep(0.001)"
 
 
-async def test_a_log_that_is_too_large_is_kept_once_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 2_000)
     monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.01)
     places = StackPaths.of(tmp_path)
@@ -47,7 +47,7 @@ def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["one line\n"]
 
 
-def test_a_log_that_cannot_be_kept_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_rotated_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 3)
     log = tmp_path / "worker.log"
     log.write_text("one line\n")

@@ -235,7 +235,7 @@ def test_a_second_supervisor_waits_until_the_first_is_known_or_gone(places: Stac
             assert second.result(timeout=60) == "held"
 
 
-def test_what_a_killed_supervisor_wrote_is_gone_before_the_next_one_is_known(places: StackPaths) -> None:
+def test_the_stack_file_of_a_killed_supervisor_is_deleted_before_the_next_one_is_known(places: StackPaths) -> None:
     make_home(places)
     places.stack.write_text("{}")
     with hold_supervisor_lock(places):
