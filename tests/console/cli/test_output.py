@@ -170,7 +170,7 @@ def test_durations_are_shown_as_people_write_them(seconds: int | None, shown: st
     assert duration_label(seconds) == shown
 
 
-LISTS = {"policies", "errors", "failures", "unknown"}
+LISTS = {"policies", "errors", "failures", "unknown", "tiers", "tier_names"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
