@@ -49,8 +49,8 @@ def end_session_advice(failures: Iterable[str]) -> str:
     The statements end nobody else's session if the process id was given to another since then, unless the transaction's begin was hidden.
     """
     found = dict.fromkeys(match.groups() for failure in failures if (match := LOCK_FAILURE.match(failure)))
-    statements = "; ".join(f"{_end_session(pid, began)} on {target}" for target, pid, began in found)
-    return f"If nobody needs the session that holds the lock, end it as a superuser: {statements}" if statements else ""
+    statements = "; ".join(f"in {target}, as a superuser: {_end_session(pid, began)}" for target, pid, began in found)
+    return f"If nobody needs the session that holds the lock, end it: {statements}" if statements else ""
 
 
 def _end_session(pid: str, began: str | None) -> str:

@@ -189,7 +189,8 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     site.store.ledger.append([samples.replace_data(samples.overdue_revocation(job, at=now(), attempt=2), failures=[LOCK])])
     told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
     assert (
-        "end it as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND " in told
+        "end it: in db:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND "
+        in told
     )
 
 

@@ -73,8 +73,11 @@ LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds
             (LOCK + "in a transaction since 2026-01-31T09:20:00Z",),
             ("WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z'",),
         ),
-        ((LOCK + "since when is hidden from the observer",), ("SELECT pg_catalog.pg_terminate_backend(4711) on db:5432/shop",)),
-        ((LOCK + "in a transaction since x", LOCK.replace("4711", "12")), ("backend(4711) on", "backend(12) on")),
+        (
+            (LOCK + "since when is hidden from the observer",),
+            ("in db:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(4711)",),
+        ),
+        ((LOCK + "in a transaction since x", LOCK.replace("4711", "12")), ("backend(4711)", "backend(12)")),
         (("lock in db:5432/shop: nobody could look which session may hold one", f"space in db: {LOCK}"), ()),
     ],
 )
