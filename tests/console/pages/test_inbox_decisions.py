@@ -422,7 +422,11 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     page = await read_words(browser, f"/inbox/{request['id']}")
     for words in ("you bypass tier 1 (owner).", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
-    assert "You can decide this by break-glass only, in an emergency." in (await read_words(browser, f"/inbox/{request['id']}")).text
+    assert "You can decide this by break-glass only, in an emergency." in page.text
+    (link,) = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
+    opened = await read_words(browser, f"/inbox/{request['id']}{link}")
+    folds = [{tag: "open" in known for tag, known in seen.tags if known.get("id") == "glass-more"} for seen in (page, opened)]
+    assert folds == [{"details": False}, {"details": True}], "the link opens the fold, without JavaScript too"
     unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")
     assert unconfirmed.status_code == 422
     site.clock.forward(minutes=6)
