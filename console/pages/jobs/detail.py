@@ -127,7 +127,8 @@ def show(
         can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
         can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
         can_decide=Role.APPROVE in roles,
-        again=relaunch_url(view.id, order.spec) if order and view.state.ended and Role.LAUNCH in roles else "",
+        launches=Role.LAUNCH in roles and view.state.ended,
+        again=relaunch_url(console.deps, view.id, order.spec) if order and view.state.ended and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",
     )

@@ -93,11 +93,19 @@ class LaunchPageState:
     status: int = 200
 
 
-def relaunch_url(job: str, spec: Mapping[str, Any]) -> str:
-    """Return the address of the launch form, filled with a job's spec; empty if it has files, which only its launcher has."""
+def relaunch_url(deps: Deps, job: str, spec: Mapping[str, Any]) -> str:
+    """Return the address of the launch form, filled with a job's order; empty if the order has files but no template.
+
+    An order with files needs the template of its name, because a pasted spec cannot have files.
+    """
     run = spec.get("run")
     has_files = isinstance(run, dict) and run.get("workdir") is not None
-    return "" if has_files else f"/jobs/new?{urlencode({'paste': '1', 'from': job})}"
+    templates = list_templates(deps.settings.config, deps.config.current().catalog)
+    same_name = [one for one in templates if one.spec is not None and one.spec.name == spec.get("name")]
+    file = next((one.file for one in same_name if has_files or one.raw == spec), None)
+    if file is None and has_files:
+        return ""
+    return f"/jobs/new?{urlencode({'template': file, 'from': job} if file else {'paste': '1', 'from': job})}"
 
 
 @router.get("/jobs/new")
@@ -133,8 +141,8 @@ async def launch(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> LaunchDraft:
-    """Return the draft with an earlier job's parameters, or with its spec if there is no template. Raises NotFound."""
-    job_for(deps.store, visitor.caller, job)
+    """Return the draft with an earlier job's launch reason and parameters, or with its spec if there is no template. Raises NotFound."""
+    draft = replace(draft, reason=job_for(deps.store, visitor.caller, job).order_reason)
     order = deps.store.jobs.order(job)
     if order is None or draft.file:
         return replace(draft, params=order.params if order else {})
