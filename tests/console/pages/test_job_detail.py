@@ -164,8 +164,10 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     ended = (await ops.open(f"/jobs/{own}")).text
     assert again in ended
     with_files = {"name": "refund-triage", "run": {"command": ["true"], "workdir": "programs"}}
-    others = [record_order(site.store, await person_of(site, ops), name=name, spec={**with_files, "name": name}, reason="Ticket 4733")
-              for name in ("refund-triage", "own-files")]
+    others = [
+        record_order(site.store, await person_of(site, ops), name=name, spec={**with_files, "name": name}, reason="Ticket 4733")
+        for name in ("refund-triage", "own-files")
+    ]
     site.store.ledger.append([samples.job_end("killed", job=one, at=now()) for one in others])
     of_template, of_files = [(await ops.open(f"/jobs/{one}")).text for one in others]
     assert (again_link := f"/jobs/new?template=refund-triage.yaml&amp;from={others[0]}") in of_template
