@@ -46,6 +46,7 @@ MAX_SPEC_BYTES = 6_000
 LOG_PAGE_CHUNKS = 1000
 MAX_DRAWN_ENTRIES = 1000
 """Maximum ledger entries that the timeline is drawn from, the oldest ones."""
+MAX_STOP_REQUESTS = 3
 MAX_LEDGER_ENTRIES = 15
 """Newest ledger entries in the page."""
 MAX_CHILDREN = 10
@@ -104,6 +105,7 @@ def show(
         now=now,
         job=view,
         status_text=job_status_text(view, tiers),
+        stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, tiers),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowHandle
 
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.conftest import LogIn
@@ -174,6 +174,25 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     assert "justenough job run FILE" in of_files
     assert "Ticket 4733" in text_of((await ops.open(again_link.replace("&amp;", "&"))).text), "the launch reason is kept"
     assert 'id="order" data-region' in ended, "what is known only later appears by itself"
+
+
+async def test_a_stopped_job_tells_who_asked_for_it_and_why(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = record_order(site.store, "e-9", at=ago(seconds=60))
+    asked = build_event(
+        EventType.STOP_REQUESTED,
+        job,
+        at=ago(seconds=5),
+        about="kill/e-lead",
+        how="kill",
+        person="e-lead",
+        name="lead",
+        reason=f"Stop {EVIL}",
+    )
+    site.store.ledger.append([asked, samples.job_end("killed", job=job, at=ago(seconds=3))])
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert "Killed. No credentials issued. Kill requested by lead, " in text_of(page, "top")
+    assert f"“Stop {SHOWN}”" in page
 
 
 LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
