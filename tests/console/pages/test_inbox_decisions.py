@@ -152,6 +152,16 @@ async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_with
     assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 
+async def test_after_an_approval_the_page_says_what_the_job_still_waits_for(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 1)
+    served.record_request(request["job_id"], number=2, tier=2, resource="orders-db", title="Orders", action="admin")
+    browser = await logged_in("lead")
+    onward = (await submit_decision(browser, request, "approve")).headers["location"]
+    served.record_answer(request, "lead")
+    told = (await read_words(browser, onward)).text
+    assert "Approved and recorded. The job still waits for: admin on orders-db, tier 2 (security)." in told
+
+
 BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
 
 
