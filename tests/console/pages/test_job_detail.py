@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+from re import findall
 from typing import Any
 
 import pytest
@@ -216,11 +218,12 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     assert "pg_terminate_backend" not in told
 
     site.store.ledger.append([samples.replace_data(samples.overdue_revocation(job, at=now(), attempt=2), failures=[LOCK])])
-    told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
-    assert (
-        "end it: in db:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND "
-        in told
-    )
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert "end it: in db:5432/shop, as a superuser:" in text_of(page, "top")
+    for path in (f"/jobs/{job}", f"/credentials/{part_id(job, 'c')}", "/now"):
+        blocks = findall(r"<pre[^>]*>(SELECT pg_catalog[^<]*)</pre>", (await lead.open(path)).text)
+        (statement,) = [unescape(block) for block in blocks if "pid = 4711" in block]
+        assert statement.endswith("+ interval '1s';"), "it can be copied as it is"
 
 
 async def test_people_cannot_see_jobs_that_they_may_not_read(site: Site, logged_in: LogIn) -> None:
