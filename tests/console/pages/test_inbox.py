@@ -168,6 +168,7 @@ async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the
     second = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "argument amount 12 5000" in page.text
+    assert "one call of refund-order, write for 5 min" in page.text.partition("Previous decisions")[2]
     approved = await read_words(await logged_in("lead"), f"/inbox/{first['id']}")
     assert "one call of refund-order, write for 5 min" in approved.text.partition("Decisions")[2]
 
