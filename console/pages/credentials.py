@@ -19,7 +19,7 @@ from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
-from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential
+from console.services.credentials import CredentialQuery, credential_page, endless_credentials, request_revocation, visible_credential
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
@@ -88,6 +88,7 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
         page=page,
         jobs=console.deps.store.jobs.captions({view.job_id for view in page.items}),
         which=which,
+        endless=endless_credentials(console, visitor.caller, which, limit=MAX_PAGE_SIZE) if which.live else None,
         filtered=any(which[1:]),
         exported={name: value for name, value in filters if value and name != "cursor"},
         # A chosen resource stays in the list even if the catalog no longer has it.

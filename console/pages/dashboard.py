@@ -23,7 +23,7 @@ from console.services.dashboard import RESULT_BARS
 from console.services.health import HealthReport
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.jobs.states import JobState
-from justenough.domain.readmodel.dashboard import CurrentCounts, JobFilter, JobResults
+from justenough.domain.readmodel.dashboard import MAX_ENDLESS_COUNT, CurrentCounts, JobFilter, JobResults
 from justenough.domain.readmodel.failed_systems import group_by_system
 
 HEALTH_TIMEOUT_S = 0.25
@@ -130,6 +130,7 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
         is_new=not (current.jobs or current.ended or store.jobs.list(limit=1).items),
         attention_pages=ATTENTION_PAGES,
         current=current,
+        max_endless=MAX_ENDLESS_COUNT,
         figures=headline_figures(current, before),
         overdue=overdue,
         failed_systems=group_by_system(overdue),

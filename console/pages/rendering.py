@@ -27,7 +27,7 @@ from console.presentation.terminal_text import plain
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import to_excerpt, word_diff
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
-from justenough.domain.ledger.overdue import end_session_advice
+from justenough.domain.ledger.overdue import session_ends
 
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 """Content-Security-Policy of every page: nothing inline, nothing from other origins."""
@@ -81,7 +81,7 @@ def template_environment() -> Environment:
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}
-    environment.globals["end_session_advice"] = end_session_advice
+    environment.globals["session_ends"] = session_ends
     return environment
 
 

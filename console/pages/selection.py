@@ -24,10 +24,15 @@ from console.services.credentials import request_revocation, visible_credential
 from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
+from justenough.domain.jobs.states import Revocable
 
 MAX_SELECTED = 100
 """Rows of one selection; a page of a list has at most 50."""
 MAX_CONCURRENT = 8
+IRREVOCABLE_TEXT: Mapping[str, str] = {
+    Revocable.NEVER: "it cannot be revoked, and stays valid until its owner changes it",
+    Revocable.ON_EXPIRY: "it cannot be revoked early, and stays valid until it expires",
+}
 PICK, CONFIRM = "pick", "confirm"
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -92,8 +97,8 @@ def credential_row(console: Console, visitor: PageUser, credential: str) -> Sele
     view = visible_credential(console, visitor.caller, credential)
     may_stop = visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or "")
     why_not = "" if may_stop else visitor.caller.who_may_stop
-    if not why_not and view.state.is_settled:
-        why_not = "there is nothing left to revoke"
+    if not why_not and (view.state.is_settled or view.revocable != Revocable.NOW):
+        why_not = "there is nothing left to revoke" if view.state.is_settled else IRREVOCABLE_TEXT[view.revocable]
     return SelectedRow(view.id, f"/credentials/{view.id}", f"{view.action} on {view.resource}", "credential", view.state.value, why_not)
 
 

@@ -14,8 +14,8 @@ from justenough.domain.readmodel.views import ApprovalView, RequestView
 
 REVOCABLE_TEXT = {
     "now": "Can be revoked immediately.",
-    "on_expiry": "Cannot be revoked early: once issued, it works until it expires.",
-    "never": "Cannot be revoked: once issued, it is valid until its owner rotates it.",
+    "on_expiry": "Cannot be revoked early: once issued, it stays valid until it expires.",
+    "never": "Cannot be revoked: once issued, it stays valid until its owner changes it.",
 }
 """The effect of a revocation, by `revocable`."""
 MAX_ARGUMENTS_CHARS = 400

@@ -50,6 +50,13 @@ def credential_page(
     return first_visible_page(read, lambda view: console.job_owners.can_read(caller, view.job_id), cursor=cursor, max_pages=max_pages)
 
 
+def endless_credentials(console: Console, caller: Caller, query: CredentialQuery, *, limit: int) -> Page[CredentialView]:
+    """Return the newest matching credentials that stay valid after their jobs until their owners change them. Those do not count as live."""
+    residual = query._replace(live=False, state=CredentialState.RESIDUAL)
+    page = credential_page(console, caller, residual, limit=limit, cursor=None)
+    return Page[CredentialView](items=tuple(one for one in page.items if one.is_endless), next=page.next)
+
+
 def visible_credential(console: Console, caller: Caller, credential: str) -> CredentialView:
     """Return a credential that the caller may read. Raises NotFound for any other. Blocking, for a thread."""
     view = console.deps.store.credentials.get(credential)

@@ -8,7 +8,6 @@ from statistics import quantiles
 
 from console.auth.authorization import Caller
 from console.services.console import Console
-from justenough.adapters.configuration.job_templates import JobTemplate, list_templates
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import JobState
 from justenough.domain.readmodel.views import ApprovalView, JobSummary, RequestView
@@ -57,8 +56,6 @@ class JobsByName:
     """Newest first, at most MAX_RUNS."""
     has_more: bool
     sizing: Sizing
-    template: JobTemplate | None
-    """From which it can be launched again."""
 
     @property
     def ended_runs(self) -> Sequence[Run]:
@@ -97,7 +94,7 @@ class JobsByName:
 
 def jobs_by_name(console: Console, caller: Caller, name: str) -> JobsByName:
     """Return the runs of a name that the caller may read. Raises NotFound if there are none."""
-    store, deps = console.deps.store, console.deps
+    store = console.deps.store
     page = store.jobs.list(name=name, requester_id=caller.requester_filter, limit=MAX_RUNS)
     history = store.usage.run_history(name, requester_id=caller.requester_filter, runs=MAX_RUNS)
     if history is None or not page.items:
@@ -105,11 +102,9 @@ def jobs_by_name(console: Console, caller: Caller, name: str) -> JobsByName:
     requests: dict[str, list[RequestView]] = {job.id: [] for job in page.items}
     for request in store.requests.of_jobs(requests):
         requests[request.job_id].append(request)
-    templates = list_templates(deps.settings.config, deps.config.current().catalog)
     return JobsByName(
         name=name,
         runs=[Run(job, requests[job.id]) for job in page.items],
         has_more=page.next is not None,
         sizing=build_sizing(history.name, history.spec, history.runs, newest=history.newest, newest_at=history.newest_at),
-        template=next((one for one in templates if one.spec is not None and one.spec.name == name), None),
     )

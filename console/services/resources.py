@@ -9,7 +9,7 @@ from console.auth.authorization import Caller
 from console.services.background_reads import USAGE_PERIOD
 from console.services.catalog_offers import OfferedAction, offered_actions
 from console.services.console import Console
-from console.services.credentials import CredentialQuery, credential_page
+from console.services.credentials import CredentialQuery, credential_page, endless_credentials
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action
@@ -32,7 +32,7 @@ class ResourceAccess:
     """None if the catalog no longer has it."""
     actions: Sequence[OfferedAction]
     active: Sequence[CredentialView]
-    """Not yet verified as revoked, newest first."""
+    """Not yet verified as revoked, or valid until their owner changes them; newest first."""
     past: Sequence[CredentialView]
     requests: Sequence[RequestView]
     """Newest first."""
@@ -51,6 +51,7 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
     console.job_owners.preload(request.job_id for request in newest)
     readable = [request for request in newest if console.job_owners.can_read(caller, request.job_id)]
     active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=MAX_CREDENTIALS, cursor=None).items
+    endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS).items
     issued = credential_page(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS, cursor=None).items
     if definition is None and not readable and not issued:
         raise NotFound(f"there is no resource {name}")
@@ -61,7 +62,7 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
         name=name,
         definition=definition,
         actions=offered_actions(current, name, now=now, uses=uses if counted else None) if definition is not None else (),
-        active=active,
-        past=[one for one in issued if one.state.is_settled],
+        active=sorted([*active, *endless], key=lambda one: (one.issued_at, one.id), reverse=True),
+        past=[one for one in issued if one.state.is_dead],
         requests=sorted(readable, key=lambda request: request.created_at, reverse=True)[:MAX_REQUESTS],
     )

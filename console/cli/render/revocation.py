@@ -93,9 +93,11 @@ def job_verdict(job: Json) -> str:
 def proof_report(report: Json, failures: Iterable[str] = ()) -> Json:
     """Add to a proof what to do next if it failed. `failures`: of the job's last attempt to revoke."""
     revoke = f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep"
+    advice = end_session_advice(failures)
+    # Nothing follows a statement on its line.
     steps = [
         f"See why, and the state of each revocation: justenough job show {report['job']}",
-        f"{end_session_advice(failures) or revoke}. {BY_HAND}",
+        *([advice, BY_HAND] if advice else [f"{revoke}. {BY_HAND}"]),
     ]
     if report.get("revoked"):
         residual = [finding for finding in report["findings"] if finding.get("residual")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,7 +15,7 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.job_status import tier_name
 from console.services.deciders import tier_deciders
-from console.services.jobs_by_name import JobsByName, jobs_by_name
+from console.services.jobs_by_name import jobs_by_name
 from justenough.domain.jobs.states import JobState
 
 SHOWN_RUNS = 25
@@ -41,14 +40,8 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
         bars=bars,
         shown=SHOWN_RUNS,
         launches=launches,
-        again=_again_url(found),
+        # Filled with the newest run's order.
+        again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if launches else "",
         tier_name=lambda number: tier_name(number, tiers),
         deciders=partial(tier_deciders, console.deps, tiers),
     )
-
-
-def _again_url(found: JobsByName) -> str:
-    """Return the address of the launch form, filled with the newest run's order; empty if the order has files but no template."""
-    if found.template is not None:
-        return f"/jobs/new?{urlencode({'template': found.template.file, 'from': found.sizing.newest})}"
-    return relaunch_url(found.sizing.newest, found.sizing.spec)

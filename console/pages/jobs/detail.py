@@ -46,6 +46,7 @@ MAX_SPEC_BYTES = 6_000
 LOG_PAGE_CHUNKS = 1000
 MAX_DRAWN_ENTRIES = 1000
 """Maximum ledger entries that the timeline is drawn from, the oldest ones."""
+MAX_STOP_REQUESTS = 3
 MAX_LEDGER_ENTRIES = 15
 """Newest ledger entries in the page."""
 MAX_CHILDREN = 10
@@ -104,6 +105,7 @@ def show(
         now=now,
         job=view,
         status_text=job_status_text(view, tiers),
+        stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, tiers),
@@ -127,7 +129,8 @@ def show(
         can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
         can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
         can_decide=Role.APPROVE in roles,
-        again=relaunch_url(view.id, order.spec) if order and view.state.ended and Role.LAUNCH in roles else "",
+        launches=Role.LAUNCH in roles and view.state.ended,
+        again=relaunch_url(console.deps, view.id, order.spec) if order and view.state.ended and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",
     )

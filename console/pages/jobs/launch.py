@@ -7,6 +7,7 @@ template changed since, the preview is shown again instead of launching.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any
@@ -82,6 +83,8 @@ class LaunchPageState:
     problems: tuple[Problem, ...] = ()
     preview: DryRun | None = None
     """The policy preview of the order with the digest `seen`."""
+    task: str = ""
+    """The task of that order, with its parameters."""
     seen: str = ""
     blocked: bool = False
     """Whether required access would be denied."""
@@ -90,11 +93,19 @@ class LaunchPageState:
     status: int = 200
 
 
-def relaunch_url(job: str, spec: Mapping[str, Any]) -> str:
-    """Return the address of the launch form, filled with a job's spec; empty if it has files, which only its launcher has."""
+def relaunch_url(deps: Deps, job: str, spec: Mapping[str, Any]) -> str:
+    """Return the address of the launch form, filled with a job's order; empty if the order has files but no template.
+
+    An order with files needs the template of its name, because a pasted spec cannot have files.
+    """
     run = spec.get("run")
     has_files = isinstance(run, dict) and run.get("workdir") is not None
-    return "" if has_files else f"/jobs/new?{urlencode({'paste': '1', 'from': job})}"
+    templates = list_templates(deps.settings.config, deps.config.current().catalog)
+    same_name = [one for one in templates if one.spec is not None and one.spec.name == spec.get("name")]
+    file = next((one.file for one in same_name if has_files or one.raw == spec), None)
+    if file is None and has_files:
+        return ""
+    return f"/jobs/new?{urlencode({'template': file, 'from': job} if file else {'paste': '1', 'from': job})}"
 
 
 @router.get("/jobs/new")
@@ -130,8 +141,8 @@ async def launch(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> LaunchDraft:
-    """Return the draft with an earlier job's parameters, or with its spec if there is no template. Raises NotFound."""
-    job_for(deps.store, visitor.caller, job)
+    """Return the draft with an earlier job's launch reason and parameters, or with its spec if there is no template. Raises NotFound."""
+    draft = replace(draft, reason=job_for(deps.store, visitor.caller, job).order_reason)
     order = deps.store.jobs.order(job)
     if order is None or draft.file:
         return replace(draft, params=order.params if order else {})
@@ -183,10 +194,10 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
         preview = dry_run(deps, visitor.caller.person, prepared.body)
     except InvalidInput as error:
         return LaunchPageState(problems=error.problems, status=422)
-    access = checked_spec(prepared.body.spec, prepared.body.params).access
-    decisions = zip(access, preview.requests, strict=True)
+    spec = checked_spec(prepared.body.spec, prepared.body.params)
+    decisions = zip(spec.access, preview.requests, strict=True)
     blocked = any(request.outcome == "denied" and not one.optional and one.at == "start" for one, request in decisions)
-    return LaunchPageState(preview=preview, seen=prepared.digest, blocked=blocked, changed=launch)
+    return LaunchPageState(preview=preview, task=spec.task, seen=prepared.digest, blocked=blocked, changed=launch)
 
 
 async def _sign_and_launch(request: Request, console: Console, visitor: PageUser, draft: LaunchDraft, prepared: PreparedLaunch) -> Response:
@@ -238,6 +249,9 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
     current = deps.config.current()
     template = load_template(deps.settings.config, draft.file, current.catalog) if draft.file else JobTemplate("")
     params = {name: draft.params.get(name, value) for name, value in (template.spec.params if template.spec else {}).items()}
+    task = template.spec.task if template.spec else ""
+    with suppress(InvalidInput):
+        task = checked_spec(template.raw, params).task if template.spec else ""
     problems = state.problems or template.problems
     errors = {one.path.removeprefix("params."): one.message for one in problems if one.path.startswith("params.")}
     return render(
@@ -247,6 +261,7 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         draft=draft,
         chosen=template,
         params=params,
+        task=task,
         state=state,
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],

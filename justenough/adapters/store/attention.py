@@ -71,13 +71,14 @@ class AttentionRepository(Repository):
 def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
     failed = and_(JOBS.c.ended_at >= since, JOBS.c.state.in_(FAILED_STATES), ~_SUCCEEDED_SINCE, *job_conditions(only))
     for job in connection.execute(select(JOBS).where(failed).order_by(JOBS.c.ended_at.desc()).limit(MAX_ITEMS_PER_KIND)):
-        how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value)
+        how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value.replace("_", " "))
         yield AttentionItem(
             key=f"{AttentionKind.FAILED}/{job.id}",
             kind=AttentionKind.FAILED,
             subject=job.name,
             job=job.id,
             requester_id=job.requester_id,
+            state=JobState(job.state),
             detail="; ".join(filter(None, (how, _last_line(connection, job.id)))),
             since=job.ended_at,
         )

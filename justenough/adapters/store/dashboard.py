@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads
 from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.dashboard import (
+    MAX_ENDLESS_COUNT,
     CurrentCounts,
     DurationHistogram,
     FilterValues,
@@ -58,6 +59,11 @@ _WAITING = (
     select(REQUESTS.c.current_tier, func.count(), func.min(REQUESTS.c.expires_at), func.min(REQUESTS.c.created_at))
     .where(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0)
     .group_by(REQUESTS.c.current_tier)
+)
+_ENDLESS = (
+    select(CREDENTIALS.c.id)
+    .where(CREDENTIALS.c.state == CredentialState.RESIDUAL.value, CREDENTIALS.c.revocable == Revocable.NEVER.value)
+    .limit(MAX_ENDLESS_COUNT)
 )
 _IS_OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
 _OVERDUE = (
@@ -106,6 +112,7 @@ class DashboardRepository(Repository):
             longest_wait=min((row[3] for row in waiting), default=None),
             overdue=with_credentials(connection, fetch_all(connection, _OVERDUE.where(*theirs), OverdueJob)),
             overdue_jobs=count_rows(connection, JOBS, _IS_OVERDUE, *theirs),
+            endless_credentials=len(connection.execute(_ENDLESS.where(CREDENTIALS.c.job_id.in_(jobs)) if only else _ENDLESS).all()),
             open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open, *([REVIEWS.c.job_id.in_(jobs)] if only else [])),
         )
 

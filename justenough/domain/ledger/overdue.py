@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 REVOCATION_GRACE = timedelta(seconds=15)
 """A first failure counts as temporary, because the next attempt follows a second later, unless it alone took this long."""
@@ -43,13 +44,26 @@ def find_unpolled_queues(last_polls: Mapping[str, datetime | None], *, now: date
     return tuple(queue for queue, at in last_polls.items() if at is None or now - at > MAX_POLL_AGE)
 
 
-def end_session_advice(failures: Iterable[str]) -> str:
-    """Return how to end the sessions that were seen to hold locks; empty if these failures name none.
+class SessionEnd(NamedTuple):
+    """How to end a session that was seen to hold locks."""
 
-    The statements end nobody else's session if the process id was given to another since then, unless the transaction's begin was hidden.
+    target: str
+    statement: str
+    """For a superuser, with its semicolon.
+
+    It ends nobody else's session if the process id was given to another since then, unless the transaction's begin was hidden.
     """
+
+
+def session_ends(failures: Iterable[str]) -> tuple[SessionEnd, ...]:
+    """Return how to end each session that these failures name."""
     found = dict.fromkeys(match.groups() for failure in failures if (match := LOCK_FAILURE.match(failure)))
-    statements = "; ".join(f"in {target}, as a superuser: {_end_session(pid, began)}" for target, pid, began in found)
+    return tuple(SessionEnd(target, f"{_end_session(pid, began)};") for target, pid, began in found)
+
+
+def end_session_advice(failures: Iterable[str]) -> str:
+    """Return how to end the sessions that were seen to hold locks, on one line that ends with a statement; empty if these failures name none."""
+    statements = " ".join(f"in {target}, as a superuser: {statement}" for target, statement in session_ends(failures))
     return f"If nobody needs the session that holds the lock, end it: {statements}" if statements else ""
 
 

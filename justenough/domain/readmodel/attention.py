@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from justenough.domain.core.base_model import Message
+from justenough.domain.jobs.states import JobState
 
 ATTENTION_PERIOD = timedelta(hours=24)
 """How long something that is over, such as a failure, needs attention."""
@@ -57,6 +58,8 @@ class AttentionItem(Message):
     """The id of the job that it is about; empty if it is about the installation."""
     requester_id: str = ""
     """Entity id of the job's launcher."""
+    state: JobState | None = None
+    """How a job failed; None if it is about something else."""
     request: str = ""
     """The id of the request that it is about."""
     detail: str = ""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
 
+MAX_ENDLESS_COUNT = 1000
 HISTOGRAM_BOUNDS_S = (1, 10, 60, 300, 900, 3600, 14_400)
 """The upper bounds of a histogram's bars, in seconds; one more bar has everything above."""
 
@@ -66,6 +67,8 @@ class CurrentCounts(Message):
     """The number of all jobs whose revocation is overdue."""
     open_reviews: int
     """Open break-glass reviews."""
+    endless_credentials: int = 0
+    """Credentials that stay valid after their jobs until their owners change them: counted up to MAX_ENDLESS_COUNT, and not active."""
 
     @property
     def live_credentials(self) -> int:

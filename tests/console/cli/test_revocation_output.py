@@ -114,6 +114,7 @@ def test_if_a_session_holds_a_lock_the_advice_is_to_end_it_and_not_to_kill_or_sw
         steps += [run_against(console, cli, "credential", "prove", JOB).stderr, run_against(console, cli, "sweep").stderr]
     for text in steps:
         assert END_SESSION in text
+        assert re.search(r"interval '1s';$", text, re.MULTILINE), "nothing follows the statement on its line"
         assert "docs/how-to/runbook.md#overdue" in text
         assert not re.search("job kill|justenough sweep|doctor", text)
 

@@ -11,10 +11,11 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import launch_chromium
+from tests.browser.rig import check_fits, launch_chromium
 from tests.console.pages.oidc_provider import Provider
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.provider_site import Front
+from tests.console.served_console import Served
 
 pytestmark = pytest.mark.servers
 
@@ -123,6 +124,23 @@ async def test_nothing_moves_once_a_page_is_shown(site: Site, chromium: Chromium
             await page.goto(path)
             await expect(page.locator("[data-alive]")).to_contain_text("Disconnected")
             assert await page.evaluate("window.shifts") <= 0.02, path
+
+
+@pytest.mark.parametrize("width", [320, 360, 390])
+async def test_both_decisions_on_a_tool_call_are_on_the_screen_of_a_phone(
+    site: Site, served: Served, chromium: Chromium, width: int
+) -> None:
+    call = {"tool": "refund-order", "arguments": {"order_id": 100063, "amount": 449.5}}
+    request = served.record_request((await served.launch())["id"], call=call)
+    async with open_page(chromium, site) as page:
+        await page.set_viewport_size({"width": width, "height": 844})
+        await log_in(page, site)
+        await page.goto(f"/inbox/{request['id']}")
+        await check_fits(page)
+        for name in ("Deny…", "Approve one call of refund-order: write, 5 min ›"):
+            button = await page.locator("#thumb").get_by_role("link", name=name).bounding_box()
+            assert button
+            assert (button["x"] >= 0, button["x"] + button["width"] <= width, button["height"] < 100) == (True, True, True), (name, button)
 
 
 async def background_of(page: Page) -> str:

@@ -268,6 +268,15 @@ async def test_the_page_is_small_and_follows_all_events(logged_in: LogIn) -> Non
     assert answer.headers["content-security-policy"].startswith("default-src 'self'")
 
 
+async def test_a_job_that_needs_attention_is_labelled_with_its_state(site: Site, logged_in: LogIn) -> None:
+    for state in ("failed", "timed_out", "lost"):
+        job = record_order(site.store, "e-9", name=f"ends-{state.replace('_', '-')}")
+        site.store.ledger.append([samples.job_end(state, job, at=now(), exit_code=None)])
+    found = text_of((await (await logged_in("lead")).open("/now")).text, "attention")
+    for label in ("failed ends-failed: failed", "timed out ends-timed-out: timed out", "lost ends-lost: lost"):
+        assert label in found, found
+
+
 async def test_what_needs_attention_is_listed_until_somebody_takes_care_of_it(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory, auditor = [await logged_in(name) for name in ("lead", "ops", "mallory", "auditor")]
     job = record_order(site.store, await person_of(site, ops), name="reconcile-books")

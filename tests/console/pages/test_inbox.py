@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from justenough.domain.core.ids import new_job_id
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import Words, read_words, spec
+from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.recorded_jobs import record_order
 from tests.console.served_console import Served
@@ -140,12 +143,34 @@ async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untruste
     assert "from the spec that ops signed" not in page.text.partition("Task")[0]
 
 
+@pytest.mark.parametrize(
+    "revocable, told",
+    [
+        ("never", "Cannot be revoked: once issued, it stays valid until its owner changes it."),
+        ("on_expiry", "Cannot be revoked early: once issued, it stays valid until it expires."),
+        ("now", ""),
+    ],
+)
+async def test_how_long_irrevocable_access_lasts_is_told_on_the_first_screen_and_where_it_is_signed(
+    served: Served, logged_in: LogIn, revocable: str, told: str
+) -> None:
+    request = served.record_request(await launch_job(served, "lasting"), revocable=revocable)
+    page = (await (await logged_in("lead")).open(f"/inbox/{request['id']}")).text
+    for part in ("facts", "sign"):
+        shown = text_of(page, part)
+        assert told in shown, part
+        assert bool(told) == ("Cannot be revoked" in shown), part
+
+
 async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
     first = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
     served.record_answer(first, "lead")
     second = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "argument amount 12 5000" in page.text
+    assert "one call of refund-order, write for 5 min" in page.text.partition("Previous decisions")[2]
+    approved = await read_words(await logged_in("lead"), f"/inbox/{first['id']}")
+    assert "one call of refund-order, write for 5 min" in approved.text.partition("Decisions")[2]
 
 
 async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:

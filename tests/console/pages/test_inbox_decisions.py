@@ -152,6 +152,16 @@ async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_with
     assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 
+async def test_after_an_approval_the_page_says_what_the_job_still_waits_for(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 1)
+    served.record_request(request["job_id"], number=2, tier=2, resource="orders-db", title="Orders", action="admin")
+    browser = await logged_in("lead")
+    onward = (await submit_decision(browser, request, "approve")).headers["location"]
+    served.record_answer(request, "lead")
+    told = (await read_words(browser, onward)).text
+    assert "Approved and recorded. The job still waits for: admin on orders-db, tier 2 (security)." in told
+
+
 BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}, "other_arguments": "any"}}
 
 
@@ -422,7 +432,11 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     page = await read_words(browser, f"/inbox/{request['id']}")
     for words in ("you bypass tier 1 (owner).", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
-    assert "You can decide this by break-glass only, in an emergency." in (await read_words(browser, f"/inbox/{request['id']}")).text
+    assert "You can decide this by break-glass only, in an emergency." in page.text
+    (link,) = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
+    opened = await read_words(browser, f"/inbox/{request['id']}{link}")
+    folds = [{tag: "open" in known for tag, known in seen.tags if known.get("id") == "glass-more"} for seen in (page, opened)]
+    assert folds == [{"details": False}, {"details": True}], "the link opens the fold, without JavaScript too"
     unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")
     assert unconfirmed.status_code == 422
     site.clock.forward(minutes=6)

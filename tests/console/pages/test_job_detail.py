@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from html import unescape
+from re import findall
 from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
 
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.conftest import LogIn
@@ -163,7 +165,36 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     site.store.ledger.append([samples.job_end(job=own, at=ago(seconds=3))])
     ended = (await ops.open(f"/jobs/{own}")).text
     assert again in ended
+    with_files = {"name": "refund-triage", "run": {"command": ["true"], "workdir": "programs"}}
+    others = [
+        record_order(site.store, await person_of(site, ops), name=name, spec={**with_files, "name": name}, reason="Ticket 4733")
+        for name in ("refund-triage", "own-files")
+    ]
+    site.store.ledger.append([samples.job_end("killed", job=one, at=now()) for one in others])
+    of_template, of_files = [(await ops.open(f"/jobs/{one}")).text for one in others]
+    assert (again_link := f"/jobs/new?template=refund-triage.yaml&amp;from={others[0]}") in of_template
+    assert "justenough job run FILE" in of_files
+    assert "Ticket 4733" in text_of((await ops.open(again_link.replace("&amp;", "&"))).text), "the launch reason is kept"
     assert 'id="order" data-region' in ended, "what is known only later appears by itself"
+
+
+async def test_a_stopped_job_tells_who_asked_for_it_and_why(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = record_order(site.store, "e-9", at=ago(seconds=60))
+    asked = build_event(
+        EventType.STOP_REQUESTED,
+        job,
+        at=ago(seconds=5),
+        about="kill/e-lead",
+        how="kill",
+        person="e-lead",
+        name="lead",
+        reason=f"Stop {EVIL}",
+    )
+    site.store.ledger.append([asked, samples.job_end("killed", job=job, at=ago(seconds=3))])
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert "Killed. No credentials issued. Kill requested by lead, " in text_of(page, "top")
+    assert f"“Stop {SHOWN}”" in page
 
 
 LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
@@ -187,11 +218,12 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     assert "pg_terminate_backend" not in told
 
     site.store.ledger.append([samples.replace_data(samples.overdue_revocation(job, at=now(), attempt=2), failures=[LOCK])])
-    told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
-    assert (
-        "end it: in db:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND "
-        in told
-    )
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert "end it: in db:5432/shop, as a superuser:" in text_of(page, "top")
+    for path in (f"/jobs/{job}", f"/credentials/{part_id(job, 'c')}", "/now"):
+        blocks = findall(r"<pre[^>]*>(SELECT pg_catalog[^<]*)</pre>", (await lead.open(path)).text)
+        (statement,) = [unescape(block) for block in blocks if "pid = 4711" in block]
+        assert statement.endswith("+ interval '1s';"), "it can be copied as it is"
 
 
 async def test_people_cannot_see_jobs_that_they_may_not_read(site: Site, logged_in: LogIn) -> None:

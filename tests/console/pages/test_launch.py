@@ -77,6 +77,7 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     page = (await preview_job(ops, TRIAGE, **given)).text
     told = text_of(page, "says")
     assert "read on orders-db 10m allowed – read-up-to-confidential" in told
+    assert ("Refund ticket 4712" in told, "4711" in text_of(page)) == (True, False), "the task that will be signed"
     assert "write on refunds-db 5m needs approval tier 1 (owner)" in told
     job = fields(page)["job"]
     assert site.store.jobs.get(job) is None

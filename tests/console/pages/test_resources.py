@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.domain.ledger.events import EventType
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk
@@ -50,6 +52,23 @@ async def test_a_resource_page_shows_who_has_and_had_access_and_who_decided(reco
     assert {f"/inbox/{part_id(job, 'r')}" for job in (now, past)} <= set(page.links)
     assert "2 of 2 granted" in page.text
     assert "/catalog/policies#" in " ".join(page.links)
+
+
+async def test_access_that_nothing_can_revoke_is_listed_after_its_job_ended(records: Desk) -> None:
+    lead = await records.log_in()
+    job, now = records.record_job(), datetime.now(UTC)
+    kept = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, job, at=now, until=None, why="its owner must change it")
+    issued = samples.issuance(job, at=now, resource="refunds-db", action="read", revocable="never")
+    records.store.ledger.append([issued, samples.revocation_start(job, at=now), kept, samples.revocation_proof(job, at=now)])
+    has, _, rest = (await load_page(lead, "/resources/refunds-db")).text.partition("What can be asked for")
+    assert re.search(r"read refund-triage ops cannot be revoked early .* valid until its owner changes it", has), has
+    assert "Nobody has access now." not in has
+    assert "Nobody has had access yet." in rest
+    for path in ("/credentials", "/now"):
+        page = await load_page(lead, path)
+        assert "1 more that cannot be revoked is still valid: show" in page.text, path
+        assert any(link.startswith("/credentials?state=residual") for link in page.links), path
+    assert "still valid: show" not in (await load_page(lead, "/credentials?resource=orders-db")).text
 
 
 async def test_a_resource_page_names_actions_that_nobody_requested(records: Desk) -> None:

@@ -81,6 +81,24 @@ async def test_selected_credentials_are_revoked_and_dead_ones_are_not_offered(si
     assert [entry.data["credential"] for entry in asked] == [alive]
 
 
+async def test_credentials_that_cannot_be_revoked_are_not_offered_and_say_what_happens_to_them(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = record_order(site.store, "e-5", name="three-kinds")
+    kinds = [samples.issuance(job, number=number, at=now(), revocable=kind) for number, kind in enumerate(("now", "never", "on_expiry"), 1)]
+    site.store.ledger.append([samples.job_start(job), *kinds])
+    names = [part_id(job, "c", number) for number in (1, 2, 3)]
+    page = (await lead.open(f"/credentials?job={job}")).text
+    assert [f'name="pick" value="{name}"' in page for name in names] == [True, False, False]
+    asked = text_of((await post(lead, "/credentials/selected/revoke", *names, confirm="")).text, "main")
+    assert "Revoke 1 credential?" in asked
+    for words in (
+        "revoke",
+        "nothing: it cannot be revoked, and stays valid until its owner changes it",
+        "nothing: it cannot be revoked early",
+    ):
+        assert words in asked, words
+
+
 @pytest.mark.parametrize("count, message", [(0, "select at least one job in the list"), (101, "select at most 100 jobs")])
 async def test_too_few_or_too_many_rows_are_refused(logged_in: LogIn, count: int, message: str) -> None:
     page = await post(await logged_in("lead"), "/jobs/selected/kill", *(f"j-dev-{number:026d}" for number in range(count)))

@@ -15,6 +15,7 @@ from justenough.domain.ledger.overdue import (
     is_revocation_overdue,
     is_sweep_late,
     is_worth_recording,
+    session_ends,
 )
 from tests.support.domain_samples import NOW
 
@@ -87,6 +88,10 @@ def test_the_advice_about_a_lock_names_each_session_and_the_begin_of_its_transac
     advice = end_session_advice(failures)
     assert all(statement in advice for statement in advised)
     assert advice.count("SELECT") == len(advised)
+    ends = session_ends(failures)
+    assert [one.target for one in ends] == ["db:5432/shop"] * len(advised)
+    assert all(one.statement.startswith("SELECT ") and one.statement.endswith(";") for one in ends)
+    assert not advice or advice.endswith(ends[-1].statement), "nothing follows a statement"
 
 
 def test_a_lock_that_several_failures_name_is_advised_about_once() -> None:

@@ -18,7 +18,7 @@ from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
-from tests.adapters.store.event_samples import issuance, job_end, job_id, later, revocation_start, submission
+from tests.adapters.store.event_samples import issuance, job_end, job_id, later, replace_data, revocation_start, submission
 from tests.adapters.store.event_samples import overdue_revocation as late
 from worker.stack import Stack, StackPaths
 from worker.stack.binaries import Programs
@@ -176,6 +176,16 @@ def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_
     assert [finding.level for finding in found] == ["missing", "missing"]
     assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
     assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
+
+
+def test_the_statement_that_ends_a_session_is_the_last_of_its_remedy(tmp_path: Path) -> None:
+    url = store_with(tmp_path, job_id(1))
+    failures = ["lock in db:5432/shop: session 4711 of backup holds locks, in a transaction since 2026-01-31T09:20:00Z"]
+    with closing(Store(url)) as store:
+        store.ledger.append([replace_data(late(job_id(1), at=later(7), attempt=2), failures=failures)])
+    _, _, found = overdue_findings(Settings(database_url=url))
+    assert found.remedy.startswith("docs/how-to/runbook.md#overdue: If nobody needs the session")
+    assert found.remedy.endswith("+ interval '1s';")
 
 
 def test_a_missing_store_is_not_created_and_an_unreadable_store_is_reported(tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ def overdue_findings(settings: Settings, *, is_required: bool = False) -> Iterat
     for job in page.items:
         since = f" since {job.revocation.since:%Y-%m-%dT%H:%M:%SZ}" if job.revocation.since else ""
         text = f"{job.id} ({job.state}){since}: {'; '.join(job.revocation.failures) or 'no reason is recorded'}"
-        remedy = end_session_advice(job.revocation.failures) or f"justenough job show {job.id}"
-        yield DoctorFinding("overdue", "missing", text, f"{remedy}; {RUNBOOK}#overdue")
+        advice = end_session_advice(job.revocation.failures)
+        # Nothing follows a statement.
+        remedy = f"{RUNBOOK}#overdue: {advice}" if advice else f"justenough job show {job.id}; {RUNBOOK}#overdue"
+        yield DoctorFinding("overdue", "missing", text, remedy)
     if page.next:
         yield DoctorFinding("overdue", "missing", f"more than {MAX_JOBS_SHOWN} jobs", "justenough job list --revocation overdue")
     for subscription in subscriptions:
