@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from justenough.domain.approvals.tier_names import tier_text, tiers_text
 from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
@@ -39,6 +40,18 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
             return f"Stopped. {_revocation_progress(job, live)}"
         case ended:
             return f"{ENDED_TEXT.get(ended, '')} {_revocation_result(job, live)}".strip()
+
+
+def proof_text(state: JobState, report: ProofReport) -> str:
+    """Return what a new check of a job's access found, and whether that is as it should be."""
+    if report.dead:
+        return "No access of this job is active."
+    if not state.ended and state is not JobState.REVOKING:
+        return "The job is still running, so its access is expected to be active."
+    if report.revoked:
+        return "Only what cannot be revoked is still valid."
+    expected = "The job's process has ended; this access should be gone. " if state is JobState.REVOKING else ""
+    return f"{expected}Some access of this job is still active or could not be checked."
 
 
 def tier_name(number: int, tiers: Tiers) -> str:

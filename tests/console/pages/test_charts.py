@@ -20,10 +20,11 @@ from console.pages import charts
 from console.pages.jobs import timeline
 from console.pages.jobs.detail import MAX_LOG_BYTES, MAX_LOG_CHUNKS, OutputTail, fitting_length, last_output
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text
+from console.presentation.job_status import job_status_text, proof_text
 from console.presentation.timeline_model import Timeline, TimelinePart, TimelineRow, build_timeline, row_parts, timeline_range
 from justenough.adapters.store import Store
 from justenough.domain.approvals.tiers import Tier, Tiers
+from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.readmodel.dashboard import build_histogram
@@ -266,6 +267,21 @@ def record_events(store: Store, *events: Event) -> JobView:
 )
 def test_a_sentence_says_what_a_job_does_and_the_state_of_its_access(store: Store, events: list[Event], says: str) -> None:
     assert job_status_text(record_events(store, *events), TIERS).startswith(says)
+
+
+@pytest.mark.parametrize(
+    "state, dead, revoked, says",
+    [
+        ("running", True, True, "No access of this job is active."),
+        ("running", False, False, "The job is still running, so its access is expected to be active."),
+        ("revoking", False, False, "The job's process has ended; this access should be gone. Some access of this job is still active"),
+        ("revoking", False, True, "Only what cannot be revoked is still valid."),
+        ("killed", False, False, "Some access of this job is still active or could not be checked."),
+        ("killed", False, True, "Only what cannot be revoked is still valid."),
+    ],
+)
+def test_a_verification_says_whether_what_it_found_is_as_it_should_be(state: str, *, dead: bool, revoked: bool, says: str) -> None:
+    assert proof_text(JobState(state), ProofReport(job=JOB, dead=dead, revoked=revoked)).startswith(says)
 
 
 @pytest.mark.parametrize("state", list(JobState))
