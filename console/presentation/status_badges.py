@@ -51,6 +51,7 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
     },
     "revocation": {
         "none": StatusBadge("dash", "calm", "no access issued"),
+        "not_due": StatusBadge("dash", "calm", "not due yet"),
         "pending": StatusBadge("shield", "wait", "not yet verified"),
         "confirmed": StatusBadge("check", "good", "access revoked"),
         "residual": StatusBadge("hourglass", "wait", "still valid in part"),
@@ -115,6 +116,11 @@ def status_badge(kind: str, state: object) -> StatusBadge:
 def state_word(kind: str, state: object) -> str:
     """Return the word of a state: `active` for an issued credential."""
     return status_badge(kind, state).word
+
+
+def revocation_word(state: object, *, has_ended: bool) -> str:
+    """Return the word of the state of a job's revocation. Until a job ends, `none` does not mean that it has no access."""
+    return state_word("revocation", "not_due" if state == "none" and not has_ended else state)
 
 
 def typed_word(kind: str, state: object) -> str:

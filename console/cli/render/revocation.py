@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
-from console.presentation.status_badges import state_word
+from console.presentation.status_badges import revocation_word, state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
 from justenough.domain.ledger.overdue import end_session_advice
@@ -85,9 +85,14 @@ def job_verdict(job: Json) -> str:
     proof = (
         ""
         if job["revocation"]["state"] in SETTLED_REVOCATION_STATES
-        else f"; revocation {state_word('revocation', job['revocation']['state'])}"
+        else f"; revocation {revocation_text(job)}"
     )
     return f"{job['id']}: {state_word('job', job['state'])}; {summary}{left}{proof}"
+
+
+def revocation_text(job: Json) -> str:
+    """Return the word of the state of a job's revocation."""
+    return revocation_word(job["revocation"]["state"], has_ended=job["state"] in ENDED_JOB_STATES)
 
 
 def proof_report(report: Json, failures: Iterable[str] = ()) -> Json:

@@ -77,6 +77,17 @@ def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and
     assert row == (item["id"], "orders-db", "read", state_word("credential", item["state"]), at, said)
 
 
+@pytest.mark.parametrize("state, word", [("running", "not due yet"), ("awaiting_approval", "not due yet"), ("succeeded", "no access issued")])
+def test_only_a_job_that_has_ended_is_said_to_have_been_issued_no_access(cli: Cli, state: str, word: str) -> None:
+    found = job(state, "none")
+    listed = {**found, "environment": "dev", "requester": "ops", "created_at": "2026-01-31T09:30:00Z", "task": "t"}
+    assert aftermath.revocation_text(found) == word
+    with serve_canned_answers() as console:
+        console.set_response(200, {"items": [listed], "next": None}, "application/json")
+        done = run_against(console, cli, "job", "list")
+    assert f"  {word}  " in done.stdout
+
+
 def next_steps(found: dict[str, Any]) -> str:
     return "\n".join(aftermath.job_report(found)["next"])
 
