@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from justenough.domain.core.ids import new_job_id
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import Words, read_words, spec
+from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.recorded_jobs import record_order
 from tests.console.served_console import Served
@@ -138,6 +141,25 @@ async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untruste
     ):
         assert words in page.text, words
     assert "from the spec that ops signed" not in page.text.partition("Task")[0]
+
+
+@pytest.mark.parametrize(
+    "within, said, unsaid",
+    [
+        ({"arguments": {}}, "The spec sets no limits on the arguments.", "limits such calls to"),
+        ({"arguments": {}, "calls": 3}, 'limits such calls to: { "calls": 3 }', "no limits"),
+        ({"arguments": {"amount": {"max": 50}}}, 'limits such calls to: { "arguments": { "amount"', "no limits"),
+        (None, "with exactly these arguments", "limits"),
+    ],
+)
+async def test_a_tool_call_request_shows_the_specs_limits_or_that_there_are_none(
+    served: Served, logged_in: LogIn, within: dict[str, object] | None, said: str, unsaid: str
+) -> None:
+    call = {"tool": "refund-order", "arguments": {"order_id": 7}, **({"within": within} if within else {})}
+    request = served.record_request(await launch_job(served, "bounded-call"), call=call)
+    page = text_of((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).text, "facts")
+    assert said in page
+    assert unsaid not in page
 
 
 async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
