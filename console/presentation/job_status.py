@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from justenough.domain.approvals.tier_names import tier_text, tiers_text
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.contracts.workflow_messages import ProofReport
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
 MAX_NAMED = 3
@@ -111,21 +111,26 @@ def residual_text(job: JobView) -> str:
 
 def _ended_credentials(job: JobView, count: int, whose: str) -> str:
     """Return how so many credentials of a job have ended. An expiry is a time that has passed: nobody looked whether it took effect."""
-    expired = sum(item.state is CredentialState.EXPIRED for item in job.credentials)
+    over = [item.revocable for item in job.credentials if item.state is CredentialState.EXPIRED]
+    # A value that cannot be revoked counts as expired only if the worker alone had it.
+    unheld = over.count(Revocable.NEVER)
+    expired = len(over) - unheld
     subject = f"{whose} credential" if count == 1 else f"{whose} {count} credentials"
     is_or_are = "is" if count == 1 else "are"
     if job.older_credentials:
         ending = f"{is_or_are} revoked or expired"
-    elif not expired:
-        ending = f"{is_or_are} revoked (verified)"
-    elif expired == count:
-        ending = f"{'has' if count == 1 else 'have'} expired (not verified)"
     else:
-        verified = count - expired
-        return (
-            f"Of {subject}, {verified} {'is' if verified == 1 else 'are'} revoked (verified) "
-            f"and {expired} {'has' if expired == 1 else 'have'} expired (not verified)."
-        )
+        verified = count - len(over)
+        endings = {
+            f"{'is' if verified == 1 else 'are'} revoked (verified)": verified,
+            f"{'has' if expired == 1 else 'have'} expired (not verified)": expired,
+            "never reached the job": unheld,
+        }
+        parts = [(words, number) for words, number in endings.items() if number]
+        if len(parts) > 1:
+            counted = [f"{number} {words}" for words, number in parts]
+            return f"Of {subject}, {', '.join(counted[:-1])} and {counted[-1]}."
+        ending = parts[0][0]
     return f"{subject[0].upper()}{subject[1:]} {ending}."
 
 

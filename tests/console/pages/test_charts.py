@@ -141,10 +141,13 @@ def story() -> list[Event]:
     ]
 
 
-def ended_with(*, confirmed: int = 0, expired: int = 0) -> list[Event]:
-    """A job whose credentials were revoked, or expired without anybody looking."""
+def ended_with(*, confirmed: int = 0, expired: int = 0, revocable: str = "now") -> list[Event]:
+    """A job whose credentials were revoked, or expired without anybody looking. `revocable`: of those that expired."""
     numbers = range(1, 1 + confirmed + expired)
-    issued = [samples.issuance(number=number, at=later(1)) for number in numbers]
+    issued = [
+        samples.issuance(number=number, at=later(1), revocable=revocable if number > confirmed else "now", held_by_job=revocable == "now")
+        for number in numbers
+    ]
     ends = [
         samples.credential_confirmation(number=number, at=later(2))
         if number <= confirmed
@@ -253,6 +256,11 @@ def record_events(store: Store, *events: Event) -> JobView:
         (ended_with(confirmed=3), "Succeeded. Its 3 credentials are revoked (verified)."),
         (ended_with(expired=1), "Succeeded. Its credential has expired (not verified)."),
         (ended_with(expired=2), "Succeeded. Its 2 credentials have expired (not verified)."),
+        (ended_with(expired=1, revocable="never"), "Succeeded. Its credential never reached the job."),
+        (
+            ended_with(confirmed=1, expired=1, revocable="never"),
+            "Succeeded. Of its 2 credentials, 1 is revoked (verified) and 1 never reached the job.",
+        ),
         (
             ended_with(confirmed=2, expired=1),
             "Succeeded. Of its 3 credentials, 2 are revoked (verified) and 1 has expired (not verified).",
