@@ -130,6 +130,12 @@ def is_endless(item: Json) -> bool:
     return _is_residual(item) and item.get("revocable") == Revocable.NEVER.value
 
 
+def expiry_text(item: Json) -> str:
+    """Return when a credential expires; `never` if its owner must change it, and "" if it never reached its job."""
+    is_unheld = credential_look(item["state"], item.get("revocable")) == "unheld"
+    return "" if is_unheld else "never" if is_endless(item) else moment(item["expires_at"])
+
+
 def residual_end(revocation: Json) -> str:
     """Return until when a job's residual credentials are valid; "" if its revocation is not residual."""
     if revocation["state"] != RevocationState.RESIDUAL:

@@ -85,6 +85,7 @@ def test_a_credential_that_only_the_worker_had_is_not_said_to_have_expired(cli: 
         console.set_response(200, {"items": listed, "next": None}, "application/json")
         lines = run_against(console, cli, "credential", "list").stdout.splitlines()
     assert "  never reached the job  " in lines[1]
+    assert "2026-01-31T09:40:00Z" not in lines[1]
     assert "  expired (not verified)  " in lines[2]
 
 
