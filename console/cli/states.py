@@ -12,7 +12,7 @@ FILTER_STATES: Mapping[str, tuple[str, ...]] = {
     "job": tuple(JobState),
     "request": tuple(RequestState),
     "credential": tuple(CredentialState),
-    "revocation": (RevocationState.PENDING, RevocationState.RESIDUAL, RevocationState.OVERDUE),
+    "revocation": tuple(state for state in RevocationState if state is not RevocationState.NONE),
 }
 """The states by which lists can be filtered, by kind of badge."""
 
@@ -24,7 +24,7 @@ def state_words(kind: str) -> tuple[str, ...]:
 
 def state_help(kind: str, sentence: str) -> str:
     """Return the help of an option that takes one of these states."""
-    return f"{sentence}: {', '.join(state_words(kind))}."
+    return f"{sentence}: {', '.join(state_words(kind))}; or the API's name of the state."
 
 
 def parse_state_option(option: str, kind: str, text: str | None) -> str | None:

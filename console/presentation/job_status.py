@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from justenough.domain.approvals.tier_names import tier_text, tiers_text
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.contracts.workflow_messages import ProofReport
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
 MAX_NAMED = 3
@@ -39,6 +40,18 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
             return f"Stopped. {_revocation_progress(job, live)}"
         case ended:
             return f"{ENDED_TEXT.get(ended, '')} {_revocation_result(job, live)}".strip()
+
+
+def proof_text(state: JobState, report: ProofReport) -> str:
+    """Return what a new check of a job's access found, and whether that is as it should be."""
+    if report.dead:
+        return "No access of this job is active."
+    if not state.ended and state is not JobState.REVOKING:
+        return "The job is still running, so its access is expected to be active."
+    if report.revoked:
+        return "Only what cannot be revoked is still valid."
+    expected = "The job's process has ended; this access should be gone. " if state is JobState.REVOKING else ""
+    return f"{expected}Some access of this job is still active or could not be checked."
 
 
 def tier_name(number: int, tiers: Tiers) -> str:
@@ -98,21 +111,26 @@ def residual_text(job: JobView) -> str:
 
 def _ended_credentials(job: JobView, count: int, whose: str) -> str:
     """Return how so many credentials of a job have ended. An expiry is a time that has passed: nobody looked whether it took effect."""
-    expired = sum(item.state is CredentialState.EXPIRED for item in job.credentials)
+    over = [item.revocable for item in job.credentials if item.state is CredentialState.EXPIRED]
+    # A value that cannot be revoked counts as expired only if the worker alone had it.
+    unheld = over.count(Revocable.NEVER)
+    expired = len(over) - unheld
     subject = f"{whose} credential" if count == 1 else f"{whose} {count} credentials"
     is_or_are = "is" if count == 1 else "are"
     if job.older_credentials:
         ending = f"{is_or_are} revoked or expired"
-    elif not expired:
-        ending = f"{is_or_are} revoked (verified)"
-    elif expired == count:
-        ending = f"{'has' if count == 1 else 'have'} expired (not verified)"
     else:
-        verified = count - expired
-        return (
-            f"Of {subject}, {verified} {'is' if verified == 1 else 'are'} revoked (verified) "
-            f"and {expired} {'has' if expired == 1 else 'have'} expired (not verified)."
-        )
+        verified = count - len(over)
+        endings = {
+            f"{'is' if verified == 1 else 'are'} revoked (verified)": verified,
+            f"{'has' if expired == 1 else 'have'} expired (not verified)": expired,
+            "never reached the job": unheld,
+        }
+        parts = [(words, number) for words, number in endings.items() if number]
+        if len(parts) > 1:
+            counted = [f"{number} {words}" for words, number in parts]
+            return f"Of {subject}, {', '.join(counted[:-1])} and {counted[-1]}."
+        ending = parts[0][0]
     return f"{subject[0].upper()}{subject[1:]} {ending}."
 
 

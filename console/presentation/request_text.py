@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from console.presentation.time_text import span
 from justenough.domain.approvals.verification import needs_reason
@@ -84,6 +84,11 @@ def amount_pieces(text: str) -> tuple[Piece, ...]:
 def has_amount(text: str) -> bool:
     """Whether a text has a digit."""
     return WORD_WITH_DIGIT.search(text) is not None
+
+
+def call_limits(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the limits that the spec sets on a tool call; empty if it sets none. Bounds name `arguments` even if none is bound."""
+    return {name: limit for name, limit in (call.get("within") or {}).items() if limit}
 
 
 def still_needed(view: RequestView) -> str:

@@ -46,11 +46,13 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "revoked": StatusBadge("shield", "wait", "revoked, verifying"),
         "confirmed": StatusBadge("check", "good", "revoked (verified)"),
         "overdue": StatusBadge("alarm", "bad", "overdue: may still work"),
-        "residual": StatusBadge("hourglass", "wait", "cannot be revoked early"),
+        "residual": StatusBadge("hourglass", "wait", "still valid"),
         "expired": StatusBadge("hourglass", "calm", "expired (not verified)"),
+        "unheld": StatusBadge("dash", "calm", "never reached the job"),
     },
     "revocation": {
         "none": StatusBadge("dash", "calm", "no access issued"),
+        "not_due": StatusBadge("dash", "calm", "not due yet"),
         "pending": StatusBadge("shield", "wait", "not yet verified"),
         "confirmed": StatusBadge("check", "good", "access revoked"),
         "residual": StatusBadge("hourglass", "wait", "still valid in part"),
@@ -106,6 +108,10 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
 }
 
 
+SYNONYMS = {"verified": "confirmed", "cannot-be-revoked-early": "residual"}
+"""What people may also type for a state, besides its name and its word."""
+
+
 def status_badge(kind: str, state: object) -> StatusBadge:
     """Return the badge of a state; an unknown state gets a neutral badge with its own name."""
     word = str(getattr(state, "value", state))
@@ -117,6 +123,16 @@ def state_word(kind: str, state: object) -> str:
     return status_badge(kind, state).word
 
 
+def credential_look(state: object, revocable: object) -> str:
+    """Return the state under which to show a credential: `unheld` if it is out of use because only the worker had it, not the job."""
+    return "unheld" if (state, revocable) == ("expired", "never") else str(state)
+
+
+def revocation_word(state: object, *, has_ended: bool) -> str:
+    """Return the word of the state of a job's revocation. Until a job ends, `none` does not mean that it has no access."""
+    return state_word("revocation", "not_due" if state == "none" and not has_ended else state)
+
+
 def typed_word(kind: str, state: object) -> str:
     """Return the word of a state as people type it, without its explanation: `revoked-verified`, `overdue`."""
     return _to_typed(state_word(kind, state))
@@ -126,7 +142,7 @@ def find_state(kind: str, text: str, states: Iterable[str]) -> str | None:
     """Return which of some states a text means, by its name or its word; None if it means none of them."""
     typed = _to_typed(text)
     names = {name: str(state) for state in states for name in (_to_typed(str(state)), typed_word(kind, state))}
-    return names.get(typed)
+    return names.get(SYNONYMS.get(typed, typed))
 
 
 def _to_typed(text: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from console.presentation.event_text import decision_text
+from console.presentation.status_badges import credential_look
 from justenough.domain.ledger.events import time_done
 
 Json = Mapping[str, Any]
@@ -25,6 +26,8 @@ class TimelineRow:
     what: str
     began: datetime
     state: str
+    revocable: str = ""
+    """Of a credential: now | on_expiry | never"""
     until: datetime | None = None
     """Deadline of the current tier, or expiry of the credential."""
     ended: datetime | None = None
@@ -143,7 +146,8 @@ def _begin_row(kind: Literal["job", "request", "credential"], state: str) -> Han
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         what = str(data["name"]) if kind == "job" else f"{data['action']} {data['resource']}"
         until = _time(data["expires_at"]) if kind == "credential" else None
-        timeline.add_row(TimelineRow(kind, "" if kind == "job" else data[kind], what, at, state, until=until))
+        name, revocable = "" if kind == "job" else data[kind], str(data.get("revocable", "")) if kind == "credential" else ""
+        timeline.add_row(TimelineRow(kind, name, what, at, state, revocable, until))
 
     return take
 
@@ -151,7 +155,7 @@ def _begin_row(kind: Literal["job", "request", "credential"], state: str) -> Han
 def _settle_row(kind: Literal["request", "credential"], state: str) -> Handler:
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         row = timeline.row(kind, data[kind])
-        row.state, row.settled = state, time_done(data, at)
+        row.state, row.settled = credential_look(state, row.revocable), time_done(data, at)
 
     return take
 

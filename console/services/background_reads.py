@@ -24,7 +24,7 @@ from justenough.services import evidence_report
 from justenough.services.dependencies import Deps
 from justenough.services.signed_reports import REMEDY, UnsignedReport, new_nonce, verified_report
 
-RevocationFilter = Literal["pending", "residual", "overdue"]
+RevocationFilter = Literal["pending", "confirmed", "residual", "overdue"]
 DEFAULT_REPORT_PERIOD = timedelta(days=30)
 WHOLE_LEDGER, WHOLE_CATALOG, WHOLE_INSTALLATION = "ledger", "catalog", "installation"
 USAGE_PERIOD = timedelta(days=90)

@@ -67,9 +67,7 @@ def list_jobs(
     requester: Annotated[str | None, Query(max_length=200, description="Login name of the person who launched it")] = None,
     name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
     parent: Annotated[str | None, Query(max_length=64, description="Only jobs that this job launched")] = None,
-    revocation: Annotated[
-        RevocationFilter | None, Query(description="Only jobs whose revocation is in this state: not confirmed, or some access still valid")
-    ] = None,
+    revocation: Annotated[RevocationFilter | None, Query(description="Only jobs whose revocation is in this state")] = None,
     since: Annotated[Moment | None, Query(description="Only jobs launched at this time or later (RFC 3339 with a time zone)")] = None,
     beginning: IdBeginning = None,
     agent: Annotated[str | None, Query(max_length=200, description="Only jobs of this agent, by its name")] = None,

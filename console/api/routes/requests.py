@@ -16,6 +16,7 @@ from console.services.inputs import ClaimBody, SignedBody, WithdrawBody
 from console.services.policy_reasons import with_policy_reasons
 from console.services.reviews import submit_review
 from console.services.visibility import first_visible_page, visible_request
+from justenough.domain.inbox.pending import timeout_outcome
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import Page, RequestView, ReviewView
 from justenough.services.parent_chain import ancestor_views
@@ -80,8 +81,11 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
     view = with_policy_reasons(console.deps, visible_request(console.deps.store, console.job_owners, caller, request))
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
-    tier = console.deps.config.current().tiers.tiers.get(view.current_tier) if view.state is RequestState.PENDING else None
-    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent), "approvers": tier.approvers if tier else ()})
+    if view.state is RequestState.PENDING:
+        tiers = console.deps.config.current().tiers
+        tier = tiers.tiers.get(view.current_tier)
+        view = view.model_copy(update={"approvers": tier.approvers if tier else (), "escalates_to": timeout_outcome(view, tiers).climbs_to})
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
 
 
 @router.post(

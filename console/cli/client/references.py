@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 LAST = "@last"
 WHOLE_ID = re.compile(r"[jrc]-[a-z0-9]{1,8}-[0-9a-hjkmnp-tv-z]{26}(-\d+(\.\d+)?)?")
+ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(\.\d+)?)?")
+"""The beginning of an id at least, with its kind and its time."""
+KINDS = {"j": "job", "r": "request", "c": "credential"}
 NUMBER_AT_END = re.compile(r"-\d+(\.\d+)?$")
 MAX_SHOWN = 5
 """Ids in the message about a beginning that several ids have."""
@@ -24,7 +27,7 @@ MAX_FETCHED = 100
 def job_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the job that a text means; the text itself if it means none. Raises Failure if it means several."""
     if WHOLE_ID.fullmatch(text) or not text.strip():
-        return text
+        return _require_kind("j", text)
     if text == LAST:
         name = api.get("/whoami")["name"]
         found = api.get("/jobs", requester=name, limit=1)["items"]
@@ -38,12 +41,25 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
 
 def request_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the request that a text means; the text itself if it means none. Raises Failure if it means several."""
-    return text if WHOLE_ID.fullmatch(text) or not text.strip() else _id_beginning_with(api, "request", "r", text)
+    is_whole = WHOLE_ID.fullmatch(text) or not text.strip()
+    return _require_kind("r", text) if is_whole else _id_beginning_with(api, "request", "r", text)
 
 
 def credential_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the credential that a text means; the text itself if it means none. Raises Failure if it means several."""
-    return text if WHOLE_ID.fullmatch(text) or not text.strip() else _id_beginning_with(api, "credential", "c", text)
+    is_whole = WHOLE_ID.fullmatch(text) or not text.strip()
+    return _require_kind("c", text) if is_whole else _id_beginning_with(api, "credential", "c", text)
+
+
+def _require_kind(letter: str, text: str) -> str:
+    """Return an id, or the beginning of one. Raises Failure if it is the id of something else, with the command for that."""
+    found = ID_OF_KIND.fullmatch(text)
+    if found is None or found[1] == letter:
+        return text
+    # Credentials have no command of their own; the job's shows them.
+    command = f"request show {text}" if found[1] == "r" else f"job show j{text[1:].removesuffix(found[3] or '')}"
+    message = f"{text} is the id of a {KINDS[found[1]]}, not of a {KINDS[letter]}; see justenough {command}"
+    raise Failure(message, code=ExitCode.NOT_FOUND)
 
 
 def _note_meaning(text: str, job: Json) -> str:
@@ -53,6 +69,7 @@ def _note_meaning(text: str, job: Json) -> str:
 
 def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str) -> str:
     """Return the only id that begins with a text. In a short id of a request or credential, the number is at the end."""
+    _require_kind(letter, text)
     whole = text.lower() if text.startswith(f"{letter}-") else f"{letter}-{api.get('/whoami')['installation']}-{text.lower()}"
     number = NUMBER_AT_END.search(whole) if kind != "job" else None
     beginning = whole.removesuffix(number[0]) if number else whole

@@ -59,8 +59,8 @@ def list_credentials(
         api.get_page("/credentials", **query, job=job_id_of(api, job) if job else job, limit=limit, cursor=cursor),
         header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "VERIFIED", "NOT REVOKED BECAUSE"),
         row=lambda item: (
-            *(item["id"], item["job_id"], item["resource"], item["action"], state_word("credential", item["state"])),
-            *(moment(item["issued_at"]), "never" if revocation.is_endless(item) else moment(item["expires_at"])),
+            *(item["id"], item["job_id"], item["resource"], item["action"], revocation.credential_word(item)),
+            *(moment(item["issued_at"]), revocation.expiry_text(item)),
             *(moment(item["confirmed_at"]), item.get("why")),
         ),
         empty="No active credentials." if live else "No credentials.",

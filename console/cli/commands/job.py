@@ -144,7 +144,7 @@ def list_jobs(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
         row=lambda job: (
-            *(job["id"], job["name"], state_word("job", job["state"]), state_word("revocation", job["revocation"]["state"])),
+            *(job["id"], job["name"], state_word("job", job["state"]), aftermath.revocation_text(job)),
             *(job["environment"], job["requester"], moment(job["created_at"]), job["task"]),
         ),
         empty="No jobs.",
@@ -339,7 +339,7 @@ def _print_job(job: Json) -> None:
             ("State", state_word("job", job["state"])),
             ("Reason", informative_reason(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
-            ("Revocation", state_word("revocation", job["revocation"]["state"])),
+            ("Revocation", aftermath.revocation_text(job)),
             ("Verified", moment(job["revocation"]["confirmed_at"])),
             ("Still valid", aftermath.residual_end(job["revocation"])),
             ("Pending since", moment(job["revocation"].get("since"))),

@@ -22,8 +22,8 @@ from console.cli.render.request_table import (
     age,
     by_deadline,
     ceiling_lines,
-    deadline_text,
     decide_by,
+    decide_by_text,
     policy_denial,
     reason_lines,
     time_left,
@@ -53,7 +53,9 @@ app = command_group("Show, approve and deny requests for access.")
 def list_requests(
     pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
     mine: Mine = False,
-    everything: Annotated[bool, typer.Option("--all", help="Include requests in every state.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Requests in every state, not only pending ones. For all pages: --all-pages.")
+    ] = False,
     state: Annotated[
         str | None,
         typer.Option(metavar="STATE", help=state_help("request", "Only requests in this state"), autocompletion=complete_request_state),
@@ -84,7 +86,7 @@ def list_requests(
         found,
         header=(
             *("ID", "JOB", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER"),
-            *("AGE", "TIME LEFT", "EXPIRES", "REASON BY", "REASON"),
+            *("AGE", "TIME LEFT", "DECIDE BY", "REASON BY", "REASON"),
         ),
         row=lambda item: (
             *(
@@ -96,9 +98,9 @@ def list_requests(
                 item["action"],
             ),
             *(duration_label(item["ttl"]), item["requester"], age(item, now), time_left(item, now)),
-            *(moment(decide_by(item)), item.get("reason_by"), item["reason"]),
+            *(moment(decide_by(item)) if item["state"] == "pending" else "", item.get("reason_by"), item["reason"]),
         ),
-        optional=("EXPIRES", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
+        optional=("DECIDE BY", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
         empty="No pending requests that you can decide." if mine else "No pending requests." if wanted == "pending" else "No requests.",
     )
     # Break-glass approvals must not be forgotten: remind those who may read their reviews.
@@ -258,9 +260,18 @@ def _request_ids(api: ConsoleApiClient, texts: list[str]) -> list[str]:
 
 def _print_request(api: ConsoleApiClient, item: Json) -> None:
     from console.cli.client.answer_requests import order_facts  # noqa: PLC0415 - loads what reads specs
+    from console.presentation.request_text import call_limits  # noqa: PLC0415 - loads pydantic
 
-    call, lock, review = item["call"], item["lock"], item["review"]
-    bounds = f", within {to_json_line(call['within'])}" if call and call.get("within") else ""
+    call, review = item["call"], item["review"]
+    lock = item["lock"] if item["state"] == "pending" else None
+    limits = call_limits(call) if call else {}
+    bounds = (
+        f", within {to_json_line(limits)}"
+        if limits
+        else "; the spec sets no limits on the arguments"
+        if call and call.get("within")
+        else ""
+    )
     granted = f"{item['granted_action'] or item['action']} for {duration_label(item['granted_ttl'])}{_only_tools(item['granted_tools'])}"
     print_fields(
         (
@@ -285,7 +296,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
                 f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],
             ),
             ("Approvers", join_values(item.get("approvers") or ())),
-            ("Expires", deadline_text(item)),
+            ("Decide by", decide_by_text(item)),
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
             ("Policies", ", ".join(item["policies"])),

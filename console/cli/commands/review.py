@@ -20,7 +20,7 @@ app = command_group("List and answer the reviews of break-glass approvals.")
 @app.command("list")
 @list_command
 def list_reviews(
-    everything: Annotated[bool, typer.Option("--all", help="Include answered reviews.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include answered reviews. For all pages: --all-pages.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:

@@ -15,7 +15,7 @@ MIN_ONE_LINE_COLUMNS = 64
 MIN_STATE_COLUMNS = 24
 """Width that a lane's state gets, if it needs it: enough for the longest word of a state."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
-ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted", "residual"), "…")
+ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted", "residual"), "…") | {"unheld": "–"}
 """Any other state: ✘. Colours carry no information that icon and text lack."""
 SIGNS = {"lasts": "█", "maybe": "▒", "spared": "·", "ahead": "┄"}
 """The signs of a bar, by the kinds of a row's parts."""

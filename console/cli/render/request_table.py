@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from console.cli.json_object import Json
 from console.cli.render.output import with_state_colour
@@ -15,6 +16,13 @@ from console.presentation.terminal_text import clock, moment, plain
 from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
 
 HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
+
+
+class RequestChange(NamedTuple):
+    """One change of a request in words, and when it happened; "" if the request does not say when."""
+
+    text: str
+    at: str = ""
 
 
 def request_table_lines(items: Sequence[Json], *, now: datetime, columns: int, lines: int) -> Iterator[str]:
@@ -73,8 +81,22 @@ def decide_by(item: Json) -> str | None:
     return min(ends, key=datetime.fromisoformat, default=None)
 
 
+def decide_by_text(item: Json) -> str:
+    """Return until when a pending request can be decided, and what happens then if nobody decides; empty for any other."""
+    until = decide_by(item) if item["state"] == "pending" and item["quorum"] else None
+    if until is None:
+        return ""
+    if until != item["expires_at"]:
+        return f"{moment(until)}; then the job times out"
+    if "escalates_to" not in item:
+        # A console of an earlier version does not say what happens then.
+        return moment(until)
+    following = item["escalates_to"]
+    return f"{moment(until)}; then it {f'escalates to tier {following}' if following else 'is denied'}"
+
+
 def deadline_text(item: Json) -> str:
-    """Return that time, and why if it is not the tier's deadline."""
+    """Return until when a request can be decided, and why if it is not the tier's deadline."""
     until = decide_by(item)
     return f"{moment(until)}{' (the job times out then)' if until != item['expires_at'] else ''}"
 
@@ -129,31 +151,36 @@ def policy_denial(item: Json) -> str:
     return denial_text(item["policies"], item.get("policy_reasons") or {})
 
 
-def request_changes(before: Json | None, after: Json) -> Iterator[str]:
+def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]:
     """Yield the changes of a request since it was last seen. If it was not seen before, begin with what it asks for."""
     if before is None:
-        yield request_sentence(after)
+        yield RequestChange(request_sentence(after), after["created_at"])
     unseen = {"approvals": (), "claim": None, "lock": None, "state": "pending", "current_tier": after["current_tier"], "review": None}
     old = before or unseen
-    yield from map(plain, _answer_changes(old, after))
+    yield from _answer_changes(old, after)
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
-        yield f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {deadline_text(after)}"
+        yield RequestChange(f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {deadline_text(after)}")
     if after["claim"] != old["claim"] and after["state"] == "pending":
-        yield plain(f"claimed by {after['claim']['by']} until {moment(after['claim']['until'])}" if after["claim"] else "claim released")
+        claim = after["claim"]
+        yield RequestChange(plain(f"claimed by {claim['by']} until {moment(claim['until'])}" if claim else "claim released"))
     if after["lock"] and not old["lock"]:
-        yield "waits for authorization in Vault too"
+        yield RequestChange("waits for authorization in Vault too")
     if after["review"] != old["review"] and after["review"]:
-        yield "approved by break-glass; a review is open" if after["review"]["open"] else plain(f"reviewed: {after['review']['verdict']}")
+        review = after["review"]
+        if review["open"]:
+            yield RequestChange("approved by break-glass; a review is open", review.get("opened_at") or "")
+        else:
+            yield RequestChange(plain(f"reviewed: {review['verdict']}"), review.get("reviewed_at") or "")
     if after["state"] != old["state"]:
-        yield f"is now {state_word('request', after['state'])}"
+        yield RequestChange(f"is now {state_word('request', after['state'])}")
 
 
-def _answer_changes(old: Json, after: Json) -> Iterator[str]:
+def _answer_changes(old: Json, after: Json) -> Iterator[RequestChange]:
     known = {answer["approver_id"]: answer for answer in old["approvals"]}
     for answer in after["approvals"]:
         reason = f": {answer['reason']}" if answer["reason"] else ""
         if answer["approver_id"] not in known:
             count = f" ({approval_count(after)})" if after["state"] == "pending" else ""
-            yield f"{answer['approver']} {decision_text(answer['decision'])}{reason}{count}"
+            yield RequestChange(plain(f"{answer['approver']} {decision_text(answer['decision'])}{reason}{count}"), answer["at"])
         if answer["withdrawn_at"] and not (known.get(answer["approver_id"]) or {}).get("withdrawn_at"):
-            yield f"{answer['approver']} withdrew their approval"
+            yield RequestChange(plain(f"{answer['approver']} withdrew their approval"), answer["withdrawn_at"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
-from console.presentation.status_badges import state_word
+from console.presentation.status_badges import credential_look, revocation_word, state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
 from justenough.domain.ledger.overdue import end_session_advice
@@ -66,13 +66,19 @@ def credential_report(item: Json) -> Json:
 
 def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
-    dead_at = moment(item["confirmed_at"] or item["revoked_at"] or item["expires_at"])
+    look = credential_look(item["state"], item.get("revocable"))
+    dead_at = moment(item["confirmed_at"] or item["revoked_at"] or (item["expires_at"] if look != "unheld" else None))
     at = dead_at if item["dead"] else "never expires" if is_endless(item) else f"expires {moment(item['expires_at'])}"
     waiting = {"issued": "not revoked yet", "revoked": "revoked, not verified yet"}.get(item["state"], "being revoked")
     detail = item.get("why") or waiting
     if item["state"] == "confirmed":
         detail = "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
-    return item["id"], item["resource"], item["action"], state_word("credential", item["state"]), at, detail
+    return item["id"], item["resource"], item["action"], credential_word(item), at, detail
+
+
+def credential_word(item: Json) -> str:
+    """Return the word of a credential's state."""
+    return state_word("credential", credential_look(item["state"], item.get("revocable")))
 
 
 def job_verdict(job: Json) -> str:
@@ -82,12 +88,13 @@ def job_verdict(job: Json) -> str:
     summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
     residual = sum(map(_is_residual, credentials))
     left = f"; {residual} cannot be revoked early: valid {residual_end(job['revocation'])}" if residual else ""
-    proof = (
-        ""
-        if job["revocation"]["state"] in SETTLED_REVOCATION_STATES
-        else f"; revocation {state_word('revocation', job['revocation']['state'])}"
-    )
+    proof = "" if job["revocation"]["state"] in SETTLED_REVOCATION_STATES else f"; revocation {revocation_text(job)}"
     return f"{job['id']}: {state_word('job', job['state'])}; {summary}{left}{proof}"
+
+
+def revocation_text(job: Json) -> str:
+    """Return the word of the state of a job's revocation."""
+    return revocation_word(job["revocation"]["state"], has_ended=job["state"] in ENDED_JOB_STATES)
 
 
 def proof_report(report: Json, failures: Iterable[str] = ()) -> Json:
@@ -123,6 +130,12 @@ def _is_residual(item: Json) -> bool:
 def is_endless(item: Json) -> bool:
     """Whether a credential stays valid until its owner changes it."""
     return _is_residual(item) and item.get("revocable") == Revocable.NEVER.value
+
+
+def expiry_text(item: Json) -> str:
+    """Return when a credential expires; `never` if its owner must change it, and "" if it never reached its job."""
+    is_unheld = credential_look(item["state"], item.get("revocable")) == "unheld"
+    return "" if is_unheld else "never" if is_endless(item) else moment(item["expires_at"])
 
 
 def residual_end(revocation: Json) -> str:

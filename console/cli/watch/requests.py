@@ -23,12 +23,13 @@ from console.cli.errors import ExitCode, Failure, Unreachable
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.output import count_label, note
-from console.cli.render.request_table import request_changes, request_table_lines
+from console.cli.render.request_table import RequestChange, request_changes, request_table_lines
 from console.cli.watch.job import WatchedEvent, parse_event_stream
 from console.cli.watch.poll import StreamHealth
+from console.presentation.terminal_text import moment
 
-ChangeHandler = Callable[[Json, list[str]], None]
-"""Takes a request and the sentences that describe its changes."""
+ChangeHandler = Callable[[Json, list[RequestChange]], None]
+"""Takes a request and its changes."""
 
 STREAM_TIMEOUT_S = 40.0
 """Seconds without data after which a stream counts as dead: longer than two of the console's keep-alives."""
@@ -158,7 +159,7 @@ class RequestWatcher:
             if self.mine:
                 is_pending = is_pending and any(other["id"] == name for other in self._fetch_pending(job=item["job_id"]))
             if is_pending or not self.mine or name in self.pending:
-                self._update(item, is_pending=is_pending)
+                self._update(item, is_pending=is_pending, at=event.at)
         # Move on only now, so that the next stream repeats an event that was not handled.
         self._last_position = str(event.position)
 
@@ -172,11 +173,12 @@ class RequestWatcher:
             self.pending = {other: item for other, item in self.pending.items() if other != name}
             return None
 
-    def _update(self, item: Json, *, is_pending: bool) -> None:
+    def _update(self, item: Json, *, is_pending: bool, at: str = "") -> None:
+        """Report the changes of a request. `at`: when the event happened that told of them; empty if none did."""
         name, before = item["id"], self._last_seen.get(item["id"])
         self.pending = {other: pending for other, pending in self.pending.items() if other != name} | ({name: item} if is_pending else {})
         self._last_seen[name] = item
-        if changes := list(request_changes(before, item)):
+        if changes := [RequestChange(text, own_time or at) for text, own_time in request_changes(before, item)]:
             self.on_change(item, changes)
 
 
@@ -186,14 +188,14 @@ def watch_requests(api: ConsoleApiClient, *, mine: bool, everything: bool) -> No
     if form is CliOutputFormat.YAML:
         raise Failure("request watch has no YAML output; use -o table, -o name or -o json (one object per line)", code=ExitCode.USAGE)
 
-    def print_change(item: Json, changes: list[str]) -> None:
+    def print_change(item: Json, changes: list[RequestChange]) -> None:
         if form is CliOutputFormat.JSON:
             terminal.write_line(json.dumps(item, ensure_ascii=False))
         elif form is CliOutputFormat.NAME:
             terminal.write_line(item["id"])
         else:
-            for text in changes:
-                terminal.write_line(_line(item, text))
+            for change in changes:
+                terminal.write_line(_line(item, change))
         terminal.flush()
 
     watcher = RequestWatcher(api, print_change, mine=mine, everything=everything)
@@ -206,8 +208,8 @@ def watch_requests(api: ConsoleApiClient, *, mine: bool, everything: bool) -> No
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _line(item: Json, text: str) -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {item['id']}  {text}"
+def _line(item: Json, change: RequestChange) -> str:
+    return f"{moment(change.at or datetime.now(UTC).isoformat())}  {item['id']}  {change.text}"
 
 
 @contextlib.contextmanager
@@ -223,12 +225,12 @@ def _show_live_table(watcher: RequestWatcher) -> Iterator[None]:
     with live_display(lines, stream=sys.stdout) as above:
         reported: set[str] = set()
 
-        def print_above(item: Json, changes: list[str]) -> None:
+        def print_above(item: Json, changes: list[RequestChange]) -> None:
             is_new = item["id"] not in reported
             reported.add(item["id"])
             # The requests that were pending at the start are in the table.
-            for text in changes if watcher.is_started else ():
-                above(_line(item, text), bell=is_new)
+            for change in changes if watcher.is_started else ():
+                above(_line(item, change), bell=is_new)
                 is_new = False
 
         watcher.on_change = print_above

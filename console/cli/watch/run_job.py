@@ -162,7 +162,7 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
         header=("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON"),
         row=lambda job: (
             *(job["id"], job["name"], state_word("job", job["state"]), job["exit_code"]),
-            *(state_word("revocation", job["revocation"]["state"]), job["reason"]),
+            *(revocation.revocation_text(job), job["reason"]),
         ),
     )
     if ending.code is ExitCode.TIMED_OUT:

@@ -13,7 +13,7 @@ from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import job_status_text
+from console.presentation.job_status import job_status_text, proof_text
 from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
 from justenough.domain.core.errors import Conflict
@@ -52,7 +52,8 @@ async def prove(request: Request, job: str, console: TheConsole, visitor: ThePag
     view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
     report = await console.background_reads.proofs.result(view.id, by=visitor.caller.person.name)
     users = {one.id: one.user for one in view.credentials}
-    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report, users=users))
+    result = proof_text(view.state, report)
+    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report, result_text=result, users=users))
 
 
 def _is_kill(request: Request) -> bool:

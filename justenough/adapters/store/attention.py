@@ -85,10 +85,10 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
 
 
 def _last_line(connection: Connection, job: str) -> str:
-    """Return the last line of a job's output that is not blank; empty if there is none."""
+    """Return the last line of a job's output that is not blank, as such; empty if there is none."""
     newest = select(LOGS.c.text).where(LOGS.c.job == job).order_by(LOGS.c.seq.desc()).limit(2)
     text = "".join(reversed(connection.execute(newest).scalars().all()))
-    return next((line.strip()[:MAX_LINE_CHARS] for line in reversed(text.splitlines()) if line.strip()), "")
+    return next((f"last output: {line.strip()[:MAX_LINE_CHARS]}" for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Iterator[AttentionItem]:

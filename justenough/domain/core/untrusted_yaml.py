@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
+from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.validation_messages import describe_error
 
 MAX_BYTES = 256 * 1024
@@ -20,6 +21,8 @@ MAX_NODES = 20_000
 MAX_PROBLEMS = 100
 MAX_KEY_CHARS = 64
 """Characters of a key that a problem's path shows."""
+MAX_KEY_HINTS = 20
+"""Unknown keys for which similar ones are looked up. Strangers send up to 100,000 of them, and each search takes time."""
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -121,16 +124,36 @@ def check_json(what: str, value: Any) -> None:
     raise_problems(what, islice(_json_problems(value, ()), MAX_PROBLEMS))
 
 
-def validate_model(what: str, model: type[M], value: Any) -> M:
-    """Parse a value into a model; raise InvalidInput with every problem, by YAML path."""
+def validate_model(what: str, model: type[M], value: Any, *, suggests_keys: bool = False) -> M:
+    """Parse a value into a model; raise InvalidInput with every problem, by YAML path. `suggests_keys`: with a key similar to an unknown one."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = (
-            Problem(to_yaml_path(part for part in item["loc"] if part != "[key]"), describe_error(item))
-            for item in error.errors(include_url=False, include_input=False)
-        )
+        problems, hints_left = [], MAX_KEY_HINTS if suggests_keys else 0
+        for item in error.errors(include_url=False, include_input=False):
+            hint, location = "", item["loc"]
+            if item["type"] == "extra_forbidden" and hints_left:
+                hints_left -= 1
+                hint = did_you_mean(str(location[-1])[:MAX_KEY_CHARS], _known_keys(model, location))
+            problems.append(Problem(to_yaml_path(part for part in location if part != "[key]"), describe_error(item) + hint))
         raise InvalidInput(what, tuple(problems)) from error
+
+
+def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
+    """Return the keys of the models to which the last key of a location may belong."""
+    models = {model}
+    for part in location[:-1]:
+        fields = [field for each in models for name, field in each.model_fields.items() if part in {name, field.alias}]
+        # An index, or the tag of a union, stays within the same models.
+        models = {inner for field in fields for inner in _models_in(field.annotation)} if fields else models
+    return {field.alias or name for each in models for name, field in each.model_fields.items()}
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
 def to_yaml_path(location: Iterable[str | int]) -> str:

@@ -272,7 +272,7 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ce
     leave other arguments free.
     """
     check_json("job spec", raw)
-    spec = validate_model("job spec", JobSpec, raw)
+    spec = validate_model("job spec", JobSpec, raw, suggests_keys=True)
     problems = _param_problems(spec, params or {})
     raise_problems("job spec", problems)
     values = {**spec.params, **(params or {})}

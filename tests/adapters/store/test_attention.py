@@ -54,7 +54,7 @@ def test_a_failed_job_is_listed_with_its_last_line_until_a_job_of_its_name_succe
     store.logs.append(job, 1, "  KeyError: 'invoice_total'\n\n", NOW)
     (found,) = items(store)
     assert (found.key, found.subject, found.job, found.requester_id, found.since) == (f"failed/{job}", "reconcile", job, "e-ops", later(1))
-    assert found.detail.endswith("; KeyError: 'invoice_total'")
+    assert found.detail.endswith("; last output: KeyError: 'invoice_total'")
     assert keys(store, seconds=86_400) == [f"failed/{job}"]
     assert keys(store, seconds=86_402) == []
     record_end(store, 2, "succeeded", name="another")

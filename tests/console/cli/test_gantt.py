@@ -34,8 +34,10 @@ ASKED = [
 ]
 APPROVED = entry(50, "approval.decided", request="r", name="lead", decision="approve", verdict="approved")
 ISSUED = entry(50, "credential.issued", credential="c", action="write", resource="db", expires_at=at(150))
+KEPT_BY_WORKER = {**ISSUED, "data": {**ISSUED["data"], "revocable": "never"}}
 REVOKED = entry(70, "credential.revoked", credential="c")
 DEAD = entry(80, "credential.confirmed", credential="c")
+EXPIRED = entry(151, "credential.expired", credential="c")
 STARTED = entry(60, "job.started", sandbox="bwrap")
 ENDED = entry(100, "job.ended", state="succeeded")
 
@@ -91,7 +93,8 @@ def test_an_approved_request_that_policy_denies_later_is_denied_only_if_it_was_t
         ([REVOKED], 75, "…", "revoked, not verified"),
         ([REVOKED, entry(85, "credential.overdue", credential="c")], 90, "✘", "overdue: may still work"),
         ([DEAD], 90, "✔", "verified after 30s"),
-        ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, not verified"),
+        ([EXPIRED], 160, "✘", "expired, not verified"),
+        ([KEPT_BY_WORKER, EXPIRED], 160, "–", "never reached the job"),
         ([entry(85, "revocation.overdue")], 90, "✘", "overdue: may still work"),
         ([REVOKED, entry(85, "credential.residual", credential="c", until=at(150))], 90, "…", "valid, 1m00s left"),
         ([REVOKED, entry(85, "credential.residual", credential="c", until=None)], 90, "…", "still valid"),

@@ -77,6 +77,31 @@ def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli:
     assert cli.run("credential", "revoke", "c-dev-zzzz-1").exit_code == 5
 
 
+ULID = "01kb3zq0aav9s3x2n7m4p8r6t5"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (
+            ("job", "show", f"r-dev-{ULID}-1"),
+            f"r-dev-{ULID}-1 is the id of a request, not of a job; see justenough request show r-dev-{ULID}-1",
+        ),
+        (("job", "show", "r-dev-01kb3zq0-1"), "is the id of a request, not of a job; see justenough request show r-dev-01kb3zq0-1"),
+        (("job", "logs", f"c-dev-{ULID}-1.2"), f"is the id of a credential, not of a job; see justenough job show j-dev-{ULID}"),
+        (("request", "show", f"j-dev-{ULID}"), f"is the id of a job, not of a request; see justenough job show j-dev-{ULID}"),
+        (("request", "deny", f"c-dev-{ULID}-1", "--reason", "x"), "is the id of a credential, not of a request"),
+        (("credential", "revoke", f"r-dev-{ULID}-1"), "is the id of a request, not of a credential"),
+        (("credential", "prove", f"r-dev-{ULID}-1"), "is the id of a request, not of a job"),
+    ],
+)
+def test_an_id_of_another_kind_is_refused_with_the_command_for_it(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
+    done = cli.run(*arguments)
+
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert said in done.stderr
+
+
 @pytest.mark.parametrize(
     "options,found",
     [

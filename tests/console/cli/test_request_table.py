@@ -11,6 +11,7 @@ from console.cli.render.request_table import (
     ceiling_lines,
     deadline_text,
     decide_by,
+    decide_by_text,
     reason_lines,
     request_changes,
     request_sentence,
@@ -21,12 +22,28 @@ from console.presentation.terminal_text import width
 NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
 LATER = (NOW + timedelta(seconds=245)).isoformat()
 CLAIM = {"by": "lead", "by_id": "e-lead", "until": LATER}
-ANSWER = {"approver": "lead", "approver_id": "e-lead", "tier": 1, "decision": "approve", "reason": "it holds", "withdrawn_at": None}
+ANSWER = {
+    "approver": "lead",
+    "approver_id": "e-lead",
+    "tier": 1,
+    "decision": "approve",
+    "reason": "it holds",
+    "at": "2026-01-01T17:50:00Z",
+    "withdrawn_at": None,
+}
 
 
 def request(**changes: Any) -> dict[str, Any]:
     asks = {"id": "r-1", "job_id": "j", "job_name": "triage", "requester": "ops", "resource": "refunds-db", "action": "write", "ttl": 300}
-    stands = {"state": "pending", "tier": 1, "current_tier": 1, "quorum": 2, "expires_at": LATER, "reason": "a refund"}
+    stands = {
+        "state": "pending",
+        "tier": 1,
+        "current_tier": 1,
+        "quorum": 2,
+        "expires_at": LATER,
+        "reason": "a refund",
+        "created_at": NOW.isoformat(),
+    }
     return {**asks, **stands, "approvals": [], "claim": None, "lock": None, "review": None, **changes}
 
 
@@ -84,15 +101,37 @@ def test_the_request_table_says_that_no_request_is_pending() -> None:
 def test_each_change_of_a_request_is_reported_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
     after = request(**changed)
 
-    assert list(request_changes(request(), after)) == told
+    assert [change.text for change in request_changes(request(), after)] == told
     assert list(request_changes(after, after)) == []
 
 
 def test_released_claims_and_new_requests_are_reported() -> None:
     opened = "ops requests write on refunds-db for 5m (triage): a \\x1b[2J (its source was not recorded); tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
 
-    assert list(request_changes(request(claim=CLAIM), request())) == ["claim released"]
-    assert list(request_changes(None, request(reason="a \x1b[2J"))) == [opened]
+    assert list(request_changes(request(claim=CLAIM), request())) == [("claim released", "")]
+    assert list(request_changes(None, request(reason="a \x1b[2J"))) == [(opened, NOW.isoformat())]
+
+
+def test_a_change_has_the_time_at_which_it_happened() -> None:
+    withdrawn = {**ANSWER, "withdrawn_at": LATER}
+    review = {"open": False, "verdict": "justified", "opened_at": ANSWER["at"], "reviewed_at": LATER}
+    changes = list(request_changes(None, request(approvals=[withdrawn], review=review)))
+    assert [change.at for change in changes] == [NOW.isoformat(), ANSWER["at"], LATER, LATER]
+
+
+@pytest.mark.parametrize(
+    "item, said",
+    [
+        (request(escalates_to=2), "2026-01-01T18:04:05Z; then it escalates to tier 2"),
+        (request(escalates_to=None), "2026-01-01T18:04:05Z; then it is denied"),
+        (request(), "2026-01-01T18:04:05Z"),
+        (request(job_times_out_at=NOW.isoformat(), escalates_to=2), "2026-01-01T18:00:00Z; then the job times out"),
+        (request(expires_at=None, escalates_to=2), ""),
+        *((request(state=state, escalates_to=None), "") for state in ("denied", "approved", "expired", "withdrawn")),
+    ],
+)
+def test_only_a_pending_request_says_until_when_to_decide_and_what_happens_then(item: dict[str, Any], said: str) -> None:
+    assert decide_by_text(item) == said
 
 
 @pytest.mark.parametrize(

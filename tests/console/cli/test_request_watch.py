@@ -28,7 +28,7 @@ from tests.support.terminal_signals import interruptible_command
 
 pytestmark = pytest.mark.servers
 
-PENDING = {**request(), "created_at": "2026-01-01T18:00:00Z"}
+PENDING = request()
 APPROVED = {**PENDING, "state": "approved", "approvals": [ANSWER]}
 OTHER = {**PENDING, "id": "r-2", "state": "denied"}
 
@@ -134,6 +134,9 @@ def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_
         done = cli.run("request", "watch", "-o", form, "--console-url", console.address, who="lead")
         heard = [one for one in console.requests if one.path.endswith("/events")]
 
+    if form == "table":
+        # Each line has the time of its own change, or of the event that told of it.
+        assert [line.split()[0][11:16] for line in done.stdout.splitlines()] == ["18:00", "17:50", "18:00", "18:00", "18:00"]
     told = [line.split()[1] if form == "table" else json.loads(line)["id"] for line in done.stdout.splitlines()]
     assert done.exit_code == 6
     assert [one.headers.get("Last-Event-ID") for one in heard] == [None, "7", "7", "9", "9"]

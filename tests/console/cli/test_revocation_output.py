@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from console.cli.render import revocation as aftermath
-from console.presentation.status_badges import state_word
+from console.presentation.status_badges import credential_look, state_word
 from justenough.domain.jobs.states import CredentialState, JobState, RevocationState
 from tests.console.cli.conftest import Cli
 from tests.support.canned_server import CannedServer, serve_canned_answers
@@ -63,6 +63,7 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
             "its lease is gone",
         ),
         (credential("expired", why="its expiry time has passed"), "2026-01-31T09:40:00Z", "its expiry time has passed"),
+        (credential("expired", why="the job never had it", revocable="never"), "", "the job never had it"),
         (credential("residual", why="it cannot be"), "expires 2026-01-31T09:40:00Z", "it cannot be"),
         (credential("residual", why="it cannot be", revocable="never"), "never expires", "it cannot be"),
         (credential("overdue", why="target shop: away"), "expires 2026-01-31T09:40:00Z", "target shop: away"),
@@ -74,7 +75,31 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
 )
 def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and_why(item: dict[str, Any], at: str, said: str) -> None:
     row = aftermath.credential_row(aftermath.with_dead_flag(item))
-    assert row == (item["id"], "orders-db", "read", state_word("credential", item["state"]), at, said)
+    look = credential_look(item["state"], item["revocable"])
+    assert row == (item["id"], "orders-db", "read", state_word("credential", look), at, said)
+
+
+def test_a_credential_that_only_the_worker_had_is_not_said_to_have_expired(cli: Cli) -> None:
+    listed = [credential("expired", revocable="never"), credential("expired", 2, revocable="on_expiry")]
+    with serve_canned_answers() as console:
+        console.set_response(200, {"items": listed, "next": None}, "application/json")
+        lines = run_against(console, cli, "credential", "list").stdout.splitlines()
+    assert "  never reached the job  " in lines[1]
+    assert "2026-01-31T09:40:00Z" not in lines[1]
+    assert "  expired (not verified)  " in lines[2]
+
+
+@pytest.mark.parametrize(
+    "state, word", [("running", "not due yet"), ("awaiting_approval", "not due yet"), ("succeeded", "no access issued")]
+)
+def test_only_a_job_that_has_ended_is_said_to_have_been_issued_no_access(cli: Cli, state: str, word: str) -> None:
+    found = job(state, "none")
+    listed = {**found, "environment": "dev", "requester": "ops", "created_at": "2026-01-31T09:30:00Z", "task": "t"}
+    assert aftermath.revocation_text(found) == word
+    with serve_canned_answers() as console:
+        console.set_response(200, {"items": [listed], "next": None}, "application/json")
+        done = run_against(console, cli, "job", "list")
+    assert f"  {word}  " in done.stdout
 
 
 def next_steps(found: dict[str, Any]) -> str:
@@ -161,6 +186,7 @@ def test_a_list_shows_no_date_for_a_value_that_only_its_owner_can_end(cli: Cli) 
     "typed, state",
     [
         *[("active", "issued"), ("issued", "issued"), ("revoked (verified)", "confirmed"), ("revoked-verified", "confirmed")],
+        *[("verified", "confirmed"), ("cannot-be-revoked-early", "residual"), ("still valid", "residual")],
         *[("confirmed", "confirmed"), ("revoked", "revoked"), ("Overdue", "overdue"), ("overdue: may still work", "overdue")],
     ],
 )
@@ -177,12 +203,23 @@ def test_credentials_are_listed_by_the_pages_word_or_the_apis_name_of_a_state_an
     assert json.loads(whole.stdout) == listed
 
 
+@pytest.mark.parametrize("typed", ["verified", "confirmed", "access revoked", "access-revoked"])
+def test_jobs_whose_access_is_verified_as_revoked_can_be_listed(cli: Cli, typed: str) -> None:
+    with serve_canned_answers() as console:
+        console.set_response(200, {"items": [], "next": None}, "application/json")
+        assert run_against(console, cli, "job", "list", "--revocation", typed).exit_code == 0
+    assert "revocation=confirmed" in console.requests[-1].path
+
+
 @pytest.mark.parametrize(
     "arguments, allowed",
     [
-        (("credential", "list", "--state", "alive"), "active, revoking, revoked, revoked-verified, overdue, cannot-be-revoked-early"),
+        (
+            ("credential", "list", "--state", "alive"),
+            "active, revoking, revoked, revoked-verified, overdue, still-valid, expired-not-verified",
+        ),
         (("job", "list", "--state", "alive"), "pending, awaiting-approval, running, revoking, succeeded"),
-        (("job", "list", "--revocation", "confirmed"), "not-yet-verified, still-valid-in-part, overdue"),
+        (("job", "list", "--revocation", "none"), "not-yet-verified, access-revoked, still-valid-in-part, overdue"),
         (("request", "list", "--state", "alive"), "pending, allowed-by-policy, approved, denied, expired, withdrawn"),
     ],
 )

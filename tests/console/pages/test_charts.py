@@ -20,10 +20,11 @@ from console.pages import charts
 from console.pages.jobs import timeline
 from console.pages.jobs.detail import MAX_LOG_BYTES, MAX_LOG_CHUNKS, OutputTail, fitting_length, last_output
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text
+from console.presentation.job_status import job_status_text, proof_text
 from console.presentation.timeline_model import Timeline, TimelinePart, TimelineRow, build_timeline, row_parts, timeline_range
 from justenough.adapters.store import Store
 from justenough.domain.approvals.tiers import Tier, Tiers
+from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.readmodel.dashboard import build_histogram
@@ -140,10 +141,13 @@ def story() -> list[Event]:
     ]
 
 
-def ended_with(*, confirmed: int = 0, expired: int = 0) -> list[Event]:
-    """A job whose credentials were revoked, or expired without anybody looking."""
+def ended_with(*, confirmed: int = 0, expired: int = 0, revocable: str = "now") -> list[Event]:
+    """A job whose credentials were revoked, or expired without anybody looking. `revocable`: of those that expired."""
     numbers = range(1, 1 + confirmed + expired)
-    issued = [samples.issuance(number=number, at=later(1)) for number in numbers]
+    issued = [
+        samples.issuance(number=number, at=later(1), revocable=revocable if number > confirmed else "now", held_by_job=revocable == "now")
+        for number in numbers
+    ]
     ends = [
         samples.credential_confirmation(number=number, at=later(2))
         if number <= confirmed
@@ -252,6 +256,11 @@ def record_events(store: Store, *events: Event) -> JobView:
         (ended_with(confirmed=3), "Succeeded. Its 3 credentials are revoked (verified)."),
         (ended_with(expired=1), "Succeeded. Its credential has expired (not verified)."),
         (ended_with(expired=2), "Succeeded. Its 2 credentials have expired (not verified)."),
+        (ended_with(expired=1, revocable="never"), "Succeeded. Its credential never reached the job."),
+        (
+            ended_with(confirmed=1, expired=1, revocable="never"),
+            "Succeeded. Of its 2 credentials, 1 is revoked (verified) and 1 never reached the job.",
+        ),
         (
             ended_with(confirmed=2, expired=1),
             "Succeeded. Of its 3 credentials, 2 are revoked (verified) and 1 has expired (not verified).",
@@ -266,6 +275,21 @@ def record_events(store: Store, *events: Event) -> JobView:
 )
 def test_a_sentence_says_what_a_job_does_and_the_state_of_its_access(store: Store, events: list[Event], says: str) -> None:
     assert job_status_text(record_events(store, *events), TIERS).startswith(says)
+
+
+@pytest.mark.parametrize(
+    "state, dead, revoked, says",
+    [
+        ("running", True, True, "No access of this job is active."),
+        ("running", False, False, "The job is still running, so its access is expected to be active."),
+        ("revoking", False, False, "The job's process has ended; this access should be gone. Some access of this job is still active"),
+        ("revoking", False, True, "Only what cannot be revoked is still valid."),
+        ("killed", False, False, "Some access of this job is still active or could not be checked."),
+        ("killed", False, True, "Only what cannot be revoked is still valid."),
+    ],
+)
+def test_a_verification_says_whether_what_it_found_is_as_it_should_be(state: str, *, dead: bool, revoked: bool, says: str) -> None:
+    assert proof_text(JobState(state), ProofReport(job=JOB, dead=dead, revoked=revoked)).startswith(says)
 
 
 @pytest.mark.parametrize("state", list(JobState))

@@ -154,6 +154,18 @@ async def test_a_value_that_only_its_owner_can_change_is_shown_without_a_date_at
         assert not re.search(r"\b(10|9) min( \d+ s)? left", page), path
 
 
+async def test_a_value_that_only_the_worker_had_is_not_said_to_have_expired(records: Desk) -> None:
+    lead, job, at = await records.log_in(), records.record_job(), datetime.now(UTC)
+    name = issue(records, job, revocable="never", held_by_job=False)
+    over = samples.credential_event(EventType.CREDENTIAL_EXPIRED, job, at=at, why="only the worker used it")
+    records.store.ledger.append([samples.revocation_start(job, at=at), over, samples.revocation_proof(job, at=at)])
+    for path in (f"/credentials?job={job}&show=all", f"/credentials/{name}", f"/jobs/{job}"):
+        page = (await load_page(lead, path)).text
+        assert "never reached the job" in page, path
+        # The list of credentials has the words of all states in its filter.
+        assert "expired (not verified)" not in page or path.startswith("/credentials?"), path
+
+
 @pytest.mark.parametrize(
     "revocable, said", [("never", "stays valid until its owner rotates it"), ("on_expiry", "It cannot be revoked early: it is valid until")]
 )

@@ -162,6 +162,25 @@ async def test_how_long_irrevocable_access_lasts_is_told_on_the_first_screen_and
         assert bool(told) == ("Cannot be revoked" in shown), part
 
 
+@pytest.mark.parametrize(
+    "within, said, unsaid",
+    [
+        ({"arguments": {}}, "The spec sets no limits on the arguments.", "limits such calls to"),
+        ({"arguments": {}, "calls": 3}, 'limits such calls to: { "calls": 3 }', "no limits"),
+        ({"arguments": {"amount": {"max": 50}}}, 'limits such calls to: { "arguments": { "amount"', "no limits"),
+        (None, "with exactly these arguments", "limits"),
+    ],
+)
+async def test_a_tool_call_request_shows_the_specs_limits_or_that_there_are_none(
+    served: Served, logged_in: LogIn, within: dict[str, object] | None, said: str, unsaid: str
+) -> None:
+    call = {"tool": "refund-order", "arguments": {"order_id": 7}, **({"within": within} if within else {})}
+    request = served.record_request(await launch_job(served, "bounded-call"), call=call)
+    page = text_of((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).text, "facts")
+    assert said in page
+    assert unsaid not in page
+
+
 async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
     first = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
     served.record_answer(first, "lead")

@@ -139,17 +139,18 @@ async def test_the_others_who_can_decide_are_named(served: Served, logged_in: Lo
 async def test_each_page_that_names_a_tier_names_its_people(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served)
     auditor, ops = await logged_in("auditor"), await logged_in("ops")
-    needs = "tier 1 (owner): support-leads (lead)"
+    needs = "tier 1 (owner): support-leads (lead), or any tier above"
     for path, words in (
         ("/catalog/policies", "support-leads (lead), or any tier above"),
         ("/catalog/policies", "chiefs (chief, chief2)"),
         ("/operations/settings", "chiefs (chief, chief2)"),
-        ("/catalog", "tier 1, owner: 1 of support-leads (lead)"),
+        ("/catalog", "tier 1, owner: 1 of support-leads (lead), or any tier above"),
         ("/resources/refunds-db", needs),
         (f"/jobs/by-name/{request['job_name']}", f"needs {needs}"),
         (f"/jobs/{request['job_id']}", f"Needs 1 approval from {needs}"),
     ):
         assert words in (await read_words(auditor, path)).text, (path, words)
+    assert "chiefs (chief, chief2), or" not in (await read_words(auditor, "/catalog/policies")).text, "there is no tier above"
     form = (await read_words(ops, "/jobs/new?paste=1")).forms["/jobs/new"]
     access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}]
     shown = await ops.send("/jobs/new", {**form, "spec": json.dumps(spec(access=access)), "reason": "", "do": "try"})

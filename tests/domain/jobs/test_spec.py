@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.untrusted_yaml import MAX_KEY_HINTS
 from justenough.domain.jobs.spec import ResourceLimits, at_start, checked_spec, read_spec
 from justenough.domain.jobs.states import Action
 from tests.support.domain_samples import access, raw_spec, spec
@@ -290,7 +291,7 @@ def test_variables_for_libpq_and_kubernetes_that_are_delivered_twice_are_refused
 @pytest.mark.parametrize(
     "said, problem",
     [
-        ({"path": "k", "tokn": "token"}, "access[0].deliver.kubeconfig.tokn: unknown key"),
+        ({"path": "k", "tokn": "token"}, "access[0].deliver.kubeconfig.tokn: unknown key; did you mean 'token'?"),
         ({"token": "token"}, "access[0].deliver.kubeconfig.path: required"),
         ({"path": "k", "server": "https://k8s.example"}, "access[0].deliver.kubeconfig.server"),
         ({"path": "k", "ca": ["a"]}, "access[0].deliver.kubeconfig.ca"),
@@ -302,6 +303,29 @@ def test_a_wrong_kubeconfig_is_refused_by_its_path(said: dict[str, Any], problem
     with pytest.raises(InvalidInput) as refused:
         checked_spec(raw_spec(access=[access(deliver={"kubeconfig": said})]))
     assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"run": {"comand": ["true"]}}, "run.comand: unknown key; did you mean 'command'?"),
+        ({"acess": []}, "acess: unknown key; did you mean 'access'?"),
+        ({"access": [access(resorce="x")]}, "access[0].resorce: unknown key; did you mean 'resource'?"),
+        ({"access": [access(tools={"pay": {"argument": {}}})]}, "access[0].tools.pay.argument: unknown key; did you mean 'arguments'?"),
+        ({"zzz": 1}, "zzz: unknown key"),
+        ({"run": {"command": ["true"], "acces": 1}}, "run.acces: unknown key"),
+    ],
+)
+def test_an_unknown_key_is_reported_with_a_similar_key_of_the_same_mapping(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        checked_spec(raw_spec(**changes))
+    assert problem in [str(found) for found in refused.value.problems]
+
+
+def test_a_flood_of_unknown_keys_is_refused_without_a_search_for_each() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        checked_spec(raw_spec(**{f"acces{number}": 1 for number in range(1000)}))
+    assert sum("did you mean" in str(found) for found in refused.value.problems) == MAX_KEY_HINTS
 
 
 def test_a_delivery_option_that_is_not_used_is_not_part_of_the_digest() -> None:
