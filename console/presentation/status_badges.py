@@ -54,7 +54,7 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "none": StatusBadge("dash", "calm", "no access issued"),
         "not_due": StatusBadge("dash", "calm", "not due yet"),
         "pending": StatusBadge("shield", "wait", "not yet verified"),
-        "confirmed": StatusBadge("check", "good", "access revoked"),
+        "confirmed": StatusBadge("check", "good", "no access left"),
         "residual": StatusBadge("hourglass", "wait", "still valid in part"),
         "overdue": StatusBadge("alarm", "bad", "overdue"),
     },

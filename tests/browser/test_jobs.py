@@ -101,7 +101,7 @@ async def test_an_open_list_adds_and_updates_rows(person: Open, launched: Launch
     await expect(row).to_contain_text("running")
     await asyncio.to_thread(ops.api.post, f"jobs/{job['id']}/cancel")
     await expect(row).to_contain_text("cancelled")
-    await expect(row).to_contain_text(re.compile("access revoked|no access issued"))
+    await expect(row).to_contain_text(re.compile("no access left|no access issued"))
     await check_not_reloaded(page)
     await axe(page)
 

@@ -203,7 +203,7 @@ def test_credentials_are_listed_by_the_pages_word_or_the_apis_name_of_a_state_an
     assert json.loads(whole.stdout) == listed
 
 
-@pytest.mark.parametrize("typed", ["verified", "confirmed", "access revoked", "access-revoked"])
+@pytest.mark.parametrize("typed", ["verified", "confirmed", "no access left", "no-access-left"])
 def test_jobs_whose_access_is_verified_as_revoked_can_be_listed(cli: Cli, typed: str) -> None:
     with serve_canned_answers() as console:
         console.set_response(200, {"items": [], "next": None}, "application/json")
@@ -219,7 +219,7 @@ def test_jobs_whose_access_is_verified_as_revoked_can_be_listed(cli: Cli, typed:
             "active, revoking, revoked, revoked-verified, overdue, still-valid, expired-not-verified",
         ),
         (("job", "list", "--state", "alive"), "pending, awaiting-approval, running, revoking, succeeded"),
-        (("job", "list", "--revocation", "none"), "not-yet-verified, access-revoked, still-valid-in-part, overdue"),
+        (("job", "list", "--revocation", "none"), "not-yet-verified, no-access-left, still-valid-in-part, overdue"),
         (("request", "list", "--state", "alive"), "pending, allowed-by-policy, approved, denied, expired, withdrawn"),
     ],
 )

@@ -152,7 +152,7 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     )
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Succeeded. Its credential is revoked (verified)." in text_of(page, "top")
-    assert "access revoked" in text_of(page, "top")
+    assert "no access left" in text_of(page, "top")
     assert "Revoking" in text_of(page, "timeline")
     assert "its lease is gone, its login is gone" in text_of(page, "credentials")
     assert 'class="now-line"' not in page
