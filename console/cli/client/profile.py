@@ -149,7 +149,10 @@ class CliSession:
             is_unknown = known and name not in {*known, profiles.DEFAULT_PROFILE}
             raise NotLoggedIn(f"there is no profile {name}" if is_unknown else "you are not logged in", hint=_login_hint())
         if self.addresses.vault != profile.seen.vault:
-            raise NotLoggedIn(f"you are logged in at {profile.seen.vault}, not at {self.addresses.vault}")
+            raise NotLoggedIn(
+                f"you are logged in at {profile.seen.vault}, not at {self.addresses.vault}",
+                hint="Log in: justenough login. To keep the other login: justenough login --profile NAME",
+            )
         if profile.expires and profile.expires < time.time():
             raise NotLoggedIn("your login has expired")
         return profile.token

@@ -83,6 +83,7 @@ def test_the_vault_token_never_goes_to_another_vault(fresh: Cli, whole: Stack) -
 
     assert (done.exit_code, other.requests) == (4, [])
     assert f"you are logged in at {whole.vault}, not at {other.address}" in done.stderr
+    assert "To keep the other login: justenough login --profile NAME" in done.stderr
 
 
 def test_logging_in_creates_the_persons_signing_key(fresh: Cli, whole: Stack) -> None:
