@@ -26,36 +26,37 @@ MAX_FETCHED = 100
 
 def job_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the job that a text means; the text itself if it means none. Raises Failure if it means several."""
-    if WHOLE_ID.fullmatch(text) or not text.strip():
-        return _require_kind("j", text)
     if text == LAST:
         name = api.get("/whoami")["name"]
         found = api.get("/jobs", requester=name, limit=1)["items"]
         if not found:
             raise Failure(f"{LAST}: you have launched no job yet", code=ExitCode.NOT_FOUND)
         return _note_meaning(text, found[0])
-    if not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
+    if not _is_whole(text) and not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
     return _id_beginning_with(api, "job", "j", text)
 
 
 def request_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the request that a text means; the text itself if it means none. Raises Failure if it means several."""
-    is_whole = WHOLE_ID.fullmatch(text) or not text.strip()
-    return _require_kind("r", text) if is_whole else _id_beginning_with(api, "request", "r", text)
+    return _id_beginning_with(api, "request", "r", text)
 
 
 def credential_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the credential that a text means; the text itself if it means none. Raises Failure if it means several."""
-    is_whole = WHOLE_ID.fullmatch(text) or not text.strip()
-    return _require_kind("c", text) if is_whole else _id_beginning_with(api, "credential", "c", text)
+    return _id_beginning_with(api, "credential", "c", text)
 
 
-def _require_kind(letter: str, text: str) -> str:
-    """Return an id, or the beginning of one. Raises Failure if it is the id of something else, with the command for that."""
+def _is_whole(text: str) -> bool:
+    """Whether there is nothing to look up: a whole id, or nothing at all."""
+    return WHOLE_ID.fullmatch(text) is not None or not text.strip()
+
+
+def _require_kind(letter: str, text: str) -> None:
+    """Raise Failure, with the command to use, if a text is the id of something else, or the beginning of one."""
     found = ID_OF_KIND.fullmatch(text)
     if found is None or found[1] == letter:
-        return text
+        return
     # Credentials have no command of their own; the job's shows them.
     command = f"request show {text}" if found[1] == "r" else f"job show j{text[1:].removesuffix(found[3] or '')}"
     message = f"{text} is the id of a {KINDS[found[1]]}, not of a {KINDS[letter]}; see justenough {command}"
@@ -70,6 +71,8 @@ def _note_meaning(text: str, job: Json) -> str:
 def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str) -> str:
     """Return the only id that begins with a text. In a short id of a request or credential, the number is at the end."""
     _require_kind(letter, text)
+    if _is_whole(text):
+        return text
     whole = text.lower() if text.startswith(f"{letter}-") else f"{letter}-{api.get('/whoami')['installation']}-{text.lower()}"
     number = NUMBER_AT_END.search(whole) if kind != "job" else None
     beginning = whole.removesuffix(number[0]) if number else whole

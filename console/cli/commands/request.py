@@ -264,14 +264,10 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
 
     call, review = item["call"], item["review"]
     lock = item["lock"] if item["state"] == "pending" else None
-    limits = call_limits(call) if call else {}
-    bounds = (
-        f", within {to_json_line(limits)}"
-        if limits
-        else "; the spec sets no limits on the arguments"
-        if call and call.get("within")
-        else ""
-    )
+    bounds = ""
+    if call and call.get("within"):
+        limits = call_limits(call)
+        bounds = f", within {to_json_line(limits)}" if limits else "; the spec sets no limits on the arguments"
     granted = f"{item['granted_action'] or item['action']} for {duration_label(item['granted_ttl'])}{_only_tools(item['granted_tools'])}"
     print_fields(
         (
