@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
-from activities.revocation.revoke import prove, revoke, revoke_one
+from activities.revocation.revoke import end_one, prove, revoke, revoke_one
 from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.domain.ledger.overdue import end_session_advice
@@ -130,6 +130,17 @@ def test_a_failed_revocation_names_the_session_that_holds_the_lock_until_it_is_e
             assert administrator.execute(statement.encode()).fetchall() == [(True,)]
     assert revoke_by_session(at, job, held).confirmed
     assert spaces_of(at, job) == []
+
+
+def test_a_failed_revocation_of_one_credential_names_the_session_that_holds_a_lock_on_its_user(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    with suppress(psycopg.OperationalError), psycopg.connect(at.shop.superuser, application_name="nightly") as connection:
+        connection.execute(f"COMMENT ON ROLE \"{held.credential.user}\" IS 'kept'".encode())
+        failed = end_one(at.deps, job, held.credential, (), by="person", why="a test")
+        assert not failed.confirmed
+        assert any(f": session {connection.info.backend_pid} of " in why for why in failed.failures if why.startswith("lock in ")), failed
+    assert end_one(at.deps, job, held.credential, (), by="person", why="a test").confirmed
 
 
 def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_see(at: Desk) -> None:
