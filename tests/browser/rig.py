@@ -41,6 +41,7 @@ AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}
 """Every rule that axe has on by itself, and WCAG 2.2's of how large a target is."""
 COLOURS = {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]}
 """Those of them that look at colours: a theme changes nothing else (app.css)."""
+LAPTOP = 1280
 NARROW_WIDTHS = (360, 390, 640)
 NARROW_TEXT = """() => {
   const ruler = document.createElement("span");
@@ -67,8 +68,9 @@ NARROW_TEXT = """() => {
   }).map((it) => `${it.tagName.toLowerCase()}.${it.className}: ${texts(it)[0].data.trim().slice(0, 40)}`);
 }"""
 """The texts of a page that break into lines because there is no room for eight characters."""
-LOOKS = ((360, False), (360, True), (1280, True), (1280, False))
+LOOKS = ((360, False), (360, True), (1280, True), (1280, False), (1920, False), (1920, True))
 """Every width, and whether the theme is dark."""
+OPEN_FOLDS = "document.querySelectorAll('details').forEach(it => { it.open = !it.classList.contains('menu'); })"
 
 Open = Callable[..., Awaitable[Page]]
 Look = Callable[..., Awaitable[None]]
@@ -218,6 +220,13 @@ async def check_fits(page: Page) -> None:
     assert wide <= window, (page.url, wide, window)
 
 
+async def check_navigation(page: Page) -> None:
+    """Fail if the navigation of a page is cut off. On a screen that is narrower than a laptop's it can be scrolled."""
+    if page.viewport_size and page.viewport_size["width"] >= LAPTOP:
+        for wide, room in await page.locator("nav.places").evaluate_all("all => all.map(one => [one.scrollWidth, one.clientWidth])"):
+            assert wide <= room, (page.url, page.viewport_size["width"], wide, room)
+
+
 async def check_text_boxes(page: Page) -> None:
     """Fail if text stands in a box that is narrower than eight characters, at any width of a phone or a small window."""
     size = page.viewport_size
@@ -242,6 +251,7 @@ async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]
             await expect(page.locator("h1")).to_be_visible()
         await page.evaluate(before)
         await check_fits(page)
+        await check_navigation(page)
         if number == 0:
             await check_text_boxes(page)
         await check_axe(page, COLOURS if width in {other for other, _ in looks[:number]} else AXE)

@@ -19,13 +19,19 @@ PAGES = {
     "/silent-image": PAGE.format('<img src="/dot.gif">'),
     "/plainly-silent": PAGE.format('<noscript><img src="/dot.gif"></noscript>'),
     "/pale-at-night": PAGE.format("<link rel='stylesheet' href='/pale.css'><p>Nobody can read this at night.</p>"),
+    "/long-navigation": PAGE.format(
+        "<link rel='stylesheet' href='/narrow.css'><nav class='places'><a href='/'>One</a> <a href='/'>Two</a></nav>"
+    ),
     "/inline-script": PAGE.format("<script>document.title = 'taken over'</script>"),
     "/foreign-image": PAGE.format('<img alt="a dot" src="http://example.invalid/dot.gif">'),
     "/missing": PAGE.format('<img alt="a dot" src="/nowhere.gif">'),
     "/broken": PAGE.format("<script src='/broken.js'></script>"),
 }
 SCRIPTS = {"/app.js": "document.querySelector('p').textContent = 'With scripts.'", "/broken.js": "throw new Error('broken on purpose')"}
-STYLES = {"/pale.css": "@media (prefers-color-scheme: dark) { p { color: #777; background: #666 } }"}
+STYLES = {
+    "/pale.css": "@media (prefers-color-scheme: dark) { p { color: #777; background: #666 } }",
+    "/narrow.css": ".places { display: flex; overflow: auto; width: 40px; font-size: 24px; gap: 24px }",
+}
 PASSWORDS = {"lead": "lead's password"}
 
 

@@ -52,13 +52,6 @@ async def download_text(page: Page, name: str) -> str:
     return await asyncio.to_thread(file.read_text, encoding="utf-8")
 
 
-async def test_every_page_is_accessible(person: Open, launched: Launch, looks: Look) -> None:
-    job = await launched(spec("sleep 300"), "running")
-    page = await person("lead")
-    for path in (*PAGES, EXPLAINED, f"/credentials/{job['credentials'][0]['id']}", "/ledger?q=nowhere"):
-        await looks(page, path, looks=[(360, True), (1280, False)])
-
-
 async def test_what_the_search_finds_is_accessible_in_every_width_and_theme(person: Open, launched: Launch, looks: Look) -> None:
     job = await launched(spec("true", access("orders-db", "read"), agent={"name": "finder-agent", "version": "1"}), "succeeded")
     page = await person("lead")

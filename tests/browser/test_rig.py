@@ -85,6 +85,13 @@ async def test_colours_are_checked_in_each_theme(sample_pages: Pages) -> None:
         await check_looks(page, "/pale-at-night", looks=[(360, False), (360, True)])
 
 
+async def test_a_cut_off_navigation_is_detected_on_a_wide_screen(sample_pages: Pages) -> None:
+    page = await sample_pages.visitor()
+    await check_looks(page, "/long-navigation", looks=[(360, False)])
+    with pytest.raises(AssertionError, match="/long-navigation"):
+        await check_looks(page, "/long-navigation", looks=[(1280, False)])
+
+
 @pytest.mark.parametrize(
     "path, what",
     [

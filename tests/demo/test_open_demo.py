@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from console.cli.demo.demo_shop import DemoShop
-from tests.browser.rig import Pages, check_axe, check_fits, launch_chromium, shoot
+from tests.browser.rig import OPEN_FOLDS, Pages, check_axe, check_fits, check_looks, launch_chromium, shoot
 from tests.demo.demo_program import ROOT, find_command, run_demo
 from tests.support.detached_stacks import stop_at_exit
 from tests.support.people import ENDED, Human, log_in
@@ -38,6 +38,28 @@ PICTURES = (
     ("job", "lead", "an agent that was denied", (1280, 1180), "Succeeded."),
 )
 """The pictures of docs/images, in the light theme."""
+PAGES = (
+    # person, path. The demo's guide names the other pages: requests, jobs, resources and so on.
+    ("ops", "/now"),
+    ("ops", "/jobs/new"),
+    ("ops", "/jobs/new?paste=yes"),
+    ("lead", "/now?environment=prod"),
+    ("lead", "/inbox?show=answers"),
+    ("lead", "/credentials?show=all"),
+    ("lead", "/ledger"),
+    ("lead", "/ledger?q=nowhere"),
+    ("lead", "/ledger/verify"),
+    ("lead", "/catalog"),
+    ("lead", "/catalog/policies"),
+    ("lead", "/catalog/explain?how=template&template=jobs/export-customers.yaml"),
+    ("lead", "/models"),
+    ("lead", "/docs"),
+    ("lead", "/docs/glossary"),
+    ("lead", "/sessions"),
+    ("lead", "/search?q=ordesr-db"),
+    ("lead", "/operations/workers"),
+    ("lead", "/operations/settings"),
+)
 
 
 @dataclass(frozen=True)
@@ -178,6 +200,23 @@ async def test_the_pictures_of_the_documentation_can_be_made_from_the_open_demos
         await page.goto(path_of(demo, what))
         await assert_ready(page, text)
         assert (await shoot(page, folder, name)).stat().st_size > 50_000
+
+
+async def test_every_page_of_the_open_demo_fits_and_is_accessible_at_every_width_in_both_themes(
+    demo: OpenDemo, pages: Pages, auditor: Human
+) -> None:
+    guide = re.findall(r"^(\w+) .*\n +http://[^/]+(/\S+)$", demo.done.stdout.partition("What there is to see")[2], re.MULTILINE)
+    (overdue,), failed = items(auditor, "jobs", revocation="overdue"), items(auditor, "jobs", state="failed")[0]
+    found = [
+        ("lead", f"/credentials/{auditor.job(overdue['id'])['credentials'][0]['id']}"),
+        ("lead", f"/jobs/{failed['id']}"),
+        ("lead", f"/jobs/{overdue['id']}/kill"),
+    ]
+    assert len(guide) >= 20
+    for person in ("ops", "lead", "security", "auditor"):
+        page = await pages.person(person)
+        for path in dict.fromkeys(path for who, path in (*guide, *PAGES, *found) if who == person):
+            await check_looks(page, path, before=OPEN_FOLDS)
 
 
 async def assert_ready(page: Page, text: str) -> None:
