@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -63,6 +64,7 @@ def template_environment() -> Environment:
     )
     environment.filters |= {
         "plain": plain,
+        "message": _message,
         "masked": mask,
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
@@ -88,6 +90,13 @@ def template_environment() -> Environment:
 def download_headers(filename: str) -> dict[str, str]:
     """Return the headers of a response that the browser saves as a file and that no cache stores."""
     return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
+def _message(text: object) -> Markup:
+    """Return an error message or a warning; what stands between backticks is code."""
+    parts = enumerate(re.split("`([^`]+)`", plain(text)))
+    # Markup.format and Markup.join escape their arguments.
+    return Markup("").join(Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in parts)
 
 
 def _time_element(context: Context, moment: datetime | None, *, kind: str, text: Callable[..., str]) -> Markup:

@@ -68,7 +68,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
     "upstream.refused": lambda d: f"upstream {d['upstream']} is blocked: {d['why']}{_suffix(' ({})', d['changes'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
-    "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_suffix(': {}', d['why'])}{_done_text(d)}",
+    "credential.revoked": lambda d: f"{d['credential']} revoked {_revoker_text(d['by'])}{_suffix(': {}', d['why'])}{_done_text(d)}",
     "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}{_done_text(d)}",
     "credential.residual": lambda d: (
         f"{d['credential']} is still valid{_suffix(' until {}', d['until'] and moment(d['until']))}: {d['why']}"
@@ -82,7 +82,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
     "withdrawal.requested": lambda d: f"{d['name']} requested withdrawal of the approval of {d['request']}",
-    "revocation.started": lambda d: f"revocation started by {d['by']}{_suffix(': {}', d['why'])}",
+    "revocation.started": lambda d: f"revocation started {_revoker_text(d['by'])}{_suffix(': {}', d['why'])}",
     "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
     "revocation.confirmed": lambda d: f"all access that can be revoked is verified as revoked (by {d['by']})",
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
@@ -161,3 +161,7 @@ def _suffix(form: str, values: object) -> str:
 
 def _join_values(values: Any) -> str:
     return "; ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)
+
+
+def _revoker_text(by: str) -> str:
+    return "at a person's request" if by == "person" else f"by {by}"

@@ -14,14 +14,15 @@ class GroupMembers(NamedTuple):
 
     group: str
     names: tuple[str, ...]
+    nobody_else: bool = False
+    """Whether Vault lists members, and none of them can decide."""
 
 
 def group_members(deps: Deps, groups: Iterable[str], *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:
     """Return groups with their members. `without`: login names of people who cannot decide."""
-    mounts = deps.settings.people_mounts
-    return tuple(
-        GroupMembers(group, tuple(name for name in deps.vault.member_names(group, mounts) if name not in without)) for group in groups
-    )
+    listed = {group: deps.vault.member_names(group, deps.settings.people_mounts) for group in groups}
+    able = {group: tuple(name for name in names if name not in without) for group, names in listed.items()}
+    return tuple(GroupMembers(group, able[group], nobody_else=bool(names) and not able[group]) for group, names in listed.items())
 
 
 def tier_deciders(deps: Deps, tiers: Tiers, number: int, *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:

@@ -30,7 +30,7 @@ def list_reviews(
         header=("REQUEST", "JOB", "RESOURCE", "ACTION", "BY", "SINCE", "REVIEWERS", "REASON", "VERDICT"),
         row=lambda item: (
             *(item["request_id"], item["job_name"], item["resource"], item["action"], item["person"], moment(item["opened_at"])),
-            *(", ".join(item["groups"]), item["reason"], item["verdict"] or "open"),
+            *(f"tier {max(item['tiers'])} or above", item["reason"], item["verdict"] or "open"),
         ),
         empty="No reviews." if everything else "No open reviews.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from console.pages.routing import PageRoute
 from console.presentation import policy_text
 from console.presentation.time_text import parse_moment
 from console.services.console import Console
+from console.services.deciders import tier_deciders
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -131,6 +133,7 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         environments=sorted({one.environment for one in resources.values()}),
         phases=PHASES,
         launchers=", ".join(current.tiers.roles.launch),
+        deciders=partial(tier_deciders, console.deps, current.tiers),
     )
 
 
