@@ -191,6 +191,6 @@ def write_sections(formatter: HelpFormatter, rows: Iterable[tuple[str, str, str]
 
 def argument_pieces(params: Sequence[Parameter]) -> Iterator[str]:
     for param in params:
-        if isinstance(param, TyperArgument):
+        if isinstance(param, TyperArgument) and not param.hidden:
             name = f"{(param.metavar or param.name).strip('[]')}{'...' if param.nargs != 1 else ''}"
             yield name if param.required else f"[{name}]"

@@ -61,7 +61,7 @@ CONTRACT = {
     *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
     *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
-    *("init", "catalog add", "catalog check", "catalog list", "catalog review", "catalog tools"),
+    *("init", "catalog add", "catalog check", "catalog list", "catalog show", "catalog review", "catalog tools"),
 }
 
 
