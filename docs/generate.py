@@ -343,11 +343,11 @@ def _command_rows(group: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
         if getattr(command, "commands", None):
             yield from _command_rows(command, words[0])
         elif not command.hidden:
-            for parameter in command.params:
+            for parameter in (one for one in command.params if not one.hidden):
                 if parameter.param_type_name == "argument":
                     argument = (parameter.metavar or parameter.name or "").upper().strip("[]") + ("…" if parameter.nargs == -1 else "")
                     words.append(argument if parameter.required else f"[{argument}]")
-                elif not parameter.hidden and (option := max(parameter.opts, key=len)) not in GLOBAL_OPTIONS:
+                elif (option := max(parameter.opts, key=len)) not in GLOBAL_OPTIONS:
                     options.append(f"`{option}`")
             yield f"`{' '.join(words)}`", " ".join(options), (command.help or "").split("\n\n")[0]
 

@@ -15,6 +15,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from console.cli import terminal
 from console.cli.errors import ExitCode
+from console.cli.other_names import commands_meant
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter, Parameter
@@ -83,6 +84,16 @@ class CliGroup(SharedHelp, TyperGroup):
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Return the usage as other programs write it."""
         return ["COMMAND", "[OPTIONS]"]
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        """Return the command that the arguments name. The error for an unknown one suggests what it may mean."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            group = ctx.command_path.split()[1:]
+            if meant := commands_meant(group, args[0], self.list_commands(ctx)):
+                error.message = f"no such command {args[0]!r}. Did you mean {' or '.join(f'`justenough {name}`' for name in meant)}?"
+            raise
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the commands. Their options are in their own help."""
@@ -191,6 +202,6 @@ def write_sections(formatter: HelpFormatter, rows: Iterable[tuple[str, str, str]
 
 def argument_pieces(params: Sequence[Parameter]) -> Iterator[str]:
     for param in params:
-        if isinstance(param, TyperArgument):
+        if isinstance(param, TyperArgument) and not param.hidden:
             name = f"{(param.metavar or param.name).strip('[]')}{'...' if param.nargs != 1 else ''}"
             yield name if param.required else f"[{name}]"

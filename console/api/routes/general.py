@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from anyio import to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
 from console.services.background_reads import WHOLE_INSTALLATION
+from console.services.catalog_offers import OfferedAction, offered_actions
+from console.services.deciders import GroupMembers, tier_deciders
 from console.services.visibility import visible_sweep
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.catalog.models import Resource
 from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import NotFound
+from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.tools.definitions import Tool
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
@@ -56,6 +62,60 @@ class ResourceView(Message):
         actions = tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())
         terms = resource.model_dump(include={"title", "environment", "external", "owner"})
         return cls(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, **terms)
+
+
+class DeciderGroup(Message):
+    group: str
+    names: tuple[str, ...]
+    """Login names of its members, as far as Vault lists them; "…" at the end if there are more."""
+
+    @classmethod
+    def of(cls, members: GroupMembers) -> DeciderGroup:
+        """Return the view of a group with its members."""
+        return cls(group=members.group, names=members.names)
+
+
+class DeciderTier(Message):
+    tier: int
+    name: str
+    """As in approvals.yaml."""
+    quorum: int
+    """The approvals that a request needs at this tier."""
+    groups: tuple[DeciderGroup, ...]
+
+
+class OfferedActionView(Message):
+    action: str
+    max_ttl: int
+    """Seconds."""
+    revocable: str
+    outcome: str
+    """allowed | needs_approval | denied: what current policy decides on a plain request of a launcher, for the longest time."""
+    tier: int
+    """The tier that must approve it; 0 unless the outcome is needs_approval."""
+    policies: tuple[str, ...]
+    """The deciding policies."""
+
+    @classmethod
+    def of(cls, offered: OfferedAction) -> OfferedActionView:
+        """Return the view of an action with current policy's decision."""
+        decision, terms = offered.decision, offered.definition
+        tier = decision.tier if decision.outcome == "needs_approval" else 0
+        shown = {"outcome": decision.outcome, "tier": tier, "policies": decision.policies}
+        return cls.model_validate({"action": offered.action.value, "max_ttl": terms.max_ttl, "revocable": terms.revocable, **shown})
+
+
+class OfferedResourceView(Message):
+    name: str
+    title: str
+    environment: str
+    sensitivity: str
+    external: bool
+    owner: str
+    actions: tuple[OfferedActionView, ...]
+    """From the narrowest to the broadest. No job can request any other."""
+    deciders: tuple[DeciderTier, ...]
+    """Who can decide, from the lowest tier that an action needs. The approvers of higher tiers can decide at lower ones, too."""
 
 
 class ToolView(Message):
@@ -114,6 +174,31 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
         tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
         withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
     )
+
+
+@router.get("/resources/{name}", operation_id="resource")
+def show_resource(
+    console: TheConsole, _: Member, name: Annotated[str, Path(description="Name of the resource in the catalog")]
+) -> OfferedResourceView:
+    """Show a resource of the catalog: its actions, what current policy decides on each, and who can decide."""
+    current = console.deps.config.current()
+    resource = current.catalog.resources.get(name)
+    if resource is None:
+        raise NotFound(f"there is no resource {name} in the catalog{did_you_mean(name, current.catalog.resources)}")
+    actions = tuple(map(OfferedActionView.of, offered_actions(current, name, now=console.deps.now())))
+    lowest = min((action.tier for action in actions if action.tier), default=current.tiers.top + 1)
+    deciders = tuple(
+        DeciderTier(
+            tier=number,
+            name=tier.name,
+            quorum=tier.quorum,
+            groups=tuple(map(DeciderGroup.of, tier_deciders(console.deps, current.tiers, number))),
+        )
+        for number, tier in sorted(current.tiers.tiers.items())
+        if number >= lowest
+    )
+    terms = resource.model_dump(include={"title", "environment", "external", "owner"})
+    return OfferedResourceView(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, deciders=deciders, **terms)
 
 
 @router.post("/sweep")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -27,7 +28,7 @@ from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import checked_spec
-from justenough.domain.jobs.states import BEYOND_TEXTS, Action
+from justenough.domain.jobs.states import BEYOND_TEXTS, Action, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 
@@ -37,6 +38,8 @@ DECISION_VERBS = {
     "withdraw": "Withdrawing the approval of",
     "break_glass": "BREAK-GLASS approval of",
 }
+MAX_OTHERS_SHOWN = 3
+"""Other pending requests of the job in a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +81,37 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
             if isinstance(failure, NotLoggedIn | Unreachable):
                 break
     if answered:
-
-        def row(item: Json) -> tuple[object, ...]:
-            missing = item["quorum"] - counted_approvals(item) if item["state"] == "pending" else 0
-            return (
-                item["id"],
-                item["resource"],
-                item["action"],
-                state_word("request", item["state"]),
-                f"{missing} more" if missing > 0 else "",
-            )
-
-        emit_items(answered, header=("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), row=row, is_list=len(unique_requests) > 1)
+        emit_items(
+            answered,
+            header=("ID", "RESOURCE", "ACTION", "STATE", "MISSING"),
+            row=lambda item: (*(item["id"], item["resource"], item["action"], state_word("request", item["state"]), _missing_text(item)),),
+            is_list=len(unique_requests) > 1,
+        )
+    if options.decision != "deny":
+        for job in dict.fromkeys(item["job_id"] for item in answered):
+            _note_other_requests(api, job, {item["id"] for item in answered})
     if codes:
         raise typer.Exit(worst_exit_code(codes))
+
+
+def _missing_text(item: Json) -> str:
+    """Return how many approvals a request lacks; empty if it will get no more."""
+    if item["state"] == "pending":
+        return f"{item['quorum'] - counted_approvals(item)} more"
+    return "none" if item["state"] in {RequestState.ALLOWED, RequestState.APPROVED} else ""
+
+
+def _note_other_requests(api: ConsoleApiClient, job: str, answered: Collection[str]) -> None:
+    """Say what else the job waits for. This is only a hint: it fails no command whose decisions have been sent."""
+    with contextlib.suppress(Failure):
+        pending = api.get("/requests", job=job, state="pending", limit=100)["items"]
+        others = [item for item in pending if item["quorum"] and item["id"] not in answered]
+        if others:
+            more = f" and {len(others) - MAX_OTHERS_SHOWN} more" if len(others) > MAX_OTHERS_SHOWN else ""
+            shown = [
+                f"{item['action']} on {item['resource']}, tier {item['current_tier']} ({item['id']})" for item in others[:MAX_OTHERS_SHOWN]
+            ]
+            note(f"The job still waits for: {'; '.join(shown)}{more}")
 
 
 def approver_by_login(api: ConsoleApiClient, name: str) -> Json:

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from console.cli.client.config import START_HINT
+from console.cli.client.config import ADDRESS_HINT
 from console.cli.client.debug_log import REQUEST_ID_HEADER, debug_hooks
-from console.cli.client.profile import CliSession
+from console.cli.client.profile import CliSession, profile_hint
 from console.cli.client.vault import connection_error_hint, connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
@@ -56,7 +56,7 @@ class ConsoleApiClient:
         if session.addresses.console is None:
             raise Failure(
                 "the console's address is unknown: no stack is running here",
-                hint=f"{START_HINT}; or give the address of a console with --console-url",
+                hint=f"{ADDRESS_HINT}{profile_hint()}",
             )
         self.session = session
         self.address = session.addresses.console
@@ -160,7 +160,7 @@ class ConsoleApiClient:
         raise AssertionError  # Unreachable: the last try has returned or raised.
 
     def _to_unreachable(self, error: Exception) -> Unreachable:
-        hint = connection_error_hint(error, authority="SSL_CERT_FILE")
+        hint = connection_error_hint(error, address=self.address, authority="SSL_CERT_FILE")
         return Unreachable(f"the console at {self.address} does not answer ({connection_error_text(error)})", hint=hint)
 
     def _json(self, answer: httpx.Response) -> Json:

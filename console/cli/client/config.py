@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = Path("justenough.toml")
 START_HINT = "Start the stack: justenough up --detach"
+ADDRESS_HINT = (
+    f"{START_HINT}. If it runs in another folder, set JUSTENOUGH_HOME. For an installation elsewhere, set VAULT_ADDR and "
+    "JUSTENOUGH_CONSOLE_URL, then log in: justenough login"
+)
+"""What to do if no address of a server is known."""
 OIDC_CALLBACK_PORT = 8250
 """The default port of `vault login` and `bao login`, so that existing roles allow it."""
 

@@ -17,7 +17,7 @@ from console.cli import private_files, profiles
 from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
 from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
 from console.cli.errors import Failure, NotLoggedIn, Unreachable
-from console.cli.options import GlobalOptions
+from console.cli.options import DEFAULT_OPTIONS, GlobalOptions
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret
@@ -147,22 +147,40 @@ class CliSession:
         if profile.token is None:
             name, known = profile.path.stem, profiles.profile_names()
             is_unknown = known and name not in {*known, profiles.DEFAULT_PROFILE}
-            raise NotLoggedIn(f"there is no profile {name}" if is_unknown else "you are not logged in", hint=_login_hint())
+            raise NotLoggedIn(
+                f"there is no profile {name}" if is_unknown else "you are not logged in", hint=f"Log in: justenough login{profile_hint()}"
+            )
         if self.addresses.vault != profile.seen.vault:
             raise NotLoggedIn(
                 f"you are logged in at {profile.seen.vault}, not at {self.addresses.vault}",
-                hint="Log in: justenough login. To keep the other login: justenough login --profile NAME",
+                hint=_other_login_hint(self.addresses.vault),
             )
         if profile.expires and profile.expires < time.time():
             raise NotLoggedIn("your login has expired")
         return profile.token
 
 
-def _login_hint() -> str:
+def has_usable_login(name: str) -> bool:
+    """Whether commands can use a profile's login: there is one for the servers in use, and its Vault answers and accepts it."""
+    try:
+        CliSession(replace(DEFAULT_OPTIONS, profile=name)).identity_token(refresh=True)
+    except Failure:
+        return False
+    return True
+
+
+def profile_hint() -> str:
+    """Return how to use a profile, for the end of a hint; empty if there are none."""
     names = profiles.profile_names()
-    return "Log in: justenough login" + (
-        f". Or use a profile ({', '.join(names)}): --profile NAME, justenough profile use NAME" if names else ""
-    )
+    return f". Or use a profile ({', '.join(names)}): --profile NAME, justenough profile use NAME" if names else ""
+
+
+def _other_login_hint(vault: str | None) -> str:
+    """Return how to log in at a Vault while the profile has a login at another one; if a profile is logged in there, how to use it."""
+    there = [name for name, content in profiles.saved_logins() if _addresses_from_json(content.get("seen")).vault == vault]
+    if there:
+        return f"Use the profile with a login there ({', '.join(there)}): --profile {there[0]}, or from now on: justenough profile use {there[0]}"
+    return "Log in: justenough login. To keep the other login: justenough login --profile NAME"
 
 
 def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from console.cli.client.config import START_HINT, ServerAddresses
+from console.cli.client.config import ADDRESS_HINT, START_HINT, ServerAddresses
 from console.cli.client.debug_log import debug_hooks
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from console.cli.options import close_with_command
@@ -50,7 +50,7 @@ class PersonVaultClient:
 
     def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
-            raise Failure("Vault's address is unknown", hint=f"{START_HINT}; or set VAULT_ADDR")
+            raise Failure("Vault's address is unknown", hint=ADDRESS_HINT)
         self.address = addresses.vault
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
         tls: ssl.SSLContext | bool = self.address.startswith("https:")
@@ -148,7 +148,7 @@ class PersonVaultClient:
         try:
             return self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
-            hint = connection_error_hint(error, authority="VAULT_CACERT")
+            hint = connection_error_hint(error, address=self.address, authority="VAULT_CACERT")
             raise Unreachable(f"Vault at {self.address} does not answer ({connection_error_text(error)})", hint=hint) from error
 
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
@@ -185,11 +185,13 @@ def is_loopback(address: str) -> bool:
     return urlsplit(address).hostname in LOOPBACK_HOSTS
 
 
-def connection_error_hint(error: Exception, *, authority: str) -> str:
+def connection_error_hint(error: Exception, *, address: str, authority: str) -> str:
     """Return what to do if a server does not answer. `authority`: the variable that names the file with the CA of its certificate."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return f"Set {authority} to a file with the CA that signed its certificate, or use an address that is in the certificate"
-    return START_HINT
+    if is_loopback(address):
+        return START_HINT
+    return "Check that it runs, and that this machine reaches it. Your profiles and their servers: justenough profile list"
 
 
 def connection_error_text(error: Exception) -> str:

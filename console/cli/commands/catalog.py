@@ -9,13 +9,16 @@ from typing import Annotated, Literal
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Folder, parse_time_argument
+from console.cli.arguments import Folder, Web, parse_time_argument, path_segment
 from console.cli.client.config import config_folder, load_config
 from console.cli.client.connect import connect_api
+from console.cli.client.web_page import open_page
+from console.cli.completion import complete_resource
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
-from console.cli.render.output import emit, emit_page, join_values, print_fields, print_table
+from console.cli.render.output import emit, emit_page, join_values, note, print_fields, print_table
+from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
 
@@ -119,6 +122,26 @@ def list_catalog() -> None:
     emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda catalog: (resource["name"] for resource in catalog["resources"]))
 
 
+@app.command("show")
+@command
+def show_resource(
+    resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="The name of a resource.", autocompletion=complete_resource)],
+    web: Web = False,
+) -> None:
+    """Show a resource, its actions, and who can approve them. Shows what current policy decides on each action.
+
+    Examples:
+    justenough catalog show refunds-db
+
+    """
+    api = connect_api()
+    name = resource.partition(":")[0]
+    if web:
+        open_page(api, f"/resources/{path_segment(name)}")
+        return
+    emit(api.get(f"/resources/{path_segment(name)}"), table=_print_resource, names=lambda found: (found["name"],))
+
+
 @app.command("review")
 @list_command
 def review_catalog(
@@ -174,6 +197,45 @@ def _print_summary(summary: Json) -> None:
     print_fields((name.capitalize(), value) for name, value in summary.items() if name != "warnings")
     for warning in summary["warnings"]:
         terminal.write_line(plain(f"warning: {warning['where']}: {warning['message']}"))
+
+
+def _print_resource(resource: Json) -> None:
+    print_fields(
+        (
+            ("Resource", f"{resource['name']} ({resource['title']})"),
+            ("Environment", resource["environment"]),
+            ("Sensitivity", resource["sensitivity"]),
+            ("External", "yes" if resource["external"] else "no"),
+            ("Owner", resource["owner"]),
+        )
+    )
+    terminal.write_line("")
+    print_table(
+        ("ACTION", "CURRENT POLICY", "MAX TTL", "REVOCABLE", "DECIDED BY"),
+        [
+            (
+                *(action["action"], policy_text.outcome(action), duration_label(action["max_ttl"])),
+                *(action["revocable"], join_values(action["policies"])),
+            )
+            for action in resource["actions"]
+        ],
+    )
+    if resource["deciders"]:
+        terminal.write_line("")
+        print_table(
+            ("TIER", "APPROVALS", "WHO CAN APPROVE"),
+            [
+                (
+                    f"{tier['tier']} ({tier['name']})",
+                    tier["quorum"],
+                    join_values(
+                        f"{one['group']} ({join_values(one['names'])})" if one["names"] else one["group"] for one in tier["groups"]
+                    ),
+                )
+                for tier in resource["deciders"]
+            ],
+        )
+    note("Approvers of a higher tier can approve at a lower one, too. The reasons of a decision: justenough policy explain RESOURCE:ACTION")
 
 
 def _print_catalog(catalog: Json) -> None:

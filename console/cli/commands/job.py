@@ -32,7 +32,7 @@ from console.cli.render.output import (
     print_table,
     with_state_colour,
 )
-from console.cli.render.request_table import policy_denial
+from console.cli.render.request_table import NO_TIER, policy_denial
 from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
@@ -373,7 +373,7 @@ def _print_job(job: Json) -> None:
                     if (tools := item["granted_tools"] or item["tools"])
                     else item["action"],
                     duration_label(item["ttl"]),
-                    item["tier"],
+                    item["tier"] or NO_TIER,
                     state_word("request", item["state"]),
                     join_values(item["policies"]),
                     join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"]),

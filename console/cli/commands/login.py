@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -44,6 +45,8 @@ def login(
 ) -> None:
     """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console.
 
+    The login's profile is used from now on in commands without --profile, unless the one in use now is logged in, too.
+
     Examples:
     justenough login --user ops
     justenough login --profile lead --user lead --password-stdin < password.txt
@@ -52,17 +55,17 @@ def login(
     """
     # These load httpx, which help and completion do without.
     from console.cli.client import oidc  # noqa: PLC0415
-    from console.cli.client.profile import addresses_for_login, load_profile, save_login  # noqa: PLC0415
+    from console.cli.client.profile import addresses_for_login, has_usable_login, load_profile, save_login  # noqa: PLC0415
     from console.cli.client.vault import PersonVaultClient  # noqa: PLC0415
 
     if method == "oidc" and (user is not None or password_stdin):
         raise Failure(
             "--user and --password-stdin work only with --method password; your identity provider asks for your name", code=ExitCode.USAGE
         )
-    name_and_password = _read_name_and_password(user, from_stdin=password_stdin) if method == "password" else None
     profile = load_profile(current_options())
     used, pinned = addresses_for_login(current_options(), profile)
     vault = PersonVaultClient(used)
+    name_and_password = _read_name_and_password(user, from_stdin=password_stdin) if method == "password" else None
     if name_and_password:
         name, password = name_and_password
         entry = vault.log_in(name, password, mount=mount or DEFAULT_MOUNTS[method])
@@ -71,16 +74,26 @@ def login(
         name = vault.create_identity_token(entry.token).name
     vault.ensure_signing_key(entry.token, entry.entity)
     save_login(profile, entry, name=name, addresses=used, pinned=pinned)
+    chosen, before = profiles.profile_name(current_options().profile), profiles.profile_name(None)
+    if chosen != before and not has_usable_login(before):
+        profiles.choose_profile(chosen)
     found = {
         "name": name,
         "id": entry.entity,
-        "profile": profiles.profile_name(current_options().profile),
+        "profile": chosen,
+        "used": chosen == profiles.profile_name(None),
         "vault": vault.address,
         "console": used.console,
         "expires_at": datetime.fromtimestamp(entry.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     message = f"Logged in as {name} at {vault.address} until {moment(found['expires_at'])}."
     emit(found, table=lambda _: note(message), names=lambda _: (name,))
+    if os.environ.get("VAULT_TOKEN"):
+        note("VAULT_TOKEN is set and takes precedence over this login: unset it")
+    elif not found["used"]:
+        note(f"Commands use profile {before}. To use this login: --profile {chosen}, or from now on: justenough profile use {chosen}")
+    elif chosen != before:
+        note(f"Using profile {chosen} from now on; {before} is not logged in here.")
 
 
 @command

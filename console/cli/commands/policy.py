@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_params, parse_time_argument
+from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_duration_option, parse_params, parse_time_argument
 from console.cli.client.config import config_folder, load_config
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure
@@ -20,14 +21,18 @@ from console.cli.options import command, command_group
 from console.cli.render import policy
 from console.cli.render.output import count_label, emit, note
 from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.jobs.states import Action
 
 if TYPE_CHECKING:
     from console.cli.client.api import ConsoleApiClient
     from justenough.adapters.configuration.folder import ConfigSet
+    from justenough.domain.jobs.spec import JobSpec
     from justenough.domain.policy.dry_run import PolicyEvaluator
     from justenough.domain.policy.test_cases import CaseResult, PolicyTestTable
 
 TESTS_FOLDER = "policies/tests"
+PLAIN_ACCESS = re.compile(r"([a-z0-9-]{1,63}):([a-z]+)")
+"""An action on a resource, as `policy explain` takes it: `refunds-db:write`."""
 
 app = command_group("Check, explain, test and replay policies.")
 
@@ -61,8 +66,22 @@ def check(folder: Folder = None) -> None:
 @app.command("explain")
 @command
 def explain(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="The job spec, a YAML file; - for stdin.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC|RESOURCE:ACTION",
+            help="The job spec, a YAML file; - for stdin. Or one access, such as refunds-db:write.",
+        ),
+    ],
+    resource: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    *,
     param: Param = None,
+    ttl: Annotated[
+        str | None, typer.Option("--ttl", metavar="DURATION", help="RESOURCE:ACTION: for how long; default: the longest.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", metavar="NAME", help="RESOURCE:ACTION: the job's environment; default: the resource's.")
+    ] = None,
     group_: Annotated[
         list[str] | None,
         typer.Option("--group", metavar="NAME", help="A group of the person who launches the job; default: every group that may launch."),
@@ -76,23 +95,30 @@ def explain(
         Path | None, typer.Option("--config", metavar="FOLDER", help="The configuration folder; default: JUSTENOUGH_CONFIG.")
     ] = None,
 ) -> None:
-    """Explain what policy decides for each request of a spec. Names the deciding policies and what would change the decision. Needs no server.
+    """Explain what policy decides for an access, or for a spec. Names the deciding policies, who can approve, and what would change the decision. Needs no server.
 
     Examples:
+    justenough policy explain refunds-db:write
+    justenough policy explain refunds-db:write --ttl 5m --environment staging
     justenough policy explain refund-triage.yaml --param ticket=4712
 
     """
-    from console.cli.spec_lines import with_lines  # noqa: PLC0415 - loads yaml
-    from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - loads the policy engine
-    from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
-    from justenough.domain.policy.explain import explain_spec, require_known_access  # noqa: PLC0415 - the same
+    from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.explain import explain_spec  # noqa: PLC0415 - the same
 
-    loaded, text = load_config(config or config_folder()), read_file_or_stdin(spec)
-    try:
-        job_spec = checked_spec(read_spec(text), parse_params(param or ()))
-        require_known_access("job spec", job_spec, loaded.catalog)
-    except InvalidInput as error:
-        raise InvalidInput(f"{spec}: {error.what}", with_lines(error.problems, text)) from error
+    if resource is not None:
+        action, name = (resource, what) if resource in set(Action) else (what, resource)
+        raise Failure("give one SPEC or one RESOURCE:ACTION", code=ExitCode.USAGE, hint=f"Run: justenough policy explain {name}:{action}")
+    loaded = load_config(config or config_folder())
+    access = None if Path(what).exists() else PLAIN_ACCESS.fullmatch(what)
+    if access:
+        if param:
+            raise Failure("--param needs a SPEC", code=ExitCode.USAGE)
+        job_spec = _plain_spec(loaded, access[1], access[2], ttl=ttl, environment=environment)
+    else:
+        if ttl or environment:
+            raise Failure("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own", code=ExitCode.USAGE)
+        job_spec = _read_job_spec(loaded, what, parse_params(param or ()))
     groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
@@ -102,6 +128,9 @@ def explain(
         table=policy.print_explanation,
         names=lambda explanation: (f"{item['resource']}:{item['action']}" for item in explanation["requests"]),
     )
+    waiting = dict.fromkeys(item["resource"] for item in result["requests"] if item["outcome"] == "needs_approval")
+    if waiting:
+        note(f"Names of the people who can approve: justenough catalog show {next(iter(waiting)) if len(waiting) == 1 else 'RESOURCE'}")
 
 
 @app.command("test")
@@ -164,6 +193,33 @@ def replay(folder: Folder = None, since: Since = None) -> None:
     emit(_to_json(report), table=policy.print_replay, names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]))
     counts = f"{count_label(report.decisions, 'decision')} of {count_label(report.requests, 'request')}"
     note(f"{counts} replayed in {time.monotonic() - began:.1f} s.")
+
+
+def _plain_spec(config: ConfigSet, name: str, action: str, *, ttl: str | None, environment: str | None) -> JobSpec:
+    from justenough.domain.jobs.spec import checked_spec  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.explain import build_plain_spec  # noqa: PLC0415 - the same
+
+    if ttl is not None:
+        parse_duration_option("--ttl", ttl)
+    return checked_spec(build_plain_spec(config.catalog, name, action, ttl=ttl, environment=environment))
+
+
+def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobSpec:
+    """Return the spec in a file. Raises InvalidInput with the lines of its problems."""
+    from console.cli.spec_lines import with_lines  # noqa: PLC0415 - loads yaml
+    from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.explain import require_known_access  # noqa: PLC0415 - the same
+
+    if (known := config.catalog.resources.get(file)) is not None and not Path(file).exists():
+        offered = " or ".join(f"{file}:{action}" for action in sorted(known.actions))
+        raise Failure(f"{file} is a resource; name an action on it", code=ExitCode.USAGE, hint=f"Run: justenough policy explain {offered}")
+    text = read_file_or_stdin(file)
+    try:
+        spec = checked_spec(read_spec(text), params)
+        require_known_access("job spec", spec, config.catalog)
+    except InvalidInput as error:
+        raise InvalidInput(f"{file}: {error.what}", with_lines(error.problems, text)) from error
+    return spec
 
 
 def _build_rules(config: ConfigSet) -> PolicyEvaluator:

@@ -26,6 +26,8 @@ from console.cli.render.request_table import (
     decide_by_text,
     policy_denial,
     reason_lines,
+    short_reason_source,
+    shown_tier,
     time_left,
 )
 from console.cli.states import parse_state_option, state_help
@@ -93,12 +95,12 @@ def list_requests(
                 item["id"],
                 item["job_name"],
                 state_word("request", item["state"]),
-                item["current_tier"] or item["tier"],
+                shown_tier(item),
                 item["resource"],
                 item["action"],
             ),
             *(duration_label(item["ttl"]), item["requester"], age(item, now), time_left(item, now)),
-            *(moment(decide_by(item)) if item["state"] == "pending" else "", item.get("reason_by"), item["reason"]),
+            *(moment(decide_by(item)) if item["state"] == "pending" else "", short_reason_source(item), item["reason"]),
         ),
         optional=("DECIDE BY", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
         empty="No pending requests that you can decide." if mine else "No pending requests." if wanted == "pending" else "No requests.",
@@ -171,6 +173,8 @@ def approve(
 ) -> None:
     """Approve requests, in full or narrowed. Your own key signs exactly what the command shows. From tier 2 on, a reason is required.
 
+    On a terminal the command asks before it signs, unless you give --yes. Without one, as in a script, it signs at once.
+
     Examples:
     justenough request approve r-dev-01kb3zq0aa-1 --reason "the customer is right"
     justenough request approve r-dev-01kb3zq0aa-1 --ttl 5m --action read --reason "reading is enough"
@@ -204,6 +208,8 @@ def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = N
     """Approve alone in an emergency. Bypasses the tier that policy requires and each further one up to the current one.
 
     The approvers of these tiers see it. Another approver of the current tier, or above, must review it.
+
+    On a terminal the command asks before it signs, unless you give --yes. Without one, as in a script, it signs at once.
     """
     _answer_requests(requests, "break_glass", reason=reason, ttl=ttl)
 
@@ -289,7 +295,9 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             ("State", state_word("request", item["state"])),
             (
                 "Tier",
-                f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}" if item["quorum"] else item["tier"],
+                f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}"
+                if item["quorum"]
+                else item["tier"] or "none",
             ),
             ("Approvers", join_values(item.get("approvers") or ())),
             ("Decide by", decide_by_text(item)),

@@ -63,7 +63,7 @@ def print_running_stack(home: Path) -> None:
     print_table(
         ("USER", "PASSWORD", "GROUPS"), [(name, user["password"], ", ".join(user["groups"])) for name, user in stack["users"].items()]
     )
-    say(f"\nLog in: {_command(home)} login --user lead")
+    say(f"\nLog in: {_command(home)} login --profile lead --user lead")
     say(f"Stop:   {_command(home)} down")
 
 

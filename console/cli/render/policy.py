@@ -40,6 +40,8 @@ def print_explanation(explanation: Json) -> None:
             _print_indented(1, f"error: {error}")
         for line in policy_text.tiers(request):
             _print_indented(1, line)
+        if deciders := _deciders_text(request):
+            _print_indented(1, f"can decide: {deciders}")
         if request["changes"]:
             _print_indented(1, "The decision would be different:")
         for change in request["changes"]:
@@ -83,6 +85,14 @@ def print_replay(replay_report: Json) -> None:
     terminal.write_line(join_values(totals))
     for what, count in replay_report["lacking"].items():
         terminal.write_line(f"{count_label(count, 'decision')} recorded without {what}, which the policies now use")
+
+
+def _deciders_text(request: Json) -> str:
+    """Return the groups that can decide a request, by tier; empty if it needs no approval."""
+    if request["outcome"] != "needs_approval":
+        return ""
+    tiers = [(join_values(tier["approvers"]), tier["tier"]) for tier in request["tiers"] if tier["tier"] >= request["tier"]]
+    return ", or ".join(f"{groups} (tier {number})" for groups, number in tiers if groups)
 
 
 def _outcome_text(result: Json) -> str:

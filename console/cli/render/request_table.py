@@ -13,9 +13,14 @@ from console.presentation.event_text import decision_text, duration_label
 from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, moment, plain
-from justenough.domain.jobs.states import BEYOND_ORDER, reason_source_text
+from justenough.domain.jobs.states import BEYOND_ORDER, ReasonSource, reason_source_text
 
 HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
+
+NEEDS_VAULT = "each approval must be authorized in Vault, too"
+"""Said of a request under a control group, until that group is satisfied."""
+NO_TIER = "–"
+"""In place of the tier of a request that needs no approval."""
 
 
 class RequestChange(NamedTuple):
@@ -50,11 +55,16 @@ def _row(item: Json, now: datetime) -> tuple[object, ...]:
         item["job_name"],
         item["requester"],
         access,
-        item["current_tier"] or item["tier"],
+        shown_tier(item),
         time_left(item, now),
         approval_count(item),
         claimed_by,
     )
+
+
+def shown_tier(item: Json) -> object:
+    """Return the tier at which a request is or was decided; NO_TIER if policy alone decides it."""
+    return item["current_tier"] or item["tier"] or NO_TIER
 
 
 def by_deadline(items: Sequence[Json]) -> list[Json]:
@@ -120,13 +130,26 @@ def request_sentence(item: Json) -> str:
     """Return a sentence about what a request asks for."""
     deadline = f", until {deadline_text(item)}" if item["state"] == "pending" and decide_by(item) else ""
     tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
+    if item["state"] == "pending":
+        tier += f"; {NEEDS_VAULT}" if item["lock"] else ""
+        tier += f"; {_claim_text(item['claim'])}" if item["claim"] else ""
     access = f"{item['requester']} requests {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
     return plain(f"{access} ({item['job_name']}): {item['reason']} ({reason_source(item)}){tier}")
+
+
+def _claim_text(claim: Json) -> str:
+    return f"claimed by {claim['by']} until {moment(claim['until'])}"
 
 
 def reason_source(item: Json) -> str:
     """Return who wrote a request's reason, in words."""
     return reason_source_text(item.get("reason_by"), has_parent=item.get("parent") is not None)
+
+
+def short_reason_source(item: Json) -> str:
+    """Return who wrote a request's reason in one word; empty if it was not recorded."""
+    order = "spec" if item.get("parent") is None else "parent job"
+    return {ReasonSource.ORDER.value: order, ReasonSource.PROGRAM.value: "program"}.get(item.get("reason_by") or "", "")
 
 
 def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
@@ -155,16 +178,23 @@ def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]
     """Yield the changes of a request since it was last seen. If it was not seen before, begin with what it asks for."""
     if before is None:
         yield RequestChange(request_sentence(after), after["created_at"])
-    unseen = {"approvals": (), "claim": None, "lock": None, "state": "pending", "current_tier": after["current_tier"], "review": None}
+    # The sentence tells of a claim and a lock, because their time is not known.
+    unseen = {
+        "approvals": (),
+        "claim": after["claim"],
+        "lock": after["lock"],
+        "state": "pending",
+        "current_tier": after["current_tier"],
+        "review": None,
+    }
     old = before or unseen
     yield from _answer_changes(old, after)
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
         yield RequestChange(f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {deadline_text(after)}")
     if after["claim"] != old["claim"] and after["state"] == "pending":
-        claim = after["claim"]
-        yield RequestChange(plain(f"claimed by {claim['by']} until {moment(claim['until'])}" if claim else "claim released"))
+        yield RequestChange(plain(_claim_text(after["claim"]) if after["claim"] else "claim released"))
     if after["lock"] and not old["lock"]:
-        yield RequestChange("waits for authorization in Vault too")
+        yield RequestChange(NEEDS_VAULT)
     if after["review"] != old["review"] and after["review"]:
         review = after["review"]
         if review["open"]:

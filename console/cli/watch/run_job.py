@@ -21,6 +21,7 @@ from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
 from console.cli.render.output import emit, emit_items, emit_revocation, join_values, note, print_table
+from console.cli.render.request_table import NO_TIER
 from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
@@ -228,6 +229,11 @@ def _print_warnings(found: Json) -> None:
         note(f"Warning: {warning}")
 
 
+def _outcome_cells(item: Json) -> tuple[str, object]:
+    """Return the word of a decision's outcome, and the tier that must approve it."""
+    return state_word("outcome", item["outcome"]), item["tier"] if item["outcome"] == "needs_approval" else NO_TIER
+
+
 def _print_decisions(found: Json) -> None:
     tools = found.get("tools") or []
     _print_warnings(found)
@@ -236,7 +242,7 @@ def _print_decisions(found: Json) -> None:
         print_table(
             ("TOOL", "RESOURCE", "ACTION", "OUTCOME", "TIER", "IN THE ORDER"),
             [
-                (item["tool"], item["resource"], item["action"], item["outcome"], item["tier"], "not named" if item["beyond"] else "named")
+                (item["tool"], item["resource"], item["action"], *_outcome_cells(item), "not named" if item["beyond"] else "named")
                 for item in tools
             ],
         )
@@ -248,8 +254,7 @@ def _print_decisions(found: Json) -> None:
         ("RESOURCE", "ACTION", "AT", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS"),
         [
             (
-                *(item["resource"], item["action"], item["at"], duration_text(item["ttl"]), item["outcome"]),
-                "" if item["outcome"] == "denied" else item["tier"],
+                *(item["resource"], item["action"], item["at"], duration_text(item["ttl"]), *_outcome_cells(item)),
                 denial_text(item["policies"], item.get("policy_reasons") or {})
                 if item["outcome"] == "denied"
                 else join_values(item["policies"]),

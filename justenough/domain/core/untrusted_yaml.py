@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -27,6 +28,7 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 MAX_SAFE_INTEGER = 2**53 - 1
 
 M = TypeVar("M", bound=BaseModel)
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class _Strict(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
@@ -124,8 +126,11 @@ def check_json(what: str, value: Any) -> None:
     raise_problems(what, islice(_json_problems(value, ()), MAX_PROBLEMS))
 
 
-def validate_model(what: str, model: type[M], value: Any, *, suggests_keys: bool = False) -> M:
-    """Parse a value into a model; raise InvalidInput with every problem, by YAML path. `suggests_keys`: with a key similar to an unknown one."""
+def validate_model(what: str, model: type[M], value: Any, *, suggests_keys: bool = False, other_names: Mapping[str, str] = NO_NAMES) -> M:
+    """Parse a value into a model; raise InvalidInput with every problem, by YAML path. `suggests_keys`: with a key similar to an unknown one.
+
+    `other_names`: the key that is meant by a wrong one, which is given by its path without indexes: `access.duration`.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -134,7 +139,10 @@ def validate_model(what: str, model: type[M], value: Any, *, suggests_keys: bool
             hint, location = "", item["loc"]
             if item["type"] == "extra_forbidden" and hints_left:
                 hints_left -= 1
-                hint = did_you_mean(str(location[-1])[:MAX_KEY_CHARS], _known_keys(model, location))
+                meant = other_names.get(".".join(part for part in location if isinstance(part, str)))
+                hint = (
+                    f"; did you mean {meant!r}?" if meant else did_you_mean(str(location[-1])[:MAX_KEY_CHARS], _known_keys(model, location))
+                )
             problems.append(Problem(to_yaml_path(part for part in location if part != "[key]"), describe_error(item) + hint))
         raise InvalidInput(what, tuple(problems)) from error
 

@@ -76,6 +76,26 @@ def _check_env(env: Mapping[str, str]) -> Mapping[str, str]:
     return env
 
 
+OTHER_KEYS: Mapping[str, str] = {
+    **dict.fromkeys(("requests", "request", "secrets", "credentials", "permissions", "approvals", "resources", "grants"), "access"),
+    **dict.fromkeys(("command", "cmd", "args", "exec", "script"), "run.command"),
+    **{key: f"run.{key}" for key in ("timeout", "env", "network", "limits", "workdir", "python")},
+    **dict.fromkeys(("description", "purpose", "reason", "goal"), "task"),
+    **dict.fromkeys(("scope", "data", "tenant"), "data_scope"),
+    **dict.fromkeys(("parameters", "inputs", "vars"), "params"),
+    "llm": "model",
+    **dict.fromkeys(("run.cmd", "run.args", "run.exec", "run.script"), "command"),
+    **dict.fromkeys(("run.ttl", "run.deadline"), "timeout"),
+    **dict.fromkeys(("run.environment", "run.vars"), "env"),
+    **dict.fromkeys(("run.cwd", "run.dir"), "workdir"),
+    **dict.fromkeys(("access.name", "access.database", "access.secret", "access.target"), "resource"),
+    **dict.fromkeys(("access.permission", "access.role", "access.verb", "access.operation"), "action"),
+    **dict.fromkeys(("access.duration", "access.timeout", "access.for"), "ttl"),
+    **dict.fromkeys(("access.why", "access.justification", "access.task"), "reason"),
+    **dict.fromkeys(("access.env", "access.file", "access.pgpass", "access.kubeconfig"), "deliver"),
+}
+"""The key that is meant by a wrong one, by its path without indexes."""
+
 V = TypeVar("V")
 JobEnv = Annotated[Mapping[EnvName, V], AfterValidator(_check_env)]
 """Environment variables that a job sets; reserved names are rejected."""
@@ -272,7 +292,7 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ce
     leave other arguments free.
     """
     check_json("job spec", raw)
-    spec = validate_model("job spec", JobSpec, raw, suggests_keys=True)
+    spec = validate_model("job spec", JobSpec, raw, suggests_keys=True, other_names=OTHER_KEYS)
     problems = _param_problems(spec, params or {})
     raise_problems("job spec", problems)
     values = {**spec.params, **(params or {})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -20,8 +21,10 @@ MAX_REPORT_AGE = timedelta(seconds=60)
 
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """The beginning of a failure that concerns one credential only."""
-LOCK_FAILURE = re.compile(r"lock in (\S+): session (\d+) (?:.* in a transaction since ([-0-9T:]+Z)$)?")
-"""A failure that names a session which holds locks: the target, the session's process id, and when its transaction began, if that was seen."""
+LOCK_FAILURE = re.compile(r"lock in (\S+): (session (\d+)(?: of .*?(?= holds locks))?) (?:.* in a transaction since ([-0-9T:]+Z)$)?")
+"""A failure that names a session which holds locks: the target, the session, its process id, and when its transaction began, if that was seen."""
+TARGET_NAME = re.compile(r"(.+?):([0-9,]+)/(.*)")
+"""HOST:PORT/DATABASE; the host is `local` for libpq's default socket."""
 
 
 def is_revocation_overdue(*, failed: int, took: timedelta) -> bool:
@@ -48,6 +51,10 @@ class SessionEnd(NamedTuple):
     """How to end a session that was seen to hold locks."""
 
     target: str
+    session: str
+    """`session 4711 of backup (application nightly)`."""
+    connect: str
+    """The command that connects to the target; its reader fills in a superuser's name."""
     statement: str
     """For a superuser, with its semicolon.
 
@@ -57,14 +64,26 @@ class SessionEnd(NamedTuple):
 
 def session_ends(failures: Iterable[str]) -> tuple[SessionEnd, ...]:
     """Return how to end each session that these failures name."""
-    found = dict.fromkeys(match.groups() for failure in failures if (match := LOCK_FAILURE.match(failure)))
-    return tuple(SessionEnd(target, f"{_end_session(pid, began)};") for target, pid, began in found)
+    found: dict[tuple[str, str, str | None], SessionEnd] = {}
+    for match in filter(None, map(LOCK_FAILURE.match, failures)):
+        target, session, pid, began = match.groups()
+        found.setdefault((target, pid, began), SessionEnd(target, session, _connect_command(target), f"{_end_session(pid, began)};"))
+    return tuple(found.values())
 
 
 def end_session_advice(failures: Iterable[str]) -> str:
     """Return how to end the sessions that were seen to hold locks, on one line that ends with a statement; empty if these failures name none."""
-    statements = " ".join(f"in {target}, as a superuser: {statement}" for target, statement in session_ends(failures))
-    return f"If nobody needs the session that holds the lock, end it: {statements}" if statements else ""
+    return " ".join(
+        f"In {end.target}, {end.session} holds the lock. If nobody needs it, connect as a superuser ({end.connect}) and end it: {end.statement}"
+        for end in session_ends(failures)
+    )
+
+
+def _connect_command(target: str) -> str:
+    match = TARGET_NAME.fullmatch(target)
+    host, port, database = match.groups() if match else (target, "", "")
+    options = (("-h", "" if host == "local" else host), ("-p", port), ("-d", database), ("-U", "SUPERUSER"))
+    return shlex.join(["psql", *(word for option, value in options if value for word in (option, value))])
 
 
 def _end_session(pid: str, began: str | None) -> str:

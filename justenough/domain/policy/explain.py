@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.placeholders import did_you_mean
+from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import JobSpec
-from justenough.domain.jobs.states import BEYOND_ORDER, Beyond
+from justenough.domain.jobs.states import BEYOND_ORDER, Action, Beyond
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import compared_literals, vary_circumstances, vary_order
 from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_spec
@@ -102,6 +105,28 @@ def require_known_access(what: str, spec: JobSpec, catalog: Catalog) -> None:
     resources = catalog.resources
     if any(item.resource not in resources or item.action not in resources[item.resource].actions for item in spec.access):
         raise InvalidInput(what, problems_in_spec(spec, catalog))
+
+
+def build_plain_spec(catalog: Catalog, name: str, action: str, *, ttl: str | None = None, environment: str | None = None) -> dict[str, Any]:
+    """Return the spec of a job that only requests one action on one resource; by default for the longest time, in the resource's environment.
+
+    Raises InvalidInput if the catalog does not have it.
+    """
+    resource = catalog.resources.get(name)
+    if resource is None:
+        raise InvalidInput(f"{name}:{action}", (Problem("", f"unknown resource {name!r}{did_you_mean(name, catalog.resources)}"),))
+    if action not in resource.actions:
+        why = f"no job can request {action} on {name}: the catalog has only {' and '.join(sorted(resource.actions))}"
+        raise InvalidInput(f"{name}:{action}", (Problem("", why),))
+    longest = duration_text(resource.actions[Action(action)].max_ttl)
+    return {
+        "name": "job",
+        "task": "Explain the policies",
+        "environment": environment or resource.environment,
+        "data_scope": dict(next(iter(catalog.scopes), {})),
+        "run": {"command": ["true"]},
+        "access": [{"resource": name, "action": action, "ttl": ttl or longest, "reason": "Explain the policies"}],
+    }
 
 
 def explain_spec(

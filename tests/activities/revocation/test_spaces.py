@@ -121,7 +121,7 @@ def test_a_failed_revocation_names_the_session_that_holds_the_lock_until_it_is_e
         recorded = [entry.data["failures"] for entry in at.deps.store.ledger.entries(job=job).items if entry.type == "revocation.overdue"]
         assert lock in recorded[-1]
         advice = end_session_advice(recorded[-1])
-        statement = advice.partition(f": in {where}, as a superuser: ")[2]
+        statement = advice.partition(" and end it: ")[2]
         began = re.search(r"timestamptz '(.+?)'", statement)
         assert began
         with psycopg.connect(at.shop.superuser, autocommit=True) as administrator:

@@ -98,7 +98,8 @@ def signed(
     request = ops.until(jobs[0]["id"], "awaiting_approval")["requests"][0]
     call_request(held, request, lead=lead, oncall=oncall)
     call_withdraw(held, ops=ops, lead=lead)
-    held("GET /api/v1/people/{name}", lead.api.get("people/security"), 200)
+    for what, name in (("people", "security"), ("resources", "refunds-db"), ("sizing", request["job_name"])):
+        held(f"GET /api/v1/{what}/{{name}}", lead.api.get(f"{what}/{name}"), 200)
     delegation = held("POST /api/v1/delegations", lead.delegate(security.id), 200)["id"]
     held("DELETE /api/v1/delegations/{delegation}", lead.api.delete(f"delegations/{delegation}"), 200)
 

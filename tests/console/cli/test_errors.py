@@ -27,6 +27,7 @@ EVERY = [
     *(("credential", *rest) for rest in (("list",), ("revoke", "c"), ("prove", "j"))),
     *(("ledger", *rest) for rest in (("list",), ("export",), ("verify",))),
     ("catalog", "list"),
+    ("catalog", "show", "orders-db"),
     ("sweep",),
     ("whoami",),
 ]

@@ -7,7 +7,9 @@ import hashlib
 import json
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -46,7 +48,7 @@ def test_a_login_file_is_for_its_owner_alone(fresh: Cli, whole: Stack) -> None:
 
     files = list((fresh.logins / "justenough").iterdir())
 
-    assert {file.name for file in files} == {"auditor.json", "auditor.identity.json"}
+    assert {file.name for file in files} == {"auditor.json", "auditor.identity.json", "profile"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((fresh.logins / "justenough").stat().st_mode) == 0o700
 
@@ -105,7 +107,7 @@ def test_logout_revokes_the_token_in_vault_and_deletes_the_login_file(fresh: Cli
 
     assert done.exit_code == 0
     assert not is_valid(whole, token)
-    assert list((fresh.logins / "justenough").iterdir()) == []
+    assert [file.name for file in (fresh.logins / "justenough").iterdir()] == ["profile"]
     assert fresh.run("whoami", who="auditor").exit_code == 4
 
 
@@ -235,3 +237,73 @@ def test_addresses_given_at_login_are_stored_in_the_profile(fresh: Cli, whole: S
     named = fresh.json("whoami", env={"JUSTENOUGH_HOME": str(tmp_path / "elsewhere")})
 
     assert named["name"] == "ops"
+
+
+def log_in_as(cli: Cli, whole: Stack, who: str, *, profile: str, env: Mapping[str, str] | None = None) -> str:
+    """Log in to a profile and return what the command says."""
+    done = cli.run("login", "--user", who, "--password-stdin", who=profile, stdin=whole.users[who].password, env=env)
+    assert done.exit_code == 0, done.stderr
+    return done.stderr
+
+
+def test_the_first_login_is_used_without_naming_its_profile(fresh: Cli, whole: Stack) -> None:
+    said = log_in_as(fresh, whole, "lead", profile="lead")
+
+    assert said.splitlines()[1:] == ["Using profile lead from now on; default is not logged in here."]
+    assert fresh.json("whoami", who="")["name"] == "lead"
+
+
+def test_a_login_to_another_profile_leaves_the_one_in_use_and_says_how_to_change(fresh: Cli, whole: Stack) -> None:
+    log_in_as(fresh, whole, "ops", profile="")
+    said = log_in_as(fresh, whole, "lead", profile="lead")
+
+    assert said.splitlines()[1:] == [
+        "Commands use profile default. To use this login: --profile lead, or from now on: justenough profile use lead"
+    ]
+    assert [fresh.json("whoami", who=who)["name"] for who in ("", "lead")] == ["ops", "lead"]
+    assert log_in_as(fresh, whole, "ops", profile="").count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expires": 1.0},
+        {"token": "hvs.unknown"},
+        {"seen": {"vault": "http://127.0.0.1:1"}},
+        {"seen": {"vault": "http://127.0.0.1:1"}, "pinned": {"vault": "http://127.0.0.1:1"}},
+        {"expires": "soon"},
+    ],
+    ids=["expired", "unknown", "elsewhere", "unreachable", "damaged"],
+)
+def test_a_login_is_used_if_the_profile_in_use_has_none_that_works_here(fresh: Cli, whole: Stack, changes: dict[str, Any]) -> None:
+    log_in_as(fresh, whole, "ops", profile="")
+    file = fresh.login_file("default")
+    content = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps(content))
+
+    said = log_in_as(fresh, whole, "lead", profile="lead")
+
+    assert "Using profile lead from now on; default is not logged in here." in said
+    assert fresh.json("whoami", who="")["name"] == "lead"
+    assert json.loads(file.read_text()) == content, "nobody is logged out"
+
+
+def test_a_login_that_vault_token_overrides_says_so(fresh: Cli, whole: Stack) -> None:
+    token = log_in(fresh, whole, "lead")
+    said = log_in_as(fresh, whole, "ops", profile="ops", env={"VAULT_TOKEN": token})
+    assert "VAULT_TOKEN is set and takes precedence over this login: unset it" in said
+
+
+def test_a_login_elsewhere_leads_to_the_profile_that_is_logged_in_here(fresh: Cli, whole: Stack) -> None:
+    log_in_as(fresh, whole, "lead", profile="lead")
+    fresh.login_file("default").write_text(json.dumps({"token": "t", "expires": time.time() + 99, "seen": {"vault": "http://127.0.0.1:1"}}))
+    fresh.login_file("default").chmod(0o600)
+
+    done = fresh.run("job", "list", who="default")
+
+    assert done.exit_code == 4
+    assert done.stderr.splitlines() == [
+        f"error: you are logged in at http://127.0.0.1:1, not at {whole.vault}",
+        "Use the profile with a login there (lead): --profile lead, or from now on: justenough profile use lead",
+    ]
+    assert fresh.run("job", "list", who="lead").exit_code == 0

@@ -324,3 +324,48 @@ def test_every_output_is_json_of_a_stable_shape(alone: Cli) -> None:
     }
     for words, keys in shapes.items():
         assert json.loads(alone.run("policy", *words, "-o", "json").stdout).keys() == keys
+
+
+def test_explain_says_who_can_decide_one_access_without_a_spec(alone: Cli) -> None:
+    found = alone.json("policy", "explain", "refunds-db:write", "--config", SHOP)
+    done = alone.run("policy", "explain", "refunds-db:write", "--config", SHOP)
+
+    (request,) = found["requests"]
+    assert (request["outcome"], request["tier"], request["ttl"], found["problems"]) == ("needs_approval", 1, 600, [])
+    assert "1. write on refunds-db for 10m: tier 1\n" in done.stdout
+    assert "   can decide: support-leads (tier 1), or security (tier 2), or chiefs (tier 3)\n" in done.stdout
+    assert done.stderr == "Names of the people who can approve: justenough catalog show refunds-db\n"
+    allowed = alone.run("policy", "explain", "orders-db:read", "--config", SHOP, "--ttl", "5m")
+    assert "1. read on orders-db for 5m: allowed\n" in allowed.stdout
+    assert ("can decide" in allowed.stdout, allowed.stderr) == (False, "")
+    staging = alone.run("policy", "explain", "refunds-db:write", "--config", SHOP, "--environment", "staging", "--group", "ops")
+    assert "The job would be refused: environment: refunds-db is in environment 'prod', not in 'staging'" in staging.stdout
+    assert alone.run("policy", "explain", "refunds-db:write", "--config", SHOP, "-o", "name").stdout == "refunds-db:write\n"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("refunds-db:admin",), "no job can request admin on refunds-db: the catalog has only read and write"),
+        (("refunds-db:reed",), "no job can request reed on refunds-db: the catalog has only read and write"),
+        (("refund-db:write",), "unknown resource 'refund-db'; did you mean 'refunds-db'?"),
+        (("refunds-db",), "Run: justenough policy explain refunds-db:read or refunds-db:write"),
+        (("write", "refunds-db"), "Run: justenough policy explain refunds-db:write"),
+        (("refunds-db", "write"), "Run: justenough policy explain refunds-db:write"),
+        (("refunds-db:write", "--ttl", "soon"), "error: --ttl: write a duration like 30s"),
+        (("refunds-db:write", "--param", "a=b"), "error: --param needs a SPEC"),
+        ((str(EXPORT), "--ttl", "5m"), "error: --ttl and --environment need RESOURCE:ACTION; a SPEC has its own"),
+    ],
+)
+def test_explain_says_how_to_ask_if_it_does_not_understand(alone: Cli, words: tuple[str, ...], said: str) -> None:
+    done = alone.run("policy", "explain", *words, "--config", SHOP)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_file_named_like_an_access_is_read(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "refunds-db:write").write_text(EXPORT.read_text())
+
+    assert alone.json("policy", "explain", "refunds-db:write", "--config", SHOP)["name"] == "export-customers"

@@ -90,3 +90,27 @@ def test_a_damaged_login_file_is_one_sentence(alone: Cli, expires: object) -> No
         "Log in again: justenough login",
     ]
     assert alone.run("profile", "list").exit_code == 0
+
+
+def test_without_any_address_the_first_command_says_how_to_get_one(alone: Cli) -> None:
+    done = alone.run("job", "list")
+    hint = (
+        "Start the stack: justenough up --detach. If it runs in another folder, set JUSTENOUGH_HOME. "
+        "For an installation elsewhere, set VAULT_ADDR and JUSTENOUGH_CONSOLE_URL, then log in: justenough login"
+    )
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == ["error: the console's address is unknown: no stack is running here", hint]
+    assert alone.run("login").stderr.splitlines() == ["error: Vault's address is unknown", hint]
+    save(alone, "lead")
+    assert alone.run("job", "list").stderr.endswith(". Or use a profile (lead): --profile NAME, justenough profile use NAME\n")
+
+
+def test_a_server_elsewhere_that_does_not_answer_is_not_one_to_start_here(alone: Cli) -> None:
+    save(alone, "ops", seen={"vault": "http://vault.invalid:8200", "console": "http://console.invalid:8000"})
+
+    done = alone.run("job", "list")
+
+    assert done.exit_code == 1
+    assert "error: Vault at http://vault.invalid:8200 does not answer" in done.stderr
+    assert "justenough up" not in done.stderr
+    assert done.stderr.endswith("this machine reaches it. Your profiles and their servers: justenough profile list\n")

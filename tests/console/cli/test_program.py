@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from console.cli.command_index import COMMANDS, SECTIONS
 from console.cli.help_page import DOCS, EXAMPLES
 from console.cli.main import program
+from console.cli.other_names import OTHER_NAMES
 from tests.console.cli.conftest import ROOT, Cli
 from worker.stack import Stack
 
@@ -61,7 +62,7 @@ CONTRACT = {
     *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
     *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
-    *("init", "catalog add", "catalog check", "catalog list", "catalog review", "catalog tools"),
+    *("init", "catalog add", "catalog check", "catalog list", "catalog show", "catalog review", "catalog tools"),
 }
 
 
@@ -281,3 +282,38 @@ def test_every_problem_of_every_file_is_reported_at_once(alone: Cli, tmp_path: P
     assert told[0].startswith(f"error: {tmp_path}: ")
     assert {line.strip().partition(":")[0].partition("/")[0] for line in told[1:]} == {"catalog.yaml", "approvals.yaml", "policies"}
     assert any("colour" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("job stop", "`justenough job cancel` or `justenough job kill`"),
+        ("job log", "`justenough job logs`"),
+        ("job ls", "`justenough job list`"),
+        ("job explain", "`justenough job show` or `justenough policy explain`"),
+        ("request why r-1", "`justenough request show`"),
+        ("request explain r-1", "`justenough request show`"),
+        ("credential verify", "`justenough credential prove`"),
+        ("schedule get", "`justenough schedule show`"),
+        ("approve r-1", "`justenough request approve`"),
+        ("--quiet can-i write", "`justenough policy explain` or `justenough catalog show`"),
+        ("job --quiet stop", "`justenough job cancel` or `justenough job kill`"),
+        ("job lst", "'list'"),
+    ],
+)
+def test_another_name_of_a_command_leads_to_it(alone: Cli, typed: str, meant: str) -> None:
+    done = alone.run(*typed.split())
+
+    assert done.exit_code == 2
+    assert f". Did you mean {meant}?" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted({name for names in OTHER_NAMES.values() for name in names}))
+def test_every_other_name_leads_to_a_command_that_exists(name: str) -> None:
+    command, _, option = name.partition(" --")
+    assert command in CONTRACT
+    assert not option or f"--{option.split()[0]}" in {flag for parameter in ALL[command].params for flag in parameter.opts}
+
+
+def test_no_command_is_the_other_name_of_one() -> None:
+    assert not CONTRACT & set(OTHER_NAMES)

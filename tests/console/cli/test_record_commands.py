@@ -238,6 +238,15 @@ def test_the_catalog_is_listed_as_the_console_has_it(cli: Cli, ops: Human) -> No
     assert "confidential" in cli.run("catalog", "list").stdout
 
 
+def test_catalog_show_names_the_people_who_can_approve(cli: Cli, ops: Human) -> None:
+    assert cli.json("catalog", "show", "refunds-db") == ops.api.get("resources/refunds-db").json()
+    shown = [line.split() for line in cli.run("catalog", "show", "refunds-db:write").stdout.splitlines()]
+    assert ["write", "tier", "1", "10m", "now", "write-at-tier-1"] in shown
+    assert ["1", "(owner)", "1", "support-leads", "(lead)"] in shown
+    unknown = cli.run("catalog", "show", "refund-db")
+    assert (unknown.exit_code, "did you mean 'refunds-db'?" in unknown.stderr) == (5, True)
+
+
 def test_find_accepts_database_users_id_beginnings_and_names(cli: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)["id"]
     found = cli.json("find", f"XX0bDqLP-token-{job}-orders-read-acm")

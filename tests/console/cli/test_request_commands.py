@@ -307,3 +307,38 @@ def test_a_request_that_is_no_longer_pending_cannot_be_approved(cli: Cli, ops: H
     assert refused.exit_code == 8
     assert "Vault no longer has this request to authorize" in refused.stderr
     cli.run("job", "cancel", job.id)
+
+
+def test_an_approval_says_what_the_job_still_waits_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = PendingJob(cli, ops, tmp_path, [WRITE, ADMIN])
+    write, admin = job.requests
+
+    first = cli.run("request", "approve", write, "--reason", "yes", who="security")
+    last = cli.run("request", "approve", admin, "--reason", "yes", who="security")
+
+    assert f"The job still waits for: admin on orders-db, tier 2 ({admin})\n" in first.stderr
+    assert "still waits" not in last.stderr
+    assert [done.stdout.splitlines()[1].split() for done in (first, last)] == [
+        [write, "refunds-db", "write", "approved", "none"],
+        [admin, "orders-db", "admin", "approved", "none"],
+    ]
+    assert ops.until(job.id)["state"] == "succeeded"
+
+
+def test_lists_show_no_tier_for_what_needs_no_approval_and_the_source_of_the_reason_in_a_word(
+    cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
+) -> None:
+    read = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look an order up"}
+    file = write_spec(tmp_path, ["true"], access=[read, WRITE], data_scope={"tenant": "acme"})
+    job = cli.json("job", "run", file)["id"]
+    ops.until(job, "awaiting_approval")
+
+    listed = cli.run("request", "list", "--all", "--job", job, "--columns", "action,tier,reason-by", "--sort", "action")
+    shown = cli.run("request", "show", f"{job.replace('j-', 'r-')}-1")
+    tried = cli.run("job", "run", file, "--dry-run")
+    cli.run("job", "cancel", job)
+
+    assert [line.split() for line in listed.stdout.splitlines()[1:]] == [["read", "–", "spec"], ["write", "1", "spec"]]
+    assert re.search(r"^Tier: +none$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^orders-db +read +start +5m +allowed +– ", tried.stdout, re.MULTILINE)
+    assert re.search(r"^refunds-db +write +start +5m +needs approval +1 ", tried.stdout, re.MULTILINE)

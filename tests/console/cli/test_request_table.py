@@ -16,6 +16,8 @@ from console.cli.render.request_table import (
     request_changes,
     request_sentence,
     request_table_lines,
+    short_reason_source,
+    shown_tier,
 )
 from console.presentation.terminal_text import width
 
@@ -92,7 +94,7 @@ def test_the_request_table_says_that_no_request_is_pending() -> None:
             ["lead approved: it holds (0 of 2)", "escalated to tier 2, 0 of 2, until 2026-01-01T18:04:05Z"],
         ),
         ({"claim": CLAIM}, ["claimed by lead until 2026-01-01T18:04:05Z"]),
-        ({"lock": {"accessor": "a", "expires_at": LATER}}, ["waits for authorization in Vault too"]),
+        ({"lock": {"accessor": "a", "expires_at": LATER}}, ["each approval must be authorized in Vault, too"]),
         ({"review": {"open": True}}, ["approved by break-glass; a review is open"]),
         ({"review": {"open": False, "verdict": "justified"}}, ["reviewed: justified"]),
         ({"state": "expired"}, ["is now expired"]),
@@ -164,3 +166,37 @@ def test_a_request_is_to_be_decided_before_its_job_times_out() -> None:
 def test_a_request_that_the_order_does_not_name_is_reported_as_such() -> None:
     assert list(ceiling_lines(request(policies=["reads", "beyond-order"]))) == [("Order", "not named in the signed order")]
     assert list(ceiling_lines(request(policies=["reads"]))) == []
+
+
+def test_the_first_sentence_about_a_request_tells_what_has_no_time_of_its_own() -> None:
+    locked = request(lock={"accessor": "a", "expires_at": LATER}, claim=CLAIM)
+    (change,) = request_changes(None, locked)
+    assert change.at == NOW.isoformat()
+    assert change.text.endswith("; each approval must be authorized in Vault, too; claimed by lead until 2026-01-01T18:04:05Z")
+    decided = request_sentence({**locked, "state": "approved"})
+    assert ("Vault" in decided, "claimed" in decided) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "item, shown",
+    [
+        (request(), 1),
+        (request(current_tier=2), 2),
+        (request(tier=0, current_tier=0, quorum=0, state="allowed"), "–"),
+    ],
+)
+def test_a_request_that_needs_no_approval_has_no_tier(item: dict[str, Any], shown: object) -> None:
+    assert shown_tier(item) == shown
+
+
+@pytest.mark.parametrize(
+    "source, word",
+    [
+        ({"reason_by": "order"}, "spec"),
+        ({"reason_by": "order", "parent": "j-1"}, "parent job"),
+        ({"reason_by": "program"}, "program"),
+        ({}, ""),
+    ],
+)
+def test_the_source_of_a_reason_is_one_word_in_a_table(source: dict[str, Any], word: str) -> None:
+    assert short_reason_source(request(**source)) == word

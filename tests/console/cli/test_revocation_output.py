@@ -124,7 +124,7 @@ def test_the_advice_after_a_kill_depends_on_what_is_alive() -> None:
 
 
 LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
-END_SESSION = "end it: in db:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND "
+END_SESSION = "(psql -h db -p 5432 -d shop -U SUPERUSER) and end it: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND "
 
 
 def test_if_a_session_holds_a_lock_the_advice_is_to_end_it_and_not_to_kill_or_sweep_again(cli: Cli) -> None:

@@ -219,7 +219,11 @@ async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
 
     site.store.ledger.append([samples.replace_data(samples.overdue_revocation(job, at=now(), attempt=2), failures=[LOCK])])
     page = (await lead.open(f"/jobs/{job}")).text
-    assert "end it: in db:5432/shop, as a superuser:" in text_of(page, "top")
+    top = text_of(page, "top")
+    assert (
+        "In db:5432/shop, session 4711 of backup (application nightly) holds the lock. If nobody needs it, connect as a superuser:" in top
+    )
+    assert top.index("holds the lock") < top.index("psql -h db -p 5432 -d shop -U SUPERUSER") < top.index("SELECT pg_catalog.pg_terminate")
     for path in (f"/jobs/{job}", f"/credentials/{part_id(job, 'c')}", "/now"):
         blocks = findall(r"<pre[^>]*>(SELECT pg_catalog[^<]*)</pre>", (await lead.open(path)).text)
         (statement,) = [unescape(block) for block in blocks if "pid = 4711" in block]

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.untrusted_yaml import MAX_KEY_HINTS
-from justenough.domain.jobs.spec import ResourceLimits, at_start, checked_spec, read_spec
+from justenough.domain.jobs.spec import OTHER_KEYS, Access, JobSpec, ResourceLimits, RunSpec, at_start, checked_spec, read_spec
 from justenough.domain.jobs.states import Action
 from tests.support.domain_samples import access, raw_spec, spec
 
@@ -312,6 +313,10 @@ def test_a_wrong_kubeconfig_is_refused_by_its_path(said: dict[str, Any], problem
         ({"acess": []}, "acess: unknown key; did you mean 'access'?"),
         ({"access": [access(resorce="x")]}, "access[0].resorce: unknown key; did you mean 'resource'?"),
         ({"access": [access(tools={"pay": {"argument": {}}})]}, "access[0].tools.pay.argument: unknown key; did you mean 'arguments'?"),
+        *(({key: []}, f"{key}: unknown key; did you mean 'access'?") for key in ("requests", "secrets", "permissions", "approvals")),
+        *(({key: 1}, f"{key}: unknown key; did you mean 'run.{key}'?") for key in ("timeout", "env", "command")),
+        ({"cmd": "x"}, "cmd: unknown key; did you mean 'run.command'?"),
+        ({"access": [access(duration="5m")]}, "access[0].duration: unknown key; did you mean 'ttl'?"),
         ({"zzz": 1}, "zzz: unknown key"),
         ({"run": {"command": ["true"], "acces": 1}}, "run.acces: unknown key"),
     ],
@@ -332,3 +337,12 @@ def test_a_delivery_option_that_is_not_used_is_not_part_of_the_digest() -> None:
     plain, other = (spec(access=[access(deliver=way)]).access[0].deliver for way in ({}, {"pgpass": {"path": "a"}}))
     assert plain.model_dump(mode="json") == {"env": {}, "file": None}
     assert other.model_dump(mode="json") == {"env": {}, "file": None, "pgpass": {"path": "a"}}
+
+
+@pytest.mark.parametrize("wrong, meant", sorted(OTHER_KEYS.items()))
+def test_every_other_key_leads_from_an_unknown_key_to_a_known_one(wrong: str, meant: str) -> None:
+    models: dict[str, type[Model]] = {"": JobSpec, "run": RunSpec, "access": Access}
+    place, _, key = wrong.rpartition(".")
+    inner, _, name = meant.rpartition(".")
+    assert key not in models[place].model_fields
+    assert name in models[inner or place].model_fields

@@ -76,7 +76,7 @@ LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds
         ),
         (
             (LOCK + "since when is hidden from the observer",),
-            ("in db:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(4711)",),
+            ("(psql -h db -p 5432 -d shop -U SUPERUSER) and end it: SELECT pg_catalog.pg_terminate_backend(4711)",),
         ),
         ((LOCK + "in a transaction since x", LOCK.replace("4711", "12")), ("backend(4711)", "backend(12)")),
         (("lock in db:5432/shop: nobody could look which session may hold one", f"space in db: {LOCK}"), ()),
@@ -96,3 +96,24 @@ def test_the_advice_about_a_lock_names_each_session_and_the_begin_of_its_transac
 
 def test_a_lock_that_several_failures_name_is_advised_about_once() -> None:
     assert end_session_advice([LOCK, LOCK]).count("SELECT") == 1
+
+
+@pytest.mark.parametrize(
+    "target, command",
+    [
+        ("db:5432/shop", "psql -h db -p 5432 -d shop -U SUPERUSER"),
+        ("local:5432/shop", "psql -p 5432 -d shop -U SUPERUSER"),
+        ("/var/run/postgresql:5433/shop", "psql -h /var/run/postgresql -p 5433 -d shop -U SUPERUSER"),
+        ("::1:5432/shop", "psql -h ::1 -p 5432 -d shop -U SUPERUSER"),
+        ("a,b:5432,5433/shop", "psql -h a,b -p 5432,5433 -d shop -U SUPERUSER"),
+        ("db:5432/", "psql -h db -p 5432 -U SUPERUSER"),
+        ("db:5432/$(reboot)", "psql -h db -p 5432 -d '$(reboot)' -U SUPERUSER"),
+        ("elsewhere", "psql -h elsewhere -U SUPERUSER"),
+    ],
+)
+def test_the_advice_says_how_to_connect_to_the_target(target: str, command: str) -> None:
+    lock = LOCK.replace("db:5432/shop", target) + "in a transaction since 2026-01-31T09:20:00Z"
+    (end,) = session_ends([lock])
+    assert (end.target, end.session, end.connect) == (target, "session 4711 of backup (application nightly)", command)
+    advice = end_session_advice([lock])
+    assert advice.index(end.session) < advice.index(command) < advice.index(end.statement)

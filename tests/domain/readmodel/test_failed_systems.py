@@ -42,7 +42,7 @@ def only(*failures: str) -> FailedSystem:
         (
             ("lease x/y: Vault answered 500", LOCK, "space in db.example.com:5432/shop: space-j-1"),
             "Target db.example.com:5432/shop",
-            "end it: in db.example.com:5432/shop, as a superuser: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z' + interval '1s'",
+            "(psql -h db.example.com -p 5432 -d shop -U SUPERUSER) and end it: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z' + interval '1s'",
         ),
         (("lock in db.example.com:5432/shop: nobody could look",), "Target db.example.com:5432/shop", "runbook"),
         (("space in db.example.com:5432/shop: space-j-1",), "Target db.example.com:5432/shop", "by hand"),

@@ -184,7 +184,9 @@ def test_the_statement_that_ends_a_session_is_the_last_of_its_remedy(tmp_path: P
     with closing(Store(url)) as store:
         store.ledger.append([replace_data(late(job_id(1), at=later(7), attempt=2), failures=failures)])
     _, _, found = overdue_findings(Settings(database_url=url))
-    assert found.remedy.startswith("docs/how-to/runbook.md#overdue: If nobody needs the session")
+    assert found.remedy.startswith(
+        "docs/how-to/runbook.md#overdue: In db:5432/shop, session 4711 of backup holds the lock. If nobody needs it, connect"
+    )
     assert found.remedy.endswith("+ interval '1s';")
 
 
