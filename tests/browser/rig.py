@@ -37,10 +37,11 @@ PATIENCE = 30_000
 """Milliseconds that a page may take for anything, on a busy machine too."""
 HEIGHT = 900
 SERIOUS = frozenset({"serious", "critical"})
-AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+AXE: dict[str, Any] = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
 """Every rule that axe has on by itself, and WCAG 2.2's of how large a target is."""
 COLOURS = {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]}
-"""Those of them that look at colours: a theme changes nothing else (app.css)."""
+"""Those of them that look at colours: a theme changes nothing else, and a width changes everything but them (app.css)."""
+LAYOUT = {**AXE, "rules": {**AXE["rules"], **{rule: {"enabled": False} for rule in COLOURS["runOnly"]}}}
 LAPTOP = 1280
 NARROW_WIDTHS = (360, 390, 640)
 NARROW_TEXT = """() => {
@@ -68,7 +69,7 @@ NARROW_TEXT = """() => {
   }).map((it) => `${it.tagName.toLowerCase()}.${it.className}: ${texts(it)[0].data.trim().slice(0, 40)}`);
 }"""
 """The texts of a page that break into lines because there is no room for eight characters."""
-LOOKS = ((360, False), (360, True), (1280, True), (1280, False), (1920, False), (1920, True))
+LOOKS = ((360, False), (1280, True), (1920, False), (1920, True), (1280, False), (360, True))
 """Every width, and whether the theme is dark."""
 OPEN_FOLDS = "document.querySelectorAll('details').forEach(it => { it.open = !it.classList.contains('menu'); })"
 
@@ -241,7 +242,7 @@ async def check_text_boxes(page: Page) -> None:
 async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]] = LOOKS, before: str = "null") -> None:
     """Load a page in the first of these looks, and fail if it is too wide or inaccessible in any of them. `before`: a script to run in each look.
 
-    Each width is checked with every rule, and each theme with those about colours, which are the same at every width.
+    The rules of axe about colours run once in each theme, the others once at each width.
     """
     for number, (width, dark) in enumerate(looks):
         await page.set_viewport_size({"width": width, "height": HEIGHT})
@@ -254,10 +255,9 @@ async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]
         await check_navigation(page)
         if number == 0:
             await check_text_boxes(page)
-        if width not in {other for other, _ in looks[:number]}:
-            await check_axe(page)
-        elif dark not in {theme for _, theme in looks[:number]}:
-            await check_axe(page, COLOURS)
+        new_width, new_theme = (value not in {look[at] for look in looks[:number]} for at, value in enumerate((width, dark)))
+        if new_width or new_theme:
+            await check_axe(page, AXE if new_width and new_theme else LAYOUT if new_width else COLOURS)
 
 
 @asynccontextmanager
