@@ -24,14 +24,12 @@ from console.services.deciders import tier_deciders
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
 from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
-from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import PHASES
 from justenough.domain.policy.dry_run import PolicyEvaluator
-from justenough.domain.policy.explain import explain_spec, require_known_access
+from justenough.domain.policy.explain import build_plain_spec, explain_spec, require_known_access
 
 SPEC_NAME = "job spec"
 FIELD_BY_PATH = {
@@ -194,21 +192,11 @@ def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors)
         errors.add("access", "choose an action on a resource")
         return None
     agent = {"name": form.agent.strip(), **({"version": form.version.strip()} if form.version.strip() else {})}
+    scope = _parse_pairs(form.scope, "scope", errors)
     return {
-        "name": "job",
-        "task": "Policy simulation",
-        "environment": form.environment.strip() or resource.environment,
-        "data_scope": _parse_pairs(form.scope, "scope", errors) or dict(next(iter(current.catalog.scopes), {})),
+        **build_plain_spec(current.catalog, name, action, ttl=form.ttl.strip() or None, environment=form.environment.strip() or None),
+        **({"data_scope": scope} if scope else {}),
         **({"agent": agent} if form.agent.strip() else {}),
-        "run": {"command": ["true"]},
-        "access": [
-            {
-                "resource": name,
-                "action": action,
-                "ttl": form.ttl.strip() or duration_text(resource.actions[Action(action)].max_ttl),
-                "reason": "Policy simulation",
-            }
-        ],
     }
 
 
