@@ -21,6 +21,7 @@ from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import (
     OTHER_DIGEST,
     Words,
+    break_glass,
     decisions,
     read_words,
     record_again,
@@ -571,23 +572,6 @@ async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served,
 async def test_a_break_glass_review_is_signed_and_closes_the_review(
     site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
 ) -> None:
-    served.store.ledger.append(
-        [
-            build_event(
-                EventType.REVIEW_OPENED,
-                request_["job_id"],
-                at=datetime.now(UTC) + timedelta(seconds=1),
-                about=request_["id"],
-                request=request_["id"],
-                person=served.people["oncall"].id,
-                name="oncall",
-                tiers=[1],
-                tier_names=["owner"],
-                groups=["support-leads"],
-                reason="the shop is down",
-            )
-        ]
-    )
     break_glass(served, request_)
     browser = await logged_in("lead")
     inbox = await read_words(browser, "/inbox?show=reviews")
@@ -604,31 +588,3 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     assert is_signed_by(site, served.people["lead"].id, told["signed"])
     again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
     assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
-
-
-def break_glass(served: Served, request: dict[str, Any]) -> None:
-    """Record that oncall used break-glass for a request."""
-    served.store.ledger.append(
-        [
-            build_event(
-                EventType.APPROVAL_DECIDED,
-                request["job_id"],
-                at=datetime.now(UTC),
-                about=f"{request['id']}/{served.people['oncall'].id}",
-                request=request["id"],
-                person=served.people["oncall"].id,
-                name="oncall",
-                tier=0,
-                decision="break_glass",
-                reason="the shop is down",
-                ttl=300,
-                signed={"statement": {}, "signature": ""},
-                verdict="approved",
-                granted_ttl=300,
-                action="write",
-                granted_action="write",
-                on_behalf_of=None,
-                on_behalf_of_name=None,
-            )
-        ]
-    )
