@@ -92,6 +92,11 @@ def download_headers(filename: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
+def to_sentence(text: str) -> str:
+    """Return a message as a sentence, with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
+
+
 def _message(text: object) -> Markup:
     """Return an error message or a warning; what stands between backticks is code."""
     parts = enumerate(re.split("`([^`]+)`", plain(text)))

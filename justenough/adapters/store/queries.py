@@ -38,6 +38,7 @@ MAX_DEAD_CREDENTIALS = 1_000
 """Dead credentials in a job's view. An agent that calls tools all day is issued very many credentials, each dead right after its call."""
 AFTER_EVERY_SUFFIX = "~"
 """Sorts after every character that an id may contain."""
+DEAD_STATES = tuple(state.value for state in CredentialState if state.is_dead)
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.c.requester}
@@ -287,6 +288,12 @@ class CredentialRepository(Repository):
     def live_of(self, connection: Connection, job: str) -> tuple[CredentialView, ...]:
         """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
         return live_credentials(connection, job)
+
+    @reads
+    def count_active(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, int]:
+        """Count the credentials of these jobs that are not dead, by job. Jobs without any are left out."""
+        theirs = select(CREDENTIALS.c.job_id, func.count()).where(CREDENTIALS.c.job_id.in_(jobs), CREDENTIALS.c.state.not_in(DEAD_STATES))
+        return {row[0]: row[1] for row in connection.execute(theirs.group_by(CREDENTIALS.c.job_id))} if jobs else {}
 
     def live_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not yet confirmed dead, oldest first, with its job's state."""

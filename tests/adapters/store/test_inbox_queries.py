@@ -139,12 +139,26 @@ def test_earlier_decisions_are_of_the_same_kind_and_older_than_the_request(store
 def test_a_break_glass_judged_unjustified_is_not_the_last_approval(store: Store, verdict: str | None, compared: int) -> None:
     names = {number: add_request(store, number) for number in (1, 2, 3)}
     store.ledger.append([samples.approval_decision("approved", job_id(1), person="lead", at=later(10))])
-    about, review = {"about": names[2], "request": names[2]}, {"person": "e-oncall", "name": "oncall", "tiers": [1], "groups": ["leads"]}
+    review: dict[str, Any] = {
+        "request": names[2],
+        "person": "e-oncall",
+        "name": "oncall",
+        "tiers": [1],
+        "groups": ["leads"],
+        "reason": "it burns",
+    }
     glass = samples.approval_decision("approved", job_id(2), person="oncall", decision="break_glass", at=later(20))
-    store.ledger.append([glass, build_event(EventType.REVIEW_OPENED, job_id(2), at=later(20), reason="it burns", **about, **review)])
+    store.ledger.append([glass, build_event(EventType.REVIEW_OPENED, job_id(2), at=later(20), about=names[2], **review)])
     if verdict:
-        answer = {"person": "e-lead", "name": "lead", "verdict": verdict, "reason": "I looked", "signed": {}}
-        store.ledger.append([build_event(EventType.REVIEW_ANSWERED, job_id(2), at=later(30), **about, **answer)])
+        answer: dict[str, Any] = {
+            "request": names[2],
+            "person": "e-lead",
+            "name": "lead",
+            "verdict": verdict,
+            "reason": "I looked",
+            "signed": {},
+        }
+        store.ledger.append([build_event(EventType.REVIEW_ANSWERED, job_id(2), at=later(30), about=names[2], **answer)])
     found = store.inbox.last_approved(view(store, names[3]))
     assert found is not None
     assert (found.id, found.decided_at) == (names[compared], later(10 * compared))

@@ -149,7 +149,7 @@ async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_with
     (following,) = {href for href in links if href.startswith("/inbox/r-")} - {f"/inbox/{first['id']}"}
     assert DENY in (await read_words(browser, following)).buttons, "it can be decided, too"
     assert "/inbox" in links
-    assert re.search(r"Approved and recorded\. Next request \(\d+\) Back to list", page.text), page.text
+    assert re.search(r"Approved and recorded\. Next request \(\d+\) the most urgent one: tier 1, .* Back to list", page.text), page.text
     assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 
@@ -560,7 +560,9 @@ async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served,
     assert "lead is reviewing it" in (await read_words(chief, path)).text
     taken = await claim(chief)
     assert (taken.status_code, "laimed by lead until" in words_of(taken)) == (409, True)
+    assert "Claimed. Other approvers see your claim" in (await read_words(lead, f"{path}?done=claimed")).text
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
+    assert "Claimed. Other approvers see your claim" not in (await read_words(lead, f"{path}?done=claimed")).text
     kinds = [
         entry.data["until"] is None
         for entry in served.store.ledger.entries(job=request_["job_id"]).items
