@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from console.auth.authorization import Caller
 from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
+from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
@@ -29,6 +31,7 @@ from tests.console.pages.inbox_requests import (
     submit_decision,
     words_of,
 )
+from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import DIGEST, Served
 
@@ -431,10 +434,12 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert ("decision", "break_glass") not in (await read_words(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
     page = await read_words(browser, f"/inbox/{request['id']}")
+    assert text_of((await browser.open(f"/inbox/{request['id']}")).text, "thumb") == "Break glass…"
     for words in ("you bypass tier 1 (owner).", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
     assert "You can decide this by break-glass only, in an emergency." in page.text
-    (link,) = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
+    link, below = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
+    assert link == below, "the bar at the bottom of a phone leads to the form, too"
     opened = await read_words(browser, f"/inbox/{request['id']}{link}")
     folds = [{tag: "open" in known for tag, known in seen.tags if known.get("id") == "glass-more"} for seen in (page, opened)]
     assert folds == [{"details": False}, {"details": True}], "the link opens the fold, without JavaScript too"
@@ -578,6 +583,9 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     browser = await logged_in("lead")
     inbox = await read_words(browser, "/inbox?show=reviews")
     assert ("oncall used break-glass" in inbox.text, "Bypassed tier 1 (owner)." in inbox.text) == (True, True)
+    counts = {name: await inbox_count(served, await logged_in(name)) for name in ("lead", "chief", "oncall", "ops")}
+    # Whoever broke the glass and the launcher cannot answer; for the others, the review counts beside the requests.
+    assert [count - waits for count, waits in counts.values()] == [1, 1, 0, 0], counts
     for path in ("/inbox/" + request_["id"], "/jobs/" + request_["job_id"], f"/ledger?job={request_['job_id']}"):
         assert re.search(r"(bypassed|to bypass) tier 1 \(owner\)", (await read_words(browser, path)).text), path
     path = f"/inbox/{request_['id']}"
@@ -590,3 +598,12 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     assert is_signed_by(site, served.people["lead"].id, told["signed"])
     again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
     assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
+
+
+async def inbox_count(served: Served, browser: Browser) -> tuple[int, int]:
+    """Return the number beside "Approvals", and how many requests wait for the person."""
+    page = (await browser.open("/inbox")).text
+    me = await served.console.sessions.session_of(browser.cookie)
+    tier = Caller(person=me.person, tiers=served.console.deps.config.current().tiers, expires=0).tier
+    waits = served.store.inbox.count(InboxFilter(person=me.person.id, tier=tier, mine=True)) if tier else 0
+    return int(text_of(page, "waiting-count") or 0), waits
