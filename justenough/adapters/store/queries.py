@@ -235,6 +235,15 @@ class RequestRepository(Repository):
         return to_request_views(connection, connection.execute(statement).mappings().all())
 
     @reads
+    def resources_of(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """Return the resources that these jobs requested access to, each once, by job."""
+        found = select(REQUESTS.c.job_id, REQUESTS.c.resource).where(REQUESTS.c.job_id.in_(jobs)).distinct()
+        names: dict[str, list[str]] = {}
+        for job, resource in connection.execute(found.order_by(REQUESTS.c.resource)) if jobs else ():
+            names.setdefault(job, []).append(resource)
+        return names
+
+    @reads
     def of_action(self, connection: Connection, resource: str, action: str, *, limit: int) -> tuple[RequestView, ...]:
         """Return the newest requests for an action of a resource, newest first."""
         theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == resource.replace("\0", "\ufffd"), REQUESTS.c.action == action)
@@ -283,6 +292,11 @@ class CredentialRepository(Repository):
         if beginning is not None:
             statement = statement.where(CREDENTIALS.c.id.in_(_ids_beginning(connection, CREDENTIALS, beginning)))
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
+
+    @reads
+    def by_ids(self, connection: Connection, credentials: Collection[str]) -> tuple[CredentialView, ...]:
+        """Return these credentials' handles. Unknown ids are left out."""
+        return fetch_all(connection, select(CREDENTIALS).where(CREDENTIALS.c.id.in_(credentials)), CredentialView) if credentials else ()
 
     @reads
     def live_of(self, connection: Connection, job: str) -> tuple[CredentialView, ...]:
