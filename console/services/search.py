@@ -74,13 +74,13 @@ def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, st
     """Return what the page says of jobs, requests and credentials besides the hits themselves, by kind and id. Reads each kind at once."""
     store, ids = deps.store, {kind: [hit.id for hit in result.hits if hit.kind == kind] for kind in ("job", "request", "credential")}
     jobs, details = store.jobs.by_ids(ids["job"]), dict[tuple[HitKind, str], HitDetail]()
-    requested = store.requests.resources_of(ids["job"])
+    requested = store.search.resources_of(ids["job"])
     for job in jobs:
         details["job", job.id] = HitDetail(job.state, matches=_unseen_matches(job, requested.get(job.id, ()), result.query))
     for request in store.requests.by_ids(ids["request"]).values():
         look = request_look(request.state, request.break_glass)
         details["request", request.id] = HitDetail(look, access=f"{request.action} on {request.resource}")
-    for credential in store.credentials.by_ids(ids["credential"]):
+    for credential in store.search.credentials(ids["credential"]):
         look = credential_look(credential.state, credential.revocable)
         details["credential", credential.id] = HitDetail(look, access=f"{credential.action} on {credential.resource}")
     return details

@@ -38,7 +38,6 @@ MAX_DEAD_CREDENTIALS = 1_000
 """Dead credentials in a job's view. An agent that calls tools all day is issued very many credentials, each dead right after its call."""
 AFTER_EVERY_SUFFIX = "~"
 """Sorts after every character that an id may contain."""
-DEAD_STATES = tuple(state.value for state in CredentialState if state.is_dead)
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.c.requester}
@@ -235,15 +234,6 @@ class RequestRepository(Repository):
         return to_request_views(connection, connection.execute(statement).mappings().all())
 
     @reads
-    def resources_of(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """Return the resources that these jobs requested access to, each once, by job."""
-        found = select(REQUESTS.c.job_id, REQUESTS.c.resource).where(REQUESTS.c.job_id.in_(jobs)).distinct()
-        names: dict[str, list[str]] = {}
-        for job, resource in connection.execute(found.order_by(REQUESTS.c.resource)) if jobs else ():
-            names.setdefault(job, []).append(resource)
-        return names
-
-    @reads
     def of_action(self, connection: Connection, resource: str, action: str, *, limit: int) -> tuple[RequestView, ...]:
         """Return the newest requests for an action of a resource, newest first."""
         theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == resource.replace("\0", "\ufffd"), REQUESTS.c.action == action)
@@ -294,11 +284,6 @@ class CredentialRepository(Repository):
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 
     @reads
-    def by_ids(self, connection: Connection, credentials: Collection[str]) -> tuple[CredentialView, ...]:
-        """Return these credentials' handles. Unknown ids are left out."""
-        return fetch_all(connection, select(CREDENTIALS).where(CREDENTIALS.c.id.in_(credentials)), CredentialView) if credentials else ()
-
-    @reads
     def live_of(self, connection: Connection, job: str) -> tuple[CredentialView, ...]:
         """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
         return live_credentials(connection, job)
@@ -306,8 +291,8 @@ class CredentialRepository(Repository):
     @reads
     def count_active(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, int]:
         """Count the credentials of these jobs that are not dead, by job. Jobs without any are left out."""
-        theirs = select(CREDENTIALS.c.job_id, func.count()).where(CREDENTIALS.c.job_id.in_(jobs), CREDENTIALS.c.state.not_in(DEAD_STATES))
-        return {row[0]: row[1] for row in connection.execute(theirs.group_by(CREDENTIALS.c.job_id))} if jobs else {}
+        job, active = CREDENTIALS.c.job_id, CREDENTIALS.c.state.not_in([state.value for state in CredentialState if state.is_dead])
+        return dict(map(tuple, connection.execute(select(job, func.count()).where(job.in_(jobs), active).group_by(job)))) if jobs else {}
 
     def live_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not yet confirmed dead, oldest first, with its job's state."""
