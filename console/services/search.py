@@ -75,8 +75,12 @@ def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, st
     store, ids = deps.store, {kind: [hit.id for hit in result.hits if hit.kind == kind] for kind in ("job", "request", "credential")}
     jobs, details = store.jobs.by_ids(ids["job"]), dict[tuple[HitKind, str], HitDetail]()
     requested = store.search.resources_of(ids["job"])
+    query = result.query.casefold()
     for job in jobs:
-        details["job", job.id] = HitDetail(job.state, matches=_unseen_matches(job, requested.get(job.id, ()), result.query))
+        # What was found by its id, or by an id within a pasted text, needs no explanation.
+        by_id = id_within(query) is not None or job.id.startswith((query, f"j-{deps.settings.installation}-{query}"))
+        matches = () if by_id else _unseen_matches(job, requested.get(job.id, {}), result.query)
+        details["job", job.id] = HitDetail(job.state, matches=matches)
     for request in store.requests.by_ids(ids["request"]).values():
         look = request_look(request.state, request.break_glass)
         details["request", request.id] = HitDetail(look, access=f"{request.action} on {request.resource}")
@@ -86,20 +90,28 @@ def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, st
     return details
 
 
-def _unseen_matches(job: JobSummary, resources: Iterable[str], query: str) -> tuple[str, ...]:
-    """Return where a job has those words of the query that neither its name nor its task shows."""
+def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -> tuple[str, ...]:
+    """Return where a job has those words of the query that neither its name nor its task shows: as few places as explain them all."""
     words = query_words(query)
 
-    def found_in(*texts: str) -> set[str]:
-        return {word for word in words if any(other.startswith(word) for other in words_of(*texts))}
+    def found_in(*texts: str) -> frozenset[str]:
+        return frozenset(word for word in words if any(other.startswith(word) for other in words_of(*texts)))
 
-    unseen = {*words} - found_in(job.name, job.task) if id_within(query) is None else set()
     agent, labels = str((job.agent or {}).get("name") or ""), (f"{key}={value}" for key, value in job.labels.items())
-    places = {f"agent {agent}": agent, f"launched by {job.requester}": job.requester, f"environment {job.environment}": job.environment}
-    places |= {f"label {label}": label for label in labels} | {f"asked for {name}": name for name in resources}
-    named = [(place, found_in(text) & unseen) for place, text in places.items()]
-    rest = unseen.difference(*(found for _, found in named))
-    return (*(place for place, found in named if found), *(["a reason, or who decided"] if rest else []))
+    places = {
+        f"agent {agent}": found_in(agent),
+        f"launched by {job.requester}": found_in(job.requester),
+        f"environment {job.environment}": found_in(job.environment),
+        **{f"label {label}": found_in(label) for label in labels},
+        **{f"asked for {name}, {title}": found_in(name, title) for name, title in resources.items()},
+    }
+    left, shown = frozenset(words) - found_in(job.name, job.task), list[str]()
+    for place, found in sorted(places.items(), key=lambda item: -len(item[1] & left)):
+        if found & left:
+            shown.append(place)
+            left -= found
+    # Of what is indexed, only these are not looked at again.
+    return (*shown, *(["a reason, or who decided"] if left else []))
 
 
 def find_by_id(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:

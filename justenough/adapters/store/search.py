@@ -6,7 +6,7 @@ Every query reads a bounded number of rows, however often a word occurs.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Column, Connection, Select, exists, func, select, text, union_all
@@ -130,13 +130,14 @@ class SearchRepository(Repository):
         )
 
     @reads
-    def resources_of(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """Return the resources that these jobs requested access to, each once, by job."""
-        found = select(REQUESTS.c.job_id, REQUESTS.c.resource).where(REQUESTS.c.job_id.in_(jobs)).distinct()
-        names: dict[str, list[str]] = {}
-        for job, resource in connection.execute(found.order_by(REQUESTS.c.resource)) if jobs else ():
-            names.setdefault(job, []).append(resource)
-        return names
+    def resources_of(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return the titles of the resources that these jobs requested access to, by job and resource."""
+        columns = (REQUESTS.c.job_id, REQUESTS.c.resource, REQUESTS.c.title)
+        found = select(*columns).where(REQUESTS.c.job_id.in_(jobs)).distinct().order_by(*columns)
+        titles: dict[str, dict[str, str]] = {}
+        for job, resource, title in connection.execute(found) if jobs else ():
+            titles.setdefault(job, {})[resource] = title
+        return titles
 
     @reads
     def credentials(self, connection: Connection, ids: Collection[str]) -> tuple[CredentialView, ...]:

@@ -85,10 +85,18 @@ async def test_results_show_their_states_their_access_and_what_matched(records: 
     lead = await records.log_in()
     plain = records.record_job(name="plain-task", labels={"team": "penguins"})
     other = records.record_job(name="other-task", reason="for the penguins", labels={})
+    records.store.ledger.append(
+        [
+            samples.access_request(job, resource="payouts-db", title="Payouts to customers")
+            for job in (other, records.record_job(name="third-task"))
+        ]
+    )
     records.store.ledger.append([samples.access_request(plain), samples.access_decision("allowed", plain, tier=0), samples.issuance(plain)])
     page = await search(records, lead, "penguins")
     assert re.search(rf"plain-task pending .*{plain} found in: label team=penguins", page.text)
     assert re.search(rf"other-task pending .*{other} found in: a reason, or who decided", page.text)
+    assert (await search(records, lead, "payouts customers")).text.count("found in: asked for payouts-db, Payouts to customers") == 2
+    assert "found in" not in (await search(records, lead, "j-dev-")).text, "what is found by its id needs no explanation"
     records.store.ledger.append([samples.access_request(plain, number=2), samples.issuance(plain, number=2, action="read")])
     for kind, hits in (
         ("r", ("write on orders-db allowed by policy plain-task", "write on orders-db pending plain-task")),
