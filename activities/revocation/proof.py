@@ -76,7 +76,8 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
         notes.inspect_certificate(deps, credential)
     known = frozenset(credential.user for credential in credentials if credential.user is not None)
     seen = deps.targets.inspect(job, accesses, names=known)
-    none = f"none of its {len(known)} known users exists, and {NONE_WITH_JOB_ID}" if known else NONE_WITH_JOB_ID
+    gone = "its known user does not exist" if len(known) == 1 else f"none of its {len(known)} known users exists"
+    none = f"{gone}, and {NONE_WITH_JOB_ID}" if known else NONE_WITH_JOB_ID
     for target in seen.inspected:
         names = [user.name for user in seen.traces if user.target == target]
         notes.add(f"users in {target}", alive=bool(names), detail=", ".join(names) or none)

@@ -51,13 +51,20 @@ class PageUser:
     """Whether the last login is at most five minutes old, as careful decisions require."""
     waiting: int
     """How many requests wait for this person's decision, up to inbox_queries.MAX_COUNT."""
+    reviews: int
+    """How many break-glass reviews wait for them, up to the same."""
     console: Console = field(repr=False)
     session: ActiveSession = field(repr=False)
 
     @property
     def waiting_text(self) -> str:
         """The number of requests that wait; empty for none."""
-        return f"{MAX_COUNT - 1}+" if self.waiting >= MAX_COUNT else str(self.waiting or "")
+        return _count_text(self.waiting)
+
+    @property
+    def inbox_text(self) -> str:
+        """The number of requests and reviews that wait; empty for none."""
+        return _count_text(self.waiting + self.reviews)
 
     async def sign(self, statement: Statement) -> SignedBody:
         """Return a statement signed with the person's own key, using this session's login. Raises NoSession, RetryLater."""
@@ -91,14 +98,18 @@ async def page_user_of(request: Request, *, allow_last_known: bool = False) -> P
         allow_last_known=allow_last_known,
     )
 
-    def read() -> tuple[Caller, int]:
+    def read() -> tuple[Caller, int, int]:
         caller = Caller(person=session.person, tiers=console.deps.config.current().tiers, expires=session.expires.timestamp())
-        criteria = InboxFilter(person=caller.person.id, tier=caller.tier, mine=True)
-        return caller, console.deps.store.inbox.count(criteria) if caller.tier else 0
+        store, me, tier = console.deps.store, caller.person.id, caller.tier
+        if not tier:
+            return caller, 0, 0
+        reviews = store.reviews.count_answerable(me, tier, up_to=MAX_COUNT)
+        return caller, store.inbox.count(InboxFilter(person=me, tier=tier, mine=True)), reviews
 
     # Run in a thread: the store blocks, and the configuration is sometimes read from files.
-    caller, waiting = await to_thread.run_sync(read)
-    return PageUser(caller=caller, csrf=session.key.csrf, fresh=session.fresh, waiting=waiting, console=console, session=session)
+    caller, waiting, reviews = await to_thread.run_sync(read)
+    csrf, fresh = session.key.csrf, session.fresh
+    return PageUser(caller=caller, csrf=csrf, fresh=fresh, waiting=waiting, reviews=reviews, console=console, session=session)
 
 
 async def read_form(request: Request) -> FormData:
@@ -133,6 +144,10 @@ def is_same_origin(request: Request) -> bool:
     console: Console = request.app.state.console
     ours = {request.headers.get("host", ""), urlsplit(console.deps.settings.console_url or "").netloc}
     return urlsplit(origin).netloc in ours - {""}
+
+
+def _count_text(count: int) -> str:
+    return f"{MAX_COUNT - 1}+" if count >= MAX_COUNT else str(count or "")
 
 
 async def _get_page_user(request: Request) -> PageUser:

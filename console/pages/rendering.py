@@ -23,7 +23,7 @@ from console.pages.static import static_url
 from console.presentation import time_text
 from console.presentation.event_text import event_sentence
 from console.presentation.runbook import runbook_url
-from console.presentation.status_badges import credential_look, status_badge
+from console.presentation.status_badges import credential_look, request_look, status_badge
 from console.presentation.terminal_text import plain
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import to_excerpt, word_diff
@@ -83,13 +83,18 @@ def template_environment() -> Environment:
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}
-    environment.globals |= {"session_ends": session_ends, "credential_look": credential_look}
+    environment.globals |= {"session_ends": session_ends, "credential_look": credential_look, "request_look": request_look}
     return environment
 
 
 def download_headers(filename: str) -> dict[str, str]:
     """Return the headers of a response that the browser saves as a file and that no cache stores."""
     return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
+def to_sentence(text: str) -> str:
+    """Return a message as a sentence, with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
 
 
 def _message(text: object) -> Markup:

@@ -17,7 +17,7 @@ from console.auth.page_sessions import NoSession
 from console.http import problems
 from console.http.dependencies import reject_nul
 from console.pages.page_user import page_user_of
-from console.pages.rendering import render
+from console.pages.rendering import render, to_sentence
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, OverQuota, Problem
 
 TITLE_AND_ADVICE = {
@@ -67,7 +67,9 @@ class PageRoute(APIRoute):
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
     """Return the page of an error: what is wrong, where, and what to do next."""
-    status, detail, faults = problems.status_of(error) if isinstance(error, JustEnoughError) else 500, str(error), tuple[Problem, ...]()
+    status, detail, faults = 500, str(error), tuple[Problem, ...]()
+    if isinstance(error, JustEnoughError):
+        status, detail = problems.status_of(error), to_sentence(detail)
     if isinstance(error, RequestValidationError):
         status, detail, faults = 422, "The address or the form contains invalid values.", problems.faults_of(error)
     elif isinstance(error, HTTPException):

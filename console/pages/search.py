@@ -15,7 +15,7 @@ from console.http.dependencies import TheConsole
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.services.search import search
+from console.services.search import describe_hits, search
 from justenough.domain.readmodel.search import MAX_QUERY_CHARS, HitKind, SearchHit
 
 HEADINGS: dict[HitKind, str] = {
@@ -56,7 +56,8 @@ def find(
     order = list(HEADINGS)
     groups = groupby(sorted(result.hits, key=lambda hit: order.index(hit.kind)), key=lambda hit: hit.kind)
     shown: Sequence[tuple[HitKind, Sequence[SearchHit]]] = [(kind, list(hits)) for kind, hits in groups]
-    return render(request, "search.html", result=result, groups=shown, headings=HEADINGS, place_url=place_url)
+    details = describe_hits(console.deps, result)
+    return render(request, "search.html", result=result, groups=shown, details=details, headings=HEADINGS, place_url=place_url)
 
 
 def place_url(hit: SearchHit) -> str:

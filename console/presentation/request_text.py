@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from console.presentation.time_text import span
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.inbox.pending import missing_approvals
+from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import ApprovalView, RequestView
 
 REVOCABLE_TEXT = {
@@ -103,6 +104,26 @@ def still_needed(view: RequestView) -> str:
 def approver_text(item: ApprovalView) -> str:
     """Return the approver, and on whose behalf they decided."""
     return f"{item.approver} (for {item.on_behalf_of})" if item.on_behalf_of else item.approver
+
+
+def review_text(view: RequestView) -> str:
+    """Return what became of the review of a request's break-glass."""
+    review = view.review
+    return f"reviewed by {review.reviewer}: {review.verdict}" if review and not review.open else "not reviewed yet"
+
+
+def decided_by_text(view: RequestView) -> str:
+    """Return who decided a request: `lead and chief`, or `break-glass by oncall, not reviewed yet`."""
+    if view.break_glass:
+        return f"break-glass by {approver_text(view.break_glass)}, {review_text(view)}"
+    match view.state:
+        case RequestState.APPROVED:
+            items = view.counting_approvals
+        case RequestState.DENIED:
+            items = tuple(item for item in view.approvals if item.decision == "deny")
+        case _:
+            items = view.approvals
+    return " and ".join(dict.fromkeys(map(approver_text, items))) or "nobody"
 
 
 def signing_pieces(view: RequestView, decision: str, person: str, limits: Limits = NO_LIMITS) -> tuple[Piece, ...]:

@@ -35,6 +35,7 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "pending": StatusBadge("hand", "wait", "pending"),
         "allowed": StatusBadge("check", "good", "allowed by policy"),
         "approved": StatusBadge("check", "good", "approved"),
+        "break_glass": StatusBadge("alarm", "bad", "approved by break-glass"),
         "denied": StatusBadge("barred", "bad", "denied"),
         "expired": StatusBadge("hourglass", "calm", "expired"),
         "withdrawn": StatusBadge("back", "calm", "withdrawn"),
@@ -126,6 +127,11 @@ def state_word(kind: str, state: object) -> str:
 def credential_look(state: object, revocable: object) -> str:
     """Return the state under which to show a credential: `unheld` if it is out of use because only the worker had it, not the job."""
     return "unheld" if (state, revocable) == ("expired", "never") else str(state)
+
+
+def request_look(state: object, break_glass: object) -> str:
+    """Return the state under which to show a request: `break_glass` if it is approved by one (any true value), not by its tier."""
+    return "break_glass" if break_glass else str(state)
 
 
 def revocation_word(state: object, *, has_ended: bool) -> str:

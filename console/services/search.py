@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from typing import NamedTuple
 
 from anyio import to_thread
 
 from console.auth.authorization import Caller
 from console.concurrency.loops import repeat
+from console.presentation.status_badges import credential_look, request_look
 from console.services.console import Console
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
-from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, id_within, query_words
+from justenough.domain.readmodel.search import MAX_QUERY_CHARS, HitKind, SearchHit, id_within, query_words, words_of
+from justenough.domain.readmodel.views import JobSummary
 from justenough.services.dependencies import Deps
 
 INDEX_INTERVAL_S = 0.5
@@ -35,6 +38,17 @@ class SearchResult(Message):
     """Whether every entry of the ledger can be found: after an upgrade, indexing takes a while."""
 
 
+class HitDetail(NamedTuple):
+    """What the page of results says of a hit besides its name."""
+
+    state: str
+    """The state under which to show it."""
+    access: str = ""
+    """Of a request or credential: `read on orders-db`."""
+    matches: tuple[str, ...] = ()
+    """Of a job: what was found in it that its name and task do not show: `label team=support`."""
+
+
 def search(console: Console, caller: Caller, text: str) -> SearchResult:
     """Return the search hits for a text that the caller may read. An empty text finds nothing."""
     query = text.strip()[:MAX_QUERY_CHARS]
@@ -54,6 +68,50 @@ def search(console: Console, caller: Caller, text: str) -> SearchResult:
         is_partial=words.is_partial,
         is_indexed=store.search.progress().is_nearly_complete,
     )
+
+
+def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, str], HitDetail]:
+    """Return what the page says of jobs, requests and credentials besides the hits themselves, by kind and id. Reads each kind at once."""
+    store, ids = deps.store, {kind: [hit.id for hit in result.hits if hit.kind == kind] for kind in ("job", "request", "credential")}
+    jobs, details = store.jobs.by_ids(ids["job"]), dict[tuple[HitKind, str], HitDetail]()
+    requested = store.search.resources_of(ids["job"])
+    query = result.query.casefold()
+    for job in jobs:
+        # What was found by its id, or by an id within a pasted text, needs no explanation.
+        by_id = id_within(query) is not None or job.id.startswith((query, f"j-{deps.settings.installation}-{query}"))
+        matches = () if by_id else _unseen_matches(job, requested.get(job.id, {}), result.query)
+        details["job", job.id] = HitDetail(job.state, matches=matches)
+    for request in store.requests.by_ids(ids["request"]).values():
+        look = request_look(request.state, request.break_glass)
+        details["request", request.id] = HitDetail(look, access=f"{request.action} on {request.resource}")
+    for credential in store.search.credentials(ids["credential"]):
+        look = credential_look(credential.state, credential.revocable)
+        details["credential", credential.id] = HitDetail(look, access=f"{credential.action} on {credential.resource}")
+    return details
+
+
+def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -> tuple[str, ...]:
+    """Return where a job has those words of the query that neither its name nor its task shows: as few places as explain them all."""
+    words = query_words(query)
+
+    def found_in(*texts: str) -> frozenset[str]:
+        return frozenset(word for word in words if any(other.startswith(word) for other in words_of(*texts)))
+
+    agent, labels = str((job.agent or {}).get("name") or ""), (f"{key}={value}" for key, value in job.labels.items())
+    places = {
+        f"agent {agent}": found_in(agent),
+        f"launched by {job.requester}": found_in(job.requester),
+        f"environment {job.environment}": found_in(job.environment),
+        **{f"label {label}": found_in(label) for label in labels},
+        **{f"asked for {name}, {title}": found_in(name, title) for name, title in resources.items()},
+    }
+    left, shown = frozenset(words) - found_in(job.name, job.task), list[str]()
+    for place, found in sorted(places.items(), key=lambda item: -len(item[1] & left)):
+        if found & left:
+            shown.append(place)
+            left -= found
+    # Of what is indexed, only these are not looked at again.
+    return (*shown, *(["a reason, or who decided"] if left else []))
 
 
 def find_by_id(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
@@ -93,10 +151,15 @@ async def run_indexing(deps: Deps) -> None:
 
 
 def _resources(current: ConfigSet, query: str) -> Iterator[SearchHit]:
-    words = query_words(query)
-    for name, resource in current.catalog.resources.items():
-        if words and all(word in f"{name} {resource.title}".casefold() for word in words):
-            yield SearchHit(kind="resource", id=name, text=resource.title)
+    words, whole = query_words(query), query.casefold()
+
+    def distance(hit: SearchHit) -> int:
+        texts = (hit.id.casefold(), hit.text.casefold())
+        return 0 if whole in texts else 1 if any(text.startswith(whole) for text in texts) else 2
+
+    titles = {name: resource.title for name, resource in current.catalog.resources.items()}
+    found = {name: title for name, title in titles.items() if words and all(word in f"{name} {title}".casefold() for word in words)}
+    yield from sorted((SearchHit(kind="resource", id=name, text=title) for name, title in found.items()), key=distance)
 
 
 def _name_hits(names: Iterable[tuple[str, str]]) -> Iterator[SearchHit]:

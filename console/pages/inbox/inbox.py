@@ -247,6 +247,7 @@ def card_page(
         errors_of=lambda decision: notice.errors if draft.decision == decision else {},
         limits=_limits_of(draft, card),
         following=following,
+        following_skips=following is not None and following is not others[0],
         following_claim=claim_by_other(following, me.id, now=now) if following else None,
         request_text=request_text,
         needs_reason=needs_reason,

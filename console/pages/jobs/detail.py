@@ -62,6 +62,8 @@ DONE_TEXT = {
     "gone": "The job's workflow could not be reached. No more credentials are issued, its session stops within seconds, and the sweep revokes its access.",
 }
 """Messages by the value of `?done=`."""
+LASTING_DONE_WORDS = frozenset({"again"})
+"""Values whose message stays true once the job has ended. Of a job that has ended, its state says what became of the others."""
 DRAWN_KINDS = (*(kind for kind in EventType if kind.value in ENTRY_HANDLERS), EventType.REVOCATION_STARTED)
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -107,7 +109,7 @@ def show(
         status_text=job_status_text(view, tiers),
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
-        done=DONE_TEXT.get(done, ""),
+        done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
         tier_name=lambda number: tier_name(number, tiers),
         tier_names=lambda numbers: tier_names(numbers, tiers),
         deciders=partial(tier_deciders, console.deps, tiers, without={view.requester}),

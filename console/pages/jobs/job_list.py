@@ -118,7 +118,7 @@ class JobExport(JobListFilters):
 def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Annotated[JobListView, Query()]) -> Response:
     """Show the matching jobs."""
     visitor.caller.require(*Role)
-    stream = live_stream.stream_url(console, topics="job,approval,revocation")
+    stream = live_stream.stream_url(console, topics="job,approval,revocation,credential")
     store, errors = console.deps.store, dict[str, str]()
     page, total = Page[JobSummary](items=()), None
     try:
@@ -128,11 +128,12 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
     else:
         page = job_page(store, filters, traits, order=view.order, limit=PAGE_SIZE, cursor=view.cursor or None)
         total = store.jobs.count(filters._asdict(), up_to=MAX_COUNTED + 1) if traits == JobTraits() else None
-    current = console.deps.config.current()
+    current, open_jobs = console.deps.config.current(), [job.id for job in page.items if not job.state.ended]
     return render(
         request,
         "jobs.html",
         page=page,
+        active=store.credentials.count_active(open_jobs),
         total=total,
         max_counted=MAX_COUNTED,
         errors=errors,

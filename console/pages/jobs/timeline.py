@@ -53,6 +53,8 @@ class DrawnRow:
     """The read model's state; empty for a step."""
     began: datetime
     until: datetime | None
+    goes_on: str
+    """Until when it goes on, if that is after the shown time; else empty."""
     settled: datetime | None
     answers: tuple[str, ...]
     blocks: tuple[DrawnBlock, ...]
@@ -136,11 +138,17 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
         state=ROW_STATES.get(row.state, row.state),
         began=row.began,
         until=row.until,
+        goes_on=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
         settled=row.settled,
         answers=tuple(row.answers),
         blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )
+
+
+def _time_text(at: datetime, time_range: TimelineRange) -> str:
+    """Return a moment in UTC, with its date if the shown time starts on another day."""
+    return f"{at:%H:%M:%S}" if at.date() == time_range.start.date() else f"{at:%m-%d %H:%M}"
 
 
 def _draw_tick(time_range: TimelineRange, at: datetime, text: str) -> DrawnTick:

@@ -20,7 +20,7 @@ from console.auth.page_sessions import NoSession, PageLoginMethod, SessionKey, T
 from console.concurrency.vault_threads import LOGIN_THREADS
 from console.http.dependencies import TheConsole
 from console.pages.page_user import BadForm, PageUser, TheForm, ThePageUser, is_same_origin, read_form_with_csrf
-from console.pages.rendering import render
+from console.pages.rendering import render, to_sentence
 from console.pages.routing import PageRoute
 from console.services.console import Console
 from justenough.adapters.vault import user_login
@@ -225,11 +225,6 @@ def local_path(path: str) -> str:
     """Return a local path as it is, and the dashboard for anything else: no open redirect."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     return path if plain and path.startswith("/") and not path.startswith("//") and len(path) <= MAX_PATH_LENGTH else HOME
-
-
-def to_sentence(text: str) -> str:
-    """Return a message as a sentence, with a capital and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, refusal: tuple[int, str] = (200, "")) -> Response:

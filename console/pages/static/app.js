@@ -1,6 +1,7 @@
 // Keeps pages up to date and adds keyboard shortcuts. Every page works without it. It never submits a form.
 
 const MIN_REFRESH_MS = 400; // Between two refreshes, however many events arrive.
+const CONNECT_MS = 3_000; // Without a stream for this long, the page counts as disconnected.
 const RECONNECT_MS = 5_000; // Until the next attempt after a refused stream.
 const MAX_CHUNKS = 500; // Output chunks that a page keeps; the download has all of them.
 const MAX_SILENCE_MS = 20_000; // Without an event for this long, the page counts as disconnected.
@@ -78,6 +79,7 @@ one("[data-stay]")?.addEventListener("click", async () => {
 // Live -------------------------------------------------------------------------------------------
 
 let lastEvent = 0;
+let streamMissedAt = Infinity; // Since when the page has tried to open its stream; Infinity if it has it, or does not try.
 let refreshing = false;
 let refreshNeeded = false;
 let lastRefresh = 0;
@@ -85,8 +87,11 @@ let lastRefresh = 0;
 function showConnection() {
   const chip = one("[data-alive]");
   if (!chip || !document.body.dataset.stream) return;
+  const isOpen = stream?.readyState === EventSource.OPEN;
   const silence = Date.now() - lastEvent;
-  const late = !lastEvent || silence > MAX_SILENCE_MS;
+  const late = isOpen ? silence > MAX_SILENCE_MS : Date.now() - streamMissedAt > CONNECT_MS;
+  // A stream that is being opened, or opened again, is not lost yet.
+  if (!isOpen && !late) return;
   chip.classList.remove("waiting");
   chip.classList.toggle("late", late);
   const text = late ? "Disconnected, retrying…" : `Live · ${short(silence / 1000)} ago`;
@@ -99,16 +104,19 @@ let stream = null;
 function listen() {
   const address = document.body.dataset.stream;
   if (!address || stream || document.hidden) return;
+  const missStream = () => { streamMissedAt = Math.min(streamMissedAt, Date.now()); };
+  missStream();
   const source = stream = new EventSource(streamUrl(address));
-  const recordEvent = () => { lastEvent = Date.now(); showConnection(); };
+  const recordEvent = () => { lastEvent = Date.now(); streamMissedAt = Infinity; showConnection(); };
   source.addEventListener("open", () => { if (lastEvent) refresh(); recordEvent(); });
   source.addEventListener("beat", recordEvent);
   source.addEventListener("change", () => { recordEvent(); refresh(); });
   source.addEventListener("log", (event) => { recordEvent(); appendOutput(JSON.parse(event.data)); });
   source.addEventListener("error", () => {
+    missStream();
     // Browsers reconnect after a broken connection, but not after a refusal: the session may have ended, or a server may be down.
     if (source.readyState !== EventSource.CLOSED) return;
-    stopListening();
+    closeStream();
     refresh();
     setTimeout(listen, RECONNECT_MS);
   });
@@ -122,9 +130,16 @@ function streamUrl(address) {
   return url.href;
 }
 
-function stopListening() {
+function closeStream() {
   stream?.close();
   stream = null;
+}
+
+// Nobody sees the page any more. If it is shown again, it opens its stream anew.
+function stopListening() {
+  closeStream();
+  streamMissedAt = Infinity;
+  one("[data-alive]")?.classList.add("waiting");
 }
 
 document.addEventListener("visibilitychange", () => { if (document.hidden) stopListening(); else listen(); });

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, not_, select, tuple_
 
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
-from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS
+from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 
@@ -17,6 +17,8 @@ MAX_COUNT = 100
 """Requests that are counted at most."""
 MAX_EARLIER_RUNS = 200
 """Earlier runs of a job name that a query reads at most."""
+UNJUSTIFIED = "unjustified"
+"""The verdict of a review that finds that a break-glass was not justified."""
 SETTLED_STATES = tuple(state.value for state in (RequestState.APPROVED, RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN))
 
 
@@ -86,9 +88,12 @@ class InboxRepository(Repository):
 
     @reads
     def last_approved(self, connection: Connection, request: RequestView, *, requester_id: str | None = None) -> RequestView | None:
-        """Return the newest approved request for the resource in earlier runs of the job name (`requester_id`: only of this person)."""
+        """Return the newest approved request for the resource in earlier runs of the job name (`requester_id`: only of this person).
+
+        A break-glass that its reviewer judged unjustified is none: what nobody should have approved is nothing to compare with.
+        """
         earlier = _earlier_requests(connection, request, requester_id)
-        ids = [row.id for row in earlier if row.state == RequestState.APPROVED.value]
+        ids = [row.id for row in earlier if row.state == RequestState.APPROVED.value and row.verdict != UNJUSTIFIED]
         return next(iter(requests_by_id(connection, ids[:1]).values()), None)
 
 
@@ -119,7 +124,8 @@ def _earlier_requests(connection: Connection, request: RequestView, requester_id
     """
     runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id)
     newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()
-    statement = select(*(REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id")))
+    columns = (REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id"))
+    statement = select(*columns, REVIEWS.c.verdict).outerjoin(REVIEWS, REVIEWS.c.request_id == REQUESTS.c.id)
     rows = connection.execute(statement.where(REQUESTS.c.job_id.in_(newest)).order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)).all()
     # Anyone may use any job name. A person who may read only their own jobs must not read other people's jobs by using the same name.
     return [row for row in rows if row.resource == request.resource and requester_id in {None, row.requester_id}]

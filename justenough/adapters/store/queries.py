@@ -288,6 +288,12 @@ class CredentialRepository(Repository):
         """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
         return live_credentials(connection, job)
 
+    @reads
+    def count_active(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, int]:
+        """Count the credentials of these jobs that are not dead, by job. Jobs without any are left out."""
+        job, active = CREDENTIALS.c.job_id, CREDENTIALS.c.state.not_in([state.value for state in CredentialState if state.is_dead])
+        return dict(map(tuple, connection.execute(select(job, func.count()).where(job.in_(jobs), active).group_by(job)))) if jobs else {}
+
     def live_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not yet confirmed dead, oldest first, with its job's state."""
         after: tuple[datetime, str] | None = None

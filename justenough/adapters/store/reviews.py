@@ -32,6 +32,15 @@ class ReviewRepository(Repository):
         by = (REVIEWS.c.opened_at, REVIEWS.c.request_id)
         return fetch_page(connection, statement, by=by, limit=limit, cursor=cursor, view=ReviewView)
 
+    @reads
+    def count_answerable(self, connection: Connection, person: str, tier: int, *, up_to: int) -> int:
+        """Return how many of the newest `up_to` open reviews a person (entity id) can answer who approves at this tier: not those of their own
+        break-glass or of a job that they launched.
+        """
+        newest = select(REVIEWS.c.tiers, REVIEWS.c.person_id, JOBS.c.requester_id).outerjoin(JOBS, JOBS.c.id == REVIEWS.c.job_id)
+        rows = connection.execute(newest.where(REVIEWS.c.open).order_by(REVIEWS.c.opened_at.desc()).limit(up_to))
+        return sum(max(row.tiers) <= tier and person not in {row.person_id, row.requester_id} for row in rows)
+
     def iterate_open(self) -> Iterator[ReviewView]:
         """Yield each review that is still due, newest first."""
         return iterate_pages(lambda cursor: self.list(limit=MAX_PAGE_SIZE, cursor=cursor))

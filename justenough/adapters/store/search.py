@@ -6,16 +6,17 @@ Every query reads a bounded number of rows, however often a word occurs.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Column, Connection, Select, exists, func, select, text, union_all
 
-from justenough.adapters.store.repository import Repository, reads, writes
+from justenough.adapters.store.repository import Repository, fetch_all, reads, writes
 from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, agent_term, query_handle, query_words
+from justenough.domain.readmodel.views import CredentialView
 
 MAX_FOUND_PER_KIND = 10
 """The most results of each kind."""
@@ -127,6 +128,21 @@ class SearchRepository(Repository):
         return WordMatches(
             tuple(SearchHit(kind="job", id=row.id, job=row.id, name=row.name, text=row.task) for row in rows), is_partial=is_partial
         )
+
+    @reads
+    def resources_of(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return the titles of the resources that these jobs requested access to, by job and resource."""
+        columns = (REQUESTS.c.job_id, REQUESTS.c.resource, REQUESTS.c.title)
+        found = select(*columns).where(REQUESTS.c.job_id.in_(jobs)).distinct().order_by(*columns)
+        titles: dict[str, dict[str, str]] = {}
+        for job, resource, title in connection.execute(found) if jobs else ():
+            titles.setdefault(job, {})[resource] = title
+        return titles
+
+    @reads
+    def credentials(self, connection: Connection, ids: Collection[str]) -> tuple[CredentialView, ...]:
+        """Return these credentials' handles. Unknown ids are left out."""
+        return fetch_all(connection, select(CREDENTIALS).where(CREDENTIALS.c.id.in_(ids)), CredentialView) if ids else ()
 
     @reads
     def jobs_of_agent(self, connection: Connection, agent: str, *, requester_id: str | None = None, limit: int) -> tuple[str, ...]:

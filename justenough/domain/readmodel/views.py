@@ -215,6 +215,28 @@ class RequestView(Message):
         valid = (item for item in self.approvals if item.decision != "deny" and item.withdrawn_at is None)
         return tuple(item for item in valid if item.decision == "break_glass" or item.tier >= self.current_tier)
 
+    @property
+    def break_glass(self) -> ApprovalView | None:
+        """The break-glass by which it is approved; None if it is not approved, or by its tier."""
+        counting = self.counting_approvals if self.state is RequestState.APPROVED else ()
+        return next((item for item in counting if item.decision == "break_glass"), None)
+
+    @property
+    def decided_at(self) -> datetime | None:
+        """When it got its state from people or from their silence; None if it is pending, or if neither decided it."""
+        match self.state:
+            case RequestState.APPROVED:
+                moments = [item.at for item in self.counting_approvals]
+            case RequestState.DENIED:
+                moments = [item.at for item in self.approvals if item.decision == "deny"]
+            case RequestState.WITHDRAWN:
+                moments = [item.withdrawn_at for item in self.approvals if item.withdrawn_at]
+            case RequestState.EXPIRED:
+                return self.expires_at
+            case _:
+                return None
+        return max(moments, default=None)
+
 
 class CredentialView(Message):
     id: str

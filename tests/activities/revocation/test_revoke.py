@@ -247,7 +247,7 @@ def test_a_proof_is_a_new_check_that_finds_live_access(at: Desk) -> None:
     assert proof.dead
     assert {finding.detail for finding in proof.findings if finding.what.startswith("lease ")} == {"unknown to Vault"}
     (users,) = [finding for finding in proof.findings if finding.what.startswith("users in ")]
-    assert users.detail == f"none of its 1 known users exists, and {NONE_WITH_JOB_ID}"
+    assert users.detail == f"its known user does not exist, and {NONE_WITH_JOB_ID}"
     assert not any("older" in finding.what for finding in proof.findings)
     with pytest.raises(NotFound):
         prove(at.deps, "j-dev-00000000000000000000000000")

@@ -10,6 +10,7 @@ import pytest
 from justenough.adapters.store import Store
 from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
 from justenough.domain.jobs.states import RequestState
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import NOW, job_id, later, part_id
@@ -132,6 +133,36 @@ def test_earlier_decisions_are_of_the_same_kind_and_older_than_the_request(store
     assert [one.id for one in store.inbox.earlier_decisions(view(store, after), 5)] == [before]
     assert store.inbox.last_approved(view(store, other)) is None
     assert store.inbox.earlier_decisions(view(store, pending), 0) == ()
+
+
+@pytest.mark.parametrize("verdict, compared", [(None, 2), ("justified", 2), ("unjustified", 1)])
+def test_a_break_glass_judged_unjustified_is_not_the_last_approval(store: Store, verdict: str | None, compared: int) -> None:
+    names = {number: add_request(store, number) for number in (1, 2, 3)}
+    store.ledger.append([samples.approval_decision("approved", job_id(1), person="lead", at=later(10))])
+    review: dict[str, Any] = {
+        "request": names[2],
+        "person": "e-oncall",
+        "name": "oncall",
+        "tiers": [1],
+        "groups": ["leads"],
+        "reason": "it burns",
+    }
+    glass = samples.approval_decision("approved", job_id(2), person="oncall", decision="break_glass", at=later(20))
+    store.ledger.append([glass, build_event(EventType.REVIEW_OPENED, job_id(2), at=later(20), about=names[2], **review)])
+    if verdict:
+        answer: dict[str, Any] = {
+            "request": names[2],
+            "person": "e-lead",
+            "name": "lead",
+            "verdict": verdict,
+            "reason": "I looked",
+            "signed": {},
+        }
+        store.ledger.append([build_event(EventType.REVIEW_ANSWERED, job_id(2), at=later(30), about=names[2], **answer)])
+    found = store.inbox.last_approved(view(store, names[3]))
+    assert found is not None
+    assert (found.id, found.decided_at) == (names[compared], later(10 * compared))
+    assert (found.break_glass is not None) == (compared == 2)
 
 
 def test_requests_are_found_by_their_ids_in_the_order_given(store: Store) -> None:

@@ -279,6 +279,9 @@ def test_filters_by_the_beginning_of_an_id_and_by_time_use_an_index(ready_file: 
         store.requests.list(beginning="r-dev-0", limit=50)
         store.credentials.list(beginning="c-dev-0", limit=50)
         store.jobs.with_request_for([JOB], "orders-db")
+        store.credentials.count_active([JOB])
+        store.search.credentials([part_id(JOB, "c")])
+        store.search.resources_of([JOB])
 
     found = query_plans(f"sqlite:///{ready_file}", ask)
     assert [plan for plan in found if re.search(r"SCAN (jobs|requests|credentials|approvals)", plan)] == []

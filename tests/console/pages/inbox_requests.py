@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.plain_browser import Browser
@@ -81,6 +82,29 @@ def record_again(served: Served, request: Mapping[str, Any], *, tier: int, diges
     decision: dict[str, Any] = {"policies": policies, "policy_digest": DIGEST, "digest": digest, "facts": {}}
     where: dict[str, Any] = {"job": request["job_id"], "number": number_of(request), "phase": "runtime", "at": datetime.now(UTC)}
     served.store.ledger.append([samples.access_decision("needs_approval", tier=tier, **where, **decision)])
+
+
+def break_glass(served: Served, request: Mapping[str, Any], *, at: datetime | None = None) -> None:
+    """Record that oncall used break-glass for a request, and that its review is open."""
+    at, job, who = at or datetime.now(UTC), request["job_id"], {"person": served.people["oncall"].id, "name": "oncall"}
+    why = {"request": request["id"], "reason": "the shop is down"}
+    decision = {"tier": 0, "decision": "break_glass", "verdict": "approved", "ttl": 300, "granted_ttl": 300, "action": "write"}
+    signed = {"granted_action": "write", "on_behalf_of": None, "on_behalf_of_name": None, "signed": {"statement": {}, "signature": ""}}
+    review = {"tiers": [1], "tier_names": ["owner"], "groups": ["support-leads"]}
+    about = f"{request['id']}/{who['person']}"
+    served.store.ledger.append(
+        [
+            build_event(EventType.REVIEW_OPENED, job, at=at, about=request["id"], **who, **why, **review),
+            build_event(EventType.APPROVAL_DECIDED, job, at=at, about=about, **who, **why, **decision, **signed),
+        ]
+    )
+
+
+def record_review(served: Served, request: Mapping[str, Any], verdict: str) -> None:
+    """Record lead's review of a break-glass."""
+    answer = {"person": served.people["lead"].id, "name": "lead", "verdict": verdict, "reason": "I looked", "signed": {}}
+    at, name = datetime.now(UTC), request["id"]
+    served.store.ledger.append([build_event(EventType.REVIEW_ANSWERED, request["job_id"], at=at, about=name, request=name, **answer)])
 
 
 def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:

@@ -65,7 +65,7 @@ async def test_a_launcher_sees_the_agent_in_their_own_jobs_only(records: Desk) -
     assert [link for link in page.links if link.startswith("/jobs/j-")] == [f"/jobs/{own}"]
     assert "secret-version" not in page.text
     assert "1 denied, 1 done" in page.text
-    assert "there is no agent parcel-agent" in (await load_page(mallory, "/agents/parcel-agent", status=404)).text
+    assert "There is no agent parcel-agent" in (await load_page(mallory, "/agents/parcel-agent", status=404)).text
     await load_page(ops, "/agents/%3Cscript%3E", status=404)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser as Chromium
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.rig import check_fits, launch_chromium
 from tests.console.pages.oidc_provider import Provider
@@ -122,8 +123,38 @@ async def test_nothing_moves_once_a_page_is_shown(site: Site, chromium: Chromium
         await log_in(page, site)
         for path in ("/now", "/inbox", "/jobs", "/credentials", "/ledger"):
             await page.goto(path)
-            await expect(page.locator("[data-alive]")).to_contain_text("Disconnected")
+            await expect(page.locator("[data-alive]")).to_contain_text("Disconnected", timeout=30_000)
             assert await page.evaluate("window.shifts") <= 0.02, path
+
+
+async def test_a_page_counts_as_disconnected_only_after_its_stream_has_been_missing_for_a_while(site: Site, chromium: Chromium) -> None:
+    chip_text = "document.querySelector('[data-alive]:not(.waiting)')?.textContent ?? ''"
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        await page.clock.install()
+        await page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+        answered = asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            await answered.wait()
+            await route.continue_()
+
+        await page.route("**/live*", hold)
+        await page.goto("/jobs")
+        await page.clock.fast_forward(2_000)
+        assert await page.evaluate(chip_text) == "", "the stream is being opened"
+        await page.clock.fast_forward(5_000)
+        await expect(page.locator("[data-alive]")).to_have_text("Disconnected, retrying…")
+        # The same page, left and restored from the back/forward cache.
+        await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+        await page.clock.fast_forward(60_000)
+        assert await page.evaluate(chip_text) == "", "the navigation closed the stream"
+        await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+        await page.clock.fast_forward(2_000)
+        assert await page.evaluate(chip_text) == "", "the stream is being opened again"
+        answered.set()
+        await page.clock.resume()
+        await expect(page.locator("[data-alive]")).to_contain_text("Live")
 
 
 @pytest.mark.parametrize("width", [320, 360, 390])

@@ -114,7 +114,7 @@ async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk)
     assert not [link for link in theirs.links if link.startswith("/credentials/c-")]
     await load_page(mallory, f"/credentials/{own}", status=404)
     for path in ("/credentials", f"/credentials/{own}"):
-        assert "needs one of the groups" in (await load_page(nobody, path, status=403)).text
+        assert "Needs one of the groups" in (await load_page(nobody, path, status=403)).text
 
 
 async def test_one_credential_shows_only_its_own_history_in_order(records: Desk) -> None:

@@ -53,7 +53,7 @@ async def test_the_root_redirects_to_the_dashboard(logged_in: LogIn) -> None:
 async def test_a_person_without_a_role_is_told_which_groups_have_one(logged_in: LogIn) -> None:
     answer = await (await logged_in("outsider")).open("/now")
     assert answer.status_code == 403
-    assert "needs one of the groups: auditors, break-glass, chiefs, ops, security, support-leads" in text_of(answer.text)
+    assert "Needs one of the groups: auditors, break-glass, chiefs, ops, security, support-leads" in text_of(answer.text)
 
 
 async def test_an_overdue_revocation_is_at_the_top_with_age_reason_and_advice(site: Site, logged_in: LogIn) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from justenough.domain.core.ids import new_job_id
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, read_words, spec
+from tests.console.pages.inbox_requests import Words, break_glass, read_words, record_review, spec
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.recorded_jobs import record_order
@@ -235,6 +235,38 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
         "in earlier runs of same, no person approved access to refunds-db"
         in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
     )
+
+
+async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged_unjustified(served: Served, logged_in: LogIn) -> None:
+    first = served.record_request(await launch_job(served, "glass"), call={"tool": "refund-order", "arguments": {"amount": 12}})
+    break_glass(served, first, at=datetime.now(UTC) + timedelta(minutes=-3))
+    second = served.record_request(await launch_job(served, "glass"), call={"tool": "refund-order", "arguments": {"amount": 50}})
+    lead = await logged_in("lead")
+    pages = [(await lead.open(f"/inbox/{one['id']}")).text for one in (first, second)]
+    assert "approved by break-glass bypassed tier 1 (owner), not reviewed yet" in text_of(pages[0], "status")
+    assert "at tier 1" not in text_of(pages[0], "status")
+    assert ("Tool call to approve" in pages[0], "Tool call to approve" in pages[1]) == (False, True)
+    compared, earlier = text_of(pages[1], "facts"), text_of(pages[1], "earlier")
+    assert "Changed since the last approved run (approved 3 min ago, break-glass by oncall, not reviewed yet)" in compared
+    assert "Previous decisions: 0 approved, 1 by break-glass, 0 not" in earlier
+    assert "3 min ago approved by break-glass break-glass by oncall, not reviewed yet" in earlier
+    assert "approved by break-glass" in text_of((await lead.open(f"/jobs/{first['job_id']}")).text, "requests")
+    record_review(served, first, "unjustified")
+    pages = [text_of((await lead.open(f"/inbox/{one['id']}")).text, "main") for one in (first, second)]
+    assert "bypassed tier 1 (owner), reviewed by lead: unjustified" in pages[0]
+    assert "no person approved access to refunds-db that still counts" in pages[1]
+    assert "break-glass by oncall, reviewed by lead: unjustified" in pages[1]
+
+
+async def test_previous_decisions_show_when_they_were_made(served: Served, logged_in: LogIn) -> None:
+    first, second, third = [served.record_request(await launch_job(served, "timed")) for _ in range(3)]
+    answered = datetime.now(UTC) - timedelta(minutes=7)
+    for request, verdict, decision in ((first, "approved", "approve"), (second, "denied", "deny")):
+        served.store.ledger.append([samples.approval_decision(verdict, request["job_id"], decision=decision, at=answered)])
+    page = (await (await logged_in("lead")).open(f"/inbox/{third['id']}")).text
+    earlier = text_of(page, "earlier")
+    assert ("7 min ago approved lead" in earlier, "7 min ago denied lead" in earlier) == (True, True), earlier
+    assert "(approved 7 min ago, lead)" in text_of(page, "facts")
 
 
 async def test_access_that_policy_alone_allowed_is_not_compared_but_another_approved_action_is(served: Served, logged_in: LogIn) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from console.auth.authorization import Caller
 from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
+from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
@@ -21,6 +23,7 @@ from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import (
     OTHER_DIGEST,
     Words,
+    break_glass,
     decisions,
     read_words,
     record_again,
@@ -28,6 +31,7 @@ from tests.console.pages.inbox_requests import (
     submit_decision,
     words_of,
 )
+from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.served_console import DIGEST, Served
 
@@ -148,7 +152,7 @@ async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_with
     (following,) = {href for href in links if href.startswith("/inbox/r-")} - {f"/inbox/{first['id']}"}
     assert DENY in (await read_words(browser, following)).buttons, "it can be decided, too"
     assert "/inbox" in links
-    assert re.search(r"Approved and recorded\. Next request \(\d+\) Back to list", page.text), page.text
+    assert re.search(r"Approved and recorded\. Next request \(\d+\) the most urgent one: tier 1, .* Back to list", page.text), page.text
     assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 
@@ -430,10 +434,12 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert ("decision", "break_glass") not in (await read_words(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
     page = await read_words(browser, f"/inbox/{request['id']}")
+    assert text_of((await browser.open(f"/inbox/{request['id']}")).text, "thumb") == "Break glass…"
     for words in ("you bypass tier 1 (owner).", "does not override policy", "is reviewed afterwards"):
         assert words in page.text
     assert "You can decide this by break-glass only, in an emergency." in page.text
-    (link,) = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
+    link, below = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
+    assert link == below, "the bar at the bottom of a phone leads to the form, too"
     opened = await read_words(browser, f"/inbox/{request['id']}{link}")
     folds = [{tag: "open" in known for tag, known in seen.tags if known.get("id") == "glass-more"} for seen in (page, opened)]
     assert folds == [{"details": False}, {"details": True}], "the link opens the fold, without JavaScript too"
@@ -559,7 +565,9 @@ async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served,
     assert "lead is reviewing it" in (await read_words(chief, path)).text
     taken = await claim(chief)
     assert (taken.status_code, "laimed by lead until" in words_of(taken)) == (409, True)
+    assert "Claimed. Other approvers see your claim" in (await read_words(lead, f"{path}?done=claimed")).text
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
+    assert "Claimed. Other approvers see your claim" not in (await read_words(lead, f"{path}?done=claimed")).text
     kinds = [
         entry.data["until"] is None
         for entry in served.store.ledger.entries(job=request_["job_id"]).items
@@ -571,27 +579,15 @@ async def test_a_claim_is_visible_to_others_until_it_is_released(served: Served,
 async def test_a_break_glass_review_is_signed_and_closes_the_review(
     site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
 ) -> None:
-    served.store.ledger.append(
-        [
-            build_event(
-                EventType.REVIEW_OPENED,
-                request_["job_id"],
-                at=datetime.now(UTC) + timedelta(seconds=1),
-                about=request_["id"],
-                request=request_["id"],
-                person=served.people["oncall"].id,
-                name="oncall",
-                tiers=[1],
-                tier_names=["owner"],
-                groups=["support-leads"],
-                reason="the shop is down",
-            )
-        ]
-    )
+    people = {name: await logged_in(name) for name in ("lead", "chief", "oncall", "ops")}
+    before = [await count_reviews(served, browser) for browser in people.values()]
     break_glass(served, request_)
     browser = await logged_in("lead")
     inbox = await read_words(browser, "/inbox?show=reviews")
     assert ("oncall used break-glass" in inbox.text, "Bypassed tier 1 (owner)." in inbox.text) == (True, True)
+    counted = [await count_reviews(served, browser) for browser in people.values()]
+    # Whoever broke the glass and the launcher cannot answer; for the others, the review counts beside the requests.
+    assert [now - then for now, then in zip(counted, before, strict=True)] == [1, 1, 0, 0]
     for path in ("/inbox/" + request_["id"], "/jobs/" + request_["job_id"], f"/ledger?job={request_['job_id']}"):
         assert re.search(r"(bypassed|to bypass) tier 1 \(owner\)", (await read_words(browser, path)).text), path
     path = f"/inbox/{request_['id']}"
@@ -606,29 +602,10 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
 
 
-def break_glass(served: Served, request: dict[str, Any]) -> None:
-    """Record that oncall used break-glass for a request."""
-    served.store.ledger.append(
-        [
-            build_event(
-                EventType.APPROVAL_DECIDED,
-                request["job_id"],
-                at=datetime.now(UTC),
-                about=f"{request['id']}/{served.people['oncall'].id}",
-                request=request["id"],
-                person=served.people["oncall"].id,
-                name="oncall",
-                tier=0,
-                decision="break_glass",
-                reason="the shop is down",
-                ttl=300,
-                signed={"statement": {}, "signature": ""},
-                verdict="approved",
-                granted_ttl=300,
-                action="write",
-                granted_action="write",
-                on_behalf_of=None,
-                on_behalf_of_name=None,
-            )
-        ]
-    )
+async def count_reviews(served: Served, browser: Browser) -> int:
+    """Return by how much the number beside "Approvals" exceeds the requests that wait for the person."""
+    page = (await browser.open("/inbox")).text
+    me = await served.console.sessions.session_of(browser.cookie)
+    tier = Caller(person=me.person, tiers=served.console.deps.config.current().tiers, expires=0).tier
+    waits = served.store.inbox.count(InboxFilter(person=me.person.id, tier=tier, mine=True)) if tier else 0
+    return int(text_of(page, "waiting-count") or 0) - waits

@@ -200,6 +200,20 @@ async def test_a_stopped_job_tells_who_asked_for_it_and_why(site: Site, logged_i
 LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:20:00Z"
 
 
+async def test_the_banner_of_a_stop_goes_once_the_job_has_ended(site: Site, logged_in: LogIn) -> None:
+    lead, job = await logged_in("lead"), record_order(site.store, "e-9")
+    site.store.ledger.append([samples.job_start(job, at=now())])
+    running = (await lead.open(f"/jobs/{job}?done=kill")).text
+    assert "Kill requested: its access is revoked first" in text_of(running, "done")
+    assert "Cancel: end the process, then revoke. Kill: revoke first, then kill." in text_of(running, "top")
+    site.store.ledger.append([samples.job_end("killed", job, at=now())])
+    for done, kept in (("kill", ""), ("cancel", ""), ("gone", ""), ("launched", ""), ("again", "already submitted")):
+        ended = (await lead.open(f"/jobs/{job}?done={done}")).text
+        assert kept in text_of(ended, "done"), done
+        assert bool(text_of(ended, "done")) == bool(kept), done
+        assert "Cancel: end the process" not in ended
+
+
 async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = record_order(site.store, "e-9")
@@ -434,7 +448,7 @@ async def test_people_who_may_not_stop_jobs_get_no_buttons_and_are_refused(site:
         assert (await auditor.open(f"/jobs/{job}/{how}")).status_code == 403
         answer = await post_fields(auditor, f"/jobs/{job}/{how}")
         assert answer.status_code == 403
-        assert "only the job's launcher may do this, or a member of: break-glass, chiefs, security" in text_of(answer.text)
+        assert "Only the job's launcher may do this, or a member of: break-glass, chiefs, security" in text_of(answer.text)
     assert stop_requests(site, job) == []
     await handle.terminate()
 

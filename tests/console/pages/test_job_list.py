@@ -11,7 +11,15 @@ import pytest
 from console.pages.jobs.job_list import PAGE_SIZE
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
-from tests.adapters.store.event_samples import access_request, credential_event, issuance, job_end, job_start, revocation_proof
+from tests.adapters.store.event_samples import (
+    access_request,
+    credential_confirmation,
+    credential_event,
+    issuance,
+    job_end,
+    job_start,
+    revocation_proof,
+)
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site
@@ -57,6 +65,16 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
         assert (answer.status_code, jobs_on(answer.text)) == (200, left), query
     nothing = text_of((await lead.open("/jobs?name=narrowed&state=denied")).text, "rows")
     assert nothing.startswith("No jobs match these filters.")
+
+
+async def test_the_list_counts_the_active_credentials_of_running_jobs(site: Site, logged_in: LogIn) -> None:
+    lead, holds, bare, over = await logged_in("lead"), *(record_order(site.store, "e-1", name="holders") for _ in range(3))
+    site.store.ledger.append([job_start(job) for job in (holds, bare, over)])
+    site.store.ledger.append([issuance(holds, number=number, at=now()) for number in (1, 2, 3)])
+    site.store.ledger.append([credential_confirmation(holds, number=3, at=now()), job_end(job=over, at=now())])
+    rows = text_of((await lead.open("/jobs?name=holders&columns=access")).text, "rows")
+    # The newest job comes first.
+    assert re.findall(r"no access issued|running –|running \d+ active", rows) == ["no access issued", "running –", "running 2 active"]
 
 
 async def test_the_list_is_filtered_by_unverified_revocation(site: Site, logged_in: LogIn) -> None:

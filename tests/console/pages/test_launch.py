@@ -262,7 +262,7 @@ async def test_a_form_without_a_session_launches_nothing(site: Site, logged_in: 
 async def test_only_listed_templates_can_be_chosen(logged_in: LogIn, name: str) -> None:
     answer = await (await logged_in("ops")).open("/jobs/new", params={"template": name})
     assert answer.status_code == 404
-    assert "there is no template" in text_of(answer.text)
+    assert "There is no template" in text_of(answer.text)
 
 
 def test_a_broken_template_says_why_and_does_not_affect_others(tmp_path: Any, site: Site) -> None:

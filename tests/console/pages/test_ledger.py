@@ -154,7 +154,7 @@ async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(record
     assert "No results." in (await load_page(ops, f"/ledger?q={others}")).text
     assert entry_links((await load_page(mallory, "/ledger")).links) == []
     for path in ("/ledger/export", "/ledger/verify"):
-        assert "needs one of the groups: auditors" in (await load_page(ops, path, status=403)).text
+        assert "Needs one of the groups: auditors" in (await load_page(ops, path, status=403)).text
     answer = await submit_form(ops, "/ledger", "/ledger/verify")
     assert answer.status_code == 403
     assert records.console.background_reads.verification.get(WHOLE_LEDGER) is None

@@ -53,10 +53,12 @@ async def test_the_next_request_is_one_that_nobody_else_is_reviewing(records: De
     view = records.store.requests.get(decided)
     assert view is not None
     records.store.ledger.append([samples.approval_decision("approved", view.job_id, person_id=await records.id_of(lead), at=now())])
-    assert (await next_requests(lead, decided))[0] == [soon]
+    following, text = await next_requests(lead, decided)
+    assert (following, "the most urgent one: tier 1, 1 min" in text) == ([soon], True)
     claim(records, soon, by="chief")
     following, text = await next_requests(lead, decided)
     assert (following, "is reviewing it" in text) == ([later], False)
+    assert "the most urgent unclaimed one: tier 1, 2 min" in text
     claim(records, later, by="security")
     following, text = await next_requests(lead, decided)
     assert (following, "chief is reviewing it" in text) == ([soon], True)

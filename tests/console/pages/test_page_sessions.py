@@ -308,6 +308,7 @@ async def test_an_unknown_address_gets_a_page_or_an_api_problem_by_accept_header
     page = await lost.http.get("/nowhere", headers={"Accept": "text/html"})
     assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert "Page not found: /nowhere" in page.text
+    assert 'href="/jobs"' in page.text
     for path, accept in (("/nowhere", "application/json"), ("/api/v1/nowhere", "text/html")):
         answer = await lost.http.get(path, headers={"Accept": accept})
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -54,7 +54,7 @@ async def test_others_see_only_themselves(records: Desk) -> None:
     page = await load_page(ops, "/people/ops")
     assert (f"/jobs/{job}" in page.links, f"/jobs/{former}" in page.links) == (True, False)
     assert {f"/jobs/{job}", f"/jobs/{former}"} <= set((await load_page(auditor, "/people/ops")).links)
-    assert "there is no person ops" in (await load_page(mallory, "/people/ops", status=404)).text
+    assert "There is no person ops" in (await load_page(mallory, "/people/ops", status=404)).text
     assert "No jobs launched." in (await load_page(mallory, "/people/mallory")).text
     await load_page(auditor, "/people/nobody-at-all", status=404)
     await load_page(auditor, "/people/%3Cscript%3E", status=404)

@@ -99,7 +99,7 @@ async def test_the_report_is_for_those_who_read_everything(records: Desk) -> Non
     auditor, ops = await records.log_in("auditor"), await records.log_in("ops")
     path, _ = await generate_report(records, auditor)
     for one in ("/report", path, path.replace("/report?", "/report/download?") + "&form=md"):
-        assert "needs one of the groups: auditors" in (await load_page(ops, one, status=403)).text
+        assert "Needs one of the groups: auditors" in (await load_page(ops, one, status=403)).text
     today = str(datetime.now(UTC).date())
     assert (await submit_form(ops, "/ledger", "/report", first=today, last=today)).status_code == 403
     assert (await auditor.send("/report", {"first": today, "last": today})).status_code == 403

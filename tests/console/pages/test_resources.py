@@ -47,6 +47,7 @@ async def test_a_resource_page_shows_who_has_and_had_access_and_who_decided(reco
     page = await load_page(lead, "/resources/refunds-db")
     has, _, had = page.text.partition("What can be asked for")
     assert "write refund-triage ops" in has
+    assert "Other actions cannot be requested." in had
     assert "lead approved" in had
     assert page.links.index(f"/credentials/{part_id(now, 'c')}") < page.links.index(f"/credentials/{part_id(past, 'c')}")
     assert {f"/inbox/{part_id(job, 'r')}" for job in (now, past)} <= set(page.links)
@@ -91,7 +92,7 @@ async def test_a_removed_resource_is_shown_to_those_who_may_read_of_it(records: 
     lead, ops = await records.log_in(), await records.log_in("ops")
     record_access(records, resource="removed-db", requester="e-else")
     assert "The catalog no longer has this resource." in (await load_page(lead, "/resources/removed-db")).text
-    assert "there is no resource removed-db" in (await load_page(ops, "/resources/removed-db", status=404)).text
+    assert "There is no resource removed-db." in (await load_page(ops, "/resources/removed-db", status=404)).text
     await load_page(lead, "/resources/%3Cscript%3E", status=404)
     assert (await (await records.log_in("outsider")).open("/resources/orders-db")).status_code == 403
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from console.pages.search import HEADINGS, PLACES
 from justenough.adapters.configuration.settings import Settings
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
+from tests.console.pages.conftest import LogIn
 from tests.console.pages.plain_browser import Browser
 from tests.console.pages.recorded_console import HOSTILE, Desk, RenderedPage, load_page, serve_desk
 
@@ -77,6 +79,37 @@ async def test_results_are_grouped_and_limited_to_what_the_user_may_read(records
     assert f"/jobs/{mine}" in own.links
     assert "tracer" not in own.text
     assert theirs not in own.text
+
+
+async def test_results_show_their_states_their_access_and_what_matched(records: Desk) -> None:
+    lead = await records.log_in()
+    plain = records.record_job(name="plain-task", labels={"team": "penguins"})
+    other = records.record_job(name="other-task", reason="for the penguins", labels={})
+    records.store.ledger.append(
+        [
+            samples.access_request(job, resource="payouts-db", title="Payouts to customers")
+            for job in (other, records.record_job(name="third-task"))
+        ]
+    )
+    records.store.ledger.append([samples.access_request(plain), samples.access_decision("allowed", plain, tier=0), samples.issuance(plain)])
+    page = await search(records, lead, "penguins")
+    assert re.search(rf"plain-task pending .*{plain} found in: label team=penguins", page.text)
+    assert re.search(rf"other-task pending .*{other} found in: a reason, or who decided", page.text)
+    assert (await search(records, lead, "payouts customers")).text.count("found in: asked for payouts-db, Payouts to customers") == 2
+    assert "found in" not in (await search(records, lead, "j-dev-")).text, "what is found by its id needs no explanation"
+    records.store.ledger.append([samples.access_request(plain, number=2), samples.issuance(plain, number=2, action="read")])
+    for kind, hits in (
+        ("r", ("write on orders-db allowed by policy plain-task", "write on orders-db pending plain-task")),
+        ("c", ("write on orders-db active plain-task", "read on orders-db active plain-task")),
+    ):
+        found = await search(records, lead, part_id(plain, kind).removesuffix("1"))
+        assert [hit in found.text for hit in hits] == [True, True], found.text
+
+
+async def test_an_exact_resource_comes_first(logged_in: LogIn) -> None:
+    page = await load_page(await logged_in("lead"), "/search?q=customers-db")
+    found = [link for link in page.links if link.startswith("/resources/")]
+    assert (len(found) > 1, found[0]) == (True, "/resources/customers-db")
 
 
 async def test_a_search_without_result_suggests_names_and_says_what_can_be_found(records: Desk) -> None:
