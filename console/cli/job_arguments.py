@@ -19,7 +19,10 @@ JobId = Annotated[
 OfJob = Annotated[
     str | None,
     typer.Option(
-        "--job", metavar="JOB", help="Only items of this job: its id, a beginning of it, its name or @last.", autocompletion=complete_job
+        "--job",
+        metavar="JOB",
+        help="Only items of this job: its id, a beginning of it, its name (the latest job) or @last.",
+        autocompletion=complete_job,
     ),
 ]
 OfResource = Annotated[

@@ -13,7 +13,7 @@ from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.job_status import tier_name
-from console.services.deciders import tier_deciders
+from console.services.deciders import deciders_from
 from console.services.resources import resource_access
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -34,7 +34,7 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
         jobs=jobs,
         reads_all=visitor.caller.can_read_all,
         tier_name=lambda number: tier_name(number, tiers),
-        deciders=partial(tier_deciders, console.deps, tiers),
+        deciders=partial(deciders_from, console.deps, tiers),
         stream=stream,
         refresh=30,
     )

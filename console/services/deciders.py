@@ -29,3 +29,9 @@ def tier_deciders(deps: Deps, tiers: Tiers, number: int, *, without: Container[s
     """Return the approver groups of a tier with their members; empty if there is no such tier."""
     tier = tiers.tiers.get(number)
     return group_members(deps, tier.approvers, without=without) if tier else ()
+
+
+def deciders_from(deps: Deps, tiers: Tiers, number: int, *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:
+    """Return everybody who can decide at a tier, with their members: its approver groups first, then those of the tiers above it."""
+    groups = dict.fromkeys(group for level, tier in sorted(tiers.tiers.items()) if level >= number for group in tier.approvers)
+    return group_members(deps, groups, without=without)

@@ -106,7 +106,7 @@ def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -
         **{f"asked for {name}, {title}": found_in(name, title) for name, title in resources.items()},
     }
     left, shown = frozenset(words) - found_in(job.name, job.task), list[str]()
-    for place, found in sorted(places.items(), key=lambda item: -len(item[1] & left)):
+    for place, found in sorted(places.items(), key=lambda item: -len(item[1])):
         if found & left:
             shown.append(place)
             left -= found

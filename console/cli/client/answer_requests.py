@@ -17,7 +17,7 @@ from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure, worst_exit_code
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
-from console.cli.render.output import emit_items, join_pairs, note
+from console.cli.render.output import emit_items, join_pairs, join_values, note
 from console.cli.render.request_table import ceiling_lines, counted_approvals, reason_lines
 from console.presentation.event_text import ancestor_lines, tools_text
 from console.presentation.status_badges import state_word
@@ -109,7 +109,8 @@ def _note_other_requests(api: ConsoleApiClient, job: str, answered: Collection[s
         if others:
             more = f" and {len(others) - MAX_OTHERS_SHOWN} more" if len(others) > MAX_OTHERS_SHOWN else ""
             shown = [
-                f"{item['action']} on {item['resource']}, tier {item['current_tier']} ({item['id']})" for item in others[:MAX_OTHERS_SHOWN]
+                f"{item['action']} on {item['resource']}{' (optional)' if item['optional'] else ''}, tier {item['current_tier']} ({item['id']})"
+                for item in others[:MAX_OTHERS_SHOWN]
             ]
             note(f"The job still waits for: {'; '.join(shown)}{more}")
 
@@ -132,9 +133,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         except InvalidInput as error:
             raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=ExitCode.USAGE) from error
     _print_answer(api, view, options, tools)
-    reason = options.reason
-    if not reason.strip() and needs_reason(options.decision, view["current_tier"]):
-        reason = require_reason(None)
+    reason = _reason_for(api, view, options)
     _confirm(options.decision)
     person = api.session.identity_token().entity
     if options.decision in {"approve", "break_glass"} and view["lock"]:
@@ -161,6 +160,18 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     if status == 202:
         note(f"Your decision was sent and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found
+
+
+def _reason_for(api: ConsoleApiClient, view: Json, options: AnswerOptions) -> str:
+    """Return the decision's reason; ask for one that is missing only if the person can decide at all. Raises Failure."""
+    tier = view["current_tier"]
+    if options.reason.strip() or not needs_reason(options.decision, tier):
+        return options.reason
+    own_decision = options.decision in {"approve", "deny"} and not options.on_behalf_of
+    if own_decision and api.get("/whoami")["tier"] < tier:
+        allowed = f"{join_values(view['approvers'])}, or those of a higher tier"
+        raise Failure(f"the request is at tier {tier}: only its approvers ({allowed}) can decide it", code=ExitCode.DENIED)
+    return require_reason(None)
 
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:

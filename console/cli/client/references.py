@@ -83,7 +83,8 @@ def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str)
     if whole in ids:
         return whole
     if len(ids) > 1:
-        more = f" and {len(ids) - MAX_SHOWN} more" if len(ids) > MAX_SHOWN else ""
+        count = "" if len(items) == MAX_FETCHED else f"{len(ids) - MAX_SHOWN} "
+        more = f" and {count}more" if len(ids) > MAX_SHOWN else ""
         message = f"several {kind}s begin with {text}: {', '.join(ids[:MAX_SHOWN])}{more}; give more of the id"
         raise Failure(message, code=ExitCode.USAGE)
     return ids[0] if ids else text

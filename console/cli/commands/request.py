@@ -299,7 +299,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
                 if item["quorum"]
                 else item["tier"] or "none",
             ),
-            ("Approvers", join_values(item.get("approvers") or ())),
+            ("Approvers", f"{join_values(item['approvers'])}; those of higher tiers can decide, too" if item.get("approvers") else ""),
             ("Decide by", decide_by_text(item)),
             ("Claimed", _claim_text(item)),
             ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),

@@ -20,7 +20,7 @@ from console.pages.routing import PageRoute
 from console.presentation.policy_text import dependency_labels
 from console.services.background_reads import WHOLE_CATALOG
 from console.services.catalog_offers import offered_actions
-from console.services.deciders import tier_deciders
+from console.services.deciders import deciders_from, tier_deciders
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.policy.dry_run import PolicyEvaluator
@@ -68,7 +68,7 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
         request,
         "catalog.html",
         current=current,
-        deciders=partial(tier_deciders, console.deps, current.tiers),
+        deciders=partial(deciders_from, console.deps, current.tiers),
         depends=dependency_labels,
         offered=offered,
         uses=uses,

@@ -20,7 +20,7 @@ from console.pages.routing import PageRoute
 from console.presentation import policy_text
 from console.presentation.time_text import parse_moment
 from console.services.console import Console
-from console.services.deciders import tier_deciders
+from console.services.deciders import deciders_from
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -131,7 +131,7 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         environments=sorted({one.environment for one in resources.values()}),
         phases=PHASES,
         launchers=", ".join(current.tiers.roles.launch),
-        deciders=partial(tier_deciders, console.deps, current.tiers),
+        deciders=partial(deciders_from, console.deps, current.tiers),
     )
 
 

@@ -11,7 +11,7 @@ from console.auth.authorization import Caller, Role
 from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, used_call_credential, why_approval_refused, why_no_delegate_of, why_own_job
-from console.services.deciders import GroupMembers, group_members
+from console.services.deciders import GroupMembers, deciders_from
 from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
@@ -192,10 +192,7 @@ def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMem
     if view.state is not RequestState.PENDING:
         return ()
     out = {caller.person.name, view.requester, *(item.approver for item in view.approvals)}
-    groups = dict.fromkeys(
-        group for number, tier in sorted(caller.tiers.tiers.items()) if number >= view.current_tier for group in tier.approvers
-    )
-    return group_members(deps, groups, without=out)
+    return deciders_from(deps, caller.tiers, view.current_tier, without=out)
 
 
 def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:

@@ -14,7 +14,7 @@ from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.job_status import tier_name
-from console.services.deciders import tier_deciders
+from console.services.deciders import deciders_from
 from console.services.jobs_by_name import jobs_by_name
 from justenough.domain.jobs.states import JobState
 
@@ -43,5 +43,5 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
         # Filled with the newest run's order.
         again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if launches else "",
         tier_name=lambda number: tier_name(number, tiers),
-        deciders=partial(tier_deciders, console.deps, tiers),
+        deciders=partial(deciders_from, console.deps, tiers),
     )

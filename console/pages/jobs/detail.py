@@ -26,7 +26,7 @@ from console.presentation import time_text
 from console.presentation.job_status import job_status_text, tier_name, tier_names
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
-from console.services.deciders import tier_deciders
+from console.services.deciders import deciders_from
 from console.services.stop_job import can_stop
 from console.services.visibility import job_for
 from justenough.domain.jobs.states import CredentialState, RequestState
@@ -112,7 +112,7 @@ def show(
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
         tier_name=lambda number: tier_name(number, tiers),
         tier_names=lambda numbers: tier_names(numbers, tiers),
-        deciders=partial(tier_deciders, console.deps, tiers, without={view.requester}),
+        deciders=partial(deciders_from, console.deps, tiers, without={view.requester}),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,
@@ -131,8 +131,8 @@ def show(
         can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
         can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
         can_decide=Role.APPROVE in roles,
-        launches=Role.LAUNCH in roles and view.state.ended,
-        again=relaunch_url(console.deps, view.id, order.spec) if order and view.state.ended and Role.LAUNCH in roles else "",
+        launches=Role.LAUNCH in roles,
+        again=relaunch_url(console.deps, view.id, order.spec) if order and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",
     )

@@ -26,7 +26,7 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.job_status import tier_name
 from console.services.console import Console
-from console.services.deciders import tier_deciders
+from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
@@ -267,6 +267,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
         # Nobody can decide about a job that they launched.
-        deciders=partial(tier_deciders, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
+        deciders=partial(deciders_from, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
         beyond_texts=BEYOND_TEXTS,
     )

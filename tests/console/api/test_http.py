@@ -183,6 +183,7 @@ async def test_openapi_names_every_route_of_the_contract(served: Served) -> None
         "/api/v1/whoami": {"get"},
         "/api/v1/catalog": {"get"},
         "/api/v1/catalog/usage": {"get"},
+        "/api/v1/resources/{name}": {"get"},
         "/api/v1/sizing": {"get"},
         "/api/v1/sizing/{name}": {"get"},
         "/api/v1/sweep": {"post"},

@@ -111,6 +111,7 @@ def signed(
     for how in ("cancel", "kill"):
         held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
 
+    reached.add(open_stream(ops, jobs[0]["id"]))
     call_attention(held, ops)
     call_ledger(held, auditor, jobs[0]["id"])
     call_schedule(held, ops)
@@ -133,6 +134,13 @@ def call_withdraw(check: Held, *, ops: Human, lead: Human) -> None:
     lead.decide(request)
     check("POST /api/v1/requests/{request}/withdraw", lead.api.post(f"requests/{request['id']}/withdraw", json={"reason": "a test"}), 200)
     ops.api.post(f"jobs/{request['job_id']}/kill")
+
+
+def open_stream(ops: Human, job: str) -> str:
+    """Open a job's stream of events, which does not end, so that it cannot be held against the document here. The operation."""
+    with ops.api.stream("GET", f"jobs/{job}/events") as stream:
+        assert stream.status_code == 200
+    return "GET /api/v1/jobs/{job}/events"
 
 
 def call_attention(check: Held, ops: Human) -> None:

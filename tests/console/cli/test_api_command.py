@@ -128,7 +128,9 @@ def test_job_watch_names_the_groups_that_can_decide_and_the_command_to_approve(
     assert done.exit_code == 7
     opened = next(line for line in done.stderr.splitlines() if " approval.opened " in line)
     assert opened.endswith(f"  (support-leads can decide: justenough request approve {request})")
-    assert "\nApprovers:  support-leads\n" in cli.run("request", "show", request).stdout.replace("Approvers: ", "Approvers:  ")
+    assert "\nApprovers:  support-leads; those of higher tiers can decide, too\n" in cli.run("request", "show", request).stdout.replace(
+        "Approvers: ", "Approvers:  "
+    )
     cli.run("job", "cancel", name, "--wait")
 
 

@@ -316,7 +316,7 @@ def test_an_approval_says_what_the_job_still_waits_for(cli: Cli, ops: Human, tmp
     first = cli.run("request", "approve", write, "--reason", "yes", who="security")
     last = cli.run("request", "approve", admin, "--reason", "yes", who="security")
 
-    assert f"The job still waits for: admin on orders-db, tier 2 ({admin})\n" in first.stderr
+    assert f"The job still waits for: admin on orders-db (optional), tier 2 ({admin})\n" in first.stderr
     assert "still waits" not in last.stderr
     assert [done.stdout.splitlines()[1].split() for done in (first, last)] == [
         [write, "refunds-db", "write", "approved", "none"],
@@ -342,3 +342,13 @@ def test_lists_show_no_tier_for_what_needs_no_approval_and_the_source_of_the_rea
     assert re.search(r"^Tier: +none$", shown.stdout, re.MULTILINE)
     assert re.search(r"^orders-db +read +start +5m +allowed +– ", tried.stdout, re.MULTILINE)
     assert re.search(r"^refunds-db +write +start +5m +needs approval +1 ", tried.stdout, re.MULTILINE)
+
+
+def test_a_person_whose_tier_is_too_low_is_told_so_before_a_reason_is_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = PendingJob(cli, ops, tmp_path, [ADMIN])
+    refused = cli.run("request", "approve", job.requests[0], who="lead")
+    assert refused.exit_code == 6
+    assert "the request is at tier 2: only its approvers (security, or those of a higher tier) can decide it" in refused.stderr
+    silent = cli.run("request", "approve", job.requests[0], who="security")
+    assert (silent.exit_code, "--reason is required" in silent.stderr) == (2, True)
+    cli.run("job", "cancel", job.id)

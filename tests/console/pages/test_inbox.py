@@ -187,7 +187,7 @@ async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the
     second = served.record_request(await launch_job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "argument amount 12 5000" in page.text
-    assert "one call of refund-order, write for 5 min" in page.text.partition("Previous decisions")[2]
+    assert "one call of refund-order, write for 5 min" in page.text.partition("Last decision: 1 approved, 0 not")[2]
     approved = await read_words(await logged_in("lead"), f"/inbox/{first['id']}")
     assert "one call of refund-order, write for 5 min" in approved.text.partition("Decisions")[2]
 
@@ -205,9 +205,9 @@ async def test_differences_from_the_last_approved_run_are_shown_old_and_new(serv
     second = served.record_request(await launch_job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "command" in page.text
-    for words in ("print(", "ttl 5m 10m", "Previous decisions"):
+    for words in ("print(", "ttl 5m 10m", "Last decision"):
         assert words in page.text, words
-    earlier = page.text[page.text.index("Previous decisions") :]
+    earlier = page.text[page.text.index("Last decision") :]
     assert "approved lead write for 5 min" in earlier
 
 
@@ -248,7 +248,7 @@ async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged
     assert ("Tool call to approve" in pages[0], "Tool call to approve" in pages[1]) == (False, True)
     compared, earlier = text_of(pages[1], "facts"), text_of(pages[1], "earlier")
     assert "Changed since the last approved run (approved 3 min ago, break-glass by oncall, not reviewed yet)" in compared
-    assert "Previous decisions: 0 approved, 1 by break-glass, 0 not" in earlier
+    assert "Last decision: 0 approved, 1 by break-glass, 0 not" in earlier
     assert "3 min ago approved by break-glass break-glass by oncall, not reviewed yet" in earlier
     assert "approved by break-glass" in text_of((await lead.open(f"/jobs/{first['job_id']}")).text, "requests")
     record_review(served, first, "unjustified")

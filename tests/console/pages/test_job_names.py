@@ -77,7 +77,7 @@ async def test_a_launcher_sees_their_own_runs_and_otherwise_nothing(records: Des
     other = record_run(records, requester="e-else")
     page = await load_page(ops, "/jobs/by-name/parcel-tracer")
     assert (f"/jobs/{own}" in page.links, f"/jobs/{other}" in page.links) == (True, False)
-    assert "1 run " in page.text
+    assert "1 run that you launched" in page.text
     assert "There is no job named parcel-tracer" in (await load_page(mallory, "/jobs/by-name/parcel-tracer", status=404)).text
     await load_page(ops, "/jobs/by-name/kill", status=404)
 

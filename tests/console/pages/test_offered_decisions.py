@@ -139,12 +139,13 @@ async def test_the_others_who_can_decide_are_named(served: Served, logged_in: Lo
 async def test_each_page_that_names_a_tier_names_its_people(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served)
     auditor, ops = await logged_in("auditor"), await logged_in("ops")
-    needs = "tier 1 (owner): support-leads (lead), or any tier above"
+    everybody = "support-leads (lead), security (security), chiefs (chief, chief2)"
+    needs = f"tier 1 (owner): {everybody}"
     for path, words in (
         ("/catalog/policies", "support-leads (lead), or any tier above"),
         ("/catalog/policies", "chiefs (chief, chief2)"),
         ("/operations/settings", "chiefs (chief, chief2)"),
-        ("/catalog", "tier 1, owner: 1 of support-leads (lead), or any tier above"),
+        ("/catalog", f"tier 1, owner: 1 of {everybody}"),
         ("/resources/refunds-db", needs),
         (f"/jobs/by-name/{request['job_name']}", f"needs {needs}"),
         (f"/jobs/{request['job_id']}", f"Needs 1 approval from {needs}"),
