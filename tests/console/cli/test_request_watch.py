@@ -78,7 +78,7 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
 def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human, tmp_path: Path) -> None:
     first = PendingJob(cli, ops, tmp_path, [WRITE])
     # As high as needed to show the requests that other tests left pending too: theirs are more urgent.
-    with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40, rows=1000) as (process, terminal):
+    with run_on_terminal(cli, "request", "watch", "--mine", who="lead", whole=True, columns=40, rows=10_000) as (process, terminal):
         # The table has short ids.
         shown = terminal.read_until(first.requests[0][: len("r-dev-") + SHORT_ID_CHARS].encode())
         shown += terminal.read_until(b"TIME LEFT ")
