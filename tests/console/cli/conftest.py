@@ -37,10 +37,11 @@ class Cli:
     logins: Path
 
     def env(self, **more: str) -> dict[str, str]:
-        """The environment of a command: nothing of this process's settings."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUSTENOUGH_", "VAULT_")) and name != "NO_COLOR"}
-        ours = {"JUSTENOUGH_HOME": str(self.home), "JUSTENOUGH_CONFIG": str(self.config), "XDG_CONFIG_HOME": str(self.logins)}
-        return {**kept, **ours, **more}
+        """The environment of a command: nothing of this process's settings, and no size of a terminal but that of its own."""
+        ours = ("JUSTENOUGH_", "VAULT_", "NO_COLOR", "LINES", "COLUMNS")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        settings = {"JUSTENOUGH_HOME": str(self.home), "JUSTENOUGH_CONFIG": str(self.config), "XDG_CONFIG_HOME": str(self.logins)}
+        return {**kept, **settings, **more}
 
     def run(self, *arguments: object, who: str = "ops", stdin: str = "", env: Mapping[str, str] | None = None) -> Result:
         """Run one command as a person, here in this process."""
