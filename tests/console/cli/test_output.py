@@ -187,3 +187,9 @@ def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventTyp
 def test_an_entry_of_an_unknown_type_has_no_sentence() -> None:
     assert event_sentence("of.tomorrow", {}) == ""
     assert event_sentence("job.ended", {}) == ""
+
+
+@pytest.mark.parametrize("by, shown", [("person", "at a person's request"), ("session", "by session")])
+def test_a_revocation_that_a_person_requested_does_not_name_a_part_of_the_system(by: str, shown: str) -> None:
+    assert event_sentence("revocation.started", {"by": by, "why": "killed"}) == f"revocation started {shown}: killed"
+    assert event_sentence("credential.revoked", {"credential": "c-1", "by": by, "why": ""}).startswith(f"c-1 revoked {shown}")

@@ -146,6 +146,7 @@ def test_a_break_glass_approval_is_mentioned_in_lists_until_it_is_reviewed(cli: 
     assert ops.until(waiting.id)["state"] == "succeeded"
     assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
     assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
+    assert " tier 1 or above " in next(line for line in cli.run("review", "list", who="auditor").stdout.splitlines() if request in line)
     assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
 
     cli.json("review", "answer", request, "--justified", "--reason", "it was down", who="lead")

@@ -187,6 +187,7 @@ async def test_the_phase_changes_the_decision(records: Desk) -> None:
     lead, fields = await records.log_in(), {"how": "fields", "access": "refunds-db:write"}
     page = await load_page(lead, f"/catalog/explain?{urlencode({**fields, 'phase': 'start'})}")
     assert "write on refunds-db for 10m needs approval tier 1" in page.text
+    assert "Can decide: support-leads (lead), security (security), chiefs (chief, chief2)" in page.text
     page = await load_page(lead, f"/catalog/explain?{urlencode({**fields, 'phase': 'renewal'})}")
     assert "write on refunds-db for 10m denied" in page.text
 

@@ -6,6 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from console.pages.look import COOKIE, Look, look_of
+from console.pages.rendering import template_environment
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.recorded_jobs import post_fields
 
@@ -18,6 +19,18 @@ def test_an_invalid_choice_of_look_is_read_as_the_default(cookie: str, look: Loo
     request = Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={cookie}".encode())]})
     assert look_of(request) == look
     assert look_of(Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={look.to_cookie()}".encode())]})) == look
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("raise `run.timeout`, or `a<b`", "raise <code>run.timeout</code>, or <code>a&lt;b</code>"),
+        ("a ` & <i>", "a ` &amp; &lt;i&gt;"),
+        ("", ""),
+    ],
+)
+def test_a_message_shows_what_stands_between_backticks_as_code(text: str, shown: str) -> None:
+    assert str(template_environment().filters["message"](text)) == shown
 
 
 @pytest.mark.servers
