@@ -23,7 +23,7 @@ from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
-from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
+from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
@@ -89,7 +89,7 @@ def withdraw_unsigned(console: Console, caller: Caller, request: str, reason: st
     Conflict.
     """
     view, job = find_visible_request(console.deps, caller, request)
-    _require_withdrawable(console.deps, caller, view, job)
+    _require_withdrawable(caller, view, job)
     now, person = console.deps.now(), caller.person
     verdict = RequestState.WITHDRAWN if view.state is RequestState.APPROVED else RequestState.PENDING
     withdrawal = Withdrawal(person=person.id, name=person.name, reason=reason, signed=None)
@@ -189,7 +189,7 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
 
 def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
     if decision == WITHDRAW:
-        _require_withdrawable(deps, caller, view, job)
+        _require_withdrawable(caller, view, job)
         return
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
         raise Forbidden(why)
@@ -208,24 +208,13 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
         raise Forbidden(missing_group_text(groups))
 
 
-def used_call_credential(deps: Deps, view: RequestView) -> CredentialView | None:
-    """Return the dead credential of the one call that a request was for: then no approval of it gives any access.
-
-    None if that call was not made yet or has not ended, and for requests that are not for one call.
-    """
-    issued = deps.store.credentials.list(job=view.job_id, request=view.id, limit=1).items if view.call else ()
-    return next((one for one in issued if one.state.is_dead), None)
-
-
-def _require_withdrawable(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> None:
+def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
     caller.require_right_to_stop(job.requester_id)
     mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
     if job.state.ended:
         raise Conflict(f"the job has ended ({job.state.value}), so there is nothing left to withdraw")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
         raise Conflict(f"the request is {view.state.value} and has no approval to withdraw")
-    if used_call_credential(deps, view):
-        raise Conflict("the approval was used for its one call, whose credential no longer works: there is nothing left to withdraw")
 
 
 def _require_within_request(view: RequestView, statement: DecisionStatement) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from console.auth.authorization import Caller, Role
 from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
-from console.services.decide_request import has_answered, used_call_credential, why_approval_refused, why_no_delegate_of, why_own_job
+from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
 from console.services.deciders import GroupMembers, deciders_from
 from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
@@ -21,7 +21,7 @@ from justenough.domain.inbox.pending import TimeoutOutcome, timeout_outcome
 from justenough.domain.jobs.spec import JobSpec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialView, DelegationView, EntryView, JobView, RequestView
+from justenough.domain.readmodel.views import DelegationView, EntryView, JobView, RequestView
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 from justenough.services.order_spec import read_order_spec
@@ -68,8 +68,6 @@ class RequestRights(NamedTuple):
     why_no_break_glass: str
     """Why break-glass would be refused, although the person may use it; empty otherwise."""
     take_back: bool
-    used_for: CredentialView | None
-    """The dead credential of the one call that was approved: then there is nothing to take back."""
     review: bool
 
     @property
@@ -211,7 +209,6 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
-    used_for = used_call_credential(deps, view) if view.state is RequestState.APPROVED else None
     counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
     action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)
     may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me)
@@ -229,8 +226,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
         claimed=bool(view.claim and view.claim.by_id == me and view.claim.until > deps.now()),
         break_glass=may_break_glass and not no_glass,
         why_no_break_glass=no_glass,
-        take_back=counts and used_for is None and not job.state.ended and caller.can_stop_jobs_of(job.requester_id),
-        used_for=used_for,
+        take_back=counts and not job.state.ended and caller.can_stop_jobs_of(job.requester_id),
         review=bool(review and review.open and not barred and review.person_id != me and caller.tier >= max(review.tiers)),
     )
 

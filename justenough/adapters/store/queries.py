@@ -268,7 +268,6 @@ class CredentialRepository(Repository):
         *,
         live: bool = False,
         job: str | None = None,
-        request: str | None = None,
         resource: str | None = None,
         action: str | None = None,
         state: CredentialState | None = None,
@@ -277,7 +276,7 @@ class CredentialRepository(Repository):
         cursor: str | None = None,
     ) -> Page[CredentialView]:
         """Return credentials, newest first; with `live`, only those not yet confirmed dead. Raises InvalidInput on a foreign cursor."""
-        criteria = {"job_id": job, "request_id": request, "resource": resource, "action": action, "state": state}
+        criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
         statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
         if beginning is not None:
             statement = statement.where(CREDENTIALS.c.id.in_(_ids_beginning(connection, CREDENTIALS, beginning)))
