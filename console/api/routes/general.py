@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from anyio import to_thread
 from fastapi import APIRouter, Path
@@ -47,21 +47,23 @@ class ActionView(Message):
     """Whether the job gets its own space in the target, which is dropped when its access ends."""
 
 
-class ResourceView(Message):
+class ResourceTerms(Message):
     name: str
     title: str
     environment: str
     sensitivity: str
     external: bool
     owner: str
-    actions: tuple[ActionView, ...]
 
     @classmethod
-    def of(cls, name: str, resource: Resource) -> ResourceView:
-        """Return the view of a resource of the catalog."""
-        actions = tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())
+    def of(cls, name: str, resource: Resource, **more: Any) -> Self:
+        """Return the view of a resource of the catalog. `more`: the fields that this view has besides."""
         terms = resource.model_dump(include={"title", "environment", "external", "owner"})
-        return cls(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, **terms)
+        return cls(name=name, sensitivity=resource.sensitivity.name.lower(), **terms, **more)
+
+
+class ResourceView(ResourceTerms):
+    actions: tuple[ActionView, ...]
 
 
 class DeciderGroup(Message):
@@ -105,13 +107,7 @@ class OfferedActionView(Message):
         return cls.model_validate({"action": offered.action.value, "max_ttl": terms.max_ttl, "revocable": terms.revocable, **shown})
 
 
-class OfferedResourceView(Message):
-    name: str
-    title: str
-    environment: str
-    sensitivity: str
-    external: bool
-    owner: str
+class OfferedResourceView(ResourceTerms):
     actions: tuple[OfferedActionView, ...]
     """From the narrowest to the broadest. No job can request any other."""
     deciders: tuple[DeciderTier, ...]
@@ -170,7 +166,7 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
     catalog = console.deps.config.current().catalog
     return CatalogView(
         scopes=tuple(dict(scope) for scope in catalog.scopes),
-        resources=tuple(ResourceView.of(name, resource) for name, resource in catalog.resources.items()),
+        resources=tuple(ResourceView.of(name, resource, actions=_action_views(resource)) for name, resource in catalog.resources.items()),
         tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
         withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
     )
@@ -197,8 +193,7 @@ def show_resource(
         for number, tier in sorted(current.tiers.tiers.items())
         if number >= lowest
     )
-    terms = resource.model_dump(include={"title", "environment", "external", "owner"})
-    return OfferedResourceView(name=name, sensitivity=resource.sensitivity.name.lower(), actions=actions, deciders=deciders, **terms)
+    return OfferedResourceView.of(name, resource, actions=actions, deciders=deciders)
 
 
 @router.post("/sweep")
@@ -208,3 +203,7 @@ async def sweep(console: TheConsole, caller: Member) -> SweepReport:
     """
     report = await console.background_reads.sweeps.result(WHOLE_INSTALLATION, by=caller.person.name)
     return await to_thread.run_sync(visible_sweep, report, console.job_owners, caller)
+
+
+def _action_views(resource: Resource) -> tuple[ActionView, ...]:
+    return tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())

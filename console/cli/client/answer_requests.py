@@ -84,7 +84,10 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
         emit_items(
             answered,
             header=("ID", "RESOURCE", "ACTION", "STATE", "MISSING"),
-            row=lambda item: (*(item["id"], item["resource"], item["action"], state_word("request", item["state"]), _missing_text(item)),),
+            row=lambda item: (
+                *(item["id"], item["resource"], item["action"]),
+                *(state_word("request", item["state"]), _missing_text(item)),
+            ),
             is_list=len(unique_requests) > 1,
         )
     if options.decision != "deny":

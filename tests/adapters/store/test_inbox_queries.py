@@ -50,6 +50,21 @@ def test_pending_requests_are_paged_by_deadline_and_each_is_listed_once(store: S
     assert found == names[::-1]
 
 
+def test_the_reviews_that_a_person_can_answer_leave_out_their_own_break_glass_their_own_job_and_higher_tiers(store: Store) -> None:
+    job = job_id(1)
+    opened = {
+        "person": "e-oncall",
+        "name": "oncall",
+        "tiers": [1, 2],
+        "groups": ["support-leads", "security"],
+        "reason": "the shop is down",
+    }
+    name = add_request(store, 1, requester="e-ops")
+    store.ledger.append([build_event(EventType.REVIEW_OPENED, job, at=NOW, about=name, request=name, **opened)])
+    people = (("e-security", 2), ("e-security", 1), ("e-oncall", 2), ("e-ops", 2))
+    assert [store.reviews.count_answerable(person, tier, up_to=10) for person, tier in people] == [1, 0, 0, 0]
+
+
 def test_requests_with_the_same_deadline_are_each_listed_once(store: Store) -> None:
     names = [add_request(store, number) for number in range(1, 6)]
     first = store.inbox.items(MINE, limit=2)
