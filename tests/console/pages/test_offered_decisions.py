@@ -16,6 +16,8 @@ import pytest
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.vault import Vault, VaultDenied
+from justenough.domain.core.ids import new_job_id
+from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import Words, read_words, spec, words_of
 from tests.console.pages.plain_browser import Browser, Site
@@ -168,16 +170,14 @@ async def test_the_first_of_many_members_are_named_and_the_others_counted(
     assert "support-leads (p00, p01, p02, p03, p04, p05, p06, p07 and 4 more), or any tier above" in page.text
 
 
-async def test_a_launcher_is_told_of_groups_with_nobody_else_who_can_decide(
-    site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Vault, "member_names", lambda _, group, __: ("ops",) if group == "support-leads" else ("ops", "p01"))
-    monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
-    ops = await logged_in("ops")
-    form = (await read_words(ops, "/jobs/new?paste=1")).forms["/jobs/new"]
-    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}]
-    shown = await ops.send("/jobs/new", {**form, "spec": json.dumps(spec(access=access)), "reason": "", "do": "try"})
-    assert "tier 1 (owner): support-leads (nobody else), security (p01), chiefs (p01)" in words_of(shown)
+async def test_a_group_whose_only_member_launched_the_job_has_nobody_else_who_can_decide(served: Served, logged_in: LogIn) -> None:
+    now, job = datetime.now(UTC), new_job_id("dev", now=datetime.now(UTC))
+    launched = samples.submission(job, at=now, requester=served.people["lead"].id, requester_name="lead")
+    served.store.ledger.append([launched])
+    served.record_request(job)
+    page = await read_words(await logged_in("auditor"), f"/jobs/{job}")
+    assert "from tier 1 (owner): support-leads (nobody else), security (security), chiefs (chief, chief2)" in page.text
+    served.end(job)
 
 
 async def test_without_the_right_to_read_members_the_groups_are_named(
