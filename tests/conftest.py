@@ -23,6 +23,7 @@ from justenough.adapters.runtime import gc_tuning
 from tests.support.memory_folder import use_memory
 from tests.support.people import Human, log_in
 from tests.support.shop import Shop
+from tests.support.shop_config import copy_shop
 from tests.support.xdist_scheduler import ByServers, rank
 from worker.stack import Stack, running_stack
 from worker.stack.paths import StackPaths
@@ -36,7 +37,6 @@ HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gp
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 LAST_LINES, LONGEST_LINE = 15, 500
 """How many lines of a log a failed test shows, and how many characters of each."""
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -101,8 +101,7 @@ def _last_lines(log: Path) -> str:
 def whole() -> Iterator[Stack]:
     """The stack, with a copy of the shop's configuration that tests may edit and put back. Models are the tests' own."""
     with tempfile.TemporaryDirectory(prefix="je-tests-") as folder:
-        config = Path(folder) / "shop"
-        shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+        config = copy_shop(Path(folder) / "shop")
         catalog = config / "catalog.yaml"
         catalog.write_text(catalog.read_text().replace("\nmodels:\n", f"\nmodels:\n{HASTY}", 1))
         with running_stack(Path(folder) / "home", config, only=(*SERVERS, *APPS), drain=2) as stack:

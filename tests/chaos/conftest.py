@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from tests.chaos.exposure import Lab
 from tests.chaos.rig import Rig, Worker, run_rig
 from tests.support.people import Human, log_in
 from tests.support.shop import Shop, Witness
+from tests.support.shop_config import copy_shop
 
 ARCHIVE_TTL = "20s"
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 
 
 def add_archive(config: Path) -> None:
@@ -40,8 +39,7 @@ def add_archive(config: Path) -> None:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Yield the stack without a worker, behind doors and a gate."""
     folder = tmp_path_factory.mktemp("chaos")
-    config = folder / "shop"
-    shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+    config = copy_shop(folder / "shop")
     add_archive(config)
     with run_rig(folder / "home", config) as rig:
         yield rig

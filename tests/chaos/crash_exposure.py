@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,9 +27,10 @@ import psycopg
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from tests.chaos.administrator import Administrator
-from tests.chaos.exposure import ALL, EXAMPLE, ExposedJob, Lab, NetCase
+from tests.chaos.exposure import ALL, ExposedJob, Lab, NetCase
 from tests.support.people import log_in
 from tests.support.shop import Shop, spec
+from tests.support.shop_config import copy_shop
 from tests.support.wait import until
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.control import start_detached
@@ -221,8 +221,7 @@ def open_bench() -> Iterator[Bench]:
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="je-crash-")))
         folder.chmod(0o711)
-        config = folder / "shop"
-        shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+        config = copy_shop(folder / "shop")
         stack = opened.enter_context(running_stack(folder / "home", config, drain=2))
         lifeline = opened.enter_context(held_lifeline())
         shop = opened.enter_context(Shop.open(stack))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import socket
 import tempfile
 import time
@@ -25,8 +24,8 @@ from tests.chaos.rig import Rig, run_rig
 from tests.chaos.vault_gate import JOB
 from tests.support.people import ACCEPTED_STATUSES, Human, log_in
 from tests.support.shop import Login, Shop, access, spec
+from tests.support.shop_config import copy_shop
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 NETS = ("session", "compensation", "guard", "sweep")
 """The worker's safety nets. The fifth net are the expiry times in Vault and in the target."""
 ALL = "all"
@@ -238,8 +237,7 @@ def open_lab(*, pause: float) -> Iterator[tuple[Lab, Rig]]:
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="je-exposure-")))
         folder.chmod(0o711)
-        config = folder / "shop"
-        shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+        config = copy_shop(folder / "shop")
         rig = opened.enter_context(run_rig(folder / "home", config))
         shop = opened.enter_context(Shop.open(rig.stack))
         ops, lead = (opened.enter_context(log_in(rig.stack, name)) for name in ("ops", "lead"))

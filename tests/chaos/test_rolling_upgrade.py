@@ -24,6 +24,7 @@ from tests.chaos.job_latch import hold_jobs
 from tests.chaos.test_graceful_stop import free_port, is_ready
 from tests.support.people import Human, log_in
 from tests.support.shop import Shop, Witness, spec
+from tests.support.shop_config import copy_shop
 from tests.support.wait import until
 from worker.provisioning import provision_vault
 from worker.stack import Stack, StackPaths, running_stack
@@ -34,7 +35,6 @@ from worker.stack.seed import shop_environment
 # It needs the repository's history and a stack of its own: `make chaos LONG=1` runs it.
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "examples" / "shop"
 RELEASE = "3e9b1bcc6222"
 """The commit that dated the newest section of CHANGELOG.md."""
 PASSWORD = "runtime-password"
@@ -98,9 +98,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
     home = tmp_path_factory.mktemp("upgrade") / "home"
+    config = copy_shop(home.with_name("shop"))
     places, port = StackPaths.of(home), free_port()
     with ExitStack() as stack:
-        servers = stack.enter_context(running_stack(home, EXAMPLE, only=("temporal", "vault", "postgres")))
+        servers = stack.enter_context(running_stack(home, config, only=("temporal", "vault", "postgres")))
         assert servers.vault
         assert servers.temporal
         database = int(read_json(places.ports)["postgres"])
@@ -112,7 +113,7 @@ def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         url = f"http://127.0.0.1:{port}"
         common = Settings(
             home=home,
-            config=EXAMPLE,
+            config=config,
             temporal_address=servers.temporal,
             vault_addr=servers.vault,
             console_url=url,

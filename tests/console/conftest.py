@@ -22,6 +22,7 @@ from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, 
 from tests.console.served_console import SHOP, Served, log_in, serve_console
 from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
+from tests.support.shop_config import copy_shop
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
@@ -33,7 +34,7 @@ from worker.stack.stack_file import Stack
 def stack() -> Iterator[Stack]:
     with (
         tempfile.TemporaryDirectory(prefix="je-console-") as folder,
-        running_stack(Path(folder) / "home", SHOP, only=("temporal", "vault", "postgres")) as running,
+        running_stack(Path(folder) / "home", copy_shop(Path(folder) / "shop"), only=("temporal", "vault", "postgres")) as running,
     ):
         yield running
 
@@ -42,7 +43,7 @@ def stack() -> Iterator[Stack]:
 def settings(stack: Stack) -> Settings:
     assert stack.vault
     assert stack.temporal
-    return Settings(home=stack.home, config=SHOP, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
+    return Settings(home=stack.home, config=stack.config, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
 
 
 @pytest.fixture(scope="package")

@@ -25,10 +25,11 @@ from tests.console.pages.cheap_passwords import HASHES, PASSWORDS
 from tests.console.pages.oidc_provider import MOUNT, Provider
 from tests.console.pages.plain_browser import Browser, Clock, Site
 from tests.console.pages.provider_site import Front, serve_front
-from tests.console.served_console import SHOP, Human, Served, serve_console
+from tests.console.served_console import Human, Served, serve_console
 from tests.console.served_console import log_in as human
 from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
+from tests.support.shop_config import copy_shop
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
@@ -56,7 +57,7 @@ LogIn = Callable[..., Awaitable[Browser]]
 def stack() -> Iterator[Stack]:
     with (
         tempfile.TemporaryDirectory(prefix="je-pages-") as folder,
-        running_stack(Path(folder) / "home", SHOP, only=("temporal", "vault", "postgres")) as running,
+        running_stack(Path(folder) / "home", copy_shop(Path(folder) / "shop"), only=("temporal", "vault", "postgres")) as running,
     ):
         yield running
 
@@ -67,7 +68,7 @@ def settings(stack: Stack) -> Settings:
     assert stack.temporal
     return Settings(
         home=stack.home,
-        config=SHOP,
+        config=stack.config,
         vault_addr=stack.vault,
         temporal_address=stack.temporal,
         installation="dev",
