@@ -365,25 +365,21 @@ async def test_a_decision_is_shown_as_submitted_and_then_as_recorded(served: Ser
     assert "Approved and recorded." in (await read_words(browser, onward)).text
 
 
-async def test_a_decision_that_a_worker_rejected_shows_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
+@pytest.mark.parametrize("decision,said", [("approve", "Your decision was rejected"), ("withdraw", "Your withdrawal was rejected")])
+async def test_a_decision_or_withdrawal_that_a_worker_rejected_shows_why(
+    served: Served, logged_in: LogIn, request_: dict[str, Any], decision: str, said: str
+) -> None:
+    if decision == "withdraw":
+        served.record_answer(request_, "lead")
     browser = await logged_in("lead")
-    onward = (await submit_decision(browser, request_, "approve")).headers["location"]
-    person = served.people["lead"].id
+    onward = (await submit_decision(browser, request_, decision, reason="a mistake")).headers["location"]
+    assert "submitted. Verifying…" in (await read_words(browser, onward)).text.replace("Submitted", "submitted")
+    person, why = served.people["lead"].id, "lead is in no group that approves requests"
+    facts = {"request": request_["id"], "person": person, "why": why, "received": DIGEST}
     served.store.ledger.append(
-        [
-            build_event(
-                EventType.APPROVAL_REJECTED,
-                request_["job_id"],
-                at=datetime.now(UTC),
-                about="worker",
-                request=request_["id"],
-                person=person,
-                why="lead is in no group that approves requests",
-                received=DIGEST,
-            )
-        ]
+        [build_event(EventType.APPROVAL_REJECTED, request_["job_id"], at=datetime.now(UTC), about="worker", **facts)]
     )
-    assert "Your decision was rejected: lead is in no group that approves requests" in (await read_words(browser, onward)).text
+    assert f"{said}: {why}" in (await read_words(browser, onward)).text
 
 
 async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_draft(site: Site, served: Served, logged_in: LogIn) -> None:
