@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from justenough.domain.integrations.triggers import read_triggers
 from tests.console.cli.conftest import Cli
 from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
@@ -14,11 +15,12 @@ pytestmark = pytest.mark.servers
 NAME = "nightly-reconcile"
 
 
-def test_schedules_are_listed_and_shown_in_every_form(cli: Cli) -> None:
+def test_schedules_are_listed_and_shown_in_every_form(cli: Cli, shop: Shop) -> None:
+    cron = read_triggers((shop.config / "triggers.yaml").read_bytes()).schedules[NAME].cron
     table = cli.run("schedule", "list").stdout.splitlines()
     assert table[0].split()[:5] == ["NAME", "CRON", "TIMEZONE", "JOB", "OVERLAP"]
-    assert table[1].startswith(f"{NAME}  0 2 * * *  UTC")
-    assert "T02:00:00Z" in table[1]
+    assert table[1].startswith(f"{NAME}  {cron}  UTC")
+    assert f"T{int(cron.split()[1]):02}:00:00Z" in table[1]
     assert cli.run("schedule", "list", "-o", "name").stdout == f"{NAME}\n"
     (listed,) = cli.json("schedule", "list", who="auditor")["items"]
     assert cli.json("schedule", "show", NAME)["next"] == listed["next"]
