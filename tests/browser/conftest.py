@@ -33,7 +33,6 @@ from tests.browser.rig import (
     Pages,
     check_axe,
     check_fits,
-    check_looks,
     launch_chromium,
     wait_for_state,
 )
@@ -92,12 +91,6 @@ def axe() -> Look:
 def fits() -> Look:
     """`await fits(page)`: fails if the page is wider than its window."""
     return check_fits
-
-
-@pytest.fixture
-def looks() -> Look:
-    """`await looks(page, "/jobs")`: fails if the page at this address is too wide or inaccessible at any size or in any theme."""
-    return check_looks
 
 
 @pytest.fixture

@@ -69,8 +69,8 @@ NARROW_TEXT = """() => {
   }).map((it) => `${it.tagName.toLowerCase()}.${it.className}: ${texts(it)[0].data.trim().slice(0, 40)}`);
 }"""
 """The texts of a page that break into lines because there is no room for eight characters."""
-LOOKS = ((360, False), (1280, True), (1920, False), (1920, True), (1280, False), (360, True))
-"""Every width, and whether the theme is dark."""
+LOOKS = ((360, False), (360, True), (1280, True), (1280, False), (1920, False), (1920, True))
+"""Every width, and whether the theme is dark. A page is laid out anew for each width, which takes longer than a theme."""
 OPEN_FOLDS = "document.querySelectorAll('details').forEach(it => { it.open = !it.classList.contains('menu'); })"
 
 Open = Callable[..., Awaitable[Page]]

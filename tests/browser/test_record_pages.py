@@ -52,14 +52,10 @@ async def download_text(page: Page, name: str) -> str:
     return await asyncio.to_thread(file.read_text, encoding="utf-8")
 
 
-async def test_what_the_search_finds_is_accessible_in_every_width_and_theme(person: Open, launched: Launch, looks: Look) -> None:
-    job = await launched(spec("true", access("orders-db", "read"), agent={"name": "finder-agent", "version": "1"}), "succeeded")
+async def test_the_search_box_finds_a_job_by_its_database_user(person: Open, launched: Launch) -> None:
+    job = await launched(spec("true", access("orders-db", "read")), "succeeded")
     page = await person("lead")
-    widths = [(390, True), (1280, False), (1920, True)]
-    found = (f"/jobs/by-name/{job['name']}", "/resources/orders-db", "/people/lead", "/search?q=orders", "/search?q=ordesr-db")
-    for path in found:
-        await looks(page, path, looks=widths)
-    # By its handle, as its administrator sees it, from the box.
+    await page.goto("/now")
     await page.get_by_role("searchbox", name="Search everything").fill(f"XX0bDqLP-token-{job['id']}-orders-read-acm")
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(re.compile(f"/jobs/{job['id']}$"))

@@ -56,6 +56,7 @@ PAGES = (
     ("lead", "/docs"),
     ("lead", "/docs/glossary"),
     ("lead", "/sessions"),
+    ("lead", "/search?q=orders"),
     ("lead", "/search?q=ordesr-db"),
     ("lead", "/operations/workers"),
     ("lead", "/operations/settings"),
