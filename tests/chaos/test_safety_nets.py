@@ -77,7 +77,7 @@ class FinalState:
 @pytest.fixture(scope="module")
 def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[FinalState]]:
     """Cause faults in many jobs, each with one net; then restore everything and wait for each outcome."""
-    with Lab.open(shop, ops, lead, pause=1) as lab:
+    with Lab.open(shop, ops, lead, pause=3) as lab:
         struck = strike_all(lab, rig)
         rig.ensure_worker()
         for item in struck:
