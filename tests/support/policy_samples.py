@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from justenough.domain.approvals.tiers import Tiers, read_tiers
+from justenough.domain.approvals.tiers import MAX_TIER, Tiers, read_tiers
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.policy.cedar_request import JobFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.policy.tier_result import MAX_TIER
 from tests.support.domain_samples import JOB, SCHEMA, SHOP, access, spec
 
 CATALOG: Catalog = read_catalog((SHOP / "catalog.yaml").read_bytes())
