@@ -243,16 +243,6 @@ class PolicyReplay:
         return self._outcomes[key]
 
 
-def replay_entries(entries: Iterable[EntryJson], replay: PolicyReplay, *, since: str, digest: str) -> ReplayReport:
-    """Return the report of these entries, which must include all entries of their jobs."""
-    tally = ReplayTally(since, digest)
-    for entry in entries:
-        replayed = replay.replay_entry(entry)
-        if replayed is not None:
-            tally.add(replayed)
-    return tally.report()
-
-
 def compare_outcomes(then: PolicyOutcome, now: PolicyOutcome) -> Verdict:
     """Compare the current decision with the recorded one."""
     if then.strictness == now.strictness:
