@@ -175,8 +175,8 @@ class JobActivities:
         return OpenResult(ladder=ladder)
 
     @activity.defn(name="withdraw")
-    def withdraw(self, withdraw_input: WithdrawInput) -> None:
-        """Record that requests are withdrawn."""
+    def withdraw_requests(self, withdraw_input: WithdrawInput) -> None:
+        """Record that a job has withdrawn requests that waited for people. Withdrawals of approvals are answers: see `take_answers`."""
         require_job_workflow(self._deps, withdraw_input.job)
         now = self._deps.now()
         self._deps.store.ledger.append(

@@ -64,7 +64,7 @@ class SessionActivities:
             return await self._refuse(order.order.job, past.why_over)
         account, places = verified.account, self._deps.settings.places
         claimed = await asyncio.to_thread(
-            self._deps.store.claims.claim_in_place,
+            self._deps.store.claims.claim,
             order.order.job,
             run=run,
             owner=owner,

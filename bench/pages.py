@@ -53,7 +53,7 @@ def _job_queries(store: Store, newest: JobSummary) -> Iterator[Query]:
         cursor = store.jobs.list(state=JobState.FAILED, cursor=cursor).next
     yield f"jobs: page {DEEP + 1} of the failed jobs", LIST, lambda: store.jobs.list(state=JobState.FAILED, cursor=cursor)
     yield "one job in full", LIST, lambda: store.jobs.get(newest.id)
-    yield "search for the beginning of an id", GLANCE, lambda: store.search.find(newest.id[:16])
+    yield "search for the beginning of an id", GLANCE, lambda: store.search.find(newest.id[:16], installation="dev")
 
 
 def _access_queries(store: Store) -> Iterator[Query]:

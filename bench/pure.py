@@ -17,7 +17,7 @@ from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, replay_entries
+from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayTally
 from justenough.services.ledger_events import access_decided_event
 
 RESOURCES = 40
@@ -74,8 +74,11 @@ def measure_replay(*, quick: bool) -> Figure:
     count = jobs * len(Action)
 
     def replay() -> None:
-        entries = (entry for page in pages for entry in json.loads(page)["items"])
-        report = replay_entries(entries, PolicyReplay(policies, catalog), since="", digest=policies.digest)
+        replayer, tally = PolicyReplay(policies, catalog), ReplayTally(since="", digest=policies.digest)
+        for entry in (entry for page in pages for entry in json.loads(page)["items"]):
+            if replayed := replayer.replay_entry(entry):
+                tally.add(replayed)
+        report = tally.report()
         assert report.decisions == report.same == count, report
 
     what, seconds = f"replay of {count:,} recorded decisions, {len(policies.ids)} policies, best of five", best_of_five(replay)

@@ -76,7 +76,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         deciding.take_answers,
         deciding.open_request,
         deciding.climb,
-        deciding.withdraw,
+        deciding.withdraw_requests,
         deciding.close,
         ending.revoke_job,
         ending.revoke_credential,

@@ -87,10 +87,10 @@ class Escalation:
                         workflow.logger.warning("an answer could not be examined", extra={"number": place, "cause": error_type(single)})
             self._answers.drop(len(received))
 
-    async def withdraw(self, why: str) -> None:
-        """Withdraw the requests that still wait."""
+    async def withdraw_pending(self, why: str) -> None:
+        """Withdraw the requests that still wait, because the job no longer needs them."""
         if self.pending:
-            await call_activity(JobActivities.withdraw, WithdrawInput(job=self._job, requests=self.pending, why=why))
+            await call_activity(JobActivities.withdraw_requests, WithdrawInput(job=self._job, requests=self.pending, why=why))
             self.states.update(dict.fromkeys(self.pending, RequestState.WITHDRAWN))
 
     def _in_state(self, state: RequestState) -> dict[str, Ladder]:

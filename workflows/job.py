@@ -301,7 +301,7 @@ class Job:
         try:
             for task in self._attending:
                 await task
-            await self._escalation.withdraw("the job was stopped" if self._stop else "the job has ended")
+            await self._escalation.withdraw_pending("the job was stopped" if self._stop else "the job has ended")
             await self._escalation.examine()
         except Exception:  # noqa: BLE001 - nothing here may keep a job from closing; its end settles what is left
             workflow.logger.warning("requests could not be settled yet; they are settled when the job ends")

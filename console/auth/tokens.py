@@ -22,8 +22,8 @@ from console.concurrency.vault_threads import VAULT_THREADS
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
+from justenough.domain.core.vault_names import IDENTITY_ROLE
 
-AUDIENCE = "je-console"
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
 MAX_TOKEN_LIFETIME_S = 15 * 60
 CLOCK_LEEWAY_S = 10
@@ -63,7 +63,7 @@ class TokenVerifier:
             now=lambda: int(now()),
             leeway=CLOCK_LEEWAY_S,
             iss={"essential": True, "value": settings.issuer},
-            aud={"essential": True, "value": AUDIENCE},
+            aud={"essential": True, "value": IDENTITY_ROLE},
             sub={"essential": True},
             exp={"essential": True},
             iat={"essential": True},

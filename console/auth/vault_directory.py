@@ -13,8 +13,7 @@ from justenough.adapters.vault import IssuedSecret, Vault, VaultDenied, VaultRef
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
-from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
+from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY, signing_key
 from justenough.domain.ledger.public_keys import KeyVersion
 
 CACHE_TTL_S = 10.0
@@ -89,7 +88,7 @@ class ConsoleVault(Vault):
 
     def sign_own(self, entity_id: str, message: bytes) -> str:
         """Sign a message with the console's own key."""
-        return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key je-sign-{entity_id}")
+        return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key {signing_key(entity_id)}")
 
     def sign_for_ledger(self, message: bytes) -> tuple[bytes, bytes]:
         """Sign with the ledger's key; return the raw public key and the raw signature."""

@@ -14,7 +14,7 @@ from anyio import to_thread
 from console.auth.vault_directory import ConsoleVault
 from console.concurrency.caches import SingleFlightCache
 from justenough.domain.core.errors import JustEnoughError, RetryLater
-from justenough.domain.integrations.job_identity import JOBS_KEY
+from justenough.domain.core.vault_names import IDENTITY_KEY
 from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
 IDENTITY_KEYS_TTL_S = 10.0
@@ -47,12 +47,12 @@ class IdentityKeys:
         """Return the keys by version. Raises IdentityKeysUnavailable if none was ever read."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                return await self._cache.get(JOBS_KEY, max_age_s=IDENTITY_KEYS_TTL_S, retry_s=RETRY_INTERVAL_S)
+                return await self._cache.get(IDENTITY_KEY, max_age_s=IDENTITY_KEYS_TTL_S, retry_s=RETRY_INTERVAL_S)
         except (TimeoutError, JustEnoughError) as error:
-            keys = self._cache.last(JOBS_KEY)
+            keys = self._cache.last(IDENTITY_KEY)
             if keys is None:
                 raise IdentityKeysUnavailable(
-                    f"the key {JOBS_KEY} has not been read from Vault yet: check that Vault answers and that `justenough vault setup` has run"
+                    f"the key {IDENTITY_KEY} has not been read from Vault yet: check that Vault answers and that `justenough vault setup` has run"
                 ) from error
             return keys
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field
 
-from console.auth.authorization import Role
+from console.auth.authorization import READING_ROLES, Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.page_user import PageUser, TheForm, ThePageUser
@@ -37,8 +37,6 @@ PAGE_SIZE = 30
 MAX_PAGES_READ = 6
 """Maximum number of store pages that are read to find entries that a launcher may read."""
 EXPORT_PAGE_SIZE = 1000
-READER_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
-"""Roles that may read everything, as in the API."""
 TYPE_GROUPS: Mapping[str, str] = {
     "job": "Jobs",
     "access": "Requests",
@@ -158,7 +156,7 @@ def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Ann
 @router.get("/ledger/export")
 def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them. Ends at the entry that is newest now."""
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     query, last = filters.to_query(now=console.deps.now()), console.deps.store.ledger.head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
     return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=download_headers(name))
@@ -167,7 +165,7 @@ def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerF
 @router.get("/ledger/verify")
 def verification(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
     """Show the running verification or the last result."""
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     work, head = console.background_reads.verification.get(WHOLE_LEDGER), console.deps.store.ledger.head()
     return render(
         request,
@@ -184,7 +182,7 @@ def verification(request: Request, console: TheConsole, visitor: ThePageUser) ->
 async def verify(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Start a verification, or join the running one."""
     del form
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     console.background_reads.verification.start(WHOLE_LEDGER, by=visitor.caller.person.name)
     return RedirectResponse("/ledger/verify", status_code=303)
 

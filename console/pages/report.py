@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from console.auth.authorization import READING_ROLES
 from console.http.dependencies import TheConsole
-from console.pages.ledger import READER_ROLES
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
@@ -46,14 +46,14 @@ def report(
     section: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
     """Show the report of a period or one section of it, its progress, or the form to generate it."""
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     return _render_page(request, console, first, last, section=section)
 
 
 @router.post("/report")
 async def make(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Start generating the report of a period, or join the running one."""
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     first, last = str(form.get("first", "")), str(form.get("last", ""))
     days, errors = _parse_days(console, first, last)
     if errors:
@@ -71,7 +71,7 @@ def download(
     form: Literal["html", "md", "json"],
 ) -> Response:
     """Download a generated report as a self-contained file."""
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     days, errors = _parse_days(console, first, last)
     work = None if errors else console.background_reads.reports.get(days)
     if work is None or work.outcome is None:

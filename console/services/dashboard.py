@@ -8,7 +8,7 @@ from console.concurrency.caches import ThreadCache
 from justenough.adapters.store import Store
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE
 from justenough.domain.readmodel.attention import AttentionItem, AttentionKind, with_acknowledgements
-from justenough.domain.readmodel.dashboard import CurrentCounts, FilterValues, JobFilter, JobResults, PeriodTrend
+from justenough.domain.readmodel.dashboard import ALL_JOBS, CurrentCounts, FilterValues, JobFilter, JobResults, PeriodTrend
 from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_system
 from justenough.domain.readmodel.model_use import PeriodModelUse
 
@@ -21,7 +21,6 @@ TREND_POINTS = 96
 """Points of the chart, each the number of credentials alive."""
 RESULT_WIDTH = timedelta(minutes=15)
 RESULT_BARS = TREND_PERIOD // RESULT_WIDTH
-ALL_JOBS = JobFilter()
 
 
 class DashboardFigures:

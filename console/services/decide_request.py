@@ -22,7 +22,7 @@ from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, Not
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
-from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
+from justenough.domain.jobs.tool_bounds import BoundedTools
 from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
@@ -277,15 +277,10 @@ def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_
 
 
 def _grant_after(view: RequestView, *, action: Action, ttl: int, tools: BoundedTools | None, break_glass: bool) -> GrantTerms:
-    """Return the terms that one more approval would leave of a request: the strictest of all."""
-    actions = [action, *(Action(item.action) for item in view.counting_approvals if item.action)]
-    bounds = [given for given in (tools, *(item.tools for item in view.counting_approvals)) if given is not None]
-    return GrantTerms(
-        action=min(actions, key=lambda one: one.rank),
-        ttl=min((ttl, *(item.ttl for item in view.counting_approvals))),
-        break_glass=break_glass,
-        tools=intersect_all(view.tools, *bounds) if view.tools is not None and bounds else view.tools,
-    )
+    """Return the terms that one more approval would leave of a request."""
+    requested = GrantTerms(action=Action(view.action), ttl=view.ttl, break_glass=break_glass, tools=view.tools)
+    earlier = (GrantTerms(action=Action(item.action or view.action), ttl=item.ttl, tools=item.tools) for item in view.counting_approvals)
+    return requested.narrowed_by((GrantTerms(action=action, ttl=ttl, tools=tools), *earlier))
 
 
 def _why_grant_denied(deps: Deps, view: RequestView, grant: GrantTerms, *, tier: int) -> Rejection | None:

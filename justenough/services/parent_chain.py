@@ -19,10 +19,10 @@ from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel import views
 from justenough.services.dependencies import Deps
+from justenough.services.job_history import ENTRY_PAGE_SIZE
 
 MAX_ANCESTORS = 10
 """The most ancestors of a job. A longer chain is most likely a loop."""
-ENTRY_PAGE_SIZE = 1000
 ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
 

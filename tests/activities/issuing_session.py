@@ -21,6 +21,7 @@ from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.issuing.test_renewal_check import approval_of
 from tests.activities.vault_shop import SPEC, Desk
+from tests.support.claims import claim_job
 
 
 class Died(BaseException):
@@ -82,7 +83,7 @@ def start_session(at: Desk, access: Mapping[str, Any], *, tier: int = 0, granted
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
     deps.store.ledger.append(order_events(deps, order, verified))
-    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    assert claim_job(deps.store, job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers: tuple[ApprovalAnswer, ...] = ()
     if tier:

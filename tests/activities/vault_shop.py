@@ -36,6 +36,7 @@ from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.positive_control import known_controls, with_observed_user
 from tests.activities.tcp_door import Door
+from tests.support.claims import claim_job
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "shop"
 ACME = {"tenant": "acme"}
@@ -214,7 +215,7 @@ class Desk:
     def job(self) -> str:
         """A job that was submitted and claimed by a session, with an order read as its one request."""
         job, now = new_job_id(self.deps.settings.installation, now=self.clock.now()), self.clock.now()
-        assert self.deps.store.claims.claim(job, run="a-run", owner="a-session", now=now)
+        assert claim_job(self.deps.store, job, run="a-run", owner="a-session", now=now)
         self.deps.store.ledger.append(
             [submission(job, now), *(access_request(job, number, *what, now) for number, what in enumerate(REQUESTS, start=1))]
         )

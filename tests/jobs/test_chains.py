@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.policy.replay import PolicyReplay, replay_entries
 from tests.support.new_people import log_in_newcomer
 from tests.support.people import ACCEPTED_STATUSES, Human
-from tests.support.policy_samples import shop_rules
+from tests.support.policy_samples import replay_entries, shop_rules
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
 from worker.stack import Stack
@@ -43,8 +42,7 @@ def denial_facts(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
     entries = auditor.ledger(job)
     (decided,) = [entry["data"] for entry in entries if entry["type"] == "access.decided"]
     assert (decided["outcome"], decided["policies"]) == ("denied", ["no-export-after-restricted"])
-    rules = shop_rules()
-    report = replay_entries(entries, PolicyReplay(rules.policies, rules.catalog, top=rules.top), since="", digest=rules.policies.digest)
+    report = replay_entries(entries, shop_rules())
     assert (report.decisions, report.same) == (1, 1)
     facts: dict[str, Any] = decided["facts"]
     return facts

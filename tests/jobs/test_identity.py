@@ -27,6 +27,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.job_identity import TOKEN_LIFETIME
 from justenough.services.dependencies import Deps, open_worker_deps
 from justenough.services.verify_order import VerifiedOrder, verify_order
+from tests.support.claims import claim_job
 from tests.support.identity_verifier import alter_claims, verify_identity
 from tests.support.people import Human
 from tests.support.shop import Shop, spec
@@ -81,7 +82,7 @@ def open_session(deps: Deps, ops: Human, **changes: Any) -> Session:
     made = verify_order(deps, order, now=deps.now())
     assert isinstance(made, VerifiedOrder)
     owner = uuid.uuid4().hex
-    assert deps.store.claims.claim(order.job, run="a test", owner=owner, now=deps.now())
+    assert claim_job(deps.store, order.job, run="a test", owner=owner, now=deps.now())
     return Session(deps, made, owner)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from justenough.domain.approvals.tiers import Tiers, read_tiers
+from justenough.domain.approvals.tiers import MAX_TIER, Tiers, read_tiers
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.policy.cedar_request import JobFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.policy.tier_result import MAX_TIER
+from justenough.domain.policy.replay import EntryJson, PolicyReplay, ReplayReport, ReplayTally
 from tests.support.domain_samples import JOB, SCHEMA, SHOP, access, spec
 
 CATALOG: Catalog = read_catalog((SHOP / "catalog.yaml").read_bytes())
@@ -32,3 +33,12 @@ def job_facts(*accesses: str, groups: frozenset[str] = frozenset({"ops"}), ttl: 
     items = [access(resource=text.partition(":")[0], action=text.partition(":")[2], ttl=ttl) for text in accesses]
     fields = {"data_scope": {"tenant": "acme"}, "access": items, **changes}
     return JobFacts(JOB, spec(**fields), "e-ops", groups)
+
+
+def replay_entries(entries: Iterable[EntryJson], now: PolicyEvaluator) -> ReplayReport:
+    """Return the report of these entries, which must include all entries of their jobs, under the current policies."""
+    replay, tally = PolicyReplay(now.policies, now.catalog, top=now.top), ReplayTally(since="", digest=now.policies.digest)
+    for entry in entries:
+        if replayed := replay.replay_entry(entry):
+            tally.add(replayed)
+    return tally.report()

@@ -12,6 +12,7 @@ from justenough.adapters.runtime.private_files import read_json, write_private
 from justenough.adapters.vault import VaultDenied
 from justenough.adapters.vault.own_login import read_login
 from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.vault_names import IDENTITY_ROLE
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, Triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.identities import provision_console_identity
@@ -27,8 +28,7 @@ APPROLE_SETTINGS = {
 }
 OUR_LOGIN_FIELDS = frozenset({"role_id", "secret_id"})
 """The fields of a login file that setup writes, and may write again."""
-AUDIENCE = "je-console"
-OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [AUDIENCE], "rotation_period": "24h", "verification_ttl": "24h"}
+OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [IDENTITY_ROLE], "rotation_period": "24h", "verification_ttl": "24h"}
 
 
 def provision_worker(vault: AdminClient, settings: Settings, catalog: Catalog) -> Iterator[AppliedWrite]:
@@ -57,7 +57,7 @@ def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedde
     name = f"identity.entity.aliases.{mount}.name" if mount else "identity.entity.name"
     template = f'{{"groups": {{{{identity.entity.groups.names}}}}, "name": {{{{{name}}}}}}}'
     yield vault.ensure("identity/oidc/key/je", OIDC_KEY_SETTINGS)
-    yield vault.ensure(f"identity/oidc/role/{AUDIENCE}", {"key": "je", "client_id": AUDIENCE, "ttl": "15m", "template": template})
+    yield vault.ensure(f"identity/oidc/role/{IDENTITY_ROLE}", {"key": "je", "client_id": IDENTITY_ROLE, "ttl": "15m", "template": template})
     path, issuer = "identity/oidc/config", settings.issuer.removesuffix(settings.issuer_path)
     current = str((vault.read(path) or {}).get("issuer") or "")
     if not settings.issuer.endswith(settings.issuer_path):

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from justenough.domain.core.units import SECONDS_PER_UNIT
+
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
 # Vault changes these keys by itself.
 VOLATILE_KEYS = frozenset({"last_update_time", "creation_time", "updated_time", "merged_entity_ids", "request_id"})
@@ -48,5 +49,5 @@ def _normalize(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and DURATION.fullmatch(value):
-        return str(sum(int(count) * UNITS[unit] for count, unit in re.findall(r"([0-9]+)([smhd])", value)))
+        return str(sum(int(count) * SECONDS_PER_UNIT[unit] for count, unit in re.findall(r"([0-9]+)([smhd])", value)))
     return str(value) if isinstance(value, int) else value

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
 from worker.provisioning.mounts import SHARED_PATHS
@@ -22,7 +23,6 @@ from worker.provisioning.policies import admin_policy
 POLICY_PREFIX = "sys/policies/acl/"
 REFERENCE = re.compile(r"\$\{([^{}#]+)#([a-z_]+)\}")
 """A field that Vault fills: `${PATH#FIELD}`."""
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 RANDOM = "random"
 """The variable that is another random text in each write."""
 MOUNT_RIGHTS = ("create", "read", "sudo", "update")
@@ -138,7 +138,7 @@ def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence
 
 def variables_of(writes: Sequence[ExportedWrite]) -> list[str]:
     """Return the names of the environment's values that the writes need."""
-    return sorted({name for write in writes for name in VARIABLE.findall(json.dumps([write.path, write.data]))} - {RANDOM})
+    return sorted({name for write in writes for name in SETTING_PLACEHOLDER.findall(json.dumps([write.path, write.data]))} - {RANDOM})
 
 
 HEAD = """\
@@ -296,7 +296,7 @@ class _Terraform:
     def text_of(self, text: str, *, random: str = "") -> str:
         """Return a text in Terraform's template syntax, in which references and variables are expressions."""
         parts, rest = [], text
-        while match := re.search(rf"{REFERENCE.pattern}|{VARIABLE.pattern}", rest):
+        while match := re.search(rf"{REFERENCE.pattern}|{SETTING_PLACEHOLDER.pattern}", rest):
             if match[1] is not None:
                 expression = f'{self.references[match[1], match[2]]}.data["{match[2]}"]'
             else:

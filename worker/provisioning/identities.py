@@ -9,6 +9,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.catalog.loader import alias_of
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import signing_key
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.mounts import ensure_mounted, find_accessor
@@ -82,8 +83,8 @@ def provision_console_identity(vault: AdminClient, role_id: str | None) -> Itera
         yield vault.ensure(f"identity/entity/name/{CONSOLE_ENTITY}", attributes)
     else:
         yield from _ensure_entity(vault, CONSOLE_ENTITY, attributes, mount=APPROLE_MOUNT, alias=role_id)
-    entity = (vault.read(f"identity/entity/name/{CONSOLE_ENTITY}") or {}).get("id")
-    yield vault.ensure(f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
+    entity = str((vault.read(f"identity/entity/name/{CONSOLE_ENTITY}") or {}).get("id"))
+    yield vault.ensure(f"transit/keys/{signing_key(entity)}", {"type": "ed25519"})
 
 
 def _ensure_entity(

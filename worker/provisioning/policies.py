@@ -17,12 +17,22 @@ from justenough.domain.catalog.loader import alias_of, issue_paths, searched_rol
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.ids import INSTALLATION
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
-from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE_PREFIX, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
-from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
+from justenough.domain.core.vault_names import (
+    HARD_ENDS,
+    IDENTITY_KEY,
+    IDENTITY_ROLE,
+    JOB_ROLE_PREFIX,
+    LEDGER_KEY,
+    PAGE_SESSION_KEY,
+    PAYLOAD_KEY,
+    signing_key,
+)
 from justenough.domain.jobs.states import Revocable
 
 SELF_RIGHTS = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
-PEOPLE_RIGHTS = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")
+OWN_SIGNING_KEY = signing_key("{{identity.entity.id}}")
+"""Of whoever has the policy: Vault fills in the entity id."""
+PEOPLE_RIGHTS = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), (f"transit/keys/{signing_key('*')}", "read")
 INSTALLATION_IN_POLICY = rf'"auth/token/roles/{JOB_ROLE_PREFIX}j-({INSTALLATION})-\*"'
 
 
@@ -39,12 +49,11 @@ def grant_policy(definition: ActionDef, lock: ControlGroupRule | None = None) ->
 
 def person_policy() -> str:
     """Return the policy of people: create and use their own signing key, and get identity tokens for the console."""
-    own_key = "je-sign-{{identity.entity.id}}"
     return "".join(
         (
-            _rule(f"transit/keys/{own_key}", "create", "update", allowed={"type": ["ed25519"]}, required=("type",)),
-            _rule(f"transit/sign/{own_key}", "update"),
-            _rule("identity/oidc/token/je-console", "read"),
+            _rule(f"transit/keys/{OWN_SIGNING_KEY}", "create", "update", allowed={"type": ["ed25519"]}, required=("type",)),
+            _rule(f"transit/sign/{OWN_SIGNING_KEY}", "update"),
+            _rule(f"identity/oidc/token/{IDENTITY_ROLE}", "read"),
             # The lock names the groups whose authorization counts. Anyone else's authorization has no effect (observed).
             _rule("sys/control-group/authorize", "update", allowed={"accessor": []}, required=("accessor",)),
             *(_rule(path, right) for path, right in SELF_RIGHTS),
@@ -64,7 +73,7 @@ def console_policy(secrets: Iterable[str] = (), *, store_credentials: str | None
     # A group's members: pages name who else can decide a request.
     lookups = ("identity/lookup/entity", "update"), ("identity/group/name/+", "read"), *keys
     rules = [_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *lookups, *SELF_RIGHTS)]
-    rules.append(_rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",)))
+    rules.append(_rule(f"transit/sign/{OWN_SIGNING_KEY}", "update", allowed={"input": []}, required=("input",)))
     rules.append(_rule(f"transit/sign/{LEDGER_KEY}", "update", allowed={"input": []}, required=("input",)))
     for operation, text in (("encrypt", "plaintext"), ("decrypt", "ciphertext")):
         # Data keys of Temporal payloads. Without `associated_data` the same key decrypts no lock's wrapping token, which only workers may have.

@@ -18,8 +18,7 @@ from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
-from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
+from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker

@@ -30,6 +30,7 @@ from activities.process import no_sandbox
 from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
 from justenough.domain.core.rate_limit import TokenBucket
 from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import BROKER_SOCKET
 
 MAX_CONNECTIONS = 64
 """Connections of one job, idle ones included; further ones are closed, so that a job cannot use up the worker's open files."""
@@ -43,7 +44,6 @@ MAX_HEAD_BYTES = 64 * 1024
 """Bytes that may come without completing a head or a piece of a body: uvicorn's parser buffers them all, and copies them each time."""
 MAX_PIPELINED_REQUESTS = 16
 """Requests that one connection may send before an earlier one is answered."""
-SOCKET_NAME = "broker.sock"
 PEER_CREDENTIALS = struct.Struct("3i")
 """The format of SO_PEERCRED: pid, uid, gid."""
 log = structlog.get_logger()
@@ -67,8 +67,8 @@ async def serve_broker(
     try:
         with ExitStack() as opened:
             unix = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            unix.bind(str(folder / SOCKET_NAME))
-            (folder / SOCKET_NAME).chmod(0o600)
+            unix.bind(str(folder / BROKER_SOCKET))
+            (folder / BROKER_SOCKET).chmod(0o600)
             no_sandbox.hand_over(folder, uid)
             tcp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) if loopback else None
             if tcp:
@@ -83,7 +83,7 @@ async def serve_broker(
                     # Every client of OpenAI's API finds the model gateway by these names; the key is the broker's own token.
                     env |= {"OPENAI_BASE_URL": f"{url}/openai/v1", "OPENAI_API_KEY": token} if model_gateway else {}
                 async with _accept_connections(broker, app, uid, sockets), drain_model_calls(model_gateway, broker):
-                    yield BrokerAddress(folder / SOCKET_NAME, env)
+                    yield BrokerAddress(folder / BROKER_SOCKET, env)
     finally:
         await asyncio.to_thread(no_sandbox.clear_folder, folder)
 

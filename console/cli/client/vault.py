@@ -18,8 +18,8 @@ from console.cli.client.debug_log import debug_hooks
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from console.cli.options import close_with_command
 from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
 
-OIDC_ROLE = "je-console"
 """The OIDC role of identity tokens for the API."""
 HTTP_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
@@ -114,12 +114,12 @@ class PersonVaultClient:
 
     def ensure_signing_key(self, token: Secret, entity: str) -> None:
         """Create the person's signing key, unless it exists."""
-        self._read_answer(self._send("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"}, token))
+        self._read_answer(self._send("POST", f"transit/keys/{signing_key(entity)}", {"type": "ed25519"}, token))
 
     def sign(self, token: Secret, entity: str, content: bytes) -> str:
         """Return the person's signature of some bytes, in Vault's format."""
         body = {"input": base64.b64encode(content).decode()}
-        return str(self._read_answer(self._send("POST", f"transit/sign/je-sign-{entity}", body, token))["data"]["signature"])
+        return str(self._read_answer(self._send("POST", f"transit/sign/{signing_key(entity)}", body, token))["data"]["signature"])
 
     def authorize(self, token: Secret, accessor: str) -> bool:
         """Authorize a control-group request by its accessor; return whether the control group is satisfied."""
@@ -132,7 +132,7 @@ class PersonVaultClient:
 
     def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
         """Create an identity token for the console."""
-        answer = self._read_answer(self._send("GET", f"identity/oidc/token/{OIDC_ROLE}", None, token))
+        answer = self._read_answer(self._send("GET", f"identity/oidc/token/{IDENTITY_ROLE}", None, token))
         return decode_identity_token(Secret(answer["data"]["token"]))
 
     def revoke(self, token: Secret) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from console.auth.authorization import Role
+from console.auth.authorization import READING_ROLES, Role
 from console.http.dependencies import TheConsole
-from console.pages.ledger import READER_ROLES
 from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -83,7 +82,7 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
 async def count_use(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Start counting the usage of each action, or join the running count."""
     del form
-    visitor.caller.require(*READER_ROLES)
+    visitor.caller.require(*READING_ROLES)
     console.background_reads.uses.start(WHOLE_CATALOG, by=visitor.caller.person.name)
     return RedirectResponse("/catalog", status_code=303)
 

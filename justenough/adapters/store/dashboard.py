@@ -15,6 +15,7 @@ from justenough.adapters.store.repository import Repository, count_rows, fetch_a
 from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.dashboard import (
+    ALL_JOBS,
     MAX_ENDLESS_COUNT,
     CurrentCounts,
     DurationHistogram,
@@ -36,7 +37,6 @@ MAX_ROWS_PER_KIND = 5_000
 """The most rows of each kind that a trend is computed from."""
 MAX_OVERDUE_JOBS = 20
 MAX_FILTER_VALUES = 50
-ALL_JOBS = JobFilter()
 MAX_UNSEEN_LIFETIME = timedelta(days=7)
 """Unverified expiries count if their credential was issued at most this long before the period."""
 

@@ -66,7 +66,7 @@ class SearchRepository(Repository):
         return read_progress(connection)
 
     @reads
-    def find(self, connection: Connection, text: str, *, installation: str = "dev") -> tuple[SearchHit, ...]:
+    def find(self, connection: Connection, text: str, *, installation: str) -> tuple[SearchHit, ...]:
         """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position."""
         query = text.strip().replace("\0", "\ufffd")[:MAX_QUERY_CHARS]
         if not query:

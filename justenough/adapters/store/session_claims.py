@@ -56,15 +56,8 @@ class ClaimRepository(Repository):
     """Claims by job."""
 
     @writes
-    def claim(self, connection: Connection, job: str, *, run: str, owner: str, now: datetime) -> bool:
-        """Claim a job for one run. False if the job was ever claimed, or its claim closed, before."""
-        return insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})
-
-    @writes
-    def claim_in_place(
-        self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime
-    ) -> ClaimResult:
-        """Claim a job as `claim` does, if it has a place or can take one as in `take_place`."""
+    def claim(self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime) -> ClaimResult:
+        """Claim a job for one run, if it has a place or can take one as in `take_place`, and was never claimed nor its claim closed before."""
         if not _take_place(connection, job, account, places):
             return ClaimResult.NO_PLACE
         is_new = insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})

@@ -12,11 +12,9 @@ from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.errors import VaultRefused, VaultUnavailable
 from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import LEDGER_KEY, PAYLOAD_KEY
-from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
+from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAYLOAD_KEY, SIGNING_KEY_PREFIX, signing_key
 from justenough.domain.ledger.public_keys import KeyVersion
 
-SIGNING_KEY_PREFIX = "je-sign-"
 SIGNATURE_PATTERN = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]+={0,2})")
 ENTITY_ID_PATTERN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,32})?")
 UNDECRYPTABLE = re.compile("invalid ciphertext|message authentication failed|disallowed by policy")
@@ -35,7 +33,7 @@ class TransitKeys(VaultConnection):
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the raw ed25519 public keys of a person's signing key, by version; empty if there is none."""
-        return self._keys.get(entity_id, lambda: self._public_keys(f"je-sign-{entity_id}")) if is_entity_id(entity_id) else {}
+        return self._keys.get(entity_id, lambda: self._public_keys(signing_key(entity_id))) if is_entity_id(entity_id) else {}
 
     def own_entity(self) -> str:
         """Return the entity id of our own login; empty if it has none."""
@@ -43,7 +41,7 @@ class TransitKeys(VaultConnection):
 
     def sign_own(self, entity_id: str, message: bytes) -> str:
         """Sign with the key of our own entity and return the signature in Vault's format."""
-        version, signature = self._sign(f"je-sign-{entity_id}", message)
+        version, signature = self._sign(signing_key(entity_id), message)
         return f"vault:v{version}:{base64.b64encode(signature).decode()}"
 
     def sign_identity(self, content: Callable[[int], bytes]) -> tuple[bytes, bytes]:

@@ -18,7 +18,7 @@ from justenough.adapters.vault.connection import VaultAnswer, VaultConnection, s
 from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRefused
 from justenough.domain.core.errors import Conflict, GiveUp
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import PAGE_SESSION_KEY
+from justenough.domain.core.vault_names import PAGE_SESSION_KEY, signing_key
 
 INVALID_LOGIN_NAMES = {"", ".", ".."}
 NOTHING_WAITS = "Vault no longer has this request to authorize: it has expired, or its job has ended"
@@ -124,13 +124,13 @@ def revoke_token(vault: VaultConnection, token: Secret) -> None:
 
 def create_signing_key(vault: VaultConnection, token: Secret, entity: str) -> None:
     """Create the person's signing key. An existing key stays as it is."""
-    vault.call(vault.adapter(token), "post", f"transit/keys/je-sign-{safe_path(entity)}", {"type": "ed25519"})
+    vault.call(vault.adapter(token), "post", f"transit/keys/{signing_key(safe_path(entity))}", {"type": "ed25519"})
 
 
 def sign(vault: VaultConnection, token: Secret, entity: str, content: bytes) -> str:
     """Sign some bytes with the person's key and return the signature in Vault's format."""
     body = {"input": base64.b64encode(content).decode()}
-    answer = vault.call(vault.adapter(token), "post", f"transit/sign/je-sign-{safe_path(entity)}", body)
+    answer = vault.call(vault.adapter(token), "post", f"transit/sign/{signing_key(safe_path(entity))}", body)
     return _require_text(answer, "signature")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal, Self
 
@@ -49,6 +49,19 @@ class GrantTerms(Message):
     break_glass: bool = False
     tools: Mapping[str, Bounds] | None = None
     """The tools that may use the access, each with the intersection of all bounds; None for a credential or a single call."""
+
+    def narrowed_by(self, allowed: Iterable[Self]) -> Self:
+        """Return the strictest of these terms and of those that each approver allowed."""
+        every = (self, *allowed)
+        bounds = [terms.tools for terms in every[1:] if terms.tools is not None]
+        return self.model_copy(
+            update={
+                "action": min((terms.action for terms in every), key=lambda action: action.rank),
+                "ttl": min(terms.ttl for terms in every),
+                # If nobody set bounds, keep the requested tools unchanged, so that the grant does not count as narrowed.
+                "tools": intersect_all(self.tools, *bounds) if self.tools is not None and bounds else self.tools,
+            }
+        )
 
 
 class Ladder(Message):
@@ -125,16 +138,12 @@ class Ladder(Message):
     @property
     def grant(self) -> GrantTerms:
         """The minimum that the answers so far allow."""
-        allowing = [answer for answer in self.answers if answer.decision != "deny"]
-        # Answers that were recorded before approvals could be narrowed have no action: each is for the requested one.
-        actions = [action for action in (self.action, *(answer.action for answer in allowing)) if action is not None]
-        bounds = [answer.tools for answer in allowing if answer.tools is not None]
-        return GrantTerms(
-            action=min(actions, key=lambda action: action.rank, default=Action.ADMIN),
-            ttl=min((self.ttl, *(answer.ttl for answer in allowing))),
-            break_glass=self.broke_glass,
-            # If nobody set bounds, return the requested tools unchanged, so that the grant does not count as narrowed.
-            tools=intersect_all(self.tools, *bounds) if self.tools is not None and bounds else self.tools,
+        # Ladders and answers that were recorded before approvals could be narrowed have no action: each answer is for the requested one.
+        requested = GrantTerms(action=self.action or Action.ADMIN, ttl=self.ttl, break_glass=self.broke_glass, tools=self.tools)
+        return requested.narrowed_by(
+            GrantTerms(action=answer.action or requested.action, ttl=answer.ttl, tools=answer.tools)
+            for answer in self.answers
+            if answer.decision != "deny"
         )
 
     @property

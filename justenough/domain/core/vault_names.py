@@ -1,4 +1,4 @@
-"""Names of a job's objects in Vault, paths of database credentials, and the maximum TTLs (`token_explicit_max_ttl`) that its tokens may have. Pure.
+"""Names of our objects in Vault, paths of database credentials, and the maximum TTLs (`token_explicit_max_ttl`) that its tokens may have. Pure.
 
 The worker's Vault policy lists these maximum TTLs one by one: a glob that matches `1h` would also match `1ns`, which Vault treats as no limit.
 """
@@ -8,6 +8,12 @@ from __future__ import annotations
 import re
 
 JOB_ROLE_PREFIX = "je-job-"
+SIGNING_KEY_PREFIX = "je-sign-"
+"""Before the entity id in the name of the transit key with which a person, or the console, signs."""
+IDENTITY_ROLE = "je-console"
+"""The role of people's identity tokens for the console, which is also their audience."""
+IDENTITY_KEY = "je-jobs"
+"""The transit key that signs jobs' identity tokens and workers' reports."""
 PAYLOAD_KEY = "je-payloads"
 """The transit key that wraps the data keys of Temporal payloads, and encrypts the wrapping tokens of locked actions."""
 LEDGER_KEY = "je-ledger"
@@ -19,6 +25,11 @@ DATABASE_CREDS_PATH = re.compile(r"(.+)/creds/([^/]+)")
 HARD_END_HOURS = tuple(range(1, 8 * 24 + 1))
 """A job runs at most seven days; the eighth day is for revocation."""
 HARD_ENDS = (*(f"{minutes}m" for minutes in range(1, 60)), *(f"{hours}h" for hours in HARD_END_HOURS))
+
+
+def signing_key(entity: str) -> str:
+    """Return the name of the transit key with which a person, or the console, signs: `je-sign-<entity id>`."""
+    return SIGNING_KEY_PREFIX + entity
 
 
 def job_role(job: str) -> str:

@@ -13,10 +13,9 @@ from typing import Any
 
 from justenough.domain.approvals.statements import OrderStatement
 from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import IDENTITY_KEY
 from justenough.domain.jobs.spec import JobSpec
 
-JOBS_KEY = "je-jobs"
-"""The transit key that signs identity tokens."""
 ALGORITHM = "EdDSA"
 TOKEN_LIFETIME = timedelta(minutes=5)
 """A token cannot be revoked, so it may outlive its job by up to this."""
@@ -67,7 +66,7 @@ def to_jwk(version: int, raw: bytes) -> dict[str, str]:
 
 def key_id(version: int) -> str:
     """Return the `kid` of one version of the key."""
-    return f"{JOBS_KEY}-v{version}"
+    return f"{IDENTITY_KEY}-v{version}"
 
 
 def _to_base64url(content: bytes) -> str:

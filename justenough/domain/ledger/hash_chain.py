@@ -157,6 +157,7 @@ def to_storable(text: str) -> str:
 
 def chain_ends(entries: Iterable[LedgerEntry]) -> Iterator[ChainProblem | ChainHead]:
     """Verify entries that come by job and seq: yield each chain's problems, then its end. Keeps one entry in memory."""
+    # The rules of `entry_problems`, written out: building an entry and a head for each of a million rows would cost as much as hashing it.
     job, last_seq, last_hash = None, 0, GENESIS
     for name, seq, entry, kind, at, data, prev, given in entries:
         if name != job:

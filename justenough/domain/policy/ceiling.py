@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import BEYOND_ORDER, Beyond
-from justenough.domain.policy.tier_result import MAX_TIER, TierResult
+from justenough.domain.policy.tier_result import TierResult
 from justenough.domain.tools.call import call_of
 
 LEAST_TIERS = {"policy": 0, "ask": 1, "none": MAX_TIER + 1}

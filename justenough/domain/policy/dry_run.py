@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
@@ -13,7 +14,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
 from justenough.domain.policy.ceiling import beyond_of
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.policy.tier_result import MAX_TIER, TierResult
+from justenough.domain.policy.tier_result import TierResult
 from justenough.domain.tools.call import DEFAULT_TTL_S, CallAccess, ToolCall, action_of, let_tool_through, tool_only_items
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import cedarpy
 from cedarpy import pst
 
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.credentials import Decision
@@ -27,7 +28,7 @@ from justenough.domain.policy.cedar_request import AccessContext, Attributes, Jo
 from justenough.domain.policy.cedar_source import POLICIES, SCHEMA_FILE, PolicyRule, read_rules, read_schema
 from justenough.domain.policy.ceiling import with_ceiling
 from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE, LiteralNode, PartialRequest, fold_policy, mentioned_attributes
-from justenough.domain.policy.tier_result import MAX_TIER, TIERS, Remainder, TierResult
+from justenough.domain.policy.tier_result import TIERS, Remainder, TierResult
 
 DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"

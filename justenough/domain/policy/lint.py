@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
@@ -18,7 +19,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, JobFacts
 from justenough.domain.policy.counterfactuals import Variation, compared_literals, vary_circumstances, vary_order
 from justenough.domain.policy.dry_run import PolicyEvaluator
-from justenough.domain.policy.tier_result import MAX_TIER, Remainder
+from justenough.domain.policy.tier_result import Remainder
 
 MAX_TRIES = 500
 """Requests that are tried per action."""

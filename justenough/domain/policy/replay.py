@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import ValidationError
 
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.models import Catalog, Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
@@ -25,7 +26,6 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE
-from justenough.domain.policy.tier_result import MAX_TIER
 
 REPLAY_EVENTS = (
     EventType.JOB_SUBMITTED,
@@ -241,16 +241,6 @@ class PolicyReplay:
             decision = self._policies.decide(job, facts.resource, resource, facts.action, context=context, top=self._top)
             self._outcomes[key] = PolicyOutcome(**{name: getattr(decision, name) for name in PolicyOutcome.model_fields})
         return self._outcomes[key]
-
-
-def replay_entries(entries: Iterable[EntryJson], replay: PolicyReplay, *, since: str, digest: str) -> ReplayReport:
-    """Return the report of these entries, which must include all entries of their jobs."""
-    tally = ReplayTally(since, digest)
-    for entry in entries:
-        replayed = replay.replay_entry(entry)
-        if replayed is not None:
-            tally.add(replayed)
-    return tally.report()
 
 
 def compare_outcomes(then: PolicyOutcome, now: PolicyOutcome) -> Verdict:

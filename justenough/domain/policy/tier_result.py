@@ -8,9 +8,9 @@ from typing import Self
 
 from cedarpy import pst
 
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.policy.cedar_source import PolicyRule
 
-MAX_TIER = 3
 TIERS = range(MAX_TIER + 1)
 
 

@@ -146,6 +146,9 @@ class JobFilter(Message):
         return bool(self.environment or self.agent or self.team)
 
 
+ALL_JOBS = JobFilter()
+
+
 class FilterValues(Message):
     """The values by which a dashboard can be filtered."""
 

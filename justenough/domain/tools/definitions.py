@@ -14,6 +14,7 @@ from jsonschema_rs import Validator
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model
+from justenough.domain.core.canonical_json import Digest
 from justenough.domain.core.errors import Problem, reject_if
 from justenough.domain.core.json_schema import DRAFT_2020_12, build_validator, check_schema
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean, iter_texts
@@ -36,7 +37,6 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 LOGIN_IN_DSN = re.compile(r"(?:^|\s)(user|password|passfile|passcommand|service|sslpassword)\s*=|://")
 Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*-]{1,128}$")]
 """A pattern of tool names: `*` matches any text."""
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.revocation_calls import revoke_by_session
 from tests.activities.vault_shop import ACME, Desk, Shop, Someone, open_desk
+from tests.support.claims import claim_job
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
@@ -60,7 +61,7 @@ def race_kill(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder), verified
     deps.store.ledger.append(order_events(deps, order, verified))
-    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    assert claim_job(deps.store, job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     kill = threading.Timer(moment, lambda: revoke.revoke(deps, job, by="person", settled=False, why="killed"))
     kill.start()

@@ -33,6 +33,7 @@ from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.held_credentials import keep_until
 from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, copy_config, open_desk
+from tests.support.claims import claim_job
 from tests.support.wait import until
 
 READ = SPEC
@@ -119,7 +120,7 @@ def start_job(
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
     deps.store.ledger.append(order_events(deps, order, verified))
-    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    assert claim_job(deps.store, job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers = (approval_of(at, job, verified, approver, tier=tier),) if tier else ()
     item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
@@ -340,7 +341,7 @@ def refund_issuer(at: Desk) -> tuple[Issuer, Someone]:
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
     deps.store.ledger.append(order_events(deps, order, verified))
-    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    assert claim_job(deps.store, job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
     answer = approval_of(at, job, verified, approver, tier=1, tools=tools)

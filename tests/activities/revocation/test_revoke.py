@@ -20,6 +20,7 @@ from justenough.domain.jobs.states import CredentialState, Revocable, Revocation
 from justenough.domain.ledger.events import EventType
 from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, secret_values
+from tests.support.claims import claim_job
 
 pytestmark = pytest.mark.servers
 
@@ -84,7 +85,7 @@ def test_a_job_that_never_held_anything_is_confirmed(at: Desk) -> None:
 def test_a_revocation_closes_the_jobs_claim_and_deletes_its_prefix(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.deps.store.claims.claim(job, run="r", owner="o", now=at.clock.now())
+    claim_job(at.deps.store, job, run="r", owner="o", now=at.clock.now())
     revoke_by_session(at, job, held)
     claim = at.deps.store.claims.get(job)
     assert claim is not None

@@ -15,6 +15,7 @@ import pytest
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.views import EntryView
 from tests.adapters.store.event_samples import JOB, NOW, job_id, job_refusal, later, submission
+from tests.support.claims import claim_job
 
 ROOT = Path(__file__).resolve().parents[3]
 PROCESSES, EVENTS = 4, 100
@@ -116,7 +117,7 @@ def test_a_reader_that_tails_the_ledger_misses_no_entry_while_others_write(store
 
 
 def test_exactly_one_of_many_concurrent_claims_of_a_job_succeeds(store: Store) -> None:
-    results = race(16, lambda index: store.claims.claim(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
+    results = race(16, lambda index: claim_job(store, JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
     assert Counter(results) == {True: 1, False: 15}
     claim = store.claims.get(JOB)
     assert claim is not None
@@ -135,7 +136,7 @@ def test_closing_and_claiming_at_once_leaves_the_claim_closed(store: Store) -> N
         race(
             4,
             lambda index, job=job: (  # type: ignore[misc]
-                store.claims.claim(job, run="r", owner="o", now=NOW) if index % 2 else store.claims.close(job, later(1))
+                claim_job(store, job, run="r", owner="o", now=NOW) if index % 2 else store.claims.close(job, later(1))
             ),
         )
         claim = store.claims.get(job)

@@ -111,7 +111,7 @@ def test_ids_are_found_by_their_whole_text_and_by_their_beginning(store: Store) 
     )
 
     def named(text: str) -> list[tuple[str, str, str]]:
-        return [(found.kind, found.id, found.name) for found in store.search.find(text)]
+        return [(found.kind, found.id, found.name) for found in store.search.find(text, installation="dev")]
 
     assert named(JOB) == [("job", JOB, "refund-triage")]
     assert named(f"  {JOB[:12]} ") == [("job", JOB, "refund-triage")]
@@ -127,18 +127,20 @@ def test_ids_are_found_by_their_whole_text_and_by_their_beginning(store: Store) 
 
 @pytest.mark.parametrize("text", ["", "   ", "\x00", "%", "j-", "r-dev-nothing", "☃", "x" * 5000, "9" * 400, "'; --", "\U0010ffff", "٣"])
 def test_a_text_that_names_nothing_finds_nothing(store: Store, text: str) -> None:
-    assert store.search.find(text) == ()
+    assert store.search.find(text, installation="dev") == ()
 
 
 def test_an_ambiguous_text_finds_only_the_first_matches(store: Store) -> None:
     store.ledger.append([samples.submission(job_id(number)) for number in range(30)])
-    found: list[Any] = list(store.search.find("j-dev-"))
+    found: list[Any] = list(store.search.find("j-dev-", installation="dev"))
     assert [one.id for one in found] == [job_id(number) for number in range(10)]
 
 
 def test_an_entry_of_no_job_is_found_too(store: Store) -> None:
     (entry,) = store.ledger.append([samples.job_refusal("x", job=UNATTRIBUTED_CHAIN)])
-    assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id)] == [("entry", UNATTRIBUTED_CHAIN, "")]
+    assert [(found.kind, found.job, found.name) for found in store.search.find(entry.id, installation="dev")] == [
+        ("entry", UNATTRIBUTED_CHAIN, "")
+    ]
 
 
 def test_new_entries_are_read_once_in_order_and_in_parts_after_a_long_absence(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:

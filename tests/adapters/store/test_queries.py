@@ -19,6 +19,7 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 from justenough.domain.readmodel.views import Page
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, job_id, later, part_id
+from tests.support.claims import claim_job
 
 
 def all_ids(read: Callable[[str | None], Page[Any]]) -> list[str]:
@@ -200,7 +201,7 @@ def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> N
 def test_unstarted_jobs_have_no_claim_no_request_and_no_end(store: Store) -> None:
     fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
     store.ledger.append([samples.submission(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
-    store.claims.claim(claimed, run="run", owner="a worker", now=later(1))
+    claim_job(store, claimed, run="run", owner="a worker", now=later(1))
     store.ledger.append([samples.access_request(asking), samples.job_end(job=over)])
     assert store.jobs.list_unstarted(later(50)) == (fresh,)
     assert store.jobs.list_unstarted(later(200)) == (fresh, young)

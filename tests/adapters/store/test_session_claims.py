@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from justenough.adapters.store import ClaimResult, SessionClaim, Store
 from tests.adapters.store.event_samples import JOB, NOW, job_end, later, submission
+from tests.support.claims import claim_job
 
 
 def test_a_claim_names_its_owner_and_its_run(store: Store) -> None:
     assert store.claims.get(JOB) is None
-    assert store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    assert claim_job(store, JOB, run="run-1", owner="worker-1", now=NOW)
     assert store.claims.get(JOB) == SessionClaim(job=JOB, owner="worker-1", run="run-1", open=True, renewed_at=NOW, closed_at=None)
 
 
 def test_a_job_is_claimed_once_even_by_the_same_owner(store: Store) -> None:
-    assert store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
-    assert not store.claims.claim(JOB, run="run-2", owner="worker-2", now=later(1))
-    assert not store.claims.claim(JOB, run="run-1", owner="worker-1", now=later(1))
+    assert claim_job(store, JOB, run="run-1", owner="worker-1", now=NOW)
+    assert not claim_job(store, JOB, run="run-2", owner="worker-2", now=later(1))
+    assert not claim_job(store, JOB, run="run-1", owner="worker-1", now=later(1))
 
 
 def test_only_the_owner_of_a_claim_can_renew_it(store: Store) -> None:
-    store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    claim_job(store, JOB, run="run-1", owner="worker-1", now=NOW)
     assert store.claims.renew(JOB, "worker-1", later(5))
     assert not store.claims.renew(JOB, "worker-2", later(6))
     claim = store.claims.get(JOB)
@@ -28,11 +29,11 @@ def test_only_the_owner_of_a_claim_can_renew_it(store: Store) -> None:
 
 
 def test_a_closed_claim_is_neither_renewed_nor_claimed_again(store: Store) -> None:
-    store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    claim_job(store, JOB, run="run-1", owner="worker-1", now=NOW)
     store.claims.close(JOB, later(3))
     store.claims.close(JOB, later(4))
     assert not store.claims.renew(JOB, "worker-1", later(5))
-    assert not store.claims.claim(JOB, run="run-2", owner="worker-2", now=later(6))
+    assert not claim_job(store, JOB, run="run-2", owner="worker-2", now=later(6))
     claim = store.claims.get(JOB)
     assert claim is not None
     assert (claim.open, claim.closed_at, claim.renewed_at, claim.owner) == (False, later(3), NOW, "worker-1")
@@ -40,12 +41,12 @@ def test_a_closed_claim_is_neither_renewed_nor_claimed_again(store: Store) -> No
 
 def test_a_job_closed_before_it_was_claimed_can_no_longer_be_claimed(store: Store) -> None:
     store.claims.close(JOB, NOW)
-    assert not store.claims.claim(JOB, run="run-1", owner="worker-1", now=later(1))
+    assert not claim_job(store, JOB, run="run-1", owner="worker-1", now=later(1))
     assert store.claims.get(JOB) == SessionClaim(job=JOB, owner=None, run=None, open=False, renewed_at=NOW, closed_at=NOW)
 
 
 def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_again_each_time(store: Store) -> None:
-    store.claims.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    claim_job(store, JOB, run="run-1", owner="worker-1", now=NOW)
     for seconds in (3, 9):
         store.claims.end_issuing(JOB, later(seconds))
         claim = store.claims.get(JOB)
@@ -55,7 +56,7 @@ def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_again_each_time(stor
 
 def claim_in_place(store: Store, job: str, *, account: str = "e-ops", places: int = 2) -> ClaimResult:
     """Claim a job for a run of its own."""
-    return store.claims.claim_in_place(job, run=f"run of {job}", owner="a worker", account=account, places=places, now=NOW)
+    return store.claims.claim(job, run=f"run of {job}", owner="a worker", account=account, places=places, now=NOW)
 
 
 def test_each_account_has_its_own_limited_number_of_places(store: Store) -> None:

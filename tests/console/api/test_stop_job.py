@@ -11,6 +11,7 @@ import pytest
 from console.presentation.event_text import event_sentence
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.served_console import Served
+from tests.support.claims import claim_job
 
 STOPPERS = "break-glass, chiefs, ops, security, support-leads"
 UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
@@ -117,7 +118,7 @@ async def test_a_kill_without_a_workflow_ends_issuing_for_the_job_and_starts_a_s
     assert answer.json()["note"] == (
         "its workflow is gone; no more credentials are issued to it, and a sweep was started that revokes its credentials"
     )
-    assert served.store.claims.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
+    assert claim_job(served.store, job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
     for swept in await workflows_of(served, "je-dev-sweep-", status="Running"):
         await served.temporal.get_workflow_handle(swept).terminate()
 

@@ -16,6 +16,7 @@ from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.pages.recorded_jobs import EVIL, SHOWN, ago, now, post_fields, record_order
+from tests.support.claims import claim_job
 
 pytestmark = pytest.mark.servers
 
@@ -409,7 +410,7 @@ async def test_a_kill_without_a_workflow_stops_issuing_and_says_so(site: Site, l
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
     assert "The job's workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)
-    assert site.store.claims.claim(job, run="late", owner="a worker that slept", now=now()) is False
+    assert claim_job(site.store, job, run="late", owner="a worker that slept", now=now()) is False
 
 
 async def test_an_ended_job_cannot_be_stopped_and_shows_its_result(site: Site, logged_in: LogIn, temporal: Client) -> None:

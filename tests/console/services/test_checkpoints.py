@@ -20,6 +20,7 @@ from justenough.services.dependencies import Deps, utc_now
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.test_ledger_writer import tamper
 from tests.console.served_console import Served
+from tests.support.merkle_proofs import is_consistent, root_by_inclusion
 
 pytestmark = pytest.mark.servers
 
@@ -191,10 +192,10 @@ def test_a_proof_of_an_entry_and_of_an_earlier_checkpoint_holds(ledger: Ledger, 
     proof = prove_inclusion(ledger.deps, first.id)
     (newest,) = read_checkpoints(proof.checkpoint)
     path = [bytes.fromhex(node) for node in proof.path]
-    assert merkle.root_by_inclusion(bytes.fromhex(proof.leaf), proof.index, newest.size, path) == newest.root
+    assert root_by_inclusion(bytes.fromhex(proof.leaf), proof.index, newest.size, path) == newest.root
     older = prove_consistency(ledger.deps, 5)
     path = [bytes.fromhex(node) for node in older.path]
-    assert merkle.is_consistent(5, bytes.fromhex(first.data["root"]), newest.size, newest.root, path)
+    assert is_consistent(5, bytes.fromhex(first.data["root"]), newest.size, newest.root, path)
     for ask in (lambda: prove_inclusion(ledger.deps, "j-dev-none/x"), lambda: prove_consistency(ledger.deps, 99)):
         with pytest.raises(NotFound, match="no checkpoint commits to"):
             ask()

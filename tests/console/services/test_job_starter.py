@@ -15,6 +15,7 @@ from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.console.served_console import Served, serve_console
+from tests.support.claims import claim_job
 
 NONE = timedelta(seconds=-1)
 
@@ -41,7 +42,7 @@ async def test_an_order_that_was_accepted_but_not_started_is_started(served: Ser
 
 async def test_a_job_that_a_worker_claimed_is_never_started_again(served: Served) -> None:
     job = record_order(served)
-    served.store.claims.claim(job, run="run", owner="a worker", now=datetime.now(UTC))
+    claim_job(served.store, job, run="run", owner="a worker", now=datetime.now(UTC))
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
     assert not await served.console.gateway.has_workflow(job)
     served.end(job)

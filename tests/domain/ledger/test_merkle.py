@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.ledger import merkle
 from justenough.domain.ledger.merkle import EMPTY_ROOT, Frontier, leaf_hash, node_hash, root_of
+from tests.support.merkle_proofs import is_consistent, root_by_inclusion
 
 LEAVES = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=40)
 CT_LEAVES = [
@@ -55,27 +56,27 @@ def test_a_tree_that_grew_in_steps_has_the_root_of_all_its_leaves(leaves: list[b
 def test_an_audit_path_proves_its_leaf_in_its_place_and_nothing_else(leaves: list[bytes], data: st.DataObject) -> None:
     index, root = data.draw(st.integers(0, len(leaves) - 1)), root_of(leaves)
     path = merkle.inclusion_path(leaves, index)
-    assert merkle.root_by_inclusion(leaves[index], index, len(leaves), path) == root
-    assert merkle.root_by_inclusion(leaves[index] + b"x", index, len(leaves), path) != root
-    assert merkle.root_by_inclusion(leaves[index], index, len(leaves), (*path, root)) != root
+    assert root_by_inclusion(leaves[index], index, len(leaves), path) == root
+    assert root_by_inclusion(leaves[index] + b"x", index, len(leaves), path) != root
+    assert root_by_inclusion(leaves[index], index, len(leaves), (*path, root)) != root
     if path:
-        assert merkle.root_by_inclusion(leaves[index], index, len(leaves), path[:-1]) != root
-    assert merkle.root_by_inclusion(leaves[index], len(leaves), len(leaves), path) is None
+        assert root_by_inclusion(leaves[index], index, len(leaves), path[:-1]) != root
+    assert root_by_inclusion(leaves[index], len(leaves), len(leaves), path) is None
 
 
 @given(LEAVES, st.data())
 def test_a_consistency_proof_holds_for_its_two_trees_and_no_others(leaves: list[bytes], data: st.DataObject) -> None:
     old, size = data.draw(st.integers(1, len(leaves))), len(leaves)
     before, after, path = root_of(leaves[:old]), root_of(leaves), merkle.consistency_path(leaves, old)
-    assert merkle.is_consistent(old, before, size, after, path)
+    assert is_consistent(old, before, size, after, path)
     other = root_of([b"other", *leaves[1:old]]) if leaves[0] != b"other" else EMPTY_ROOT
-    assert not merkle.is_consistent(old, other, size, after, path)
-    assert not merkle.is_consistent(old, before, size, other, path)
-    assert not merkle.is_consistent(old, before, size, after, (*path, after))
+    assert not is_consistent(old, other, size, after, path)
+    assert not is_consistent(old, before, size, other, path)
+    assert not is_consistent(old, before, size, after, (*path, after))
     for number in range(len(path)):
-        assert not merkle.is_consistent(old, before, size, after, (*path[:number], EMPTY_ROOT, *path[number + 1 :]))
-    assert not merkle.is_consistent(size + 1, before, size, after, path)
-    assert not merkle.is_consistent(0, EMPTY_ROOT, size, after, path)
+        assert not is_consistent(old, before, size, after, (*path[:number], EMPTY_ROOT, *path[number + 1 :]))
+    assert not is_consistent(size + 1, before, size, after, path)
+    assert not is_consistent(0, EMPTY_ROOT, size, after, path)
 
 
 DISTINCT = [bytes([number]) for number in range(18)]
@@ -86,7 +87,7 @@ def test_each_audit_path_proves_its_leaf_in_its_place_alone(size: int) -> None:
     leaves = DISTINCT[:size]
     for index in range(size):
         path = merkle.inclusion_path(leaves, index)
-        places = [place for place in range(-2, size + 3) if merkle.root_by_inclusion(leaves[index], place, size, path) == root_of(leaves)]
+        places = [place for place in range(-2, size + 3) if root_by_inclusion(leaves[index], place, size, path) == root_of(leaves)]
         assert places == [index]
 
 
@@ -96,11 +97,11 @@ def test_each_consistency_proof_holds_for_its_old_tree_alone(size: int) -> None:
     roots = {old: root_of(leaves[:old]) for old in range(size + 2)}
     for old in range(1, size + 1):
         path = merkle.consistency_path(leaves, old)
-        held = [other for other, root in roots.items() if merkle.is_consistent(other, root, size, root_of(leaves), path)]
+        held = [other for other, root in roots.items() if is_consistent(other, root, size, root_of(leaves), path)]
         assert held == [old]
-        assert not merkle.is_consistent(old, roots[old], size, root_of(leaves), (*path, EMPTY_ROOT))
-        assert not path or not merkle.is_consistent(old, roots[old], size, root_of(leaves), path[:-1])
-        assert not merkle.is_consistent(-old, roots[old], size, root_of(leaves), path)
+        assert not is_consistent(old, roots[old], size, root_of(leaves), (*path, EMPTY_ROOT))
+        assert not path or not is_consistent(old, roots[old], size, root_of(leaves), path[:-1])
+        assert not is_consistent(-old, roots[old], size, root_of(leaves), path)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, DecisionFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
-from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport, replay_entries
+from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport
 from tests.domain.policy.test_partial_evaluation import texts
 from tests.support.domain_samples import JOB, NOW
-from tests.support.policy_samples import CATALOG, job_facts, rules, shop_rules
+from tests.support.policy_samples import CATALOG, job_facts, replay_entries, rules, shop_rules
 
 READ = '@id("r") permit(principal, action == Action::"read", resource);'
 OPS = '@id("ops") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
@@ -69,17 +69,13 @@ def entries(facts: Iterator[Event], *, old: bool = False) -> list[dict[str, Any]
     return found
 
 
-def report(items: list[dict[str, Any]], now: PolicyEvaluator) -> ReplayReport:
-    return replay_entries(items, PolicyReplay(now.policies, now.catalog, top=now.top), since="", digest=now.policies.digest)
-
-
 def counts(result: ReplayReport) -> tuple[int, int, int, int]:
     return result.same, result.looser, result.tighter, result.unknown
 
 
 @pytest.mark.parametrize("old", [False, True])
 def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
-    found = report(entries(job_events(shop_rules(), *WHOLE), old=old), shop_rules())
+    found = replay_entries(entries(job_events(shop_rules(), *WHOLE), old=old), shop_rules())
 
     assert counts(found) == (4, 0, 0, 0)
     assert (found.decisions, found.requests, found.items) == (4, 4, ())
@@ -87,7 +83,7 @@ def test_the_same_policies_decide_everything_as_they_did(old: bool) -> None:
 
 def test_a_replay_reports_looser_and_tighter_decisions_with_both_outcomes() -> None:
     now = rules(READ + '@id("w") permit(principal, action == Action::"write", resource) when { context.approved_tier >= 3 };')
-    found = report(entries(job_events(shop_rules(), *WHOLE)), now)
+    found = replay_entries(entries(job_events(shop_rules(), *WHOLE)), now)
 
     assert counts(found) == (1, 2, 1, 0)
     verdicts = {(one.resource, one.action): (one.verdict, one.then.outcome, one.now and one.now.outcome) for one in found.items}
@@ -101,7 +97,7 @@ def test_each_replayed_decision_uses_the_access_that_was_held_then() -> None:
     now = rules(
         '@id("e") permit(principal, action == Action::"write", resource); @id("x") forbid(principal, action, resource) when { context.touched >= 3 };'
     )
-    found = report(entries(job_events(shop_rules(), "customers-db:read", "export-api:write")), now)
+    found = replay_entries(entries(job_events(shop_rules(), "customers-db:read", "export-api:write")), now)
 
     assert [(one.resource, one.verdict) for one in found.items] == [("customers-db", "tighter")]
     assert found.same == 1
@@ -111,10 +107,10 @@ def test_each_replayed_decision_uses_the_access_that_was_held_then() -> None:
 def test_an_entry_without_groups_is_unknown_only_if_a_policy_reads_them(old: bool, expected: tuple[int, int, int, int]) -> None:
     recorded = entries(job_events(rules(OPS), "orders-db:read"), old=old)
 
-    assert counts(report(recorded, rules(OPS))) == expected
-    assert counts(report(recorded, rules(READ))) == (1, 0, 0, 0)
+    assert counts(replay_entries(recorded, rules(OPS))) == expected
+    assert counts(replay_entries(recorded, rules(READ))) == (1, 0, 0, 0)
     if old:
-        assert report(recorded, rules(OPS)).lacking == {"requester_groups": 1}
+        assert replay_entries(recorded, rules(OPS)).lacking == {"requester_groups": 1}
 
 
 def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_the_same() -> None:
@@ -125,7 +121,7 @@ def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_th
         for name in ("issued_count", "hour", "weekday"):
             entry["data"].get("facts", {}).pop(name, None)
 
-    found = report(recorded, rules(third))
+    found = replay_entries(recorded, rules(third))
 
     assert (found.unknown, [one.resource for one in found.items if one.now and one.now.outcome == "denied"]) == (
         0,
@@ -138,7 +134,7 @@ def test_a_replay_reports_what_changed_in_the_catalog() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read", "refunds-db:write"))
     changed = {"orders-db": CATALOG.resources["orders-db"].model_copy(update={"sensitivity": 3, "owner": "security"})}
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
-    restricted, gone = report(recorded, now).items
+    restricted, gone = replay_entries(recorded, now).items
 
     assert (restricted.verdict, restricted.moved) == ("tighter", ("sensitivity", "owner"))
     assert (gone.verdict, gone.moved, gone.now and gone.now.outcome) == ("tighter", ("resource",), "denied")
@@ -148,14 +144,14 @@ def test_an_action_that_is_not_offered_any_more_would_be_denied() -> None:
     orders = CATALOG.resources["orders-db"]
     fewer = orders.model_copy(update={"actions": {action: one for action, one in orders.actions.items() if action != "read"}})
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": {"orders-db": fewer}}), 3)
-    (gone,) = report(entries(job_events(shop_rules(), "orders-db:read")), now).items
+    (gone,) = replay_entries(entries(job_events(shop_rules(), "orders-db:read")), now).items
 
     assert (gone.verdict, gone.moved) == ("tighter", ("action",))
 
 
 def test_fewer_tiers_deny_what_needed_a_higher_one() -> None:
     text = '@id("three") permit(principal, action, resource) when { context.approved_tier >= 3 };'
-    (found,) = report(entries(job_events(rules(text), "orders-db:read")), rules(text, top=2)).items
+    (found,) = replay_entries(entries(job_events(rules(text), "orders-db:read")), rules(text, top=2)).items
 
     assert found.verdict == "tighter"
 
@@ -168,13 +164,13 @@ def test_an_issue_and_a_renewal_are_decided_again_with_what_was_held_then() -> N
     recorded += [{**recorded[0], "type": "credential.issued", "data": issued}, {**recorded[0], "type": "access.decided", "data": decided}]
     text = READ + '@id("h") forbid(principal, action, resource) when { context.held.contains("customers-db:read") };'
 
-    assert [(one.phase, one.verdict) for one in report(recorded, rules(text)).items if one.resource == "orders-db"] == [
+    assert [(one.phase, one.verdict) for one in replay_entries(recorded, rules(text)).items if one.resource == "orders-db"] == [
         ("start", "tighter"),
         ("issue", "tighter"),
     ]
     # Once its credential has ended, it is not held.
     recorded.insert(-1, {**recorded[0], "type": "credential.confirmed", "data": {"credential": "c-1", "how": ""}})
-    assert [one.phase for one in report(recorded, rules(text)).items if one.resource == "orders-db"] == ["start"]
+    assert [one.phase for one in replay_entries(recorded, rules(text)).items if one.resource == "orders-db"] == ["start"]
 
 
 def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
@@ -182,7 +178,7 @@ def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
     text = READ + f'@id("not-that") forbid(principal == Job::"{other}", action, resource);'
     recorded = entries(iter([*job_events(rules(READ), "orders-db:read"), *job_events(rules(READ), "orders-db:read", job=other)]))
 
-    assert [(one.job, one.verdict) for one in report(recorded, rules(text)).items] == [(other, "tighter")]
+    assert [(one.job, one.verdict) for one in replay_entries(recorded, rules(text)).items] == [(other, "tighter")]
 
 
 def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
@@ -203,7 +199,7 @@ def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
     recorded[0]["data"]["spec"] = {"name": "NOT A NAME"}
 
-    assert report(recorded, shop_rules()).lacking == {"order": 1}
+    assert replay_entries(recorded, shop_rules()).lacking == {"order": 1}
 
 
 def test_a_replay_forgets_a_job_at_its_end_and_keeps_nothing_of_later_entries() -> None:
@@ -226,7 +222,7 @@ def test_a_released_value_is_no_longer_held_even_if_it_stays_valid() -> None:
     recorded += [{**recorded[0], "type": "credential.issued", "data": issued}, {**recorded[0], "type": "credential.residual", "data": left}]
     recorded += [{**recorded[0], "type": "access.decided", "data": decided}]
     text = READ + '@id("h") forbid(principal, action, resource) when { context.held.contains("customers-db:read") };'
-    verdicts = [one.verdict for one in report(recorded, rules(text)).items if (one.resource, one.phase) == ("orders-db", "issue")]
+    verdicts = [one.verdict for one in replay_entries(recorded, rules(text)).items if (one.resource, one.phase) == ("orders-db", "issue")]
     assert verdicts == []
 
 
@@ -246,11 +242,11 @@ def test_the_recorded_facts_yield_the_same_decision_again_and_another_set_yields
 ) -> None:
     then, now = rules(before), rules(after)
     recorded = entries(job_events(then, *wanted, ttl=ttl))
-    assert report(recorded, then).same == len(wanted)
+    assert replay_entries(recorded, then).same == len(wanted)
 
     items = {}
     asked = job_facts(*wanted, ttl=ttl)
-    for one in report(recorded, now).items:
+    for one in replay_entries(recorded, now).items:
         items[one.request] = one.now
     for step in dry_run_spec(then, asked, clock=DEFAULT_CLOCK):
         decision = now.decide(asked, step.access, step.context)
