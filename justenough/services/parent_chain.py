@@ -21,7 +21,7 @@ from justenough.domain.readmodel import views
 from justenough.services.dependencies import Deps
 
 MAX_ANCESTORS = 10
-"""The most ancestors of a job. A longer chain is most likely a loop."""
+"""Maximum number of ancestors of a job. A longer chain is most likely a loop."""
 ENTRY_PAGE_SIZE = 1000
 ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
