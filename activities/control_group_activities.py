@@ -1,7 +1,7 @@
-"""Requests a job's locked access in Vault when its approval opens; in Vault, it waits for a control group's authorization.
+"""Requests a job's locked access in Vault when its approval opens. The request then waits in Vault for a control group's authorization.
 
 The wrapping token is stored encrypted, for the session only. A second attempt finds the token of the first. If an attempt died before it
-stored its token, that token is under the job's prefix, grants nothing without authorization, and ends with the job.
+stored its token, that token is still under the job's prefix: it grants nothing without authorization, and is revoked with the job.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class NotLookedAt(RetryLater):
 
 
 class NoPlaceLeft(RetryLater):
-    """As many jobs of one person, trigger or schedule run as may run at once."""
+    """One person, trigger or schedule already has as many running jobs as allowed."""
 
 
 class JobActivities:
@@ -102,14 +102,14 @@ class JobActivities:
 
     @activity.defn(name="take_place")
     def take_place(self, order: JobInput) -> None:
-        """Take a place for a job among the running jobs of its account. Raises NoPlaceLeft until one is free."""
+        """Take a place for a job among the running jobs of its launcher. Raises NoPlaceLeft until one is free."""
         require_job_workflow(self._deps, order.job)
         verified, places = verify_order(self._deps, order, now=self._deps.now()), self._deps.settings.places
         if isinstance(verified, Rejection) or not self._deps.store.jobs.requesters([order.job]):
             # The session will refuse an order that is not valid any more. A job that is not recorded never ends, and would keep its place.
             return
         if not self._deps.store.claims.take_place(order.job, account=verified.account, places=places):
-            raise NoPlaceLeft(f"{places} jobs of this launcher run already; the job starts once one of them has ended")
+            raise NoPlaceLeft(f"{places} jobs of this launcher are already running; the job starts once one of them has ended")
 
     @activity.defn(name="take_answers")
     def take_answers(self, answers_input: AnswersInput) -> AnswersResult:
@@ -187,10 +187,10 @@ class JobActivities:
 
     @activity.defn(name="close")
     def close(self, close_input: CloseInput) -> JobResult:
-        """Record how a job ended, with the events that the ledger could not take before. Return the first ending that was recorded.
+        """Record how a job ended, with the events that the ledger could not record before. Return the first ending that was recorded.
 
-        A job whose access no worker has revoked is left to the sweep. Raises NotLookedAt if such events contain a proof that cannot be
-        checked now.
+        If no worker has revoked the job's access, the sweep will. Raises NotLookedAt if such events contain a proof that cannot be checked
+        now.
         """
         store = self._deps.store
         require_job_workflow(self._deps, close_input.job, guard=True)
@@ -253,7 +253,7 @@ class JobActivities:
         """Return those events that came through Temporal and may be recorded: events of a revocation; a proof only if a new check agrees
         with it.
 
-        Anybody who can write to Temporal may have written them, so the evidence in them is replaced by this check's.
+        Anybody who can write to Temporal may have written them, so their evidence is replaced by this check's evidence.
         """
         allowed = ATTEMPT_EVENTS | PROOF_EVENTS
         carried = [item for item in close_input.unrecorded if item.type in allowed and is_well_formed(item, close_input.job)]
@@ -270,7 +270,7 @@ class JobActivities:
 
 
 def _with_evidence_of(report: ProofReport, event: Event) -> Event:
-    """Return an event whose evidence, if it has any, is a new check's."""
+    """Return the event; if it has evidence, replace that by the evidence of a new check."""
     dead = {finding.what: finding for finding in report.findings if not finding.alive}
     match event.type:
         case EventType.REVOCATION_CONFIRMED:

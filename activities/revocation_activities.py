@@ -41,7 +41,7 @@ class NotOurs(GiveUp):
 
 
 class RevocationActivities:
-    """Revokes access without a record of it: finds it by the job's prefix in Vault and the job's id in the targets."""
+    """Revokes access even if it was never recorded: finds it by the job's prefix in Vault and the job's id in the targets."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -77,7 +77,7 @@ class RevocationActivities:
 
     @activity.defn(name="revoke_credential")
     async def revoke_credential(self, revoke_input: RevokeCredentialInput) -> RevokeResult:
-        """Revoke one credential of a job now, or everything that was issued for one of its requests. The job goes on."""
+        """Revoke one credential of a job now, or everything that was issued for one of its requests. The job continues."""
         self._require_own_job(revoke_input.job)
         return await _run_uninterrupted(_run_in_pool(self._revoke_credentials, revoke_input, _revoker(revoke_input.job, "person")))
 
@@ -104,14 +104,20 @@ class RevocationActivities:
 
     @activity.defn(name="prove_job")
     async def prove_job(self, job: str, nonce: str = "") -> SignedProofReport:
-        """Check everything that the job held, and everything in the targets that carries its id. Changes nothing. With a nonce, sign the report."""
+        """Check everything that the job held, and everything in the targets whose name contains the job's id. Changes nothing.
+
+        With a nonce, sign the report.
+        """
         report = await _run_in_pool(revoke.prove, self._deps, job)
         signed = await _run_in_pool(partial(sign_report, self._deps, report, nonce=nonce))
         return SignedProofReport(signed=signed, **dict(report))
 
 
 def _revoker(job: str, claimed: str) -> str:
-    """Return the name of the revoker: as the job's own workflows state it, else "stranger". Anybody may revoke, but the record must be true."""
+    """Return the name of the revoker: the name that the job's own workflows state, else "stranger".
+
+    Anybody may revoke, but the record must be true.
+    """
     return claimed if why_not_job_workflow(job, guard=True) is None else "stranger"
 
 

@@ -119,7 +119,7 @@ class SessionActivities:
         return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=clean)
 
     def _is_untouched(self, job: str) -> bool:
-        """Whether Vault cannot have issued anything for a job: no session could issue, and no wrapping token waits for people."""
+        """Whether Vault can have issued nothing for a job: no session could issue, and no wrapping token waits for people."""
         view, claim = self._deps.store.jobs.get(job), self._deps.store.claims.get(job)
         return claim is None and not (view and any(request.lock for request in view.requests))
 

@@ -1,9 +1,9 @@
 """The sweep: compares what is alive in Vault and in the targets with the open jobs, and revokes what is left over.
 
-It revokes only on evidence: the job is closed in the store or in Temporal; or Temporal does not know it and its session's lease has
-expired; or its session is dead and its workflow is open but no worker revokes, because of a bug or because somebody took the task. Such
-a job stays open until its workflow closes it. What belongs to no known job is only reported: it may be another installation's, or a
-restored server's.
+It revokes only on evidence: the job is closed in the store or in Temporal; or Temporal does not know the job and its session's lease has
+expired; or its session is dead and its workflow is open but no worker revokes, because of a bug or because a stranger took the task. Such a
+job stays open until its workflow closes it. Anything that belongs to no known job is only reported: it may belong to another installation
+or to a restored server.
 
 Sweeps come through Temporal, from a schedule or a person. Anybody who can write to Temporal can stop these or take their tasks, so workers
 also sweep by their own clock when none of them has swept for a while.
@@ -38,27 +38,27 @@ from justenough.services.dependencies import Deps
 from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
-"""The sweep leaves younger jobs alone."""
+"""The sweep ignores younger jobs."""
 CLAIM_LEASE = timedelta(seconds=30)
 """A session whose lease was not renewed for this long counts as dead."""
 UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """How long the console may take to start the workflow of an accepted job."""
 TASK_START_TIMEOUT = timedelta(seconds=5)
-"""How long a revocation's task may wait for a worker before the sweep revokes beside it."""
+"""How long a revocation's task may wait for a worker before the sweep also revokes."""
 ATTEMPT_TIMEOUT = timedelta(seconds=25)
 """A worker that revokes begins an attempt at least this often."""
 RPC_TIMEOUT = timedelta(seconds=5)
 MAX_IDLE = timedelta(seconds=13)
 """If no worker has swept for this long, one does by its own clock. Longer than the schedule's interval."""
 CLOCK_INTERVAL_S = 2.0, 3.0
-"""Seconds between two looks at that clock, random so that workers do not look together."""
+"""Seconds between two checks of that clock, random so that workers do not check at the same moment."""
 RENEWAL_INTERVAL = timedelta(seconds=4)
-"""How often a sweep records that it goes on."""
+"""How often a sweep records that it is still running."""
 MAX_CONCURRENT_JOBS = 8
 SWEEP_BUDGET_S = 35.0
-"""Seconds after which a sweep starts no more jobs; with JOB_TIMEOUT_S it ends within its activity's minute."""
+"""Seconds after which a sweep begins with no further job; with JOB_TIMEOUT_S added, it ends within its activity's minute."""
 SWEEP_TIMEOUT_S = 60.0
-"""Seconds after which a sweep that hangs is given up, so that another can begin."""
+"""Seconds after which a hanging sweep is abandoned, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
 """Seconds for one job's attempt, so that one stuck target does not block the rest."""
 SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
@@ -79,7 +79,10 @@ class SweepActivities:
         self._stuck: frozenset[str] = frozenset()
         """Jobs that could not be revoked last time; they come after all others."""
         self._steady_since = deps.now()
-        """Since when the store has taken writes, as far as sweeps tell. A session that could not renew its lease is not dead."""
+        """Since when the store has accepted writes, as far as sweeps can see.
+
+        Before that, a session could not renew its lease although it was alive.
+        """
         self._sweep: asyncio.Task[SweepReport] | None = None
         """The sweep that this worker runs, or its last one."""
 
@@ -264,8 +267,8 @@ class SweepActivities:
     def _is_attended(self, claim: SessionClaim, execution: WorkflowExecutionDescription) -> bool:
         """Whether a worker deals with the job's access: its session, or a revocation.
 
-        Temporal's word alone never counts for longer than what workers have written to the store: a stranger may have taken the task, send
-        heartbeats for a dead session, or run another workflow under the job's id.
+        What Temporal reports alone never counts for longer than what workers have written to the store: a stranger may have taken the task,
+        may send heartbeats for a dead session, or may run another workflow under the job's id.
         """
         now, is_its_run = self._deps.now(), execution.run_id == claim.run
         tasks = [item for item in execution.raw_description.pending_activities if is_its_run]
@@ -284,7 +287,7 @@ class SweepActivities:
 
 
 def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:
-    """Return the result of an inspection for each target. A target with several observers failed if one of them failed."""
+    """Return the result of an inspection for each target. A target with several observers has failed if one of them has."""
     failing = (failure.removeprefix("target ").partition(": ") for failure in inspection.failures)
     found = dict.fromkeys(inspection.inspected) | {name: why for name, _, why in failing}
     return tuple(TargetCheck(name=name, failure=why, since=at, checked_at=at) for name, why in found.items())

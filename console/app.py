@@ -63,7 +63,7 @@ ROUTES = (
 )
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 MIN_COMPRESSED_BYTES = 1024
-"""Shorter answers are sent as they are."""
+"""Shorter answers are sent uncompressed."""
 COMPRESSION_LEVEL = 5
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 429, 500, 503)
 """The problems of every API route; `openapi.py` adds those that depend on its path and body."""

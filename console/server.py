@@ -22,9 +22,9 @@ from justenough.domain.core.errors import JustEnoughError
 log = structlog.get_logger()
 
 DRAIN_TIMEOUT_S = 5
-"""How long open responses, mostly streams, may continue after the console got a signal to stop."""
+"""How long open responses, mostly streams, may continue after the console has received a signal to stop."""
 MAX_CONNECTIONS = 4_000
-"""Concurrent connections: one per listener, and those of requests."""
+"""Maximum concurrent connections: one per listener, and those of requests."""
 RESERVED_DESCRIPTORS = 256
 """File descriptors for the store, logs, Vault and Temporal."""
 
@@ -72,10 +72,10 @@ async def _serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Logs where it listens: with port 0 nobody knows that before."""
+    """Logs the address on which it listens: with port 0 it is unknown before."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then log the address."""
         await super().startup(sockets=sockets)
         for server in self.servers:
             for listening in server.sockets:

@@ -41,7 +41,7 @@ MAX_THREADS = 64
 
 @asynccontextmanager
 async def build_console(settings: Settings) -> AsyncIterator[Console]:
-    """Build a console and close it after the block. Needs the store; Vault and Temporal may come later."""
+    """Build a console and close it after the block. Needs the store; Vault and Temporal may become reachable later."""
     to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     vault = ConsoleVault(settings)
     store = open_store(settings, vault)

@@ -62,7 +62,7 @@ def down(output: CommandOutput) -> None:
 
 
 def status(output: CommandOutput) -> None:
-    """Print the health of each server, and the console's alarms on stderr; of an installation elsewhere, what its console says."""
+    """Print the health of each server, and the console's alarms on stderr; for an installation elsewhere, print what its console reports."""
     with exit_on_error(output):
         address = output.installation_url()
     if address is not None:
@@ -183,7 +183,7 @@ def vault_try(output: CommandOutput, resource: str, action: str, pairs: tuple[st
 
 
 def vault_export(output: CommandOutput, folder: Path, form: str) -> None:
-    """Write the files for a team that sets up Vault itself into a folder that does not exist yet or is empty."""
+    """Write the files for a team that sets up Vault itself. Their folder must not exist yet, or be empty."""
     from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
     settings = read_settings(output)
@@ -217,7 +217,7 @@ def print_applied(output: CommandOutput, applied: Sequence[AppliedWrite]) -> Non
 
 
 def print_plan(output: CommandOutput, planned: Sequence[PlannedWrite], *, command: str) -> None:
-    """Print what a command would change in Vault; exit 2 if anything."""
+    """Print what a command would change in Vault; exit 2 if anything would change."""
     changes = [step for step in planned if step.outcome in {"created", "changed"}]
 
     def print_lines(_: Json) -> None:
@@ -249,7 +249,7 @@ def read_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Sett
 
 @contextlib.contextmanager
 def exit_on_error(output: CommandOutput, *, invalid_input: int = EXIT_FAILED) -> Iterator[None]:
-    """Print an error of the block and exit: with the code `invalid_input` after an InvalidInput, else with 1."""
+    """Print the block's error and exit: with the code `invalid_input` for an InvalidInput, else with 1."""
     try:
         yield
     except JustEnoughError as error:

@@ -1,7 +1,8 @@
-"""A process beside each worker that outlives it. If the worker dies, it revokes at once what the worker's sessions held, and ends.
+"""A process next to each worker that outlives the worker. If the worker dies, this process at once revokes what the worker's sessions held,
+and then ends.
 
-It needs neither Temporal nor another worker. While the worker lives it only waits: it has no connection, no secret, and shares its memory
-with the worker.
+It needs neither Temporal nor another worker. While the worker lives, this process only waits: it has no connections and no secrets, and
+shares its memory with the worker.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from justenough.domain.core.errors import JustEnoughError
 from justenough.services.dependencies import open_worker_deps
 
 IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""They may be sent to the worker and everything around it. The worker then stops in order, and this process right after it."""
+"""Signals that may be sent to the worker and all processes around it.
+
+The worker then shuts down cleanly, and this process ends right after it.
+"""
 EXIT_POLL_INTERVAL_S = 0.01
 MAX_LIFETIME_S = 30
-"""How long it may live on without its worker. A service manager may wait for it before it starts another worker."""
+"""How long it may run without its worker. A service manager may wait for it before starting another worker."""
 log = structlog.get_logger()
 
 
@@ -58,7 +62,7 @@ def start_crash_watcher(settings: Settings) -> None:
 
 
 def end_sessions(settings: Settings) -> None:
-    """Revoke what dead workers' sessions on this machine hold. After an orderly stop there are none."""
+    """Revoke what dead workers' sessions on this machine hold. After a clean shutdown there are no such sessions."""
     if dead := find_dead_sessions(settings):
         with open_worker_deps(settings, os.environ) as deps, ThreadPoolExecutor(MAX_CONCURRENT_SESSIONS) as pool:
             list(pool.map(lambda session: session.revoke(deps), dead))

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class ForeignPackage(GiveUp):
-    """A package with one of our generic names was imported from another place."""
+    """A package with one of our generic names was imported from elsewhere."""
 
 
 def main() -> None:
@@ -59,7 +59,9 @@ def main() -> None:
 
 
 def check_packages() -> None:
-    """Raise ForeignPackage unless each of our packages is beside this one: their names are generic."""
+    """Raise ForeignPackage unless all our packages are in the same folder as this one: their names are generic, so Python may import
+    others.
+    """
     home = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         origin = Path(str(importlib.import_module(name).__file__)).resolve().parent.parent
@@ -106,7 +108,7 @@ async def run(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_deps(settings: Settings) -> AsyncIterator[Deps]:
-    """Open everything that a worker needs for a block. From the first moment on, also revoke what dead workers on this machine held."""
+    """Open everything that a worker needs for a block. From the start, also revoke what dead workers on this machine held."""
     with open_worker_deps(settings, os.environ) as deps:
         async with run_beside(partial(end_dead_sessions, deps)):
             yield deps
@@ -114,7 +116,7 @@ async def open_deps(settings: Settings) -> AsyncIterator[Deps]:
 
 @contextlib.asynccontextmanager
 async def signal_liveness(file: Path) -> AsyncIterator[None]:
-    """Touch a file every second for a block, so that a watcher sees that this process's event loop runs."""
+    """Touch a file every second during a block, so that a watcher sees that this process's event loop is running."""
     await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
     try:
         # This blocking call is on the event loop on purpose: the file shows that the loop runs, so the call must not wait for a thread.

@@ -45,7 +45,7 @@ class Source:
 
 
 def people_plan(output: CommandOutput, source: Source, *, remove: bool) -> None:
-    """Print what a sync would change; exit 2 if anything."""
+    """Print what a sync would change; exit 2 if anything would change."""
     settings = read_settings(output, exit_code=EXIT_FAILED)
     with exit_on_error(output):
         people = source.read()

@@ -1,4 +1,4 @@
-"""A worker reports itself to the store: its version, and which configuration it has in force. Consoles show what workers report."""
+"""A worker reports to the store: its version, and which configuration it has in force. Consoles show what workers report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ log = structlog.get_logger()
 
 @contextlib.asynccontextmanager
 async def report_self(deps: Deps) -> AsyncIterator[None]:
-    """Report this process now and every WORKER_REPORT_INTERVAL until the block ends, then remove it. An unreachable store is no error."""
+    """Report this process now and every WORKER_REPORT_INTERVAL until the block ends, then remove the report.
+
+    An unreachable store is not an error.
+    """
     name = f"{socket.gethostname()}-{os.getpid()}"
 
     def report() -> None:

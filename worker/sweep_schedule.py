@@ -27,14 +27,14 @@ from workflows import options
 from workflows.sweep import Sweep
 
 CHECK_INTERVAL_S = 15.0, 30.0
-"""Seconds between two looks at the schedule, random so that workers do not look together."""
+"""Seconds between two checks of the schedule, random so that workers do not check at the same moment."""
 RPC_TIMEOUT = timedelta(seconds=5)
 
 log = structlog.get_logger()
 
 
 async def put_sweep_schedule(client: Client, settings: Settings) -> bool:
-    """Create the schedule of the installation's sweep, or make it what it should be; return whether anything changed. Raises RPCError."""
+    """Create or correct the schedule of the installation's sweep; return whether anything changed. Raises RPCError."""
     name = f"sweep-{settings.installation}"
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(Sweep.run, id=name, task_queue=settings.task_queue, execution_timeout=options.SWEEP_TIMEOUT),
@@ -58,7 +58,7 @@ async def put_sweep_schedule(client: Client, settings: Settings) -> bool:
 
 
 async def keep_sweep_schedule(client: Client, settings: Settings, ended: asyncio.Event) -> None:
-    """Restore the schedule within half a minute whenever it is not as it should be, until the event is set."""
+    """Restore the schedule within half a minute whenever it differs from the intended one, until the event is set."""
     while not ended.is_set():
         await wait_up_to(timedelta(seconds=secrets.SystemRandom().uniform(*CHECK_INTERVAL_S)), ended)
         try:
@@ -69,7 +69,7 @@ async def keep_sweep_schedule(client: Client, settings: Settings, ended: asyncio
 
 
 def _essence(schedule: Schedule) -> tuple[object, ...]:
-    """Return the parts of a schedule that decide when it starts which workflow with which input."""
+    """Return the parts of a schedule that determine when it starts which workflow with which input."""
     action = schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)
     does = action.workflow, action.id, action.task_queue, action.execution_timeout, list(action.args)

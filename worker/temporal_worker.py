@@ -40,17 +40,23 @@ WORKFLOWS = (Job, Guard, Sweep, Prove)
 BUILD_ID = version("justenough")
 """The version of this code in Temporal's histories. Without it the SDK reads and hashes every loaded module at each start."""
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
-"""How soon a session learns that its workflow was terminated, deleted or cancelled."""
+"""Maximum time until a session learns that its workflow was terminated, deleted or cancelled."""
 MAX_CONCURRENT_ENDINGS = 256
 """Enough for the jobs of several workers that die together. Most revocations only wait for their second check, without a thread."""
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
 STICKY_TIMEOUT = timedelta(seconds=2)
-"""How long a workflow task waits for the worker that has the workflow in its cache. If that worker died, the job waits this much longer."""
+"""How long a workflow task waits for the worker that has the workflow in its cache.
+
+If that worker has died, the job waits this much longer.
+"""
 CONFIG_CHECK_INTERVAL = timedelta(seconds=1)
-"""How often a worker without a valid configuration looks whether it has been mended."""
+"""How often a worker without a valid configuration checks whether it has been fixed."""
 DEADLOCK_TIMEOUT_S = 60.0
-"""How long a workflow may work without a pause. After the SDK's 2 s, a workflow on a busy or suspended machine is taken for deadlocked and
-interrupted in the middle; the SDK may then never evict it, so that it is stuck until its worker restarts."""
+"""How long a workflow may work without yielding.
+
+With the SDK's 2 s, a workflow on a busy or suspended machine would be considered deadlocked and interrupted; the SDK may then never evict
+it, so that it is stuck until its worker restarts.
+"""
 MAX_CONCURRENT_POLLS = 2
 """Polls for activities at once, per queue. A worker that hangs can hold this many activities until their heartbeats time out."""
 
@@ -59,8 +65,8 @@ MAX_CONCURRENT_POLLS = 2
 async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
     """Run the workers of one installation until the block ends. Then sessions may finish within `drain`; the rest are ended and revoked.
 
-    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many run. Without a valid
-    configuration it takes no sessions: jobs wait for another worker, or until the configuration is fixed.
+    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many jobs run. Without a
+    valid configuration it takes no sessions: jobs wait for another worker, or until the configuration is fixed.
     """
     settings, sessions = deps.settings, SessionActivities(deps, sandbox)
     deciding, locking, ending, sweeping = (
@@ -135,13 +141,16 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
 
 
 def extend_deadlock_timeout(worker: Worker) -> None:
-    """Let this worker's workflows work for DEADLOCK_TIMEOUT_S without a pause. The SDK has no setting for it, except one for debuggers."""
+    """Allow this worker's workflows to work for DEADLOCK_TIMEOUT_S without yielding.
+
+    The SDK has no setting for it, except one for debuggers.
+    """
     workflows: Any = worker._workflow_worker  # noqa: SLF001 - as said above; a test notices if the SDK renames it
     workflows._deadlock_timeout_seconds = DEADLOCK_TIMEOUT_S  # noqa: SLF001 - the same
 
 
 async def run_when_configured(config: ConfigFolder, build_worker: Callable[[], Worker], ended: asyncio.Event) -> None:
-    """Run a worker from when a valid configuration is in force until the event is set; if the worker fails, run another."""
+    """Run a worker as soon as a valid configuration is in force, until the event is set; if the worker fails, run another."""
     while not ended.is_set():
         try:
             if await asyncio.to_thread(lambda: config.digest_in_force):

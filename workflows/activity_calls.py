@@ -34,7 +34,7 @@ async def call_activity(activity: Callable[[Any, Argument], Result], argument: A
 
 
 async def retry_until_accepted(attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat an attempt until it is accepted, and return its result: for what must happen before a job may close.
+    """Repeat an attempt until it is accepted, and return its result: for steps that must succeed before a job may close.
 
     Raises FailureError if this workflow is not the job's: a stranger's workflow may end without it.
     """
@@ -51,7 +51,7 @@ async def retry_until_accepted(attempt: Callable[[], Awaitable[Result]]) -> Resu
 
 
 async def revoke_until_confirmed(revoke_input: RevokeInput) -> RevokeResult:
-    """Revoke everything of a job until it is confirmed dead; return the result, with the events that the ledger could not take."""
+    """Revoke everything of a job until it is confirmed dead; return the result, with the events that the ledger could not record."""
     unrecorded: tuple[Event, ...] = ()
     while True:
         result: RevokeResult = await retry_until_accepted(
@@ -66,7 +66,7 @@ async def revoke_until_confirmed(revoke_input: RevokeInput) -> RevokeResult:
 
 
 async def run_unless(stopped: Callable[[], bool], work: Coroutine[Any, Any, Result]) -> Result | None:
-    """Await work and return its result, or cancel it, await its end and return None if `stopped` became true first."""
+    """Await work and return its result. If `stopped` becomes true first, cancel the work, await its end and return None."""
     task = asyncio.create_task(work)
     await workflow.wait_condition(lambda: task.done() or stopped())
     if not task.done():
@@ -78,7 +78,7 @@ async def run_unless(stopped: Callable[[], bool], work: Coroutine[Any, Any, Resu
 
 
 async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], None]) -> Result:
-    """Await a task to its end and return its result. A cancel of the workflow only calls `on_cancel`: nothing interrupts the task's ending."""
+    """Await a task to its end and return its result. Cancelling the workflow only calls `on_cancel`: nothing interrupts the task."""
     while True:
         try:
             await workflow.wait_condition(task.done)
@@ -92,7 +92,7 @@ async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], No
 
 
 def error_type(error: FailureError) -> str:
-    """Return the type name of an activity's error. Its message may hold anything."""
+    """Return the type name of an activity's error. Its message may contain anything."""
     cause = _cause(error)
     return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
 

@@ -42,13 +42,13 @@ class Escalation:
         return tuple(self._in_state(RequestState.PENDING))
 
     async def wait_settled(self, *, enough: Callable[[], bool]) -> None:
-        """Return when every request is answered or has expired past its top tier, or `enough` is true. Silence never approves."""
+        """Wait until every request is answered or has expired past its top tier, or `enough` is true. Silence never approves."""
         while self.pending and not enough():
             await self.wait_for_change(lambda: False)
             await self.process()
 
     async def wait_for_change(self, also: Callable[[], bool]) -> None:
-        """Return once an answer has come, a tier's time is over, or `also` is true."""
+        """Return once an answer has arrived, a tier's time is over, or `also` is true."""
         due = min((self.ladders[request].respond_by for request in self.pending), default=None)
         left = None if due is None else due - workflow.now()
         if left is not None and left <= timedelta(0):
@@ -57,7 +57,7 @@ class Escalation:
             await workflow.wait_condition(lambda: bool(self._answers) or also(), timeout=left)
 
     async def process(self) -> None:
-        """Examine the answers that have come, and escalate the requests that nobody answered in time."""
+        """Examine the answers that have arrived, and escalate the requests that nobody answered in time."""
         await self.examine()
         for request in self.pending:
             if self.ladders[request].respond_by <= workflow.now():
@@ -68,7 +68,7 @@ class Escalation:
                     self.ladders[request] = result.ladder
 
     async def examine(self) -> None:
-        """Examine every answer that has come, also to settled requests: each is recorded."""
+        """Examine every answer that has arrived, including answers to settled requests: each is recorded."""
         while self._answers:
             number, received = self._answers.first()
             try:

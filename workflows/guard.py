@@ -19,14 +19,20 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name="Guard")
 class Guard:
-    """Runs beside a job that a person approved. When the job's run closes in any way, the server cancels the guard, which then revokes."""
+    """Runs alongside a job whose access a person approved.
+
+    When the job's run closes in any way, the server cancels the guard, which then revokes.
+    """
 
     def __init__(self) -> None:
         self._job_closed = False
 
     @workflow.run
     async def run(self, order: GuardInput) -> bool:
-        """Wait for the job's end or the deadline, revoke, and close a job that could not close itself. Return whether it had to."""
+        """Wait for the job's end or the deadline, revoke, and close a job that could not close itself.
+
+        Return whether it had to close the job.
+        """
 
         def note_job_closed() -> None:
             self._job_closed = True

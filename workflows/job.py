@@ -88,14 +88,14 @@ class Job:
 
     @workflow.run
     async def run(self, order: JobInput) -> JobResult:
-        """Run the job. A cancel only sets a flag that the steps below check, so that nothing interrupts the compensation."""
+        """Run the job. Cancelling only sets a flag that the steps below check, so that nothing interrupts the compensation."""
         return await run_shielded(asyncio.create_task(self._work_and_close(order)), on_cancel=self._cancel)
 
     @workflow.signal(dynamic=True)
     def receive(self, name: str, args: Sequence[RawValue]) -> None:
         """Accept any signal: a typed handler would fail the workflow's task permanently on a wrong number of arguments.
 
-        `decide` (a signed answer; one that does not verify changes nothing), `kill`, `ask` (the id of a request that the running job made),
+        `decide` (a signed answer; an invalid one changes nothing), `kill`, `ask` (the id of a request that the running job made),
         `revoke_credential` (its id). Others are ignored.
         """
         if name == "decide":
@@ -193,7 +193,7 @@ class Job:
             workflow.logger.warning("a guard is already running")
 
     async def _run_session(self, order: SessionInput, permitted: StartDecisions) -> JobOutcome:
-        """Run the session. If the account of the job has no place left, wait until the job has one, and run the session then."""
+        """Run the session. If the job's account has no free place, wait until the job has one, and then run the session."""
         self._publish_state(JobState.RUNNING)
         deadline = workflow.now() + options.GUARDED_QUEUE_TIMEOUT if self._guarded else None
         session = self._start_session(order, permitted, deadline)
@@ -219,7 +219,7 @@ class Job:
         return self._session
 
     def _is_session_over(self) -> bool:
-        """Whether the session has ended, and none is to follow once the job has a place."""
+        """Whether the session has ended, and no further session follows once the job has a place."""
         session = self._session
         if session is None or not session.done():
             return False
@@ -254,7 +254,7 @@ class Job:
             return JobOutcome(self._stop or JobState.FAILED)
 
     def _attend(self, *, seconds: int) -> None:
-        """Serve approvals and revocations while the session runs, each in a task of its own, so that they do not delay stopping or
+        """Serve approvals and revocations while the session runs, each in a separate task, so that they do not delay stopping or
         compensating the job.
         """
 

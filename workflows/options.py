@@ -18,19 +18,19 @@ SESSION_MARGIN = timedelta(minutes=10)
 GUARDED_QUEUE_TIMEOUT = timedelta(hours=1)
 """How long a guarded session waits for a place and a worker. The guard's deadline includes it, so that no guard revokes a job that has yet to run."""
 MAX_FAIRNESS_KEY_LENGTH = 64
-"""Characters of the longest key by which Temporal lets tasks take turns. Accounts are ASCII."""
+"""Maximum characters of a key by which Temporal makes tasks take turns. Accounts are ASCII."""
 GUARD_GRACE = timedelta(minutes=15)
 """How long a guard waits beyond its job's maximum duration before it revokes by itself."""
 MAX_ANSWERS = 500
-"""Answers that one job examined under earlier releases."""
+"""Maximum number of answers that one job examined under earlier releases."""
 MAX_ANSWERS_PER_BATCH = 50
 MAX_ANSWER_BYTES = 16 * 1024
-"""Bytes of one answer: several times the longest valid one, and MAX_ANSWERS_PER_BATCH of them fit a payload (2 MB)."""
+"""Maximum bytes of one answer: several times the longest valid one; MAX_ANSWERS_PER_BATCH of them fit into a payload (2 MB)."""
 MAX_REVOCATION_REQUESTS = 100
-"""Requests to revoke single credentials that one job accepts."""
+"""Maximum requests to revoke single credentials that one job accepts."""
 MIN_RETRY_INTERVAL = 10 * SECOND
 MAX_RETRY_INTERVAL = timedelta(minutes=10)
-"""Longest time between two attempts of a step that must succeed and was refused."""
+"""Maximum time between two attempts of a step that must succeed and was refused."""
 SWEEP_INTERVAL = 10 * SECOND
 SWEEP_TIMEOUT = 60 * SECOND
 
@@ -62,7 +62,7 @@ REVOKE: dict[str, Any] = {
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
     "cancellation_type": ActivityCancellationType.ABANDON,
 }
-"""Revocation: on any worker, retried without limit; a cancel of the workflow does not stop an attempt."""
+"""Revocation: on any worker, retried without limit; cancelling the workflow does not stop an attempt."""
 
 CUT: dict[str, Any] = {
     "start_to_close_timeout": 60 * SECOND,

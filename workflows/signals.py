@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class ApprovalRequests:
-    """Ids of requests that wait to be opened: each once, at most as many as one job may ask people for."""
+    """Ids of requests that wait to be opened, without duplicates, and at most as many as one job may make."""
 
     def __init__(self, job: str) -> None:
         self._job = job
@@ -60,8 +60,8 @@ class ReceivedAnswers:
         return bool(self._waiting)
 
     def add(self, args: Sequence[RawValue]) -> None:
-        """Keep the payload of one signal. Their number has no limit of ours, because an ignored answer could be a withdrawal; Temporal
-        limits it.
+        """Keep the payload of one signal. We do not limit their number, because an ignored answer could be a withdrawal; Temporal limits
+        it.
         """
         # Earlier releases ignored further answers, so that strangers could use up what a job examines.
         if self._examined + len(self._waiting) < options.MAX_ANSWERS or workflow.patched("examine-every-answer"):
@@ -80,7 +80,7 @@ class ReceivedAnswers:
 
 
 def decode_signal(args: Sequence[RawValue]) -> Any:
-    """Return the JSON value that a signal carried, or {"unreadable": why} if it could not be passed on to an activity."""
+    """Return the JSON value of a signal, or {"unreadable": why} if it could not be passed on to an activity."""
     if len(args) != 1:
         return {"unreadable": f"{len(args)} arguments"}
     data = args[0].payload.data
@@ -105,7 +105,7 @@ class RevocationRequests:
         self._waiting: deque[RevokeCredentialInput] = deque()
         self._taken = 0
         self.unrecorded: tuple[Event, ...] = ()
-        """Events that the ledger could not take yet."""
+        """Events that the ledger could not record yet."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)

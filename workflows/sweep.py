@@ -1,4 +1,4 @@
-"""The sweep and the proof: one check each, started by a schedule or a person. Deterministic, no I/O."""
+"""The workflows of the sweep and of the proof: each runs one check, started by a schedule or a person. Deterministic, no I/O."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The session's issuer decides and issues, under its lock; the workflow is notified of requests that people must answer. Once the broker is closed,
 it rejects every call, and `drain` returns when the calls under way have ended: the session revokes their credentials with the others.
 
-Over 400 lines: access, identity, give-back and closing share one lock and one state.
+Over 400 lines: access, identity, release and closing share one lock and one state.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
 MAX_REFUSALS_RECORDED = 100
 """Invalid requests of one job that are recorded: a job must not flood the ledger."""
 MAX_THREADS = 2
-"""Shared threads that one job's calls may use at once, refused ones too: a job that waits for a slow server must not block others."""
+"""Maximum number of shared threads for one job's calls, refused calls included: a job that waits for a slow server must not block others."""
 MAX_WAITING_CALLS = 8
 """Calls of one job that may wait for people at the same time; further calls return immediately."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
@@ -120,7 +120,7 @@ class Broker:
         self._notifying: dict[str, asyncio.Task[None]] = {}
         self._refusals = 0
         self.closed = asyncio.Event()
-        """Set by `close`, and by nothing else."""
+        """Set only by `close`."""
 
     def close(self) -> None:
         """Reject every call from now on."""
@@ -188,7 +188,7 @@ class Broker:
                     await self._give_back(issued.credential.id, used_for)
 
     async def run_while_open(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that uses a credential for the job and return its result. Cancel the work if the broker closes meanwhile.
+        """Await work that uses a credential for the job and return its result. Cancel the work if the broker closes before it ends.
 
         If the caller disconnects, the work still completes. Raises AccessClosed.
         """
@@ -218,7 +218,7 @@ class Broker:
                 await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
 
     def admit(self) -> None:
-        """Admit one request under the rate limit, before anything of it is read. Raises AccessClosed, TooManyCalls."""
+        """Admit one request under the rate limit, before any of it is read. Raises AccessClosed, TooManyCalls."""
         self._require_open()
         now = self._deps.ticks()
         left = self._allowance.take(now=now)
@@ -243,7 +243,7 @@ class Broker:
         return view is None or view.state is not CredentialState.ISSUED
 
     async def is_still_allowed(self, item: IssuedCredential) -> bool:
-        """Decide again whether a gateway may go on using a credential; revoke it if not. Raises AccessClosed, RetryLater."""
+        """Decide again whether a gateway may keep using a credential; revoke it if not. Raises AccessClosed, RetryLater."""
         ending: EndReason | None = await self.run_in_thread(partial(self._issuer.reason_to_end, item))
         if ending:
             await self._lease_keeper.give_back(item.credential.id, ending.why, before=ending.events)
@@ -269,7 +269,7 @@ class Broker:
                 return _to_pending(waited_for, view, tier=issued.tier)
 
     async def request(self, request_id: str, *, wait: float = 0.0) -> PendingRequest:
-        """Return the state of a request of this job, once it is answered or `wait` seconds are over. Raises NotFound, AccessClosed."""
+        """Return the state of a request of this job, once it is answered or `wait` seconds have passed. Raises NotFound, AccessClosed."""
         is_own = REQUEST_ID.fullmatch(request_id) is not None and job_of(request_id) == self._job
         view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if is_own else None
         if view is None:

@@ -21,7 +21,7 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
 """Fields of a credential that are not secret. Logs may show them; a key's type is too common a word to redact."""
 MAX_VARIABLE_BYTES = 100_000
-"""Bytes; the kernel accepts up to 128 KiB for one variable, its name included."""
+"""Maximum bytes of a variable; the kernel accepts up to 128 KiB for one variable, including its name."""
 PGPASS_FIELDS = ("host", "port", "dbname", "username", "password")
 """The fields of a line of libpq's password file, in its order."""
 PEM_HEADER = "-----BEGIN CERTIFICATE-----"
@@ -42,7 +42,7 @@ class Delivered:
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def merge(self, other: Delivered) -> Delivered:
-        """Return both combined. A password file may get several lines and a variable several files; a spec delivers nothing else twice."""
+        """Return both combined. A password file may get several lines, and a variable several files; nothing else may be delivered twice."""
         shared = {path: Secret(self.files[path].reveal() + other.files[path].reveal()) for path in self.files.keys() & other.files.keys()}
         paths = {name: tuple(dict.fromkeys((*self.paths.get(name, ()), *named))) for name, named in other.paths.items()}
         return Delivered({**self.env, **other.env}, {**self.files, **other.files, **shared}, {**self.paths, **paths})

@@ -20,7 +20,7 @@ class NoIssuer(GiveUp):
 
 
 class NotVouchedFor(NotPermitted):
-    """The catalog does not allow this job an identity token for the audience that the message names."""
+    """The catalog does not allow this job to get an identity token for the audience in the message."""
 
 
 def issue_identity_token(deps: Deps, verified: VerifiedOrder, audience: str, *, owner: str) -> Secret:

@@ -1,7 +1,8 @@
 """Decides whether a request may be issued now, and whether a credential may be kept, by policy, signatures, groups and quorum, evaluated again each time.
 
-Before each issue, everything is verified as of now. Before each renewal, signed statements only need to have been valid when they were counted,
-because a job may run longer than its order's hour; people, their groups and the policies are evaluated again. Issues and ends nothing.
+Before each issue, everything is verified at the current time. Before each renewal, signed statements only need to have been valid when they
+were counted, because a job may run longer than its order's hour; people, their groups and the policies are evaluated again. Issues and ends
+nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class IssueContext:
 
 @dataclass(frozen=True, slots=True)
 class RecordedDecision:
-    """The last decision about a credential in the ledger, and how many changes of it were recorded after the issue."""
+    """The last decision about a credential in the ledger, and how many changes of that decision were recorded after the issue."""
 
     decision: Decision
     changes: int = 0
@@ -59,7 +60,7 @@ class RecordedDecision:
 def authorize(
     context: IssueContext, granted: GrantedRequest, access: Access, *, held: HeldAccess, phase: Phase, history: JobHistory
 ) -> tuple[Access, IssueBasis]:
-    """Return the access that this request may be issued now, and its basis. Raises NotPermitted.
+    """Return the access that may be issued for this request now, and its basis. Raises NotPermitted.
 
     The decision is in the ledger before this returns.
     """
@@ -183,7 +184,7 @@ def reason_to_end(
 ) -> EndReason | None:
     """Return why a credential may not be kept. If it may, record a changed decision and return None. Raises RetryLater if a server is unreachable.
 
-    `recorded`: by credential, kept by the caller from one call to the next.
+    `recorded`: the last recorded decision by credential; the caller keeps this mapping between calls.
     """
     deps, job = context.deps, context.order.job
     verified = verify_order(deps, context.order, now=context.verified.at)
@@ -219,7 +220,7 @@ def reason_to_end(
 
 
 def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:
-    """Return why the approvals of a grant no longer make a quorum; None if they still do, or if no approval was needed."""
+    """Return why the approvals of a grant no longer reach the quorum; None if they still do, or if no approval was needed."""
     ladder = basis.ladder
     if ladder is None:
         return None

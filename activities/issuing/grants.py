@@ -26,23 +26,23 @@ from justenough.services.inherited_limits import ancestor_access_items, why_exce
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_REQUESTS = 1_000
-"""Runtime requests of one job. Access under a grant that it already has is not a request."""
+"""Maximum number of runtime requests of one job. Access under an existing grant does not count."""
 MAX_WAITING_REQUESTS = 20
-"""Requests of one job that wait for people at once. Each tool call may be such a request, and people read all of them."""
+"""Requests of one job that wait for people at once. Each tool call may be such a request, and people must read all of them."""
 OVER_QUOTA_RETRY_S = 60.0
-"""Seconds after which a job may try again if too many requests of its account wait for people."""
+"""Seconds after which a job may try again if too many requests of its launcher wait for people."""
 
 PARENT_JOB = "the job that launched this one"
 
 
 class CallCounts:
-    """The calls of each tool, and those among them that had the same value of an argument whose calls are counted by value."""
+    """Counts the calls of each tool; for an argument whose calls are counted by value, also the calls with each value."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, ...]] = Counter()
 
     def add(self, call: ToolCall, arguments: Iterable[str], *, times: int = 1) -> None:
-        """Count a call, and its value of each of these arguments. `times=-1` takes a call back."""
+        """Count a call, and its value of each of these arguments. `times=-1` undoes this."""
         alike = (_value_key(call, name) for name in arguments if name in call.arguments)
         self._counts.update(dict.fromkeys([(call.tool,), *alike], times))
 
@@ -62,11 +62,11 @@ def _value_key(call: ToolCall, argument: str) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class AccessGrant:
-    """A request that was granted: its access, basis and end, and the credentials that were issued under it so far."""
+    """A granted request: its access, basis and end, and the credentials that were issued under it so far."""
 
     number: int
     access: Access
-    """As granted, which may be less than was requested."""
+    """The granted access, which may be less than the requested access."""
     basis: IssueBasis
     ends: float | None = None
     """When it ends, in ticks. The grant's time begins with its first issue."""
@@ -74,7 +74,7 @@ class AccessGrant:
     made: CallCounts = field(default_factory=CallCounts)
     """The calls that a credential was issued for."""
     token: JobToken | None = None
-    """The job's Vault token for it: its policy allows this one action, and it lives as long as the grant."""
+    """The job's Vault token for this grant: its policy allows only this action, and it lives as long as the grant."""
 
     def count(self, call: ToolCall) -> None:
         """Count a call that a credential was issued for."""
@@ -107,7 +107,7 @@ class JobGrants:
         self._job = job
         self._grants: list[AccessGrant] = []
         self.ever_granted: set[str] = set()
-        """Ids of requests that became a grant. When that grant is over, the request cannot become a grant again."""
+        """Ids of requests that became a grant. After the grant has ended, the request cannot become a grant again."""
 
     def add(self, grant: AccessGrant) -> None:
         """Add a grant that may be used again."""
@@ -151,7 +151,7 @@ def is_withdrawn(deps: Deps, request: str) -> bool:
 
 
 class RuntimeRequests:
-    """The requests that one job makes while it runs: their numbers, how many, and which of them wait for people."""
+    """The requests that one job makes while it runs: their numbers, their count, and which of them wait for people."""
 
     def __init__(self, deps: Deps, verified: VerifiedOrder) -> None:
         self._deps = deps
@@ -161,10 +161,12 @@ class RuntimeRequests:
         self._asked_people = 0
         self._numbers = len(verified.spec.access)
         self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}
-        """By number, the access that the order lets the job request at runtime and that it has not requested yet."""
+        """By number, the access that the order lets the job request at runtime and that the job has not requested yet."""
 
     def require_possible(self, access: Access) -> None:
-        """Raise InvalidInput if the catalog does not offer this access, NotPermitted if the job cannot request it now or any more."""
+        """Raise InvalidInput if the catalog does not offer this access, NotPermitted if the job cannot request it now or can no longer
+        request it.
+        """
         catalog = self._deps.config.current().catalog
         problems = problems_in_spec(self._verified.spec.model_copy(update={"access": (access,), "model": None}), catalog)
         if problems:
@@ -230,7 +232,7 @@ class HeldCredentials:
         self._alive: dict[str, CredentialHandle] = {}
         self._bases: dict[str, IssueBasis] = {}
         self.spaces: frozenset[tuple[str, str]] = frozenset()
-        """Resource and action of every issue that was meant to give the job a space, even if it failed: a space outlives its credential."""
+        """Resource and action of every issue that should have created a space, even if the issue failed: a space outlives its credential."""
 
     @property
     def alive(self) -> tuple[CredentialHandle, ...]:
@@ -251,7 +253,7 @@ class HeldCredentials:
         self.held = self.held.with_issued(credential.resource, credential.action, sensitivity)
 
     def forget(self, credential: CredentialHandle) -> None:
-        """Remove a dead credential; its resource stays touched."""
+        """Remove a dead credential; its resource still counts as touched."""
         self._alive.pop(credential.id, None)
         self._bases.pop(credential.id, None)
         if not any((other.resource, other.action) == (credential.resource, credential.action) for other in self._alive.values()):

@@ -1,7 +1,7 @@
 """Issues a job's credentials. Everything is verified again here, right before each issue; the workflow is not trusted.
 
-One lock per job; this session itself records what the job holds. Access that a running job requests after its start is a separate request: if
-policy allows it, it is granted at once; else it waits until the workflow has an answer from people. Blocking: runs in threads.
+One lock per job; this session itself records what the job holds. Access that a running job requests is a separate request: if policy allows
+it, it is granted at once; else it waits until people have answered and the workflow has their answer. Blocking: runs in threads.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Issuer:
             raise IssueRefused(f"the job has {MAX_LIVE_CREDENTIALS} active credentials; release some first")
 
     def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingApproval:
-        """Grant a request that waits for people already, if they have approved it by now; else make a new request."""
+        """Grant a request that already waits for people, if they have approved it by now; else make a new request."""
         for request, waiting in self._requests.waiting.items():
             if _request_key(waiting) == _request_key(access):
                 return self._grant_if_approved(request, waiting, grant)
@@ -133,7 +133,7 @@ class Issuer:
         return self._make_request(access, grant)
 
     def forget(self, credential: CredentialHandle) -> None:
-        """Remove a credential that was found dead while the job goes on; its resource stays touched."""
+        """Remove a credential that was found dead while the job runs; its resource still counts as touched."""
         with self._lock:
             self.holdings.forget(credential)
 
@@ -151,7 +151,7 @@ class Issuer:
     def _issue_again(self, grant: AccessGrant, requested: Access) -> IssuedCredential | None:
         """Issue under a grant if policy still allows it at its tier and nobody withdrew it; return None if a new request is needed.
 
-        A decision that is the same as the grant's needs no entry of its own: the grant's decision is in the ledger.
+        A decision that equals the grant's needs no separate entry: the grant's decision is in the ledger.
         """
         job, request = self._order.job, request_id(self._order.job, grant.number)
         ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
@@ -250,7 +250,7 @@ class Issuer:
             return issued
 
     def _allow_tools(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> ToolAccess:
-        """Grant access through tools: each call of them is issued a credential of its own."""
+        """Grant access through tools: a separate credential is issued for each call."""
         with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
             allowed, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
             self._grants.add(AccessGrant(granted.number, allowed, basis))

@@ -43,7 +43,7 @@ class LeaseKeeper:
         self._threads = asyncio.Semaphore(MAX_LEASE_THREADS)
 
     def keep(self, item: IssuedCredential) -> None:
-        """Keep a credential from now on, until it ends or `close`."""
+        """Keep a credential from now on, until it ends or `close` is called."""
         task = asyncio.create_task(self._keep(item))
         self._keepers[item.credential.id] = item, task
         task.add_done_callback(lambda _: self._keepers.pop(item.credential.id, None))
@@ -51,7 +51,7 @@ class LeaseKeeper:
     async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
         """Revoke one credential now, until that is confirmed and recorded. Raises NotFound if the job does not hold it.
 
-        A second caller waits for the first one's revocation: each attempt takes a thread, and a job may call very often.
+        A second caller waits for the first caller's revocation: each attempt takes a thread, and a job may call very often.
         """
         if credential not in self._ending:
             if credential not in self._keepers:
@@ -117,7 +117,7 @@ class LeaseKeeper:
             await asyncio.sleep(RETRY_INTERVAL_S)
 
     def _renew(self, item: IssuedCredential) -> int | EndReason:
-        """Decide, renew, record. Request no more than the grant's remaining time, in whole seconds, as Vault counts."""
+        """Decide, renew, record. Request at most the grant's remaining time, in whole seconds, because Vault counts in seconds."""
         lease, left = item.credential.lease_id, math.ceil(self._seconds_left(item))
         if lease is None or left <= 0:
             return TTL_OVER
@@ -131,7 +131,7 @@ class LeaseKeeper:
         return lives or TTL_OVER
 
     async def _end_until_confirmed(self, item: IssuedCredential, ending: EndReason) -> None:
-        """Revoke one credential while its job goes on, until that is confirmed and recorded."""
+        """Revoke one credential while its job continues, until the revocation is confirmed and recorded."""
         log.info("credential ends before its job", job=self._job, credential=item.credential.id, why=ending.why)
         end_one = partial(revoke.end_one, self._deps, self._job, item.credential, by="session", why=ending.why, before=ending.events)
         while True:

@@ -85,11 +85,11 @@ class PendingApproval:
 
 @dataclass(frozen=True, slots=True)
 class ToolAccess:
-    """Access through tools that was granted. A credential is issued only when a tool is called."""
+    """Granted access through tools. A credential is issued only when a tool is called."""
 
     request: str
     access: Access
-    """As granted: its tools, within the bounds that its approvers set."""
+    """The granted access: its tools, within the bounds that its approvers set."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class IssuedCredential:
 
 
 def issued_event(job: str, credential: CredentialHandle) -> Event:
-    """Return the event that a credential was issued: enough to revoke it, never the secret."""
+    """Return the event that records an issued credential: enough to revoke it, never the secret."""
     return build_event(
         EventType.CREDENTIAL_ISSUED,
         job,
@@ -135,7 +135,10 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
 
 @contextmanager
 def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
-    """Record a refusal that the block raises: otherwise the recorded decision would look like a credential that was issued but not recorded."""
+    """Record a refusal that the block raises.
+
+    Otherwise the recorded decision would look as if a credential had been issued without being recorded.
+    """
     try:
         yield
     except (IssueRefused, AccessClosed) as error:

@@ -19,7 +19,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
 HARD_END_MARGIN_S = 60
-"""Seconds from the end of the longest grant to the hard limit that Vault sets for the job's tokens."""
+"""Seconds between the end of the longest grant and the hard limit that Vault sets for the job's tokens."""
 log = structlog.get_logger()
 
 
@@ -82,9 +82,10 @@ class VaultIssuer:
             raise
 
     def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
-        """Shorten a lease that its engine made longer than the grant; return the seconds that it lives, None if the engine gives no ttl.
+        """Shorten a lease that its engine made longer than the grant; return its remaining seconds; None if the engine gives no ttl.
 
-        Vault does not do that itself: in the target a lease outlives its token's ttl, and if Vault is dead, only the target's own clock ends it.
+        Vault does not do that itself: in the target a credential outlives its token's ttl, and while Vault is down, only the target's own
+        clock ends it.
         """
         if issued.lease_id is None or issued.ttl is None or issued.ttl <= ttl:
             return issued.ttl

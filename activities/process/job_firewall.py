@@ -1,9 +1,10 @@
-"""The firewall of jobs: an nftables table which rejects connections of the jobs' user ids to Temporal and Vault, and too many to any server.
+"""The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, and excess connections to
+any server.
 
-A process that reaches Vault can send passwords in other people's names, and one that reaches a Temporal without authentication can send
-signals to workflows and take tasks. Jobs need nothing from either: the broker gives them what they are granted. With hundreds of silent
-connections to a database, a job could keep Vault from revoking what others hold there. The rules recognize jobs by their user id, so they
-need a worker that is root. Entries expire, so that no rule outlives the workers for long.
+A process that reaches Vault can try passwords in other people's names, and a process that reaches a Temporal server without authentication
+can signal workflows and take tasks. Jobs need neither: the broker gives them what they are granted. With hundreds of idle connections to a
+database, a job could keep Vault from revoking other jobs' credentials there. The rules recognize jobs by their user id, so the worker must
+be root. Entries expire, so that no rule outlives the workers for long.
 """
 
 from __future__ import annotations
@@ -35,18 +36,20 @@ REFRESH_INTERVAL = timedelta(minutes=1)
 ENTRY_LIFETIME_S = 300
 NFT_TIMEOUT_S = 20
 MAX_CONNECTIONS = 64
-"""Connections that one job may have to one address and port at once. A PostgreSQL takes 100 from everybody, unless it is told otherwise."""
+"""Connections that one job may have to one address and port at once. A PostgreSQL server accepts 100 in total by default."""
 SYSTEM_PROGRAMS = "/usr/sbin:/sbin:/usr/bin:/bin"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 CLOSED_TO = {"vault": CLOSED_UIDS, "temporal": MAX_UIDS}
-"""For each server, how many of the user ids are kept from it. The catalog can let a job reach Vault, but no job reaches Temporal."""
+"""For each server, how many of the user ids are blocked from it. The catalog can let a job reach Vault, but no job reaches Temporal."""
 CHAINS = {"output": "filter", "asked": "mangle"}
-"""The chains and their priorities: one sees where a connection goes, the other what was asked for, before NAT redirects it (docker -p, kube-proxy)."""
+"""The chains and their priorities: one sees where a connection goes, the other its original destination, before NAT redirects it (docker
+-p, kube-proxy).
+"""
 DELETE_TABLE = """
 add table inet {table}
 delete table inet {table}
 """
-"""Adding it first keeps the deletion from failing if there is no such table. nft applies its whole input in one step, or nothing of it."""
+"""Adding it first keeps the deletion from failing if there is no such table. nft applies its input as a whole or not at all."""
 SET = "add set inet {table} {name} {{ type {kind}; flags timeout; timeout {lifetime}s; }}\n"
 SET_KINDS = {"4": "ipv4_addr . inet_service", "6": "ipv6_addr . inet_service", "_here": "inet_service"}
 """The sets of each server by the ends of their names. `here`: ports of this machine, at all of its addresses."""
@@ -58,7 +61,7 @@ add rule inet {table} {chain} meta skuid {first}-{last} fib daddr type local tcp
 """
 FLUSH = "flush set inet {table} {name}\n"
 COUNTERS = {"counted4": "uid . ipv4_addr . inet_service", "counted6": "uid . ipv6_addr . inet_service"}
-"""The sets that count connections. They are never emptied: what is open would be forgotten."""
+"""The sets that count connections. They are never emptied, because that would lose the count of open connections."""
 COUNTER = "add set inet {table} {name} {{ type {kind}; size 65535; flags dynamic; }}\n"
 LIMITS = """
 add chain inet {table} limited {{ type filter hook output priority filter; }}
@@ -68,7 +71,7 @@ add rule inet {table} limited meta skuid {first}-{last} tcp flags & (syn | ack) 
 """
 ELEMENT = "add element inet {table} {name} {{ {entry} }}\n"
 PROGRAMS = frozenset({"temporal", "temporal-server", "bao", "vault"})
-"""Programs that serve nothing to jobs: all their ports are closed. Temporal's HTTP API and UI can do what its gRPC port can."""
+"""Programs that jobs do not need: all their ports are closed. Temporal's HTTP API and UI can do whatever its gRPC port can."""
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +90,7 @@ class JobFirewall:
 
     settings: Settings
     _entries: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    """The last known entries (set and entry) of each server's URLs, for while its name cannot be resolved."""
+    """The last known entries (set and entry) of each server's URLs, used while its name cannot be resolved."""
 
     def apply(self, *, check: bool = False) -> None:
         """Write the rules, or with `check` only ask the kernel whether it would accept them. Raises FirewallMissing. Blocks."""
@@ -133,7 +136,9 @@ class JobFirewall:
         return tuple(unresolved)
 
     def _ruleset(self, dead: tuple[str, ...]) -> str:
-        """Return the complete input of nft, which replaces this worker's table, except its counters, and deletes the dead tables."""
+        """Return the complete input of nft, which replaces this worker's table, except its counters, and deletes the tables of dead
+        workers.
+        """
         first, table = self.settings.job_uid_base, self.table
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
         deletions = [DELETE_TABLE.format(table=name) for name in dead]
@@ -155,7 +160,7 @@ class JobFirewall:
 
 
 def dead_tables(program: str) -> tuple[str, ...]:
-    """Return the tables of workers that do not run any more. Raises FirewallMissing. Blocks."""
+    """Return the tables of workers that are no longer running. Raises FirewallMissing. Blocks."""
     listed = _run_nft(program, "list", "tables").stdout.split()
     return tuple(name for name in listed if name.startswith("justenough_") and _is_dead(program, name))
 

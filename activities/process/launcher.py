@@ -28,11 +28,11 @@ NOT_STARTED_EXIT_CODE = 126
 DATA_LIMIT_FACTOR = 2
 """Each process may map this many times the job's `memory`: most of what a process maps is never used (thread stacks)."""
 CPU_MARGIN_S = 2
-"""Processor seconds that one process gets beyond `cpu`, so that resource_monitor ends the job first and reports the reason."""
+"""Processor seconds that one process may use beyond `cpu`, so that resource_monitor ends the job first and reports the reason."""
 CPU_KILL_GRACE_S = 2
 """Processor seconds between SIGXCPU and SIGKILL."""
 OOM_SCORE_ADJUST = 1000
-"""The highest score: out of memory, the kernel kills jobs before the worker and the servers."""
+"""The highest score: if memory runs out, the kernel kills jobs before the worker and the servers."""
 
 # The shell reads the variables from its standard input; the job gets /dev/null instead.
 _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'

@@ -18,7 +18,7 @@ from justenough.domain.core.redaction import Redactor
 
 MAX_BATCH_BYTES = 64 * 1024
 FLUSH_INTERVAL_S = 0.5
-"""Seconds after which a line is in the sink at the latest."""
+"""Maximum seconds until a line is in the sink."""
 MAX_OUTPUT_BYTES = 10 * 1024 * 1024
 """Bytes of one job's output that are stored; the rest is dropped."""
 LINGER_TIMEOUT_S = 2.0
@@ -45,7 +45,7 @@ class LogCapture:
 
     @classmethod
     async def start(cls, output: int, redactor: Redactor, sink: Sink, *, max_bytes: int = MAX_OUTPUT_BYTES) -> Self:
-        """Start to read from a pipe's end. The pipe is closed once it has been read completely."""
+        """Start reading from a pipe's end. The pipe is closed once it has been read completely."""
         capture = cls(redactor, sink, max_bytes)
         capture._reader, capture._transport = await open_pipe_reader(output)
         capture._decoder = codecs.getincrementaldecoder("utf-8")("replace")

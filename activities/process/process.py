@@ -87,7 +87,7 @@ class JobProcess:
             raise
 
     async def wait(self) -> int:
-        """Return the exit code (128 + n for signal n) once no process of the job is left. Cancelling the wait does not end the job."""
+        """Return the exit code (128 + n for signal n) once no process of the job is left. Cancelling `wait` does not end the job."""
         return await asyncio.shield(self._ended)
 
     async def terminate(self) -> None:
@@ -144,7 +144,7 @@ class JobProcess:
         return process
 
     async def _identify(self, status: int) -> None:
-        """Find out how to recognize the job's processes, and start to watch them."""
+        """Determine how to recognize the job's processes, and start to watch them."""
         self._reports = await open_pipe_reader(status)
         report = json.loads(await self._reports[0].readline() or "{}")
         self._first, namespace = report.get("child-pid"), report.get("pid-namespace")

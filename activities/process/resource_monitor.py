@@ -1,7 +1,8 @@
 """Sums up the resource use of a job's processes, from /proc, at short intervals, until they exceed the job's limits.
 
-The kernel limits each process immediately (launcher.py). This limits all of them together a little later, and knows the reason. cgroups
-would be better, but few workers may create them. One read of /proc/<pid>/stat has all figures of a process; psutil needs three.
+The kernel limits each process immediately (launcher.py). This module limits all of them together, a little later, and knows which limit was
+exceeded. cgroups would be better, but few workers may create them. One read of /proc/<pid>/stat yields all figures of a process; psutil
+needs three reads.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class ProcessSample(NamedTuple):
     """One process in one sample."""
 
     pid: int
-    """Id of a live thread: a first thread that has ended does not show the memory of the others."""
+    """Id of a live thread: if the first thread has ended, it does not show the memory of the others."""
     parent: int
     ticks: int
-    """Processor time, including that of children that it waited for."""
+    """Processor time, including that of the children that the process waited for."""
     threads: int
     resident: int
     """Bytes; shared pages count in full."""

@@ -72,7 +72,7 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The way in which this machine isolates jobs; determined once."""
+    """How this machine isolates jobs; determined once."""
 
     isolation: Isolation
     program: str = ""

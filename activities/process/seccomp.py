@@ -1,9 +1,9 @@
 """A seccomp filter that refuses a sandboxed job system calls that it could use beyond its sandbox. Decides by number and first argument only.
 
-In a user namespace of its own it could mount in-memory folders of any size; memory files and System V segments outlive their process. Keyrings
-belong to a user id, which a later job gets. io_uring makes calls that no filter sees. userfaultfd, perf and BPF have served to attack kernels.
-The filter answers ENOSYS, like a kernel without the feature, so that programs use their fallback, and EAFNOSUPPORT for kinds of sockets that
-reach past the network namespace (AF_VSOCK reaches the host of a virtual machine) or need rarely used kernel modules.
+In its own user namespace, a job could mount in-memory folders of any size. Memory files and System V segments outlive their process.
+Keyrings belong to a user id, which a later job gets. io_uring makes calls that no filter sees. userfaultfd, perf and BPF have been used to
+attack kernels. The filter answers ENOSYS, like a kernel without the feature, so that programs use their fallback, and EAFNOSUPPORT for
+kinds of sockets that reach past the network namespace (AF_VSOCK reaches the host of a virtual machine) or need rarely used kernel modules.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lends each running job a separate user id that no process on this machine runs as. Only root can lend.
 
-Processes of a dead worker's job are killed: their id was unused when it was lent, is still marked as lent, and nobody holds its lock.
+Processes of a dead worker's job are killed: their id was unused when it was lent, is still marked as lent, and its lock is free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from justenough.domain.core.errors import RetryLater
 
 MAX_UIDS = 4096
 CLOSED_UIDS = 2048
-"""The first of them. The firewall keeps these from Vault; the others are for jobs that the catalog lets reach it."""
+"""The first ids of the pool. The firewall blocks these from Vault; the others are for jobs that the catalog lets reach Vault."""
 LOCK_FOLDER = Path("/run/justenough/uids")
 """One file per id, locked by the worker that lends it. It contains the machine's boot id while the id is lent."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -35,7 +35,7 @@ class NoFreeUid(RetryLater):
 def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int]:
     """Yield a user id that is lent until the block ends; without root, the worker's own. Raises NoFreeUid.
 
-    `reaches_vault`: one that the firewall does not keep from Vault.
+    `reaches_vault`: lend an id that the firewall does not block from Vault.
     """
     if os.geteuid() != 0:
         yield os.geteuid()
@@ -99,7 +99,7 @@ def _lock(folder: Path, uid: int) -> int | None:
 
 
 def _clear_uid(lock: int, uid: int) -> bool:
-    """Kill the processes that run as an id whose lock we hold, if it was lent and never given back; return whether the id is free now."""
+    """Kill the processes that run as an id whose lock we hold, if it was lent and never returned; return whether the id is free now."""
     if os.pread(lock, 64, 0) != boot_id():
         return False
     end = time.monotonic() + KILL_TIMEOUT_S

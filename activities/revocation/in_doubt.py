@@ -1,9 +1,9 @@
-"""Finds credentials that Vault may have issued without anybody recording them. Reads the ledger and how Vault is configured; changes nothing.
+"""Finds credentials that Vault may have issued without anybody recording them. Reads the ledger and Vault's configuration; changes nothing.
 
 A session records its decision before each issue, and the credential or the refusal after it. If only the decision is recorded, the session
-died in between. If a search by job id was seen to find users of the same configuration, it finds this one too; of any other credential only
-its latest possible end is known. Where the search was trusted, a session records no decision before issuing again; if that trust does not hold
-any more, each such grant is in doubt.
+died in between. If a search by job id has been observed to find users of the same configuration, it finds this one too. For any other
+credential, only its latest possible end is known. If the search was trusted, a session records no decision before issuing again. If it is
+no longer trusted, each such grant is in doubt.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class RequestIssues:
     number: int
     resource: str
     action: Action
-    """As granted: approvers may have narrowed it."""
+    """The granted action: approvers may have narrowed it."""
     ttl: int
     """Seconds."""
     revocable: Revocable
     issued: int = 0
     unanswered_since: datetime | None = None
-    """When an issue was decided whose outcome nobody recorded."""
+    """When the issue was decided whose outcome nobody recorded."""
     trusted_since: datetime | None = None
-    """The last issue after which the session issued without recording its decision first."""
+    """The time of the last issue after which the session issued without recording its decision first."""
 
 
 def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[RequestIssues]:

@@ -24,7 +24,7 @@ class Attempt:
     at: datetime
     """When it ended."""
     seen_from: datetime
-    """When its inspection began. Its findings do not put a newer proof in doubt."""
+    """When its inspection began. Its findings cast no doubt on a newer proof."""
     took: timedelta
 
 
@@ -35,9 +35,9 @@ class TargetTraits:
     in_target: bool
     """Whether it has a user in a target, which must be gone."""
     unprovable: bool
-    """Whether no check can show that it is dead: only its expiry can."""
+    """Whether no check can show that it is dead, only its expiry."""
     gives_space: bool
-    """Whether the job gets its own space there, which outlives the credential."""
+    """Whether the job gets its own space in the target, which outlives the credential."""
     dead_since: datetime | None = None
     """When an earlier attempt, which could not be recorded, found its user gone."""
 
@@ -126,14 +126,17 @@ def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event
 
 
 def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
-    """Yield the event that a job's revocation is overdue, if it is and this failed attempt is worth an entry. `failed`: failures in a row."""
+    """Yield the event that a job's revocation is overdue, if it is overdue and this failed attempt should be recorded.
+
+    `failed`: failures in a row.
+    """
     if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
         about = f"{attempt.course}-{failed}"
         yield _overdue_event(job, about, by=attempt.by, at=attempt.at, seen_from=attempt.seen_from, failures=failures, attempt=failed)
 
 
 def slow_event(job: str, course: str, *, by: str, at: datetime, failures: tuple[str, ...], attempt: int) -> Event:
-    """Return the event of a revocation that was still running at `at`, when its grace was over."""
+    """Return the event of a revocation that was still running at `at`, after its grace period."""
     # Dated to when it became slow: the attempt's findings are newer, even if this event is recorded after them.
     return _overdue_event(job, f"{course}-slow", by=by, at=at, seen_from=at, failures=failures, attempt=attempt)
 

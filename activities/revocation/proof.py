@@ -24,9 +24,9 @@ from justenough.services.positive_control import why_not_observable
 TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
 UNKNOWN_END = datetime.max.replace(tzinfo=UTC)
-"""The end of a doubt while Vault or the configuration cannot tell it."""
+"""The end of a doubt if neither Vault nor the configuration shows it."""
 LOGIN_MARGIN = timedelta(seconds=5)
-"""So long after its lease's end Vault lets a database user log in (its VALID UNTIL)."""
+"""How long after its lease's end Vault still lets a database user log in (its VALID UNTIL)."""
 VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
 
 
@@ -35,7 +35,7 @@ class Doubt(NamedTuple):
 
     why: str
     ends_at: datetime
-    """Until when it may be valid, whatever its revocation did."""
+    """The time until which it may be valid, whatever its revocation did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def has_standing_proof(deps: Deps, job: str) -> bool:
 
 
 def prove(deps: Deps, job: str) -> ProofReport:
-    """Check again everything that a job held, and everything in the targets that carries its id.
+    """Check again everything that a job held, and everything in the targets whose name contains the job's id.
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
@@ -155,7 +155,7 @@ def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
 
 
 def standing_doubts(doubts: Mapping[str, Doubt], *, now: datetime) -> Iterator[str]:
-    """Yield a sentence for each doubt that time has not lifted yet."""
+    """Yield a sentence for each doubt that has not ended yet."""
     for credential, doubt in doubts.items():
         if now < doubt.ends_at:
             yield f"{credential}: {doubt.why}" + (f"; it ends at {doubt.ends_at.isoformat()}" if doubt.ends_at < UNKNOWN_END else "")

@@ -60,7 +60,7 @@ __all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "recor
 
 
 STORE_TIMEOUT_S = 2.0
-"""Seconds that a revocation waits for the store before it goes on without it."""
+"""Seconds that a revocation waits for the store before it continues without it."""
 MAX_CONCURRENT_LEASES = 32
 """Leases that are revoked at once, so that one that hangs does not delay the others."""
 log = structlog.get_logger()
@@ -73,10 +73,10 @@ class RevocationResult(Message):
 
     confirmed: bool
     second_look_in: timedelta | None = None
-    """Nothing is alive now, but an issue may still be in flight: call again after this time."""
+    """Nothing is active now, but an issue may still be in flight: call again after this time."""
     failures: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
-    """Events that the ledger could not take; the caller keeps them until they are recorded."""
+    """Events that the ledger could not record; the caller keeps them until they are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,14 @@ class _JobMemory:
     doubts: tuple[CredentialHandle, ...] = ()
     """The credentials among them that nobody has recorded yet."""
     unknown: tuple[str, ...] = ()
-    """Why it is not known now whether there are more doubts."""
+    """Why it is unknown now whether there are more doubts."""
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
     unclaimed: bool = False
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
-    """Wrapping tokens that waited for people's authorization, and are to be revoked."""
+    """Wrapping tokens that waited for people's authorization and must be revoked."""
 
 
 def revoke(
@@ -174,7 +174,7 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
-    """Revoke one credential while its job goes on. Raises NotFound, or RetryLater if the store cannot be read."""
+    """Revoke one credential while its job continues. Raises NotFound, or RetryLater if the store cannot be read."""
     view = deps.store.credentials.get(credential)
     if view is None or view.job_id != job:
         raise NotFound(f"no credential {credential} in job {job}")
@@ -185,9 +185,9 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, befo
 def end_one(
     deps: Deps, job: str, handle: CredentialHandle, others: Iterable[CredentialHandle], *, by: str, why: str, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
-    """Revoke one credential whose handle is known, while its job goes on; `others`: the other credentials of the job.
+    """Revoke one credential whose handle is known, while its job continues; `others`: the other credentials of the job.
 
-    Its token stays until the job ends: only the session ever had it.
+    Its token lives until the job ends: only the session ever had it.
     """
     started, began, tracker = deps.now(), deps.ticks(), deps.revocation_tracker
     failures, how = _end_and_check(deps, job, handle, tuple(others))
@@ -237,7 +237,7 @@ def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple
 
 
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
-    """Record the end of credentials that could only expire, and return the events that the ledger could not take."""
+    """Record the end of credentials that could only expire, and return the events that the ledger could not record."""
     now, lapsed, cursor = deps.now(), list[Event](), None
     while True:
         page = deps.store.credentials.list(live=True, cursor=cursor)

@@ -1,7 +1,7 @@
 """Sessions whose worker died on this machine: recognised by locks that the kernel releases, and revoked at once.
 
-Each session has a file that its worker keeps locked. A lock that is free while its file exists proves that the worker is dead: one that is slow,
-busy or suspended keeps it. Only Temporal notices that a worker on another machine is dead, after HEARTBEAT_TIMEOUT.
+Each session has a file that its worker keeps locked. A lock that is free while its file exists proves that the worker is dead: a worker
+that is slow, busy or suspended keeps its lock. If a worker on another machine dies, only Temporal notices, after HEARTBEAT_TIMEOUT.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def hold_session_lock(settings: Settings, job: str) -> Iterator[None]:
 
 
 async def end_dead_sessions(deps: Deps, ended: asyncio.Event) -> None:
-    """Look every second for sessions of dead workers, and revoke what they held, until the event is set."""
+    """Search every second for sessions of dead workers, and revoke what they held, until the event is set."""
     while not ended.is_set():
         try:
             for dead in await asyncio.to_thread(find_dead_sessions, deps.settings):
@@ -72,7 +72,7 @@ class DeadSession:
     lock: int
 
     def revoke(self, deps: Deps) -> None:
-        """Try once to revoke everything of the job. Temporal and the sweep soon notice the death too, and try until it is done."""
+        """Try once to revoke everything of the job. Temporal and the sweep soon notice the death too, and try until everything is revoked."""
         try:
             if not has_standing_proof(deps, self.job):
                 result = revoke.revoke(deps, self.job, by="sweep", why="its worker died", settled=False)

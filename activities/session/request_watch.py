@@ -17,7 +17,7 @@ from justenough.domain.readmodel.views import EntryView
 from justenough.services.job_history import read_entries
 
 POLL_INTERVAL_S = 0.5
-"""Seconds between two reads of the ledger's news: one read for all sessions of the worker."""
+"""Seconds between two reads of the ledger's news: one read serves all sessions of the worker."""
 REQUEST_TYPES = (EventType.STOP_REQUESTED, EventType.REVOCATION_REQUESTED, EventType.WITHDRAWAL_REQUESTED)
 log = structlog.get_logger()
 
@@ -31,12 +31,12 @@ class RequestWatch:
         self._store = store
         self._sessions: dict[str, Receive] = {}
         self._new: set[str] = set()
-        """Jobs whose earlier requests have not been read yet."""
+        """Jobs whose requests from before the watch have not been read yet."""
         self._reading: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def watch(self, job: str, receive: Receive) -> AsyncIterator[None]:
-        """Call `receive` on this event loop with each request about a job until the block ends, also with those made before.
+        """Call `receive` on this event loop with each request about a job until the block ends, including requests made before.
 
         The same request may be passed on twice.
         """

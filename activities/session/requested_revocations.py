@@ -1,4 +1,4 @@
-"""Revokes single credentials of a running job because a person requested it, or withdrew the approval that they rest on."""
+"""Revokes single credentials of a running job because a person requested it, or withdrew the approval that they were issued on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class RequestedRevocations:
-    """The revocations that people request of one job, by ledger entries. Entries wait in a queue until the job's leases are kept."""
+    """The revocations that people request for one job, as ledger entries. Entries wait in a queue until the job's leases are kept."""
 
     def __init__(self, deps: Deps, job: str, issuer: Issuer) -> None:
         self._deps = deps
@@ -33,7 +33,7 @@ class RequestedRevocations:
         self._entries.put_nowait(entry)
 
     async def serve(self, keepers: LeaseKeeper) -> None:
-        """Serve each request once, in a task of its own, until cancelled: a target that hangs must not keep the others waiting."""
+        """Serve each request once, in a separate task, until cancelled: a target that hangs must not keep the others waiting."""
         served: set[str] = set()
         async with asyncio.TaskGroup() as tasks:
             while True:

@@ -44,7 +44,7 @@ TERMINATE_GRACE_S = 10.0
 LINGER = timedelta(seconds=1)
 """Time after the end of a job's work until its access is revoked even if something of the session, such as a call, has not ended yet."""
 KILL_DELAY = timedelta(seconds=10)
-"""The longest time that the process of a killed job waits for its access to be revoked first."""
+"""Maximum time for which a killed job's process keeps running while its access is revoked."""
 RESTART_TIMEOUT_S = 15.0
 """Seconds that a server which refuses connections may take to restart before the job's start fails."""
 RESTART_RETRY_INTERVAL = timedelta(seconds=1)
@@ -68,12 +68,12 @@ class Stop(StrEnum):
 
     @property
     def is_gentle(self) -> bool:
-        """Whether the process is asked to end, and keeps its access meanwhile."""
+        """Whether the process is asked to end and keeps its access until then."""
         return self in {Stop.CANCEL, Stop.WORKER}
 
 
 STOPPED_OUTCOMES = {Stop.CANCEL: JobState.CANCELLED, Stop.KILL: JobState.KILLED}
-"""The outcome of a job that was stopped; of any other reason it is a failure."""
+"""The outcome of a stopped job by reason; any other reason means failure."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,15 @@ class JobSession:
         self._stop: Stop | None = None
         self._stop_requested = asyncio.Event()
         self._work_over, self._work_ended = asyncio.Event(), asyncio.Event()
-        """Set when nothing needs the job's access any more, and when everything of the work has ended, which may take longer."""
+        """Set when nothing needs the job's access any more; and when all of the work has ended, which may take longer."""
         self._revocation_tried = asyncio.Event()
-        """Set once an attempt to revoke everything has ended, whatever came of it."""
+        """Set once an attempt to revoke everything has ended, whatever its result."""
         self._requested_revocations = RequestedRevocations(deps, self._job, self._issuer)
         self._unrecorded: tuple[Event, ...] = ()
         self._batches = 0
 
     def stop(self, why: Stop) -> None:
-        """Make the session end. A reason to end at once overrides one to end gently."""
+        """Make the session end. A reason to end at once overrides a reason to end gently."""
         if self._stop is None or (self._stop.is_gentle and not why.is_gentle):
             self._stop = why
         if not why.is_gentle:
@@ -335,7 +335,10 @@ class JobSession:
         return self._stopped_outcome(await process.kill())
 
     async def _finish(self, process: JobProcess) -> int:
-        """Let the process end, kill it after the grace period, and return its exit code. It keeps its access at most until the grace is over."""
+        """Let the process end, kill it after the grace period, and return its exit code.
+
+        It keeps its access no longer than the grace period.
+        """
         over = asyncio.get_running_loop().call_later(TERMINATE_GRACE_S, self._work_over.set)
         try:
             return await process.finish(TERMINATE_GRACE_S)

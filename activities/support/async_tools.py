@@ -1,4 +1,6 @@
-"""Runs a call repeatedly (heartbeats) or other work during a block, waits for an event with a limit, and runs work to completion despite cancels."""
+"""Runs a call repeatedly (heartbeats) or other work during a block, waits for an event with a timeout, and runs work to completion despite
+cancellation.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ async def wait_up_to(limit: timedelta, event: asyncio.Event) -> None:
 
 
 async def run_to_completion(work: Awaitable[T]) -> T:
-    """Await `work` to completion and return its result; if this task was cancelled meanwhile, raise CancelledError afterwards."""
+    """Await `work` to completion and return its result; if this task is cancelled during that time, raise CancelledError afterwards."""
     cancels: list[object] = []
     result = await run_despite_cancel(work, lambda: cancels.append(None))
     if cancels:
@@ -64,7 +66,7 @@ async def run_to_completion(work: Awaitable[T]) -> T:
 
 
 async def run_despite_cancel(work: Awaitable[T], on_cancel: Callable[[], object]) -> T:
-    """Await `work` to completion even if this task is cancelled, and return its result; call `on_cancel` once per cancel."""
+    """Await `work` to completion even if this task is cancelled, and return its result; call `on_cancel` once per cancellation."""
     task = asyncio.ensure_future(work)
     while not task.done():
         try:

@@ -1,7 +1,7 @@
 """Dependencies of the API routes: the caller of a request, with the roles it needs. `console.auth.tokens` verifies the token.
 
-A caller without the role is refused before the body is parsed. So is a body that would take long to validate: both
-happen on the event loop.
+A caller without the role is refused before the body is parsed. A body that would take long to validate is refused as well: parsing and
+validating run on the event loop.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from console.services.console import Console
 from justenough.domain.core.errors import TooLarge
 
 KEY = re.compile(rb'"\s*:')
-"""The end of a JSON object's key. Some texts contain it too, so a count is at least the number of keys."""
+"""Matches the end of a JSON object's key. Some texts match too, so a count is at least the number of keys."""
 MAX_BODY_KEYS = 5_000
-"""Keys of a body that is validated. Each unknown key is an error of its own: 100,000 of them in 1 MB take most of a second."""
+"""Maximum number of keys in a body. Each unknown key is a separate error: 100,000 of them in 1 MB take most of a second."""
 # Only for OpenAPI: AuthenticatedRoute reads the header before the body is read.
 BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", description="An identity token of audience je-console, signed by Vault")
 
@@ -86,4 +86,4 @@ Approver = Annotated[Caller, Depends(CallerWithRole(Role.APPROVE))]
 Reader = Annotated[Caller, Depends(CallerWithRole(*READING_ROLES))]
 """A person who may read everything."""
 Stopper = Annotated[Caller, Depends(CallerWithRole(Role.LAUNCH, *STOPPING_ROLES, reduces_access=True))]
-"""A person who may stop jobs and revoke credentials: launchers their own, the others all."""
+"""A person who may stop jobs and revoke credentials: launchers those of their own jobs, other people those of any job."""

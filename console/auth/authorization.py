@@ -20,7 +20,7 @@ class Role(StrEnum):
 READING_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Roles that may read everything. A launcher may read their own jobs."""
 STOPPING_ROLES = (Role.APPROVE, Role.BREAK_GLASS)
-"""Roles that may stop any job and take any access away. A launcher may do so for their own jobs."""
+"""Roles that may stop any job and revoke any access. A launcher may do so for their own jobs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,13 @@ WINDOW_S = 15 * 60.0
 MAX_TRIES = 5
 """Per name and address."""
 MAX_TRIES_PER_NAME = 100
-"""From all addresses together from which the name has not logged in."""
+"""Counted over all addresses from which the name has not logged in."""
 IPV6_NETWORK_BITS = 64
 """IPv6 addresses are counted by network, because one host can use any address in its network."""
 MAX_TRIES_PER_ADDRESS = 50
 """Several people may share one address."""
 MAX_KEYS = 20_000
-"""Counters kept at the same time, and names with an address from which they logged in; beyond that, the oldest are dropped."""
+"""Maximum number of counters, and of names with an address from which they logged in; beyond that, the oldest are dropped."""
 
 
 class TooManyTries(GiveUp):
@@ -40,7 +40,7 @@ class LoginThrottle:
         self._clock = clock
         self._tries: OrderedDict[str, deque[float]] = OrderedDict()
         self._familiar: OrderedDict[str, None] = OrderedDict()
-        """The names and addresses, as counted together, that have logged in."""
+        """Pairs of name and address that have logged in."""
 
     def __len__(self) -> int:
         """Return how many counters there are."""
@@ -63,7 +63,9 @@ class LoginThrottle:
             self._tries.popitem(last=False)
 
     def record_success(self, name: str, address: str) -> None:
-        """Drop the attempts of the name from this address and the successful one elsewhere; remember that the name logs in from here."""
+        """Drop the attempts of the name from this address and the successful one elsewhere; remember that the name logs in from this
+        address.
+        """
         self.undo_try(name, address)
         both = next(iter(self._limits(name, address)))
         self._tries.pop(both, None)

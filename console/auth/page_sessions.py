@@ -95,8 +95,8 @@ class PageSessions:
     async def session_of(self, cookie: str | None, *, by_person: bool = True, allow_last_known: bool = False) -> ActiveSession:
         """Return the session of a cookie. `by_person=False` is for requests that an open page sends by itself: they do not extend the session.
 
-        `allow_last_known`: if Vault does not answer, use its last answer about the login. That is enough to read, and to reduce access.
-        Raises NoSession with the reason, RetryLater if Vault or the store is unreachable.
+        `allow_last_known`: if Vault does not answer, use its last answer about the login. That suffices for reading, and for reducing
+        access. Raises NoSession with the reason, RetryLater if Vault or the store is unreachable.
         """
         key = SessionKey.from_cookie(cookie or "")
         row = await to_thread.run_sync(self._store.page_sessions.get, key.hash)
@@ -188,7 +188,7 @@ class PageSessions:
         return None
 
     def _look_up_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:
-        """Return Vault's information about the session's token, at most CACHE_TTL_S old; None if the token is not valid any more."""
+        """Return Vault's information about the session's token, at most CACHE_TTL_S old; None if the token is no longer valid."""
 
         def read() -> TokenInfo | None:
             with contextlib.suppress(Unreadable):
@@ -198,7 +198,7 @@ class PageSessions:
         return self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
 
     def _require_valid(self, row: PageSessionRecord, token: TokenInfo | None) -> None:
-        """Raise NoSession unless the token is alive, belongs to the session's person and has only allowed policies."""
+        """Raise NoSession unless the token is valid, belongs to the session's person and has only allowed policies."""
         if token is None:
             raise self._end_row(row, "Vault has ended this login")
         if token.entity != row.person:
@@ -215,7 +215,7 @@ class PageSessions:
             user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
 
     def _end_row(self, row: PageSessionRecord, why: str) -> NoSession:
-        """End a session in the store and return the error with the reason for its person."""
+        """End a session in the store and return the error, whose message tells the person why."""
         self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
         return NoSession(why)
@@ -271,7 +271,7 @@ class SessionKey:
     """A cookie's secret, and the values that are derived from it."""
 
     secret: Secret
-    """Base64url, as the cookie carries it."""
+    """Base64url, as in the cookie."""
 
     @classmethod
     def new(cls) -> SessionKey:

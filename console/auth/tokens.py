@@ -33,7 +33,7 @@ KEYS_RETRY_INTERVAL_S = 3.0
 """Shortest time between two reads for unknown key ids: tokens of other issuers must not make the console call Vault each time."""
 KEYS_TIMEOUT_S = 5.0
 LAST_KNOWN_AFTER_S = 2.0
-"""Seconds that a call that may use what Vault told last waits for it."""
+"""Seconds that a call waits for Vault if it may use Vault's last answer instead."""
 V = TypeVar("V")
 
 log = structlog.get_logger()
@@ -72,7 +72,7 @@ class TokenVerifier:
     async def verify(self, authorization: str | None, *, allow_last_known: bool = False) -> AuthenticatedPerson:
         """Return the person that an Authorization header identifies.
 
-        `allow_last_known`: if Vault does not answer, use the last known keys and groups. They are enough to read, and to reduce access.
+        `allow_last_known`: if Vault does not answer, use the last known keys and groups. They suffice for reading, and for reducing access.
         Raises Unauthenticated with the reason, RetryLater if Vault is unreachable.
         """
         scheme, _, token = (authorization or "").partition(" ")
@@ -119,7 +119,7 @@ class TokenVerifier:
 
 
 async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V | None:
-    """Return what `read` returns, called in a thread. If `last_known` is given and Vault does not answer soon, return that instead. Raises
+    """Call `read` in a thread and return its result. If `last_known` is given and Vault does not answer soon, return that instead. Raises
     RetryLater.
     """
     if last_known is None:

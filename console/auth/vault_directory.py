@@ -131,13 +131,16 @@ class ConsoleVault(Vault):
         return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
     def last_known_person(self, entity_id: str) -> Person | None:
-        """Return the person as in Vault's last answer since the console started; None if there was no answer, or it said that there is no
-        such person.
+        """Return the person as in Vault's last answer since the console started; None if there was no answer, or if the answer was that
+        there is no such person.
         """
         return self._person_cache.peek(entity_id, max_age_s=float("inf"))
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
-        """Log in if necessary and return the result of a call. Raises VaultRightMissing, which names what the console may not read."""
+        """Log in if necessary and return the result of a call.
+
+        Raises VaultRightMissing, which names the path that the console may not read.
+        """
         try:
             # Not at startup: the console serves its health checks before Vault answers.
             with self._login_lock:

@@ -18,9 +18,9 @@ from justenough.domain.core.vault_names import IDENTITY_KEY
 from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
 IDENTITY_KEYS_TTL_S = 10.0
-"""For this long, a new key version may not be served yet, and a deleted one may still be served."""
+"""For up to this time, a new key version may not be served yet, and a deleted one may still be served."""
 SIGNING_SECRETS_TTL_S = 30.0
-"""For this long, a new secret may not be accepted yet, and a replaced one may still be accepted."""
+"""For up to this time, a new secret may not be accepted yet, and a replaced one may still be accepted."""
 RETRY_INTERVAL_S = 3.0
 """Pause after a failed read: callers without a token must not make the console call an unreachable Vault each time."""
 READ_TIMEOUT_S = 2.0

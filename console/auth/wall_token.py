@@ -1,4 +1,4 @@
-"""The token of wall screens: it gives access to the dashboard only. Write another token into its file to rotate it."""
+"""The token of wall screens: it gives access to the dashboard only. To rotate the token, write another one into its file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command line: a client of the API alone, which signs locally. Starts nothing but `console`, and never imports worker."""
+"""The command line: a client that uses only the API and signs locally. Starts only `console`, and never imports worker."""

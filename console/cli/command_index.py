@@ -1,4 +1,4 @@
-"""The program's own commands by section: each with its first sentence and where it is. Loads none of them.
+"""The program's own commands by section: each with its first sentence and its module. Loads none of them.
 
 Help and completion are built from this list, because the commands themselves take time to load. A test compares it with them.
 """

@@ -1,4 +1,4 @@
-"""Prints for the commands of other packages, so that their output looks like every other command's (docs/decisions/0005)."""
+"""Prints output for the commands of other packages, so that their output looks like every other command's (docs/decisions/0005)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["console_url", "emit", "installation_url", "note", "print_error", "pr
 
 
 def print_error(error: JustEnoughError) -> None:
-    """Print an error on stderr, each of its problems on a line of its own."""
+    """Print an error on stderr, each of its problems on a separate line."""
     print_failure(to_failure(error))
 
 

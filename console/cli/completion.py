@@ -21,11 +21,14 @@ from console.presentation.status_badges import state_word
 from justenough.domain.core.errors import JustEnoughError
 
 Completion = Callable[[typer.Context, list[str], str], list[tuple[str, str]]]
-"""What typer calls: the context, always an empty list, and what is typed so far; returns values with a text about each."""
+"""A completion function as typer calls it: with the context, an always empty list, and the text typed so far.
+
+Returns values, each with a help text.
+"""
 
 CACHE_SECONDS = 5.0
 TIMEOUT_S = 1.5
-"""A console that does not answer must not hold up a shell for long."""
+"""Short, because a console that does not answer must not hold up the shell."""
 MAX_FETCHED = 50
 
 

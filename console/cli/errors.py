@@ -59,7 +59,7 @@ class Unreachable(Failure):
 
 
 class NotLoggedIn(Failure):
-    """Nobody is logged in, or the login is not valid any more."""
+    """Nobody is logged in, or the login is no longer valid."""
 
     def __init__(self, message: str, *, hint: str = "Log in: justenough login") -> None:
         super().__init__(message, code=ExitCode.NOT_AUTHENTICATED, hint=hint)

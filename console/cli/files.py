@@ -1,4 +1,4 @@
-"""The files that a person names: read, or written only once they are complete."""
+"""Reads and writes the files that a person names. A written file appears only once it is complete."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
 
 
 def read_file_or_stdin(file: str) -> bytes:
-    """Return the content of a file, for `-` of stdin, but at most one byte more than the limit. Raises Failure."""
+    """Return the content of a file, or of stdin for `-`, but at most one byte more than the limit. Raises Failure."""
     from justenough.domain.core.untrusted_yaml import MAX_BYTES  # noqa: PLC0415 - loads yaml
 
     try:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter, Parameter
 
 EXAMPLES = "\n\nExamples:\n"
-"""Begins the examples in a docstring. They come last."""
+"""The line at which the examples in a docstring begin. Nothing follows the examples."""
 SHARED_OPTIONS = frozenset({"output", "quiet", "yes", "debug", "profile", "console_url", "help"})
 """The parameters that every command has. Only the program's own help lists them."""
 MORE_HELP = "Every command also takes -o FORMAT, -q, -y, --debug, --profile NAME and --console-url URL: justenough --help"
 PYTHON_TYPE = re.compile(r" <(str|path|list\[\w+\])>$")
-"""What typer writes behind an argument, and says nothing to people."""
+"""The type that typer writes behind an argument; it means nothing to people."""
 RANGE = re.compile(r"(\d+)<=x<=(\d+)")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage or invalid input, 3 the job failed, 4 not logged in, 5 not found, 6 not allowed or "
@@ -36,7 +36,7 @@ DOCS = "Docs: docs/reference/cli.md, docs/tutorial/first-job.md. Help for a comm
 
 
 class LateCheck(RuntimeParam):
-    """Checks a parameter's value only if one is given and is not plain text: typer's own check loads pydantic for each parameter."""
+    """Checks a parameter's value only if it is given and is not plain text: typer's own check loads pydantic for each parameter."""
 
     def _coerce_value(self, value: Any, param: Any, ctx: Context) -> Any:
         return value if self.annotation is str else build_runtime_param(param.type_descriptor).coerce(value, param, ctx)
@@ -51,7 +51,7 @@ class SharedHelp(Command):
         return super().parse_args(ctx, args)
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """Return the first sentence of the help, whole."""
+        """Return the whole first sentence of the help."""
         del limit
         return first_sentence(self.help or "")
 
@@ -72,7 +72,7 @@ class CliCommand(SharedHelp, TyperCommand):
         write_parameters(ctx, formatter, [param for param in self.get_params(ctx) if param.name not in SHARED_OPTIONS])
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the examples and where more help is."""
+        """Write the examples, and where to find more help."""
         write_examples(formatter, self.help or "")
         formatter.write_paragraph()
         formatter.write_text(MORE_HELP)
@@ -86,7 +86,7 @@ class CliGroup(SharedHelp, TyperGroup):
         return ["COMMAND", "[OPTIONS]"]
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        """Return the command that the arguments name. The error for an unknown one suggests what it may mean."""
+        """Return the command that the arguments name. The error for an unknown command suggests similar ones."""
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:
@@ -103,7 +103,7 @@ class CliGroup(SharedHelp, TyperGroup):
             formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the examples, where the docs are, and how to get the help of one command."""
+        """Write the examples, where to find the docs, and how to get help for one command."""
         write_examples(formatter, self.help or "")
         if self.epilog:
             formatter.write_paragraph()
@@ -139,7 +139,7 @@ class CliGroup(SharedHelp, TyperGroup):
 
 
 def check_late(params: Iterable[Parameter]) -> None:
-    """Let parameters check their values late."""
+    """Make parameters check their values late."""
     for param in params:
         if isinstance(param, TyperOption | TyperArgument):
             descriptor = param.type_descriptor
@@ -153,7 +153,7 @@ def first_sentence(text: str) -> str:
 
 
 def print_usage_error(error: typer.TyperException) -> None:
-    """Print an error in the arguments, and where the help is."""
+    """Print an error in the arguments, and where to find help."""
     text, parameter = error.format_message(), getattr(error, "param", None)
     if isinstance(error, typer.BadParameter) and isinstance(parameter, TyperOption) and error.message:
         # Typer checks values with pydantic, which begins so.

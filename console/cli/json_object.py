@@ -1,4 +1,4 @@
-"""The type of a JSON object, as the API sends it."""
+"""The type of a JSON object that the API sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program `justenough`. Loads what a command line needs and no more: `--version`, `--help` and completion must answer at once."""
+"""The program `justenough`. Loads only what a command line needs: `--version`, `--help` and completion must answer at once."""
 
 from __future__ import annotations
 

@@ -98,7 +98,10 @@ def current_options() -> GlobalOptions:
 def command_group(
     help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
 ) -> typer.Typer:
-    """Build a group of commands that takes the global options too. `is_root`: the program itself, where a command line begins."""
+    """Build a group of commands that takes the global options too.
+
+    `is_root`: whether this is the program itself, the first word of a command line.
+    """
     return CommandApp(
         help=help_text,
         cls=cls,
@@ -181,7 +184,7 @@ def with_global_options(
 
 
 def print_failure(failure: Failure, subject: str = "") -> None:
-    """Print a failure on stderr: its message, each problem on a line of its own, and the hint."""
+    """Print a failure on stderr: its message, each problem on a separate line, and the hint."""
     terminal.write_error(f"{subject}: {failure.message}" if subject else failure.message)
     for problem in failure.problems:
         terminal.write_message(f"  {problem}")

@@ -1,4 +1,4 @@
-"""What people type for a command that has another name: words of kubectl, gh, docker and of everyday speech. Pure."""
+"""Maps words that people may type (from kubectl, gh, docker and everyday speech) to the commands that they mean. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVERYWHERE: Mapping[str, str] = {
     **dict.fromkeys(("add", "new"), "create"),
     **dict.fromkeys(("rm", "remove", "delete", "stop"), "end"),
 }
-"""The command of any group that has it, by what is typed instead."""
+"""By the word that people type instead, a command of any group that has that command."""
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("run", "launch", "submit"), ("job run",)),
     **dict.fromkeys(("ps", "ls", "list"), ("job list", "request list", "credential list")),
@@ -70,7 +70,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("profile create", "profile add", "profile new"), ("login --profile NAME",)),
     **dict.fromkeys(("profile delete", "profile remove", "profile rm"), ("logout --profile NAME",)),
 }
-"""Commands by what is typed instead of them."""
+"""Commands by the words that people type instead of them."""
 
 
 def commands_meant(group: Sequence[str], typed: str, known: Container[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from console.cli.errors import ExitCode, Failure
 PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 DEFAULT_PROFILE = "default"
 CHOICE_FILE = "profile"
-"""Holds the name that `profile use` chose; beside the login files."""
+"""The file with the name that `profile use` chose, next to the login files."""
 CACHE_SUFFIX = ".identity.json"
 
 
@@ -47,7 +47,7 @@ def profile_names() -> list[str]:
 
 
 def login_file(name: str) -> Path:
-    """Return where the login of a profile is stored."""
+    """Return the path of a profile's login file."""
     return private_files.folder() / f"{name}.json"
 
 

@@ -1,4 +1,7 @@
-"""The group of all commands: the program's own, and those that entry points add (docs/decisions/0005). Each is loaded when its name is given."""
+"""The group of all commands: the program's own, and those that entry points add (docs/decisions/0005).
+
+Each command is loaded when it is used.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
 
 ENTRY_POINT_GROUP = "justenough.commands"
-"""Entry points of this group are functions `register(app, output)` that add commands to `app`, which print by `output` (console.cli.command_output)."""
+"""Entry points of this group are functions `register(app, output)` that add commands to `app`.
+
+These commands print through `output` (console.cli.command_output).
+"""
 
 
 def build_program() -> typer.Typer:
@@ -34,7 +40,10 @@ def build_program() -> typer.Typer:
 
 
 class RootGroup(CliGroup):
-    """The program's commands, each loaded when it is asked for; those of other packages only if no own command has the name."""
+    """The program's commands, each loaded when it is used.
+
+    Commands of other packages are loaded only if the program has no command of that name.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -70,7 +79,7 @@ class RootGroup(CliGroup):
         write_parameters(ctx, formatter, self.get_params(ctx))
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write exit codes and where the docs are."""
+        """Write the exit codes, and where to find the docs."""
         formatter.write_paragraph()
         formatter.write_text(EXIT_CODES)
         formatter.write_paragraph()

@@ -1,4 +1,7 @@
-"""Adds line numbers to the problems of a YAML file: of the deepest key or item on a problem's path that the file has. Pure."""
+"""Adds line numbers to the problems of a YAML file: the line of the deepest key or item on the problem's path that exists in the file.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ PATH_PART = re.compile(r"[^.\[\]]+")
 
 
 def with_lines(problems: Iterable[Problem], text: bytes) -> tuple[Problem, ...]:
-    """Return the problems with their lines. The problems of a file that is not YAML have lines already."""
+    """Return the problems with their lines. The problems of a file that is not valid YAML already have lines."""
     try:
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):

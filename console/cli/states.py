@@ -28,7 +28,7 @@ def state_help(kind: str, sentence: str) -> str:
 
 
 def parse_state_option(option: str, kind: str, text: str | None) -> str | None:
-    """Return the API's name of the state that a text means; None for None. Raises Failure."""
+    """Return the API's name for the state that a text names; None for None. Raises Failure."""
     if text is None:
         return None
     state = find_state(kind, text, FILTER_STATES[kind])

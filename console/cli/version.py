@@ -1,4 +1,4 @@
-"""The version of the installed package. Loads nothing until it is asked."""
+"""The version of the installed package. Loads nothing until it is called."""
 
 from __future__ import annotations
 

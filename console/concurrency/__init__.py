@@ -1,1 +1,3 @@
-"""Caches that share a read among concurrent callers, polling, loops that run while the console serves, and each person's share of it."""
+"""Caches that share a read among concurrent callers, polling, loops that run while the console serves, and each person's share of the
+console's capacity.
+"""

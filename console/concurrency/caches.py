@@ -37,7 +37,7 @@ class SingleFlightCache(Generic[K, V]):
     async def get(self, key: K, *, max_age_s: float, retry_s: float | None = None) -> V:
         """Return a value that was read at most `max_age_s` ago. Raises the error of the read.
 
-        A failed read is repeated after `retry_s` (by default `max_age_s`) at the earliest; until then its error is raised again.
+        A failed read is repeated at the earliest after `retry_s` (by default `max_age_s`); until then its error is raised again.
         """
         reads = self._keys.setdefault(key, _Reads())
         now = time.monotonic()

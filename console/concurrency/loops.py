@@ -26,7 +26,7 @@ async def poll_until(
 ) -> T:
     """Return the first value that satisfies `until`, beginning with `first`; after `timeout_s`, return the last one read.
 
-    With `max_every_s` the pause doubles after each read up to that, so that many callers do not keep a busy system busy.
+    With `max_every_s` the pause doubles after each read, up to that many seconds, so that many callers do not overload a busy system.
     """
     value, pause = first, every_s
     with anyio.move_on_after(timeout_s):

@@ -1,7 +1,7 @@
 """Each person's share of the console: a person who has used theirs up is refused with a time to retry, and everybody else is served.
 
-Calls, streams and sessions count for the person. Jobs and their requests count for their account: a trigger or a schedule has a share of its own.
-What is stored is counted in the store; calls are counted in this process, so that each console has its own shares of them.
+Calls, streams and sessions count for the person. Jobs and their requests count for their account: a trigger or a schedule has its own
+share. Stored things are counted in the store; calls are counted in this process, so each console counts its own calls.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
 WAITING_CALLS_PER_TURN = 4
-"""Calls of a person that may wait for each that is served."""
+"""For each call of a person that is served at once, this many calls may wait."""
 REFUSAL_DELAY_S = 1.0
-"""Seconds before a call is refused: who calls too often gets no more refusals than they have connections."""
+"""Seconds before a call is refused: a person who calls too often then gets at most one refusal per connection at a time."""
 RETRY_AFTER_S = 60.0
-"""Seconds after which there may be room again for what ends by itself or by a person: jobs, requests, sessions, streams, bundles."""
+"""Seconds after which there may be room again for jobs, requests, sessions, streams and bundles, which end by themselves or by a person."""
 UNUSED_BUNDLE_LIFETIME = timedelta(hours=1)
-"""How long a bundle is kept that no job was launched with."""
+"""How long a bundle is kept if no job was launched with it."""
 PRUNE_INTERVAL_S = 600.0
 
 
@@ -45,7 +45,7 @@ class Quotas:
     """One per console, on its event loop. The methods that begin with `require` are blocking, for a thread, if they read the store."""
 
     def __init__(self, store: Store, settings: Settings, environments: Callable[[], frozenset[str]]) -> None:
-        """`environments`: returns those of the catalog's resources."""
+        """`environments`: returns the environments of the catalog's resources."""
         self._store = store
         self._settings = settings
         self._environments = environments
@@ -53,15 +53,17 @@ class Quotas:
 
     @asynccontextmanager
     async def take_turn(self, person: str, *, stops: bool = False) -> AsyncIterator[None]:
-        """Serve one call of a person in the block, after their earlier ones. Raises OverQuota if too many of theirs wait.
+        """Serve one call of a person in the block, after their earlier calls. Raises OverQuota if too many of their calls wait.
 
-        Calls that stop jobs or revoke access have turns of their own: no other call of the person delays them.
+        Calls that stop jobs or revoke access have a separate queue: no other call of the person delays them.
         """
         key, limit = (person, stops), self._settings.quota_calls
         queue = self._queues.setdefault(key, CallQueue(asyncio.Semaphore(limit)))
         if queue.calls >= limit * (1 + WAITING_CALLS_PER_TURN):
             await asyncio.sleep(REFUSAL_DELAY_S)
-            raise OverQuota(f"{queue.calls} of your calls are served or wait already; send fewer at once", retry_after=REFUSAL_DELAY_S)
+            raise OverQuota(
+                f"{queue.calls} of your calls are already being served or waiting; send fewer at once", retry_after=REFUSAL_DELAY_S
+            )
         queue.calls += 1
         try:
             async with queue.turns:
@@ -72,18 +74,18 @@ class Quotas:
                 del self._queues[key]
 
     def require_stream(self, used: int) -> None:
-        """Raise OverQuota if a person who has so many event streams open may open no further one."""
+        """Raise OverQuota if a person with this many open event streams may not open another one."""
         _require(used, self._settings.quota_event_streams, "event streams are open for you here; close some pages or clients")
 
     def require_session(self, person: str, *, began_after: datetime, used_after: datetime) -> None:
-        """Raise OverQuota if a person may begin no further session of the pages."""
+        """Raise OverQuota if a person may start no further session on the pages."""
         used = self._store.page_sessions.count_open(person, began_after=began_after, used_after=used_after)
         _require(
             used, self._settings.quota_page_sessions, "sessions are open for you; log out of some (see Sessions), or wait until they end"
         )
 
     def require_bundle(self, person: str, *, now: datetime) -> None:
-        """Raise OverQuota if a person may upload no further bundle before they launch jobs with those that they have uploaded."""
+        """Raise OverQuota if a person may upload no further bundle until they launch jobs with the bundles that they have uploaded."""
         used = self._store.bundles.count_unused(person, since=now - UNUSED_BUNDLE_LIFETIME)
         _require(used, self._settings.quota_unused_bundles, "bundles that you uploaded are used by no job; launch jobs with them first")
 

@@ -1,7 +1,7 @@
 """The threads in which the console waits for Vault. There are few, and they serve nothing else.
 
-If Vault hangs, each call of it keeps its thread for some seconds. Because such calls have their own threads, work without Vault (the store,
-stopping jobs) still has threads. A call that finds too many others waiting fails at once.
+If Vault hangs, each call to it keeps its thread for some seconds. Because such calls have their own threads, work that does not need Vault
+(the store, stopping jobs) still has threads. A call that finds too many others waiting fails at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from justenough.domain.core.errors import RetryLater
 
 MAX_THREADS = 32
 MAX_CALLS = 128
-"""Calls that run or wait for a thread, at most."""
+"""Maximum number of calls that run or wait for a thread."""
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class VaultBusy(RetryLater):
 
 
 class VaultThreads:
-    """A pool of threads, with a limit for the calls that run or wait."""
+    """A pool of threads, with a limit on the calls that run or wait."""
 
     def __init__(self, *, threads: int = MAX_THREADS, calls: int = MAX_CALLS) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vault")
@@ -47,6 +47,6 @@ class VaultThreads:
 
 
 VAULT_THREADS = VaultThreads()
-"""Those of this process for people who are known."""
+"""The threads for authenticated people."""
 LOGIN_THREADS = VaultThreads(threads=8, calls=32)
-"""Those for logins, which anybody can send."""
+"""The threads for logins, which anybody can send."""

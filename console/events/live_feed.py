@@ -37,7 +37,7 @@ MAX_BATCH = 500
 WAKE_BATCH = 25
 """Listeners woken before other tasks get a turn."""
 MAX_STORE_READERS = 8
-"""Listeners that read the store at the same time: when all reconnect after a restart, the other threads stay free for requests."""
+"""Listeners that read the store at the same time: if all reconnect after a restart, the other threads stay free for requests."""
 
 T = TypeVar("T")
 
@@ -72,7 +72,8 @@ class LiveFeed:
     ) -> AsyncGenerator[Sequence[EntryView], None]:
         """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after `wait()` seconds without entries.
 
-        A position beyond the end of the ledger, which a client has from another or a restored ledger, counts as the newest position.
+        A position beyond the end of the ledger counts as the newest position: such a client has its position from another ledger, or from
+        before a restore.
         """
         async with self._listener():
             seen = position
@@ -142,7 +143,7 @@ class LiveFeed:
             self.listeners -= 1
 
     async def _poll(self) -> None:
-        """Read new entries until nobody listens. One thread waits for a change and reads it in one step."""
+        """Read new entries until nobody listens. A thread waits for a change and reads it in the same call."""
         changes = self._store.ledger.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
@@ -199,7 +200,7 @@ class RecentEntries:
 
     @property
     def newest(self) -> int:
-        """The position of the last entry; without entries, the position after which they begin."""
+        """The position of the last entry; without entries, the position after which the next entries begin."""
         return self._entries[-1].position if self._entries else self._begin
 
     def covers(self, position: int) -> bool:

@@ -1,7 +1,7 @@
 """Server-sent events: ledger entries as blocks of bytes, and the response that streams blocks while a client reads them.
 
-The response requests a block only after the client has read the last one, so that a slow client costs one block and the transport's buffer. It
-disconnects a client that reads nothing for STALL_TIMEOUT_S; the client reconnects with the last id that it saw.
+The response requests a block only after the client has read the last one, so that a slow client costs only one block and the transport's
+buffer. The response disconnects a client that reads nothing for STALL_TIMEOUT_S; the client reconnects with the last id that it saw.
 """
 
 from __future__ import annotations

@@ -80,12 +80,12 @@ class Dispatcher:
                 await to_thread.run_sync(self._deps.store.outbox.release_lease, self._holder)
 
     async def wait_until_idle(self) -> None:
-        """Return when no worker is running."""
+        """Wait until no worker is running."""
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _hold_lease(self) -> bool:
-        """Acquire or renew the lease if it is time to; return whether this console has it."""
+        """Acquire or renew the lease if that is due; return whether this console has it."""
         if self._lease_held_at is not None and self._deps.ticks() - self._lease_held_at < LEASE_RENEW_INTERVAL_S:
             return True
         began, now = self._deps.ticks(), self._deps.now()
@@ -100,7 +100,7 @@ class Dispatcher:
         return has_lease
 
     async def _update_workers(self, subscriptions: Mapping[str, Subscription], news: OutboxStatus) -> None:
-        """Keep one worker per subscription, as it is configured now."""
+        """Keep exactly one worker per subscription, with its current configuration."""
         for name in [name for name, worker in self._workers.items() if subscriptions.get(name) != worker.subscription]:
             await self._remove_worker(name)
         for name, subscription in subscriptions.items():

@@ -38,7 +38,7 @@ from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
 SEND_TIMEOUT_S = 25.0
-"""Limit for one message to one service: some of Apprise's plugins have no timeout of their own."""
+"""Limit for one message to one service: some of Apprise's plugins have no timeout."""
 URLS_TTL_S = 30.0
 MAX_CONCURRENT_SENDS = 8
 TEST_EVENT_TYPE = "webhook.tested"
@@ -53,7 +53,7 @@ class Sender(Protocol):
     """Sends ledger entries to one subscription."""
 
     batch_size: int
-    """The most entries in one batch."""
+    """Maximum number of entries in one batch."""
 
     async def ready(self) -> None:
         """Read the secrets that it needs. Raises SenderNotReady."""
@@ -131,7 +131,7 @@ class NotifySender:
         self._urls: Mapping[str, Secret] = {}
         self._read_at: float | None = None
         self._recipients: dict[str, tuple[SentNotice, ...]] = {}
-        """By job, the notices sent since the last recorded ones, so that of two entries with the same meaning only the first is sent."""
+        """By job, the notices sent since the last recorded ones, so that only the first of two entries with the same meaning is sent."""
         self._limiter = CapacityLimiter(MAX_CONCURRENT_SENDS)
 
     async def ready(self) -> None:

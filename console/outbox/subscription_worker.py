@@ -25,7 +25,7 @@ NOT_READY_RETRY_S = 10.0
 SAVE_POSITION_ENTRIES = 1_000
 """The position is saved after this many entries that are not for this subscription."""
 SAVE_POSITION_INTERVAL_S = 5.0
-"""The position is also saved after this time if there were fewer such entries."""
+"""The position is also saved after this time, if fewer than SAVE_POSITION_ENTRIES such entries have come."""
 
 log = structlog.get_logger()
 
@@ -114,7 +114,7 @@ class SubscriptionWorker:
         return skipped >= SAVE_POSITION_ENTRIES or (skipped > 0 and self._deps.ticks() - self._saved_at >= SAVE_POSITION_INTERVAL_S)
 
     async def _send_batch(self, batch: OutboxBatch) -> list[tuple[EntryView, DeliveryOutcome]]:
-        """Send the entries of each job one after the other, and those of different jobs concurrently; return the outcome of each."""
+        """Send the entries of each job one after the other, and entries of different jobs concurrently; return the outcome of each."""
         outcomes: dict[int, tuple[EntryView, DeliveryOutcome]] = {}
 
         async def send_in_order(entries: list[EntryView]) -> None:

@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 320, 80
 BAR_HEIGHT_PX = 64
 """Height of the highest bar in pixels."""
 MIN_RUN_SLOTS = 30
-"""A few runs get bars as narrow as if there were this many."""
+"""If there are fewer runs, their bars are as narrow as if there were this many."""
 BAR_WIDTH_SHARE = 0.7
 """Width of a bar as a share of its slot; the rest is the gap."""
 
@@ -61,7 +61,7 @@ class RunBar:
 
 @dataclass(frozen=True, slots=True)
 class ResultBar:
-    """The jobs of one part of a period: a bar of stacked results, from the bottom to the top. Box as of a line chart."""
+    """The jobs of one part of a period: a bar of stacked results, from the bottom to the top. It uses the same box as a line chart."""
 
     x: float
     width: float
@@ -123,7 +123,7 @@ def axis_top(highest: int) -> int:
 
 
 def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
-    """Return the bars of a histogram, the highest BAR_HEIGHT_PX high, labelled by their upper bound. Every non-zero bar is visible."""
+    """Return the bars of a histogram, labelled by their upper bound; the highest is BAR_HEIGHT_PX high. Every non-zero bar is visible."""
     labels = [duration_text(bound) for bound in HISTOGRAM_BOUNDS_S]
     labels.append(f">{labels[-1]}")
     highest = max((bar.count for bar in spread.bars), default=0)
@@ -142,7 +142,10 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
 
 
 def run_bars(runs: Sequence[tuple[float | None, bool]]) -> tuple[RunBar, ...]:
-    """Return a bar for each run, from its seconds and whether it succeeded; the longest BAR_HEIGHT_PX high. One without seconds is a stub."""
+    """Return a bar for each run, from its seconds and whether it succeeded; the longest run's bar is BAR_HEIGHT_PX high.
+
+    A run without seconds is a stub.
+    """
     longest = max((seconds for seconds, _ in runs if seconds), default=0.0) or 1.0
     place = 100 / max(MIN_RUN_SLOTS, len(runs))
     return tuple(

@@ -34,13 +34,13 @@ SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers"
 OPEN_STATES = tuple(state for state in JobState if not state.ended)
 ENDED_STATES = tuple(state for state in JobState if state.ended)
 STOPPED_STATES = (JobState.CANCELLED, JobState.KILLED)
-"""What people ended on purpose is neither a success nor a failure."""
+"""Jobs in these states were ended by people on purpose: they are neither a success nor a failure."""
 ATTENTION_PAGES = {
     "webhook": "/operations/deliveries",
     "schedule": "/operations/schedules",
     "worker": "/operations/workers",
 }
-"""Where to look at items that are not about a job."""
+"""The pages of items that are not about a job."""
 FilterValue = Annotated[str, Query(max_length=200)]
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -57,9 +57,9 @@ class HeadlineFigures:
     """Jobs that ended in the last 24 hours, without those that people stopped."""
     succeeded: int
     success_share: float | None
-    """Per cent of them that succeeded; None if none ended."""
+    """Percentage of these jobs that succeeded; None if none ended."""
     share_before: float | None
-    """The same of the 24 hours before."""
+    """The same percentage for the 24 hours before."""
 
 
 def headline_figures(counts: CurrentCounts, before: Sequence[JobResults]) -> HeadlineFigures:

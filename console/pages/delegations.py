@@ -25,7 +25,7 @@ from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, Not
 DAYS = (1, 2, 3, 7, 14, 30, 90)
 """Durations that the form offers; the longest is the maximum."""
 RESEND_WINDOW = timedelta(minutes=1)
-"""The same form sent again within this time is the same delegation."""
+"""If the same form is sent again within this time, it counts as the same delegation."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -93,7 +93,7 @@ async def end(request: Request, console: TheConsole, visitor: ThePageUser, form:
 
 
 def _was_sent_before(console: Console, visitor: PageUser, delegate: str, reason: str, until: datetime) -> bool:
-    """Whether this form was sent a moment ago. Two equal delegations would outlast the end of one."""
+    """Whether this form was sent a moment ago. If there were two equal delegations, ending one of them would have no effect."""
     current = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
     same = (one for one in current if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
     return any(abs(one.until - until) < RESEND_WINDOW for one in same)

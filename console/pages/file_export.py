@@ -1,4 +1,4 @@
-"""Lists as files: CSV for spreadsheets, JSON for programs. Streamed, so that a list of any length fits."""
+"""Lists as files: CSV for spreadsheets, JSON for programs. They are streamed, so a list may have any length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=Message)
 
 MEDIA_TYPES: dict[ExportFormat, str] = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet runs a cell that begins so as a formula. Names and reasons come from strangers."""
+"""A spreadsheet runs a cell that begins with one of these as a formula. Names and reasons come from strangers."""
 
 
 def export_response(console: Console, what: str, items: Iterable[M], model: type[M], kind: ExportFormat) -> StreamingResponse:
@@ -31,7 +31,7 @@ def export_response(console: Console, what: str, items: Iterable[M], model: type
 
 
 def to_csv(items: Iterable[M], model: type[M]) -> Iterator[str]:
-    """Yield a header and a line per item. Nested values are JSON; no cell begins like a formula."""
+    """Yield a header and a line per item. Nested values are JSON; no cell begins with one of FORMULA_STARTS."""
     text = io.StringIO()
     writer = csv.writer(text)
 

@@ -59,7 +59,7 @@ TYPES_BY_GROUP = [
 ]
 """Each group of types: first word, label, types."""
 MAX_PROBLEMS = 100
-"""Problems of a verification in the page; `justenough ledger verify` lists up to a thousand."""
+"""Maximum problems of a verification on the page; `justenough ledger verify` lists up to a thousand."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -155,7 +155,10 @@ def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Ann
 
 @router.get("/ledger/export")
 def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
-    """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them. Ends at the entry that is newest now."""
+    """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them.
+
+    Ends at the newest entry at the start of the download.
+    """
     visitor.caller.require(*READING_ROLES)
     query, last = filters.to_query(now=console.deps.now()), console.deps.store.ledger.head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"

@@ -70,7 +70,7 @@ class _PageStream:
         self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
         self._noticed_at = 0.0
         self._due: float | None = None
-        """When the next change notice is to be sent (monotonic); None if nothing has changed."""
+        """When the next change notice is due (monotonic); None if nothing has changed."""
 
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
         """Yield event blocks until the stream is closed."""
@@ -103,16 +103,18 @@ class _PageStream:
 
 
 def next_refresh(now: float, *, after: float, pages: int) -> float:
-    """Return when a page that has just changed is to be refreshed, if so many are open and its last notice was sent at `after` (monotonic seconds).
+    """Return when to refresh a page that has just changed, given the number of open pages and the time of its last notice, `after`
+    (monotonic seconds).
 
-    An event concerns many pages at once. Those that were not refreshed lately are spread over the interval, so that others are served between them.
+    An event concerns many pages at once. Pages that were not refreshed recently are spread over the interval, so that other requests are
+    served in between.
     """
     interval = min_refresh_interval_s(pages)
     return after + interval if after + interval > now else now + random.uniform(0, interval)  # noqa: S311 - not for security
 
 
 def min_refresh_interval_s(pages: int) -> float:
-    """Return how many seconds to wait between two refreshes of a page, if so many pages are open."""
+    """Return the minimum seconds between two refreshes of a page, given the number of open pages."""
     return pages * REFRESH_COST_S / REFRESH_SHARE
 
 

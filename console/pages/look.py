@@ -1,4 +1,4 @@
-"""How pages look and react for one person: colours and keyboard shortcuts, in a cookie of their browser. Pure."""
+"""One person's preferences for the pages: colours and keyboard shortcuts, in a cookie of their browser. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fastapi import Request
 
 COOKIE = "je-look"
-"""Holds no secret and no name: `dark.off`. Limited to no session: it outlives the login."""
+"""The cookie contains no secret and no name, only a value like `dark.off`. It belongs to no session and outlives the login."""
 THEMES = ("", "light", "dark")
 """Empty: as the system."""
 

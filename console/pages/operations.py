@@ -1,4 +1,4 @@
-"""GET /operations/…: workers, schedules, deliveries and settings, a page each; POST what people can do about them. Calls the API's services."""
+"""GET /operations/…: one page each for workers, schedules, deliveries and settings; POST the actions on them. Calls the API's services."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 @router.get("/operations")
 @router.get("/operations/workers")
 async def workers(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
-    """Show the workers: the configuration that each uses, and when task queues were last polled."""
+    """Show the workers, with the configuration that each uses, and when task queues were last polled."""
     visitor.caller.require(*Role)
     report, polls, problem = await console.health.report(), {}, ""
     try:
@@ -98,7 +98,7 @@ async def unpause(console: TheConsole, visitor: ThePageUser, form: TheForm, name
 
 @router.post("/operations/schedules/{name}/run")
 async def run_now(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
-    """Launch a schedule's job now, and show the job. The form's key keeps a second press from launching it twice."""
+    """Launch a schedule's job now, and show the job. The form's key prevents a second click from launching it twice."""
     visitor.caller.require(Role.LAUNCH)
     reason, key = _reason(form.get("reason")), str(form.get("key", ""))[:100] or None
     order = await to_thread.run_sync(

@@ -32,7 +32,7 @@ CSRF_FIELD = "csrf"
 """Name of the hidden CSRF field in every form."""
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 256 * 1024
-"""Bytes. A pasted spec is the longest field."""
+"""Maximum bytes of a field. A pasted spec is the longest field."""
 WRONG_CSRF_TEXT = "this form does not belong to your session; reload the page"
 
 
@@ -52,7 +52,7 @@ class PageUser:
     waiting: int
     """How many requests wait for this person's decision, up to inbox_queries.MAX_COUNT."""
     reviews: int
-    """How many break-glass reviews wait for them, up to the same."""
+    """How many break-glass reviews wait for them, up to the same maximum."""
     console: Console = field(repr=False)
     session: ActiveSession = field(repr=False)
 

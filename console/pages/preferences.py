@@ -22,7 +22,7 @@ async def choose_look(console: TheConsole, visitor: ThePageUser, form: TheForm) 
     del visitor
     theme, keys = str(form.get("theme", "")), str(form.get("keys", ""))
     if theme not in THEMES or keys not in {"on", "off"}:
-        raise InvalidInput("form", (Problem("theme", "choose light, dark or as the system, and shortcuts on or off"),))
+        raise InvalidInput("form", (Problem("theme", "choose light, dark or the system's colours, and turn shortcuts on or off"),))
     response = RedirectResponse("/sessions", status_code=303)
     console.cookies.set(response, COOKIE, Look(theme, keys == "on").to_cookie(), max_age_s=LIFETIME_S)
     return response

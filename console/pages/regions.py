@@ -1,6 +1,6 @@
 """Regions: the parts of a page that a refresh replaces. A refresh gets only the regions that differ from the browser's. Pure.
 
-A region is an element with an id and `data-region`, in whose value the browser keeps a digest of its content.
+A region is an element with an id and `data-region`, whose value is a digest of the element's content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIGEST_CHARS = 12
 _OPENING = re.compile(r"<(?P<tag>\w+)\b(?=[^>]*\sid=\"(?P<id>[^\"]+)\")[^>]*\s(?P<mark>data-region(?:=\"\w*\")?)(?=[\s>])[^>]*>")
 _TITLE = re.compile(r"<title>.*?</title>", re.DOTALL)
 _PASSING = re.compile(r"(?<=\">)[^<]*(?=</time>)|(?<=name=\"csrf\" value=\")[^\"]*")
-"""What differs each time a page is rendered: relative times, and the masked token of forms."""
+"""Matches what differs each time a page is rendered: relative times, and the masked token of forms."""
 
 
 class Region(NamedTuple):
@@ -30,7 +30,7 @@ class Region(NamedTuple):
     start: int
     end: int
     mark: tuple[int, int]
-    """Where its attribute `data-region` starts and ends."""
+    """The start and end of its `data-region` attribute."""
     digest: str
 
 

@@ -45,7 +45,10 @@ NAV = (
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
-    """Render a page, or for an automatic refresh its changed regions. Every template gets `request`, `visitor` (None without a login), `now`, `nav` and `look` besides `context`."""
+    """Render a page, or for an automatic refresh its changed regions.
+
+    Besides `context`, every template gets `request`, `visitor` (None without a login), `now`, `nav` and `look`.
+    """
     context |= {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
     context["look"] = look_of(request)
     text = template_environment().get_template(template).render(context)
@@ -98,7 +101,7 @@ def to_sentence(text: str) -> str:
 
 
 def _message(text: object) -> Markup:
-    """Return an error message or a warning; what stands between backticks is code."""
+    """Return an error message or a warning as HTML; text between backticks becomes code."""
     parts = enumerate(re.split("`([^`]+)`", plain(text)))
     # Markup.format and Markup.join escape their arguments.
     return Markup("").join(Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in parts)
@@ -118,7 +121,7 @@ def _time_element(context: Context, moment: datetime | None, *, kind: str, text:
 def _with_query(context: Context, **changes: object) -> str:
     """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped.
 
-    `here` in the context: the path to link to, if the page answers a form, whose own address shows nothing.
+    `here` in the context: the path to link to if the page is the response to a form, because the form's own address cannot be opened.
     """
     query: Mapping[str, str] = context["request"].query_params
     unchanged = {name: value for name, value in query.items() if name not in {"cursor", *changes}}

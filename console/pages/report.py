@@ -23,9 +23,9 @@ from justenough.domain.core.errors import InvalidInput, NotFound
 from justenough.domain.evidence.report import Report
 
 MAX_ROWS = 30
-"""Rows of a table in the page; the downloads have all of them."""
+"""Maximum rows of a table on the page; the downloads have all of them."""
 MAX_EVIDENCE = 20
-"""Ledger entries per metric in the page; the downloads have all of them."""
+"""Maximum ledger entries per metric on the page; the downloads have all of them."""
 
 DOWNLOAD_FORMATS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
     "html": ("text/html; charset=utf-8", html.render_html),

@@ -1,4 +1,4 @@
-"""GET /search: what the box in the header finds. A single hit is opened."""
+"""GET /search: the results of the search box in the header. A single hit is opened directly."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def find(
     request: Request, console: TheConsole, visitor: ThePageUser, q: Annotated[str, Query(max_length=MAX_QUERY_CHARS)] = ""
 ) -> Response:
-    """Show what was found, by kind; open the only hit."""
+    """Show what was found, by kind; if there is only one hit, open it."""
     visitor.caller.require(*Role)
     result = search(console, visitor.caller, q)
     if len(result.hits) == 1:

@@ -1,6 +1,6 @@
 """POST /jobs/selected/… and /credentials/selected/…: cancel, kill, prove or revoke several rows of a list, after one confirmation.
 
-Each row has a result of its own; a failure does not affect the others.
+Each row has a separate result; a failure does not affect the other rows.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class SelectedRow(NamedTuple):
     href: str
     title: str
     kind: str
-    """A kind of status_badges.BADGES, for its state."""
+    """The kind in status_badges.BADGES to which its state belongs."""
     state: str
     why_not: str = ""
-    """Why nothing can be done with it; empty if something can."""
+    """Why the action is impossible for this row; empty if it is possible."""
 
 
 class RowResult(NamedTuple):
@@ -60,25 +60,25 @@ class RowResult(NamedTuple):
 
 
 class BulkAction(NamedTuple):
-    """One thing to do with each selected row."""
+    """One action on each selected row."""
 
     title: str
     button: str
     consequence: str
-    """What happens to each, in a sentence or two."""
+    """What happens to each row, in a sentence or two."""
     is_dangerous: bool
     outcome: str
     """What has happened to each row, in a word."""
     row: Callable[[Console, PageUser, str], SelectedRow]
     """Return the row of an id, in a thread. Raises NotFound."""
     run: Callable[[Console, PageUser, str, str], Awaitable[str]]
-    """Do it to an id, for a reason; return the result in words."""
+    """Perform the action on an id, for a reason; return the result in words."""
     has_reason: bool = False
     """Whether its form asks for a reason."""
 
 
 def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> SelectedRow:
-    """Return the row of a job that is to be stopped."""
+    """Return the row of a job to stop."""
     view = job_for(console.deps.store, visitor.caller, job)
     why_not = "" if visitor.caller.can_stop_jobs_of(view.requester_id) else visitor.caller.who_may_stop
     if not why_not and not can_stop(view, kill=kill):
@@ -87,13 +87,13 @@ def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> Sel
 
 
 def proved_job_row(console: Console, visitor: PageUser, job: str) -> SelectedRow:
-    """Return the row of a job whose access is to be verified."""
+    """Return the row of a job whose access to verify."""
     view = job_for(console.deps.store, visitor.caller, job)
     return SelectedRow(view.id, f"/jobs/{view.id}", view.name, "job", view.state.value)
 
 
 def credential_row(console: Console, visitor: PageUser, credential: str) -> SelectedRow:
-    """Return the row of a credential that is to be revoked."""
+    """Return the row of a credential to revoke."""
     view = visible_credential(console, visitor.caller, credential)
     may_stop = visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or "")
     why_not = "" if may_stop else visitor.caller.who_may_stop
@@ -123,7 +123,7 @@ async def prove(console: Console, visitor: PageUser, job: str, _: str) -> str:
 
 
 async def revoke(console: Console, visitor: PageUser, credential: str, _: str) -> str:
-    """Ask for the revocation of a credential."""
+    """Request the revocation of a credential."""
     await request_revocation(console, visitor.caller, credential)
     return "revocation requested"
 

@@ -1,6 +1,6 @@
 """GET and POST /wall: the dashboard for a screen that several people watch. Read-only.
 
-A screen shows a token once and keeps a cookie, which opens this page and no other. People with a login who may read all jobs need no token.
+A screen presents the token once and keeps a cookie, which opens only this page. People with a login who may read all jobs need no token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @router.get("/wall")
 async def wall(request: Request, console: TheConsole) -> Response:
-    """Show the dashboard to a screen with the token, or to a person who may read all jobs; to others the form for the token."""
+    """Show the dashboard to a screen with the token, or to a person who may read all jobs; show the token form to anyone else."""
     request.state.visitor = None
     if not (_is_screen(request, console) or await _is_reader(request)):
         return _token_form(request, console)
@@ -56,7 +56,7 @@ async def admit_screen(request: Request, console: TheConsole) -> Response:
         log.warning("wall token unusable", why=str(error))
         return _token_form(request, console, error="The console cannot use its wall token. Its log says why.")
     if not is_same(Secret(str(form.get("token", "")).strip()), token):
-        return _token_form(request, console, error="This is not the token of this installation’s screens.")
+        return _token_form(request, console, error="This is not the token for this installation’s screens.")
     response = RedirectResponse("/wall", status_code=303)
     console.cookies.set(response, console.cookies.wall, cookie_value(token).reveal(), max_age_s=COOKIE_LIFETIME_S)
     return response

@@ -1,7 +1,7 @@
 """The product's documentation: finds its files and renders its Markdown as HTML, without internet. Raw HTML in it stays text.
 
-Pages and images have the addresses of their files in docs/, without `.md`: `how-to/runbook`, `images/now.png`. A README is the page of its folder.
-Links to files that are not served, such as sources, become text whose title is the file's path in the repository.
+Pages and images have the addresses of their files in docs/, without `.md`: `how-to/runbook`, `images/now.png`. A README is the page of its
+folder. Links to files that are not served, such as source files, become text whose title is the file's path in the repository.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BASE = "/docs"
 IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED, CHECKOUT = PACKAGE / "docs", PACKAGE.parent / "docs"
-"""Where a wheel puts the files, and where they are in a checkout."""
+"""The folder into which a wheel installs the files, and their folder in a checkout."""
 _GENERATED = re.compile(r"^<!-- (?:generated: [a-z-]+|end) -->\n", re.MULTILINE)
 """The marks of docs/generate.py."""
 _NO_SLUG = re.compile(r"[^\w\- ]")
@@ -115,7 +115,7 @@ def _mark_headings(tokens: Sequence[Token]) -> Iterator[tuple[str, str, str]]:
 
 
 def _mark_tables(tokens: Sequence[Token]) -> None:
-    """Let tables become lists on narrow screens, and give the words of the glossary anchors. Inline styles are not allowed."""
+    """Mark tables so that they become lists on narrow screens, and give the glossary's words anchors. Inline styles are not allowed."""
     heads: list[str] = []
     column = 0
     for opening, inline in pairwise(tokens):
@@ -177,7 +177,7 @@ def _address_of(path: str) -> str:
 
 
 def _image_size(image: DocImage) -> dict[str, str | int | float]:
-    """Return width and height, so that nothing moves once the image is there."""
+    """Return width and height, so that nothing moves when the image has loaded."""
     if image.media_type == "image/png":
         # https://www.w3.org/TR/png-3/#11IHDR
         width, height = struct.unpack(">II", image.content[16:24])

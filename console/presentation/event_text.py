@@ -137,7 +137,7 @@ def tools_text(tools: Mapping[str, Any] | None) -> str:
 
 
 def _policies_text(data: Json) -> str:
-    """Return what decided. `policy_reasons`, which no entry has, may be added by whoever knows the sentences of the policies."""
+    """Return the policies that decided, as text. `policy_reasons`: the policies' sentences, which no entry contains but a caller may add."""
     if data["outcome"] == "denied":
         return f": {denial_text(data['policies'], data.get('policy_reasons') or {})}"
     return f" ({', '.join(data['policies'])})"

@@ -11,7 +11,7 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
 MAX_NAMED = 3
-"""Credentials or requests that a sentence names; the rest is counted."""
+"""Maximum number of credentials or requests that a sentence names; the rest are counted."""
 
 ENDED_TEXT = {
     JobState.SUCCEEDED: "Succeeded.",
@@ -43,7 +43,7 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
 
 
 def proof_text(state: JobState, report: ProofReport) -> str:
-    """Return what a new check of a job's access found, and whether that is as it should be."""
+    """Describe what a new check of a job's access found, and whether that is as expected."""
     if report.dead:
         return "No access of this job is active."
     if not state.ended and state is not JobState.REVOKING:
@@ -55,13 +55,13 @@ def proof_text(state: JobState, report: ProofReport) -> str:
 
 
 def tier_name(number: int, tiers: Tiers) -> str:
-    """Return a tier with its name now: `tier 1 (owner)`."""
+    """Return a tier with its current name: `tier 1 (owner)`."""
     tier = tiers.tiers.get(number)
     return tier_text(number, tier.name if tier else "")
 
 
 def tier_names(numbers: Sequence[int], tiers: Tiers) -> str:
-    """Return tiers with their names now: `tier 1 (owner) and tier 2 (security)`."""
+    """Return tiers with their current names: `tier 1 (owner) and tier 2 (security)`."""
     return tiers_text(numbers, [tier.name if (tier := tiers.tiers.get(number)) else "" for number in numbers])
 
 
@@ -92,7 +92,7 @@ def _revocation_result(job: JobView, live: list[CredentialView]) -> str:
 
 
 def residual_text(job: JobView) -> str:
-    """Return which credentials of a job are still valid because nothing can revoke them, and until when; "" if none is."""
+    """Name the credentials of a job that are still valid because nothing can revoke them, and until when; "" if there are none."""
     residual = [item for item in job.credentials if item.state is CredentialState.RESIDUAL]
     if not residual:
         return ""
@@ -110,7 +110,10 @@ def residual_text(job: JobView) -> str:
 
 
 def _ended_credentials(job: JobView, count: int, whose: str) -> str:
-    """Return how so many credentials of a job have ended. An expiry is a time that has passed: nobody looked whether it took effect."""
+    """Describe how this many credentials of a job have ended.
+
+    An expiry only means that the time has passed: nobody checked whether it took effect.
+    """
     over = [item.revocable for item in job.credentials if item.state is CredentialState.EXPIRED]
     # A value that cannot be revoked counts as expired only if the worker alone had it.
     unheld = over.count(Revocable.NEVER)

@@ -28,19 +28,19 @@ DECISION_VERBS = {
     "break_glass": "uses BREAK-GLASS for",
 }
 REASON_CHOICES = ("Ticket checked", "Amount checked", "Called the requester")
-"""Reasons that an approver can tick instead of typing, where an approval needs one."""
+"""Reasons that an approver can tick instead of typing, if an approval needs a reason."""
 WORD_WITH_DIGIT = re.compile(r"(\S*\d\S*)")
 
 
 class Piece(NamedTuple):
-    """Part of a sentence; strong parts are emphasised."""
+    """Part of a sentence; `strong` parts are emphasised."""
 
     text: str
     strong: bool = False
     limit: str = ""
     """The form field that changes this part; empty if it is fixed."""
     requested: str = ""
-    """The text of such a part if the field is empty."""
+    """The text of a changeable part if its field is empty."""
 
 
 class Limits(NamedTuple):
@@ -50,7 +50,7 @@ class Limits(NamedTuple):
     ttl: str = ""
     tools: str = ""
     absent: str = ""
-    """Login name of the absent person it is made for."""
+    """Login name of the absent person on whose behalf the decision is made."""
 
 
 NO_LIMITS = Limits()
@@ -77,7 +77,7 @@ def text_of(pieces: Sequence[Piece]) -> str:
 
 
 def amount_pieces(text: str) -> tuple[Piece, ...]:
-    """Return a text in pieces; its words with digits are strong: amounts, orders, tickets."""
+    """Return a text in pieces; words with digits (amounts, orders, tickets) are strong."""
     words = WORD_WITH_DIGIT.split(text)
     return tuple(Piece(word, strong=bool(number % 2)) for number, word in enumerate(words) if word)
 
@@ -88,12 +88,15 @@ def has_amount(text: str) -> bool:
 
 
 def call_limits(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the limits that the spec sets on a tool call; empty if it sets none. Bounds name `arguments` even if none is bound."""
+    """Return the limits that the spec sets on a tool call; empty if it sets none.
+
+    A bound always has the key `arguments`, so empty values are left out.
+    """
     return {name: limit for name, limit in (call.get("within") or {}).items() if limit}
 
 
 def still_needed(view: RequestView) -> str:
-    """Return who approved a request so far, and how many approvals it still needs."""
+    """Describe who has approved a request so far, and how many approvals it still needs."""
     approvers = [approver_text(item) for item in view.counting_approvals]
     more = missing_approvals(view)
     has = f"{' and '.join(approvers)} approved; " if approvers else ""
@@ -107,7 +110,7 @@ def approver_text(item: ApprovalView) -> str:
 
 
 def review_text(view: RequestView) -> str:
-    """Return what became of the review of a request's break-glass."""
+    """Describe the review of a request's break-glass approval."""
     review = view.review
     return f"reviewed by {review.reviewer}: {review.verdict}" if review and not review.open else "not reviewed yet"
 
@@ -147,7 +150,7 @@ def signing_pieces(view: RequestView, decision: str, person: str, limits: Limits
 
 
 def _call_pieces(view: RequestView) -> tuple[Piece, ...]:
-    """Return which call of a tool a request is for."""
+    """Describe the tool call that a request is for."""
     call = view.call or {}
     arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
     shown = arguments if len(arguments) <= MAX_ARGUMENTS_CHARS else f"{arguments[:MAX_ARGUMENTS_CHARS]}… (all are above)"

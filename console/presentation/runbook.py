@@ -1,4 +1,4 @@
-"""Where the served runbook says what to do about an alarm. Pure."""
+"""Links each alarm to its section in the served runbook. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANCHORS: Mapping[str, str] = {
     "residual": "residual",
     "expired": "expired",
 }
-"""Headings of the runbook, by kind of what needs attention, and by other alarms of the pages."""
+"""Headings of the runbook, by kind of attention item and by the pages' other alarms."""
 
 
 def runbook_url(alarm: str) -> str:

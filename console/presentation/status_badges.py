@@ -110,7 +110,7 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
 
 
 SYNONYMS = {"verified": "confirmed", "cannot-be-revoked-early": "residual"}
-"""What people may also type for a state, besides its name and its word."""
+"""Other words that people may type for a state, besides its name and its word."""
 
 
 def status_badge(kind: str, state: object) -> StatusBadge:
@@ -125,12 +125,12 @@ def state_word(kind: str, state: object) -> str:
 
 
 def credential_look(state: object, revocable: object) -> str:
-    """Return the state under which to show a credential: `unheld` if it is out of use because only the worker had it, not the job."""
+    """Return the state as which to show a credential: `unheld` if it is out of use and only the worker had it, never the job."""
     return "unheld" if (state, revocable) == ("expired", "never") else str(state)
 
 
 def request_look(state: object, break_glass: object) -> str:
-    """Return the state under which to show a request: `break_glass` if it is approved by one (any true value), not by its tier."""
+    """Return the state as which to show a request: `break_glass` if it was approved by break-glass (any true value), not by its tier."""
     return "break_glass" if break_glass else str(state)
 
 
@@ -145,7 +145,7 @@ def typed_word(kind: str, state: object) -> str:
 
 
 def find_state(kind: str, text: str, states: Iterable[str]) -> str | None:
-    """Return which of some states a text means, by its name or its word; None if it means none of them."""
+    """Return the state, out of these states, that a text names by its name or its word; None if there is none."""
     typed = _to_typed(text)
     names = {name: str(state) for state in states for name in (_to_typed(str(state)), typed_word(kind, state))}
     return names.get(SYNONYMS.get(typed, typed))

@@ -26,7 +26,7 @@ def plain(text: object) -> str:
 
 
 def log_text(text: str) -> str:
-    """Return job output for a terminal: with its lines, tabs and colours, and other control characters escaped."""
+    """Return job output for a terminal: lines, tabs and colours are kept, other control characters are escaped."""
     # Odd parts are the colour sequences.
     return "".join(
         part if index % 2 else "".join(character if character in "\n\t" else plain(character) for character in part.replace("\r\n", "\n"))

@@ -29,7 +29,7 @@ def short(seconds: float) -> str:
 
 
 def time_since(moment: datetime, *, now: datetime) -> str:
-    """Return a moment relative to now: `12 s ago`; `in 4 min` for a future one, at least a second away."""
+    """Return a moment relative to now: `12 s ago`; `in 4 min` for a moment at least a second in the future."""
     seconds = (now - moment).total_seconds()
     return f"{short(max(0.0, seconds))} ago" if seconds > -1 else f"in {short(-seconds)}"
 
@@ -68,5 +68,5 @@ def rfc3339_ms(moment: datetime) -> str:
 
 
 def output_text(text: str) -> str:
-    """Return job output for a page: with its lines and tabs, without colours, and with other invisible characters escaped."""
+    """Return job output for a page: lines and tabs are kept, colours are removed, other invisible characters are escaped."""
     return strip_colours(log_text(text))

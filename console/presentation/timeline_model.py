@@ -27,7 +27,7 @@ class TimelineRow:
     began: datetime
     state: str
     revocable: str = ""
-    """Of a credential: now | on_expiry | never"""
+    """For a credential: now | on_expiry | never"""
     until: datetime | None = None
     """Deadline of the current tier, or expiry of the credential."""
     ended: datetime | None = None
@@ -70,7 +70,7 @@ class Timeline:
     last: datetime | None = None
 
     def add_entry(self, kind: str, at: str, data: Json) -> None:
-        """Add an entry. One of an unknown type or with malformed data only moves the time forward."""
+        """Add an entry. An entry of an unknown type, or with malformed data, only moves the time forward."""
         moment = _time(at)
         if moment is None:
             return
@@ -218,7 +218,10 @@ def _renew_credential(timeline: Timeline, _at: datetime, data: Json) -> None:
 
 
 def _leave_credential(timeline: Timeline, at: datetime, data: Json) -> None:
-    """Mark a credential as still valid. It is open until it expires; of one that its owner must change, nothing more will be known."""
+    """Mark a credential as still valid.
+
+    It is open until it expires; a credential that its owner must change is closed, because nothing more will be known of it.
+    """
     row = timeline.row("credential", data["credential"])
     row.state, row.ended, row.until = "residual", None, _time(data["until"])
     row.settled = None if row.until else at

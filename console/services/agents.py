@@ -14,9 +14,9 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import JobSummary, RequestView
 
 MAX_JOBS = 100
-"""The newest jobs, to which everything refers."""
+"""The number of newest jobs that the figures cover."""
 MAX_ENTRIES = 5_000
-"""Calls of tools and models that are counted, those of the newest jobs first."""
+"""Maximum number of calls of tools and models that are counted, beginning with the newest jobs."""
 REFUSED_STATES = frozenset({RequestState.DENIED, RequestState.EXPIRED})
 
 
@@ -45,7 +45,7 @@ class AgentRecord:
     name: str
     jobs: Sequence[JobSummary]
     versions: Mapping[AgentVersion, int]
-    """Each with its number of jobs, the one of the newest job first."""
+    """Number of jobs by version; the version of the newest job comes first."""
     tools: Mapping[str, Counter[str]]
     """Calls by outcome."""
     models: Mapping[str, ModelTokens]

@@ -26,7 +26,10 @@ def can_acknowledge(caller: Caller, item: AttentionItem) -> bool:
 
 
 def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str, note: str) -> AttentionItem:
-    """Record that the caller takes care of an item, and return it. Raises NotFound if it needs no attention any more, Forbidden, InvalidInput."""
+    """Record that the caller takes care of an item, and return it.
+
+    Raises NotFound if it no longer needs attention, Forbidden, InvalidInput.
+    """
     if len(note) > MAX_NOTE_CHARS:
         raise InvalidInput("acknowledgement", (Problem("note", f"is longer than {MAX_NOTE_CHARS} characters; shorten it"),))
     item = next((item for item in visible_items(caller, figures.attention()) if item.key == key), None)

@@ -21,7 +21,10 @@ class Attestation(Message):
 
 
 def attest(deps: Deps, report: ProofReport) -> Attestation:
-    """Return a check of a job with its signed attestation, if the check found each of its credentials dead. Raises RetryLater."""
+    """Return a check of a job with its signed attestation, if the check found that each of its credentials is revoked or expired.
+
+    Raises RetryLater.
+    """
     entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
     issued = {str(entry.data["credential"]): entry.hash for entry in entries}
     # Of very many, only the newest are checked again; and some may have been issued since the check.

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class ReportDays(NamedTuple):
-    """Whole days in UTC, both included."""
+    """Whole days in UTC, first and last day included."""
 
     first: date
     last: date

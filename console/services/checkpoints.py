@@ -29,9 +29,9 @@ from justenough.services.dependencies import Deps
 
 CHECK_INTERVAL_S = 5.0
 MAX_AGE = timedelta(seconds=60)
-"""An entry is in a checkpoint after about this time."""
+"""An entry is included in a checkpoint after about this time."""
 MAX_ENTRIES = 1_000
-"""So many new entries are in a checkpoint before that."""
+"""A checkpoint is signed earlier if there are this many new entries."""
 
 log = structlog.get_logger()
 
@@ -41,21 +41,21 @@ class LedgerBroken(RetryLater):
 
 
 class InclusionProof(Message):
-    """That a checkpoint commits to an entry."""
+    """Proof that a checkpoint commits to an entry."""
 
     entry: str
     index: int
-    """Of its leaf, from 0: its position less 1."""
+    """The index of its leaf, counted from 0: its position minus 1."""
     leaf: str
     """The entry's hash, as hex: its bytes are the leaf."""
     path: tuple[str, ...]
     """Hashes as hex, from the leaf to the root."""
     checkpoint: str
-    """Its text; the tree's size is in its second line, the root in its third."""
+    """The checkpoint's text; the tree's size is in its second line, the root in its third."""
 
 
 class ConsistencyProof(Message):
-    """That a checkpoint continues an earlier one."""
+    """Proof that a checkpoint continues an earlier one."""
 
     size: int
     """Entries of the earlier one."""
@@ -73,7 +73,8 @@ async def run_checkpoints(deps: Deps) -> None:
 def sign_if_due(deps: Deps) -> EntryView | None:
     """Sign and record a checkpoint of all entries if one is due; return its entry. Blocking.
 
-    Due: MAX_ENTRIES since the last one, or any entry besides that checkpoint's own and MAX_AGE. Several consoles may sign the same one.
+    A checkpoint is due after MAX_ENTRIES new entries, or after MAX_AGE if there is any entry besides the last checkpoint's own. Several
+    consoles may sign the same one.
     """
     last, size = deps.store.ledger.newest_checkpoint(), deps.store.ledger.head().position
     new = size - int(last.data["entries"]) - 1 if last else size
@@ -83,7 +84,7 @@ def sign_if_due(deps: Deps) -> EntryView | None:
     known = _frontier_of(deps, last) if last else Frontier()
     tree = known.with_leaves(deps.store.ledger.leaves(known.size, size))
     if tree.size != size:
-        raise LedgerBroken(f"the ledger has {tree.size} entries up to position {size}")
+        raise LedgerBroken(f"entries are missing from the ledger: it has {tree.size} up to position {size}")
     origin = origin_of(deps.settings.installation)
     text = checkpoint_text(origin, tree.size, tree.root)
     key, signature = deps.vault.sign_for_ledger(text)
@@ -140,7 +141,7 @@ def prove_consistency(deps: Deps, size: int) -> ConsistencyProof:
 
 
 def verify_ledger(deps: Deps) -> LedgerReport:
-    """Verify every chain, and that the entries are those that every recorded checkpoint commits to. Blocking."""
+    """Verify every chain, and that the entries match every recorded checkpoint. Blocking."""
     report = deps.store.ledger.verify()
     keys: Mapping[int, bytes] | None = None
     unseen: tuple[str, ...] = ()
@@ -189,7 +190,9 @@ def newest_note(deps: Deps) -> str | None:
 
 
 def _frontier_of(deps: Deps, entry: EntryView) -> Frontier:
-    """Return the tree that a recorded checkpoint commits to; the empty tree if nothing proves that we signed it, so that all is read again."""
+    """Return the tree that a recorded checkpoint commits to; the empty tree if nothing proves that we signed it, so that every entry is
+    read again.
+    """
     try:
         (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
         tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))

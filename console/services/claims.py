@@ -24,7 +24,7 @@ def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> 
 
 
 def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
-    """End the caller's own claim of a pending request, and return the request. Raises Conflict if it is not theirs."""
+    """End the caller's own claim of a pending request, and return the request. Raises Conflict if the claim is not theirs."""
     view = _claimable(deps, caller, request)
     if view.claim is None or view.claim.by_id != caller.person.id:
         raise Conflict("you have not claimed this request")

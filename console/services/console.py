@@ -26,7 +26,7 @@ from justenough.services.dependencies import Deps
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """The console's parts, made once at start."""
+    """The console's parts, created once at start."""
 
     deps: Deps
     """Store, configuration, settings, and a Vault client that may only read people and public keys and sign the console's own orders."""

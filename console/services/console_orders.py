@@ -1,4 +1,4 @@
-"""The console's own orders, for events of triggers and occasions of schedules: signs and records each once. Starts no jobs. Blocking, for a thread.
+"""The console's own orders, for events of triggers and scheduled runs: signs and records each once. Starts no jobs. Blocking, for a thread.
 
 The worker accepts an order signed here only if its own configuration names the same job.
 """
@@ -36,7 +36,7 @@ ORDER_LIFETIME = timedelta(hours=24)
 
 
 class NoOccasion(GiveUp):
-    """The schedule has no occasion at this time, because its configuration has changed or somebody else started the workflow in Temporal."""
+    """No run is scheduled at this time, because its configuration has changed or somebody else started the workflow in Temporal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class OrderRequest:
     reason: str
     parent: str | None = None
     asked_by: str | None = None
-    """Entity id of the person who ran a schedule now; None for events and occasions."""
+    """Entity id of the person who ran a schedule now; None for events and scheduled runs."""
 
 
 def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
@@ -123,7 +123,10 @@ def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
 
 
 def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
-    """Record the order of an occasion and return it; for a repeated occasion, return its first order. Raises NotFound, NoOccasion, Conflict, InvalidInput, OverQuota."""
+    """Record the order of a scheduled run and return it; if it was recorded before, return that order.
+
+    Raises NotFound, NoOccasion, Conflict, InvalidInput, OverQuota.
+    """
     name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
     # Anyone with write access to Temporal can start this workflow with any time.
     if why := why_no_occasion(scheduled_job.schedule.times, local=scheduled_job.to_local_time(occasion.at), now=deps.now()):

@@ -27,7 +27,7 @@ class CredentialQuery(NamedTuple):
     """The filters of a list of credentials; None for any."""
 
     live: bool = False
-    """Only those not yet confirmed dead."""
+    """Only credentials that are not confirmed as revoked."""
     job: str | None = None
     resource: str | None = None
     action: Action | None = None
@@ -51,7 +51,10 @@ def credential_page(
 
 
 def endless_credentials(console: Console, caller: Caller, query: CredentialQuery, *, limit: int) -> Page[CredentialView]:
-    """Return the newest matching credentials that stay valid after their jobs until their owners change them. Those do not count as live."""
+    """Return the newest matching credentials that stay valid after their jobs until their owners change them.
+
+    Such credentials do not count as live.
+    """
     residual = query._replace(live=False, state=CredentialState.RESIDUAL)
     page = credential_page(console, caller, residual, limit=limit, cursor=None)
     return Page[CredentialView](items=tuple(one for one in page.items if one.is_endless), next=page.next)
@@ -66,7 +69,7 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
-    """Tell the job to revoke a credential, and return the credential as it was before. For one that is dead or cannot be revoked, only return it.
+    """Tell the job to revoke a credential, and return the credential as it was before. If it is dead or cannot be revoked, only return it.
 
     Raises NotFound, Forbidden, TemporalUnavailable if Temporal is needed.
     """

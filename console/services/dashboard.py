@@ -18,7 +18,7 @@ TREND_TTL_S = 15.0
 """The charts may be this old: at their scale the difference is not visible."""
 TREND_PERIOD = timedelta(hours=24)
 TREND_POINTS = 96
-"""Points of the chart, each the number of credentials alive."""
+"""Number of points in the chart; each is a count of active credentials."""
 RESULT_WIDTH = timedelta(minutes=15)
 RESULT_BARS = TREND_PERIOD // RESULT_WIDTH
 
@@ -51,7 +51,7 @@ class DashboardFigures:
         return self._attention.get(only.model_dump_json(), lambda: self._read_attention(only), max_age_s=COUNTS_TTL_S, version=position)
 
     def results(self, only: JobFilter = ALL_JOBS) -> tuple[JobResults, ...]:
-        """Return the results of the jobs of the last 48 hours by quarter of an hour, read at most TREND_TTL_S ago: the day before, then this day."""
+        """Return the job results of the last 48 hours by quarter of an hour, oldest first, read at most TREND_TTL_S ago."""
         return self._results.get(
             only.model_dump_json(),
             lambda: self._store.dashboard.job_results(until=datetime.now(UTC), width=RESULT_WIDTH, parts=2 * RESULT_BARS, only=only),

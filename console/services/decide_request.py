@@ -34,7 +34,7 @@ from justenough.services.verify_order import build_approval_verifier
 COUNT_TIMEOUT_S = 5.0
 FIRST_POLL_DELAY_S = 0.01
 MAX_POLL_INTERVAL_S = 0.2
-"""Pauses grow up to this, so that many callers that wait for a busy worker do not keep it busy."""
+"""Pauses grow up to this, so that many waiting callers do not overload a busy worker."""
 WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
 
 
@@ -47,10 +47,10 @@ async def submit_decision(
     if_match: str | None,
     before_submit: Callable[[], Awaitable[object]] | None = None,
 ) -> tuple[RequestView, bool]:
-    """Send a signed decision to the job; return the request as it is then, and whether a worker has counted the decision yet.
+    """Send a signed decision to the job; return the request's state afterwards, and whether a worker has counted the decision yet.
 
-    `before_submit` runs after validation and before sending. Raises its errors and those of `validate_decision`, Conflict if the job no longer
-    runs, TemporalUnavailable.
+    `before_submit` runs after validation and before sending. Raises its errors and those of `validate_decision`, Conflict if the job is no
+    longer running, TemporalUnavailable.
     """
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
@@ -63,7 +63,7 @@ async def submit_decision(
     signal = console.gateway.decide(view.job_id, signed)
     failure = await tell_job(signal, lambda: console.deps.store.ledger.append(requested), needs_workflow=not has_session)
     if isinstance(failure, WorkflowGone):
-        raise Conflict("the job no longer runs")
+        raise Conflict("the job is no longer running")
 
     def has_withdrawn(request: RequestView) -> bool:
         return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)
@@ -85,7 +85,7 @@ async def submit_decision(
 def withdraw_unsigned(console: Console, caller: Caller, request: str, reason: str) -> RequestView:
     """Record that the caller withdraws an approval, and return the request after that. Blocking, for a thread.
 
-    For when Vault does not answer, so that nobody can sign and no worker can verify. It can only reduce access. Raises NotFound, Forbidden,
+    Used while Vault does not answer, when nobody can sign and no worker can verify. It can only reduce access. Raises NotFound, Forbidden,
     Conflict.
     """
     view, job = find_visible_request(console.deps, caller, request)
@@ -122,7 +122,7 @@ def find_request(deps: Deps, request_id: str) -> tuple[RequestView, JobView]:
 
 
 def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
-    """Return the request that a valid decision is for; record an invalid decision as rejected. Blocking, for a thread.
+    """Return the request that a decision is for, if the decision is valid; record an invalid decision as rejected. Blocking, for a thread.
 
     Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: checked in this order, so that only a person who may decide
     the request learns its state.
@@ -247,7 +247,7 @@ def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: De
 def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, *, action: Action, break_glass: bool = False) -> Rejection | None:
     """Return why policy, Vault's control group or the job's order would refuse an approval by the caller with this action now; None if none would.
 
-    Raises RetryLater if that cannot be asked now. Blocking, for a thread.
+    Raises RetryLater if that cannot be checked now. Blocking, for a thread.
     """
     config, requested = deps.config.current(), Action(view.action)
     if rejection := why_not_narrowable(config.catalog, view.resource, requested, action):
@@ -270,14 +270,14 @@ def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_
         return rejection
     person = deps.vault.person(absent, deps.settings.people_mounts)
     if has_answered(view, absent) or (person and any(item.on_behalf_of == person.name for item in view.approvals)):
-        return Rejection("already_answered", "their decision is recorded already")
+        return Rejection("already_answered", "this person's decision is already recorded")
     if person is None or deps.config.current().tiers.tier_of(person.groups) < view.current_tier:
-        return Rejection("tier_too_low", f"they may not decide at tier {view.current_tier}")
+        return Rejection("tier_too_low", f"this person may not decide at tier {view.current_tier}")
     return None
 
 
 def _grant_after(view: RequestView, *, action: Action, ttl: int, tools: BoundedTools | None, break_glass: bool) -> GrantTerms:
-    """Return the terms that one more approval would leave of a request."""
+    """Return the terms of a request after one more approval: the strictest of all approvals."""
     requested = GrantTerms(action=Action(view.action), ttl=view.ttl, break_glass=break_glass, tools=view.tools)
     earlier = (GrantTerms(action=Action(item.action or view.action), ttl=item.ttl, tools=item.tools) for item in view.counting_approvals)
     return requested.narrowed_by((GrantTerms(action=action, ttl=ttl, tools=tools), *earlier))

@@ -19,7 +19,7 @@ class GroupMembers(NamedTuple):
 
 
 def group_members(deps: Deps, groups: Iterable[str], *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:
-    """Return groups with their members. `without`: login names of people who cannot decide."""
+    """Return groups with their members, except `without`: login names of people who cannot decide."""
     listed = {group: deps.vault.member_names(group, deps.settings.people_mounts) for group in groups}
     able = {group: tuple(name for name in names if name not in without) for group, names in listed.items()}
     return tuple(GroupMembers(group, able[group], nobody_else=bool(names) and not able[group]) for group, names in listed.items())

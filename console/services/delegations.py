@@ -1,4 +1,7 @@
-"""Delegations: who decides for whom until when. A delegate needs the groups themselves, so a delegation grants no new rights. Blocking, for a thread."""
+"""Delegations: who decides for whom until when. A delegate must be in the approver groups too, so a delegation grants no new rights.
+
+Blocking, for a thread.
+"""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 CHECK_TIMEOUT_S = 2.0
 MAX_HANGING = 4
-"""Checks of one system that may hang at once, after their callers have given up."""
+"""Maximum number of checks of one system that may hang at once after their callers have given up."""
 CACHE_TTL_S = 1.0
 MAX_REPORT_AGE_SHOWN = timedelta(seconds=10)
-"""Of an older report, nothing is shown: a system that hangs since would be shown as healthy."""
+"""An older report is not shown: a system that has hung since then would look healthy."""
 WHOLE_INSTALLATION = "installation"
 VAULT_STATUS_TEXT = {
     429: "answered 429: a standby node that does not serve requests",
@@ -56,15 +56,15 @@ class Sweeps(Message):
     age_seconds: int | None = None
     late: bool = False
     by_clock: bool = False
-    """Whether a worker began the last one by its own clock, because none came through Temporal: its schedule or its task is missing."""
+    """Whether a worker began the last sweep by its own clock, because no sweep came through Temporal: its schedule or its task is missing."""
 
 
 class Targets(Message):
-    """The catalog's targets, as the last sweep found them."""
+    """The health of the catalog's targets in the last sweep."""
 
     known: int = 0
     failing: tuple[TargetCheck, ...] = ()
-    """Those that did not answer, in which no revocation can be verified; the longest first."""
+    """Targets that did not answer, so no revocation in them can be verified; those failing longest come first."""
     checked_at: datetime | None = None
     """None if no target is known, because no sweep has ended yet or the catalog has none."""
     late: bool = False
@@ -78,14 +78,14 @@ class HealthReport(Message):
     overdue: OverdueCounts | None = None
     """None if the store does not answer."""
     workers: tuple[WorkerView, ...] = ()
-    """Those that have reported themselves within MAX_REPORT_AGE; none if the store does not answer."""
+    """Workers that have reported within MAX_REPORT_AGE; none if the store does not answer."""
     targets: Targets = Targets()
     sweep: Sweeps = Sweeps()
     at: datetime | None = None
     """When the checks ended."""
 
     def config_alarm(self, own: str | None) -> str | None:
-        """Return why the newest configuration is not in force in this console (`own`) or in its workers; None if it is."""
+        """Return why the newest configuration is not in force, in this console (`own`) or in workers; None if it is in force."""
         theirs = (f"worker {worker.name}: {worker.config_alarm}" for worker in self.workers if worker.config_alarm)
         return "\n".join(filter(None, (own, *theirs))) or None
 

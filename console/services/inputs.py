@@ -49,7 +49,7 @@ EXAMPLE_DECISION: JsonDict = {
 
 
 class StrictBody(Model):
-    """A request body. Refuses unknown keys and values that cannot be stored or signed."""
+    """A request body. Unknown keys, and values that cannot be stored or signed, are refused."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,12 +118,12 @@ class ClaimBody(StrictBody):
 
 
 class DryRequest(Message):
-    """Policy's decision on one request, if it were made now."""
+    """Policy's decision on one request if it were made now."""
 
     resource: str
     action: str
     at: str = "start"
-    """start, or request: when the running job asks for it."""
+    """`start`, or `request` if the running job requests it."""
     ttl: int
     """Seconds."""
     outcome: str
@@ -131,7 +131,7 @@ class DryRequest(Message):
     policies: tuple[str, ...]
     policy_digest: str
     policy_reasons: Mapping[str, str] = {}
-    """The comment above each of these policies, by id."""
+    """By id, the comment above each policy that decided."""
     errors: tuple[str, ...] = ()
 
     @classmethod
@@ -142,11 +142,11 @@ class DryRequest(Message):
 
 
 class DryTool(DryRequest):
-    """The decision on the first call of a tool, if the agent called it after its start."""
+    """The decision on an agent's first call of a tool."""
 
     tool: str
     beyond: Beyond | None = None
-    """What the spec says of this call, which it does not name; null if it names it."""
+    """What the spec says about calls that it does not name; null if it names this call."""
 
 
 class DryRun(Message):
@@ -159,7 +159,7 @@ class DryRun(Message):
     beyond: Beyond = "ask"
     """What happens to access and tool calls that the spec does not name."""
     warnings: tuple[str, ...] = ()
-    """Sentences about what will probably not go as intended."""
+    """Sentences about what may not work as intended."""
 
 
 class Stopping(Message):
@@ -172,7 +172,7 @@ class Stopping(Message):
 
 
 class Triggered(Message):
-    """The job that an event or a manual run launched; its sender learns no more about it."""
+    """The job that an event or a manual run launched; the sender learns nothing else about it."""
 
     id: str
     state: JobState

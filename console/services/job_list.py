@@ -43,7 +43,7 @@ class JobTraits(NamedTuple):
 
 
 JobOrder = Literal["newest", "oldest"]
-"""Which jobs come first, by when they were launched."""
+"""The order of a list of jobs, by their launch times."""
 
 
 def job_page(

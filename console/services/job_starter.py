@@ -1,4 +1,6 @@
-"""Starts jobs while the console serves: those of schedules, and those not started because the console died or Temporal was unreachable."""
+"""Starts jobs while the console serves: jobs of schedules, and jobs that were not started because the console died or Temporal was
+unreachable.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 15.0
 MIN_PENDING_AGE = timedelta(seconds=5)
-"""A younger job is still being started by the call that recorded it."""
+"""The call that recorded a younger job may still be starting it."""
 RETRY_DELAY_S = 5.0
 
 log = structlog.get_logger()
@@ -55,13 +57,13 @@ async def run_reconciler(deps: Deps, gateway: TemporalGateway) -> None:
 
 
 async def run_occasions(console: Console) -> None:
-    """Take occasions until cancelled; after a failure, start again."""
+    """Take scheduled runs until cancelled; after a failure, start again."""
     run_worker = partial(console.gateway.run_worker, partial(launch_occasion, console))
     await repeat(run_worker, every_s=RETRY_DELAY_S, failure="the schedule worker stopped")
 
 
 async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:
-    """Order and start the job of an occasion; return its id, or why no job was ordered."""
+    """Order and start the job of a scheduled run; return its id, or why no job was ordered."""
     try:
         order = await to_thread.run_sync(order_occasion, console.deps, console.quotas, occasion)
     except GiveUp as error:

@@ -1,4 +1,4 @@
-"""All jobs of one name: their newest runs, and what these asked for and used. Blocking, for a thread."""
+"""All jobs of one name: their newest runs, and what these requested and used. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from justenough.domain.readmodel.views import ApprovalView, JobSummary, RequestV
 from justenough.domain.rightsizing.analysis import Sizing, build_sizing
 
 MAX_RUNS = 100
-"""The newest runs, to which all figures refer."""
+"""The number of newest runs that all figures cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def is_decided_by_policy(self) -> bool:
-        """Whether policy decided each of its requests without asking anybody."""
+        """Whether policy decided each of its requests without an approver."""
         return all(request.tier == 0 for request in self.requests)
 
 
@@ -63,7 +63,7 @@ class JobsByName:
 
     @property
     def succeeded_percent(self) -> int | None:
-        """How many of the ended runs succeeded, in per cent; None if none ended. Rounded down, so that 100 means all."""
+        """The percentage of ended runs that succeeded, rounded down so that 100 means all; None if none ended."""
         return (
             100 * sum(run.job.state is JobState.SUCCEEDED for run in self.ended_runs) // len(self.ended_runs) if self.ended_runs else None
         )
@@ -76,7 +76,7 @@ class JobsByName:
         return (parts[9], parts[18]) if parts else None
 
     def needed_tier(self, resource: str, action: str) -> int:
-        """Return the tier that policy required for an action in the newest run that asked for it; 0 if none."""
+        """Return the tier that policy required for an action in the newest run that requested it; 0 if none."""
         asked = (one for run in self.runs for one in run.requests if (one.resource, one.action) == (resource, action))
         newest = next(asked, None)
         return newest.tier if newest else 0

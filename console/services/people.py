@@ -22,14 +22,14 @@ class PersonRecord:
 
     name: str
     groups: frozenset[str] | None
-    """Now, in Vault; None if Vault does not know the person, or does not answer."""
+    """The person's current groups in Vault; None if Vault does not know the person, or does not answer."""
     tier: int
     """The highest tier at which they may decide; 0 for none."""
     launched: Sequence[JobSummary]
     decisions: Sequence[tuple[RequestView, ApprovalView]]
     """Newest first."""
     delegations: Sequence[DelegationView]
-    """In force, from or to them."""
+    """Delegations in force, by them or to them."""
 
     def count(self, decision: str) -> int:
         """Return how many of these decisions are of a kind."""

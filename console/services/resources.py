@@ -1,4 +1,4 @@
-"""One resource: who has or had access to it, who asked, and how much of it was needed. Blocking, for a thread."""
+"""One resource: who has or had access to it, who requested it, and how much of it was needed. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from justenough.domain.readmodel.views import CredentialView, RequestView
 from justenough.domain.rightsizing.usage import AccessKey
 
 MAX_CREDENTIALS = 25
-"""Of those that may be active, and of those that are not."""
+"""Maximum number of credentials that may be active, and of those that are not."""
 MAX_REQUESTS_PER_ACTION = 100
-"""The newest requests for each action, among which are those that the caller may read."""
+"""Number of newest requests that are read for each action, before those that the caller may not read are left out."""
 MAX_REQUESTS = 25
 
 
@@ -39,7 +39,7 @@ class ResourceAccess:
 
     @property
     def never_used(self) -> Sequence[Action]:
-        """The actions that nobody asked for in the counted period."""
+        """The actions that nobody requested in the counted period."""
         return [one.action for one in self.actions if one.use is not None and not one.use.asked]
 
 

@@ -25,7 +25,7 @@ NOT_IN_TEMPORAL_TEXT = "not created in Temporal yet"
 
 
 class ScheduleView(Message):
-    """A schedule as in triggers.yaml, its status in Temporal, and the jobs it launched."""
+    """A schedule in triggers.yaml, its status in Temporal, and the jobs that it launched."""
 
     name: str
     cron: str
@@ -39,13 +39,13 @@ class ScheduleView(Message):
     note: str | None
     """Who paused it, and why."""
     next: tuple[datetime, ...]
-    """The next occasions; a paused schedule launches no job at these times."""
+    """The times of the next runs; a paused schedule launches no job at these times."""
     missed: int | None
-    """Occasions since the schedule was created that Temporal skipped because their catch-up window had passed."""
+    """Runs since the schedule was created that Temporal skipped because their catch-up window had passed."""
     jobs: tuple[Launched, ...]
     """Newest first."""
     skipped: tuple[str, ...]
-    """Occasions at which no job was launched, because the previous job had not ended."""
+    """Runs that launched no job, because the previous job had not ended."""
     problem: str | None
     """Why the status is unknown, or why Temporal differs from triggers.yaml."""
 

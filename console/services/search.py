@@ -22,31 +22,33 @@ from justenough.services.dependencies import Deps
 INDEX_INTERVAL_S = 0.5
 MAX_SUGGESTIONS = 5
 MIN_SIMILARITY = 0.7
-"""From 0 to 1: how much of a suggested name is like what was typed (difflib's ratio)."""
+"""Minimum similarity of a suggested name to the typed text, from 0 to 1 (difflib's ratio)."""
 
 
 class SearchResult(Message):
-    """What was found, most exact first; each thing once."""
+    """What was found, most exact first, without duplicates."""
 
     query: str
     hits: tuple[SearchHit, ...]
     suggestions: tuple[str, ...] = ()
     """If nothing was found: names that are similar."""
     is_partial: bool = False
-    """Whether only the newest jobs were searched for words: of those that have the rarest one, or, for a launcher, of their own."""
+    """Whether only the newest jobs were searched for words: the newest jobs with the rarest word or, for a launcher, the newest of their
+    own jobs.
+    """
     is_indexed: bool = True
     """Whether every entry of the ledger can be found: after an upgrade, indexing takes a while."""
 
 
 class HitDetail(NamedTuple):
-    """What the page of results says of a hit besides its name."""
+    """What the results page shows about a hit besides its name."""
 
     state: str
-    """The state under which to show it."""
+    """The state as which to show it."""
     access: str = ""
-    """Of a request or credential: `read on orders-db`."""
+    """For a request or credential: `read on orders-db`."""
     matches: tuple[str, ...] = ()
-    """Of a job: what was found in it that its name and task do not show: `label team=support`."""
+    """For a job: what was found that its name and task do not show: `label team=support`."""
 
 
 def search(console: Console, caller: Caller, text: str) -> SearchResult:
@@ -71,7 +73,7 @@ def search(console: Console, caller: Caller, text: str) -> SearchResult:
 
 
 def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, str], HitDetail]:
-    """Return what the page says of jobs, requests and credentials besides the hits themselves, by kind and id. Reads each kind at once."""
+    """Return the details that the page shows about jobs, requests and credentials, by kind and id. Reads all hits of a kind at once."""
     store, ids = deps.store, {kind: [hit.id for hit in result.hits if hit.kind == kind] for kind in ("job", "request", "credential")}
     jobs, details = store.jobs.by_ids(ids["job"]), dict[tuple[HitKind, str], HitDetail]()
     requested = store.search.resources_of(ids["job"])
@@ -91,7 +93,7 @@ def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, st
 
 
 def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -> tuple[str, ...]:
-    """Return where a job has those words of the query that neither its name nor its task shows: as few places as explain them all."""
+    """Return the places in which a job has the query's words that neither its name nor its task shows: as few places as needed."""
     words = query_words(query)
 
     def found_in(*texts: str) -> frozenset[str]:
@@ -115,7 +117,7 @@ def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -
 
 
 def find_by_id(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
-    """Return the jobs, requests, credentials and entries whose id starts with `text`, or is within it, and that the caller may read."""
+    """Return the jobs, requests, credentials and entries whose id starts with `text` or occurs in it, and that the caller may read."""
     find, installation = console.deps.store.search.find, console.deps.settings.installation
     hits = readable(console, caller, find(text, installation=installation))
     named = id_within(text)
@@ -130,7 +132,7 @@ def readable(console: Console, caller: Caller, hits: Iterable[SearchHit]) -> tup
 
 
 def suggest(query: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names that are like the query, or that have a word like one of its words; the most similar first."""
+    """Return the names that are similar to the query, or that contain a word similar to one of its words; the most similar first."""
     whole = {name.casefold(): name for name in names}
     by_word = {word: name for key, name in whole.items() for word in query_words(key)}
     typed = query.casefold()
@@ -141,7 +143,7 @@ def suggest(query: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 async def run_indexing(deps: Deps) -> None:
-    """Index the ledger's new entries every INDEX_INTERVAL_S, until cancelled. If another console has indexed them, there are none."""
+    """Index the ledger's new entries every INDEX_INTERVAL_S, until cancelled. Does nothing if another console has already indexed them."""
 
     async def index() -> None:
         while not (await to_thread.run_sync(deps.store.search.progress)).is_complete:

@@ -1,4 +1,7 @@
-"""Validates signed statements: well-formed, complete, of the caller, valid now, and signed with the caller's key. Records nothing. Blocking, for a thread."""
+"""Validates signed statements: well-formed, complete, made by the caller, valid now, and signed with the caller's key. Records nothing.
+
+Blocking, for a thread.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ S = TypeVar("S", DecisionStatement, DelegationStatement, ReviewStatement)
 D = TypeVar("D", DelegationStatement, ReviewStatement)
 
 StatementChecks = Mapping[str, tuple[bool, str]]
-"""By key of a statement: whether it is wrong, and the message for that case."""
+"""By key of a statement: whether its value is wrong, and the message for that case."""
 
 
 def parse_own_statement(model: type[S], body: SignedBody, caller: Caller) -> S:

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Busy(RetryLater):
-    """A person has too many pieces of work that are still running."""
+    """A person has too much work that is still running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ class SingleFlight(Generic[K, T]):
     def __init__(
         self, work: Callable[[K], Awaitable[T]], *, max_concurrency: int = 1, max_outcomes: int = 1, max_per_person: int = 4
     ) -> None:
-        """Store the limits: runs at the same time, newest outcomes kept, and unfinished runs per person, so that one person cannot block the others."""
+        """Set the limits: how many runs at the same time, how many outcomes to keep, and how many unfinished runs per person, so that one
+        person cannot block the others.
+        """
         self._work, self._max_outcomes, self._max_per_person = work, max_outcomes, max_per_person
         self._semaphore = asyncio.Semaphore(max_concurrency)
         self._works: OrderedDict[K, Work[T]] = OrderedDict()

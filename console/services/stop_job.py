@@ -25,7 +25,7 @@ def can_stop(job: JobSummary, *, kill: bool) -> bool:
 
 
 async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool, reason: str = "") -> Stopping:
-    """Ask a job to end and record who asked, and why if they said so. If they ask again, their first reason stays.
+    """Ask a job to end, and record who asked and the reason if there is one. If the same person asks again, the first reason stays.
 
     Raises NotFound, Forbidden, Conflict if it has ended, InvalidInput, TemporalUnavailable if Temporal is needed to cancel it.
     """

@@ -113,7 +113,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
 def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:
     """Yield a sentence for each request of the running job whose approvers may take longer than the job runs.
 
-    It says so if the spec does not request the access, and only a tool that the agent may call needs it.
+    The sentence says so if only a tool that the agent may call needs the access, and the spec does not request it.
     """
     for item in requests:
         tier = tiers.tiers.get(item.tier) if item.outcome == "needs_approval" and item.at == "request" else None

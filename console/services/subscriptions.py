@@ -1,4 +1,4 @@
-"""Webhooks and notifications: the state of each subscription, sending dead letters again, and testing one."""
+"""Webhooks and notifications: the state of each subscription, resending dead letters, and testing a subscription."""
 
 from __future__ import annotations
 

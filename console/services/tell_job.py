@@ -1,4 +1,4 @@
-"""Tells a job what a person requests of it: by a signal to its workflow and by an entry in the ledger, which the session of a running job reads."""
+"""Passes a person's request to a job: by a signal to its workflow, and by a ledger entry that the session of a running job reads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ async def tell_job(
 ) -> TemporalUnavailable | WorkflowGone | None:
     """Send a signal and record the request at the same time; return why the workflow was not reached, or None if it was.
 
-    `record` is blocking. `needs_workflow`: no session could obey the ledger, so nothing is recorded before the signal was sent; then this
-    raises TemporalUnavailable.
+    `record` is blocking. `needs_workflow`: no session could act on the ledger entry, so nothing is recorded until the signal is sent; if it
+    cannot be sent, raise TemporalUnavailable.
     """
 
     async def send() -> TemporalUnavailable | WorkflowGone | None:

@@ -23,7 +23,7 @@ MAX_PAGES_READ = 20
 
 
 def visible_sweep(report: SweepReport, owners: JobOwners, caller: Caller) -> SweepReport:
-    """Return a sweep's report without what it says about jobs that the caller may not read. Blocking."""
+    """Return a sweep's report without the jobs that the caller may not read. Blocking."""
     if caller.can_read_all:
         return report
 
@@ -65,7 +65,7 @@ class JobOwners:
     async def owners_of(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
         """Return the entity id of the person who launched each job, without jobs that no ledger entry up to `position` names.
 
-        Use only on the event loop. Many listeners look up the same jobs at the same time, so one of them reads for all.
+        Use only on the event loop. Many listeners look up the same jobs at the same time, so one listener reads for all.
         """
         job_ids = frozenset(jobs)
         async with self._lock if self._unknown_jobs(job_ids, position) else nullcontext():
@@ -91,7 +91,7 @@ class JobOwners:
         return frozenset(job for job in jobs if job not in self._known and self._absent.get(job, -1) < position)
 
     def can_read(self, caller: Caller, job: str) -> bool:
-        """Whether the caller may read this job. Entries without a job are only for callers who may read everything."""
+        """Whether the caller may read this job. Only callers who may read everything can read entries without a job."""
         return caller.can_read_all or caller.can_read_jobs_of(self.owner_of(job) or "")
 
 

@@ -71,7 +71,7 @@ class ScheduleStatus:
     """Who paused it and why."""
     next: tuple[datetime, ...]
     missed: int
-    """Occasions that Temporal skipped because their catch-up window had passed."""
+    """Runs that Temporal skipped because their catch-up window had passed."""
 
 
 class SignedAnswer(Message):
@@ -81,7 +81,7 @@ class SignedAnswer(Message):
 
 
 TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]
-"""Orders the job of an occasion; returns its id, or why no job was ordered."""
+"""Orders the job of a scheduled run; returns its id, or why no job was ordered."""
 
 log = structlog.get_logger()
 
@@ -102,7 +102,7 @@ class TemporalGateway:
         return cls(await connect_temporal(settings, identity=_identity(settings), codec=codec, lazy=True), settings, codec)
 
     async def start_job(self, order: JobInput, *, environment: str, requester: str) -> None:
-        """Start the job's workflow unless it was ever started before. Raises TemporalUnavailable."""
+        """Start the job's workflow unless it has ever been started. Raises TemporalUnavailable."""
         attributes = [
             SearchAttributePair(STATE, JobState.PENDING.value),
             SearchAttributePair(ENVIRONMENT, environment),
@@ -165,7 +165,7 @@ class TemporalGateway:
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
     async def prepare_encryption(self) -> None:
-        """Make the key that encrypts what Temporal gets, unless there is one. Raises RetryLater and GiveUp, as Vault does."""
+        """Create the key that encrypts what Temporal gets, if there is none. Raises RetryLater and GiveUp, as Vault does."""
         if self._codec is not None:
             await self._codec.prepare()
 
@@ -177,7 +177,7 @@ class TemporalGateway:
     async def run_worker(self, take: TakeOccasion) -> None:
         """Run the workflows that schedules start, until cancelled; several consoles may run them. Raises TemporalUnavailable if it cannot connect.
 
-        `take` orders the job of an occasion. Only the product's own error messages become part of a workflow's history.
+        `take` orders the job of a scheduled run. Only the product's own error messages become part of a workflow's history.
         """
 
         @activity.defn(name=fire_workflow.TAKE_ACTIVITY)
@@ -263,7 +263,9 @@ class TemporalGateway:
         return f"{self._task_queue}-console"
 
     def _one_off_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and an existing one is not joined."""
+        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and an existing workflow is never
+        joined.
+        """
         return {
             "id": f"je-{self._installation}-{name}-{secrets.token_hex(16)}",
             "task_queue": self._task_queue,
@@ -322,5 +324,5 @@ def _translate_lookup_errors() -> Iterator[None]:
         except RPCError as error:
             # Without its namespace, Temporal says nothing about the workflow.
             if any(detail.Is(NotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details):
-                raise WorkflowGone("the workflow no longer runs") from error
+                raise WorkflowGone("the workflow is no longer running") from error
             raise

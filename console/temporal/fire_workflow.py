@@ -1,4 +1,4 @@
-"""The workflow that a schedule starts at each occasion: a console then orders the job. Deterministic, no I/O.
+"""The workflow that a schedule starts for each run: a console then orders the job. Deterministic, no I/O.
 
 It runs in consoles, on their own task queue, because workers cannot order jobs. The workflow waits while no console runs.
 """
@@ -27,7 +27,7 @@ TAKE_OPTIONS: dict[str, Any] = {
 
 @workflow.defn(name="Fire")
 class Fire:
-    """Calls the activity in which a console orders the job of an occasion."""
+    """Calls the activity in which a console orders the job of a scheduled run."""
 
     @workflow.run
     async def run(self, schedule: str) -> str:

@@ -1,4 +1,4 @@
-"""Keeps Temporal's schedules as in triggers.yaml, except that a person may pause them, and reads their status. Orders no jobs."""
+"""Keeps Temporal's schedules in line with triggers.yaml, except that a person may pause them, and reads their status. Orders no jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from justenough.services.dependencies import Deps
 POLL_INTERVAL_S = 2.0
 """Seconds between two checks of the configuration."""
 RECONCILE_INTERVAL_S = 60.0
-"""Seconds between two comparisons with Temporal if the configuration has not changed: somebody may have changed schedules there."""
+"""Seconds between two comparisons with Temporal if the configuration has not changed: somebody may have changed schedules in Temporal."""
 RETRY_DELAY_S = 10.0
 STATUS_TTL_S = 3.0
 STATUS_TIMEOUT_S = 2.0
@@ -34,7 +34,10 @@ class ScheduleSync:
         self._statuses = SingleFlightCache(self._read_status, forget_after_s=STATUS_TTL_S)
 
     async def reconcile(self) -> None:
-        """Create, update and delete schedules as configured. A failure of one does not stop the others. Raises TemporalUnavailable."""
+        """Create, update and delete schedules as configured. A failure with one schedule does not stop the others.
+
+        Raises TemporalUnavailable.
+        """
         configured = (await to_thread.run_sync(self._deps.config.current)).schedules
         existing = await self._gateway.schedule_names()
         for name, timed in configured.items():

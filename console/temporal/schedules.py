@@ -17,7 +17,7 @@ from justenough.domain.integrations import schedules
 from justenough.domain.integrations.cron import FieldValues, ranges
 
 OVERLAP_POLICIES = {"skip": ScheduleOverlapPolicy.SKIP, "allow": ScheduleOverlapPolicy.ALLOW_ALL}
-"""For workflows that wait for a console. The console itself checks whether the previous job has ended."""
+"""The overlap policies of workflows that wait for a console. The console itself checks whether the previous job has ended."""
 
 
 def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: str, queue: str) -> Schedule:

@@ -33,16 +33,19 @@ ENCODING = b"binary/encrypted"
 WRAPPED_KEY_FIELD = "encryption-key"
 """The metadata field with the wrapped data key."""
 WRAPPED_KEY = re.compile(rb"vault:v[1-9][0-9]{0,8}:[A-Za-z0-9+/]{80}")
-"""How Vault writes 32 encrypted bytes, with a nonce and a tag. What looks different is not worth asking Vault about."""
+"""Matches 32 bytes encrypted by Vault, with a nonce and a tag. Anything else is not sent to Vault."""
 KEY_BITS = 256
 NONCE_BYTES = 12
 ROTATION_S = 3600.0
 """Age at which a data key is replaced. Within an hour no process comes near the 2^32 payloads that are safe with random nonces."""
 RETRY_S = 60.0
-"""Seconds until a rotation is tried again that failed. Meanwhile the old key encrypts."""
+"""Seconds until a failed rotation is tried again. Until then the old key encrypts."""
 MAX_KNOWN_KEYS = 10_000
 UNWRAP_PATIENCE_S, UNWRAP_INTERVAL_S = 10.0, 0.5
-"""How long decoding waits for a Vault that restarts, and seconds between two tries. Some activities are tried only once."""
+"""How many seconds decoding waits for a Vault that restarts, and seconds between two tries.
+
+It waits because some activities are tried only once.
+"""
 
 Recoding = Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
 """A codec's `encode` or `decode`."""
@@ -75,7 +78,7 @@ class DataKeys:
         self._vault = vault
         self._newest: DataKey | None = None
         self._known: dict[bytes, AESGCM | None] = {}
-        """By their wrapped form; None for those that Vault cannot decrypt."""
+        """Data keys by their wrapped form; None for a key that Vault cannot decrypt."""
         self._next_rotation = 0.0
         self._lock = threading.Lock()
 
@@ -90,7 +93,7 @@ class DataKeys:
         return monotonic() >= self._next_rotation
 
     def make(self) -> DataKey:
-        """Return the key that encrypts, and make it if there is none. Blocking. Raises RetryLater and GiveUp, as Vault does."""
+        """Return the key that encrypts; create it if there is none. Blocking. Raises RetryLater and GiveUp, as Vault does."""
         with self._lock:
             return self._newest or self._replace()
 
@@ -116,7 +119,7 @@ class DataKeys:
         return self._newest
 
     def ciphers(self, wrapped: Iterable[bytes]) -> dict[bytes, AESGCM | None]:
-        """Return the ciphers of these wrapped keys that are known already."""
+        """Return the ciphers of those wrapped keys that are already known."""
         # Another thread may replace the dictionary at any time.
         known = self._known
         return {one: known[one] for one in wrapped if one in known}
@@ -140,7 +143,7 @@ class DataKeys:
 class EncryptingCodec(PayloadCodec):
     """Encrypts payloads. It also reads payloads that are not encrypted: those of older histories, and with `encrypts=False` our own.
 
-    A payload that cannot be decrypted, now or later, is passed on as it is. What reads it then treats it like any other junk: a stranger who
+    A payload that can never be decrypted is passed on unchanged, and its reader treats it like any other invalid payload: a stranger who
     can reach Temporal must not stop a workflow with one. If Vault does not answer, decoding fails, and Temporal tries again.
     """
 
@@ -151,7 +154,7 @@ class EncryptingCodec(PayloadCodec):
         self.encrypts = encrypts
 
     async def prepare(self) -> None:
-        """Make the key that encrypts, unless there is one or none is needed. Raises RetryLater and GiveUp, as Vault does."""
+        """Create the key that encrypts, unless there is one or none is needed. Raises RetryLater and GiveUp, as Vault does."""
         if self.encrypts and self._keys.newest is None:
             await asyncio.to_thread(self._keys.make)
 

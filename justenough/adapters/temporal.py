@@ -1,6 +1,6 @@
 """Connects to Temporal. TLS, API key and metadata come from Temporal's own variables (TEMPORAL_*) and its profile file.
 
-Address and namespace come from there too, unless our settings name them. `explain_failure` finds out why a connection failed.
+Address and namespace come from there too, unless our settings name them. `explain_failure` determines why a connection failed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 AWAY = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED})
 ADDRESS = re.compile(r"\S+:\d{1,5}")
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
-"""What an HTTP/2 client sends first, with empty settings. Until it reads the answer, it does not know whether its certificate was accepted."""
+"""The first bytes that an HTTP/2 client sends, with empty settings. Only the answer shows the client whether its certificate was accepted."""
 REFUSED_CERTIFICATE = re.compile("CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE")
 """The alerts with which servers refuse a client's certificate, or the lack of one."""
 HOW_TO_BE_KNOWN = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to a certificate that it accepts"
@@ -69,7 +69,8 @@ def build_codec(vault: KeyWrapper, settings: Settings) -> EncryptingCodec:
 
 
 async def connect_temporal(settings: Settings, *, identity: str, codec: EncryptingCodec | None = None, lazy: bool = False) -> Client:
-    """Return a client of the installation's Temporal. Without a codec it cannot read what is encrypted. `lazy`: it connects when it is first used.
+    """Return a client of the installation's Temporal. Without a codec it cannot read encrypted payloads. `lazy`: it connects when it is
+    first used.
 
     Raises TemporalDown, TemporalProfileInvalid.
     """

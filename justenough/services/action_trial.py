@@ -1,6 +1,7 @@
-"""Tries an action of the catalog without a job: issue, find in the target, log in, revoke, verify. Then it ends whatever is left, also after an error.
+"""Tries an action of the catalog without a job: issue, find in the target, log in, revoke, verify. Afterwards it revokes whatever is left,
+even after an error.
 
-It does what a worker does, with a worker's login in Vault, under a job id of its own. The ledger does not show it; Vault's audit log does.
+It does what a worker does, with a worker's login in Vault, under a new job id. The ledger does not show it; Vault's audit log does.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ class TrialStep(NamedTuple):
 
 
 class StepFailed(Exception):
-    """A step's result is not what it must be. The message says what was found instead."""
+    """A step had the wrong result. The message says what was found instead."""
 
 
 def try_action(
     settings: Settings, env: Mapping[str, str], resource: str, action: Action, data_scope: Mapping[str, str]
 ) -> Iterator[TrialStep]:
-    """Yield each step's result until one fails. Raises InvalidInput if the catalog has no such action, RetryLater and GiveUp as Vault's login does."""
+    """Yield each step's result until one fails.
+
+    Raises InvalidInput if the catalog has no such action; RetryLater or GiveUp if the login to Vault fails.
+    """
     catalog = load_config_folder(settings.config, env).catalog
     definition, place = catalog.action(resource, action), f"resources.{resource}"
     if resource not in catalog.resources:
@@ -75,7 +79,7 @@ def try_action(
 
 @dataclass(slots=True)
 class _Trial:
-    """One action, and what was issued for it."""
+    """One action, and the credential that was issued for it."""
 
     vault: Vault
     targets: TargetInspector
@@ -87,7 +91,7 @@ class _Trial:
     issued: list[IssuedSecret] = field(default_factory=list, repr=False)
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """Yield the steps in their order. An empty result means that the action allows no such step."""
+        """Yield the steps in order. An empty result means that the step does not apply to the action."""
         yield "issue", self.issue
         yield "find in target", self.find
         yield "log in", self.log_in
@@ -98,13 +102,13 @@ class _Trial:
             yield "end in target", self.end_in_target
 
     def why_not(self, step: str) -> str:
-        """Return why an action allows no such step."""
+        """Return why the step does not apply to an action."""
         if self.definition.revocable is not Revocable.NOW and step in {"revoke", "verify"}:
             return f"`revocable: {self.definition.revocable.value}`: what was issued stays valid until it ends by itself or its owner changes it"
         return "the action has no `target`, so nothing can be checked outside Vault"
 
     def issue(self) -> str:
-        """Have Vault issue the credential under a token of the job's own."""
+        """Have Vault issue the credential under the job's own token."""
         token = self.vault.create_token(
             self.job, policy=self.definition.policy, alias=scope_alias(self.definition, self.data_scope), ttl=TRIAL_TTL_S
         )
@@ -163,7 +167,7 @@ class _Trial:
         return self._verify_user_is_gone("public.je_end_users has not ended it; PostgreSQL's log has its warning")
 
     def clean_up(self) -> tuple[str, ...]:
-        """Revoke everything under the job's prefix, end its users, delete the prefix. Return why something may be left."""
+        """Revoke everything under the job's prefix, end its users, delete the prefix. Return why something may be left over."""
         left = []
         acts: tuple[Callable[[], object], ...] = (
             lambda: self.vault.revoke_prefix(self.job),

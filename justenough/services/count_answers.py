@@ -31,7 +31,7 @@ from justenough.services.ledger_events import (
 from justenough.services.parent_chain import ancestor_launchers, console_requester_of
 
 MAX_REJECTIONS_RECORDED = 500
-"""Answers of one job after which those that do not count are not recorded any more: anybody can send them."""
+"""After this many answers of one job, answers that do not count are no longer recorded, because anybody can send them."""
 log = structlog.get_logger()
 
 
@@ -49,7 +49,7 @@ class AnswerCounter:
         """One entry for each answer, whether it counts or not, followed by its consequences."""
 
     def count_signal(self, raw: Any, *, number: int) -> None:
-        """Count the answer that one signal carried. `number`: its place among the job's signals, or 0 if it came through the store."""
+        """Count the answer in one signal. `number`: its place among the job's signals, or 0 if it came through the store."""
         events = self._count(raw)
         if isinstance(events, Rejection) and number > MAX_REJECTIONS_RECORDED:
             if number == MAX_REJECTIONS_RECORDED + 1:
@@ -99,7 +99,7 @@ class AnswerCounter:
         return events
 
     def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
-        """Build the events of the last answer, or return why policy denies the request as the answer narrows it."""
+        """Build the events of the last answer, or return why policy denies the request after the answer has narrowed it."""
         job, now, ladder, last, events = self._job, self._deps.now(), after.ladder, after.last, list[Event]()
         if isinstance(last, Withdrawal):
             return [approval_withdrawn_event(job, ladder.request, last, verdict=after.verdict, at=now)]
@@ -123,7 +123,8 @@ class AnswerCounter:
 def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
     """Verify and record the withdrawal of an approval that a person requested; return its request's id, or None if it does not count.
 
-    For a session: it may hear of the withdrawal before the workflow, or without it. Raises RetryLater if a server is unreachable.
+    Sessions use this: a session may learn of a withdrawal before the workflow does, or without it. Raises RetryLater if a server is
+    unreachable.
     """
     view = deps.store.requests.get(str(requested.data.get("request")))
     order = deps.store.jobs.order(job)

@@ -32,9 +32,9 @@ class Deps:
     config: ConfigFolder
     targets: TargetInspector
     now: Callable[[], datetime] = utc_now
-    """The wall clock, for times that are recorded. It can be set."""
+    """The wall clock, for recorded times. Somebody may set it."""
     ticks: Callable[[], float] = monotonic
-    """A clock in seconds that cannot be set, for durations."""
+    """A clock in seconds that nobody can set, for durations."""
     revocation_tracker: RevocationTracker = field(default_factory=RevocationTracker)
 
 

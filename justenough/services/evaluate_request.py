@@ -25,7 +25,7 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 Evaluation = tuple[Decision, DecisionFacts]
 MAX_DECISIONS_READ = 10_000
-"""Decision entries of one job that are read at most."""
+"""Maximum number of decision entries of one job that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class EvaluatedRequest:
     """Its place in the spec, from 1."""
     access: Access
     held: HeldAccess
-    """The access that the job would hold by then."""
+    """The access that the job would hold at the time of this request."""
     decision: Decision
     facts: DecisionFacts
 
@@ -120,7 +120,7 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
 
 
 def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess] | None:
-    """Return a running job's request and the access that it held then, from store and ledger; None if it made no such request."""
+    """Return a running job's request and the access that the job held at that time, from store and ledger; None if it made no such request."""
     request = request_id(job, number)
     view = deps.store.requests.get(request)
     decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
@@ -147,7 +147,7 @@ def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rej
 
 
 def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
-    """Return why policy does not allow the terms that approvers left of a request, or None if it does. `tier`: the current tier."""
+    """Return why policy does not allow a request as narrowed by its approvers, or None if it does. `tier`: the current tier."""
     how = " by break-glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":

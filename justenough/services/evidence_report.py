@@ -14,9 +14,9 @@ from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.hash_chain import moment_text
 
 MAX_ENTRIES_PER_REPORT = 6_000_000
-"""The most entries that one report reads. docs/reference/evidence.md gives the time that takes."""
+"""Maximum number of entries that one report reads. docs/reference/evidence.md says how long that takes."""
 MAX_VERIFIED_ENTRIES = 2_000_000
-"""The most entries of a ledger that a report verifies. The report notes if the ledger is larger and was not verified."""
+"""Maximum number of entries of a ledger that a report verifies. If the ledger is larger, the report says that it was not verified."""
 LOOKUP_BATCH_SIZE = 500
 
 
@@ -44,7 +44,7 @@ def build_evidence_report(
 
 
 def _collect_current_state(store: Store, open_credentials: Mapping[str, OpenCredential], *, now: datetime) -> CurrentState:
-    """Return the current state. `open_credentials`: those without an end in the period, by id."""
+    """Return the current state. `open_credentials`: credentials without an end in the period, by id."""
     state, live = CurrentState(now=now), set[str]()
     for credential in store.credentials.live_with_jobs():
         state.add_live(credential)

@@ -1,7 +1,7 @@
 """Limits a job to the access that every one of its ancestors still has: the access in its order, minus what its approvers removed.
 
-Nothing is cached, because an ancestor's approval may be withdrawn or narrowed at any time. Records nothing. The parent does not limit a job
-that the configuration launches (by a trigger whose event names a job).
+Nothing is cached, because an ancestor's approval may be withdrawn or narrowed at any time. Records nothing. A job that the configuration
+launches (by a trigger whose event names a parent) is not limited by that parent.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def can_use_tool(deps: Deps, tool: str, resource: str, action: Action, statement
 
 
 def ancestor_access_items(deps: Deps, resource: str, action: Action, statement: OrderStatement) -> tuple[tuple[Access, ...], ...]:
-    """Return, for each ancestor that has an action through tools only, its access items on that action."""
+    """For each ancestor that has an action only through tools, return its access items for that action."""
     specs = (ancestor for ancestor in _ancestor_specs(deps, statement) if isinstance(ancestor, JobSpec))
     return tuple(items for spec in specs if (items := tool_only_items(spec, resource, action)))
 
@@ -124,7 +124,7 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
 
 
 def _to_granted_access(item: Access, view: RequestView) -> Access:
-    """Return an item as it was granted, never more than its order requests, even if the store records more."""
+    """Return an item as granted, but never more than its order requests, even if the store records more."""
     ttl = item.ttl if view.granted_ttl is None else min(item.ttl, view.granted_ttl)
     action = min(item.action, Action(view.granted_action or item.action), key=lambda each: each.rank)
     tools = intersect_all(item.tools, view.granted_tools) if item.tools is not None and view.granted_tools is not None else item.tools

@@ -12,7 +12,7 @@ from justenough.domain.readmodel.views import EntryView, Page
 
 ENTRY_PAGE_SIZE = 1000
 MAX_ENTRIES_READ = 20_000
-"""A job that has not run has few entries. Flooding its chain keeps the job from running, and hides nothing."""
+"""A job that has not run has few entries. If somebody floods its chain, the job does not run, but nothing is hidden."""
 STARTED_EVENTS = frozenset({EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED})
 APPROVAL_EVENTS = (
     EventType.APPROVAL_OPENED,
@@ -47,7 +47,7 @@ class JobHistory:
     settled: Mapping[str, str] = field(default_factory=dict)
     """`denied`, `expired` or `withdrawn`, by request."""
     taken_back: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Entity ids of those who withdrew their answer, by request."""
+    """By request, the entity ids of people who withdrew their answer."""
 
 
 def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
@@ -72,7 +72,7 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
 
 
 def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
-    """Return the login names of those who withdrew the approval of a request."""
+    """Return the login names of the people who withdrew their approval of a request."""
     page = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRY_PAGE_SIZE)
     # With another verdict, the request stays pending with one answer fewer.
     withdrawals = [entry.data for entry in page.items if entry.data["verdict"] == "withdrawn"]

@@ -40,7 +40,10 @@ def order_events(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterat
 
 
 def access_requested_event(deps: Deps, job: str, number: int, access: Access, *, signed_reason: str | None) -> Event:
-    """Build the event of one requested access, which the catalog must contain. `signed_reason`: the order's, if it lists this access."""
+    """Build the event of one requested access, which the catalog must contain.
+
+    `signed_reason`: the order's reason, if the order lists this access.
+    """
     resource = deps.config.current().catalog.resources[access.resource]
     call = call_of(access)
     return build_event(
@@ -166,7 +169,7 @@ def approval_withdrawn_event(job: str, request: str, withdrawal: Withdrawal, *, 
 
 
 def withdrawal_requested_event(request: RequestView, person: Person, signed: SignedStatement | None, *, at: datetime) -> Event:
-    """Build the event with which a person tells a running job's session that they withdraw an approval.
+    """Build the event that informs a running job's session that a person withdraws an approval.
 
     Without a signature it does not count by itself: the session revokes if the approval is recorded as withdrawn.
     """

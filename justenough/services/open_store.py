@@ -17,7 +17,7 @@ RETRY_INTERVAL_S = 5.0
 """Seconds between two attempts to get newer credentials while the present ones are valid."""
 REMEDY = "check JUSTENOUGH_DATABASE_CREDENTIALS, and run `justenough vault apply` with it"
 MIN_VALID_S = 15.0
-"""Credentials that end sooner are not used for another transaction."""
+"""Credentials with less time left are not used for another transaction."""
 
 
 def open_store(settings: Settings, vault: Vault) -> Store:
@@ -39,7 +39,7 @@ def open_store(settings: Settings, vault: Vault) -> Store:
 
 @dataclass(frozen=True, slots=True)
 class _Issued:
-    """Credentials of Vault, the login to Vault under which they were issued, and when they begin and end (ticks)."""
+    """Credentials from Vault, the login to Vault under which they were issued, and when they begin and end (ticks)."""
 
     login: StoreLogin
     vault_login: object
@@ -47,7 +47,9 @@ class _Issued:
     ends: float
 
     def is_fresh(self, vault: Vault, now: float) -> bool:
-        """Whether they need not be replaced yet: Vault ends them with the login under which they were issued."""
+        """Whether they can be kept: they have enough time left, and the login under which Vault issued them (and with which they end) is
+        still in use.
+        """
         return now < (self.began + self.ends) / 2 and vault.login_identity is self.vault_login
 
 
@@ -63,7 +65,7 @@ class VaultLogins:
         self._retry_at = float("-inf")
 
     def current(self) -> StoreLogin:
-        """Return the newest user and password. Raises StoreUnavailable if the last ones have ended, and Vault gives no new ones."""
+        """Return the newest user and password. Raises StoreUnavailable if the last credentials have ended and Vault issues no new ones."""
         issued = self._issued
         if issued is not None and issued.is_fresh(self._vault, self._ticks()):
             return issued.login

@@ -1,4 +1,4 @@
-"""Reads the spec of a submitted order as its signer knew it. Verifies no signature, records nothing."""
+"""Reads the spec of a submitted order with the meaning that it had for its signer. Verifies no signature, records nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from justenough.services.dependencies import Deps
 def read_order_spec(deps: Deps, order: JobInput) -> JobSpec:
     """Return an order's spec with its params filled in. Raises InvalidInput.
 
-    An order from before `beyond` existed keeps the meaning that it had when it was signed. Such an order has no `beyond`, and the ledger's
-    entry of its submission has none; later entries always have one.
+    An order from before `beyond` existed keeps the meaning that it had when it was signed. It is recognized because neither the order nor
+    the ledger entry of its submission contains `beyond`; later entries always do.
     """
     submitted = None if "beyond" in order.spec else deps.store.ledger.entry(f"{order.job}/{EventType.JOB_SUBMITTED}")
     return checked_spec(order.spec, order.params, before_ceiling=submitted is not None and "beyond" not in submitted.data)

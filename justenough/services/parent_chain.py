@@ -22,7 +22,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.job_history import ENTRY_PAGE_SIZE
 
 MAX_ANCESTORS = 10
-"""The most ancestors of a job. A longer chain is most likely a loop."""
+"""Maximum number of ancestors of a job. A longer chain is most likely a loop."""
 ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
 

@@ -1,13 +1,14 @@
 """Positive controls: whether not finding a credential's user in its target means that the user does not exist.
 
-It does only if the observer of that target has found this user alive before. So each credential's user is looked for before anybody gets the
-credential, and that it was found is recorded (`credential.found`) with the target's digest: which server was searched, and as whom.
+It does only if the observer of that target has found this user alive before. So before anybody gets a credential, its user is searched for.
+If it is found, that is recorded (`credential.found`) with the target's digest, which identifies the server and the observer.
 
-For a user that nobody could look for in time, only other users of the same configuration are evidence. A configuration's digest covers the
-target, and the path, role and connection in Vault, which decide on which server users are created and how they are named. Two digests are
-recorded when the first such user is found:
-- the place's, for looking up a user whose name is known: of a credential that was revoked before its user was looked for;
-- the search's, for searching by job id if Vault's answer was lost; only if the user's name contains the job's id.
+If a user could not be searched for in time, only other users of the same configuration are evidence. A configuration's digest covers the
+target, and the path, role and connection in Vault, which determine on which server users are created and how they are named. Two digests
+are recorded when the first such user is found:
+
+- the place's digest, for finding a user whose name is known, if its credential was revoked before its user was searched for;
+- the search's digest, for searching by job id if Vault's answer was lost; recorded only if the user's name contains the job's id.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class KnownControls(NamedTuple):
     path: str
     """The Vault path at which it is issued."""
     digest: str | None
-    """Of everything that this depends on (`configuration_digest`); None if the worker cannot know it."""
+    """The digest of everything that the controls depend on (`configuration_digest`); None if the worker cannot know it."""
     is_search_known: bool
     """Whether a search by job id has found a live user under this digest."""
     is_place_known: bool
@@ -45,7 +46,7 @@ class KnownControls(NamedTuple):
 
     @property
     def search_digest(self) -> str | None:
-        """The digest under which a search by job id finds such a user; None if none ever did."""
+        """The digest under which a search by job id has found such a user; None if no search ever has."""
         return self.digest if self.is_search_known else None
 
 
@@ -64,7 +65,10 @@ def configuration_digest(deps: Deps, action: ActionDef, path: str, *, fresh: boo
 
 
 def is_search_trusted(deps: Deps, action: ActionDef, path: str, *, since: datetime) -> bool:
-    """Whether a search by job id finds what was issued at or after `since`, as Vault is configured now. Raises RetryLater."""
+    """Whether, with Vault's current configuration, a search by job id finds credentials that were issued at or after `since`.
+
+    Raises RetryLater.
+    """
     digest = configuration_digest(deps, action, path, fresh=True)
     return digest is not None and _was_found(deps, digest, by=since)
 
@@ -80,13 +84,15 @@ def known_controls(deps: Deps, action: ActionDef, data_scope: Mapping[str, str])
 
 
 def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, action: ActionDef, known: KnownControls) -> CredentialHandle:
-    """Look for the user of a credential that was just issued, record that it was found, and return the credential with the target's digest.
+    """Search for the user of a credential that was just issued, record that it was found, and return the credential with the target's
+    digest.
 
-    Raises NotObservable if the target does not show the user, TargetDown if it does not answer, RetryLater if Vault or the store does not.
+    Raises NotObservable if the target does not show the user, TargetDown if the target does not answer, RetryLater if Vault or the store
+    does not.
     """
     user, target = credential.user, action.target
     if user is None or target is None:
-        raise NotObservable(f"Vault's answer from {known.path} names no user, so no user can be looked for in the action's `target`")
+        raise NotObservable(f"Vault's answer from {known.path} names no user, so no user can be searched for in the action's `target`")
     # A name without the job's id is found by itself only.
     tries_search = job in user and not known.is_search_known
     where = frozenset({(credential.resource, credential.action.value)})
@@ -116,8 +122,8 @@ def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, actio
 def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
     """Return why the target cannot show whether a credential's user is gone; None if it can, or if the credential has no user there.
 
-    Without a valid configuration, this process cannot look into any target. Credentials of older versions have no recorded user. Their users
-    are searched for by job id, which shows something only if such a search was seen to find users before.
+    Without a valid configuration, this process cannot inspect any target. Credentials of older versions have no recorded user. Their users
+    are searched for by job id, which is evidence only if such a search has found users before.
     """
     try:
         action = deps.config.current().catalog.action(credential.resource, credential.action)
@@ -150,5 +156,5 @@ def _was_found(deps: Deps, digest: str, *, by: datetime) -> bool:
 
 
 def _place_of(digest: str) -> str:
-    """Return the digest under which it is recorded that users are found by name. `digest`: of the configuration."""
+    """Return the digest under which it is recorded that users are found by name. `digest`: the configuration's digest."""
     return digest_of({"place": digest})

@@ -20,7 +20,7 @@ class _RevocationCourse:
     clean_since: float | None = None
     """In ticks (`Deps.ticks`)."""
     dead_since: datetime | None = None
-    """When nothing was found alive for the first time, and nothing was since, whether or not that could be recorded."""
+    """When a check first found nothing alive, with no later check finding anything alive; set even if this could not be recorded."""
     failed: int = 0
 
 
@@ -55,7 +55,10 @@ class RevocationTracker:
             return course.failed
 
     def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
-        """Record whether a complete check found nothing alive. Return since when that has been so; None if it is not."""
+        """Record whether a complete check found nothing alive.
+
+        Return the time since which every check has found nothing alive; None if this one found something.
+        """
         with self._lock:
             course = self._course(job, now)
             course.dead_since = (course.dead_since or now) if dead else None
@@ -67,7 +70,7 @@ class RevocationTracker:
             return self._course(job, now).failed + 1
 
     def forget(self, job: str) -> None:
-        """Forget a confirmed revocation. A credential that is found later starts a new one."""
+        """Forget a confirmed revocation. A credential that is found later starts a new revocation."""
         with self._lock:
             self._courses.pop(job, None)
 

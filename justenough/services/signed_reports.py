@@ -1,7 +1,8 @@
-"""Reports that come through Temporal and can be believed: a worker signs them, with the nonce that the console chose for its question.
+"""Reports that can be trusted although they come through Temporal: a worker signs them, with the nonce that the console chose for its
+question.
 
-Anybody who can write to Temporal can answer in a worker's place, with any report. Only workers can sign with `je-jobs`, and what they sign
-here is no JWT: a JWT's signed bytes contain no space. Blocking, for threads.
+Anybody who can write to Temporal can answer in a worker's place, with any report. Only workers can sign with `je-jobs`, and the bytes that
+they sign here cannot be a JWT: a JWT's signed bytes contain no space. Blocking, for threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Verifies signed orders with people, groups and keys as Vault has them now. Issues and records nothing.
+"""Verifies signed orders with the current people, groups and keys in Vault. Issues and records nothing.
 
-Input of any shape gets a verdict. Only a server that does not answer raises an error (RetryLater).
+Any input gets a verdict. An error (RetryLater) is raised only if a server does not answer.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class VerifiedOrder:
 
     @property
     def account(self) -> str:
-        """The account that the job counts for: the trigger or schedule that ordered it, or the entity id of the person who did."""
+        """The account that the job counts for: the trigger or schedule that ordered it, or the entity id of the person who ordered it."""
         return self.statement.origin or self.statement.person
 
 
 @dataclass(frozen=True, slots=True)
 class VaultPeople:
-    """People from Vault, and their delegations from the store. Each use of a delegation checks its signature."""
+    """People from Vault, and their delegations from the store. A delegation's signature is checked at each use."""
 
     deps: Deps
 
@@ -87,9 +87,9 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
 
 
 def _verify_console_order(deps: Deps, statement: OrderStatement, order: JobInput) -> Person | Rejection:
-    """Return the console as the requester if one of our configured triggers or schedules could have made this order, or why not.
+    """Return the console as the requester if one of our configured triggers or schedules could have made this order, else why not.
 
-    A compromised console can sign anything, but it gets only these jobs, with their files as they are in this configuration.
+    A compromised console can sign anything, but only these jobs are accepted, with the files of this configuration.
     """
     if not deps.vault.is_console(statement.person):
         return Rejection("not_the_console", "only the console's identity can order a job for a trigger or schedule")

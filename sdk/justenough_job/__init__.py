@@ -1,4 +1,4 @@
-"""For programs that run as JustEnough jobs: get access when it is needed, give it back afterwards.
+"""For programs that run as JustEnough jobs: get access when it is needed, and release it afterwards.
 
     from justenough_job import access
 

@@ -18,7 +18,7 @@ NO_REASON = "the job gives no reason"
 MAX_WAIT_S = 50.0
 """Seconds that one call waits for people; the broker allows up to a minute."""
 MIN_POLL_INTERVAL_S = 1.0
-"""Seconds between two such calls, at least."""
+"""Minimum seconds between two such calls."""
 
 
 @contextmanager
@@ -27,10 +27,10 @@ def access(
 ) -> Iterator[Credential]:
     """Yield a credential that is revoked when the block ends. Blocks.
 
-    `reason`: for approvers and the ledger. `ttl` (`"5m"`, or seconds): default is the order's, else five minutes, never more than the
+    `reason`: for approvers and the ledger. `ttl` (`"5m"`, or seconds): default is the order's ttl, else five minutes, never more than the
     catalog's maximum. `wait` (same format): how long to wait for people if they must approve; default is until they have answered.
 
-    Raises Denied, Pending, Invalid, NotIssued, Closed, Unavailable, OutsideJob. Warns with NotReleased if it cannot be given back.
+    Raises Denied, Pending, Invalid, NotIssued, Closed, Unavailable, OutsideJob. Warns with NotReleased if it cannot be released.
     """
     credential = ask(resource, action, reason=reason, ttl=ttl, wait=wait)
     try:
@@ -42,7 +42,7 @@ def access(
 def ask(
     resource: str, action: str, *, reason: str = NO_REASON, ttl: str | int | None = None, wait: str | float | None = None
 ) -> Credential:
-    """Return a credential that is valid until you release it, its ttl is over, or the job ends. Otherwise like `access`."""
+    """Return a credential that is valid until you release it, its ttl has passed, or the job ends. Otherwise like `access`."""
     request = AccessRequest.build(resource, action, reason=reason, ttl=ttl)
     end = None if wait is None else time.monotonic() + seconds_of(wait)
     while True:

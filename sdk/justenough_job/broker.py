@@ -77,7 +77,7 @@ class BrokerClient:
             time.sleep(pause)
 
     def post(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to one MCP message, however long it takes, or raise the error for its HTTP status."""
+        """Return the answer to one MCP message, waiting as long as needed, or raise the error for its HTTP status."""
         with self._exchange("POST", path, message, accept="application/json, text/event-stream", timeout=SILENCE_TIMEOUT_S) as answer:
             if answer.status >= 400:
                 raise refusal_of(answer.status, _json_object(answer.read()))
@@ -89,7 +89,7 @@ class BrokerClient:
     def _exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None, *, accept: str, timeout: float
     ) -> Iterator[http.client.HTTPResponse]:
-        """Send one request and yield the response. Raises Unavailable, also if the response breaks off while it is read."""
+        """Send one request and yield the response. Raises Unavailable, even if the response breaks off while it is read."""
         headers, content = {"Accept": accept, **self.authorization}, None
         if body is not None:
             content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
@@ -109,7 +109,7 @@ class BrokerClient:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:
-        """Return a connection that is not connected yet. `timeout`: seconds of silence."""
+        """Return a connection that is not connected yet. `timeout`: seconds without data."""
         if self.socket:
             return _UnixConnection(self.socket, timeout)
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)

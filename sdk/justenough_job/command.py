@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) 
 
 
 def _obtain(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) -> Credential:
-    """Obtain a credential; if it is for a command, give it back when the stack ends."""
+    """Obtain a credential; if it is for a command, release it when the exit stack ends."""
 
     def give_back(credential: Credential) -> None:
         with signals.defer(forget=True):

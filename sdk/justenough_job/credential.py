@@ -58,7 +58,8 @@ class Credential(Mapping[str, str]):
         self.expires_at = expires_at
 
     def release(self) -> None:
-        """Give it back; when this returns, its revocation is confirmed, if it is revocable (`Offer.revocable`). Calling twice is fine.
+        """Release the credential; when this returns, its revocation is confirmed, if it is revocable (`Offer.revocable`). Calling twice is
+        fine.
 
         Raises Unavailable if the revocation could not be confirmed.
         """
@@ -70,7 +71,7 @@ class Credential(Mapping[str, str]):
         self._live = False
 
     def release_or_warn(self) -> None:
-        """Give it back, or warn with NotReleased: finished work must not fail because of this, and the job's end revokes it."""
+        """Release the credential, or warn with NotReleased: finished work must not fail because of this, and the job's end revokes it."""
         try:
             self.release()
         except JobError as error:

@@ -26,7 +26,7 @@ class Invalid(JobError):
 
 
 class Denied(JobError):
-    """Policy or people denied it: go on without it.
+    """Policy or people denied it: continue without it.
 
     `outcome`: `denied`, `expired` (nobody answered) or `withdrawn`. `policies`: names of the policies that denied it; empty if people did.
     """
@@ -52,7 +52,7 @@ class Pending(JobError):
 
 
 class NotIssued(JobError):
-    """It was allowed but could not be issued, because of a signature, a rule of the worker, or the resource."""
+    """The access was allowed, but the credential could not be issued, because of a signature, a rule of the worker, or the resource."""
 
 
 class Failed(JobError):
@@ -60,7 +60,7 @@ class Failed(JobError):
 
 
 class Closed(JobError):
-    """The job's access was closed by a kill, its end or its timeout. Nothing is issued any more: stop."""
+    """The job's access was closed by a kill, its end or its timeout. Nothing more is issued: stop."""
 
 
 class Unavailable(JobError):
@@ -68,7 +68,7 @@ class Unavailable(JobError):
 
 
 class NotReleased(UserWarning):
-    """A credential could not be given back. It is valid until its ttl or the job's end, whichever comes first."""
+    """A credential could not be released. It is valid until its ttl or the job's end, whichever comes first."""
 
 
 def refusal_of(status: int, body: Mapping[str, Any]) -> JobError:

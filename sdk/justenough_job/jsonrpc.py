@@ -1,4 +1,4 @@
-"""One JSON-RPC message on its way to the broker, and its HTTP headers (MCP, streamable HTTP). Does no I/O, except to hang up."""
+"""One JSON-RPC message on its way to the broker, and its HTTP headers (MCP, streamable HTTP). Does no I/O, except closing the connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 NAMING_PARAMS = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """The param that names a method's object."""
 PLAIN_HEADER = re.compile(r"(?!=\?base64\?)[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-"""Values that need no encoding in a header."""
+"""Matches values that need no encoding in a header."""
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 
 
@@ -50,7 +50,7 @@ class JsonRpcCall:
         return {header: value for header, value in headers.items() if value}
 
     def attach(self, connection: http.client.HTTPConnection) -> bool:
-        """Set its connection; return False if its client has cancelled it meanwhile."""
+        """Set its connection; return False if the client has already cancelled the message."""
         with self._lock:
             self._connection = connection
             return not self.gone

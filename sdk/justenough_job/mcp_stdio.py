@@ -22,9 +22,9 @@ from justenough_job.jsonrpc import JsonRpcCall, key_of, stream_events
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 MAX_CONCURRENT_CALLS = 32
-"""Concurrent calls; the broker closes connections of a job that has very many."""
+"""Maximum concurrent calls; the broker closes connections of a job that has very many."""
 MAX_LINE_BYTES = 1024 * 1024
-"""Bytes of a line from the client; the broker accepts less."""
+"""Maximum bytes of a line from the client; the broker accepts less."""
 PARSE_ERROR, INVALID_REQUEST, INTERNAL_ERROR = -32700, -32600, -32603
 BROKER_GONE = "the job's access has been closed: its broker no longer accepts calls"
 HELP_EPILOG = """\
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 class McpBridge:
     """The bridge of one client. `source` and `sink`: file descriptors to read its messages from and write answers to.
 
-    Not Python's streams: a thread that holds one's lock at exit would keep the program from ending.
+    They are not Python's streams: a thread that holds a stream's lock at exit would keep the program from ending.
     """
 
     def __init__(self, broker: BrokerClient, source: int, sink: int) -> None:
@@ -76,7 +76,10 @@ class McpBridge:
         self._woken, self._wake = os.pipe()
 
     def run(self) -> int:
-        """Forward messages until the client has closed its end and all are answered, or the job's access is closed. Return the exit code."""
+        """Forward messages until the client has closed its end and every message is answered, or the job's access is closed.
+
+        Return the exit code.
+        """
         threads: list[threading.Thread] = []
         for line in self._lines():
             threads = [thread for thread in threads if thread.is_alive()] + self._handle_line(line)
@@ -102,7 +105,7 @@ class McpBridge:
                 return
 
     def _handle_line(self, line: bytes) -> list[threading.Thread]:
-        """Forward one message; return the thread that forwards it, if it is a request and gets an answer."""
+        """Forward one message; return the thread that forwards it, if it is a request that gets an answer."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
@@ -199,7 +202,7 @@ class McpBridge:
             self._fail(call, str(body.get("detail") or f"the job's broker answered {answer.status}{text and f': {text}'}"))
 
     def _is_gone(self) -> bool:
-        """Whether nothing listens at the broker's address any more. A broker does not come back."""
+        """Whether nothing listens at the broker's address any more. A broker never restarts."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
@@ -212,7 +215,7 @@ class McpBridge:
         return False
 
     def _stop(self, call: JsonRpcCall) -> None:
-        """Answer every call under way with the same error, once: the broker is gone for good."""
+        """Answer every call under way once, with the same error: the broker is gone for good."""
         with self._known:
             first, others = not self._stopped.is_set(), [other for other in self._calls.values() if other is not call]
             self._stopped.set()

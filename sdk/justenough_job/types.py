@@ -1,4 +1,4 @@
-"""The broker's answers besides credentials: the job's identity, and what it may request. Also parses durations."""
+"""The broker's answers other than credentials: the job's identity, and what it may request. Also parses durations."""
 
 from __future__ import annotations
 

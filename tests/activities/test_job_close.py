@@ -72,7 +72,7 @@ def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk
     assert revocation_state(at, job) is RevocationState.CONFIRMED
 
 
-def test_a_carried_proof_of_what_is_alive_is_not_believed(at: Desk) -> None:
+def test_a_carried_proof_of_active_access_is_not_believed(at: Desk) -> None:
     job = at.job()
     proof = revoke_without_store(at, job, at.issue(job))
     held = at.issue(job)

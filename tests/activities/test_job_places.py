@@ -41,7 +41,7 @@ def test_a_job_gets_a_place_once_another_of_its_launcher_has_ended(at: Desk) -> 
     launcher, other = (at.shop.newcomer(f"{name}-{mark}", "ops") for name in ("launcher", "other"))
     first, second = recorded_order(at, launcher), recorded_order(at, launcher)
     take_place(at, first)
-    with pytest.raises(NoPlaceLeft, match="1 jobs of this launcher run already; the job starts once one of them has ended"):
+    with pytest.raises(NoPlaceLeft, match="1 jobs of this launcher are already running; the job starts once one of them has ended"):
         take_place(at, second)
     take_place(at, recorded_order(at, other))
     at.deps.store.claims.close(first.job, at.deps.now())

@@ -46,7 +46,7 @@ def broker_of(session: Session) -> tuple[Broker, LeaseKeeper]:
     return broker, keeper
 
 
-def test_long_arguments_are_examined_and_recorded_beside_the_event_loop(
+def test_long_arguments_are_examined_and_recorded_outside_the_event_loop(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []

@@ -136,7 +136,7 @@ async def test_a_kill_closes_a_jobs_claim_even_if_its_ledger_already_has_a_forge
     assert not claim.open
 
 
-async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_it_is(at: Desk) -> None:
+async def test_a_kill_that_arrives_as_the_job_ends_by_itself_leaves_its_proof_unchanged(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     assert revoke_by_session(at, job, held).confirmed
@@ -162,7 +162,7 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
         assert "second check" in str(result)
 
 
-async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
+async def test_a_sweep_that_waited_for_others_leaves_a_job_that_has_been_proven_since_unchanged(at: Desk) -> None:
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)
     at.deps.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])

@@ -80,7 +80,7 @@ def verify_decision(deps: Deps, job: str, ladder: Ladder, signed: SignedStatemen
 @pytest.mark.parametrize(
     "spec, before, expected", [(SPEC, True, "policy"), (SPEC, False, "ask"), ({**SPEC, "beyond": "none"}, True, "none")]
 )
-def test_an_order_that_was_recorded_before_there_was_a_ceiling_keeps_its_meaning(
+def test_an_order_that_was_recorded_before_orders_were_ceilings_keeps_its_meaning(
     at: Desk, spec: dict[str, Any], before: bool, expected: str
 ) -> None:
     launcher = at.shop.newcomer(f"launcher-{secrets.token_hex(4)}", "ops")

@@ -31,7 +31,7 @@ def flood(intruder: Intruder, job: str, name: str, payloads: list[Any]) -> None:
     intruder.run_async(send())
 
 
-def test_answers_and_revocations_count_after_a_flood_of_junk(
+def test_answers_and_revocations_still_count_after_a_flood_of_junk(
     ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
 ) -> None:
     write = access("orders-db", "write")

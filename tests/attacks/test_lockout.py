@@ -43,7 +43,7 @@ def guesses(whole: Stack, *addresses: str, items: tuple[dict[str, str], ...] = (
 
 
 def test_a_job_reaches_no_port_of_temporal(whole: Stack, shop: Shop, ops: Human) -> None:
-    """Temporal authenticates nobody here: who reaches it, or its HTTP API or UI, sends signals to workflows, and takes tasks."""
+    """Temporal authenticates nobody here: anyone who reaches it, its HTTP API or its UI can signal workflows and take tasks."""
     port, pid = str(whole.temporal).rpartition(":")[2], shop.pid_of("temporal")
     connections = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN and found.pid == pid]
     addresses = {f"http://127.0.0.1:{found.laddr.port}" for found in connections}

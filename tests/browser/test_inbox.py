@@ -214,7 +214,7 @@ async def test_the_focus_is_never_hidden_behind_a_bar(person: Open, waiting: Wai
         assert reached > 4
 
 
-async def test_no_text_is_squeezed_where_a_run_differs_from_the_last_approved_one(person: Open, lead: Human, launched: Launch) -> None:
+async def test_no_text_is_squeezed_if_a_run_differs_from_the_last_approved_one(person: Open, lead: Human, launched: Launch) -> None:
     write = access("refunds-db", "write")
     first = await launched({**spec("true", write), "name": "differing"}, "awaiting_approval")
     await asyncio.to_thread(lead.answer, first["requests"][0], "approve")

@@ -60,7 +60,7 @@ async def test_a_page_has_the_requested_size_theme_and_scripting(sample_pages: P
     await expect(plain.locator("p")).to_have_text("Nothing is wrong here.")
 
 
-async def test_a_person_is_logged_in_with_cookies_of_their_own(sample_pages: Pages) -> None:
+async def test_a_person_is_logged_in_with_their_own_cookies(sample_pages: Pages) -> None:
     for page, name in (
         (await sample_pages.person("lead"), "lead"),
         (await sample_pages.visitor(), ""),

@@ -77,7 +77,7 @@ def test_a_hog_ends_alone_with_the_exceeded_limit_and_its_access_is_revoked(herd
     shop.assert_dead(seen, herd.logins[name])
 
 
-def test_the_job_beside_hogs_succeeds_and_their_worker_stays_healthy(herd: Herd, rig: Rig, ops: Human) -> None:
+def test_a_job_next_to_hogs_succeeds_and_their_worker_stays_healthy(herd: Herd, rig: Rig, ops: Human) -> None:
     seen = ops.job(herd.beside)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
     assert rig.ensure_worker() is herd.worker

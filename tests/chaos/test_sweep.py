@@ -191,7 +191,7 @@ def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
     lost_jobs += [(elsewhere, ()), *((item.job, (item.login,)) for item in there)]
 
 
-def test_a_restored_temporal_without_the_running_jobs_costs_none_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+def test_a_restored_temporal_without_the_running_jobs_costs_no_job_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     (item,) = lab.hold([ORDINARY])
     # The worker that has the session hears nothing of it; another, for which Temporal is there, sweeps.
     with rig.temporal.closed():

@@ -129,7 +129,7 @@ def test_a_module_or_folder_named_by_a_participle_is_found(path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["console/settings.py", "console/streaming_call.py", "worker/provisioning/mounts.py", "console/events/live_feed.py"]
 )
-def test_a_module_named_by_a_noun_is_not_found(path: str) -> None:
+def test_a_module_named_by_a_noun_is_not_reported(path: str) -> None:
     assert SourceTree.of({path: ""}).participle_modules == []
 
 
@@ -139,7 +139,7 @@ def test_a_function_named_by_a_participle_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["revoke_lease", "is_closed", "granted_tools", "signing_secrets", "put_bundle", "__init__", "_", "find"])
-def test_a_function_named_by_a_verb_a_noun_or_a_question_is_not_found(name: str) -> None:
+def test_a_function_named_by_a_verb_a_noun_or_a_question_is_not_reported(name: str) -> None:
     assert not is_named_by_participle(name)
 
 

@@ -28,7 +28,7 @@ class Greeting:
 
 
 async def test_a_session_worker_that_fails_is_replaced() -> None:
-    """The first is refused by the server, whose namespace it does not know."""
+    """The server refuses the first worker, because it does not know that worker's namespace."""
     queue = uuid.uuid4().hex
     async with run_real_server() as bench:
         client = bench.client

@@ -1,4 +1,4 @@
-"""Reads and writes Vault as its administrator: compares each write with the current value; each failure names its path and the remedy.
+"""Reads and writes Vault as its administrator: compares each write with the current value, and names path and remedy in each failure.
 
 Holds the admin token for one setup. No error message contains it or a secret that was written.
 """
@@ -26,9 +26,9 @@ from worker.provisioning.compare import covers, has_changed
 REQUEST_TIMEOUT_S = 15.0
 """Seconds per request."""
 FIRST_ANSWER_TIMEOUT_S = 5.0
-"""Seconds until a Vault that does not answer at all is given up."""
+"""Seconds until setup gives up on a Vault that does not answer at all."""
 MOUNT_TIMEOUT_S = 10.0
-"""How long a newly mounted engine may take until it accepts writes."""
+"""How long a newly mounted engine may take to accept writes."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -38,9 +38,9 @@ class WriteOutcome(StrEnum):
     CHANGED = "changed"
     UNCHANGED = "unchanged"
     KEPT = "kept"
-    """The path has another value, which was not changed; the note gives the reason."""
+    """The path has a different value, which was left unchanged; the note gives the reason."""
     MISSING = "missing"
-    """Vault has nothing there, and setup writes nothing; the note says what needs it."""
+    """Vault has nothing at the path, and setup does not write it; the note says what needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class AdminClient:
         return self._data(self._send("POST", path, dict(data)), path)
 
     def fill_random(self, text: str) -> str:
-        """Replace each `${random}` by another 44 characters: 262 bits that need no escaping in JSON or a URL.
+        """Replace each `${random}` by a new text of 44 random characters: 262 bits that need no escaping in JSON or a URL.
 
         They are also the base64 of 33 bytes, the form that webhooks need after `whsec_`.
         """
@@ -149,11 +149,11 @@ class AdminClient:
         return first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
 
     def make_private(self, file: Path) -> None:
-        """Let only its owner read a login file."""
+        """Make a login file readable only by its owner."""
         file.chmod(0o600)
 
     def make_secret_id(self, role: str) -> str | None:
-        """Return a new secret id of an AppRole; None if this client makes none."""
+        """Return a new secret id of an AppRole; None if this client creates none."""
         made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
         return str(made["secret_id"])
 

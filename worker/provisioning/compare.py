@@ -1,4 +1,4 @@
-"""Compares Vault's current values with those to write, which Vault returns in other spellings. Pure."""
+"""Compares Vault's current values with the values to write, which Vault may return in other spellings. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VOLATILE_KEYS = frozenset({"last_update_time", "creation_time", "updated_time", 
 
 
 def covers(current: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
-    """Whether each desired value is there. A value that Vault never returns (a password) counts as absent."""
+    """Whether each desired value is present. A value that Vault never returns (a password) counts as absent."""
     visible = visible_values(current)
     return all(key in visible and is_same_value(visible[key], value) for key, value in desired.items())
 

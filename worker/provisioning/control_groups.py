@@ -1,4 +1,7 @@
-"""Checks what a catalog with locked actions requires of a Vault: control groups, and no old policy that bypasses them. Reads only."""
+"""Checks what a catalog with locked actions requires of Vault: control groups, and no old policy that bypasses them.
+
+Reads only.
+"""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ from worker.provisioning.policies import admin_policy
 
 POLICY_PREFIX = "sys/policies/acl/"
 REFERENCE = re.compile(r"\$\{([^{}#]+)#([a-z_]+)\}")
-"""A field that Vault fills: `${PATH#FIELD}`."""
+"""Matches a field that Vault fills in: `${PATH#FIELD}`."""
 RANDOM = "random"
-"""The variable that is another random text in each write."""
+"""The variable that stands for a new random text in each write."""
 MOUNT_RIGHTS = ("create", "read", "sudo", "update")
-"""What `sys/auth/…` needs. Mounts of secrets engines need no sudo, but it gives nothing more there."""
+"""The capabilities that `sys/auth/…` needs. Mounts of secrets engines do not need sudo, but there it grants nothing more."""
 
 
 class ExportFormat(StrEnum):
@@ -41,9 +41,9 @@ class ExportedWrite:
     path: str
     data: Mapping[str, Any]
     once: bool = False
-    """Only if nothing is there."""
+    """The write is skipped if the path exists."""
     unless: str | None = None
-    """Only if this path lists nothing."""
+    """The write is skipped if this path lists anything."""
 
     @property
     def policy(self) -> str | None:
@@ -59,7 +59,7 @@ class ExportingClient(PlanningClient):
         self._people_mounts = people_mounts
         self.writes: list[ExportedWrite] = []
         self.capabilities: dict[str, set[str]] = {}
-        """What an administrator who does the same on a real Vault needs, by path."""
+        """By path, the capabilities that an administrator needs to do the same on a real Vault."""
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return nothing: the Vault is empty."""
@@ -125,7 +125,7 @@ class ExportingClient(PlanningClient):
 
 
 def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence[str]) -> dict[str, str]:
-    """Return the files by their path in the folder. `roles`: the AppRoles whose login files are made afterwards."""
+    """Return the files by their path in the folder. `roles`: the AppRoles whose login files are created afterwards."""
     # Policies that the catalog no longer names are looked for, too.
     needed = {path: sorted(capabilities) for path, capabilities in client.capabilities.items()}
     needed[f"{POLICY_PREFIX}je-*"] = ["create", "read", "update"]
@@ -239,7 +239,7 @@ fi
 
 
 class _Script:
-    """A shell script that does the writes, and the files that it reads."""
+    """A shell script that makes the writes, and the files that it reads."""
 
     def __init__(self, writes: Sequence[ExportedWrite]) -> None:
         self.files: dict[str, str] = {}

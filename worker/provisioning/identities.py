@@ -23,11 +23,11 @@ PERSON_TOKEN_SETTINGS = {
     "token_max_ttl": "8h",
 }
 PAGES_TOKEN_SETTINGS = {**PERSON_TOKEN_SETTINGS, "token_ttl": "45m"}
-"""For logins to the pages. The console renews the token while the pages are used, so Vault ends an abandoned session."""
+"""Token settings for logins to the pages. The console renews the token while the pages are used, so Vault ends an abandoned session."""
 LOGIN_QUOTA = {"rate": 600, "interval": "1m"}
-"""Logins that Vault takes from one address at one mount. The console's address stands for everybody who uses its pages."""
+"""Maximum logins that Vault accepts from one address at one mount. All users of the pages share the console's address."""
 MOUNTS_WITH_LOCKOUT = ("userpass", "ldap")
-"""Auth methods with names that people can guess, at which Vault by default locks a name after five wrong passwords, wherever they come from."""
+"""Auth methods with names that people can guess, at which Vault by default locks a name after five wrong passwords from any address."""
 
 
 def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator[AppliedWrite]:
@@ -65,7 +65,7 @@ def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) 
 
 
 def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
-    """Give people a login to the console's pages, at a mount of its own. Without people, report if the mount is missing or locks names."""
+    """Give people a login to the console's pages, at a separate mount. Without people, report if the mount is missing or locks names."""
     if not passwords:
         yield from _report_mounts(vault, (settings.pages_password_mount,) if settings.pages_password_mount else ())
     elif settings.pages_mount not in settings.people_mounts:
@@ -75,8 +75,8 @@ def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Map
 def provision_console_identity(vault: AdminClient, role_id: str | None) -> Iterator[AppliedWrite]:
     """Create the console's entity and the key that only the console may sign with. Orders of triggers name this entity and carry its signature.
 
-    `role_id`: of its AppRole; None if it logs in by another method, for which an administrator gives the entity an alias. If the console
-    logged in before this setup, Vault made another entity for it. The alias moves to the new entity for the next login.
+    `role_id`: the role id of its AppRole; None if it logs in by another method, for which an administrator gives the entity an alias. If
+    the console logged in before this setup, Vault created another entity for it. The alias moves to the new entity for the next login.
     """
     attributes = {"policies": [], "disabled": False}
     if role_id is None:

@@ -14,11 +14,11 @@ SHARED_PATHS = {
     "sys/auth/token/tune": "the longest life of every token",
     "identity/oidc/config": "the issuer of every identity token",
 }
-"""What everybody in the Vault, or in the namespace, shares. It is changed only by those who say so."""
+"""Paths that everybody in the Vault, or in the namespace, shares. They are changed only on explicit request."""
 
 
 def require_namespace(vault: AdminClient) -> None:
-    """Raise SetupFailed if Vault has no such namespace. Everything in it would seem to be missing."""
+    """Raise SetupFailed if Vault has no such namespace; otherwise everything in it would seem to be missing."""
     if vault.namespace is not None and vault.read("sys/mounts") is None:
         remedy = f"Correct VAULT_NAMESPACE, or create it: bao namespace create {vault.namespace}"
         raise SetupFailed("sys/mounts", why=f"Vault has no namespace {vault.namespace!r}", remedy=remedy)
@@ -47,7 +47,7 @@ def find_accessor(vault: AdminClient, name: str) -> str | None:
 
 
 def ensure_token_lifetime(vault: AdminClient) -> AppliedWrite:
-    """Let tokens live as long as the longest job. A shorter maximum would end a job's access too early."""
+    """Ensure that tokens may live as long as the longest job. A shorter maximum would end a job's access too early."""
     path, needed = "sys/auth/token/tune", HARD_END_HOURS[-1] * 3600
     current = int((vault.read(path) or {}).get("max_lease_ttl", 0))
     if current >= needed:

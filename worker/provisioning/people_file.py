@@ -17,7 +17,7 @@ from worker.provisioning.scim import people_of_scim
 
 SCIM_SCHEMA = "urn:ietf:params:scim:"
 OUR_NAMES = "je-"
-"""Entities whose names begin so belong to the installation: its console and data scopes."""
+"""Entities whose names begin like this belong to the installation: its console and data scopes."""
 
 
 PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}$")]
@@ -61,7 +61,10 @@ class ReadPeople:
     """Groups of a SCIM server that approvals.yaml cannot name."""
 
     def only(self, groups: tuple[str, ...]) -> ReadPeople:
-        """Return these groups and the people in them; and those who are not active, who must not keep an identity. Raises InvalidInput."""
+        """Return these groups and the people in them; and everyone who is not active, because they must not keep an identity.
+
+        Raises InvalidInput.
+        """
         present = {group for entry in self.people.values() for group in entry.groups}
         raise_problems("--group", (Problem("", f"nobody is in the group {name}") for name in groups if name not in present))
         chosen = {

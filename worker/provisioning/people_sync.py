@@ -1,6 +1,6 @@
-"""Creates and updates people and groups in Vault's identity store, as a file or a SCIM server lists them. It sets no passwords.
+"""Creates and updates people and groups in Vault's identity store, from a file or a SCIM server. It sets no passwords.
 
-It changes no entity that it did not make: each of its own carries MARK in its metadata.
+It changes no entity that it did not create: each of its own entities has MARK in its metadata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.provisioning.people_file import PersonEntry
 from worker.provisioning.plan import PlannedWrite, PlanningClient
 
 MARK = {"made_by": "justenough-people"}
-"""Metadata of the entities that we made."""
+"""Metadata of the entities that we created."""
 
 
 def sync_people(
@@ -27,7 +27,7 @@ def sync_people(
     """Write these people into Vault, and return the outcome for each path. `remove`: also disable people who are not listed, and take them
     out of groups.
 
-    Raises InvalidInput, before anything is written, if an identity that is not ours is in the way; SetupFailed, VaultNotReady.
+    Raises InvalidInput, before anything is written, if a conflicting identity is not ours; SetupFailed, VaultNotReady.
     """
     namespace, cacert = settings.vault_namespace, settings.vault_cacert
     with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert) as vault:
@@ -60,9 +60,9 @@ class _Directory:
     accessors: Mapping[str, str]
     """By auth mount."""
     default_mounts: tuple[str, ...]
-    """Where each person has a login under their name, unless the file says another one."""
+    """The mounts at which each person has a login under their name, unless the file gives another name."""
     entities: Mapping[str, dict[str, Any]]
-    """By casefolded name, all of Vault's."""
+    """All of Vault's entities, by casefolded name."""
 
     @classmethod
     def read(cls, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> _Directory:
@@ -106,7 +106,7 @@ class _Directory:
                 continue
             entity = self.entity(name)
             if entity and not is_ours(entity):
-                yield Problem(name, f"Vault has an entity of this name that people sync did not make. {_hand_over(entity, name)}")
+                yield Problem(name, f"Vault has an entity of this name that people sync did not create. {_hand_over(entity, name)}")
                 continue
             for mount, login in self.logins(name, entry).items():
                 if mount not in self.accessors:
@@ -125,7 +125,7 @@ class _Directory:
 
 
 def is_ours(entity: Mapping[str, Any]) -> bool:
-    """Whether people sync made this entity, or an administrator handed it over (`_hand_over`)."""
+    """Whether people sync created this entity, or an administrator handed it over (`_hand_over`)."""
     return MARK.items() <= (entity.get("metadata") or {}).items()
 
 
@@ -168,7 +168,7 @@ def _ensure_login(vault: AdminClient, directory: _Directory, name: str, entity_i
 def _disable_others(
     vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool
 ) -> Iterator[AppliedWrite]:
-    """Disable those who are not active; with `remove`, also those whom people sync created and who are not listed."""
+    """Disable people who are not active; with `remove`, also people whom people sync created and who are no longer listed."""
     inactive = [entity for name, entry in people.items() if not entry.active and (entity := directory.entity(name))]
     listed = {name.casefold() for name in people}
     absent = [entity for name, entity in directory.ours.items() if name.casefold() not in listed]
@@ -185,8 +185,8 @@ def _disable_others(
 def _ensure_groups(
     vault: AdminClient, directory: _Directory, active: Mapping[str, PersonEntry], ids: Mapping[str, str], *, remove: bool
 ) -> Iterator[AppliedWrite]:
-    """Give each group its members. Members that people sync did not create stay; with `remove`, those that it created and that are not
-    listed are removed.
+    """Give each group its members. Members that people sync did not create stay; with `remove`, members that it created and that are no
+    longer listed are removed.
     """
     ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
     names = {group for entry in active.values() for group in entry.groups}

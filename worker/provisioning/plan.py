@@ -1,4 +1,4 @@
-"""Plans the set-up of Vault: goes through all steps and collects what they would write. Writes nothing."""
+"""Plans the setup of Vault: goes through all steps and collects what they would write. Writes nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from worker.provisioning.compare import is_same_value, visible_values
 from worker.provisioning.mounts import SHARED_PATHS
 
 LATER = "(known after apply)"
-"""An id that Vault gives to what does not exist yet."""
+"""The placeholder for an id that Vault will assign."""
 HIDDEN = "(secret)"
 SECRET_KEYS = frozenset({"password", "secret_id", "secret_key", "token", "data", "pem_bundle", "private_key", "service_account_jwt"})
-"""Keys whose values are not shown, neither new ones nor those that Vault returns; `data` are the values of kv."""
+"""Keys whose values are not shown, neither new values nor those that Vault returns; `data` has the values of kv."""
 MIN_HIDDEN_LENGTH = 4
-"""Shorter values from the environment are shown: they are ports and the like, and parts of other values."""
+"""Shorter values from the environment are shown: they are ports and the like, and occur within other values."""
 MOUNT_TABLES = ("sys/mounts", "sys/auth")
 
 
@@ -31,11 +31,11 @@ class PlannedWrite:
     outcome: WriteOutcome
     note: str
     lines: tuple[str, ...]
-    """The values that would be written, each with `+`; values that they replace before them, with `-`. Secrets are left out."""
+    """The values that would be written, each with `+`, after the values that they replace, with `-`. Secrets are left out."""
 
 
 class PlanningClient(AdminClient):
-    """Reads as an AdminClient does, and collects writes instead of sending them. A later read of a path returns what was collected."""
+    """Reads as an AdminClient does, and collects writes instead of sending them. A later read of a path returns the collected values."""
 
     def __init__(self, *args: Any, names: Mapping[str, str], **options: Any) -> None:
         """`names`: the names to show instead of values from the environment, by value."""
@@ -77,7 +77,7 @@ class PlanningClient(AdminClient):
         return {}
 
     def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Compare as AdminClient.ensure does; ignore values that Vault never returns, which that method writes before it compares again."""
+        """Compare as AdminClient.ensure does; ignore values that Vault never returns; that method would write them and compare again."""
         before = self.read(path)
         readable = {} if before is None else visible_values(before)
         if before is not None and all(key not in readable or is_same_value(readable[key], value) for key, value in data.items()):
@@ -93,7 +93,7 @@ class PlanningClient(AdminClient):
         """Leave the file as it is."""
 
     def make_secret_id(self, role: str) -> str | None:
-        """Return None: a plan makes no secret id."""
+        """Return None: a plan creates no secret id."""
         del role
         return None
 
@@ -127,7 +127,7 @@ class PlanningClient(AdminClient):
         return masked if isinstance(masked, str) else to_canonical_json(masked).decode()
 
     def _mask(self, value: Any, *, is_secret: bool) -> Any:
-        """Return a value with names in place of values from the environment; of secrets, only the keys."""
+        """Return a value with names in place of values from the environment. For secrets, return only the keys."""
         if isinstance(value, Mapping):
             return {key: self._mask(inner, is_secret=is_secret or key in SECRET_KEYS) for key, inner in value.items()}
         if is_secret:

@@ -1,4 +1,4 @@
-"""The texts of our Vault policies: grants, people, worker, console. Pure. Tests try on a real server what each policy refuses.
+"""The texts of our Vault policies: grants, people, worker, console. Pure. Tests check on a real server what each policy refuses.
 
 The policies rely on three properties of Vault (observed on OpenBao 2.7):
 - Values in `allowed_parameters` are globs, and list fields split on commas; a nested list is compared as a whole.
@@ -65,9 +65,9 @@ def console_policy(secrets: Iterable[str] = (), *, store_credentials: str | None
     """Return the policy of the console: read people (also by login name), groups and their members, people's public keys and the keys that verify jobs.
 
     It reads the secrets that triggers.yaml names (signing secrets, notification URLs), at exactly these paths. With its own key it signs
-    the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It wraps the data keys of Temporal
-    payloads. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them. It issues nothing, except its own
-    login at the store.
+    the orders of triggers and schedules, with the ledger's key the ledger's checkpoints and attestations. It wraps the data keys of
+    Temporal payloads. It stores the tokens of page logins encrypted, and needs the browser's secret to decrypt them. It issues nothing,
+    except its own credentials for the store.
     """
     keys = (f"transit/keys/{IDENTITY_KEY}", "read"), (f"transit/keys/{LEDGER_KEY}", "read"), ("transit/keys", "list")
     # A group's members: pages name who else can decide a request.

@@ -51,7 +51,7 @@ class ScimPeople:
     """The people and groups in a server's list responses."""
 
     people: Mapping[str, tuple[list[str], bool]]
-    """By user name: the person's groups, those that contain one of them included; and whether they are active."""
+    """By user name: the person's groups, including the groups that contain these; and whether the person is active."""
     ignored_groups: tuple[str, ...]
     """Groups that approvals.yaml cannot name."""
 
@@ -132,7 +132,7 @@ def _pages(client: httpx.Client, address: str) -> Iterator[object]:
 
 
 def _resources(what: str, documents: Iterable[object]) -> Iterator[dict[str, Any]]:
-    """Yield the resources of all responses. Raises InvalidInput if some are missing: their people would seem to be gone."""
+    """Yield the resources of all responses. Raises InvalidInput if some are missing, because their people would seem to be gone."""
     totals: dict[frozenset[str], tuple[int, int]] = {}
     for document in documents:
         if not isinstance(document, dict):

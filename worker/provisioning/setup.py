@@ -42,7 +42,10 @@ DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 
 
 class SharedChange(GiveUp):
-    """Setting up this Vault would change something that everybody in it shares. The message names it, and the option that allows it."""
+    """Setting up this Vault would change something that everybody in it shares.
+
+    The message names the change, and the option that allows it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,11 @@ def provision_vault(
 ) -> tuple[AppliedWrite, ...]:
     """Set up the Vault at this address for `settings.config`, and return the outcome for each path, in order.
 
-    `people` (login name → seed) creates userpass users, their entities and groups on the first of `settings.people_mounts`;
-    leave it out if the Vault already has people. `environment` fills `${X}` in the catalog, secrets included; default: os.environ.
-    Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid.
-    Without `change_shared` it writes nothing if it would have to change what everybody in the Vault shares.
-    Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
+    `people` (login name → seed) creates userpass users, their entities and groups on the first of `settings.people_mounts`; leave it out if
+    the Vault already has people. `environment` fills `${X}` in the catalog, secrets included; default: os.environ. Writes
+    `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared` it
+    writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
+    environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
     """
     if not change_shared:
         planned = plan_vault(settings, vault_addr=vault_addr, admin_token=admin_token, people=people, environment=environment)
@@ -89,7 +92,7 @@ def plan_vault(
 ) -> tuple[PlannedWrite, ...]:
     """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does.
 
-    It needs no password of the catalog: Vault never shows those that it has.
+    It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
     inputs = _read_inputs(settings, environment, people)
     inputs = replace(inputs, env={**dict.fromkeys(_password_names(inputs.catalog), HIDDEN), **inputs.env})
@@ -128,7 +131,7 @@ class _Inputs:
     is_embedded: bool
     env: Mapping[str, str]
     filled_in: Mapping[str, str]
-    """The values of `${X}` in what the catalog writes, by name. Some are secrets."""
+    """By name, the values of `${X}` in the catalog's writes. Some are secrets."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -197,7 +200,7 @@ def _read_file(path: Path, purpose: str) -> bytes:
 
 
 def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:
-    """Raise SharedChange if any of these writes changes what everybody in the Vault shares."""
+    """Raise SharedChange if any of these writes changes something that everybody in the Vault shares."""
     shared = [step for step in planned if step.path in SHARED_PATHS and step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
     if shared:
         changes = "; ".join(f"{step.path} ({SHARED_PATHS[step.path]}: {', '.join(step.lines)})" for step in shared)

@@ -19,7 +19,7 @@ from worker.stack.probes import is_http_ok, was_touched_recently
 # -P: do not import from a folder in the working directory that has the name of one of our packages.
 PYTHON_ARGV = (sys.executable, "-P", "-m")
 STOP_MARGIN_S = 30
-"""After its drain, the worker needs this time to end its sessions' processes (10 s of grace, 2 s of output) and to revoke."""
+"""After draining, the worker needs this time to end its sessions' processes (10 s of grace, 2 s of output) and to revoke."""
 PROGRAM_FILE = "scripted_model.py"
 """A file in the configuration's folder. It takes `--port` and serves OpenAI's chat completions below /v1 on loopback."""
 MODEL_HEALTH_PATH = "/v1/models"

@@ -1,4 +1,4 @@
-"""Finds the embedded servers' programs: beside this Python first, then on PATH. Starts nothing."""
+"""Finds the embedded servers' programs: first next to this Python, then on PATH. Starts nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProgramMissing(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The places in which to look for programs."""
+    """Finds programs in the configured places."""
 
     beside: Path = field(default_factory=lambda: Path(sys.executable).parent)
     path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))

@@ -25,7 +25,10 @@ from worker.stack.supervisor import end_orphans, make_home
 START_TIMEOUT_S = 180.0
 """How long to wait for a start that another process began."""
 STOP_TIMEOUT_S = 300.0
-"""How long a supervisor may take to stop before it is killed. It limits each of its children itself, the worker by its drain."""
+"""How long a supervisor may take to stop before it is killed.
+
+The supervisor itself limits each of its children, the worker by its drain time.
+"""
 
 
 class StackNotStarted(RetryLater):
@@ -45,9 +48,9 @@ def start_detached(
     lifeline: int | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Stack:
-    """Start a supervisor in a session of its own and return the stack once it is ready, or the stack that already runs there.
+    """Start a supervisor in a separate session and return the stack once it is ready, or the stack that already runs there.
 
-    `lifeline` is the reading end of a pipe: the stack stops when the writing end is closed. Without it the stack outlives us.
+    `lifeline` is the reading end of a pipe: the stack stops when the writing end is closed. Without it the stack outlives this process.
     Raises StackNotStarted; then no process of the stack is left.
     """
     places = StackPaths.of(settings.home)

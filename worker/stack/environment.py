@@ -1,4 +1,4 @@
-"""The environment variables of the stack's children: almost none for the servers, all but Vault's tokens for worker and console."""
+"""The environment variables of the stack's children: almost none for the servers; all except Vault's tokens for worker and console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VAULT_VARIABLES = {"vault_addr": "VAULT_ADDR", "vault_namespace": "VAULT_NAMESPA
 
 
 def server_environment(places: StackPaths) -> dict[str, str]:
-    """Return the environment of the servers: without our own VAULT_*, TEMPORAL_* and PG*, which would change what they do."""
+    """Return the environment of the servers: without our own VAULT_*, TEMPORAL_* and PG*, which would change their behaviour."""
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(places.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
 

@@ -12,6 +12,6 @@ Level = Literal["ok", "warning", "missing"]
 class DoctorFinding:
     what: str
     level: Level
-    """missing: something required is not there, so doctor fails. warning: it works with limits, or could not be checked."""
+    """missing: something required is absent, so doctor fails. warning: it works with limitations, or could not be checked."""
     found: str
     remedy: str = ""

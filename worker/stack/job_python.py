@@ -1,6 +1,6 @@
-"""The Python of the example shop's jobs if the program was installed from a wheel: a virtual environment in the stack's home, made once.
+"""The Python of the example shop's jobs if the program was installed from a wheel: a virtual environment in the stack's home, created once.
 
-In a checkout `make setup` makes it. Jobs never run with the worker's own packages.
+In a checkout `make setup` creates it. Jobs never run with the worker's own packages.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from worker.stack.start_progress import Report
 
 FOLDER, DONE = "job-python", ".done"
 CANDIDATES = ("/usr/bin/python3", getattr(sys, "_base_executable", sys.executable))
-"""The system's own first: jobs' users can enter its folder."""
+"""Candidates for the Python. The system's own comes first, because jobs' users can enter its folder."""
 INSTALL_TIMEOUT_S = 600
 
 
 class NoJobPython(GiveUp):
-    """The jobs' virtual environment could not be made. The message ends with the last output of the installer."""
+    """The jobs' virtual environment could not be created. The message ends with the last output of the installer."""
 
 
 def with_job_python(settings: Settings, report: Report) -> Settings:
-    """Return the settings with a Python for the installed shop's jobs, which is made first if it is not there. Raises NoJobPython."""
+    """Return the settings with a Python for the installed shop's jobs, which is created first if it does not exist. Raises NoJobPython."""
     # A detached start passes every setting on, so that none of them looks like a default.
     is_chosen = settings.job_path != Settings.model_fields["job_path"].default or SHOP_PYTHON.is_dir()
     if is_chosen or settings.config.expanduser().absolute() != INSTALLED:
@@ -71,5 +71,5 @@ def _run(*command: str) -> None:
         said = f"it took longer than {INSTALL_TIMEOUT_S} s"
     if said:
         raise NoJobPython(
-            f"the Python of the shop's jobs could not be installed ({' '.join(command[:4])} …): {said}; or set JUSTENOUGH_JOB_PATH"
+            f"the Python of the shop's jobs could not be installed; set JUSTENOUGH_JOB_PATH to another Python, or fix this: {' '.join(command[:4])} …: {said}"
         )

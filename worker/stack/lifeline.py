@@ -23,7 +23,10 @@ class Lifeline:
     descriptor: int
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
-        """Call `on_end` once the starter is gone. Never call it after the starter wrote a byte: then the stack may outlive it."""
+        """Call `on_end` once the starter is gone.
+
+        Never call it if the starter has written a byte, because the stack may then outlive the starter.
+        """
 
         def read() -> None:
             loop.remove_reader(self.descriptor)
@@ -36,7 +39,7 @@ class Lifeline:
 
 @contextlib.contextmanager
 def held_lifeline() -> Iterator[int]:
-    """Hold the starter's end for a block and yield the descriptor of the other end, for the supervisor to inherit."""
+    """Hold the starter's end during a block and yield the descriptor of the other end, for the supervisor to inherit."""
     reading, writing = os.pipe()
     try:
         yield reading

@@ -13,7 +13,7 @@ from worker.stack.pidfile import ProcessIdentity, identity_of, read_pidfile, rem
 
 SUPERVISOR = "supervisor"
 LOCK_TIMEOUT_S = 30
-"""So long may a process take between taking the lock and writing its pidfile."""
+"""Maximum time between a process's taking the lock and writing its pidfile."""
 
 
 class AlreadyRunning(Conflict):
@@ -22,7 +22,7 @@ class AlreadyRunning(Conflict):
 
 @contextlib.contextmanager
 def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
-    """Hold the home's lock for a block. Raises AlreadyRunning; then `supervisor_of` has returned who holds it."""
+    """Hold the home's lock during a block. Raises AlreadyRunning, normally once `supervisor_of` can return the holder."""
     descriptor = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # Its holder may have yet to write its pidfile, or may be about to end.

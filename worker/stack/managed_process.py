@@ -42,9 +42,10 @@ class ChildFailed(RetryLater):
 
 
 def rotate_log(log_file: Path) -> None:
-    """Move the content of a log that has become too large to NAME.log.1. Its writer appends, so it goes on in the empty file.
+    """Move the content of a log that has become too large to NAME.log.1. Its writer appends, so it continues in the emptied file.
 
-    Lines that it writes between the two steps are lost: it cannot be asked to wait. Leaves the log alone if the disk is full. Blocks.
+    Lines written between the two steps are lost, because the writer cannot be asked to wait. If the disk is full, the log is left alone.
+    Blocks.
     """
     with contextlib.suppress(OSError):
         if log_file.stat().st_size > MAX_LOG_BYTES:
@@ -70,7 +71,7 @@ class ChildSpec:
     awaken: Callable[[], object] = _do_nothing
     """Runs before each health check until the child is healthy."""
     real_pid: Callable[[int], int] = int
-    """Maps the pid that we started to the server's own pid; differs if the server runs below a wrapper."""
+    """Maps the pid that we started to the server's own pid; they differ if the server runs under a wrapper."""
     gently: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     start_within: float = 45.0
@@ -82,7 +83,7 @@ class ManagedProcess:
     def __init__(self, child: ChildSpec, places: StackPaths, *, on_change: Callable[[], None] = _do_nothing) -> None:
         self.child = child
         self.pid: int | None = None
-        """The server's own pid; the last one while it is down, None before it was ever healthy."""
+        """The server's own pid; its last pid while it is down; None until it has been healthy for the first time."""
         self._places = places
         self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None
@@ -117,7 +118,7 @@ class ManagedProcess:
             raise
 
     async def keep_running(self) -> None:
-        """Start the child again whenever it died or hung; runs until cancelled."""
+        """Restart the child whenever it dies or hangs, until cancelled."""
         while True:
             reason = await self._wait_until_down()
             log.warning("child is down, starting it again", child=self.child.name, reason=reason)

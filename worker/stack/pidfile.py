@@ -1,6 +1,6 @@
-"""Pidfiles: a later start finds the processes that a killed supervisor left running, and takes no other process for one of them.
+"""Pidfiles: a later start finds the processes that a killed supervisor left running, and does not mistake another process for one of them.
 
-A pid alone is not enough, because the kernel may have given it to another process since. A pidfile holds the pid and the birth time.
+A pid alone is not enough, because the kernel may have reused it. A pidfile holds the pid and the birth time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ProcessIdentity:
     born: str
 
     def is_alive(self) -> bool:
-        """Whether this same process still runs. A zombie does not."""
+        """Whether the same process is still running. A zombie is not."""
         return birth_time(self.pid) == self.born
 
     def send(self, number: signal.Signals) -> None:

@@ -20,7 +20,7 @@ from worker.stack.vault import vault_child
 FOREIGN_VAULT_SETTINGS = ("vault_issuer", "vault_namespace", "vault_cacert")
 """Settings that are only for a Vault other than the embedded one."""
 EMBEDDED_WORKER_CIDRS = ("127.0.0.1/32",)
-"""The embedded worker's address, as the embedded Vault sees it."""
+"""The embedded worker's address from the embedded Vault's point of view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class StackPlan:
     only: frozenset[str]
 
     def children(self) -> tuple[ChildSpec, ...]:
-        """Return the children in `only` that this configuration has, in the order of their start. Raises ProgramMissing, CannotEnter."""
+        """Return the children in `only` that this configuration has, in start order. Raises ProgramMissing, CannotEnter."""
         programs = Programs()
         makers: Mapping[str, Callable[[], ChildSpec | None]] = {
             "temporal": lambda: temporal_child(self.places, programs, self.ports, namespace=self.settings.temporal_namespace),

@@ -49,7 +49,10 @@ def superuser_dsn(places: StackPaths, port: int, *, database: str = "shop") -> s
 
 
 def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
-    """Describe the server and make its folder, which shows whether its account can enter. Raises ProgramMissing, CannotEnter."""
+    """Describe the server and create its folder, because only an existing folder shows whether the server's account can enter it.
+
+    Raises ProgramMissing, CannotEnter.
+    """
     account, port = postgres_account(), ports["postgres"]
     if not places.postgres.is_dir():
         make_private_folder(places.postgres)
@@ -86,7 +89,10 @@ def _prepare(places: StackPaths, launch: PostgresLaunch) -> None:
 
 
 def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
-    """Initialise a cluster beside its final place, so that an incomplete cluster is never used. Raises InitialisationFailed."""
+    """Initialise a cluster in a temporary folder and then rename it, so that an incomplete cluster is never used.
+
+    Raises InitialisationFailed.
+    """
     shutil.rmtree(places.postgres / "new", ignore_errors=True)
     password = places.postgres / "password"
     password.write_text(database_passwords(places)[SUPERUSER], encoding="utf-8")

@@ -1,7 +1,7 @@
 """The account that PostgreSQL runs as: it refuses to run as root, so root runs it as an unprivileged account, through bubblewrap if needed.
 
-The program or the data may be below a folder that the account cannot enter (a 0700 home). We do not open that folder to others;
-bubblewrap binds only these two at a place that the account can enter. Starts nothing.
+The program or the data may be below a folder that the account cannot enter (a 0700 home). We do not open that folder to others; instead,
+bubblewrap mounts only these two at a path that the account can enter. Starts nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 
 ACCOUNT_CANDIDATES = ("postgres", "daemon", "nobody")
-"""The first of these that exists. initdb refuses a uid without a name. Jobs run as other users, which have no names."""
+"""The first of these accounts that exists is used. initdb refuses a uid without a name. Jobs run as other users, which have no names."""
 SANDBOX_ROOT = Path("/tmp")  # noqa: S108 - bubblewrap mounts its own tmpfs there; this is not the shared folder
 SANDBOX_DATA = SANDBOX_ROOT / "data"
 
@@ -49,7 +49,7 @@ class PostgresLaunch:
     programs: Path
     data: Path
     account: OsAccount | None
-    """None: the user who starts it. With a prefix, the prefix changes the user."""
+    """None: the user who starts it. If there is a prefix, the prefix changes the user."""
 
     def popen(self) -> dict[str, object]:
         """Return the arguments for subprocess that change the user; empty if the prefix does it."""

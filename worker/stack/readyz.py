@@ -10,7 +10,7 @@ import httpx
 from worker.stack.finding import DoctorFinding
 
 REQUEST_TIMEOUT_S = 6.0
-"""The console gives each of its own checks 2 s."""
+"""Longer than the 2 s that the console gives each of its checks."""
 RUNBOOK = "docs/how-to/runbook.md"
 LIST_OVERDUE = "justenough job list --revocation overdue"
 REMEDIES = {

@@ -38,14 +38,14 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
 
 
 def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
-    """Return the values of `${SHOP_…}` in the shop's catalog for `vault setup`, Vault's own database user included."""
+    """Return the values of `${SHOP_…}` in the shop's catalog for `vault setup`, including Vault's own database user."""
     password = database_passwords(places)[VAULT_LOGIN]
     model_port = int(read_json(places.ports).get("model", UNUSED_PORT))
     return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
 
 
 def set_up_vault(settings: Settings, *, token: Secret | None, change_shared: bool = False) -> tuple[AppliedWrite, ...]:
-    """Set up the Vault at VAULT_ADDR with this admin token, or the running embedded Vault, which nobody shares, with its own token.
+    """Set up the Vault at VAULT_ADDR with this admin token, or the running embedded Vault, which is not shared, with its own token.
 
     Raises NoVault, InvalidInput, SetupFailed, SharedChange, VaultNotReady.
     """

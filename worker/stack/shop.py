@@ -1,4 +1,4 @@
-"""Put the shop into PostgreSQL: database, tables and rows once, roles and row policies whenever their file changes."""
+"""Load the shop into PostgreSQL: database, tables and rows once, roles and row policies whenever their file changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.stack.shop_data import COLUMNS, shop_data
 
 DATABASE = "shop"
 SAFE_SEARCH_PATH = "-c search_path=pg_catalog,pg_temp"
-"""The superuser runs no function that somebody left in `public`."""
+"""With it, the superuser never runs a function that somebody left in `public`."""
 
 
 def load_shop(places: StackPaths, *, config: Path, port: int) -> None:

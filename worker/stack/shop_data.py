@@ -104,7 +104,7 @@ STORIES = (
     ("question", "Spare parts", "Do you sell spare parts for the {product}? I bought mine with order {order}."),
 )
 DEMO_TICKETS = (4711, 4712)
-"""Tickets that the examples name. Each is open and asks for a refund of a delivered order that was not refunded yet."""
+"""Tickets that the examples name. Each is open and asks for a refund of a delivered order that has not been refunded."""
 
 
 class Dice:

@@ -1,4 +1,4 @@
-"""The supervisor's reports of its progress to its starter: one JSON line per step, through a pipe or to a function. No logic."""
+"""The supervisor's progress reports to its starter: one JSON line per step, through a pipe or to a function. No logic."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ class ChildStatus:
     pid: int
     address: str
     health: Health
-    """down: no such process; unhealthy: it runs and does not answer."""
+    """down: no such process; unhealthy: it runs but does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackStatus:
     places: StackPaths
     supervisor: int | None
-    """None: no supervisor runs; the children, if any, are what a killed supervisor left running."""
+    """None: no supervisor runs; any children were left running by a killed supervisor."""
     children: tuple[ChildStatus, ...]
     console_report: dict[str, Any] | None = None
     """The console's /readyz; None if it could not be read."""

@@ -1,6 +1,6 @@
 """The process that starts the embedded servers, the worker and the console, keeps them running and stops them in order.
 
-Each child is described in a module of its own; the content of the shop and of Vault is in shop.py and worker/provisioning/.
+Each child is described in a separate module; the content of the shop and of Vault is in shop.py and worker/provisioning/.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Supervisor:
         await self._start_children(APPS)
 
     async def _start_children(self, names: Iterable[str]) -> None:
-        """Start these children in parallel. A child that is up is kept running while the others still start."""
+        """Start these children in parallel. A child that is up is kept running while the others are still starting."""
 
         async def start(process: ManagedProcess) -> None:
             self._report("step", f"starting {process.child.name}")

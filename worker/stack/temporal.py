@@ -18,7 +18,10 @@ FAIRNESS = {
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",
 }
-"""Dynamic configuration that lets sessions take turns by account while all workers are full. Each partition has turns of its own, so there is one."""
+"""Dynamic configuration with which sessions take turns by account while all workers are full.
+
+Turns are per partition, so there is only one partition.
+"""
 # 2.4 times the throughput of the default pragmas. Killing the process loses nothing; only a power cut could lose the last writes.
 PRAGMAS = ("journal_mode=wal", "synchronous=normal")
 

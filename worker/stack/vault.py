@@ -1,4 +1,7 @@
-"""The embedded OpenBao: one persistent raft node that unseals itself, with a file audit device. Evaluation only: its seal key is stored beside it."""
+"""The embedded OpenBao: one persistent raft node that unseals itself, with a file audit device.
+
+Evaluation only: its seal key is stored next to its data.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ NOT_INITIALISED_STATUS = 501
 FIRST_ELECTION_TIMEOUT_S = 20
 """How long the first start may take to elect its one node."""
 MAX_REQUEST_DURATION_S = 10
-"""A credential that is being issued during revocation exists after this many seconds at the latest, so before the second check of
-justenough/services/revocation_attempts.py."""
+"""A request to Vault takes at most this many seconds, so a credential that is being issued during a revocation exists before the second
+check of justenough/services/revocation_attempts.py.
+"""
 
 # The only node elects itself, so waiting for others (the default multiplier, 5) would only make the first start slow. Audit devices can
 # be declared only here, not over the API, and only in HCL: the server refuses the JSON form of this block.

@@ -1,6 +1,7 @@
 """The model gateway: makes a job's model calls with a key that the job never sees, within its budget. Knows no wire format.
 
-The gateway borrows the key for as long as its grant lasts and re-checks it while it is used; the job gets only answers.
+The gateway borrows the key for as long as its grant lasts and checks again and again that the job may still use it; the job gets only
+answers.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ RECHECK_INTERVAL_S = 10.0
 MAX_CONCURRENT_CALLS = 16
 """Concurrent calls of one job: each may hold a large request and a large answer in memory."""
 MAX_CONCURRENT_PARSES = 2
-"""Requests of one job that are parsed at once: parsed JSON can take thirty times its bytes."""
+"""Requests of one job that are parsed at once: parsed JSON can take thirty times the memory of its text."""
 MAX_EVENT_BYTES = 1024 * 1024
 """Bytes of one event of a stream."""
 EVENT_STREAM_TYPE, JSON_TYPE = "text/event-stream", "application/json"
@@ -74,7 +75,7 @@ class ModelGateway:
         self._lent: IssuedCredential | None = None
         self._checked_at = 0.0
         self._revoked_why = ""
-        """The reason if somebody revoked the key, else empty. If it is set, no key is requested any more."""
+        """The reason if somebody revoked the key, else empty. Once it is set, no further key is requested."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
@@ -135,7 +136,7 @@ class ModelGateway:
         return listing.result()
 
     async def drain(self) -> None:
-        """Wait until no call is under way, then give the upstream's key back. Close the broker first."""
+        """Wait until no call is under way, then release the upstream's key. Close the broker first."""
         if self._ending:
             await self._ending
         await self.usage.wait_written()
@@ -211,7 +212,7 @@ class ModelGateway:
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Give the key back, unless its lease keeper has already revoked it."""
+        """Release the key, unless its lease keeper has already revoked it."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
         with suppress(NotFound, AccessClosed):
@@ -232,7 +233,7 @@ class ModelGateway:
         return [each for each in models if isinstance(each, dict) and model.allows(str(each.get("id")))] if isinstance(models, list) else []
 
     async def _run_call(self, call: StreamingCall, exchange: Any, item: IssuedCredential, *, seconds: float) -> None:
-        """Make a call and pass its answer on to the job, metered and without the key, or its error. Raises only its cancellation."""
+        """Make a call and pass its answer (metered, without the key) or its error on to the job. Raises only CancelledError."""
         redactor = _redactor(item)
         try:
             async with asyncio.timeout(seconds), exchange as answer:

@@ -28,7 +28,7 @@ class ChatRequest:
 
     @classmethod
     def of(cls, checked_body: dict[str, Any]) -> ChatRequest:
-        """Return a checked body as a request. A streaming request always asks the upstream for the usage."""
+        """Build a request from a checked body. A streaming request always asks the upstream for the usage."""
         options = checked_body.get("stream_options") or {}
         sent = {**checked_body, "stream_options": {**options, "include_usage": True}} if checked_body.get("stream") else checked_body
         prompt = estimate_prompt_tokens(checked_body)

@@ -20,7 +20,7 @@ from justenough.domain.llm.definition import ModelDef
 
 MAX_CONNECTIONS = 64
 TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=30.0, pool=10.0)
-"""Seconds without data; the gateway limits the total duration of a call."""
+"""Seconds without data. The gateway separately limits the total duration of a call."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_STREAM_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024

@@ -16,9 +16,9 @@ MAX_CALLS_PER_ENTRY = 100
 FLUSH_INTERVAL_S = 30.0
 """Seconds after which the next call also records the calls counted so far."""
 MAX_MODEL_NAMES = 50
-"""Model names that are counted separately: a job may invent any number."""
+"""Model names that are counted separately. There is a limit because a job may invent any number of names."""
 WRITE_TIMEOUT_S = 2.0
-"""Seconds that a session's end waits for an entry that is being written; the revocation records what is left."""
+"""Seconds that the end of a session waits for an entry that is being written; the revocation records the rest."""
 OTHER_MODELS = "-"
 log = structlog.get_logger()
 

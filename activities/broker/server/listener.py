@@ -39,9 +39,9 @@ MAX_NEW_CONNECTIONS_PER_SECOND = 100
 ACCEPT_RETRY_S = 1.0
 """Seconds after which connections are accepted again if none could be."""
 MAX_CONCURRENT_REQUESTS = 2 * MAX_CONNECTIONS
-"""Requests of one job that are being answered on one socket, those of disconnected callers included. Beyond that: 503."""
+"""Requests of one job that are answered at once on one socket, those of disconnected callers included. Further requests get 503."""
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes that may come without completing a head or a piece of a body: uvicorn's parser buffers them all, and copies them each time."""
+"""Bytes that may arrive without completing a head or a piece of a body: uvicorn's parser buffers them all, and copies them each time."""
 MAX_PIPELINED_REQUESTS = 16
 """Requests that one connection may send before an earlier one is answered."""
 PEER_CREDENTIALS = struct.Struct("3i")
@@ -61,7 +61,7 @@ class BrokerAddress:
 async def serve_broker(
     broker: Broker, tools: ToolGateway, *, job: str, uid: int, loopback: bool, model_gateway: ModelGateway | None = None
 ) -> AsyncIterator[BrokerAddress]:
-    """Listen for one job, whose processes run as `uid`. After the block no call is under way any more."""
+    """Listen for one job, whose processes run as `uid`. Once the block has ended, no call is under way."""
     folder = await asyncio.to_thread(no_sandbox.make_locked_folder, job)
     token = Secret(secrets.token_urlsafe(32))
     try:

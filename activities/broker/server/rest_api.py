@@ -43,13 +43,13 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_KEYS = 32
-"""Keys of a body that is validated. Each key that is unknown is an error of its own, and thousands take long to report."""
+"""Maximum number of keys in a body. Each unknown key is a separate error, and thousands of errors take long to report."""
 BYTES_PER_CALL = 16 * 1024
-"""Bytes of a body that count as one call more under the rate limit."""
+"""Number of bytes in a body that count as one further call under the rate limit."""
 MALFORMED_COST = 20.0
-"""Calls that a malformed body counts as."""
+"""A malformed body counts as this many calls."""
 REFUSAL_DELAY_S = 1.0
-"""Seconds before a caller is refused because of its rate or its token: a flood gets no more refusals than it has connections."""
+"""Seconds before a caller is refused because of its rate or its token: a flood then gets at most one refusal per connection at a time."""
 MAX_WAIT_S = 60.0
 """Maximum seconds that one call waits for people; a client calls again to wait longer."""
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
@@ -83,7 +83,7 @@ class AccessBody(Model):
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = 0.0
     """Seconds to wait for people."""
     through: Literal["tools"] | None = None
-    """`tools`: no credential, but the tools that the order names for it, within their bounds."""
+    """`tools`: return no credential, but the tools that the order names for this access, within their bounds."""
 
 
 class WaitQuery(Model):
@@ -156,7 +156,7 @@ async def read_access_body(request: Request) -> AccessBody:
 
 
 class _Admission:
-    """Admits requests of the job within its rate limit, before anything of them is routed, parsed or validated. Delays its refusals."""
+    """Admits requests of the job within its rate limit, before any part of them is routed, parsed or validated. Delays its refusals."""
 
     def __init__(self, app: ASGIApp, broker: Broker, token: Secret | None) -> None:
         self._app = app

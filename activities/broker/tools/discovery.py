@@ -28,7 +28,7 @@ class OfferedTool:
     action: Action
     decision: Decision
     beyond: Beyond | None
-    """What the order says of the tool, which it does not name; None if it names it."""
+    """What the order says about tools that it does not name; None if it names this tool."""
 
 
 def tool_entry(offer: OfferedTool) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def tool_entry(offer: OfferedTool) -> dict[str, Any]:
 
 
 def with_how(items: Iterable[Mapping[str, Any]], tools: Iterable[OfferedTool], spec: JobSpec, catalog: Catalog) -> list[dict[str, Any]]:
-    """Return items of access, each with the ways to request it: none if policy denies it at every tier."""
+    """Return the access items, each with the ways to request it; an item that policy denies at every tier has none."""
     by_access: dict[tuple[str, str], list[str]] = {}
     for offer in tools:
         by_access.setdefault((offer.tool.uses.resource, offer.action.value), []).append(HOW_BY_TOOL.format(name=offer.name))

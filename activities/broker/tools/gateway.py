@@ -1,4 +1,4 @@
-"""The tools that a job may use, and each call: resolved, decided, executed with a credential of its own, scrubbed, recorded. Knows no MCP."""
+"""The tools that a job may use, and each call: resolved, decided, executed with a separate credential, scrubbed, recorded. Knows no MCP."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from justenough.services.inherited_limits import can_use_tool
 from justenough.services.verify_order import VerifiedOrder
 
 POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
-"""Seconds between two checks whether people have answered and the caller still waits; and between two progress reports."""
+"""Seconds between two checks of whether people have answered and whether the caller still waits; and between two progress reports."""
 MAX_CONCURRENT_CALLS = 64
 """Calls of one job that are being made or wait for people, even if their caller has disconnected."""
 MAX_UNDONE_RECORDED = 200
-"""Calls of one job that were not made and are recorded anyway: a job must not flood the ledger."""
+"""Maximum number of recorded calls of one job that were not made: a job must not flood the ledger."""
 MAX_REASON_CHARS = 1_000
 MAX_NAMES_LISTED = 30
 """Names of other tools in one answer."""
@@ -67,7 +67,7 @@ class _Caller:
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedCall:
-    """A call as it was checked, with its tool and the action that it needs."""
+    """A checked call, with its tool and the action that it needs."""
 
     tool: Tool
     call: ToolCall
@@ -78,7 +78,7 @@ class _ResolvedCall:
 
 @dataclass(slots=True)
 class _CallRecord:
-    """The ledger entry of one call, filled in as the call goes on."""
+    """The ledger entry of one call, filled in as the call proceeds."""
 
     call: ToolCall
     action: str
@@ -209,7 +209,7 @@ class ToolGateway:
         return _ResolvedCall(tool, call, action, self._issuer.tool_bounds.counted_arguments(name, tool.uses.resource, action))
 
     async def _borrow_and_execute(self, tool: Tool, access: CallAccess, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
-        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else return the request that it waits for."""
+        """Execute a call with a separate credential if policy and, if needed, people allow it; else return the request that it waits for."""
         call, began = access.call, self._deps.ticks()
         while True:
             async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:
@@ -225,7 +225,7 @@ class ToolGateway:
                 return ToolAnswer(f"{what}{until} {then}", failed=True)
 
     async def _wait_for_people(self, pending: PendingRequest, began: float, caller: _Caller) -> PendingRequest:
-        """Return the state of a request once people have answered it, the caller's time is over, or the caller has disconnected."""
+        """Return the state of a request once people have answered it, the caller's wait has timed out, or the caller has disconnected."""
         next_report = 0.0
         while pending.state is RequestState.PENDING and not caller.gone.is_set():
             seconds = self._deps.ticks() - began
@@ -273,7 +273,7 @@ class ToolGateway:
         return ToolAnswer(text + ("\n… truncated; request less data" if result.cut else ""), failed=result.failed)
 
     async def _explain_failure(self, error: JustEnoughError | OutOfBounds, name: str, record: _CallRecord) -> ToolAnswer:
-        """Return, in words for a model, why a call was not made and what the job may do instead."""
+        """Explain to a model why a call was not made and what the job may do instead."""
         if isinstance(error, OutOfBounds):
             record.outcome = "denied"
             return ToolAnswer(f"Denied: {error}. {await self._broker.run_in_thread(partial(self._alternatives, name))}", failed=True)
@@ -329,7 +329,7 @@ class ToolGateway:
         return offered
 
     def _alternatives(self, name: str) -> str:
-        """Return, in words for a model, which other tools the job may use."""
+        """Return a sentence that names, for a model, the other tools that the job may use."""
         offered = [tool for tool in self._offered_tools() if tool.name != name]
         free = [tool.name for tool in offered if tool.decision.outcome == "allowed"]
         guarded = [tool.name for tool in offered if tool.decision.outcome != "allowed"]

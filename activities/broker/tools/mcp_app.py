@@ -1,4 +1,7 @@
-"""The tool gateway's ASGI application at /mcp of one job. The SDK's server is loaded and started with the first request: most jobs call no tool."""
+"""The ASGI application of one job's tool gateway, at /mcp.
+
+The SDK's server is loaded and started with the first request: most jobs call no tool.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 
 MAX_CHANGES, MAX_CHANGE_CHARS = 20, 200
-"""Changes that one ledger entry lists: how many, and characters of each."""
+"""How many changes one ledger entry lists, and how many characters of each."""
 
 
 class UpstreamDrift:
@@ -23,11 +23,11 @@ class UpstreamDrift:
         self._job = job
         self._environment = environment
         self._changed: set[tuple[str, str]] = set()
-        """Servers that showed other tools at their last call, each with the reviewed digest."""
+        """Servers that showed unreviewed tools at their last call, each with the reviewed digest."""
         self._recorded: set[str] = set()
 
     def may_be_offered(self, tool: Tool) -> bool:
-        """Whether a tool may be offered; False if its server last showed other tools."""
+        """Whether a tool may be offered; False if its server last showed unreviewed tools."""
         return not isinstance(tool, UpstreamTool) or (tool.upstream, tool.reviewed) not in self._changed
 
     def note_shown(self, tool: UpstreamTool, shown: ToolList) -> bool:
@@ -99,7 +99,7 @@ class UpstreamDrift:
 
 
 def why_changed(name: str) -> str:
-    """Return the sentence for job and ledger about a server whose tools have changed."""
+    """Return the sentence that tells the job and the ledger that a server's tools have changed."""
     return (
         f"{name} now offers other tools than those that were reviewed, so none of its tools can be called. To review them, "
         f"run `justenough catalog tools {name}`"

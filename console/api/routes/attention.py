@@ -19,7 +19,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
 
 
 class AcknowledgeBody(StrictBody):
-    """What the caller takes care of."""
+    """The item that the caller takes care of."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"item": "schedule/nightly-report", "note": "The database is being moved"}]})
 
@@ -36,5 +36,7 @@ def list_attention(console: TheConsole, caller: Member) -> Page[AttentionItem]:
 
 @router.post("/attention/acknowledge", responses=problem_responses(404))
 def acknowledge_item(body: AcknowledgeBody, console: TheConsole, caller: Member) -> AttentionItem:
-    """Record that the caller takes care of an item. Whoever may stop its job can do that; for the installation, whoever may stop any job."""
+    """Record that the caller takes care of an item. People who may stop the item's job can do that; for items about the
+    installation, people who may stop any job.
+    """
     return acknowledge(console.deps, console.dashboard, caller, body.item, body.note)

@@ -45,7 +45,9 @@ def show_credential(credential: str, console: TheConsole, caller: Member) -> Cre
     responses={202: {"model": CredentialView, "description": "Revocation has been requested and is not confirmed yet"}},
 )
 async def revoke_credential(credential: str, response: Response, console: TheConsole, caller: Stopper) -> CredentialView:
-    """Revoke one credential now; its job continues. A credential that is dead, or that cannot be revoked early, is returned as it is."""
+    """Revoke one credential now; its job continues. A credential that is already revoked or expired, or that cannot be revoked early, is
+    returned unchanged.
+    """
     view = await request_revocation(console, caller, credential)
     if not view.state.is_settled:
         view = await wait_until_confirmed(console.deps, view)

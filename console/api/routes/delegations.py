@@ -30,7 +30,9 @@ def list_delegations(console: TheConsole, _: Reader, limit: Limit = 100, cursor:
 
 @router.post("/delegations")
 def delegate(body: SignedBody, console: TheConsole, caller: Approver) -> DelegationView:
-    """Name the person who decides for you until the signed statement expires. Sending the same statement again makes no second delegation."""
+    """Name the person who decides for you until the signed statement expires. Sending the same statement again creates no second
+    delegation.
+    """
     return create_delegation(console.deps, caller, body)
 
 

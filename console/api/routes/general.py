@@ -57,7 +57,7 @@ class ResourceTerms(Message):
 
     @classmethod
     def of(cls, name: str, resource: Resource, **more: Any) -> Self:
-        """Return the view of a resource of the catalog. `more`: the fields that this view has besides."""
+        """Return the view of a resource of the catalog. `more`: the additional fields of this view."""
         terms = resource.model_dump(include={"title", "environment", "external", "owner"})
         return cls(name=name, sensitivity=resource.sensitivity.name.lower(), **terms, **more)
 
@@ -92,7 +92,7 @@ class OfferedActionView(Message):
     """Seconds."""
     revocable: str
     outcome: str
-    """allowed | needs_approval | denied: what current policy decides on a plain request of a launcher, for the longest time."""
+    """allowed | needs_approval | denied: what current policy decides about a launcher's plain request for the maximum ttl."""
     tier: int
     """The tier that must approve it; 0 unless the outcome is needs_approval."""
     policies: tuple[str, ...]
@@ -109,7 +109,7 @@ class OfferedActionView(Message):
 
 class OfferedResourceView(ResourceTerms):
     actions: tuple[OfferedActionView, ...]
-    """From the narrowest to the broadest. No job can request any other."""
+    """From the narrowest to the broadest. Jobs can request no others."""
     deciders: tuple[DeciderTier, ...]
     """Who can decide, from the lowest tier that an action needs. The approvers of higher tiers can decide at lower ones, too."""
 

@@ -1,4 +1,4 @@
-"""Liveness, readiness and Prometheus metrics. No token needed; names no job."""
+"""Liveness, readiness and Prometheus metrics. Needs no token and names no job."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Live(Message):
 
 
 class TargetCounts(Message):
-    """The catalog's targets, as the last sweep found them."""
+    """The health of the catalog's targets in the last sweep."""
 
     known: int
     failing: int
     """Targets that did not answer: no revocation can be verified there."""
     failing_since: datetime | None = None
-    """When the first of them was first found so."""
+    """When the first of them was first found failing."""
     checked_at: datetime | None = None
     """When the last sweep checked them; None if no target is known yet."""
 
@@ -40,25 +40,25 @@ class Ready(Message):
     """Whether the installation can run jobs: each system with its latency, and late revocations and sweeps. Only counts; names no job."""
 
     ready: bool
-    """Whether store, Temporal, Vault and workers all answer. Targets do not count: jobs that do not use them can run."""
+    """Whether store, Temporal, Vault and workers all answer. Targets do not count: jobs that do not use a failing target can run."""
     checks: tuple[Check, ...]
     overdue_revocations: int | None
     """Number of jobs; None if the store does not answer."""
     overdue_since: datetime | None = None
     """When the oldest overdue revocation began."""
     overdue_credentials: int | None = None
-    """Credentials that are not confirmed dead although they were revoked or their ttl has passed."""
+    """Credentials that are not confirmed as revoked although they were revoked or their ttl has passed."""
     sweep: Sweeps
     targets: TargetCounts
     workers: tuple[WorkerView, ...] = ()
-    """Those that reported themselves within the last minute."""
+    """Workers that reported within the last minute."""
     config_alarm: str | None
     """Why the newest catalog, tiers or policies are not in use, here or in a worker, a line for each; None if they are."""
 
 
 @router.get("/livez")
 async def livez() -> Live:
-    """Answer as long as the console runs."""
+    """Answer while the console is running."""
     return Live()
 
 

@@ -27,7 +27,7 @@ from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, Lo
 from justenough.services.parent_chain import ancestor_views
 
 Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^=]+=[^=]*$"})]
-"""For OpenAPI only: `parse_labels` reports another form in words."""
+"""For OpenAPI only: `parse_labels` reports an invalid label in words."""
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
 
@@ -77,7 +77,9 @@ def list_jobs(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
-    """List jobs. A launcher sees only their own. With `agent`, `label` or `resource`, a page may have fewer jobs than `limit` though more follow."""
+    """List jobs. A launcher sees only their own. With `agent`, `label` or `resource`, a page may have fewer jobs than `limit` even if more
+    follow.
+    """
     filters = JobFilters(
         state=state,
         environment=environment,
@@ -102,13 +104,15 @@ def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
 
 @router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))
 async def cancel_job(job: str, console: TheConsole, caller: Stopper, body: StopBody | None = None) -> Stopping:
-    """Cancel a job: its process is asked to end, then its access is revoked. A launcher cancels only their own."""
+    """Cancel a job: its process is asked to end, then its access is revoked. A launcher can cancel only their own."""
     return await stop_job(console, job, caller, kill=False, reason=(body or StopBody()).reason)
 
 
 @router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
 async def kill_job(job: str, console: TheConsole, caller: Stopper, body: StopBody | None = None) -> Stopping:
-    """Kill a job: its access is revoked, then its process is killed, ten seconds later at most if Vault does not answer. Works even if its workflow is gone or Temporal is down. A launcher kills only their own."""
+    """Kill a job: its access is revoked, then its process is killed. If Vault does not answer, the process is killed after at most ten
+    seconds. Works even if its workflow is gone or Temporal is down. A launcher can kill only their own.
+    """
     return await stop_job(console, job, caller, kill=True, reason=(body or StopBody()).reason)
 
 
@@ -121,7 +125,9 @@ async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofRepor
 
 @router.post("/jobs/{job}/attestation")
 async def attest_job(job: str, console: TheConsole, caller: Member) -> Attestation:
-    """Check a job as `prove` does; if all its credentials are dead, also return a signed attestation of that (in-toto, in DSSE)."""
+    """Check a job as `prove` does; if all its credentials are revoked or expired, also return a signed attestation of that (in-toto, in
+    DSSE).
+    """
     await to_thread.run_sync(job_for, console.deps.store, caller, job)
     report = await console.background_reads.proofs.result(job, by=caller.person.name)
     return await to_thread.run_sync(attest, console.deps, report)

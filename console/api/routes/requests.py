@@ -115,7 +115,9 @@ async def decide(
 
 @router.post("/requests/{request}/withdraw", tags=["requests"], operation_id="withdraw_request", responses=problem_responses(409))
 def withdraw(request: str, body: WithdrawBody, console: TheConsole, caller: Stopper) -> RequestView:
-    """Withdraw an approval without a signature, while Vault does not answer; its credentials are revoked once Vault does. Otherwise, send a signed decision. A launcher withdraws only approvals of their own jobs."""
+    """Withdraw an approval without a signature, while Vault does not answer; its credentials are revoked once Vault does. Otherwise, send a
+    signed decision. A launcher can withdraw only approvals of their own jobs.
+    """
     return withdraw_unsigned(console, caller, request, body.reason)
 
 

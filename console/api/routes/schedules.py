@@ -59,7 +59,7 @@ async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller
 
 @router.post("/schedules/{name}/unpause", operation_id="unpause_schedule")
 async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> ScheduleView:
-    """Unpause a schedule. It continues with its next occasion and does not make up missed ones."""
+    """Unpause a schedule. It continues with its next run; missed runs are not caught up."""
     return await schedules.set_paused(console, name, caller.person, reason=None)
 
 

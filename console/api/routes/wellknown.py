@@ -1,4 +1,4 @@
-"""OIDC discovery and public keys, with which others verify job identity tokens. Needs no token and reveals nothing about jobs."""
+"""OIDC discovery and public keys for verifying job identity tokens. Needs no token and reveals nothing about jobs."""
 
 from __future__ import annotations
 

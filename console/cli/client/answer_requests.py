@@ -105,7 +105,7 @@ def _missing_text(item: Json) -> str:
 
 
 def _note_other_requests(api: ConsoleApiClient, job: str, answered: Collection[str]) -> None:
-    """Say what else the job waits for. This is only a hint: it fails no command whose decisions have been sent."""
+    """Print what else the job waits for. This is only a hint: if it fails, the command does not, because its decisions have been sent."""
     with contextlib.suppress(Failure):
         pending = api.get("/requests", job=job, state="pending", limit=100)["items"]
         others = [item for item in pending if item["quorum"] and item["id"] not in answered]

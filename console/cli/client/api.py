@@ -93,7 +93,7 @@ class ConsoleApiClient:
                 return
 
     def get_page(self, path: str, *, limit: int | None, cursor: str | None, **query: Any) -> Json:
-        """Return a page of a list, as full as it gets; with --all-pages, all items as one page."""
+        """Return a page of a list, filled as far as possible; with --all-pages, all items as one page."""
         if current_options().all_pages:
             return {"items": list(self.get_all(path, page_size=limit or PAGE_SIZE, cursor=cursor, **query)), "next": None}
         page = self.get(path, limit=limit, cursor=cursor, **query)

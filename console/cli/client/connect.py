@@ -1,4 +1,4 @@
-"""Connects a command to the console's API. Loads the HTTP client only then, so that help and completion do without it."""
+"""Connects a command to the console's API. Loads the HTTP client only when it is needed, so that help and completion need not load it."""
 
 from __future__ import annotations
 

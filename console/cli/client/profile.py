@@ -23,7 +23,7 @@ from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret
 
 TOKEN_REFRESH_MARGIN_S = 60.0
-"""Seconds before its expiry at which an identity token is replaced."""
+"""An identity token is replaced this many seconds before it expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Profile:
     pinned: ServerAddresses
     """Addresses given by flag, environment or settings file at login."""
     seen: ServerAddresses
-    """Addresses that the login used, wherever they came from."""
+    """Addresses that the login used, from any source."""
     token: Secret | None
     expires: float
 

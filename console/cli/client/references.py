@@ -1,4 +1,4 @@
-"""Resolves what a person writes for an id: the id, its beginning, a job's name (its latest job) or @last (their latest job)."""
+"""Resolves what a person types in place of an id: the id, its beginning, a job's name (its latest job) or @last (their latest job)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 LAST = "@last"
 WHOLE_ID = re.compile(r"[jrc]-[a-z0-9]{1,8}-[0-9a-hjkmnp-tv-z]{26}(-\d+(\.\d+)?)?")
 ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(\.\d+)?)?")
-"""The beginning of an id at least, with its kind and its time."""
+"""Matches an id, or at least its beginning with kind and time."""
 KINDS = {"j": "job", "r": "request", "c": "credential"}
 NUMBER_AT_END = re.compile(r"-\d+(\.\d+)?$")
 MAX_SHOWN = 5
-"""Ids in the message about a beginning that several ids have."""
+"""Maximum number of ids in the message about an ambiguous beginning."""
 MAX_FETCHED = 100
 
 
 def job_id_of(api: ConsoleApiClient, text: str) -> str:
-    """Return the id of the job that a text means; the text itself if it means none. Raises Failure if it means several."""
+    """Return the id of the job that a text refers to; the text itself if there is no such job. Raises Failure if the text is ambiguous."""
     if text == LAST:
         name = api.get("/whoami")["name"]
         found = api.get("/jobs", requester=name, limit=1)["items"]
         if not found:
-            raise Failure(f"{LAST}: you have launched no job yet", code=ExitCode.NOT_FOUND)
+            raise Failure(f"{LAST}: you have not launched a job yet", code=ExitCode.NOT_FOUND)
         return _note_meaning(text, found[0])
     if not _is_whole(text) and not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
@@ -38,22 +38,28 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
 
 
 def request_id_of(api: ConsoleApiClient, text: str) -> str:
-    """Return the id of the request that a text means; the text itself if it means none. Raises Failure if it means several."""
+    """Return the id of the request that a text refers to; the text itself if there is no such request.
+
+    Raises Failure if the text is ambiguous.
+    """
     return _id_beginning_with(api, "request", "r", text)
 
 
 def credential_id_of(api: ConsoleApiClient, text: str) -> str:
-    """Return the id of the credential that a text means; the text itself if it means none. Raises Failure if it means several."""
+    """Return the id of the credential that a text refers to; the text itself if there is no such credential.
+
+    Raises Failure if the text is ambiguous.
+    """
     return _id_beginning_with(api, "credential", "c", text)
 
 
 def _is_whole(text: str) -> bool:
-    """Whether there is nothing to look up: a whole id, or nothing at all."""
+    """Whether there is nothing to look up: the text is a whole id, or empty."""
     return WHOLE_ID.fullmatch(text) is not None or not text.strip()
 
 
 def _require_kind(letter: str, text: str) -> None:
-    """Raise Failure, with the command to use, if a text is the id of something else, or the beginning of one."""
+    """Raise Failure, with the command to use, if a text is the id of something else, or the beginning of such an id."""
     found = ID_OF_KIND.fullmatch(text)
     if found is None or found[1] == letter:
         return

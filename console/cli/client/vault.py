@@ -1,4 +1,4 @@
-"""The Vault client of a person: log in, create and use their signing key, create identity tokens. Prints no token."""
+"""A person's Vault client: log in, create and use the person's signing key, create identity tokens. Prints no token."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def connection_error_hint(error: Exception, *, address: str, authority: str) -> 
 
 
 def connection_error_text(error: Exception) -> str:
-    """Return in a few words why there was no answer. The text contains nothing that was sent."""
+    """Return a short reason why there was no answer. The text contains nothing of what was sent."""
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     text = str(error)

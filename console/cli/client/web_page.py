@@ -1,4 +1,4 @@
-"""Addresses of the console's pages, and opening one in the browser."""
+"""Builds addresses of the console's pages, and opens one in the browser."""
 
 from __future__ import annotations
 

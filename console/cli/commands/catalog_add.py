@@ -21,7 +21,7 @@ from justenough.domain.policy.test_cases import DefaultLauncher, read_policy_tab
 
 
 def add_resource(folder: Path, new: NewResource) -> None:
-    """Write the resource and print what is left to do. Raises InvalidInput and Failure, and has written nothing then."""
+    """Write the resource and print what is left to do. Raises InvalidInput or Failure before anything is written."""
     config = load_config(folder)
     defaults = config.catalog.defaults.model_dump(mode="json")
     if missing := missing_terms(new, defaults):

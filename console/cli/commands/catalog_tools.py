@@ -1,7 +1,7 @@
 """Compares the tool list of an MCP server with the reviewed one, and pins it, for `justenough catalog tools`.
 
-This program fetches the list, because the console must not receive secrets. If the server requires a credential, the person gives theirs in a file
-or on stdin. They can also give the list itself there, if somebody with access has saved it.
+This program fetches the list, because the console must not receive secrets. If the server requires a credential, the person gives it in a
+file or on stdin. Instead, the person can give the list itself in a file or on stdin, if somebody with access has saved it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _redact(text: str, secrets: Mapping[str, str]) -> str:
 
 
 def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
-    """Write both files. Raises InvalidInput, before writing, if the catalog would be invalid with them."""
+    """Write both files. If the catalog would be invalid with them, raise InvalidInput before writing."""
     text = with_digest((folder / CATALOG_FILE).read_bytes().decode(), name, tool_list.digest)
     with_upstream_tools(read_catalog(text), {**load_config(folder).catalog.reviewed_lists, name: tool_list})
     try:

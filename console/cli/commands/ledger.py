@@ -136,7 +136,7 @@ def verify(
 
 
 def _verify_file(export_file: Path, checkpoint_file: Path | None, keys_file: Path | None) -> Json:
-    """Return the report on an exported file. Raises Failure if a file cannot be read, InvalidInput if it is something else."""
+    """Return the report on an exported file. Raises Failure if a file cannot be read, InvalidInput if a file has the wrong format."""
     # These load pydantic's models.
     from justenough.domain.evidence.signatures import SignatureVerifier  # noqa: PLC0415
     from justenough.domain.ledger.checkpoint import read_checkpoints  # noqa: PLC0415

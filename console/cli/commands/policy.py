@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TESTS_FOLDER = "policies/tests"
 PLAIN_ACCESS = re.compile(r"([a-z0-9-]{1,63}):([a-z]+)")
-"""An action on a resource, as `policy explain` takes it: `refunds-db:write`."""
+"""Matches an action on a resource, as `policy explain` takes it: `refunds-db:write`."""
 
 app = command_group("Check, explain, test and replay policies.")
 

@@ -260,7 +260,7 @@ def _answer_requests(requests: list[str], decision: DecisionKind, *, reason: str
 
 
 def _request_ids(api: ConsoleApiClient, texts: list[str]) -> list[str]:
-    """Return the ids of the requests that texts mean, each once."""
+    """Return the ids of the requests that the texts refer to, each once."""
     return list(dict.fromkeys(request_id_of(api, text) for text in texts))
 
 
@@ -323,7 +323,7 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
 
 
 def _narrowing_text(answer: Json, item: Json) -> str:
-    """Return what an approval grants, if that is less than the request asks for."""
+    """Describe what an approval grants, if that is less than the request asks for."""
     is_narrowed = answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]} or answer["tools"]
     if answer["decision"] == "deny" or not is_narrowed:
         return ""

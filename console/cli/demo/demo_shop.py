@@ -1,7 +1,8 @@
-"""The configuration of a demo that keeps its servers: a copy of the example shop with more jobs, two more groups that launch, and a broken webhook.
+"""The configuration of a demo that keeps its servers: a copy of the example shop with more jobs, two more groups of launchers, and a broken
+webhook.
 
-Worker and console read the copy again when it changes. That is how the demo has requests escalate within seconds: for a moment, it shortens the
-times in approvals.yaml. Nobody's own folder is changed.
+Worker and console read the copy again when it changes. To make requests escalate within seconds, the demo briefly shortens the times in
+approvals.yaml. It changes no folder of the user.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class DemoShop:
         return cls(home / "demo-shop")
 
     def create(self) -> Path:
-        """Copy the example shop, add to it, and return the folder. A copy that exists stays as it is."""
+        """Copy the example shop, add to it, and return the folder. An existing copy stays unchanged."""
         if self.folder.exists():
             return self.folder
         # As the stack makes its home: others pass through it, but do not list it.
@@ -74,7 +75,7 @@ class DemoShop:
         return self.folder / "jobs" / f"{name}.yaml"
 
     def set_times(self, times: tuple[str, str, str]) -> bool:
-        """Set how long each tier has to decide; return whether that is a change."""
+        """Set how long each tier has to decide; return whether that changed anything."""
         file = self.folder / "approvals.yaml"
         text = APPROVALS.format(*times)
         if file.read_text() == text:

@@ -1,4 +1,7 @@
-"""The demo's environment: a stack that it starts, or the one that runs in JUSTENOUGH_HOME, and this program's commands run as each of its users."""
+"""The demo's environment: a stack that it starts, or the one that runs in JUSTENOUGH_HOME.
+
+Runs this program's commands as each of the stack's users.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class DemoEnvironment:
     @classmethod
     @contextlib.contextmanager
     def open(cls, commands: CommandRunner, *, keep_running: bool) -> Iterator[DemoEnvironment]:
-        """Start the stack if none is running, log every user in, and stop what was started, unless it is to keep running."""
+        """Start the stack if none is running, log every user in, and stop what was started, unless it must keep running."""
         with contextlib.ExitStack() as closing:
             # Not in the user's home folder, which PostgreSQL's own user may be unable to enter.
             scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="justenough-demo-")))
@@ -78,7 +81,7 @@ class DemoEnvironment:
             yield environment
 
     def log_everyone_in(self) -> None:
-        """Log every user of the stack in, each with a profile of their own."""
+        """Log every user of the stack in, each with a separate profile."""
         for name, user in self.stack["users"].items():
             arguments = ("login", "--user", name, "--password-stdin", "--profile", name, "--quiet")
             _check_exit_code(self.commands.run(*arguments, stdin=user["password"]), f"login of {name}")
@@ -94,7 +97,7 @@ class DemoEnvironment:
         return found
 
     def launch(self, file: str, *params: str, hands_over: bool = True) -> str:
-        """Launch one of the shop's jobs as ops; return its id. `hands_over`: the job reports its logins to the probe."""
+        """Launch one of the shop's jobs as ops; return its id. `hands_over`: whether the job reports its logins to the probe."""
         witness = (f"witness={self.probe.address}",) if hands_over else ()
         options = [word for pair in (*params, *witness) for word in ("--param", pair)]
         return str(self.run_as("ops", "job", "run", str(example_shop() / "jobs" / f"{file}.yaml"), *options, "--reason", "the demo")["id"])
@@ -137,7 +140,7 @@ class DemoEnvironment:
 
 @contextlib.contextmanager
 def _environment_variables(home: Path, *, people: Path) -> Iterator[None]:
-    """Let this program's commands use the demo's home and logins during a block, and no other servers that the user's variables name."""
+    """Make this program's commands use the demo's home and logins during a block, ignoring servers that the user's variables name."""
     before = dict(os.environ)
     os.environ.update({"JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(people)})
     # The user's own language model would change the scenario.
@@ -151,7 +154,7 @@ def _environment_variables(home: Path, *, people: Path) -> Iterator[None]:
 
 
 def _stop_stack(commands: CommandRunner, lifeline: int, kind: type[BaseException] | None, *, keep_running: bool) -> None:
-    """Stop the servers that this program started. Those that are to keep running are stopped only if the user interrupted it."""
+    """Stop the servers that this program started. Servers that should keep running are stopped only if the user interrupted the demo."""
     interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
     if keep_running and not interrupted:
         # Any data on the pipe lets the stack outlive this program. Nothing reads it if the stack did not start.

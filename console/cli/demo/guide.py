@@ -1,4 +1,4 @@
-"""Prints what the demo has left behind, and on which page of the console each of it is to be seen."""
+"""Prints what the demo has left behind, and the page of the console that shows each part of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from console.cli.demo.stuck_backup import BACKUP_NAME
 
 @dataclass(frozen=True)
 class GuideLine:
-    """A page that is worth a look."""
+    """A page that is worth visiting."""
 
     person: str
     """Who sees it best."""
@@ -20,7 +20,7 @@ class GuideLine:
 
 
 def guide_lines(population: Population) -> tuple[GuideLine, ...]:
-    """Return a line for each page that is worth a look."""
+    """Return a line for each page that is worth visiting."""
     jobs, requests = population.jobs, population.requests
     return (
         GuideLine("lead", "/now", "the dashboard: what needs attention, first what is overdue"),
@@ -52,7 +52,7 @@ def guide_lines(population: Population) -> tuple[GuideLine, ...]:
 
 
 def print_guide(population: Population) -> None:
-    """Print the guide, and how to end what the demo has made on purpose."""
+    """Print the guide, and how to end the problems that the demo has caused on purpose."""
     console = population.demo.stack["console"]
     say(f"\n{BOLD}What there is to see{PLAIN}, and as whom")
     # Not as a table, which would shorten the addresses to fit a terminal.

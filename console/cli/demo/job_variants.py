@@ -29,13 +29,13 @@ GLOBEX = {"tenant": "globex"}
 
 @dataclass(frozen=True)
 class JobVariant:
-    """A spec of the shop, and what is different."""
+    """A spec of the shop, and the changes to it."""
 
     base: str
     changes: Json
     run: Json = field(default_factory=dict)
     only: tuple[int, ...] | None = None
-    """Which of the spec's access items it keeps; None: all."""
+    """The indexes of the spec's access items that the variant keeps; None: all."""
 
     def apply(self, spec: Json, *, name: str) -> Json:
         """Return the spec with the changes."""

@@ -1,4 +1,7 @@
-"""The jobs that the demo launches beside its acts, if it keeps its servers. Data only: orders and tickets are those of worker/stack/shop_data.py."""
+"""The jobs that the demo launches in addition to its acts, if it keeps its servers running.
+
+Data only: orders and tickets are those of worker/stack/shop_data.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """A job to launch: by whom, which of the shop's jobs, why, with which parameters."""
+    """A job to launch: the launcher, the shop's job, the reason and the parameters."""
 
     person: str
     job: str
@@ -27,7 +30,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Case:
-    """A job that waits for people, and how they decide about it. `key`: what it shows."""
+    """A job that waits for people, and their decisions. `key`: what the job demonstrates."""
 
     key: str
     launch: Launch
@@ -35,12 +38,12 @@ class Case:
 
 
 def order_status(person: str, order: str, reason: str, *, tenant: str = "") -> Launch:
-    """Return the launch of a look at an order."""
+    """Return the launch of a job that reads an order's status."""
     return Launch(person, f"order-status{tenant}", reason, (f"order={order}",))
 
 
 def refund(person: str, ticket: int, reason: str) -> Launch:
-    """Return the launch of a refund: tickets from 5001 on are Globex's."""
+    """Return the launch of a refund; tickets from 5001 on belong to Globex."""
     return Launch(person, "refund-globex" if ticket > 5000 else "refund-triage", reason, (f"ticket={ticket}",))
 
 
@@ -50,7 +53,7 @@ def payout(order: int, amount: str, reason: str) -> Launch:
 
 
 def approve(person: str, resource: str, reason: str, *options: str) -> Answer:
-    """Return an approval. `options`: further ones of the command."""
+    """Return an approval. `options`: further options of the command."""
     return Answer(person, "approve", resource, ("--reason", reason, *options))
 
 
@@ -89,7 +92,7 @@ ROUTINE = (
         Launch("lead", "export-customers", "a list for the Christmas cards"),
     ),
 )
-"""Jobs about which nobody is asked, in four batches."""
+"""Jobs that need no approval, in four batches."""
 
 LATE = (
     ("escalated", refund("lead", 5001, "the customer has called three times")),
@@ -161,4 +164,4 @@ WAITING = (
     ("tier 2", payout(100840, "79.90", "ticket 4120: the customer has no card any more, only an account")),
     ("tier 2 too", Launch("oncall", "accountants-export", "the upload of last night failed")),
 )
-"""Jobs whose requests are left for whoever looks at the console."""
+"""Jobs whose requests stay pending, for visitors of the console."""

@@ -1,7 +1,7 @@
-"""What the demo does after its acts if it keeps its servers: it leaves believable data behind. Nothing of it is invented.
+"""What the demo does after its acts if it keeps its servers running: it leaves realistic data behind. None of the data is invented.
 
-Every job really runs, and everything is decided with this program's commands as the people themselves. Only the tiers' times are shortened for a
-moment, in the demo's own approvals.yaml, because a quarter of an hour is too long to watch a request escalate.
+Every job really runs, and every decision is made with this program's commands, by the people's own logins. Only the tiers' times are
+shortened for a moment, in the demo's own approvals.yaml, because a quarter of an hour is too long to watch a request escalate.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from justenough.domain.integrations.webhook_signature import parse_signing_secre
 EXPIRY_TIMES = ("2s", "2s", "2s")
 CHIEF_TIMES = ("2s", "2s", "4h")
 LATE_TIMES = ("20s", "2m", "4h")
-"""A request at tier 1 escalates within the demo. One at tier 2 is past half its time at the demo's end; a minute later, it escalates, too."""
+"""A request at tier 1 escalates within the demo.
+
+A request at tier 2 has used more than half its time at the demo's end; a minute later, it escalates, too.
+"""
 OUTCOME_TIMEOUT_S = 120.0
 TRIGGER = "ticket-created"
 
 
 def populate(demo: DemoEnvironment, shop: DemoShop) -> Population:
-    """Launch the further jobs and decide about them; return what there is to see. Raises DemoFailed."""
+    """Launch the further jobs and decide their requests; return what there is to see. Raises DemoFailed."""
     population = Population(demo, shop)
     acts: tuple[Callable[[Population], None], ...] = (
         start_requests_for_chiefs,
@@ -58,7 +61,9 @@ def populate(demo: DemoEnvironment, shop: DemoShop) -> Population:
 
 
 def start_requests_for_chiefs(population: Population) -> None:
-    """A request that nobody decides; one that has climbed to the top tier and has one of its two approvals. Beside them, an overdue revocation."""
+    """Start a request that nobody decides, a request that has escalated to the top tier and has one of its two approvals, and an overdue
+    revocation.
+    """
     print_title("A request that nobody decides, and one that climbs to the chiefs, of whom two must approve")
     say(f"  To make that quick, the tiers' times are shortened for a moment in {population.shop.folder}/approvals.yaml.")
     say(
@@ -77,7 +82,7 @@ def start_requests_for_chiefs(population: Population) -> None:
 
 
 def start_late_requests(population: Population) -> None:
-    """Requests that escalate, and one that is past half its time."""
+    """Start requests that escalate, and one that has used more than half its time."""
     print_title("Requests that nobody decides in time")
     population.set_times(LATE_TIMES, meanwhile=ROUTINE[2])
     for key, launch in LATE:
@@ -89,13 +94,15 @@ def start_late_requests(population: Population) -> None:
 
 
 def start_agents(population: Population) -> None:
-    """Two AI agents, which ask for tools while other jobs are decided."""
+    """Start two AI agents, which request tools while other requests are decided."""
     for key in ("agent", "waiting agent"):
         population.launch(Launch("ops", "support-agent", "the tickets of the morning"), key=key)
 
 
 def decide_requests(population: Population) -> None:
-    """Approvals, denials, a shortened and a withdrawn approval, a delegate's decision, break-glass with and without a review."""
+    """Decide requests: approvals, denials, a shortened and a withdrawn approval, a delegate's decision, break-glass with and without a
+    review.
+    """
     print_title("People approve, deny, shorten, withdraw, delegate and break the glass")
     demo = population.demo
     demo.run_as("lead", "delegation", "create", "--to", "security", "--for", "5d", "--reason", "on holiday from tomorrow")
@@ -116,7 +123,7 @@ def decide_requests(population: Population) -> None:
 
 
 def stop_jobs(population: Population) -> None:
-    """Jobs that are cancelled, killed and timed out, and two that go on."""
+    """Cancel two jobs, kill one, let one time out, and leave two running."""
     print_title("Jobs that are cancelled, killed and timed out, and some that go on")
     demo = population.demo
     population.launch(Launch("lead", "year-export", "every order, for the auditors"), key="timed out")
@@ -132,7 +139,7 @@ def stop_jobs(population: Population) -> None:
 
 
 def launch_by_event_and_schedule(population: Population) -> None:
-    """A schedule's job, a paused schedule, and a job that the helpdesk's event launches."""
+    """Launch a schedule's job and a job by an event of the helpdesk, and pause a schedule."""
     print_title("A schedule, run now and paused; and the helpdesk, which launches a job by a signed event")
     demo = population.demo
     population.launched.append(str(demo.run_as("ops", "schedule", "run", "nightly-reconcile", "--reason", "the night was too short")["id"]))
@@ -158,7 +165,7 @@ def send_event(population: Population, data: Json) -> str:
 
 
 def leave_requests_pending(population: Population) -> None:
-    """Requests that wait for whoever looks at the console; lead has claimed one."""
+    """Leave requests pending for visitors of the console; lead has claimed one of them."""
     print_title("Requests that are left for you")
     for key, launch in WAITING:
         population.launch(launch, key=key)
@@ -168,7 +175,10 @@ def leave_requests_pending(population: Population) -> None:
 
 
 def finish_agent(population: Population) -> None:
-    """An agent whose refund, look at a customer and export are denied; it goes on without. The other one is left waiting for its refund."""
+    """Deny one agent its refund, its read of a customer and its export; it continues without them.
+
+    The other agent keeps waiting for its refund.
+    """
     print_title("An AI agent that is denied three of its calls, and one that is left waiting")
     demo = population.demo
     for who, resource, reason in (
@@ -182,7 +192,7 @@ def finish_agent(population: Population) -> None:
 
 
 def wait_for_outcomes(population: Population) -> None:
-    """Wait until everything that is to end has ended, the revocation is overdue, and the late request is past half its time."""
+    """Wait until every job that should end has ended, the revocation is overdue, and the late request has used more than half its time."""
     print_title("Until the last of them has ended")
     demo = population.demo
     left = {

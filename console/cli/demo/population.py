@@ -1,4 +1,4 @@
-"""The further jobs of a demo that keeps its servers: launches them as the shop's people, and remembers which are worth a look."""
+"""Launches the further jobs of a demo that keeps its servers running, as the shop's people, and remembers which are worth visiting."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Population:
     shop: DemoShop
     began: float = field(default_factory=time.monotonic)
     jobs: dict[str, str] = field(default_factory=dict)
-    """Ids of the jobs that are worth a look, by what they show."""
+    """Ids of the jobs that are worth visiting, by what they demonstrate."""
     requests: dict[str, str] = field(default_factory=dict)
-    """Ids of the requests that are, by what they show."""
+    """Ids of the requests that are worth visiting, by what they demonstrate."""
     launched: list[str] = field(default_factory=list)
     """Ids of all jobs that it launched."""
     backup: int = 0
     """Process id of the session that keeps one revocation overdue."""
 
     def launch(self, launch: Launch, *, key: str = "") -> str:
-        """Launch a job; return its id. `key`: what it shows, if it is worth a look."""
+        """Launch a job; return its id. `key`: what it demonstrates, if it is worth visiting."""
         options = [word for param in launch.params for word in ("--param", param)]
         arguments = ("job", "run", str(self.shop.job_file(launch.job)), *options, "--reason", launch.reason)
         job = str(self.demo.run_as(launch.person, *arguments, quiet=True)["id"])
@@ -46,7 +46,7 @@ class Population:
         return job
 
     def set_times(self, times: tuple[str, str, str], *, meanwhile: Iterable[Launch] = ()) -> None:
-        """Change how long each tier has to decide, and wait until the worker decides by it. `meanwhile`: jobs that need nobody's decision."""
+        """Change how long each tier has to decide, and wait until the worker uses it. `meanwhile`: jobs to launch that need no approval."""
         deadline = time.monotonic() + CONFIGURATION_TIMEOUT_S
         before = poll_until(lambda: self.digests_in_force() or None, every_s=POLL_INTERVAL_S, deadline=deadline)
         changed = self.shop.set_times(times)
@@ -86,7 +86,7 @@ class Population:
             raise DemoFailed(f"{request} has not escalated to tier {tier} after {PENDING_TIMEOUT_S:.0f} s")
 
     def digests_in_force(self) -> frozenset[str]:
-        """Return the digests of the configurations by which workers decide; none while the console cannot tell."""
+        """Return the digests of the configurations that workers use; empty while the console does not know them."""
         try:
             report: Json = httpx.get(f"{self.demo.stack['console']}/readyz", timeout=READY_TIMEOUT_S, trust_env=False).json()
         except (httpx.HTTPError, ValueError):

@@ -1,4 +1,4 @@
-"""The acts of the demo, in order. Each act ends with an attempt to log in with its dead credentials, which must be refused."""
+"""The acts of the demo, in order. Each act ends with an attempt to log in with its revoked credentials, which must be refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Makes one revocation overdue: a session in the shop's database, as a backup has it, locks a job's table, and its client is gone.
+"""Makes one revocation overdue: a database session, as of a backup whose client is gone, locks a job's table.
 
-The job's space cannot be dropped while the lock is held, and PostgreSQL keeps the session because it only notices a client that is gone when it
-answers. The session ends when somebody ends it, when PostgreSQL stops, or after a day. No process of the demo is left.
+The job's space cannot be dropped while the lock is held, and PostgreSQL keeps the session because it notices a lost client only when it
+sends an answer. The session ends when somebody terminates it, when PostgreSQL stops, or after a day. No process of the demo keeps running.
 """
 
 from __future__ import annotations

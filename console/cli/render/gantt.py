@@ -13,12 +13,12 @@ from console.presentation.timeline_model import Timeline, TimelineRow, row_parts
 MIN_ONE_LINE_COLUMNS = 64
 """Width from which a lane's name, bar and state fit on one line."""
 MIN_STATE_COLUMNS = 24
-"""Width that a lane's state gets, if it needs it: enough for the longest word of a state."""
+"""Width that a lane's state may need: enough for the longest state."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted", "residual"), "…") | {"unheld": "–"}
 """Any other state: ✘. Colours carry no information that icon and text lack."""
 SIGNS = {"lasts": "█", "maybe": "▒", "spared": "·", "ahead": "┄"}
-"""The signs of a bar, by the kinds of a row's parts."""
+"""The characters of a bar, by the kind of part."""
 LEGEND = ("█ active", "▒ not verified as revoked", "· unused time", "┄ remaining time")
 
 EXPIRY_WORDS = {
@@ -26,7 +26,7 @@ EXPIRY_WORDS = {
     "doubted": ("may be active", "may have been active"),
     "residual": ("valid", "still valid"),
 }
-"""By state: what a credential is before its expiry, and after it, or without one."""
+"""By state: the words for a credential before its expiry, and the words for it after its expiry or without one."""
 
 Paint = Callable[[str, str], str]
 """Colours a text by a state."""
@@ -40,7 +40,7 @@ class Scale:
     end: datetime
     columns: int
     now: datetime | None
-    """The current time; None once the job is over."""
+    """The current time; None once the job has ended."""
 
     def column(self, at: datetime) -> int:
         """Return the column of a time; -1 before the start, `columns` after the end."""

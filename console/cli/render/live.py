@@ -1,4 +1,4 @@
-"""A live display: lines of a terminal that are redrawn, below output that stays. Wraps rich."""
+"""A live display: lines that are redrawn at the bottom of the terminal, below output that stays. Wraps rich."""
 
 from __future__ import annotations
 

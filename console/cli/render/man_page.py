@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def man_page(root: Context, words: Sequence[str]) -> str | None:
-    """Return the page of the command that words name, None if there is none."""
+    """Return the page of the command that the words name; None if there is no such command."""
     context = root
     for word in words:
         command = context.command.get_command(context, word) if isinstance(context.command, TyperGroup) else None

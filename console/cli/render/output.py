@@ -30,7 +30,7 @@ COLOUR_BY_STATE = {
         for name in (state, badge.word)
     },
 }
-"""The colours of states, by their names and by their words. A word of several kinds has the last one's colour."""
+"""The colours of states, by their names and by their words. A word that several kinds share has the colour of the last kind."""
 
 
 def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None) -> None:
@@ -66,7 +66,7 @@ def emit_page(
 
 
 def emit_items(items: Sequence[Json], *, header: Cells, row: Callable[[Json], Cells], is_list: bool = False) -> None:
-    """Print the items that a command changed. `is_list`: the JSON is a list of them, not the only item itself."""
+    """Print the items that a command changed. `is_list`: print the JSON as a list, even of one item."""
     value = {"items": items, "next": None} if is_list else items[0]
     emit(value, table=lambda _: print_table(header, [row(item) for item in items]))
 

@@ -61,7 +61,7 @@ def print_test_results(results: Json) -> None:
 
 
 def print_replay(replay_report: Json) -> None:
-    """Print the decisions that would change. Equal ones share a line that counts them."""
+    """Print the decisions that would change. Equal changes share one line with their number."""
     counts_by_change: Counter[tuple[str, ...]] = Counter()
     first: dict[tuple[str, ...], Json] = {}
     for item in replay_report["items"]:

@@ -18,9 +18,9 @@ from justenough.domain.jobs.states import BEYOND_ORDER, ReasonSource, reason_sou
 HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
 
 NEEDS_VAULT = "each approval must be authorized in Vault, too"
-"""Said of a request under a control group, until that group is satisfied."""
+"""The note on a request under a control group, until the group is satisfied."""
 NO_TIER = "–"
-"""In place of the tier of a request that needs no approval."""
+"""Shown in place of the tier if a request needs no approval."""
 
 
 class RequestChange(NamedTuple):
@@ -84,15 +84,15 @@ def age(item: Json, now: datetime) -> str:
 
 
 def decide_by(item: Json) -> str | None:
-    """Return until when a request can be decided at its current tier: the tier's deadline, or the end of its job if that is earlier; None
-    for no deadline.
+    """Return the deadline of a request at its current tier: the tier's deadline, or the end of its job if that is earlier; None for no
+    deadline.
     """
     ends = [until for until in (item["expires_at"], item.get("job_times_out_at")) if until]
     return min(ends, key=datetime.fromisoformat, default=None)
 
 
 def decide_by_text(item: Json) -> str:
-    """Return until when a pending request can be decided, and what happens then if nobody decides; empty for any other."""
+    """Describe the deadline of a pending request, and what happens if nobody decides by then; empty for any other request."""
     until = decide_by(item) if item["state"] == "pending" and item["quorum"] else None
     if until is None:
         return ""
@@ -106,7 +106,7 @@ def decide_by_text(item: Json) -> str:
 
 
 def deadline_text(item: Json) -> str:
-    """Return until when a request can be decided, and why if it is not the tier's deadline."""
+    """Describe the deadline of a request, with the reason if it is not the tier's deadline."""
     until = decide_by(item)
     return f"{moment(until)}{' (the job times out then)' if until != item['expires_at'] else ''}"
 
@@ -127,7 +127,7 @@ def counted_approvals(item: Json) -> int:
 
 
 def request_sentence(item: Json) -> str:
-    """Return a sentence about what a request asks for."""
+    """Return a sentence that says what a request asks for."""
     deadline = f", until {deadline_text(item)}" if item["state"] == "pending" and decide_by(item) else ""
     tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
     if item["state"] == "pending":
@@ -142,7 +142,7 @@ def _claim_text(claim: Json) -> str:
 
 
 def reason_source(item: Json) -> str:
-    """Return who wrote a request's reason, in words."""
+    """Describe who wrote a request's reason."""
     return reason_source_text(item.get("reason_by"), has_parent=item.get("parent") is not None)
 
 
@@ -162,7 +162,7 @@ def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
 
 
 def ceiling_lines(item: Json) -> Iterator[tuple[str, str]]:
-    """Yield that the signed order does not name a request, with its label; nothing if it does."""
+    """Yield a labelled line that the signed order does not name a request; nothing if it does."""
     if BEYOND_ORDER in item["policies"]:
         yield "Order", "not named in the signed order"
 
@@ -175,7 +175,7 @@ def policy_denial(item: Json) -> str:
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]:
-    """Yield the changes of a request since it was last seen. If it was not seen before, begin with what it asks for."""
+    """Yield the changes of a request since it was last seen. If it was never seen, begin with what it asks for."""
     if before is None:
         yield RequestChange(request_sentence(after), after["created_at"])
     # The sentence tells of a claim and a lock, because their time is not known.

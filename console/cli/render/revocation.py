@@ -41,7 +41,7 @@ def job_report(job: Json) -> Json:
 
 
 def _cause_step(failures: Iterable[str]) -> str:
-    """Return what to do about what keeps revocations from succeeding."""
+    """Return what to do about the cause of failed revocations."""
     return end_session_advice(failures) or "See which server is down: justenough doctor"
 
 
@@ -98,7 +98,7 @@ def revocation_text(job: Json) -> str:
 
 
 def proof_report(report: Json, failures: Iterable[str] = ()) -> Json:
-    """Add to a proof what to do next if it failed. `failures`: of the job's last attempt to revoke."""
+    """Add to a proof what to do next if it failed. `failures`: the failures of the job's last revocation attempt."""
     revoke = f"Revoke now: justenough job kill {report['job']}; if the job has ended: justenough sweep"
     advice = end_session_advice(failures)
     # Nothing follows a statement on its line.
@@ -139,7 +139,7 @@ def expiry_text(item: Json) -> str:
 
 
 def residual_end(revocation: Json) -> str:
-    """Return until when a job's residual credentials are valid; "" if its revocation is not residual."""
+    """Return the time until which a job's residual credentials are valid; "" if its revocation is not residual."""
     if revocation["state"] != RevocationState.RESIDUAL:
         return ""
     until = revocation.get("residual_until")
@@ -175,7 +175,7 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
 
 
 def _sweep_causes(failures: Iterable[str]) -> list[str]:
-    """Return the single failures of the jobs whose revocation a sweep tried."""
+    """Return the individual failures of the jobs that a sweep tried to revoke."""
     return [why for failure in failures for why in _split_failure(failure)[1].split("; ")]
 
 

@@ -1,4 +1,7 @@
-"""Tables that fit their terminal: chosen and sorted columns, short ids, the last column cut. Elsewhere tables are printed in full. Pure."""
+"""Tables that fit their terminal: columns are chosen and sorted, ids shortened, the last column cut.
+
+In pipes and files, tables are printed in full. Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ MIN_LAST_COLUMN_WIDTH = 12
 MAX_CELL_WIDTH = 24
 """Maximum width of any other column in a table that does not fit. Short ids and states are narrower."""
 SHORT_ID_CHARS = 10
-"""Characters of an id's time-sortable part in a short id: its millisecond. Longer if several ids of a table begin alike."""
+"""Characters of an id's time-sortable part in a short id: its millisecond. More are shown if several ids of a table begin alike."""
 LONG_ID = re.compile(r"([jrc]-[a-z0-9]{1,8}-)([0-9a-hjkmnp-tv-z]{26})((?:-\d+(?:\.\d+)?)?)")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """How a table is shown: on a terminal of so many columns (None: elsewhere, in full), and what its reader chose."""
+    """How a table is shown: the terminal's width in columns (None: no terminal, print in full), and the options that its reader chose."""
 
     max_columns: int | None = None
     chosen: str | None = None
@@ -73,7 +76,10 @@ def column_key(title: object) -> str:
 
 
 def shorten_ids(table: list[list[str]]) -> list[list[str]]:
-    """Shorten the ids in cells that are an id, so that different ids stay different. Each short id still means this id to every command."""
+    """Shorten the ids in cells that contain only an id, so that different ids stay different.
+
+    Every command resolves each short id to the same id.
+    """
     found = {match[2] for line in table[1:] for cell in line if (match := LONG_ID.fullmatch(cell))}
     length = next(n for n in range(SHORT_ID_CHARS, 27) if len({part[:n] for part in found}) == len(found))
 
@@ -131,7 +137,7 @@ def _fits(table: Sequence[Sequence[str]], max_columns: int) -> bool:
 
 
 def _folded_row(header: Sequence[str], line: Sequence[str], max_columns: int, paint: Paint) -> Iterator[str]:
-    """Yield a row's first cell, and below it, indented, the other cells with their headers, as many per line as fit."""
+    """Yield a row's first cell; then, indented, the other cells with their headers, as many per line as fit."""
     first, *others = line
     yield paint(first)
     parts, used = "", 0

@@ -1,1 +1,1 @@
-"""Commands that follow something until it ends."""
+"""Commands that follow a job or a request until it ends."""

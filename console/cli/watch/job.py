@@ -41,7 +41,7 @@ class WatchedEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobWaitResult:
-    """A job when the waiting ended, and the exit code for its state then."""
+    """The job at the end of the wait, and the exit code for its state."""
 
     job: Json
     code: ExitCode
@@ -68,7 +68,7 @@ class JobFollower:
     job: str
     on_event: EventHandler
     deadline: float | None = None
-    """Of the monotonic clock; None to wait as long as it takes."""
+    """On the monotonic clock; None to wait without a limit."""
     _position: int = 0
     _unconfirmed_since: float | None = None
     _streams: poll.StreamHealth = field(default_factory=poll.StreamHealth)
@@ -152,7 +152,7 @@ class JobFollower:
 
 
 def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:
-    """Yield the events of a stream; None for a line that only keeps it open, and for an event that cannot be parsed."""
+    """Yield the events of a stream; None for a line that only keeps the stream open, and for an event that cannot be parsed."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):

@@ -32,7 +32,7 @@ class LogTail:
         self._thread.join(POLL_INTERVAL_S)
 
     def lines(self, count: int) -> list[str]:
-        """Return the last lines, without their colours."""
+        """Return the last lines, without colour codes."""
         return [f"  │ {plain(strip_colours(line))}" for line in log_text(self._text).split("\n") if line.strip()][-count:]
 
     def _read(self) -> None:

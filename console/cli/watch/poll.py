@@ -1,4 +1,4 @@
-"""The ways in which commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
+"""How commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import colour_text, moment, plain
 
 APPROVAL_EVENT_TYPES = frozenset({"approval.opened", "approval.escalated"})
-"""Events that are shown while only waiting, because somebody must decide."""
+"""Events that are shown even without --watch, because somebody must decide."""
 COLOUR_BY_EVENT_TYPE = {
     "approval.opened": "yellow",
     "approval.escalated": "yellow",
@@ -96,7 +96,7 @@ def with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Calla
 
 
 def with_policy_reasons(event: WatchedEvent, policy_reasons: Callable[[str], Mapping[str, str]]) -> WatchedEvent:
-    """Look up the sentences of the policies that denied an access, and add them to the event; return any other event as it is."""
+    """Look up the sentences of the policies that denied an access, and add them to the event; return any other event unchanged."""
     if event.kind != "access.decided" or event.data.get("outcome") != "denied":
         return event
     return replace(event, data={**event.data, "policy_reasons": policy_reasons(str(event.data.get("request")))})

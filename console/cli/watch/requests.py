@@ -1,6 +1,7 @@
-"""`request watch`: follows pending requests. The console's events trigger fetching a request again. Survives a restart of the console.
+"""`request watch`: follows pending requests. Each event of the console makes it fetch a request again. Survives a restart of the console.
 
-Changes are found by comparing each fetched request with the version seen last. So no change is lost or reported twice, even if the stream breaks.
+Changes are found by comparing each fetched request with the version seen last. Therefore no change is lost or reported twice, even if the
+stream breaks.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ChangeHandler = Callable[[Json, list[RequestChange]], None]
 """Takes a request and its changes."""
 
 STREAM_TIMEOUT_S = 40.0
-"""Seconds without data after which a stream counts as dead: longer than two of the console's keep-alives."""
+"""Seconds without data after which a stream counts as broken: longer than two of the console's keep-alive intervals."""
 FIRST_EVENT_TIMEOUT_S = 20.0
 """The same before any stream has carried data. The console sends something immediately, and then a keep-alive every 15 s."""
 POLL_INTERVAL_S = 2.0
@@ -164,7 +165,7 @@ class RequestWatcher:
         self._last_position = str(event.position)
 
     def _fetch_request(self, name: str) -> Json | None:
-        """Return a request; None if this person may not read it any more."""
+        """Return a request; None if this person may no longer read it."""
         try:
             return self.api.get(f"/requests/{path_segment(name)}")
         except Failure as error:
@@ -174,7 +175,7 @@ class RequestWatcher:
             return None
 
     def _update(self, item: Json, *, is_pending: bool, at: str = "") -> None:
-        """Report the changes of a request. `at`: when the event happened that told of them; empty if none did."""
+        """Report the changes of a request. `at`: the time of the event that reported them; empty if no event did."""
         name, before = item["id"], self._last_seen.get(item["id"])
         self.pending = {other: pending for other, pending in self.pending.items() if other != name} | ({name: item} if is_pending else {})
         self._last_seen[name] = item

@@ -80,7 +80,7 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
 
 
 def print_dry_run(run_input: JobRunInput) -> None:
-    """Print what policy would decide for each request. Exit 6 if it would deny one that the job needs at its start."""
+    """Print what policy would decide for each request. Exit 6 if it would deny a request that the job needs at its start."""
     found = _dry_run(run_input)
     emit(found, table=_print_decisions, names=lambda answer: (f"{item['resource']}:{item['action']}" for item in answer["requests"]))
     needed = zip(run_input.spec.access, found["requests"], strict=True)
@@ -89,7 +89,10 @@ def print_dry_run(run_input: JobRunInput) -> None:
 
 
 def print_launch_warnings(run_input: JobRunInput) -> None:
-    """Warn of approvals that may come after the job's timeout. Only access that is requested while the job runs can wait for these."""
+    """Warn of approvals that may come after the job's timeout.
+
+    Only access that the job requests while it runs can wait for such an approval.
+    """
     if run_input.spec.agent or any(access.at == "request" for access in run_input.spec.access):
         # The launch itself reports what is invalid, unless it was launched before.
         with contextlib.suppress(Failure):
@@ -108,7 +111,9 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         _, stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
         digest = str(stored["digest"])
         if digest != bundle.bundle_digest(files):
-            raise Failure("the console stored other files than this command sent; no job was launched. Run the command again")
+            raise Failure(
+                "the console did not store exactly the files that this command sent, so no job was launched; run the command again"
+            )
     order = statement_factory.build_order_statement(
         name,
         run_input.raw,
@@ -211,7 +216,7 @@ def approver_groups(api: ConsoleApiClient, request: str) -> str:
 
 
 def policy_reasons_of(api: ConsoleApiClient, request: str) -> Json:
-    """Return the sentences of the policies that decided a request, by id; empty if the console does not tell them."""
+    """Return the sentences of the policies that decided a request, by id; empty if the console does not return them."""
     with contextlib.suppress(Failure):
         return api.get(f"/requests/{path_segment(request)}").get("policy_reasons") or {}
     return {}
@@ -238,7 +243,7 @@ def _print_decisions(found: Json) -> None:
     tools = found.get("tools") or []
     _print_warnings(found)
     if tools:
-        note("The agent may call these tools while it runs; each call needs the access beside it:")
+        note("The agent may call these tools while it runs; each call needs the access shown next to it:")
         print_table(
             ("TOOL", "RESOURCE", "ACTION", "OUTCOME", "TIER", "IN THE ORDER"),
             [

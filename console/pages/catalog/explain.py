@@ -49,7 +49,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class ExplainForm(Message):
-    """The simulator's form. `how`: fields | template | spec, or empty before the first use."""
+    """The simulator's form. `how`: fields | template | spec; empty before the first use."""
 
     how: str = Field("", max_length=10)
     access: str = Field("", max_length=80)

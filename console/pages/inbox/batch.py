@@ -35,7 +35,7 @@ class BatchOutcome(NamedTuple):
     """The result of one decision."""
 
     view: RequestView
-    """The request as it is now."""
+    """The current state of the request."""
     counted: bool
     """Whether a worker has recorded the decision; if not, it is submitted or has failed (`why`)."""
     why: str

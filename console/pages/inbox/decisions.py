@@ -1,7 +1,7 @@
 """POST decisions, claims and reviews from a request's page. They call the same services as the API, so no rule is repeated here.
 
-If a decision is not valid, the page is shown again with the errors and the input, and nothing is submitted. Nor is it if an approval has
-limits that the sentence on the page did not state, as without JavaScript: the page states them and asks again.
+If a decision is not valid, the page is shown again with the errors and the input, and nothing is submitted. The same happens if an approval
+has limits that the sentence on the page did not state, as without JavaScript: the page then states them and asks again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FormAnswer:
     decision: DecisionKind
     reason: str
     absent: str | None
-    """Entity id of the absent person it is made for."""
+    """Entity id of the absent person on whose behalf the decision is made."""
     limits: Narrowing = NO_NARROWING
 
 
@@ -190,7 +190,7 @@ def _failure_notice(error: JustEnoughError) -> CardNotice:
 
 
 def reason_errors(reason: str, *, required: bool, field: str = "reason") -> dict[str, str]:
-    """Return the error of a reason, by form field; empty for a valid one."""
+    """Return the error of a reason, by form field; empty if the reason is valid."""
     if required and not reason:
         return {field: "Enter a reason."}
     if len(reason) > MAX_REASON_LENGTH:

@@ -33,13 +33,13 @@ class AnswerDraft(NamedTuple):
     ttl: str = ""
     action: str = ""
     absent: str = ""
-    """Entity id of the absent person it is made for; empty for oneself."""
+    """Entity id of the absent person on whose behalf the decision is made; empty for oneself."""
     confirm: str = ""
     verdict: str = ""
     tools: str = ""
     """Tools with their bounds, one per line, in the syntax of justenough/domain/jobs/tool_bounds_syntax.py."""
     stated: str = ""
-    """`choices` as the page stated them in the sentence to sign."""
+    """The `choices` that the page stated in the sentence to sign."""
 
     @property
     def choices(self) -> str:
@@ -66,7 +66,7 @@ def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: 
 
 
 def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: str) -> AnswerDraft | None:
-    """Return the draft that this session stored for this request; else None."""
+    """Return the draft that this session stored for this request; None if there is none."""
     seal, _, content = incoming.cookies.get(cookies.draft, "").partition(".")
     if not hmac.compare_digest(seal.encode(), _seal(content, visitor, request).encode()):
         return None

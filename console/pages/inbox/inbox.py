@@ -51,7 +51,7 @@ MAX_OTHERS = 6
 """Items of every other section."""
 TOPICS = "approval,access,review,delegation,job,lock"
 DONE_WORDS = frozenset({"sent", "taken", "claimed", "released", "reviewed"})
-"""Values of `?done=`: each names a message of the request's page."""
+"""Values of `?done=`; each selects a message on the request's page."""
 FORM_PREFIXES = {"deny": "deny-", "withdraw": "back-", "break_glass": "glass-"}
 """The prefix of the ids of a form's fields, by decision."""
 
@@ -67,7 +67,7 @@ class QueueLine(NamedTuple):
     why_not: str
     """Why the user cannot decide it; empty if they can."""
     deciders: tuple[GroupMembers, ...]
-    """Who else can."""
+    """Who else can decide it."""
     silence: TimeoutOutcome
     missing: int
 
@@ -80,7 +80,7 @@ class RequestGroup(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The kind as its form sends it back."""
+        """The kind, in the format that the form sends back."""
         return kind_text(self.batch.kind)
 
 
@@ -95,7 +95,7 @@ class BatchNotice(NamedTuple):
     """A form for several requests that was not submitted: what is wrong, and what was entered."""
 
     problems: tuple[Problem, ...] = ()
-    """Their paths: `pick-group`, `reason` or empty."""
+    """Problems with the path `pick-group`, `reason` or empty."""
     kind: str = ""
     """The kind of its group; empty if no group on the page has it."""
     picked: frozenset[str] = frozenset()
@@ -268,7 +268,7 @@ def kind_text(kind: BatchKey) -> str:
 
 
 def _limits_of(draft: AnswerDraft, card: RequestCard) -> request_text.Limits:
-    """Return the limits of a draft for the sentence to sign; what cannot be chosen is left out."""
+    """Return the limits of a draft for the sentence to sign; limits that cannot be chosen are left out."""
     absent = next((one.delegation.person for one in card.absent if one.delegation.person_id == draft.absent and not one.why_not), "")
     seconds = next((one for one in shorter_ttls(card.view.ttl) if duration_text(one) == draft.ttl), None)
     return request_text.Limits(

@@ -28,9 +28,9 @@ from justenough.services.order_spec import read_order_spec
 from justenough.services.parent_chain import NoSuchParent, ancestor_views
 
 MAX_STEPS = 8
-"""Newest ledger entries of the job on the page."""
+"""Number of the job's newest ledger entries on the page."""
 MAX_EARLIER = 5
-"""Previous decisions of the same kind on the page."""
+"""Number of previous decisions of the same kind on the page."""
 COMPARED_FACTS = frozenset({"action", "ttl", "tier", "policies", "revocable", "sensitivity"})
 """Facts of a request, apart from those of its run and its tool call, that are compared with the previous approval."""
 
@@ -72,7 +72,7 @@ class RequestRights(NamedTuple):
 
     @property
     def approve(self) -> bool:
-        """Whether they can approve the request, as it is or with a lesser action."""
+        """Whether they can approve the request, unchanged or with a lesser action."""
         return self.answer and (not self.why_no_approval or bool(self.lesser))
 
 
@@ -103,7 +103,7 @@ class RequestCard:
     approvers: tuple[str, ...]
     """The approver groups of the current tier."""
     deciders: tuple[GroupMembers, ...]
-    """Who else can decide it now."""
+    """Who else can decide the request now."""
     withdrawals: tuple[EntryView, ...]
     """The ledger entries of its withdrawn approvals, newest first, with who withdrew them and why."""
     absent: tuple[AbsentPerson, ...]
@@ -111,7 +111,7 @@ class RequestCard:
     tool: Tool | None
     """The catalog's definition of the tool in a tool call; None if there is none."""
     mine: str
-    """Why this person's last decision was rejected; empty if it was not, or not recently."""
+    """Why this person's last decision was rejected; empty if it was not rejected recently."""
 
     @property
     def agent(self) -> str:
@@ -232,8 +232,8 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
 
 
 def _reason(ask: Callable[[], Rejection | None]) -> str:
-    """Return why a check rejects an action; "" if it does not, or if a server that it needs does not answer. Submitting runs the check
-    again.
+    """Return why a check rejects an action; "" if the check accepts it, or if a server that the check needs does not answer. Submitting
+    runs the check again.
     """
     try:
         rejection = ask()

@@ -1,4 +1,4 @@
-"""GET /jobs/by-name/{name}: how all jobs of a name have gone, what they ask for, who decides, and launching one again."""
+"""GET /jobs/by-name/{name}: the results of all jobs of a name, what they request, who decides, and a link to launch one again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from console.services.jobs_by_name import jobs_by_name
 from justenough.domain.jobs.states import JobState
 
 SHOWN_RUNS = 25
-"""Rows of the table; the list of jobs has all."""
+"""Maximum rows of the table; the list of jobs has all."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

@@ -35,25 +35,25 @@ from justenough.domain.readmodel.views import JobView, LogChunk
 from justenough.services.parent_chain import ancestor_views
 
 MAX_LOG_CHUNKS = 64
-"""Maximum output chunks read, the newest ones."""
+"""Maximum number of output chunks to read, newest first."""
 MAX_LOG_BYTES = 16_000
-"""Last bytes of output in the page, after escaping."""
+"""Maximum bytes of output on the page, after escaping; the last ones are shown."""
 MAX_LAST_LINES = 5
-"""Last lines of output beside the result of a job that failed."""
+"""Number of last output lines that are shown with the result of a failed job."""
 MAX_LAST_LINE_CHARS = 200
 MAX_SPEC_BYTES = 6_000
-"""First bytes of the spec in the page, after escaping."""
+"""Maximum bytes of the spec on the page, after escaping; the first ones are shown."""
 LOG_PAGE_CHUNKS = 1000
 MAX_DRAWN_ENTRIES = 1000
-"""Maximum ledger entries that the timeline is drawn from, the oldest ones."""
+"""Maximum number of ledger entries from which the timeline is drawn; the oldest are used."""
 MAX_STOP_REQUESTS = 3
 MAX_LEDGER_ENTRIES = 15
-"""Newest ledger entries in the page."""
+"""Number of newest ledger entries on the page."""
 MAX_CHILDREN = 10
 MAX_WHOLE_REQUESTS = 5
 """Requests shown in full; the others get one row each."""
 MAX_TABLE_ROWS = 20
-"""Rows of a table in the page; separate lists have the rest."""
+"""Maximum rows of a table on the page; separate lists have the rest."""
 DONE_TEXT = {
     "launched": "Signed and launched.",
     "again": "This form was already submitted and launched this job. Nothing was launched twice.",
@@ -63,7 +63,7 @@ DONE_TEXT = {
 }
 """Messages by the value of `?done=`."""
 LASTING_DONE_WORDS = frozenset({"again"})
-"""Values whose message stays true once the job has ended. Of a job that has ended, its state says what became of the others."""
+"""Values whose message stays true once the job has ended. The other messages are replaced by the job's state."""
 DRAWN_KINDS = (*(kind for kind in EventType if kind.value in ENTRY_HANDLERS), EventType.REVOCATION_STARTED)
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -1,4 +1,7 @@
-"""GET /jobs and /jobs/export: the list with filters and columns in the address, and the same as a file. Shows only what the user may read."""
+"""GET /jobs and /jobs/export: the list with filters and columns in the address, and its download as a file.
+
+Shows only what the user may read.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ COLUMNS: Mapping[str, str] = {
     "launched": "Launched",
     "duration": "Duration",
 }
-"""Columns that can be left out, in their order, besides job and state."""
+"""Columns that can be left out, in display order. Job and state are always shown."""
 DEFAULT_COLUMNS = ("access", "environment", "requester", "launched", "duration")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -67,7 +70,7 @@ class JobListFilters(Message):
         return {name: str(value).strip() for name, value in self if name != "order" and str(value).strip()}
 
     def to_filters(self, *, requester_id: str | None, installation: str, now: datetime) -> tuple[JobFilters, JobTraits]:
-        """Return the filters as those of the store, and what else is compared. Raises InvalidInput with every wrong field."""
+        """Return the store's filters, and the other values to compare. Raises InvalidInput with every wrong field."""
         problems, labels, since = list[Problem](), dict[str, str](), None
         try:
             labels = parse_labels([self.label.strip()] if self.label.strip() else [])
@@ -93,17 +96,17 @@ class JobListFilters(Message):
 
 
 class JobListView(JobListFilters):
-    """The filters, and how the page shows what matches."""
+    """The filters, and how the page shows the matching jobs."""
 
     columns: str = Field("", max_length=MAX_TEXT_LENGTH)
     """Names of COLUMNS, separated by commas; empty for the default."""
     column: list[str] = Field([], max_length=len(COLUMNS))
-    """The same, as a form sends it."""
+    """The same columns, as sent by a form."""
     cursor: str | None = Field(None, max_length=200)
 
     @property
     def shown_columns(self) -> tuple[str, ...]:
-        """The columns to show, in their order. Unknown ones are left out."""
+        """The columns to show, in display order. Unknown columns are left out."""
         asked = {*self.columns.split(","), *self.column} - {""}
         return tuple(name for name in COLUMNS if name in (asked or DEFAULT_COLUMNS))
 

@@ -1,7 +1,7 @@
 """GET and POST /jobs/new: launch from a template or a pasted spec, first as a policy preview. The rules are those of the API.
 
-The form contains the job's id, so a form that is sent twice launches once. It also contains the digest of what was previewed: if the form or the
-template changed since, the preview is shown again instead of launching.
+The form contains the job's id, so a form that is sent twice launches one job. It also contains the digest of what was previewed: if the
+form or the template changed since, the preview is shown again instead of launching.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class LaunchPageState:
     preview: DryRun | None = None
     """The policy preview of the order with the digest `seen`."""
     task: str = ""
-    """The task of that order, with its parameters."""
+    """The task of the previewed order, with its parameters."""
     seen: str = ""
     blocked: bool = False
     """Whether required access would be denied."""
@@ -117,7 +117,7 @@ def new(
     paste: Annotated[str, Query(max_length=10)] = "",
     earlier: Annotated[str, Query(alias="from", max_length=64)] = "",
 ) -> Response:
-    """Show the templates, the form of one, or a form for a spec; `from` fills the form with an earlier job's order."""
+    """Show the templates, the form of one, or a form for a spec; `from` fills the form in with an earlier job's order."""
     visitor.caller.require(Role.LAUNCH)
     deps = console.deps
     if not file and not paste:
@@ -131,7 +131,7 @@ def new(
 
 @router.post("/jobs/new")
 async def launch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Preview the form, or launch it if exactly this was previewed."""
+    """Preview the form's order, or launch it if exactly this order was previewed."""
     visitor.caller.require(Role.LAUNCH)
     draft = draft_from_form(form)
     state = await to_thread.run_sync(partial(_preview, console.deps, visitor, draft, launch=form.get("do") == "launch"))

@@ -1,4 +1,4 @@
-"""A job's timeline as geometry: one row per step, request and credential, positioned in per cent of the shown time. Pure.
+"""A job's timeline as geometry: one row per step, request and credential, positioned in per cent of the displayed time. Pure.
 
 Requests and credentials come from `console.presentation.timeline_model`; the steps from the job's own times.
 """
@@ -14,11 +14,11 @@ from justenough.domain.jobs.states import RevocationState
 from justenough.domain.readmodel.views import JobSummary
 
 MAX_ROWS = 20
-"""Rows that are drawn; the table lists all."""
+"""Maximum number of drawn rows; the table lists all."""
 MIN_BLOCK_PERCENT = 0.5
 """Smallest width in per cent, so that short blocks stay visible."""
 MAX_TICKS = 4
-"""Most ticks on the time axis that are readable on a phone."""
+"""Maximum number of ticks on the time axis, so that it is readable on a phone."""
 TICK_INTERVALS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 """Possible seconds between two ticks; longer intervals are whole days."""
 EDGE_PERCENT = 8.0
@@ -54,12 +54,12 @@ class DrawnRow:
     began: datetime
     until: datetime | None
     goes_on: str
-    """Until when it goes on, if that is after the shown time; else empty."""
+    """The time until which it lasts, if that is after the shown time; else empty."""
     settled: datetime | None
     answers: tuple[str, ...]
     blocks: tuple[DrawnBlock, ...]
     end: float | None
-    """Position of the moment when it was settled, in per cent; None if it is not."""
+    """Position of the moment when it was settled, in per cent; None if it is not settled."""
 
 
 @dataclass(frozen=True, slots=True)

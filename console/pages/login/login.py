@@ -64,7 +64,7 @@ log = structlog.get_logger()
 async def login_form(
     request: Request, console: TheConsole, onward: Annotated[str, Query(alias="next")] = HOME, again: Annotated[str, Query()] = ""
 ) -> Response:
-    """Show the login form; a logged-in user is redirected at once."""
+    """Show the login form; redirect a logged-in user at once."""
     try:
         await console.sessions.session_of(request.cookies.get(console.cookies.session))
         return RedirectResponse(local_path(onward), status_code=303)
@@ -118,7 +118,7 @@ async def log_in_again(request: Request, console: TheConsole, visitor: ThePageUs
 
 @pages.post("/logout")
 async def log_out(console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
-    """End this session, or with `everywhere` all of the person's."""
+    """End this session, or with `everywhere` all sessions of the person."""
     await (console.sessions.end_everywhere if posted.get("everywhere") else console.sessions.end)(visitor.session)
     return _logout_response(console)
 
@@ -222,7 +222,7 @@ def login_response(console: Console, key: SessionKey, onward: str) -> Response:
 
 
 def local_path(path: str) -> str:
-    """Return a local path as it is, and the dashboard for anything else: no open redirect."""
+    """Return a local path unchanged, and the dashboard for anything else, to prevent open redirects."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     return path if plain and path.startswith("/") and not path.startswith("//") and len(path) <= MAX_PATH_LENGTH else HOME
 

@@ -34,7 +34,7 @@ MAX_PARAMETER_LENGTH = 4096
 """Longest parameter accepted from a provider, in characters."""
 ERROR_PATTERN = re.compile(r"[a-z_]{1,64}")
 LOGIN_PROMPT = {"prompt": "login"}
-"""Asks the provider to re-authenticate the person. Vault verifies the re-authentication with the role's max_age."""
+"""Makes the provider re-authenticate the person. Vault verifies the re-authentication with the role's max_age."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -123,7 +123,7 @@ async def callback(
 async def _finish_flow(request: Request, console: Console, flow: OidcFlow, *, code: str, state: str, error: str) -> Response:
     """Log the person in, or refresh the login of their session. Raises GiveUp, RetryLater."""
     if not flow.state or not hmac.compare_digest(flow.state.encode(), state.encode()):
-        raise OidcFlowUnknown("this response belongs to another login than the one started in this browser; start again")
+        raise OidcFlowUnknown("this response belongs to a different login than the one started in this browser; start again")
     if error:
         reason = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
         raise ProviderLoginFailed(f"your identity provider did not log you in ({reason}); try again, or ask its administrator")

@@ -29,7 +29,7 @@ LABELS: Mapping[str, str] = {
     "waiting_at_the_end": "still waiting at the end",
     "what": "details",
 }
-"""Labels of figures and columns whose names in JSON need other words on a page."""
+"""Labels of figures and columns whose JSON names are unsuitable for a page."""
 
 
 def figures(line: Line) -> Iterator[tuple[str, str]]:

@@ -37,7 +37,7 @@ def render_markdown(report: Report) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Return text on one line with every markup character escaped."""
+    """Return the text on one line, with every markup character escaped."""
     # Break up addresses: renderers turn bare ones into links.
     return URL_PREFIX.sub("\\1\u200b\\2", SPECIAL_CHARACTERS.sub(r"\\\1", plain(text)))
 

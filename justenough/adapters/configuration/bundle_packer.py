@@ -1,4 +1,4 @@
-"""Reads a job's working directory into a bundle: regular files only, all problems reported together. Writes nothing, follows no link."""
+"""Reads a job's working directory into a bundle: regular files only, reports all problems together. Writes nothing, follows no links."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SKIPPED_NAMES = {".git", "__pycache__", ".venv", ".justenough"}
 MAX_LARGEST_NAMED = 3
 """If a bundle is too large, the error names this many of its largest files."""
 FoundFile = tuple[str, Path, os.stat_result]
-"""Name in the bundle, path and stat of a file."""
+"""A file's name in the bundle, its path and its stat result."""
 
 
 def pack_folder(spec_folder: Path, workdir: str) -> bytes:
-    """Return the bundle of a folder beside a spec's file. Raises InvalidInput."""
+    """Return the bundle of a folder next to a spec's file. Raises InvalidInput."""
     # A spec may come from a third party: it must not make its user send ~/.ssh.
     parent = spec_folder.resolve()
     folder = (parent / workdir).resolve()
     if not folder.is_relative_to(parent):
-        raise InvalidInput("bundle", (Problem("run.workdir", "must be a folder beside the spec's file"),))
+        raise InvalidInput("bundle", (Problem("run.workdir", "must be a folder next to the spec's file"),))
     if not folder.is_dir():
-        raise InvalidInput("bundle", (Problem("run.workdir", f"there is no folder {workdir} beside the spec's file"),))
+        raise InvalidInput("bundle", (Problem("run.workdir", f"there is no folder {workdir} next to the spec's file"),))
     problems: list[Problem] = []
     files = list(_walk_files(folder, "", problems))
     largest = sorted(files, key=lambda file: -file[2].st_size)[:MAX_LARGEST_NAMED]

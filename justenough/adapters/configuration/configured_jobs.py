@@ -1,4 +1,4 @@
-"""The jobs that triggers and schedules launch, read from the configuration folder: spec and bundle as they are there now.
+"""The jobs that triggers and schedules launch, read from the configuration folder: spec and bundle in their current version.
 
 Console and worker each read their own folder. Does not know events or times, and orders nothing.
 """
@@ -66,7 +66,7 @@ class ScheduledJob(ConfiguredJob):
 
 
 def load_triggered_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, TriggeredJob]:
-    """Return the triggers with valid jobs, by name. Problems of the others are added by their path in triggers.yaml."""
+    """Return the triggers with valid jobs, by name. Add the problems of the others, with their path in triggers.yaml."""
     jobs: dict[str, TriggeredJob] = {}
     for name, trigger in triggers.triggers.items():
         job = _load_job(folder, trigger, catalog, f"triggers.{name}", problems)
@@ -76,7 +76,7 @@ def load_triggered_jobs(folder: Path, triggers: Triggers, catalog: Catalog | Non
 
 
 def load_scheduled_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, ScheduledJob]:
-    """Return the schedules with valid jobs and time zones, by name. Problems of the others are added by their path in triggers.yaml."""
+    """Return the schedules with valid jobs and time zones, by name. Add the problems of the others, with their path in triggers.yaml."""
     jobs: dict[str, ScheduledJob] = {}
     for name, schedule in triggers.schedules.items():
         where = f"schedules.{name}"
@@ -110,7 +110,7 @@ def list_job_files(folder: Path) -> Iterator[str]:
 def _load_job(
     folder: Path, launcher: Trigger | Schedule, catalog: Catalog | None, where: str, problems: list[Problem]
 ) -> ConfiguredJob | None:
-    """Return the job as it is in the folder. If it is not valid, add its problems and return None."""
+    """Return the job in the folder. If it is not valid, add its problems and return None."""
     file = folder / launcher.job
     try:
         raw = read_spec(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Where the example shop is: in the working directory, in the checkout that these packages belong to, or in the installed package."""
+"""Finds the example shop: in the working directory, in the checkout that these packages belong to, or in the installed package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 SHOP = Path("examples/shop")
 PACKAGE = Path(__file__).resolve().parents[2]
 INSTALLED = PACKAGE / SHOP
-"""Where a wheel puts it."""
+"""The folder into which a wheel installs it."""
 
 
 def example_shop() -> Path:

@@ -1,4 +1,5 @@
-"""The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) tools/ and triggers.yaml, loaded as one set, again on changes.
+"""The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) tools/ and triggers.yaml, loaded as one set, and loaded
+again when a file changes.
 
 After an invalid edit, the last good set stays in force and an alarm is raised. Without a good set at the start, a console denies everything, also
 with an alarm, and a worker decides nothing. The domain parses the files. Does not know Vault.
@@ -43,7 +44,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 FolderFingerprint = tuple[tuple[str, int, int, int], ...]
-"""Name, inode, mtime in ns and size of each file: changes whenever a file is written, replaced, added or removed."""
+"""Name, inode, mtime in ns and size of each file. It changes whenever a file is written, replaced, added or removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,18 @@ class ConfigFolder:
     ) -> None:
         """`env` fills in the catalog's `${X}` and is read again at each load. None leaves them as they are.
 
-        `required`: whether `current` raises NoConfiguration as long as no good set was read. Otherwise it returns the valid parts, which deny
-        everything.
+        `required`: whether `current` raises NoConfiguration until a good set has been read. Otherwise it returns the valid parts, which
+        deny everything.
         """
         self._folder, self._env, self._clock, self._required = folder, env, clock, required
         self._lock = threading.Lock()
         self._alarm: str | None = None
         self._good: ConfigSet | None = None
-        """The last good set. One assignment, so that no thread takes the parts of a broken folder for it."""
+        """The last good set. It is set in one assignment, so that no thread mistakes the parts of a broken folder for it."""
         # The fingerprint is taken before the files are read, so that the next check finds a change during the read.
         self._fingerprint = _fingerprint_of(folder)
         self._parts = self._load()
-        """The valid parts of a folder that was never good."""
+        """The valid parts of a folder, while no good set has been read."""
         self._next_check_at = clock() + MIN_CHECK_INTERVAL_S
 
     def current(self) -> ConfigSet:
@@ -102,13 +103,13 @@ class ConfigFolder:
         return good or self._parts
 
     def refresh(self) -> None:
-        """Read the folder if it has changed, however recent the last check is."""
+        """Read the folder if it has changed, however recently it was last checked."""
         with self._lock:
             self._check()
 
     @property
     def alarm(self) -> str | None:
-        """What is wrong with the folder now, and what is in force instead; None if nothing is wrong."""
+        """What is wrong with the folder now, and which configuration is in force instead; None if nothing is wrong."""
         self._check_if_due()
         return self._alarm
 

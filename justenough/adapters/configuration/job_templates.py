@@ -1,4 +1,4 @@
-"""The job specs that the configuration folder offers: jobs/*.yaml as they are there now, and their workdirs. Orders nothing.
+"""The job specs that the configuration folder offers: the current jobs/*.yaml, and their workdirs. Orders nothing.
 
 Unlike a trigger's job, a template is not part of the configuration: an invalid one lists its problems and cannot be launched, but raises no alarm.
 """
@@ -28,7 +28,7 @@ class JobTemplate:
     file: str
     """Its name within jobs/."""
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
-    """As it is signed; empty if the file is not a readable spec."""
+    """The spec in the form that is signed; empty if the file is not a readable spec."""
     spec: JobSpec | None = None
     """With its default params filled in."""
     problems: tuple[Problem, ...] = ()
@@ -49,7 +49,7 @@ def load_template(folder: Path, file: str, catalog: Catalog) -> JobTemplate:
 
 
 def pack_template(folder: Path, template: JobTemplate) -> bytes | None:
-    """Return the bundle of a template's workdir as it is now; None if it has none. Raises InvalidInput."""
+    """Return the bundle of a template's workdir in its current version; None if it has none. Raises InvalidInput."""
     return bundle_of(folder / JOBS_FOLDER / template.file, template.spec.run.workdir if template.spec else None)
 
 

@@ -57,15 +57,17 @@ class Settings(BaseSettings):
     console_port: int = 0
     """0: any free port."""
     console_proxies: Networks = ()
-    """Networks of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto the console believes. Empty: nobody's."""
+    """Networks of the reverse proxies whose X-Forwarded-For and X-Forwarded-Proto the console trusts. Empty: none."""
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
     temporal_other_addrs: tuple[str, ...] = ()
-    """URLs at which Temporal can be reached too: its HTTP API and UI, other frontends. The firewall keeps jobs from these as well."""
+    """Other URLs at which Temporal can be reached: its HTTP API and UI, other frontends. The firewall blocks jobs from these as well."""
     temporal_ui_url: HttpUrl | None = None
     """Address of Temporal's UI, for links to a job's history; None: no links."""
     payload_encryption: Literal["on", "off"] = "on"
-    """on: what workers and consoles write into Temporal is encrypted (adapters/payload_codec.py); off: it is not, but what is can be read."""
+    """on: what workers and consoles write into Temporal is encrypted (adapters/payload_codec.py); off: it is not encrypted, but encrypted
+    payloads can still be read.
+    """
     database_url: str | None = None
     """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
     database_password_file: Path | None = None
@@ -80,7 +82,7 @@ class Settings(BaseSettings):
     vault_issuer: str | None = None
     """Issuer of people's identity tokens; default: `<vault_addr>/v1/identity/oidc`, in a namespace `<vault_addr>/v1/<namespace>/identity/oidc`."""
     vault_other_addrs: tuple[str, ...] = ()
-    """URLs at which Vault can be reached too: other nodes, other networks. The firewall keeps jobs from these as well."""
+    """Other URLs at which Vault can be reached: other nodes, other networks. The firewall blocks jobs from these as well."""
     job_issuer: HttpUrl | None = None
     """Issuer of jobs' identity tokens: the address at which others reach the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)
@@ -92,11 +94,13 @@ class Settings(BaseSettings):
     pages_oidc_mount: str | None = None
     """Auth mount (oidc) at which the pages log people in through their identity provider; None: no such login."""
     pages_oidc_role: str = ""
-    """Its role for logging in; empty: the mount's default."""
+    """The role of that mount for logging in; empty: the mount's default role."""
     pages_oidc_fresh_role: str | None = None
-    """Its role with a `max_age`, for fresh authentication; None: people who use the identity provider cannot do what needs it."""
+    """The role of that mount with a `max_age`, for fresh authentication; None: people who log in through the identity provider cannot do
+    what requires fresh authentication.
+    """
     pages_policies: tuple[str, ...] = ()
-    """Further policies that a login's token may carry. The console, which holds the token, could use them too."""
+    """Further policies that a login's token may carry. The console, which holds the token, could use these policies too."""
     pages_idle: int = Field(30 * 60, ge=60)
     """Seconds without a request after which a login to the pages ends."""
     pages_longest: int = Field(8 * 3600, ge=60)
@@ -107,9 +111,9 @@ class Settings(BaseSettings):
     """File that says how the worker logs in to Vault (adapters/vault/own_login.py); default: `worker.approle.json` in the home."""
     console_approle: Path | None = None
     worker_cidrs: Networks = ()
-    """Networks from which workers reach Vault, separated by commas: a job's token works only from there. Empty: from anywhere."""
+    """Networks from which workers reach Vault, separated by commas: a job's token works only from these networks. Empty: from anywhere."""
     checkpoint_file: Path | None = None
-    """File to which consoles append each signed checkpoint of the ledger, on a disk that is kept apart from the store; None: none."""
+    """File to which consoles append each signed checkpoint of the ledger, on a disk separate from the store; None: no file."""
     job_path: str = "/usr/bin:/bin"
     """PATH in which a job's `python` is looked up."""
     job_uid_base: int = 700_000
@@ -117,21 +121,24 @@ class Settings(BaseSettings):
     sandbox: Literal["auto", "off"] = "auto"
     """auto: bubblewrap, refusing to run without it; off: none, shown in job, ledger and doctor."""
     max_sessions: int = 64
-    """Jobs that one worker runs at once."""
+    """Maximum number of jobs that one worker runs at once."""
     quota_running_jobs: int | None = Field(None, ge=1)
-    """Jobs of one account (a person, trigger or schedule) that run at once; further ones wait. None: half of `max_sessions`, at least one."""
+    """Maximum jobs of one account (a person, trigger or schedule) that run at once; further jobs wait.
+
+    None: half of `max_sessions`, at least one.
+    """
     quota_open_jobs: int = Field(500, ge=1)
-    """Jobs of one account and environment that have not ended, those that wait included."""
+    """Maximum jobs of one account and environment that have not ended, including waiting jobs."""
     quota_waiting_requests: int = Field(200, ge=1)
-    """Requests of one account and environment that wait for people."""
+    """Maximum requests of one account and environment that wait for people."""
     quota_page_sessions: int = Field(50, ge=1)
-    """Sessions of the pages that one person has open."""
+    """Maximum sessions that one person has open on the pages."""
     quota_event_streams: int = Field(100, ge=1)
-    """Event streams of one person at one console: open pages, watched jobs."""
+    """Maximum event streams of one person at one console: open pages, watched jobs."""
     quota_unused_bundles: int = Field(30, ge=1)
-    """Bundles that one person has uploaded and no job uses."""
+    """Maximum bundles that one person has uploaded and that no job uses."""
     quota_calls: int = Field(16, ge=1)
-    """Calls of one person that one console serves at once; further ones take turns."""
+    """Maximum calls of one person that one console serves at once; further calls wait for their turn."""
     drain: int = 30
     """Seconds that a stopping worker lets its sessions finish."""
     log_level: str = "info"
@@ -161,7 +168,9 @@ class Settings(BaseSettings):
 
     @property
     def pages_password_mount(self) -> str | None:
-        """The auth mount for passwords; None if people log in to the pages by an identity provider, and no setting names another mount."""
+        """The auth mount for passwords; None if people log in to the pages through an identity provider, and no setting names another
+        mount.
+        """
         return None if self.pages_oidc_mount and "pages_mount" not in self.model_fields_set else self.pages_mount
 
     @property
@@ -193,7 +202,7 @@ class Settings(BaseSettings):
 
     @property
     def places(self) -> int:
-        """The number of jobs of one account that run at once."""
+        """The maximum number of jobs of one account that run at once."""
         return self.quota_running_jobs or max(1, self.max_sessions // 2)
 
     @property

@@ -1,4 +1,4 @@
-"""One conversation with an upstream MCP server: opened, used and ended within its timeout. Errors contain no secret of ours."""
+"""One conversation with an upstream MCP server, which is opened, used and ended within its timeout. Errors contain no secret of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of conversations with upstream MCP servers. Loads nothing of the SDK."""
+"""Errors of conversations with upstream MCP servers. Does not load the SDK."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ SELF_HOSTED_SCHEMES = frozenset(
 )
 """Services at an address in the URL, over TLS."""
 PLAINTEXT_SCHEMES = frozenset({"form", "gotify", "json", "mailto", "mmost", "nctalk", "ntfy", "rocket", "xml"})
-"""The same without TLS: only in private networks."""
+"""The same services without TLS; allowed only in private networks."""
 READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 8.0, 4.0
 
 

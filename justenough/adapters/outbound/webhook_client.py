@@ -17,7 +17,7 @@ REQUEST_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 8
 DEFAULT_PORTS = {"http": 80, "https": 443}
 UNCOMPRESSED_ENCODINGS = frozenset({"", "identity"})
-"""What `Content-Encoding` may say where a response's bytes are counted as they come."""
+"""Accepted values of `Content-Encoding` if a response's bytes are counted as they arrive."""
 
 
 class PinnedTransport(httpx.AsyncBaseTransport):

@@ -1,4 +1,6 @@
-"""Startup tuning of Python's garbage collection: what is loaded at the start lives until the end, and need not be searched for garbage."""
+"""Startup tuning of Python's garbage collection: objects that are loaded at startup live until the end, and need not be searched for
+garbage.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ YOUNGEST_THRESHOLD = 10_000
 
 @contextmanager
 def pause() -> Iterator[None]:
-    """Collect nothing during a block of imports, and never what they load. Collections took a quarter of the console's imports."""
+    """Collect nothing during a block of imports, and never collect what they load. Collections took a quarter of the console's import time."""
     gc.disable()
     try:
         yield

@@ -10,16 +10,16 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_TIMEOUT_S = 30
-"""Seconds within which a connection must send a complete head: the first one, or another one after a response.
+"""Seconds within which a connection must send a complete head: the first one, or the next one after a response.
 
-Longer than clients keep idle connections (httpx: 5 s), or a request could meet a connection that is just being closed.
+Longer than clients keep idle connections (httpx: 5 s), or a request could arrive on a connection that is just being closed.
 """
 BODY_TIMEOUT_S = 60
 """Seconds within which the body that belongs to a head must be complete."""
 
 
 class HttpProtocolWithDeadlines(HttpToolsProtocol):
-    """Closes connections that do not complete a request in time. A response may take as long as it takes."""
+    """Closes connections that do not complete a request in time. A response may take any time."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -39,7 +39,7 @@ class HttpProtocolWithDeadlines(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Start the deadline for the next head, unless the next request has come already."""
+        """Start the deadline for the next head, unless the next request has already arrived."""
         if not self.pipeline:
             self._set_deadline(HEAD_TIMEOUT_S)
         super().on_response_complete()

@@ -32,7 +32,7 @@ from justenough.domain.readmodel.dashboard import JobFilter
 
 MAX_ITEMS_PER_KIND = 20
 MAX_PENDING_REQUESTS = 200
-"""The most pending requests that are examined, those with the nearest deadlines."""
+"""Maximum number of pending requests that are examined, nearest deadlines first."""
 MAX_LINE_CHARS = 300
 FAILED_STATES = tuple(state.value for state in (JobState.FAILED, JobState.TIMED_OUT, JobState.LOST))
 
@@ -48,7 +48,7 @@ class AttentionRepository(Repository):
     def items(self, connection: Connection, only: JobFilter, *, now: datetime, worker_silence: timedelta) -> tuple[AttentionItem, ...]:
         """Return what needs attention, without acknowledgements. With a filter, only items about jobs.
 
-        `worker_silence`: how long a worker may report nothing.
+        `worker_silence`: how long a worker may go without reporting.
         """
         since = now - ATTENTION_PERIOD
         about_jobs = (
@@ -85,7 +85,7 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
 
 
 def _last_line(connection: Connection, job: str) -> str:
-    """Return the last line of a job's output that is not blank, as such; empty if there is none."""
+    """Return the last line of a job's output that is not blank; empty if there is none."""
     newest = select(LOGS.c.text).where(LOGS.c.job == job).order_by(LOGS.c.seq.desc()).limit(2)
     text = "".join(reversed(connection.execute(newest).scalars().all()))
     return next((f"last output: {line.strip()[:MAX_LINE_CHARS]}" for line in reversed(text.splitlines()) if line.strip()), "")

@@ -17,7 +17,10 @@ _UNUSED = ~exists().where(ORDERS.c.bundle == BUNDLES.c.digest)
 class BundleRepository(Repository):
     @writes
     def add(self, connection: Connection, digest: str, content: bytes, *, at: datetime, by: str | None = None) -> bool:
-        """Store a bundle under its digest, uploaded by a person (entity id); return whether it is new. Content that is stored already stays."""
+        """Store a bundle under its digest, uploaded by a person (entity id); return whether it is new.
+
+        Content that is already stored stays unchanged.
+        """
         upload = {"uploaded_at": at, "uploaded_by": by}
         is_new = insert_new(connection, BUNDLES, {"digest": digest, "content": content, **upload})
         if not is_new:

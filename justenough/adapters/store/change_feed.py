@@ -30,7 +30,7 @@ RECONNECT_INTERVAL_S = 5.0
 
 
 class ChangeFeed(ABC):
-    """Lets one thread wait until something may have been recorded."""
+    """Makes one thread wait until something may have been recorded."""
 
     _connection: psycopg.Connection[Any] | sqlite3.Connection | None = None
 
@@ -44,7 +44,7 @@ class ChangeFeed(ABC):
         return self._ended.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
+        """Return once something may have been recorded since the last call, at the latest after `seconds`."""
         with self._turn:
             if not self.over:
                 self._wait(seconds)
@@ -63,7 +63,7 @@ class ChangeFeed(ABC):
 
     @abstractmethod
     def again(self) -> None:
-        """Let the next wait return immediately, because there is more to read already."""
+        """Make the next wait return immediately, because there is already more to read."""
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -75,7 +75,7 @@ class ChangeFeed(ABC):
 
 
 class _PostgresChangeFeed(ChangeFeed):
-    """PostgreSQL's notices, on a connection that does nothing else; polling while there is none, and always if a pooler stands between."""
+    """Waits for PostgreSQL's notices on a separate connection. Polls while there is no such connection, and always behind a pooler."""
 
     def __init__(self, connector: PostgresConnector, dialect: Dialect) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class _PostgresChangeFeed(ChangeFeed):
 
 
 class _SqliteChangeFeed(ChangeFeed):
-    """Notices a change by SQLite's count of the commits of other connections."""
+    """Detects a change by SQLite's counter of other connections' commits."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

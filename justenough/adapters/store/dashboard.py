@@ -34,7 +34,7 @@ from justenough.domain.readmodel.dashboard import (
 
 DAY = timedelta(hours=24)
 MAX_ROWS_PER_KIND = 5_000
-"""The most rows of each kind that a trend is computed from."""
+"""Maximum number of rows of each kind from which a trend is computed."""
 MAX_OVERDUE_JOBS = 20
 MAX_FILTER_VALUES = 50
 MAX_UNSEEN_LIFETIME = timedelta(days=7)
@@ -120,7 +120,7 @@ class DashboardRepository(Repository):
     def job_results(
         self, connection: Connection, *, until: datetime, width: timedelta, parts: int, only: JobFilter = ALL_JOBS
     ) -> tuple[JobResults, ...]:
-        """Return how many jobs ended with which result in each of `parts` equal parts of time, oldest first; the last one contains `until`."""
+        """Return the number of ended jobs by result in each of `parts` equal intervals, oldest first; the last interval contains `until`."""
         begin = datetime.fromtimestamp((part_of(until, width) - parts + 1) * width.total_seconds(), UTC)
         if connection.dialect.name == "postgresql":
             seconds: ColumnElement[Any] = func.extract("epoch", JOBS.c.ended_at)
@@ -145,7 +145,7 @@ class DashboardRepository(Repository):
 
     @reads
     def overdue_jobs_of(self, connection: Connection, requester: str) -> tuple[OverdueJob, ...]:
-        """Return the overdue revocations of one person's jobs, those that were submitted first."""
+        """Return the overdue revocations of one person's jobs, oldest job first."""
         return with_credentials(connection, fetch_all(connection, _OVERDUE.where(JOBS.c.requester_id == requester), OverdueJob))
 
     @reads

@@ -1,8 +1,8 @@
 """Connections and transactions of both databases, and their errors translated. Knows no table.
 
-SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred writers forked the chain when we tried). PostgreSQL: READ COMMITTED, and one
-advisory lock that lets one writer's transaction at a time assign ledger positions, so that they ascend in the order of commits. The lock and the
-limits of a transaction end with it, so that a pooler may give the session to somebody else.
+SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred writers forked the chain when we tried). PostgreSQL: READ COMMITTED, and
+one advisory lock, so that only one writer's transaction at a time assigns ledger positions, and they ascend in the order of commits. A
+transaction's lock and limits end with it, so that a pooler may then give the session to somebody else.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ BUSY_TIMEOUT_S = 30
 """How long an SQLite writer waits for another writer's transaction, and any thread for a free connection."""
 POOL_SIZE = 16
 PREPARE_AFTER_USES = 5
-"""Uses after which psycopg prepares a writer's statement; psycopg's own default."""
+"""Uses after which psycopg prepares a writer's statement (psycopg's own default)."""
 WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 """Key of the advisory lock: the bytes of `jeledger`."""
 NOT_SQLITE = "file is not a database"
 SESSION = "je_session"
-"""Under this name each pooled connection to PostgreSQL keeps its PostgresSession."""
+"""The name under which each pooled connection to PostgreSQL keeps its PostgresSession."""
 
 # One round trip. The limits apply to the wait for the lock, so they must be set before.
 _LOCK_OUT_OTHER_WRITERS = text(
@@ -79,7 +79,7 @@ def open_database(url: str, *, listen_url: str | None = None, logins: StoreLogin
 
 
 def parse_url(url: str, *, setting: str = "JUSTENOUGH_DATABASE_URL") -> URL:
-    """Return a store's URL, of an SQLite file or of PostgreSQL. Raises UnusableUrl."""
+    """Parse a store's URL, which names an SQLite file or a PostgreSQL database. Raises UnusableUrl."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -117,7 +117,7 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
 
 
 def close_connections(engine: Engine) -> None:
-    """Close the idle connections now, and the others when each is returned: SQLAlchemy alone would not close those."""
+    """Close the idle connections now, and the others when each is returned: SQLAlchemy alone would not close the latter."""
 
     @event.listens_for(engine, "checkin")
     def _close(connection: Any, _record: Any) -> None:
@@ -154,8 +154,8 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None:
     """Set the number of uses after which psycopg prepares a statement; None for never.
 
-    A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, but would make a list read all jobs
-    to find a rare value.
+    A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, but could make a list query read all
+    jobs to find a rare value.
     """
     driver: Any = connection.connection.driver_connection
     driver.prepare_threshold = after
@@ -163,7 +163,10 @@ def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Translate the errors of a database that does not answer. Messages hold the driver's first line: no statement, no values."""
+    """Translate the errors of a database that does not answer.
+
+    Messages contain only the first line of the driver's message: no statement, no values.
+    """
     try:
         yield
     except PoolTimeout as error:

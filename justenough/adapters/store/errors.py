@@ -18,8 +18,8 @@ class StoreTooNew(GiveUp):
 
 
 class StoreRightsMissing(GiveUp):
-    """The role of the connection may not do what is needed, or a role cannot be given its rights. The message says what to run."""
+    """The connection's role lacks a right, or a role cannot be given its rights. The message says what to run."""
 
 
 class StoreUnfit(GiveUp):
-    """The server is too old, or not one that the store can use."""
+    """The server is too old, or the store cannot use it for another reason."""

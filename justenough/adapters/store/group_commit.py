@@ -17,7 +17,7 @@ from justenough.adapters.store.errors import StoreUnavailable
 
 T = TypeVar("T")
 MAX_BATCH_SIZE = 64
-"""Pieces of work in one transaction: bounds how long other processes wait."""
+"""Maximum pieces of work in one transaction: limits how long other processes wait."""
 
 
 class GroupCommitter:

@@ -14,11 +14,11 @@ from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 
 MAX_COUNT = 100
-"""Requests that are counted at most."""
+"""Maximum number of requests that are counted."""
 MAX_EARLIER_RUNS = 200
-"""Earlier runs of a job name that a query reads at most."""
+"""Maximum number of earlier runs of a job name that a query reads."""
 UNJUSTIFIED = "unjustified"
-"""The verdict of a review that finds that a break-glass was not justified."""
+"""The verdict of a review that a break-glass approval was not justified."""
 SETTLED_STATES = tuple(state.value for state in (RequestState.APPROVED, RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN))
 
 
@@ -90,7 +90,7 @@ class InboxRepository(Repository):
     def last_approved(self, connection: Connection, request: RequestView, *, requester_id: str | None = None) -> RequestView | None:
         """Return the newest approved request for the resource in earlier runs of the job name (`requester_id`: only of this person).
 
-        A break-glass that its reviewer judged unjustified is none: what nobody should have approved is nothing to compare with.
+        A break-glass approval that its reviewer judged unjustified is skipped: nothing should be compared with it.
         """
         earlier = _earlier_requests(connection, request, requester_id)
         ids = [row.id for row in earlier if row.state == RequestState.APPROVED.value and row.verdict != UNJUSTIFIED]
@@ -120,7 +120,7 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
 def _earlier_requests(connection: Connection, request: RequestView, requester_id: str | None) -> list[Any]:
     """Return the requests for the same resource in earlier runs of the same job name, newest first.
 
-    Filtered here and not in SQL: without statistics, a database would read every request that was ever made for the resource.
+    Filters here and not in SQL: without statistics, a database would read every request ever made for the resource.
     """
     runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id)
     newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()

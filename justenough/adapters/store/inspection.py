@@ -1,4 +1,4 @@
-"""What can be observed of the store's database, for people who set it up. Changes nothing."""
+"""Reports what can be observed of the store's database, for people who set it up. Changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class PostgresReport:
-    """The observations that only PostgreSQL has."""
+    """The observations that exist only for PostgreSQL."""
 
     role: str
     server_version: tuple[int, ...]
@@ -34,7 +34,7 @@ class PostgresReport:
     missing_rights: tuple[str, ...]
     may_change_ledger: bool
     notices: str | None
-    """Why no notice of a new entry arrives; None if it does."""
+    """Why no notice of a new entry arrives; None if one arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class StoreReport:
     """The observations of one database."""
 
     place: str
-    """Where it is, without a password."""
+    """The database's address, without a password."""
     revisions: Revisions
     postgres: PostgresReport | None
     """None for SQLite."""
@@ -74,7 +74,7 @@ def inspect_store(engine: Engine, connector: PostgresConnector | None) -> StoreR
 
 
 def _try_notice(engine: Engine, connector: PostgresConnector, reader: Connection) -> str | None:
-    """Return why a notice that our transactions send does not reach a listener; None if it does."""
+    """Return why a notice of our transactions does not reach a listener; None if it does."""
     try:
         listener, session = connector.connect_listener(engine.dialect)
     except StoreUnavailable as error:

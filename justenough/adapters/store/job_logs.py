@@ -13,7 +13,7 @@ from justenough.domain.ledger.hash_chain import to_storable
 from justenough.domain.readmodel.views import LogChunk
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
-"""Bytes of UTF-8 that the store keeps of a job's output."""
+"""Maximum bytes of UTF-8 that the store keeps of a job's output."""
 TRUNCATION_LINE = "log truncated\n"
 
 

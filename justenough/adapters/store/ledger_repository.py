@@ -42,15 +42,15 @@ ROWS_BETWEEN_PAUSES = 50
 MAX_TAIL_BYTES = 1024 * 1024
 """Approximate size of one tail. A single order may be this large."""
 MAX_NARROW_ENTRIES = 20_000
-"""The most entries of a period for which a query sorts them itself."""
+"""Maximum number of entries in a period for which the query itself sorts them."""
 MAX_PROBLEMS = 1_000
-"""The most problems in one report. A ledger that was replaced entirely has a problem in every entry."""
+"""Maximum number of problems in one report. A ledger that was replaced entirely has a problem in every entry."""
 RECENT_ENTRIES = 5_000
-"""Entries among which the newest checkpoint usually is: there is one for every 1,000."""
+"""The newest checkpoint is usually among this many newest entries: there is one for every 1,000."""
 MAX_NEWS_SPAN = 5_000
-"""The most positions that one read of news covers."""
+"""Maximum number of positions that one read of news covers."""
 MAX_ENTRIES_PER_TYPE = 200
-"""The most entries of one type about one thing."""
+"""Maximum number of entries of one type about one thing."""
 
 _NUMBERED = (LEDGER.c.position, *ENTRY_COLUMNS)
 _NEWEST_FIRST = (LEDGER.c.at.desc(), LEDGER.c.position.desc())
@@ -140,7 +140,7 @@ class LedgerRepository(Repository):
     ) -> Page[EntryView]:
         """Return entries before the one at a position, newest first. `next` is the position of the last one, as text, if more follow.
 
-        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end counts as none.
+        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end is ignored.
         """
         size, period, kinds = min(max(limit, 1), MAX_PAGE_SIZE), _period_conditions(since, until), {kind.value: None for kind in types}
         if before is not None and before < 1:
@@ -203,13 +203,13 @@ class LedgerRepository(Repository):
     def newest_of_jobs(
         self, connection: Connection, jobs: Collection[str], types: Iterable[EventType], *, limit: int
     ) -> tuple[EntryView, ...]:
-        """Return entries of these types in these jobs' chains: jobs from the newest, and the entries of each from the newest."""
+        """Return entries of these types in these jobs' chains: newest job first, and in each job newest entry first."""
         theirs = select(*_NUMBERED).where(LEDGER.c.job.in_(jobs), LEDGER.c.type.in_([kind.value for kind in types]))
         return tuple(map(row_to_view, connection.execute(theirs.order_by(LEDGER.c.job.desc(), LEDGER.c.seq.desc()).limit(limit))))
 
     @reads
     def span(self, connection: Connection, since: datetime, until: datetime) -> LedgerSpan | None:
-        """Return the first and last position of the entries from `since` to before `until`; None if there are none."""
+        """Return the first and last position of the entries from `since` until before `until`; None if there are none."""
         first, last = connection.execute(span_statement(since, until)).one()
         return None if first is None else LedgerSpan(first, last)
 
@@ -247,7 +247,7 @@ class LedgerRepository(Repository):
     def news(self, connection: Connection, after: int, *, types: Iterable[EventType]) -> tuple[tuple[EntryView, ...], int]:
         """Return the entries of these types after a position, oldest first, and the position up to which they were read.
 
-        For a reader that asks often: pass that position the next time, so that no entry is read twice.
+        For frequent callers: pass that position the next time, so that no entry is read twice.
         """
         newest: int = connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one()
         until = min(newest, after + MAX_NEWS_SPAN)
@@ -340,6 +340,6 @@ def _stream_rows(connection: Connection, statement: Select[Any]) -> Iterator[Row
 
 
 def _period_conditions(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
-    """Return conditions for events from `since` to before `until`. Times are text of one form and length, so that they sort by time."""
+    """Return conditions for events from `since` until before `until`. Times are texts of the same form and length, so they sort by time."""
     first = [LEDGER.c.at >= moment_text(since)] if since is not None else []
     return [*first, LEDGER.c.at < moment_text(until)] if until is not None else first

@@ -19,13 +19,16 @@ NumberedEntry = tuple[int, LedgerEntry]
 _KNOWN = select(LEDGER.c.id).where(LEDGER.c.id.in_(bindparam("ids", expanding=True)))
 _LAST = select(func.coalesce(func.max(LEDGER.c.position), 0))
 _LAST_AND_NOTIFY = select(func.coalesce(func.max(LEDGER.c.position), 0), func.pg_notify(CHANNEL, ""))
-"""The same, and a notice to the listeners when the transaction commits. One statement, because another would cost a round trip."""
+"""Does the same, and notifies the listeners when the transaction commits.
+
+It is one statement, because a second one would cost a round trip.
+"""
 _HEAD = select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).where(HEADS.c.job == bindparam("chain")).with_for_update()
 _APPEND = insert(LEDGER)
 
 
 def record(connection: Connection, events: Sequence[Event]) -> tuple[NumberedEntry, ...]:
-    """Append the events that are not recorded yet, in order. Return their entries. The transaction must be the only writer's."""
+    """Append the events that are not recorded yet, in order. Return their entries. The transaction must be the only one that writes."""
     by_id: dict[str, Event] = {}
     for event in events:
         by_id.setdefault(entry_id(event), event)

@@ -29,13 +29,13 @@ class StoreLogins(Protocol):
 
 
 class PasswordFile:
-    """The password in a file, read again for each new connection. A server keeps open connections when a password changes, and so do we."""
+    """The password in a file, read again for each new connection. A server keeps connections open when a password changes, and so do we."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def current(self) -> StoreLogin:
-        """Return the login with the password that the file holds now. Raises StoreUnavailable."""
+        """Return the login with the password that is in the file now. Raises StoreUnavailable."""
         try:
             password = self._file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, ValueError) as error:

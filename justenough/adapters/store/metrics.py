@@ -22,7 +22,7 @@ class StoreCounts(Message):
     """By state."""
     pending_requests: int
     live_credentials: int
-    """Not yet confirmed to be revoked or expired."""
+    """Credentials that are not confirmed as revoked or expired."""
     overdue_revocations: int
     """Jobs whose revocation is overdue."""
     open_reviews: int
@@ -37,7 +37,7 @@ class OverdueCounts(Message):
     since: datetime | None
     """When the oldest overdue revocation began."""
     credentials: int
-    """Credentials that should have ended, by revocation or by their ttl, and are not confirmed dead."""
+    """Credentials that should have ended, by revocation or by their ttl, and are not confirmed as revoked or expired."""
 
 
 class MetricsRepository(Repository):

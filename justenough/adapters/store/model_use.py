@@ -16,7 +16,7 @@ from justenough.domain.ledger.hash_chain import moment_text
 from justenough.domain.readmodel.model_use import JobModelUse, PeriodModelUse, TokenBudgets, calls_of_entries
 
 MAX_ENTRIES = 10_000
-"""A job writes an entry for many calls, so this is the use of thousands of jobs."""
+"""One entry covers many calls, so this many entries cover the use of thousands of jobs."""
 _JOB = (JOBS.c.id, JOBS.c.name, JOBS.c.requester, JOBS.c.requester_id, JOBS.c.agent, ORDERS.c.spec["model"].label("model"))
 
 

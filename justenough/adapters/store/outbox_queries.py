@@ -1,4 +1,4 @@
-"""The outbox: how far each subscription has read the ledger, which deliveries are pending or dead, who was notified.
+"""The outbox: how far each subscription has read the ledger, which deliveries are pending or dead, and who was notified.
 
 One process delivers at a time: it can settle a batch only while it holds the lease. Does not decide when to try again.
 """
@@ -54,7 +54,7 @@ class OutboxBatch(Message):
     attempts: Mapping[int, int] = {}
     """Attempts so far, by position."""
     position: int | None = None
-    """The position that the subscription reaches once all are settled; None if these are further attempts."""
+    """The position that the subscription reaches once all entries are settled; None if these are repeated attempts."""
 
 
 class FailedDelivery(Message):
@@ -184,7 +184,7 @@ class OutboxRepository(Repository):
 
     @writes
     def settle(self, connection: Connection, settlement: Settlement, *, holder: str) -> bool:
-        """Store the outcome of a batch. Return False, and change nothing, if the lease was lost meanwhile."""
+        """Store the outcome of a batch. Return False, and change nothing, if the lease has been lost."""
         if not _has_lease(connection, holder, settlement.at):
             return False
         name = settlement.subscription
@@ -265,7 +265,10 @@ class OutboxRepository(Repository):
 
 
 def _has_lease(connection: Connection, holder: str, now: datetime) -> bool:
-    """Whether this process holds the lease. No other can take it before this transaction ends, because only one writes at a time."""
+    """Whether this process holds the lease.
+
+    No other process can take it before this transaction ends, because only one process writes at a time.
+    """
     return count_rows(connection, LEASES, LEASES.c.name == LEASE_NAME, LEASES.c.holder == holder, LEASES.c.until > now) > 0
 
 

@@ -56,7 +56,7 @@ class PageSessionRepository(Repository):
 
     @reads
     def count_open(self, connection: Connection, person: str, *, began_after: datetime, used_after: datetime) -> int:
-        """Return how many sessions of a person have not ended, and have not been too long or unused for too long."""
+        """Return how many sessions of a person have not ended, are not too old, and have not been unused for too long."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
         return count_rows(
             connection, PAGE_SESSIONS, is_open, PAGE_SESSIONS.c.created_at > began_after, PAGE_SESSIONS.c.seen_at > used_after
@@ -74,7 +74,7 @@ class PageSessionRepository(Repository):
 
     @writes
     def end(self, connection: Connection, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
-        """End the person's open session under `key`, or all of theirs, and delete their tokens. Return how many were open."""
+        """End the person's open session under `key`, or all their open sessions, and delete the tokens. Return how many were open."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
         which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == key)
         return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ended_why=why, ciphertext="")).rowcount

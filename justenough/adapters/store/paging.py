@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor names the last row of a page, so that rows added meanwhile neither repeat nor skip another. Knows no query."""
+"""Keyset pages: a cursor names the last row of a page, so that rows added meanwhile cause no row to be repeated or skipped. Knows no query."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fetch_page(
     view: Callable[..., V],
     is_ascending: bool = False,
 ) -> Page[V]:
-    """Return one page of views, in the order of `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
+    """Return one page of views, in the order of the columns `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
     if cursor is not None:
         last = _decode_cursor(cursor, by)
         key, after = (tuple_(*by), tuple_(*last, types=[column.type for column in by])) if len(by) > 1 else (by[0], last[0])

@@ -20,7 +20,7 @@ class PositiveControlRepository(Repository):
     def __init__(self, engine: Engine, commits: GroupCommitter) -> None:
         super().__init__(engine, commits)
         self._known: dict[str, datetime] = {}
-        """What was read before: a control that was observed stays observed."""
+        """Results that were already read: a control that was observed stays observed."""
 
     def found_at(self, digest: str) -> datetime | None:
         """Return when an observer first found a live user under this digest; None if none ever did."""

@@ -1,4 +1,4 @@
-"""Opens connections to PostgreSQL: who logs in, whether a pooler stands between, and what is wrong if it fails. Knows no table.
+"""Opens connections to PostgreSQL: chooses the login, detects poolers, and explains failures. Knows no table.
 
 Nothing here relies on a session: a pooler such as PgBouncer may give each transaction another one, and refuses startup options.
 """
@@ -21,7 +21,7 @@ LISTENER_CONNECT_TIMEOUT_S = 3
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30
-"""PostgreSQL ends a transaction whose client went silent, because it may hold the lock that all writers need."""
+"""PostgreSQL ends a transaction whose client has gone silent, because it may hold the lock that all writers need."""
 
 URL_SETTING = "JUSTENOUGH_DATABASE_URL"
 PASSWORD_SETTINGS = f"{URL_SETTING}, JUSTENOUGH_DATABASE_PASSWORD_FILE or JUSTENOUGH_DATABASE_CREDENTIALS"
@@ -42,7 +42,7 @@ REMEDIES = (
     (r"too many|remaining connection slots|no more connections", "raise the limit of connections, or put a pooler in front of the server"),
     (r"starting up|shutting down|recovery", "wait until the server is ready"),
 )
-"""What to do, by the words of the driver's or server's message."""
+"""The remedy for each text in the driver's or server's message."""
 ANY_REMEDY = f"check {URL_SETTING} and that server"
 
 
@@ -52,14 +52,14 @@ class PostgresSession:
 
     login: StoreLogin | None
     is_direct: bool
-    """Whether it is one session of the server. With a pooler between, the next transaction may run in another session."""
+    """Whether the connection is one session of the server. Behind a pooler, the next transaction may run in another session."""
 
 
 class PostgresConnector:
     """Opens connections to one database. Thread-safe."""
 
     def __init__(self, url: URL, *, listen_url: URL | None = None, logins: StoreLogins | None = None) -> None:
-        """With a `listen_url`, that is where to listen for notices, and `url` counts as a pooler's."""
+        """If there is a `listen_url`, it is the address at which to listen for notices, and `url` counts as a pooler's."""
         self.url = url
         self.listen_url = listen_url
         self.logins = logins
@@ -125,7 +125,10 @@ def place_of(url: URL, *, user: str | None = None) -> str:
 
 
 def describe_failure(error: BaseException, place: str) -> str:
-    """Return one sentence: what is wrong with a connection, where, and what to do. Holds the driver's first line; no statement, no values."""
+    """Return one sentence: what is wrong with a connection, where, and what to do.
+
+    It contains the first line of the driver's message, but no statement and no values.
+    """
     line = first_line(error)
     # The driver begins with what the place says already.
     reason = re.sub(

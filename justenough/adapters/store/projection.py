@@ -1,9 +1,9 @@
 """The read model as a projection of the ledger: how each type of event changes the tables. Decides nothing.
 
-A late or repeated event never undoes a later one: an ended job keeps its first end, a credential confirmed dead stays dead, an answered
-request stays answered, and a confirmed revocation covers what was issued before it and nothing after.
+A late or repeated event never undoes a later one: an ended job keeps its first end, a credential that was confirmed dead stays dead, an
+answered request stays answered, and a confirmed revocation covers only what was issued before it.
 
-Over 400 lines: the effects of all types of events are here, because each must hold in any order with the others.
+Over 400 lines: the effects of all types of events are here, because each must be correct in any order with the others.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _UNCOVERED = exists().where(
 )
 """The job has a live credential that no confirmed revocation covers."""
 _SINCE = case((_SETTLED, bindparam("fact_at", type_=UtcDateTime)), else_=JOBS.c.revocation_since)
-"""When the open revocation began: now, if none was open."""
+"""When the open revocation began; the event's time if none was open."""
 _OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
 _NOT_PROVED_AFTER = or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= bindparam("fact_at", type_=UtcDateTime))
 """The event is not older than the last confirmed revocation."""
@@ -87,7 +87,7 @@ _END = _JOB.where(~_ENDED)
 _REOPEN = _JOB.where(or_(_ENDED, _PROVEN), _SETTLED, _UNCOVERED).values(
     revocation_state=RevocationState.PENDING.value, revocation_confirmed_at=None, revocation_since=_SINCE, revocation_residual_until=None
 )
-"""Reopens the revocation of a job that has ended, or was confirmed revoked, if it has a live credential."""
+"""Reopens the revocation of a job that has ended, or whose revocation was confirmed, if it has a live credential."""
 _REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
     state=case((_ENDED, JOBS.c.state), else_=JobState.REVOKING.value),
     revocation_state=case((_OVERDUE, RevocationState.OVERDUE.value), else_=RevocationState.PENDING.value),
@@ -103,7 +103,10 @@ _PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
 )
 _SET_RESIDUE = _JOB.where(_PROVEN)
 _CUT, _CUT_FAILS = _REVOKE.where(~_PROVEN), _FAIL.where(~_PROVEN)
-"""`_REVOKE` and `_FAIL` for a person who cuts a job's access. That is no evidence of a live credential, so a confirmed revocation stays confirmed."""
+"""The variants of `_REVOKE` and `_FAIL` if a person cuts a job's access.
+
+That is no evidence of a live credential, so a confirmed revocation stays confirmed.
+"""
 ACCESS_CUTTERS = frozenset({"person", "stranger"})
 
 _ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("row_id")).values(jobs=ENDED_JOBS.c.jobs + 1)
@@ -199,7 +202,7 @@ def access_requested(connection: Connection, fact: LedgerFact) -> None:
 
 
 def access_decided(connection: Connection, fact: LedgerFact) -> None:
-    """Settle a pending request. A denial at issue also ends a granted one."""
+    """Settle a pending request. A denial at issue also ends a granted request."""
     data = fact.data
     state = {"allowed": RequestState.ALLOWED, "needs_approval": RequestState.PENDING, "denied": RequestState.DENIED}[data["outcome"]]
     if data["phase"] in FIRST_DECISION_PHASES:
@@ -282,9 +285,9 @@ def delegation_ended(connection: Connection, fact: LedgerFact) -> None:
 
 
 def credential_issued(connection: Connection, fact: LedgerFact) -> None:
-    """Insert a credential, known or in doubt, and reopen the revocation of a job that has ended or was confirmed revoked.
+    """Insert a credential, known or in doubt, and reopen the revocation of a job that has ended or whose revocation was confirmed.
 
-    A credential in doubt may have been issued, and nobody has its handles: it counts as live until its latest end.
+    A credential in doubt may have been issued, but nobody knows its handles: it counts as live until its latest end.
     """
     data, is_known = fact.data, "issued_at" in fact.data
     # Older entries lack some of these.
@@ -304,7 +307,7 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
 
 
 def credential_found(connection: Connection, fact: LedgerFact) -> None:
-    """Remember that its user was found alive, and when the first one was found under these digests."""
+    """Remember that the credential's user was found alive, and when the first user was found under these digests."""
     for digest in filter(None, (fact.data["search_digest"], fact.data["place_digest"])):
         insert_new(connection, POSITIVE_CONTROLS, {"digest": digest, "credential_id": fact.data["credential"], "found_at": fact.at})
     _update_credential(connection, _CREDENTIAL, fact, {"target_digest": fact.data["target_digest"]})
@@ -336,13 +339,13 @@ def revocation_confirmed(connection: Connection, fact: LedgerFact) -> None:
 
 
 def credential_left_to_time(connection: Connection, fact: LedgerFact) -> None:
-    """Mark a credential that cannot be revoked, as still valid or as expired, and its job accordingly."""
+    """Mark a credential that cannot be revoked as still valid or as expired, and its job accordingly."""
     _update_credential(connection, _LEAVE if "until" in fact.data else _EXPIRE, fact, {"why": fact.data["why"]})
     _update_residue(connection, fact)
 
 
 def _update_residue(connection: Connection, fact: LedgerFact) -> None:
-    """Show a proven revocation as residual while credentials of the job are valid that cannot be revoked, and as confirmed after that."""
+    """Show a proven revocation as residual while the job has valid credentials that cannot be revoked, and as confirmed after that."""
     left = connection.execute(_RESIDUE, {"row_job": fact.job}).all()
     is_endless = any(revocable == Revocable.NEVER for revocable, _ in left)
     until = None if is_endless else max((expires_at for _, expires_at in left), default=None)

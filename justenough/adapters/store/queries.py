@@ -33,9 +33,9 @@ from justenough.domain.readmodel.views import (
 SUMMARY_COLUMNS = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION_COLUMNS = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
 TRIGGER_PREFIX = "trigger:"
-"""Prefix of a trigger's name, which takes the place of a login name."""
+"""Prefix of a trigger's name, which is shown in place of a login name."""
 MAX_DEAD_CREDENTIALS = 1_000
-"""Dead credentials in a job's view. An agent that calls tools all day is issued very many credentials, each dead right after its call."""
+"""Dead credentials that a job's view shows. An agent that calls tools all day is issued very many, each revoked right after its call."""
 AFTER_EVERY_SUFFIX = "~"
 """Sorts after every character that an id may contain."""
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
@@ -45,7 +45,7 @@ _JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.
 _JOB_TEXTS = [func.coalesce(column, "").label(name) for name, column in _JOB_COLUMNS.items()]
 _JOB_END = case((REQUESTS.c.state == RequestState.PENDING.value, JOBS.c.times_out_at)).label("job_times_out_at")
 REQUESTS_WITH_JOBS = select(REQUESTS, *_JOB_TEXTS, JOBS.c.parent, _JOB_END).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
-"""Requests with what people need to know about their jobs."""
+"""Selects requests with what people need to know about their jobs."""
 
 _BY_ISSUE = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
 _LIVE = select(CREDENTIALS).where(CREDENTIALS.c.live)
@@ -64,7 +64,7 @@ _LIVE_WITH_JOBS = (
 
 
 class JobCaption(NamedTuple):
-    """The name and requester of a job, which lists show beside its id."""
+    """The name and requester of a job, which lists show next to its id."""
 
     name: str
     requester: str
@@ -77,8 +77,8 @@ class JobRepository(Repository):
 
     @reads
     def get(self, connection: Connection, job: str) -> JobView | None:
-        """Return a job with its requests and credentials; None if there is no such job. Of very many credentials: all live ones and the
-        newest of the rest.
+        """Return a job with its requests and credentials; None if there is no such job. If there are very many credentials, it includes all
+        live ones and the newest of the rest.
         """
         row = connection.execute(select(JOBS).where(JOBS.c.id == job)).mappings().first()
         if row is None:
@@ -125,14 +125,14 @@ class JobRepository(Repository):
 
     @reads
     def count(self, connection: Connection, criteria: Mapping[str, str | None], *, up_to: int) -> int:
-        """Return how many jobs `list` finds by these filters, by their names, counting no further than `up_to`."""
+        """Return how many jobs `list` finds with these filters (its parameters), counting no further than `up_to`."""
         named = {"revocation": "revocation_state"}
         found = _matching_jobs(connection, select(JOBS.c.id), {named.get(name, name): value for name, value in criteria.items()})
         return int(connection.execute(select(func.count()).select_from(found.limit(up_to).subquery())).scalar_one())
 
     @reads
     def with_request_for(self, connection: Connection, jobs: Collection[str], resource: str) -> frozenset[str]:
-        """Return those of these jobs that requested access to a resource."""
+        """Return the jobs among these that requested access to a resource."""
         requested = select(REQUESTS.c.job_id).where(REQUESTS.c.job_id.in_(jobs), REQUESTS.c.resource == resource)
         return frozenset(connection.execute(requested).scalars())
 
@@ -193,7 +193,7 @@ class JobRepository(Repository):
         return {row[0]: JobCaption(*row[1:]) for row in connection.execute(statement)}
 
     def overdue(self) -> Iterator[tuple[str, datetime]]:
-        """Yield each job whose revocation is overdue, and since when the revocation is open."""
+        """Yield each job whose revocation is overdue, and the time since which the revocation has been open."""
         for job in iterate_pages(lambda cursor: self.list(revocation=RevocationState.OVERDUE, limit=MAX_PAGE_SIZE, cursor=cursor)):
             yield job.id, job.revocation.since or job.ended_at or job.created_at
 
@@ -275,7 +275,7 @@ class CredentialRepository(Repository):
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[CredentialView]:
-        """Return credentials, newest first; with `live`, only those not yet confirmed dead. Raises InvalidInput on a foreign cursor."""
+        """Return credentials, newest first; with `live`, only those that are not confirmed dead. Raises InvalidInput on a foreign cursor."""
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
         statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
         if beginning is not None:

@@ -1,4 +1,4 @@
-"""The base of every repository of the store. A query is written as a function of a connection; a decorator makes it a method."""
+"""The base of every repository of the store. Each query is a function of a connection; a decorator makes it a method."""
 
 from __future__ import annotations
 

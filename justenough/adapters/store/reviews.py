@@ -34,8 +34,8 @@ class ReviewRepository(Repository):
 
     @reads
     def count_answerable(self, connection: Connection, person: str, tier: int, *, up_to: int) -> int:
-        """Return how many of the newest `up_to` open reviews a person (entity id) can answer who approves at this tier: not those of their own
-        break-glass or of a job that they launched.
+        """Return how many of the newest `up_to` open reviews a person (entity id) who approves at this tier can answer: reviews of other
+        people's break-glass approvals, for jobs that other people launched.
         """
         newest = select(REVIEWS.c.tiers, REVIEWS.c.person_id, JOBS.c.requester_id).outerjoin(JOBS, JOBS.c.id == REVIEWS.c.job_id)
         rows = connection.execute(newest.where(REVIEWS.c.open).order_by(REVIEWS.c.opened_at.desc()).limit(up_to))

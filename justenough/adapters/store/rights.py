@@ -1,4 +1,4 @@
-"""The rights that workers and consoles need on PostgreSQL's tables, and no more: the ledger can only be read and appended to.
+"""The minimal rights that workers and consoles need on PostgreSQL's tables: the ledger can only be read and appended to.
 
 The owner of the tables grants them (`justenough store migrate --grant ROLE`). SQLite has no rights.
 """
@@ -51,7 +51,7 @@ RIGHTS = MappingProxyType(
         "workers": EVERYTHING,
     }
 )
-"""By table: what workers and consoles do with it."""
+"""By table, the rights that workers and consoles need."""
 
 _CURRENT_ROLE = text("SELECT current_user")
 _ROLE = text("SELECT rolsuper, pg_has_role(rolname, :owner, 'MEMBER') FROM pg_roles WHERE rolname = :role")
@@ -91,7 +91,7 @@ def may_change_ledger(connection: Connection) -> bool:
 
 
 def grant_rights(connection: Connection, role: str) -> None:
-    """Give a role these rights on the tables of the connection's schema, and take every other right on them. Raises StoreRightsMissing."""
+    """Give a role these rights on the tables of the connection's schema, and revoke every other right on them. Raises StoreRightsMissing."""
     owner = connection.execute(_LEDGER_OWNER).scalar_one()
     found = connection.execute(_ROLE, {"role": role, "owner": owner}).first()
     if found is None:

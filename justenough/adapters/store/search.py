@@ -1,4 +1,5 @@
-"""Finds jobs, requests, credentials and ledger entries by what somebody typed or pasted: ids, handles, names, words. Reads what search_index.py wrote.
+"""Finds jobs, requests, credentials and ledger entries by text that somebody typed or pasted: ids, handles, names, words. Reads what
+search_index.py wrote.
 
 Every query reads a bounded number of rows, however often a word occurs.
 """
@@ -19,13 +20,15 @@ from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, agent
 from justenough.domain.readmodel.views import CredentialView
 
 MAX_FOUND_PER_KIND = 10
-"""The most results of each kind."""
+"""Maximum number of results of each kind."""
 MAX_CANDIDATES = 2_000
-"""Jobs with a text's rarest word, the newest first, that are searched for its other words; and jobs of a person who may read only their own."""
+"""Maximum number of jobs with a text's rarest word, newest first, that are searched for its other words; also of a person's own jobs, if
+that person may read no others.
+"""
 MAX_WORDS_OF_A_BEGINNING = 8
-"""Words that a typed beginning stands for, in alphabetical order."""
+"""Maximum number of words that a typed beginning can stand for, in alphabetical order."""
 MAX_NAMES = 2_000
-"""Names that are compared with a typed one."""
+"""Maximum number of names that are compared with a typed name."""
 ID_PREFIX = re.compile(r"[jrc]-")
 AFTER_EVERY_SUFFIX = "\U0010ffff"
 """Sorts after every character that an id or a word may contain."""
@@ -49,7 +52,7 @@ class WordMatches(NamedTuple):
 
     hits: tuple[SearchHit, ...]
     is_partial: bool
-    """Whether only the newest MAX_CANDIDATES of more jobs were searched: of those with the rarest word, or of the requester's."""
+    """Whether only the newest MAX_CANDIDATES jobs were searched, although more have the rarest word or belong to the requester."""
 
 
 class SearchRepository(Repository):
@@ -57,7 +60,7 @@ class SearchRepository(Repository):
 
     @writes
     def index(self, connection: Connection) -> IndexProgress:
-        """Index the next entries of the ledger; return how far it is indexed then."""
+        """Index the next entries of the ledger; return how far it is indexed afterwards."""
         return index_entries(connection)
 
     @reads
@@ -146,7 +149,10 @@ class SearchRepository(Repository):
 
     @reads
     def jobs_of_agent(self, connection: Connection, agent: str, *, requester_id: str | None = None, limit: int) -> tuple[str, ...]:
-        """Return the newest jobs of an agent, newest first; of a requester's newest MAX_CANDIDATES jobs only, if one is named."""
+        """Return the newest jobs of an agent, newest first.
+
+        If a requester is named, search only that requester's newest MAX_CANDIDATES jobs.
+        """
         term = agent_term(agent.replace("\0", "\ufffd"))
         theirs = _newest([term], limit) if requester_id is None else _positions_with([(term,)], _newest_of(requester_id)).limit(limit)
         positions = connection.execute(theirs).scalars().all()
@@ -155,13 +161,13 @@ class SearchRepository(Repository):
 
     @reads
     def find_names(self, connection: Connection, text: str, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
-        """Return kinds and names that contain every word of the text; with `reader_id`, only those that this person may learn of."""
+        """Return kinds and names that contain every word of the text; with `reader_id`, only those that this person may see."""
         has_words = [func.lower(SEARCH_NAMES.c.name).contains(word, autoescape=True) for word in query_words(text)]
         return _names(connection, has_words, reader_id, limit=MAX_FOUND_PER_KIND) if has_words else ()
 
     @reads
     def ids_of_person(self, connection: Connection, name: str) -> tuple[str, ...]:
-        """Return the entity ids under which a login name launched jobs or decided; mostly one, none for an unknown name."""
+        """Return the entity ids under which a login name launched jobs or decided; usually one, none for an unknown name."""
         is_theirs = (
             SEARCH_NAMES.c.kind == "person",
             SEARCH_NAMES.c.name == name.replace("\0", "\ufffd"),
@@ -195,7 +201,7 @@ def _count(connection: Connection, words: Collection[str]) -> int:
 
 
 def _newest(words: Iterable[str], limit: int) -> Select[tuple[int]]:
-    """Return the query of the newest positions that have one of the words, newest first."""
+    """Return the query for the newest positions that have one of the words, newest first."""
     # The newest of each word are the end of one range of the index. Of all words together, the database would sort every row.
     position = SEARCH_WORDS.c.position
     parts = [select(position).where(SEARCH_WORDS.c.word == word).order_by(position.desc()).limit(limit).subquery() for word in words]
@@ -204,13 +210,13 @@ def _newest(words: Iterable[str], limit: int) -> Select[tuple[int]]:
 
 
 def _newest_of(requester_id: str) -> Select[tuple[int]]:
-    """Return the query of the positions of a requester's newest MAX_CANDIDATES jobs."""
+    """Return the query for the positions of a requester's newest MAX_CANDIDATES jobs."""
     theirs = select(LEDGER.c.position).join(JOBS, JOBS.c.id == LEDGER.c.job).where(JOBS.c.requester_id == requester_id, LEDGER.c.seq == 1)
     return theirs.order_by(JOBS.c.id.desc()).limit(MAX_CANDIDATES)
 
 
 def _positions_with(alternatives: Iterable[Collection[str]], positions: Select[tuple[int]]) -> Select[tuple[int]]:
-    """Return the query of those positions that have one word of each of the alternatives, newest first."""
+    """Return the query for the positions that have at least one word from each set of alternatives, newest first."""
     found = positions.subquery()
     place = SEARCH_WORDS.c.position == found.c.position
     has_words = (exists().where(place, SEARCH_WORDS.c.word.in_(words)) for words in alternatives)

@@ -1,4 +1,4 @@
-"""Indexes the ledger for the search: which words and names its entries have, from its first entry on. Consoles run it; workers need not know of it."""
+"""Indexes the ledger for the search: records which words and names each entry has, from the first entry on. Only consoles run it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.search import INDEXED_TYPES, index_terms
 
 EVERYTHING_READER = ""
-"""Stands for everyone who may read everything, so that their search reads each name once."""
+"""Stands for all people who may read everything, so that their search reads each name once."""
 MAX_POSITIONS = 500
-"""Positions of the ledger in one transaction: other writers wait for it."""
+"""Maximum ledger positions per transaction, because other writers wait for it."""
 
 _PROGRESS = select(SEARCH_PROGRESS.c.position)
 _NEWEST = select(func.coalesce(func.max(LEDGER.c.position), 0))
@@ -36,7 +36,7 @@ class IndexProgress(NamedTuple):
 
     @property
     def is_nearly_complete(self) -> bool:
-        """Whether at most one transaction's entries are missing: new entries are always missing for a moment."""
+        """Whether at most one transaction's entries are missing: new entries are always missing for a short time."""
         return self.newest - self.position <= MAX_POSITIONS
 
 

@@ -1,7 +1,7 @@
 """Claims: which run of a job may issue its credentials. Each job id can be claimed only once. No Vault, no Temporal.
 
-A job that runs also has a place. The jobs of one account (a person, a trigger or a schedule) have a limited number of places, so that they leave
-room on the workers for the jobs of others.
+A running job also has a place. The jobs of one account (a person, a trigger or a schedule) have a limited number of places, so that they
+leave room on the workers for the jobs of others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SessionClaim(Message):
 
     job: str
     owner: str | None
-    """None if the claim was closed before any session made it."""
+    """None if the claim was closed before any session claimed the job."""
     run: str | None
     open: bool
     renewed_at: datetime
@@ -57,7 +57,7 @@ class ClaimRepository(Repository):
 
     @writes
     def claim(self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime) -> ClaimResult:
-        """Claim a job for one run, if it has a place or can take one as in `take_place`, and was never claimed nor its claim closed before."""
+        """Claim a job for one run if it has a place, or can take one as `take_place` does. Not claimed if it was claimed before or its claim is closed."""
         if not _take_place(connection, job, account, places):
             return ClaimResult.NO_PLACE
         is_new = insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})
@@ -65,12 +65,15 @@ class ClaimRepository(Repository):
 
     @writes
     def take_place(self, connection: Connection, job: str, *, account: str, places: int) -> bool:
-        """Return whether the job has a place; take one if its account has fewer than `places` jobs with one. A job that is over needs none."""
+        """Return whether the job has a place; take one if its account has fewer than `places` jobs with a place.
+
+        A job that has ended needs none.
+        """
         return _take_place(connection, job, account, places)
 
     @writes
     def renew(self, connection: Connection, job: str, owner: str, now: datetime) -> bool:
-        """Record that the owner is alive. False once the claim is closed or belongs to another."""
+        """Record that the owner is alive. False once the claim is closed or belongs to another owner."""
         theirs = (CLAIMS.c.job == job) & (CLAIMS.c.owner == owner) & CLAIMS.c.closed_at.is_(None)
         return connection.execute(update(CLAIMS).where(theirs).values(renewed_at=now)).rowcount == 1
 
@@ -94,7 +97,7 @@ class ClaimRepository(Repository):
 
 
 def close_claim(connection: Connection, job: str, now: datetime) -> None:
-    """Close the job's claim, or record a closed one if the job was never claimed. The job gives its place back."""
+    """Close the job's claim, or record a closed one if the job was never claimed. The job also releases its place."""
     if not insert_new(connection, CLAIMS, {"job": job, "renewed_at": now, "closed_at": now}):
         still_open = (CLAIMS.c.job == job) & CLAIMS.c.closed_at.is_(None)
         connection.execute(update(CLAIMS).where(still_open).values(closed_at=now))

@@ -38,7 +38,10 @@ from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 
 
 class Store:
-    """One database, SQLite or PostgreSQL, by its SQLAlchemy URL. Every method, here and of a repository, may raise StoreUnavailable."""
+    """One database, SQLite or PostgreSQL, by its SQLAlchemy URL.
+
+    Every method of this class and of its repositories may raise StoreUnavailable.
+    """
 
     def __init__(self, url: str, *, listen_url: str | None = None, logins: StoreLogins | None = None) -> None:
         """Prepare a store without connecting. Raises UnusableUrl (a GiveUp).
@@ -91,7 +94,7 @@ class Store:
         return inspect_store(self._engine, self._connector)
 
     def close(self) -> None:
-        """Close every connection; one that another thread uses is closed when that thread is done with it."""
+        """Close every connection; a connection that another thread uses is closed when that thread is done with it."""
         engine.close_connections(self._engine)
 
     def probe_write(self, now: datetime) -> None:

@@ -1,4 +1,7 @@
-"""When a worker last swept. Temporal's record of sweeps proves nothing: anybody who can poll a task queue can answer for a worker."""
+"""Records when a worker last ran a sweep.
+
+Temporal's record of sweeps proves nothing: anybody who can poll a task queue can answer in place of a worker.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class SweepRepository(Repository):
 
     @writes
     def begin_if_idle(self, connection: Connection, *, now: datetime, idle: timedelta) -> bool:
-        """Record that a worker begins a sweep by its own clock, if no worker has swept for `idle`. Of several workers one gets True."""
+        """Record that a worker begins a sweep by its own clock, if no worker has swept for `idle`.
+
+        If several workers call this, only one gets True.
+        """
         if insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": True}):
             return True
         # A time in the future is a wrong clock's, and must not keep everybody from sweeping.

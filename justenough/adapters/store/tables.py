@@ -64,7 +64,7 @@ class TableBase(SQLModel, registry=registry(metadata=MetaData(naming_convention=
 
 
 class LedgerRow(TableBase, table=True):
-    """Insert-only: triggers reject anything else. Positions ascend in the order of commits, so that a reader of the tail misses none."""
+    """Insert-only: triggers reject anything else. Positions ascend in the order of commits, so that a reader of the tail misses no entry."""
 
     __tablename__ = "ledger"
     __table_args__ = (
@@ -129,7 +129,7 @@ class JobRow(TableBase, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     times_out_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """When its process is ended if it still runs then."""
+    """When its process is ended if it is still running."""
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     exit_code: int | None = None
     reason: str | None = Field(default=None, sa_type=Text)
@@ -139,7 +139,7 @@ class JobRow(TableBase, table=True):
     revocation_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When the unconfirmed revocation began."""
     revocation_residual_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    """Until when credentials that cannot be revoked are valid, if the revocation is residual; None then if nobody knows."""
+    """If the revocation is residual: the time until which credentials that cannot be revoked are valid; None if that is unknown."""
     agent: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     data_scope: dict[str, str] = Field(sa_type=JSON)
     labels: dict[str, str] = Field(sa_type=JSON)
@@ -196,7 +196,7 @@ class RequestRow(TableBase, table=True):
     granted_action: str | None = Field(default=None, sa_type=Text)
     reason: str = Field(sa_type=Text)
     reason_by: str | None = Field(default=None, sa_type=Text)
-    """Who wrote it; None if that was not recorded."""
+    """Who wrote the reason; None if that was not recorded."""
     signed_reason: str | None = Field(default=None, sa_type=Text)
     """The order's reason for this access."""
     optional: bool
@@ -241,7 +241,7 @@ class ApprovalRow(TableBase, table=True):
     action: str | None = Field(default=None, sa_type=Text)
     """The action that it allows; None if recorded before approvals could be narrowed."""
     tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    """tool → bounds that it allows."""
+    """tool → bounds that the answer allows."""
     on_behalf_of: str | None = Field(default=None, sa_type=Text)
     """Login name of the person who delegated to the approver."""
     at: datetime = Field(sa_type=UtcDateTime, index=True)
@@ -328,7 +328,7 @@ class CredentialRow(TableBase, table=True):
     expires_at: datetime = Field(sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_why: str | None = Field(default=None, sa_type=Text)
-    """Why it was revoked while its job went on."""
+    """Why it was revoked while its job continued."""
     confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     confirmed_how: str | None = Field(default=None, sa_type=Text)
     why: str | None = Field(default=None, sa_type=Text)
@@ -344,7 +344,7 @@ class CredentialRow(TableBase, table=True):
 
 
 class SearchWordRow(TableBase, table=True):
-    """A word of a job, or a handle of a credential, and where that is in the ledger: the job's first entry, or the credential's own."""
+    """A word of a job, or a handle of a credential, and its place in the ledger: the job's first entry, or the credential's own."""
 
     __tablename__ = "search_words"
     # SQLite then stores only the key, once.
@@ -355,7 +355,7 @@ class SearchWordRow(TableBase, table=True):
 
 
 class SearchNameRow(TableBase, table=True):
-    """A name of jobs, of an agent or of a person, and who may learn of it: a person, or (empty) those who may read everything."""
+    """A name of jobs, of an agent or of a person, and who may see it: a person, or (empty) everyone who may read everything."""
 
     __tablename__ = "search_names"
     __table_args__ = (Index(None, "kind", "name"),)
@@ -375,7 +375,7 @@ class SearchProgressRow(TableBase, table=True):
 
 
 class ProbeRow(TableBase, table=True):
-    """The last write that only tried whether writing works."""
+    """The last test of whether the store accepts writes."""
 
     __tablename__ = "probes"
 
@@ -384,7 +384,7 @@ class ProbeRow(TableBase, table=True):
 
 
 class WorkerRow(TableBase, table=True):
-    """A worker's process, as it last reported itself."""
+    """A worker's process, as in its last report."""
 
     __tablename__ = "workers"
 
@@ -396,7 +396,7 @@ class WorkerRow(TableBase, table=True):
 
 
 class TargetCheckRow(TableBase, table=True):
-    """A target, as the last sweep found it."""
+    """A target's state in the last sweep."""
 
     __tablename__ = "target_checks"
 
@@ -415,10 +415,10 @@ class SweepRow(TableBase, table=True):
     active_at: datetime = Field(sa_type=UtcDateTime)
     """When a worker was last known to be sweeping."""
     steady_since: datetime = Field(sa_type=UtcDateTime)
-    """Since when workers have swept without a long gap, so that the store has taken writes since then."""
+    """Since when workers have swept without a long gap, so the store has accepted writes since then."""
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     by_clock: bool
-    """Whether a worker began the last sweep by its own clock, because none had come through Temporal."""
+    """Whether a worker began the last sweep by its own clock, because no sweep had come through Temporal."""
 
 
 class PositiveControlRow(TableBase, table=True):
@@ -472,9 +472,9 @@ class BundleRow(TableBase, table=True):
     digest: str = Field(sa_type=CodePointText, primary_key=True)
     content: bytes = Field(sa_type=LargeBinary)
     uploaded_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
-    """When somebody sent it last; None if a release wrote it that did not record this."""
+    """When somebody last uploaded it; None if the release that stored it did not record this."""
     uploaded_by: str | None = Field(default=None, sa_type=CodePointText)
-    """Entity id of the person who sent it last; None if the console packed it."""
+    """Entity id of the person who last uploaded it; None if the console packed it."""
 
 
 class LogRow(TableBase, table=True):
@@ -582,7 +582,7 @@ class ToldRow(TableBase, table=True):
 
 
 class LeaseRow(TableBase, table=True):
-    """The process that does a task which only one may do at a time, and the time until which no other may take it over."""
+    """The process that does a task that only one process may do at a time, and the time until which no other process may take it over."""
 
     __tablename__ = "leases"
 

@@ -1,4 +1,4 @@
-"""Whether each target of the catalog answers, as the last sweep found it."""
+"""Records whether each target of the catalog answered in the last sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TargetCheckRepository(Repository):
 
     @writes
     def record(self, connection: Connection, checks: Sequence[TargetCheck]) -> None:
-        """Replace the checks of all targets. A target with an unchanged result keeps the time since when it has had it."""
+        """Replace the checks of all targets. A target with an unchanged result keeps the time of the first such result."""
         before = {check.name: check for check in fetch_all(connection, select(TARGET_CHECKS), TargetCheck)}
         connection.execute(delete(TARGET_CHECKS))
         for check in checks:

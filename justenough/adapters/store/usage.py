@@ -19,7 +19,7 @@ from justenough.domain.readmodel.views import Page
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse, CredentialUse, PastRequest, PastRun, delivered_keys, requested_keys
 
 MAX_REQUESTS_PER_ACTION = 5_000
-"""The most requests of one action that a query reads."""
+"""Maximum number of requests of one action that a query reads."""
 GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
@@ -48,7 +48,7 @@ class UsageRepository(Repository):
     def action_uses(
         self, connection: Connection, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
     ) -> Page[ActionUse]:
-        """Return the use of each action of each resource since a moment, sorted. `cursor` is the last one read, as `resource:action`."""
+        """Return the use of each action of each resource since a moment, sorted. `cursor` is the last action read, as `resource:action`."""
         # There are few actions, however many jobs there are. Sort them here, because each database sorts text its own way.
         all_keys = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table)}
         keys = sorted(key for key in all_keys if cursor is None or ":".join(key) > cursor)
@@ -84,7 +84,7 @@ class UsageRepository(Repository):
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[RunHistory]:
-        """Return the history of each job name, in the order of names. `cursor` is the last name read."""
+        """Return the history of each job name, sorted by name. `cursor` is the last name read."""
         name: str | None = (cursor or "").replace("\0", "")
         names: list[str] = []
         # One step through the index for each name: SELECT DISTINCT would read every job.
@@ -113,7 +113,7 @@ def _run_history(connection: Connection, name: str, *, requester_id: str | None,
 
 
 def _action_keys(connection: Connection, table: Table) -> Iterator[AccessKey]:
-    """Yield each action that occurs in a table, in one step through the index for each."""
+    """Yield each action that occurs in a table. Each takes one step through the index."""
     key = (table.c.resource, table.c.action)
     statement, last = select(*key).order_by(*key).limit(1), AccessKey("", "")
     while row := connection.execute(statement.where(tuple_(*key) > tuple_(*map(literal, last)))).first():

@@ -1,4 +1,4 @@
-"""Workers, as they report themselves: which version and which configuration each uses."""
+"""The workers' reports: which version and which configuration each worker uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from justenough.adapters.store.tables import WORKERS
 from justenough.domain.readmodel.views import WorkerView
 
 KEPT_FOR = timedelta(days=1)
-"""How long a worker that reports no more stays in the table."""
+"""How long a worker that has stopped reporting stays in the table."""
 
 
 class WorkerRepository(Repository):
@@ -28,10 +28,10 @@ class WorkerRepository(Repository):
 
     @writes
     def forget(self, connection: Connection, name: str) -> None:
-        """Remove a worker that ends in order."""
+        """Remove a worker that shuts down cleanly."""
         connection.execute(delete(WORKERS).where(WORKERS.c.name == name))
 
     @reads
     def seen_since(self, connection: Connection, since: datetime) -> tuple[WorkerView, ...]:
-        """Return the workers that reported themselves since then, by name."""
+        """Return the workers that have reported since this time, by name."""
         return fetch_all(connection, select(WORKERS).where(WORKERS.c.last_seen >= since).order_by(WORKERS.c.name), WorkerView)

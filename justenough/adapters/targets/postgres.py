@@ -29,7 +29,7 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
 
 LOOK_TIMEOUT_S = 3
-"""For connecting, for inspecting, and for waiting until another inspection of the same target ends."""
+"""Limit for connecting, for inspecting, and for waiting until another inspection of the same target ends."""
 END_TIMEOUT_S = 10
 """The function that deletes users waits for their sessions to end."""
 MAX_CONCURRENCY = 8
@@ -40,7 +40,10 @@ FIND_NAMES_SQL = """
     UNION SELECT true, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(spaces)s ESCAPE '!'
     ORDER BY 1, 2
 """
-"""Users, then spaces (true). A space is a schema and the role that owns its objects. Either one alone is the remains of a space."""
+"""Selects users (false) and spaces (true). A space is a schema and the role that owns its objects.
+
+If only one of the two exists, it is the remains of a space.
+"""
 END_USERS_SQL = "SELECT public.je_end_users(%s::text)"
 END_SPACE_SQL = "SELECT public.je_end_space(%s::text)"
 JOB_ID_PATTERN = r"j-{installation}-[0-9a-z]{{26}}"
@@ -72,12 +75,15 @@ class _Found(NamedTuple):
 REFUSED_CONNECTION = re.compile(
     r"FATAL:.*|Connection refused|timeout expired|Name or service not known|server closed the connection unexpectedly"
 )
-"""What PostgreSQL says before it lets anybody in, and libpq if it cannot connect. It names users and databases, and never quotes a password."""
+"""Matches messages of PostgreSQL before a login, and of libpq if it cannot connect.
+
+They name users and databases, and never quote a password.
+"""
 
 REFUSED_LOGIN = re.compile(
     r"password authentication failed|role .* does not exist|is not permitted to log in|permission denied for database"
 )
-"""What PostgreSQL says if it does not let this user in."""
+"""Matches PostgreSQL's messages if it refuses this user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +120,17 @@ class TargetInspector:
         self._lock = threading.Lock()
 
     def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
-        """Find the spaces and users that carry a job's id, and users of these exact names, in the targets of these requests or in all targets."""
+        """Find the spaces and users whose names contain a job's id, and users with these exact names, in the targets of these requests or
+        in all targets.
+        """
         return self._for_each(actions, lambda observer: observer.look(lambda it: _find_names(it, *_name_patterns(job), names)))
 
     def traces_of(self, job: str) -> tuple[TargetTrace, ...]:
-        """Return the users and spaces that carry a job's id, in the targets that answer."""
+        """Return the users and spaces whose names contain a job's id, in the targets that answer."""
         return self.inspect(job).traces
 
     def end_all_of(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
-        """Delete every user that carries a job's id, then its spaces. Return the deleted users and spaces."""
+        """Delete every user whose name contains a job's id, then the job's spaces. Return the deleted users and spaces."""
         return self._for_each(actions, lambda observer: observer.end(job))
 
     def find_locks(self, names: Collection[str], actions: RequestedActions | None = None) -> tuple[str, ...]:
@@ -142,7 +150,7 @@ class TargetInspector:
         return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection
 
     def has_target(self, resource: str, action: Action) -> bool:
-        """Whether the action's users are in a target, or may be because no catalog is known."""
+        """Whether the action's users are in a target. True if no catalog is known, because they may be."""
         try:
             definition = self._catalog().action(resource, action)
         except RetryLater:
@@ -150,7 +158,7 @@ class TargetInspector:
         return definition is not None and definition.target is not None
 
     def gives_space(self, resource: str, action: Action) -> bool:
-        """Whether issuing an action creates a space for its job in the target, or may because no catalog is known."""
+        """Whether issuing an action creates a space for its job in the target. True if no catalog is known, because it may."""
         try:
             definition = self._catalog().action(resource, action)
         except RetryLater:
@@ -355,7 +363,7 @@ def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Fo
 
 
 def why_unreachable(error: Exception) -> str:
-    """Return why a connection failed, in the words of the server or the system. Of PostgreSQL's other messages, return only the type: they
+    """Return why a connection failed, in the words of the server or the system. For PostgreSQL's other messages, return only the type: they
     can quote values.
     """
     refusal = REFUSED_CONNECTION.search(str(error)) if isinstance(error, psycopg.OperationalError) else None

@@ -31,8 +31,10 @@ FIND_LOCKS_SQL = """
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = l.pid AND NOT w.granted)
     ORDER BY a.pid LIMIT 5
 """
-"""Sessions that hold locks on these users and spaces, on what they own and what is in them. One that waits for a lock itself, as another
-attempt to drop them does, is not named: it ends when the others do."""
+"""Sessions that hold locks on these users and spaces, on what they own and what is in them.
+
+A session that itself waits for a lock, such as another attempt to drop them, is left out: it ends when the others do.
+"""
 
 
 def find_locks(connection: psycopg.Connection[Any], target: str, names: Collection[str]) -> tuple[str, ...]:

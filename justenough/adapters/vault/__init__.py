@@ -1,4 +1,7 @@
-"""Vault (or OpenBao) for worker and console; only this package uses hvac. Decides nothing, keeps no secret longer than the call that needs it."""
+"""Vault (or OpenBao) for worker and console; only this package uses hvac.
+
+Decides nothing, and keeps no secret longer than the call that needs it.
+"""
 
 from justenough.adapters.vault.client import IssuedSecret, JobToken, Vault
 from justenough.adapters.vault.errors import ConnectionRefused, UnknownHandle, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable

@@ -30,14 +30,14 @@ from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 GRANT_POLICY_GLOBS = ["je-grant-*"]
 SCOPE_ALIAS_GLOBS = ["je-scope-*"]
 DEFAULT_LEASE_TTL_S = 768 * 3600
-"""Vault's own default, for roles and mounts that set none."""
+"""Vault's own default, for roles and mounts that set no ttl."""
 MAX_NAMED_MEMBERS = 50
-"""Members of a group whose names are read."""
+"""Maximum number of a group's members whose names are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobToken:
-    """A job's token, made under its prefix."""
+    """A job's token, created under its prefix."""
 
     accessor: str
     secret: Secret
@@ -58,9 +58,9 @@ class DatabaseRole:
     """The definition of a database role: how its engine creates users."""
 
     digest: str
-    """Of all that decides their names and where they are created."""
+    """Digest of everything that determines the users' names and where they are created."""
     ttl: int
-    """Seconds that a user lives whose lease nobody renews or revokes."""
+    """Seconds that a user lives if nobody renews or revokes the lease."""
 
 
 UNREADABLE = DatabaseRole(digest="", ttl=0)
@@ -100,7 +100,7 @@ class Vault(TransitKeys):
             raise VaultDenied(f"{error}; {fix}") from error
 
     def close_prefix(self, job: str) -> None:
-        """Delete the job's token role, so that no more tokens can be made under it. Idempotent."""
+        """Delete the job's token role, so that no more tokens can be created under it. Idempotent."""
         self.call_own("delete", f"auth/token/roles/{_require_job_role(job)}")
 
     def require_job_rights(self, installation: str) -> None:
@@ -149,7 +149,10 @@ class Vault(TransitKeys):
             self.call_own("put", f"sys/leases/revoke/{safe_path(lease_id)}", {"sync": True})
 
     def revoke_prefix(self, job: str) -> None:
-        """Revoke every token under the job's prefix. Revoke their leases first, because those may outlive the tokens for a while."""
+        """Revoke every token under the job's prefix.
+
+        Call this after revoking the leases, because leases may outlive the tokens for a while.
+        """
         self.call_own("put", f"sys/leases/revoke-prefix/auth/token/create/{_require_job_role(job)}", {"sync": True})
 
     def prefix_accessors(self, job: str) -> tuple[str, ...]:
@@ -173,7 +176,7 @@ class Vault(TransitKeys):
     # People.
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return a person as Vault knows them now. None unless this is an enabled entity with a login on one of the mounts."""
+        """Return a person's current data in Vault; None unless this is an enabled entity with a login on one of the mounts."""
         entity = self._read_entity(entity_id)
         # Vault returns a merged entity under its new id. The old id is then not a person, or quorum would count the person twice.
         if entity.get("id") != entity_id or entity.get("disabled"):
@@ -197,7 +200,9 @@ class Vault(TransitKeys):
         return None
 
     def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
-        """Return the login names of a group's members, those of the groups in it included, sorted; "…" at the end if there are more than MAX_NAMED_MEMBERS."""
+        """Return the login names of a group's members, including members of nested groups, sorted; "…" at the end if there are more than
+        MAX_NAMED_MEMBERS.
+        """
         mounts, people, groups = tuple(people_mounts), dict[str, None](), {group}
         waiting = [self.read_data("get", f"identity/group/name/{safe_path(group)}")]
         while waiting:

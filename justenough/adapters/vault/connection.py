@@ -35,7 +35,7 @@ CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 12.0
 POOL_SIZE = 64
 FIRST_LOGIN_TIMEOUT_S = 6.0
-"""A process that starts says soon that Vault does not answer, and is started again."""
+"""Short, so that a starting process soon reports that Vault does not answer, and can be restarted."""
 # If a login this young is denied, it lacks the permission; a new login would lack it too.
 MIN_RELOGIN_AGE_S = 1.0
 RETRY_INTERVAL_S = 2.0
@@ -47,7 +47,7 @@ WRONG_LOGIN = {
     "jwt": "the token or the role is not valid",
     "cert": "no role accepts the certificate",
 }
-"""What a refusal means, by the login's method."""
+"""By login method, what a refusal means."""
 SAFE_PATH = re.compile(r"[A-Za-z0-9_.:=+@-]+(?:/[A-Za-z0-9_.:=+@-]+)*/?")
 
 Body = Mapping[str, Any]
@@ -77,21 +77,24 @@ class VaultConnection:
             self._session.mount(scheme, HTTPAdapter(pool_connections=2, pool_maxsize=POOL_SIZE, max_retries=0))
         self._login: LiveLogin | None = None
         self._unwrapped: dict[str, Secret] = {}
-        """The secret id by the wrapping token from which it came, of the newest."""
+        """The newest secret id, by the wrapping token from which it came."""
         self._log_in: Callable[[], LiveLogin] | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def login_from_file(self, path: Path) -> None:
-        """Log in as a login file says (own_login.py). It is read again at each login, so that it may be replaced."""
+        """Log in as a login file says (own_login.py). It is read again at each login, so it may be replaced."""
         with self._lock:
             self._log_in = partial(self._log_in_from_file, path)
             self._login = self._log_in_from_file(path, read_timeout_s=FIRST_LOGIN_TIMEOUT_S)
 
     @property
     def login_identity(self) -> object:
-        """Our own login: another object after each new login. What was issued under an earlier one may end with it. None: not logged in."""
+        """Our own login; a different object after each new login. Anything issued under an earlier login may end with it.
+
+        None: not logged in.
+        """
         return self._login
 
     def login_token(self, token: Secret) -> None:
@@ -100,7 +103,7 @@ class VaultConnection:
         self._login = LiveLogin(self.adapter(token), time.monotonic(), 0)
 
     def keep_alive(self) -> None:
-        """Start the thread that renews the login well before half its ttl, and logs in again if that fails."""
+        """Start the thread that renews the login well before half its ttl has passed, and logs in again if renewing fails."""
         if self._thread is None:
             self._stop.clear()
             self._thread = threading.Thread(target=self._renew_until_stopped, name="vault-keep-alive", daemon=True)
@@ -185,7 +188,7 @@ class VaultConnection:
         return LiveLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
 
     def _secret_id(self, login: AppRoleLogin) -> str:
-        """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if that is not possible any more."""
+        """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if that is no longer possible."""
         if login.secret_id is not None:
             return login.secret_id.get_secret_value()
         if login.secret_id_file is not None:
@@ -205,7 +208,7 @@ class VaultConnection:
 
     @contextmanager
     def _login_session(self, login: OwnLogin) -> Iterator[requests.Session]:
-        """Yield the connections over which to log in: those that we share, or one that shows the client certificate."""
+        """Yield the connection over which to log in: a shared one, or one that presents the client certificate."""
         if not isinstance(login, CertificateLogin):
             yield self._session
             return
@@ -242,7 +245,7 @@ class VaultConnection:
 
 
 def safe_path(path: str) -> str:
-    """Return the path if it has no query, no escapes and no `..`. Raises VaultRefused for any other."""
+    """Return the path if it has no query, no escapes and no `..`. Raises VaultRefused for any other path."""
     if not SAFE_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
         raise VaultRefused("the path is not valid in Vault: it has an empty part, `.`, `..`, a query or an escape")
     return path

@@ -1,8 +1,9 @@
 """Vault's control groups: the request of a locked issue, its authorizations, and the unwrapping of its result. Decides nothing.
 
 Observed on OpenBao 2.7: Vault answers a request under a control group with a wrapping token and its accessor, and performs the request only
-when the token is unwrapped. Unwrapping before it is authorized is refused and harmless. Unwrapping twice performs it twice. Without the token
-under which the request was sent, or after the wrapping token was revoked, it is refused. Revoking the wrapping token does not revoke its result.
+when the token is unwrapped. Unwrapping before it is authorized is refused and harmless. Unwrapping twice performs it twice. Unwrapping is
+refused without the token under which the request was sent, and after the wrapping token was revoked. Revoking the wrapping token does not
+revoke its result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Vault's errors, named by what the caller must do, and their translation from answers. Never a token, a secret or a quoted value."""
+"""Vault's errors, named by what the caller must do, and their translation from answers.
+
+Messages never contain a token, a secret or a quoted value.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ REASONS = (
     (r"\[Errno -?\d+\] ([^'\")]+)", CHECK_ADDRESS),
     (r"(Read timed out|timed out)", CHECK_ADDRESS),
 )
-"""What is wrong with a connection, as the client library words it, and what to do."""
+"""By the client library's message, what is wrong with a connection and what to do."""
 PLAIN_HTTP_TO_TLS = b"Client sent an HTTP request to an HTTPS server"
 """How a server that speaks TLS answers plain HTTP."""
 
@@ -35,7 +38,7 @@ class VaultUnavailable(RetryLater):
 
 
 class ConnectionRefused(VaultUnavailable):
-    """Nothing listens where Vault, or a system that it needs for this call, should: it may be restarting."""
+    """Nothing listens at the address of Vault, or of a system that it needs for this call: the server may be restarting."""
 
 
 class VaultSealed(RetryLater):
@@ -63,7 +66,7 @@ def unreachable(address: str, error: BaseException) -> VaultUnavailable:
 
 
 def was_refused(error: BaseException | None) -> bool:
-    """Whether an error comes from a connection that was refused, so that nothing was sent."""
+    """Whether an error comes from a refused connection, so that nothing was sent."""
     while error is not None and not isinstance(error, ConnectionRefusedError):
         error = error.__cause__ or error.__context__
     return error is not None

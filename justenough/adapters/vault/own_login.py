@@ -28,12 +28,12 @@ class AppRoleLogin(Model):
     secret_id: SecretStr | None = None
     secret_id_file: Path | None = None
     wrapped_secret_id: SecretStr | None = None
-    """A wrapping token (`vault write -wrap-ttl=…`). It can be unwrapped once: by whom it was meant for, or by a thief."""
+    """A wrapping token (`vault write -wrap-ttl=…`). It can be unwrapped only once, so a theft is noticed."""
     mount: str = "approle"
 
 
 class JwtLogin(Model):
-    """A signed token of a platform: of Kubernetes, or of any issuer that Vault's jwt method trusts."""
+    """A signed token of Kubernetes, or of any issuer that Vault's jwt method trusts."""
 
     method: Literal["kubernetes", "jwt"]
     role: str = Field(min_length=1)
@@ -61,7 +61,7 @@ class CertificateLogin(Model):
 
 
 class TokenLogin(Model):
-    """A token that somebody else keeps alive in a file, as Vault Agent does."""
+    """A token in a file that another program renews, such as Vault Agent."""
 
     method: Literal["token"]
     token_file: Path
@@ -90,7 +90,7 @@ def read_login(file: Path) -> OwnLogin:
         )
         raise VaultDenied(f"{file} is not a login file: {problems}") from None
     if isinstance(login, AppRoleLogin) and sum(map(bool, (login.secret_id, login.secret_id_file, login.wrapped_secret_id))) != 1:
-        raise VaultDenied(f"{file} must have exactly one of secret_id, secret_id_file and wrapped_secret_id beside role_id")
+        raise VaultDenied(f"{file} must have exactly one of secret_id, secret_id_file and wrapped_secret_id in addition to role_id")
     return login
 
 

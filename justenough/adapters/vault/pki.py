@@ -1,8 +1,8 @@
 """Certificates that Vault issued: when they expire, whether they match the catalog, whether they are revoked. Changes nothing.
 
-Observed on OpenBao 2.7: revoking the lease of a pki certificate (`generate_lease: true` on its role) revokes the certificate, and the CRL lists
-it when that call returns; with `auto_rebuild`, only hours later. Without `generate_lease`, or with `no_store`, there is no lease to revoke. A
-pki lease cannot be renewed. `cert/<serial>` and an issuer's CRL, which are read here, are public in Vault.
+Observed on OpenBao 2.7: revoking the lease of a pki certificate (`generate_lease: true` on its role) revokes the certificate, and the CRL
+lists it when that call returns, but with `auto_rebuild` only hours later. Without `generate_lease`, or with `no_store`, there is no lease
+to revoke. A pki lease cannot be renewed. `cert/<serial>` and an issuer's CRL, which are read here, are public in Vault.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def ends_at(action: ActionDef, issued: IssuedSecret) -> datetime | None:
-    """Return when a certificate expires; None for any other secret, and for one that cannot be revoked."""
+    """Return when a certificate expires; None for any other secret, and for a certificate that cannot be revoked."""
     fields = issued.fields
     if action.revocable is Revocable.NEVER:
         return None
@@ -52,7 +52,7 @@ def certificate_path(action: ActionDef, issued: IssuedSecret) -> str | None:
 
 
 def why_unfit(action: ActionDef, issued: IssuedSecret, *, grant_ends: datetime) -> str | None:
-    """Return why what Vault issued does not match the catalog's rules for its end; None if it does."""
+    """Return why an issued certificate does not match the catalog's rules for its end; None if it does."""
     end, on_expiry = ends_at(action, issued), "or set `revocable: on_expiry` in the catalog"
     if end is not None and end > grant_ends + MAX_CLOCK_SKEW:
         return f'its certificate expires at {end.isoformat()}, after its grant; set `ttl: "{{ttl}}s"` in the catalog\'s issue.data'

@@ -1,4 +1,4 @@
-"""Keys in Vault's transit engine: those that sign, and the one that wraps the data keys of Temporal payloads. None of them leaves Vault."""
+"""Keys in Vault's transit engine: the signing keys, and the key that wraps the data keys of Temporal payloads. None of them leaves Vault."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from justenough.domain.ledger.public_keys import KeyVersion
 SIGNATURE_PATTERN = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]+={0,2})")
 ENTITY_ID_PATTERN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,32})?")
 UNDECRYPTABLE = re.compile("invalid ciphertext|message authentication failed|disallowed by policy")
-"""What Vault and OpenBao say of a ciphertext that this key did not encrypt, or not in a version that may still be used."""
+"""The errors of Vault and OpenBao for a ciphertext that this key did not encrypt, or encrypted with a version that may no longer be used."""
 MAX_ROTATIONS = 3
-"""How many rotations of the identity key may happen while one token is made."""
+"""Maximum number of rotations of the identity key while one token is created."""
 
 
 class TransitKeys(VaultConnection):
@@ -90,7 +90,7 @@ class TransitKeys(VaultConnection):
         return str(ciphertext)
 
     def unwrap_data_key(self, wrapped: str) -> Secret | None:
-        """Return the data key (base64) of a ciphertext; None if Vault did not encrypt it, or may not decrypt it any more."""
+        """Return the data key (base64) of a ciphertext; None if Vault did not encrypt it, or may no longer decrypt it."""
         try:
             data = self.read_data("post", f"transit/decrypt/{PAYLOAD_KEY}", {"ciphertext": wrapped})
         except VaultRefused as error:

@@ -2,7 +2,7 @@
 
 Observed on OpenBao 2.7: wrong passwords and unknown names get the same 400. After five wrong passwords in a row, an existing name gets 403
 for fifteen minutes, as does a mount that does not exist. A token always carries the policies of its person's groups, whatever its mount
-allows. The policies are therefore returned here, for the caller to judge.
+allows. The policies are therefore returned here, for the caller to check.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ProviderRefused(GiveUp):
 
 
 class NoSuchLogin(GiveUp):
-    """Vault has no such login, or not for this address. The message names the remedy."""
+    """Vault has no such login, or does not allow it for this address. The message names the remedy."""
 
 
 class SecondFactorWanted(GiveUp):

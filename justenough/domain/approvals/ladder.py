@@ -82,7 +82,7 @@ class Ladder(Message):
     """The requested tools and bounds; None if the request is not for access through tools."""
     answers: tuple[ApprovalAnswer, ...] = ()
     taken_back: frozenset[str] = frozenset()
-    """People who withdrew an answer. They cannot answer this request again, because their old signed answer could be replayed."""
+    """People who withdrew an answer. They cannot answer this request again, because otherwise their old signed answer could be replayed."""
 
     def with_answer(self, answer: ApprovalAnswer) -> Self | Rejection:
         """Return the ladder with one more answer, or why that answer does not count."""
@@ -108,7 +108,7 @@ class Ladder(Message):
         return None
 
     def with_barred(self, *, forebears: frozenset[str], taken_back: frozenset[str] = frozenset()) -> Self:
-        """Return the ladder with updated barred people: `forebears` replaces the known ones, `taken_back` is added."""
+        """Return the ladder with updated barred people: `forebears` replaces its list, `taken_back` is added to its list."""
         return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back})
 
     def without_answer_of(self, person: str) -> Self:
@@ -125,7 +125,7 @@ class Ladder(Message):
         return self.model_copy(update={"current": tier, "respond_by": tiers.respond_by(tier, now=now), "answers": answers})
 
     def verdict(self, tiers: Tiers) -> Literal["pending", "approved", "denied"]:
-        """Return the state that the answers so far put the request in."""
+        """Return the request's state after the answers so far."""
         if any(answer.decision == "deny" for answer in self.answers):
             return "denied"
         return "approved" if self.broke_glass or has_quorum(self.answers, tiers=tiers, tier=self.current) else "pending"

@@ -12,7 +12,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools
 
 STATEMENT_LIFETIME = timedelta(hours=24)
-"""Longer than all tiers have to respond, because order and answers are verified again right before each issue."""
+"""Longer than the deadlines of all tiers together, because order and answers are verified again right before each issue."""
 
 DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
@@ -66,7 +66,7 @@ def build_decision_statement(
     on_behalf_of: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
-    """Build the decision on a request (`request`: as the API shows it). `on_behalf_of`: entity id of the absent person, if any."""
+    """Build the decision on a request (`request`: as returned by the API). `on_behalf_of`: entity id of the absent person, if any."""
     return DecisionStatement(
         **_request_fields(request, reason=reason, person=person, now=now),
         decision=decision,

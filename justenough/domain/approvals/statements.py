@@ -46,15 +46,18 @@ class OrderStatement(Model):
     parent: OmittedIfNone[str] = None
     """The job that launches this one."""
     origin: OmittedIfNone[str] = None
-    """The trigger or schedule that launched it (`trigger:<name>`, `schedule:<name>`). Set in every order of the console, and only there."""
+    """The trigger or schedule that launched it (`trigger:<name>`, `schedule:<name>`).
+
+    Set in every order of the console, and in no other order.
+    """
     asked_by: OmittedIfNone[str] = None
-    """Entity id of the person who ran a schedule now. Set by the console; that person cannot decide on the job's requests."""
+    """Entity id of the person who ran a schedule now. Set by the console; that person cannot decide the job's requests."""
     issued_at: Moment
     expires_at: Moment
 
 
 class DecisionStatement(Model):
-    """The person approves exactly this request or less of it, denies it, withdraws an approval, or uses break-glass."""
+    """The person approves exactly this request or less, denies it, withdraws an approval, or uses break-glass."""
 
     type: Literal["decision"] = "decision"
     job: str
@@ -125,7 +128,7 @@ class OrderRecord:
 
 
 def to_signable(statement: Statement) -> dict[str, Any]:
-    """Return a statement as the JSON object that is signed."""
+    """Return the JSON object of a statement that is signed."""
     return statement.model_dump(mode="json")
 
 

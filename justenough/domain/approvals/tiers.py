@@ -71,7 +71,7 @@ class Tiers(Model):
 
 
 class Person(Message):
-    """A person as Vault knows them now: an entity with an alias on a people mount, not disabled."""
+    """A person's current data in Vault: an enabled entity with an alias on a people mount."""
 
     id: str
     """Vault entity id."""

@@ -69,7 +69,7 @@ class ApprovalVerifier:
     tiers: Tiers
     now: datetime
     further_check: Callable[[str, ApprovalAnswer], Rejection | None] | None = None
-    """An extra check when answers are counted, such as of an authorization in Vault; gets the request's id and the answer."""
+    """An extra check when answers are counted, such as of an authorization in Vault; it gets the request's id and the answer."""
 
     def verify_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> ApprovalAnswer | Rejection:
         """Return the answer that a signed decision gives, or why it does not count."""
@@ -123,7 +123,7 @@ class ApprovalVerifier:
         return Withdrawal(person=person.id, name=person.name, reason=statement.reason, signed=signed)
 
     def can_withdraw(self, person: Person) -> bool:
-        """Whether a person may withdraw approvals: approvers of any tier and launchers may."""
+        """Whether a person may withdraw approvals: any approver or launcher may."""
         return self.tiers.tier_of(person.groups) > 0 or bool(person.groups & set(self.tiers.roles.launch))
 
     def count_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> Ladder | Rejection:
@@ -140,7 +140,7 @@ class ApprovalVerifier:
     def recount_answers(
         self, job: str, ladder: Ladder, answers: Iterable[SignedStatement]
     ) -> tuple[Ladder, tuple[tuple[int, Rejection], ...]]:
-        """Return the ladder with the answers that count now, and the number (from 1) and the rejection of each that does not."""
+        """Return the ladder with the answers that count now, and the number (from 1) and the rejection of each answer that does not."""
         rejections: list[tuple[int, Rejection]] = []
         for number, signed in enumerate(answers, start=1):
             updated = self.count_answer(job, ladder, signed)
@@ -166,7 +166,7 @@ class ApprovalVerifier:
             return Rejection("not_delegated", "the absent person has not named the signer as a delegate")
         # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
-            return Rejection("delegation_not_current", f"their delegation is not valid now: {outdated}")
+            return Rejection("delegation_not_current", f"the delegation is not valid now: {outdated}")
         absent = self.verify_signer(person, signed)
         return absent if isinstance(absent, Rejection) else None
 
@@ -250,7 +250,7 @@ class RequestTally:
 
 
 def read_statement(model: type[S], signed: SignedStatement) -> S | Rejection:
-    """Parse a signed statement. Rejects one that is not exactly the canonical form of its type (extra or differently written values)."""
+    """Parse a signed statement. Rejects a statement that is not exactly in canonical form (with extra or differently written values)."""
     kind = model.model_fields["type"].default
     try:
         statement = model.model_validate(signed.statement)

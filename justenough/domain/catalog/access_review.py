@@ -14,7 +14,7 @@ from justenough.domain.rightsizing.analysis import MIN_RUNS, next_readable_ttl
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
 MAX_TTL_FACTOR = 2
-"""A max_ttl of at least this many times the longest granted ttl is reported as too long."""
+"""A max_ttl is reported as too long if it is at least this many times the longest granted ttl."""
 
 
 class ReviewFindingKind(StrEnum):

@@ -1,4 +1,4 @@
-"""Adds to the text of catalog.yaml, and changes nothing else in it: comments and spacing stay. No I/O."""
+"""Inserts entries into the text of catalog.yaml and changes nothing else: comments and spacing stay. No I/O."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SECTION = re.compile(r"^([a-z]+):\n", re.MULTILINE)
 
 
 def add_to_catalog(text: str, fragment: str) -> str:
-    """Return the text of a catalog with the resources, writes, texts and tools of a fragment, which has the form of a catalog.
+    """Return the text of a catalog with the resources, writes, texts and tools of a fragment, which has the format of a catalog.
 
-    Raises InvalidInput if one of these names is taken, if the text cannot be added to, or if the result is no valid catalog.
+    Raises InvalidInput if one of these names is taken, if the text cannot be extended, or if the result is not a valid catalog.
     """
     before, added = read_yaml(CATALOG_FILE, text), read_yaml(CATALOG_FILE, fragment)
     _refuse_taken_names(before, added)
@@ -32,7 +32,7 @@ def add_to_catalog(text: str, fragment: str) -> str:
     except (yaml.YAMLError, InvalidInput):
         is_intact = False
     if not is_intact:
-        raise InvalidInput(CATALOG_FILE, (Problem("", "cannot be added to as it is written; add this by hand:\n" + fragment),))
+        raise InvalidInput(CATALOG_FILE, (Problem("", "cannot be extended automatically; add this by hand:\n" + fragment),))
     read_catalog(text)
     return text
 
@@ -59,7 +59,7 @@ def _refuse_taken_names(before: Mapping[str, Any], added: Mapping[str, Any]) -> 
 
 
 def _add_lines(text: str, section: str, lines: str) -> str:
-    """Return the text with these lines at the end of a section, which is created if it is not there."""
+    """Return the text with these lines at the end of a section, which is created if it does not exist."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else ()
     node = next((value for key, value in pairs if key.value == section), None)

@@ -1,4 +1,5 @@
-"""Fills in what a catalog says once: `defaults` for resources and writes, a resource's terms for its actions, its target for tools. Pure; on raw values.
+"""Fills in inherited values of a catalog: `defaults` for resources and writes, a resource's terms for its actions, its target for tools.
+Pure; works on raw values.
 
 It runs before validation. Malformed parts stay as they are, for validation to report.
 """
@@ -16,7 +17,7 @@ ACTION_KEYS = tuple(ActionDefaults.model_fields)
 
 
 def fill_in_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a raw catalog in which each resource, action, role and write has what it inherits. An action's policy is named after it."""
+    """Return a raw catalog in which each resource, action, role and write has its inherited values. An action's policy is named after it."""
     resources, provision, defaults = raw.get("resources"), raw.get("provision"), _dict_or_empty(raw.get("defaults"))
     filled = dict(raw)
     if isinstance(resources, dict):
@@ -53,7 +54,7 @@ def _fill_role(action: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def _fill_tool(tool: Any, resources: Mapping[str, Any]) -> Any:
-    """Let a SQL tool without a `dsn` connect to the target of the action that it uses."""
+    """Make a SQL tool without a `dsn` connect to the target of the action that it uses."""
     sql, uses = (_dict_or_empty(_dict_or_empty(tool).get(key)) for key in ("sql", "uses"))
     if not sql or "dsn" in sql:
         return tool
@@ -71,7 +72,7 @@ def _fill_write(write: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def _data_below(path: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the defaults say about writes to a path. The longest path wins, key by key."""
+    """Return the defaults for writes to a path. The longest path wins, key by key."""
     writes = _dict_or_empty(defaults.get("provision"))
     above = sorted((other for other in writes if path.startswith(other)), key=len)
     return {key: value for other in above for key, value in _dict_or_empty(writes[other]).items()}

@@ -38,7 +38,7 @@ CATALOG_FILE = "catalog.yaml"
 LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
 """Types of secrets engines that never give a lease. Other engines may give none at some paths; the issue is then refused."""
 STATIC_CREDS_PATH = re.compile(r"/static-creds?/")
-"""Where the database and LDAP engines return a password that they rotate, without a lease."""
+"""Paths at which the database and LDAP engines return a password that they rotate, without a lease."""
 PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
 PLACEHOLDER_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
 """Replacements for the parts of a draft that cannot be parsed; problems of these parts are not reported."""
@@ -105,7 +105,8 @@ def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWri
 def resolve_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, issue_values: Mapping[str, str] | None = None) -> ResolvedIssue:
     """Return the call to Vault for a job with this data scope; raise InvalidInput if a key is missing.
 
-    `issue_values`: the ISSUE_TIME_PLACEHOLDERS' values, which only the session knows. Without them these placeholders stay, as approvers sign them.
+    `issue_values`: the ISSUE_TIME_PLACEHOLDERS' values, which only the session knows. Without these values the placeholders stay, in the
+    form that approvers sign.
     """
     _require_scope(action_def, data_scope)
     issue = action_def.issue
@@ -311,7 +312,7 @@ def _write_problems(catalog: Catalog) -> Iterator[Problem]:
 
 
 def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
-    """Yield each way in which the catalog itself would bypass a lock: a locked action's path and policy must be its alone."""
+    """Yield each way in which the catalog itself would bypass a lock: no other action may share a locked action's path and policy."""
     places: dict[str, set[str]] = {}
     for where, definition in catalog.iter_actions():
         for path in issue_paths(catalog, definition):

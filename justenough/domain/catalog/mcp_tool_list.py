@@ -13,11 +13,11 @@ from justenough.domain.core.errors import InvalidInput, Problem, raise_problems,
 from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER, check_json
 
 TOOLS_KEY = "tools"
-"""The key of a list in JSON; also the folder beside the catalog with the reviewed lists, `tools/<name>.json`."""
+"""The key of a list in JSON; also the folder next to the catalog with the reviewed lists, `tools/<name>.json`."""
 MAX_TOOLS = 500
 """Tools of one server."""
 MAX_LIST_BYTES = 1024 * 1024
-"""Bytes of a list's canonical form."""
+"""Maximum bytes of a list's canonical form."""
 MAX_NAME_CHARS = 256
 MAX_NUMBER = 1e300
 """The largest accepted number. RFC 8785 writes each number as the nearest double."""
@@ -34,7 +34,7 @@ class ListedTool:
     annotations: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as MCP's `Tool` object, without empty fields."""
+        """Return the tool as MCP's `Tool` object, without empty fields."""
         optional = {"title": self.title, "description": self.description, "annotations": dict(self.annotations)}
         return {"name": self.name, "inputSchema": dict(self.schema), **{key: value for key, value in optional.items() if value}}
 
@@ -52,7 +52,7 @@ class ToolList:
 
     @property
     def text(self) -> str:
-        """The text of the file beside the catalog: JSON that people can read and compare line by line."""
+        """The text of the file next to the catalog: JSON that people can read and compare line by line."""
         return json.dumps({"tools": [tool.as_json() for tool in self.tools]}, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
@@ -124,7 +124,7 @@ def _tool_problems(raw: Any, where: str) -> Iterator[Problem]:
 
 
 def _replace_large(value: Any, kind: type[int | float], replacement: Callable[[Any], Any]) -> Any:
-    """Return a JSON value with each number of this kind replaced that is too large to be an exact integer."""
+    """Return a JSON value in which each number that is too large to be an exact integer is replaced."""
     if isinstance(value, dict):
         return {key: _replace_large(inner, kind, replacement) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
 """The tools of upstream MCP servers: which ones jobs can call, under which name and action, and why others are withheld. No I/O.
 
-The reviewed list of a server is a file beside the catalog, `tools/<name>.json`, and the catalog has its digest. Models see the tools of
+The reviewed list of a server is a file next to the catalog, `tools/<name>.json`, and the catalog has its digest. Models see the tools of
 that file, never the server's current list.
 """
 
@@ -25,12 +25,12 @@ from justenough.domain.tools.call import action_of
 from justenough.domain.tools.definitions import Tool, ToolUses, foreign_references
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-"""Valid names of exposed tools, prefix included, by MCP's specification."""
+"""Matches valid names of exposed tools, including the prefix, by MCP's specification."""
 HEADER_KEYWORD = "x-mcp-header"
 COMPOSING_KEYWORDS = frozenset(
     {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas", "unevaluatedProperties"}
 )
-"""Keywords by which a schema can define properties elsewhere than in `properties`."""
+"""Keywords with which a schema can define properties outside of `properties`."""
 
 
 class UpstreamTool(Tool):
@@ -49,7 +49,7 @@ class UpstreamTool(Tool):
 
     @property
     def schema_of_input(self) -> dict[str, Any]:
-        """The JSON Schema of its input. Unlisted properties are rejected, unless the schema allows them or defines some elsewhere."""
+        """The JSON Schema of its input. Unlisted properties are rejected, unless the schema allows them or defines properties elsewhere."""
         closed = {} if COMPOSING_KEYWORDS & self.input.keys() else {"additionalProperties": False}
         schema: dict[str, Any] = _without_headers({**closed, **self.input})
         return schema
@@ -99,7 +99,9 @@ def why_withheld(name: str, tool: Tool, tool_list: ToolList | None) -> Rejection
     if pinned is None:
         return Rejection("not_pinned", f"the tools of {name} have not been reviewed (the catalog has no digest of them): {review}")
     if tool_list is None:
-        return Rejection("list_missing", f"the reviewed tools of {name} are missing ({TOOLS_KEY}/{name}.json beside the catalog): {review}")
+        return Rejection(
+            "list_missing", f"the reviewed tools of {name} are missing ({TOOLS_KEY}/{name}.json next to the catalog): {review}"
+        )
     if tool_list.digest != pinned:
         message = f"the tools of {name} in {TOOLS_KEY}/{name}.json do not match the digest in the catalog: {review}"
         return Rejection("list_not_pinned", message)

@@ -38,7 +38,7 @@ from justenough.domain.tools.definitions import Tool
 # No globs, no empty or dotted segments, no commas, no query: these paths are written into Vault policies.
 VAULT_PATH_PATTERN = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
 ISSUING_PATH = re.compile(r"([^$]+)/(?:creds|issue)/([^/$]+)")
-"""Where secrets engines issue from a role: mount and name."""
+"""Matches paths from which secrets engines issue credentials of a role: mount and name."""
 RESERVED_MOUNTS = ("sys", "auth", "cubbyhole")
 """Mounts of Vault's own controls, which issue no credentials for jobs."""
 
@@ -99,7 +99,7 @@ class Target(Model):
 
     @property
     def digest(self) -> str:
-        """The digest of where users are looked for, and as whom."""
+        """The digest of where users are searched, and under which user."""
         return digest_of({"postgres": self.postgres, "observe": self.observe})
 
 
@@ -128,7 +128,7 @@ class VaultWrite(Model):
     path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*[A-Za-z0-9_}-]$", max_length=512)]
     data: Mapping[str, Any] = Field(default_factory=dict)
     per_scope: ScopeKeys = ()
-    """Repeated for each scope with exactly these keys, with `{key}` filled in."""
+    """The write is repeated for each scope with exactly these keys, with `{key}` filled in."""
     once: bool = False
     """Written only if the path is empty; `${random}` in it is a new random value."""
     unless: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)+$", max_length=512)] | None = None
@@ -155,7 +155,7 @@ class ActionDef(Model):
     role: Mapping[str, Any] | None = None
     """Data of the role that `issue.path` issues from; `justenough vault setup` writes it."""
     reaches_vault: bool = False
-    """Whether a job that is issued it at its start may connect to Vault itself."""
+    """Whether a job that gets this credential at its start may connect to Vault itself."""
     space: bool = False
     """Whether issuing it creates a space in the target for the job, which is dropped when the job ends."""
     crl: Mount | None = None
@@ -178,7 +178,7 @@ class ActionDef(Model):
 
     @property
     def role_write(self) -> VaultWrite | None:
-        """The write of its role; None without `role`."""
+        """The write that creates its role; None without `role`."""
         path = role_path(self.issue.path)
         if self.role is None or path is None:
             return None
@@ -255,7 +255,7 @@ class Defaults(ActionDefaults):
     provision: Mapping[
         Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*/$", max_length=512)], Mapping[str, Any]
     ] = Field(default_factory=dict)
-    """Data of every write below a path, by that path: `database/roles/`."""
+    """Default data of every write below a path, by that path: `database/roles/`."""
 
 
 class Resource(ActionDefaults):
@@ -339,7 +339,7 @@ class Catalog(Model):
         return copy
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
-        """Return the definition of an action, None if it is not offered."""
+        """Return the definition of an action; None if it is not offered."""
         definition = self.resources.get(resource)
         return definition.actions.get(action) if definition else None
 
@@ -355,7 +355,7 @@ class Catalog(Model):
                 yield f"resources.{name}.actions.{action}", definition
 
     def iter_writes(self) -> Iterator[tuple[str, VaultWrite]]:
-        """Yield each write to Vault in order, with the YAML path of its data: those of `provision`, then the roles of actions."""
+        """Yield each write to Vault in order, with the YAML path of its data: first the writes of `provision`, then the roles of actions."""
         for index, write in enumerate(self.provision):
             yield f"provision[{index}].data", write
         for where, definition in self.iter_actions():

@@ -1,8 +1,8 @@
 """The SQL that Vault executes in PostgreSQL for the catalog: finds calls of functions without a schema. Pure; reads text, knows no database.
 
 PostgreSQL looks for such a function in every schema of the session's search_path, and one with exactly matching argument types wins over a
-built-in one. Whoever may create functions in one of these schemas then runs code as Vault's login, which creates roles.
-Text in string literals, which SQL may execute later, is not read.
+built-in one. A user who may create functions in one of these schemas can then run code as Vault's login, which creates roles. Text in
+string literals, which SQL may execute later, is not read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CALL = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""A name before a parenthesis. Not after a dot or a cast, not a list of columns after AS, and not `name(column) AS (` of a WITH."""
+"""Matches a name before a parenthesis, except after a dot or a cast, in a list of columns after AS, and in `name(column) AS (` of a WITH."""
 NO_CALLS = re.compile(
     r"""
     ALL|AND|ANY|ARRAY|AS|BETWEEN|BY|CASE|CHECK|CONSTRAINT|CUBE|DEFAULT|DISTINCT|ELSE|ELSIF|EXCEPT|EXISTS|FILTER|FOR|
@@ -47,7 +47,9 @@ NO_CALLS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Words that may stand before a parenthesis and call no function: keywords, types with a length, and expressions that have their own grammar."""
+"""Words that may precede a parenthesis without calling a function: keywords, types with a length, and expressions that have their own
+grammar.
+"""
 POSTGRESQL_PLUGIN = re.compile(r"(postgresql|redshift)-database-plugin")
 REMEDY = "write the schema too (pg_catalog for built-in functions), because a function of the same name in another schema could run as Vault's login instead"
 
@@ -55,7 +57,8 @@ REMEDY = "write the schema too (pg_catalog for built-in functions), because a fu
 def reject_unqualified_calls(catalog: Catalog) -> None:
     """Raise InvalidInput naming each place in `texts`, `provision` and roles whose SQL for PostgreSQL calls a function without a schema.
 
-    Not part of reading a catalog: a worker whose catalog was valid before this check must not lose it, because it has credentials to revoke.
+    Reading a catalog does not include this check: a worker whose catalog was valid before the check existed must be able to keep it,
+    because it has credentials to revoke.
     """
     connections = {write.path for write in catalog.provision if POSTGRESQL_PLUGIN.fullmatch(str(write.data.get("plugin_name")))}
     texts: dict[str, str] = {}

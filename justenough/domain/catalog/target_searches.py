@@ -1,5 +1,5 @@
-"""The values in Vault that decide whether a lost credential's user can be found in its target by the job's id. Pure: callers pass how to
-read a path.
+"""Checks the values in Vault that determine whether a lost credential's user can be found in its target by the job's id. Pure: callers pass
+the function that reads a path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TEMPLATE_REMEDY = (
 )
 CHANGED_DISPLAY_NAME = re.compile(r"\.DisplayName\s*\|\s*((?:base64|sha256|uppercase|(?:truncate|truncate_sha256)\s+(\d+)))")
 SHORTEST_DISPLAY_NAME = len("token-j-x-") + 26
-"""The length of what Vault puts for .DisplayName: the job's id after `token-`."""
+"""The length of the shortest prefix of .DisplayName that contains the job's id: Vault writes `token-` and then the id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SearchProblem:
 
 
 def search_problems(catalog: Catalog, read: Callable[[str], Mapping[str, Any] | None]) -> Iterator[SearchProblem]:
-    """Yield the roles of actions with a `target` that Vault does not have, and connections whose users' names hide the job's id.
+    """Yield the roles of actions with a `target` that do not exist in Vault, and connections whose users' names hide the job's id.
 
     `read` returns the data at a path in Vault, or None if there is none.
     """
@@ -74,7 +74,7 @@ def _missing_problem(path: str, place: str) -> SearchProblem:
 
 
 def provision_reader(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
-    """Return a function that reads the data that the catalog writes to a path in Vault, without its settings filled in."""
+    """Return a function that returns the data that the catalog writes to a path in Vault, with settings not filled in."""
     writes = {
         fill_scope(write.path, scope): write.data
         for _, write in catalog.iter_writes()
@@ -84,7 +84,7 @@ def provision_reader(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | No
 
 
 def why_unsearchable(template: str | None) -> str | None:
-    """Return why names by this `username_template` of a database connection cannot contain the job's id; None if they may."""
+    """Return why names from a database connection's `username_template` cannot contain the job's id; None if they may."""
     if not template:
         return "Vault's default username_template cuts the display name, which has the job's id, after 8 characters"
     changed = [match for match in CHANGED_DISPLAY_NAME.finditer(template) if match[2] is None or int(match[2]) < SHORTEST_DISPLAY_NAME]

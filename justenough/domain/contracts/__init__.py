@@ -1,1 +1,1 @@
-"""The payloads of workflows and activities. Pure."""
+"""The messages between workflows and activities. Pure."""

@@ -46,7 +46,7 @@ class JobInput(Message):
 
 
 class ScheduleOccasion(Message):
-    """One time at which a schedule launches its job, according to Temporal."""
+    """One scheduled run: the time at which a schedule launches its job, according to Temporal."""
 
     schedule: str
     at: datetime
@@ -77,7 +77,7 @@ class StartDecisions(Message):
     """Why the order is invalid; then no other field is set."""
     requester: str = ""
     account: str = ""
-    """Whom the job counts for, as in `VerifiedOrder.account`; empty if an earlier release decided."""
+    """The account that the job counts for, as in `VerifiedOrder.account`; empty if an earlier release decided."""
     timeout: int = 900
     """Maximum run time of the process, in seconds."""
     environment: str = ""
@@ -85,7 +85,7 @@ class StartDecisions(Message):
 
 
 class ControlGroupsInput(Message):
-    """The requests of an order that also wait in Vault, each with its ladder."""
+    """The requests of an order that also wait for authorization in Vault, each with its ladder."""
 
     order: JobInput
     ladders: Mapping[str, Ladder]
@@ -170,7 +170,7 @@ class SessionResult(Message):
     """Whether it ended because somebody stopped it."""
     clean: bool = False
     no_place: bool = False
-    """Whether it did nothing because its account has no place left; it may run once the job has a place."""
+    """Whether it did nothing because its account has no free place; it may run once the job has a place."""
     unrecorded: tuple[Event, ...] = ()
     """Events that the ledger could not record; the workflow carries them until they are recorded."""
 
@@ -195,7 +195,7 @@ class RevokeCredentialInput(Message):
 
     job: str
     credential: str
-    """If `request` is set, the same id, as workers of earlier releases expect it."""
+    """The credential's id. If `request` is set, the request's id, which workers of earlier releases expect here."""
     request: str | None = None
     """Id of the request whose credentials are revoked; None to revoke only `credential`."""
 
@@ -225,10 +225,10 @@ class GuardInput(Message):
 
 
 class SignedReport(Message):
-    """A worker's signature for a report that the console asked for. Only what is signed can be trusted after it came through Temporal."""
+    """A worker's signature for a report that the console asked for. Data that came through Temporal can be trusted only if it is signed."""
 
     payload: str
-    """Canonical JSON: the report, its kind, the installation, and the nonce of the question."""
+    """Canonical JSON: the report, its kind, the installation, and the nonce of the console's question."""
     signature: str
     """`vault:v<version>:<base64>`, ed25519, over DSSE's pre-authentication encoding of the payload."""
 
@@ -260,7 +260,7 @@ class Finding(Message):
     credential: str | None = None
     """Id of the credential that it belongs to, if any."""
     residual: bool = False
-    """Whether it is alive because nothing can revoke it."""
+    """Whether it is still active because nothing can revoke it."""
 
 
 class ProofReport(Message):
@@ -268,9 +268,9 @@ class ProofReport(Message):
 
     job: str
     dead: bool
-    """Whether nothing of it is alive."""
+    """Whether none of the job's access is active."""
     revoked: bool = False
-    """Whether all that can be revoked is dead."""
+    """Whether everything that can be revoked is dead."""
     findings: tuple[Finding, ...] = ()
     failures: tuple[str, ...] = ()
     at: datetime | None = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
 OmittedIfNone = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
-"""A field that is left out of JSON if it is None, so that values that earlier releases signed and recorded keep their exact form."""
+"""A field that is left out of JSON if it is None, so that values signed and recorded by earlier releases keep their exact form."""
 
 
 class Model(BaseModel):

@@ -12,7 +12,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 def to_canonical_json(value: Any) -> bytes:
-    """Return a JSON value in RFC 8785 form. Raises ValueError if it has none."""
+    """Return a JSON value in RFC 8785 form. Raises ValueError if it cannot be represented."""
     return rfc8785.dumps(value)
 
 

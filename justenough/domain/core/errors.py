@@ -23,7 +23,7 @@ class OverQuota(RetryLater):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The HTTP header that tells the caller when to retry."""
+        """The HTTP header that says when to retry."""
         return {"Retry-After": str(max(1, round(self.retry_after)))}
 
 
@@ -43,7 +43,7 @@ class Problem:
 
 
 class InvalidInput(GiveUp):
-    """An input is invalid. Carries all of its problems, ordered as found."""
+    """An input is invalid. Contains all its problems, in the order in which they were found."""
 
     def __init__(self, what: str, problems: tuple[Problem, ...]) -> None:
         self.what = what
@@ -68,11 +68,11 @@ class Forbidden(GiveUp):
 
 
 class NotFound(GiveUp):
-    """It does not exist, or this person may not see it."""
+    """The thing does not exist, or this person may not see it."""
 
 
 class Conflict(GiveUp):
-    """Somebody has already done, answered or claimed it."""
+    """Somebody has already done this, or has answered or claimed it."""
 
 
 class Stale(GiveUp):

@@ -1,8 +1,8 @@
 """Builds and parses the ids of jobs, requests and credentials. No I/O, no clock.
 
-A job is `j-<installation>-<ulid, lower case>`; its n-th request is `r-<installation>-<ulid>-<n>` and the credential issued
-for it `c-<installation>-<ulid>-<n>`, further ones under the same grant `…-<n>.2`, `…-<n>.3` and so on. Each id names its job, and a
-retry builds the same id again.
+A job is `j-<installation>-<ulid, lower case>`; its n-th request is `r-<installation>-<ulid>-<n>` and the credential issued for it
+`c-<installation>-<ulid>-<n>`, further credentials under the same grant `…-<n>.2`, `…-<n>.3` and so on. Each id names its job, and a retry
+builds the same id again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ INSTALLATION = r"[a-z0-9]{1,8}"
 JOB_ID = re.compile(rf"j-(?P<installation>{INSTALLATION})-[0-9a-hjkmnp-tv-z]{{26}}")
 REQUEST_ID = re.compile(rf"r-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""No ULID tells an earlier time."""
+"""The earliest time that a ULID can contain."""
 TIME_CHARS = 10
-"""The characters of a ULID that are its time, before those that are random."""
+"""The number of a ULID's leading characters that encode its time; the others are random."""
 CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}(\.[1-9][0-9]{{0,6}})?")
 
 

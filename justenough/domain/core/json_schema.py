@@ -32,7 +32,7 @@ JUDGING_KEYWORDS = frozenset(
         *("dependencies", "dependentRequired", "dependentSchemas"),
     }
 )
-"""Keywords that can reject a value on their own. Others only work together with these, or a server invented them."""
+"""Keywords that can reject a value on their own. Other keywords only work together with these, or are unknown."""
 
 
 class SchemaUnusable(Exception):

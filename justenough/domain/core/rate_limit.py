@@ -25,7 +25,7 @@ class TokenBucket:
         return self.charge(1, now=now) if self._tokens_at(now) >= 1 else None
 
     def charge(self, tokens: float, *, now: float) -> TokenBucket:
-        """Return the bucket with so many tokens less. It may owe some."""
+        """Return the bucket with this many tokens less. The number may become negative."""
         return replace(self, left=self._tokens_at(now) - tokens, at=now)
 
     def seconds_until_next(self, *, now: float) -> float:

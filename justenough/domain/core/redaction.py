@@ -20,11 +20,11 @@ from urllib.parse import quote, quote_plus
 
 REDACTION_MARK = b"[redacted]"
 MIN_SECRET_BYTES = 4
-"""Shorter secrets, in bytes, are not redacted."""
+"""Secrets with fewer bytes are not redacted."""
 HEAD_BYTES = 8
-"""Bytes of each form that are compared first, for speed."""
+"""Number of bytes of each form that are compared first, for speed."""
 MAX_LEARNT_SECRETS = 500
-"""Secrets learnt while the stream runs that it remembers. To look for that many costs about 25 ms for 64 KB."""
+"""Of the secrets learnt while the stream runs, only this many are remembered. Searching for this many costs about 25 ms for 64 KB."""
 MIN_LINE_BYTES = 16
 """A line of a multi-line secret counts as a secret from this many bytes on."""
 MIN_LINE_OF_BASE64 = 16
@@ -32,9 +32,9 @@ MIN_LINE_OF_BASE64 = 16
 # The look-ahead is only for speed: it fails at once wherever no line break begins.
 _WITHIN_BASE64 = rb"(?=[\r\n\\])(?<=[\w+/-]{%d})" % MIN_LINE_OF_BASE64
 LINE_BREAK = re.compile(_WITHIN_BASE64 + rb"(?:\r?\n[ \t]{0,40}|(?:\\r)?\\n)(?=[\w+/-])", re.ASCII)
-"""A break within base64, with the next line's indentation (as in YAML), or as JSON and shells escape it."""
+"""Matches a line break within base64, with the next line's indentation (as in YAML), or as escaped by JSON and shells."""
 BEGUN_LINE_BREAK = re.compile(_WITHIN_BASE64 + rb"(?:\r|\r?\n[ \t]{0,40}|\\(?:r(?:\\n?)?|n)?)\Z", re.ASCII)
-"""What may become a LINE_BREAK when more of the text arrives."""
+"""Matches what may become a LINE_BREAK when more of the text arrives."""
 MAX_LINE_BREAK = 42
 """Bytes of the longest LINE_BREAK."""
 
@@ -46,7 +46,7 @@ class Forms(NamedTuple):
     """Sorted."""
     longest: int
     heads: frozenset[bytes]
-    """The first bytes of each, up to HEAD_BYTES, and each beginning of them."""
+    """The first bytes of each form, up to HEAD_BYTES, and every prefix of them."""
 
     @classmethod
     def of(cls, texts: Iterable[bytes]) -> Self:
@@ -56,7 +56,7 @@ class Forms(NamedTuple):
         return cls(found, max(map(len, found), default=0), heads)
 
     def matches(self, text: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where each occurrence starts and stops."""
+        """Yield the start and end of each occurrence."""
         # Form by form, without a regular expression of all: compiling that takes up to a second.
         for form in self.texts:
             start = text.find(form)
@@ -65,7 +65,7 @@ class Forms(NamedTuple):
                 start = text.find(form, start + 1)
 
     def undecided_start(self, text: bytes) -> int:
-        """Return the first position at which the text may begin a form that is not complete yet; the text's length if there is none."""
+        """Return the first position at which a still incomplete form may begin; the text's length if there is none."""
         for start in range(max(0, len(text) - self.longest + 1), len(text)):
             if text[start : start + HEAD_BYTES] not in self.heads:
                 continue
@@ -95,7 +95,7 @@ class Redactor:
         """The forms of the secrets that are looked for now."""
         self._forms = self._base64_forms = NO_FORMS
         self._before = b""
-        """The last bytes before `_held`, which tell whether a line break is within base64."""
+        """The last bytes before `_held`, which show whether a line break is within base64."""
         self._held = b""
         self._covered = 0
         # The number of bytes at the start of `_held` that belong to a match whose mark is already written.
@@ -121,7 +121,7 @@ class Redactor:
         return self._redact(self._held, is_end=True) if self._held else b""
 
     def _redact(self, text: bytes, *, is_end: bool) -> bytes:
-        """Redact the part of the text that is decided, return it and hold the rest back. Overlapping matches become one mark."""
+        """Redact and return the part of the text that is decided, and hold the rest back. Overlapping matches become one mark."""
         unwrapped, end = Unwrapped.of(text, before=self._before), len(text)
         if not is_end:
             end = min(self._forms.undecided_start(text), unwrapped.undecided_start(self._base64_forms))
@@ -143,14 +143,14 @@ class Unwrapped(NamedTuple):
 
     text: bytes
     breaks: tuple[int, ...]
-    """Where in `text` each break was left out, in order."""
+    """The positions in `text` at which breaks were removed, in order."""
     left_out: tuple[int, ...]
-    """How many bytes were left out before each break, and before the text's end."""
+    """How many bytes were removed before each break, and before the text's end."""
     original_length: int
 
     @classmethod
     def of(cls, text: bytes, *, before: bytes) -> Self:
-        """Remove the line breaks from a text, and at its end what may become one. `before` precedes the text."""
+        """Remove the line breaks from a text, and any beginning of a line break at its end. `before` precedes the text."""
         whole, offset = before + text, len(before)
         begun = BEGUN_LINE_BREAK.search(whole, max(offset, len(whole) - MAX_LINE_BREAK))
         end = begun.start() if begun else len(whole)
@@ -165,11 +165,11 @@ class Unwrapped(NamedTuple):
         )
 
     def matches(self, forms: Forms) -> Iterator[tuple[int, int]]:
-        """Yield where each occurrence of a form starts and stops in the original."""
+        """Yield the start and end of each occurrence of a form in the original."""
         return ((self._original(start), self._original(stop - 1) + 1) for start, stop in forms.matches(self.text))
 
     def undecided_start(self, forms: Forms) -> int:
-        """Return the position in the original at which a form may begin that is not complete yet; its length if there is none."""
+        """Return the position in the original at which a still incomplete form may begin; the original's length if there is none."""
         start = forms.undecided_start(self.text)
         return self._original(start) if start < len(self.text) else self.original_length
 
@@ -182,7 +182,7 @@ class SecretForms(NamedTuple):
 
     exact: frozenset[bytes]
     base64: frozenset[bytes]
-    """These may also be spread over several lines."""
+    """Forms that may also be spread over several lines."""
 
 
 def forms_of(secret: str) -> SecretForms:

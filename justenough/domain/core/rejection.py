@@ -10,7 +10,7 @@ class Rejection:
     """The reason for a rejection."""
 
     code: str
-    """For code and tests to compare: lower case, words joined by `_`. Never recorded."""
+    """For comparisons in code and tests: lower case, words joined by `_`. Never recorded."""
     message: str
     """For people to read, without a full stop."""
 

@@ -1,4 +1,4 @@
-"""Finds the part of a JSON Schema that makes validation slow, even if a validator only says yes or no. No I/O.
+"""Finds the part of a JSON Schema that makes validation slow, even for a validator that only answers yes or no. No I/O.
 
 jsonschema-rs caches results only for references that close a cycle. It evaluates everything else each time that it is reached: a few
 definitions that each refer twice to the next one take hours. Decision 46 has the measurements.
@@ -16,20 +16,23 @@ import jsonschema_rs
 from justenough.domain.core.json_schema import target_of
 
 MAX_EVALUATIONS = 10_000
-"""Evaluations of subschemas for one value. The longest arguments of a call then take less than a second."""
+"""Maximum evaluations of subschemas for one value. With it, the longest arguments of a call take less than a second."""
 MAX_OPEN = 200
-"""Subschemas and references within each other."""
+"""Maximum nesting depth of subschemas and references."""
 PATTERN_COST, PATTERN_STATE_COST = 5, 3
-"""What matching a pattern costs, in evaluations: by itself, and for each state of the machine that matches it. Measured with 32 KB of text."""
+"""The cost of matching a pattern, in evaluations: a fixed cost, and a cost for each state of the matching automaton.
+
+Measured with 32 KB of text.
+"""
 MAX_PATTERN_CHARS, MAX_PATTERN_STATES = 1_000, 500
 UNIQUE_COST, ENUM_VALUES_PER_EVALUATION = 5, 250
-"""What `uniqueItems` costs, and how many values of an `enum` cost one evaluation."""
+"""The cost of `uniqueItems`, and the number of `enum` values that cost one evaluation."""
 UNEVALUATED_FACTOR, UNEVALUATED_DIVISOR = 3, 16
-"""`unevaluatedProperties` and `unevaluatedItems` evaluate what is beside them three times, at each level again. What they cost grows with the
-square of that, divided by 16: measured.
+"""`unevaluatedProperties` and `unevaluatedItems` evaluate their sibling keywords three times, again at each level. Measured: their cost
+grows with the square of the siblings' cost, divided by 16.
 """
 SAME_VALUE_KEYWORDS = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"})
-"""Keywords whose subschemas are for the same value, not for a part of it."""
+"""Keywords whose subschemas apply to the same value, not to a part of it."""
 MAPPING_KEYWORDS = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
 PART_KEYWORDS = frozenset({"items", "prefixItems", "additionalItems", "additionalProperties", "contains", "propertyNames"})
 UNEVALUATED_KEYWORDS = frozenset({"unevaluatedItems", "unevaluatedProperties"})
@@ -39,7 +42,7 @@ ANCHOR_KEYWORDS = ("$anchor", "$dynamicAnchor")
 PATTERN_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<times>[\s\d,]*\d[\s\d,]*)\}|.", re.DOTALL)
 """An escaped character, a character class, a repetition (engines accept spaces within), or any other character."""
 VERBOSE_FLAG = re.compile(r"\(\?[a-z-]*x[a-z-]*[:)]")
-"""The flag with which comments may stand between a group and its repetition, so that the states cannot be counted here."""
+"""The flag that allows comments between a group and its repetition, so that the states cannot be counted here."""
 LITERALS = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
 """Escaped characters and character classes of a pattern."""
 INNERMOST_GROUP = re.compile(r"\([^()]*\)")
@@ -102,7 +105,7 @@ class _Costs:
     schema: Mapping[str, Any]
     anchors: Mapping[str, tuple[Location, Any]]
     circles: Mapping[int, int] = field(default_factory=dict)
-    """What it costs to reach a node from within itself; 1 for others."""
+    """The cost of reaching a node again from within itself; 1 for nodes that are not in a cycle."""
     known: dict[int, _Cost] = field(default_factory=dict)
     _open: set[int] = field(default_factory=set)
 
@@ -135,7 +138,9 @@ class _Costs:
         return self.known[key]
 
     def parts(self, node: Mapping[str, Any], location: Location) -> Iterator[tuple[bool, Any, Location]]:
-        """Yield each direct subschema, pattern and referenced schema: whether it is for the same value, itself, its location. Raises _Expensive."""
+        """Yield each direct subschema, pattern and referenced schema: whether it applies to the same value, the node itself, and its
+        location. Raises _Expensive.
+        """
         for keyword in sorted(SUBSCHEMA_KEYWORDS & node.keys()):
             inner, is_for_same_value = node[keyword], keyword in SAME_VALUE_KEYWORDS
             if keyword in MAPPING_KEYWORDS and isinstance(inner, Mapping):
@@ -161,7 +166,7 @@ class _Costs:
 
 
 def _pattern_cost(pattern: str, location: Location) -> _Cost:
-    """Return what matching a pattern costs. Raises _Expensive."""
+    """Return the cost of matching a pattern. Raises _Expensive."""
     if (states := pattern_states(pattern)) > MAX_PATTERN_STATES:
         raise _Expensive(location, LARGE_PATTERN)
     if not is_linear_pattern(pattern):
@@ -171,7 +176,7 @@ def _pattern_cost(pattern: str, location: Location) -> _Cost:
 
 
 def _keyword_cost(node: Mapping[str, Any]) -> int:
-    """Return what the keywords of a schema cost that compare a value with others."""
+    """Return the cost of a schema's keywords that compare a value with others."""
     values = node.get("enum")
     return (UNIQUE_COST if node.get("uniqueItems") else 0) + (len(values) // ENUM_VALUES_PER_EVALUATION if isinstance(values, list) else 0)
 
@@ -189,7 +194,10 @@ def _anchors(value: Any, location: Location) -> Iterator[tuple[str, tuple[Locati
 
 
 def pattern_states(pattern: str) -> int:
-    """Return about how many states a machine has that matches a pattern: its characters, with repetitions written out. At most a little above the limit."""
+    """Return the approximate number of states of an automaton that matches a pattern: its characters, with repetitions written out.
+
+    The result is at most slightly above the limit.
+    """
     if len(pattern) > MAX_PATTERN_CHARS or VERBOSE_FLAG.search(pattern):
         return MAX_PATTERN_STATES + 1
     # The sizes of the open groups, and of what a repetition would repeat.

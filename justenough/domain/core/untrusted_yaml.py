@@ -21,9 +21,12 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_PROBLEMS = 100
 MAX_KEY_CHARS = 64
-"""Characters of a key that a problem's path shows."""
+"""Maximum characters of a key in a problem's path."""
 MAX_KEY_HINTS = 20
-"""Unknown keys for which similar ones are looked up. Strangers send up to 100,000 of them, and each search takes time."""
+"""Maximum number of unknown keys for which similar keys are searched.
+
+Strangers can send up to 100,000 unknown keys, and each search takes time.
+"""
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 MAX_SAFE_INTEGER = 2**53 - 1
 
@@ -32,7 +35,7 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class _Strict(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
-    """A part of safe loaders: no anchors, aliases, tags or duplicate keys; every key is text; depth and size are bounded."""
+    """A mixin for safe loaders: no anchors, aliases, tags or duplicate keys; every key is text; depth and size are bounded."""
 
     nodes = 0
     depth = 0
@@ -127,9 +130,10 @@ def check_json(what: str, value: Any) -> None:
 
 
 def validate_model(what: str, model: type[M], value: Any, *, suggests_keys: bool = False, other_names: Mapping[str, str] = NO_NAMES) -> M:
-    """Parse a value into a model; raise InvalidInput with every problem, by YAML path. `suggests_keys`: with a key similar to an unknown one.
+    """Parse a value into a model; raise InvalidInput with every problem, by YAML path. `suggests_keys`: whether to suggest a key similar to
+    an unknown one.
 
-    `other_names`: the key that is meant by a wrong one, which is given by its path without indexes: `access.duration`.
+    `other_names`: the right key for each commonly mistaken key, by the mistaken key's path without indexes: `access.duration`.
     """
     try:
         return model.model_validate(value)

@@ -1,6 +1,6 @@
 """Checks the URLs and addresses that the console and the tools may send requests to. No I/O.
 
-A host name is checked by every address that it resolves to, at each use; adapters resolve it.
+A host name is checked at each use, by every address that it resolves to; adapters resolve it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METADATA_ADDRESSES = frozenset(
 """Addresses of cloud metadata services, which return a machine's own credentials."""
 HTTP_PORTS = frozenset({80, 443})
 MIN_OTHER_PORT = 1024
-"""Below it only HTTP's own ports are allowed: the others belong to other protocols."""
+"""Below this port, only HTTP's own ports are allowed: the others belong to other protocols."""
 
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
 _MAPPED, _COMPATIBLE = IPv6Network("::ffff:0:0/96"), IPv6Network("::/96")
@@ -87,7 +87,7 @@ def _effective_addresses(address: Address) -> Iterator[Address]:
 
 
 def _locally_translated_ipv4(address: Address) -> Iterator[IPv4Address]:
-    """Yield every IPv4 address that a network's own translation may lead to: its prefix length is unknown (RFC 8215, 6052)."""
+    """Yield every IPv4 address to which a network's own IPv6 translation may lead: its prefix length is unknown (RFC 8215, 6052)."""
     if isinstance(address, IPv6Address) and address in _TRANSLATED_LOCALLY:
         number = int(address)
         # Bits 64 to 71 are unused if the prefix is shorter than 96 bits.

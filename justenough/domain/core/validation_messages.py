@@ -47,7 +47,7 @@ TEMPLATES = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
 }
-"""Our words by the type of pydantic's error; the braces are pydantic's context. Other types keep pydantic's words."""
+"""Our messages by the type of pydantic's error; the braces are filled in from pydantic's context. Other types keep pydantic's messages."""
 
 
 def describe_error(error: Mapping[str, Any]) -> str:

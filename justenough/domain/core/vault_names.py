@@ -1,4 +1,4 @@
-"""Names of our objects in Vault, paths of database credentials, and the maximum TTLs (`token_explicit_max_ttl`) that its tokens may have. Pure.
+"""Names of our objects in Vault, paths of database credentials, and the allowed maximum TTLs (`token_explicit_max_ttl`) of its tokens. Pure.
 
 The worker's Vault policy lists these maximum TTLs one by one: a glob that matches `1h` would also match `1ns`, which Vault treats as no limit.
 """
@@ -21,7 +21,10 @@ LEDGER_KEY = "je-ledger"
 PAGE_SESSION_KEY = "je-pages"
 """The transit key that encrypts people's tokens in page sessions; each cookie's secret derives its own key."""
 DATABASE_CREDS_PATH = re.compile(r"(.+)/creds/([^/]+)")
-"""Mount and role of a credential of a database engine. Other engines may have such paths too, but not `<mount>/roles/<role>` with a `db_name`."""
+"""Matches the path of a database engine's credential: mount and role.
+
+Other engines may have such paths too, but not `<mount>/roles/<role>` with a `db_name`.
+"""
 HARD_END_HOURS = tuple(range(1, 8 * 24 + 1))
 """A job runs at most seven days; the eighth day is for revocation."""
 HARD_ENDS = (*(f"{minutes}m" for minutes in range(1, 60)), *(f"{hours}h" for hours in HARD_END_HOURS))

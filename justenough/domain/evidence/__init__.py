@@ -1,5 +1,5 @@
 """The evidence report: figures of a period, counted from the ledger, each tied to entries and to framework items. No I/O, no clock.
 
-`report` is its shape, `metric_definitions` defines each line. `aggregator` builds the report from the modules that each count
-one kind of event. These match on literal types, because looking up members of EventType would add a fifth to the time per entry.
+`report` has the report's models, and `metric_definitions` defines each line. `aggregator` builds the report from modules that each count
+one kind of event. These modules match on literal types, because looking up members of EventType would add a fifth to the time per entry.
 """

@@ -21,7 +21,7 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import moment_text
 
 CURRENT_STATE_COMMANDS = {"emergency.open": "justenough review list"}
-"""The command that lists what a metric of the current state counts, if that is not active credentials."""
+"""The command that lists the items that a metric of the current state counts. The default lists active credentials."""
 
 
 class ReportPeriod(NamedTuple):

@@ -38,7 +38,7 @@ class TrackedRequest:
 
 @dataclass(slots=True)
 class TrackedJob:
-    """A job that has not ended: its requests, the pending ones, and since when at least one is pending."""
+    """A job that has not ended: its requests, the pending ones, and the time since which at least one has been pending."""
 
     requests: dict[str, TrackedRequest] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)

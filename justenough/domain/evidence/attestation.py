@@ -21,13 +21,13 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 class DsseSignature(Message):
     keyid: str
-    """The four bytes by which signed notes name the key, as hex."""
+    """The key's four-byte id in signed notes, as hex."""
     sig: str
     """Base64."""
 
 
 class DsseEnvelope(Message):
-    """A DSSE envelope, with its names. The signature is over `pre_authentication`."""
+    """A DSSE envelope; the field names are DSSE's. The signature is over `pre_authentication`."""
 
     payloadType: str  # noqa: N815 - DSSE's name
     payload: str
@@ -41,7 +41,7 @@ class Observation(NamedTuple):
     checked: str
     detail: str
     credential: str | None
-    """The credential that it belongs to, if it belongs to one only."""
+    """The credential that it belongs to, if it belongs to exactly one."""
 
 
 def revocation_statement(job: str, issued: Mapping[str, str], observations: Iterable[Observation], *, origin: str, at: datetime) -> bytes:

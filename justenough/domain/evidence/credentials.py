@@ -22,7 +22,7 @@ from justenough.domain.ledger.overdue import MAX_SWEEP_AGE
 
 END_EVENTS = (EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED)
 LATE_END_GRACE: timedelta = MAX_SWEEP_AGE
-"""An end that is verified no later than this after the expiry was found by the sweep's next round, and is not late."""
+"""An end that is verified within this time after the expiry was found by the next sweep, and is not late."""
 
 
 class OpenCredential(NamedTuple):

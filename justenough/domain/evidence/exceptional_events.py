@@ -17,7 +17,7 @@ REVIEWS = (EventType.REVIEW_OPENED, EventType.REVIEW_ANSWERED)
 
 
 class ExceptionalEventMetrics:
-    """Counts events of the period; `current_state` has the reviews that are open now."""
+    """Counts events of the period; `current_state` counts the reviews that are open now."""
 
     types: ClassVar = (*REVIEWS, EventType.LOCK_OPENED, EventType.JOB_STARTED, EventType.SWEEP_REPORTED)
 

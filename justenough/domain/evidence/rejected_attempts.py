@@ -44,7 +44,10 @@ REASON_KINDS: tuple[tuple[str, str], ...] = (
     ("no approval here", "not pending"),
     ("InvalidInput", "malformed"),
 )
-"""Words in a reason, now or in an earlier version, and its kind; the first match wins. Without any of these words it is `other`."""
+"""Words in a reason, in this or an earlier version, and the kind that they indicate; the first match wins.
+
+A reason with none of these words is `other`.
+"""
 
 
 def rejection_kind_of(why: str) -> str:

@@ -37,7 +37,7 @@ class Table(Message):
 
 
 class Item(Message):
-    """An item of a framework that a line bears on."""
+    """A framework's item to which a line is relevant."""
 
     id: str
     framework: str
@@ -45,7 +45,7 @@ class Item(Message):
 
 
 class Line(Message):
-    """A few figures that answer one question."""
+    """One line of the report: a few figures that answer one question."""
 
     key: str
     title: str
@@ -58,7 +58,7 @@ class Line(Message):
     rule: str
     """The rule of the status."""
     shows: str
-    """The conclusions that the figures support, and those that they do not."""
+    """The conclusions that the figures support, and those that they do not support."""
     items: tuple[Item, ...]
     evidence: Evidence = Evidence()
 

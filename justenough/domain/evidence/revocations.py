@@ -1,4 +1,7 @@
-"""Counts the revocations of the period: how long they took, and which were overdue. `current_state` has those overdue now. No I/O, no clock."""
+"""Counts the revocations of the period: how long they took, and which were overdue. `current_state` counts those that are overdue now.
+
+No I/O, no clock.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class RevocationMetrics:
         self._since: dict[str, datetime] = {}
         self._took = Distribution()
         self._longest_overdue: float | None = None
-        """Seconds, of the overdue revocations that are confirmed."""
+        """The longest duration, in seconds, of an overdue revocation that was then confirmed."""
         self._overdue_jobs: set[str] = set()
         self._confirmed, self._overdue = Sample[str](), Sample[str]()
 

@@ -19,7 +19,7 @@ SIGNED_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     EventType.REVIEW_ANSWERED.value: ("signed", ("request", "person", "verdict", "reason")),
     EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason")),
 }
-"""By type: the field with the signed statement, and the fields that must be as the statement says."""
+"""By type: the field with the signed statement, and the fields that must match the statement."""
 MAY_BE_UNSIGNED = frozenset({EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value})
 """Types that can only reduce access: people may request them while Vault cannot sign."""
 
@@ -31,7 +31,9 @@ class SignatureVerifier:
         self._people: dict[str, PersonKeys] = {person.id: person for person in keys.people}
 
     def why_invalid(self, job: str, kind: str, at: datetime, data: Mapping[str, Any]) -> str | None:
-        """Return why an entry's signature does not prove what the entry says; None if it does, or if entries of this type carry none."""
+        """Return why an entry's signature does not prove what the entry says; None if it does, or if entries of this type have no
+        signature.
+        """
         if kind not in SIGNED_FIELDS:
             return None
         holder, fields = SIGNED_FIELDS[kind]

@@ -16,7 +16,7 @@ from justenough.domain.evidence.report import Cell, Status, Table
 
 T = TypeVar("T")
 MAX_SHOWN = 20
-"""Entry ids that a line names; rows of a table that lists single items."""
+"""Maximum entry ids in a line, and maximum rows of a table that lists individual items."""
 
 
 class EntryFact:

@@ -18,13 +18,16 @@ from justenough.domain.readmodel.views import RequestView
 NamedFacts = Mapping[str, str]
 """Text by name; absent facts have no key."""
 MAX_FACT_CHARS = 600
-"""Characters kept of a policy's text as shown, and of each side of a displayed difference."""
+"""Maximum characters kept of a displayed policy's text, and of each side of a displayed difference."""
 CONTEXT_CHARS = 60
 """Characters shown before the first difference."""
 MAX_SAME_CHARS = 40
-"""Characters kept of an unchanged part between two changed words."""
+"""Maximum characters kept of an unchanged part between two changed words."""
 MIN_ALIKE = 0.4
-"""Texts that are less alike are shown as replaced whole, because a word diff of them could not be read."""
+"""Minimum similarity for a word diff.
+
+Texts that are less similar are shown as completely replaced, because a word diff would be unreadable.
+"""
 
 
 class Difference(NamedTuple):

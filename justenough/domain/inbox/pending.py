@@ -45,7 +45,7 @@ class RequestBatch(NamedTuple):
 
     @property
     def together(self) -> bool:
-        """Whether one click may decide them all: there are several, below CAREFUL_TIER."""
+        """Whether one click may decide them all: there are several, and their tier is below CAREFUL_TIER."""
         return len(self.requests) > 1 and self.kind.tier < CAREFUL_TIER
 
 
@@ -65,7 +65,7 @@ def missing_approvals(view: RequestView) -> int:
 
 
 def claim_by_other(view: RequestView, person: str, *, now: datetime) -> ClaimView | None:
-    """Return the claim on a request if somebody else than this person (entity id) has claimed it now; None if not."""
+    """Return the current claim on a request if somebody other than this person (entity id) holds it; None otherwise."""
     claim = view.claim
     return claim if claim and claim.by_id != person and claim.until > now else None
 
@@ -76,12 +76,12 @@ def needs_care(decision: str, tier: int) -> bool:
 
 
 def batch_key_of(view: RequestView) -> BatchKey:
-    """Return the properties of a request; requests with equal ones can be decided together."""
+    """Return a request's batch properties; requests with equal properties can be decided together."""
     return BatchKey(view.job_name, view.resource, view.action, view.current_tier)
 
 
 def group_into_batches(views: Iterable[RequestView]) -> tuple[RequestBatch, ...]:
-    """Return requests by kind, the kinds in the order of their first requests."""
+    """Return requests grouped by kind, in the order of each kind's first request."""
     kinds: dict[BatchKey, list[RequestView]] = {}
     for view in views:
         kinds.setdefault(batch_key_of(view), []).append(view)

@@ -24,7 +24,7 @@ STRUCTURED_TYPE = "application/cloudevents+json"
 PARENT_ATTRIBUTE = "jeparent"
 """The extension attribute that names the job that sent the event."""
 MAX_ATTRIBUTE_CHARS = 400
-"""Characters of an attribute; ids and sources are written to the ledger."""
+"""Maximum characters of an attribute; ids and sources are written to the ledger."""
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _REQUIRED = ("specversion", "id", "source", "type")
@@ -34,7 +34,7 @@ _JSON = re.compile(r"[a-z0-9.+-]+/(?:[a-z0-9.-]+\+)?json")
 
 
 class CloudEvent(Message):
-    """One event. `data` is its JSON value, None if it has none or its media type is not JSON."""
+    """One event. `data` is its JSON value; None if it has no data, or if its media type is not JSON."""
 
     id: str
     source: str

@@ -1,7 +1,7 @@
 """Parses cron expressions: five fields, each a set of numbers. No I/O, no clock, no time zones.
 
-Stricter than most crons on purpose: an expression that two implementations read differently is rejected. Temporal runs on a day only if both
-day fields match, others if one does; so only one of the two may be restricted.
+Stricter than most crons on purpose: an expression that two implementations read differently is rejected. If both day fields are restricted,
+Temporal runs on a day only if both match, other programs if one matches; so only one of the two may be restricted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FIELD_NAMES = ("minute", "hour", "day of month", "month", "day of week")
 FIELD_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 """Sunday is 0 and 7."""
 OPEN_END = (59, 23, 31, 12, 6)
-"""The last value of `*` and of a number with a step; for the day of week 6, so that Sunday is not taken twice."""
+"""The last value of `*` and of a number with a step. For the day of the week it is 6, so that Sunday is not counted twice."""
 MONTHS = {
     name: number
     for number, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], start=1)

@@ -1,6 +1,6 @@
 """Identity tokens of jobs: their claims, their form (JWS, RFC 7515), and the keys that verify them (RFC 8037). No I/O, no clock.
 
-Vault signs; this module only builds what is signed. docs/how-to/identity.md explains each claim and which ones to check.
+Vault signs; this module only builds the content to sign. docs/how-to/identity.md explains each claim and which ones to check.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from justenough.domain.jobs.spec import JobSpec
 
 ALGORITHM = "EdDSA"
 TOKEN_LIFETIME = timedelta(minutes=5)
-"""A token cannot be revoked, so it may outlive its job by up to this."""
+"""A token cannot be revoked, so it may outlive its job by up to this time."""
 REGISTERED_CLAIMS = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
 OWN_CLAIMS = ("job", "name", "agent", "bundle", "task", "environment", "data_scope")
 CLAIMS = (*REGISTERED_CLAIMS, *OWN_CLAIMS)

@@ -1,4 +1,4 @@
-"""Notifications: which events notify people, which events settle a notification, and the texts of both. No I/O, no clock.
+"""Notifications: which events notify people, which events settle a notification, and the texts of notices and follow-ups. No I/O, no clock.
 
 Plain text only. Text from people and agents is quoted, cut, and escaped so that it cannot become markup, a mention or a link. The only link is to
 a page of the console. Opening it submits no decision.

@@ -16,7 +16,7 @@ RETRY_DELAYS_S = (5, 60, 300, 1_800, 7_200, 21_600, 54_000)
 REFUSED_RETRY_DELAYS_S = RETRY_DELAYS_S[:5]
 """The delays if the receiver rejected the delivery. A retry only helps if somebody fixes the cause."""
 JITTER = 0.2
-"""Up to this fraction of a delay is added at random, so that a receiver that recovers is not flooded."""
+"""Up to this fraction of a delay is added at random, so that a recovering receiver is not flooded."""
 MAX_RETRY_AFTER_S = 3_600
 """The maximum of a receiver's Retry-After, in seconds."""
 GONE_REST_S = 3_600
@@ -27,7 +27,7 @@ _LATER = frozenset({408, 425, 429})
 
 
 class DeliveryFault(StrEnum):
-    """The reason why a delivery failed; it decides how long the delivery is retried."""
+    """Why a delivery failed. This determines how long it is retried."""
 
     AWAY = "away"
     """The receiver did not answer, or answered with a server error: retried for about a day."""

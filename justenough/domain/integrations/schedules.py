@@ -18,7 +18,7 @@ from justenough.domain.integrations.cron import Cron, read_cron
 from justenough.domain.jobs.spec import JobFile, ParamName
 
 CATCHUP_WINDOW = timedelta(hours=1)
-"""How late a scheduled time may still launch its job. Temporal or all consoles may be down for this long."""
+"""How long after a scheduled time its job may still be launched. Temporal or all consoles may be down for this long."""
 MAX_SCHEDULES = 100
 """Schedules in one file."""
 
@@ -39,7 +39,7 @@ class Schedule(Model):
     """The file of a spec in the configuration folder."""
     params: Mapping[ParamName, ParamText] = Field(default_factory=dict)
     overlap: Overlap = "skip"
-    """`skip`: launch nothing while the last launched job still runs."""
+    """`skip`: launch nothing while the last launched job is still running."""
     paused: bool = False
     """Whether it is created paused; later changes by people stay in effect."""
 
@@ -61,9 +61,9 @@ def schedule_origin(schedule: str) -> str:
 
 
 def why_no_occasion(cron: Cron, *, local: datetime, now: datetime) -> str | None:
-    """Return why a schedule launches no job for the time `local` (in its time zone) now, or None if it does.
+    """Return why a schedule launches no job now for the time `local` (in its time zone); None if it launches one.
 
-    Anyone with write access to Temporal can claim any time, so it must be a scheduled and recent one.
+    Anyone with write access to Temporal can claim any time, so it must be a scheduled and recent time.
     """
     if not cron.matches(local):
         return f"{to_rfc3339(local)} is not a scheduled time"

@@ -81,7 +81,7 @@ class Webhook(Model):
 
 
 class Notify(Model):
-    """People who are notified of what needs them, through a service that Apprise supports."""
+    """People who are notified of events that need them, through a service that Apprise supports."""
 
     name: Name | None = None
     on: Annotated[tuple[NotifyingEvent, ...], AfterValidator(_check_not_empty)]
@@ -117,7 +117,7 @@ def index_by_name(webhooks: Iterable[Webhook], notify: Iterable[Notify]) -> Mapp
 
 
 def subscription_problems(webhooks: tuple[Webhook, ...], notify: tuple[Notify, ...]) -> Iterator[Problem]:
-    """Yield duplicate names, forbidden URLs and a too large number of subscriptions, by YAML path."""
+    """Yield a problem for each duplicate name, each forbidden URL, and too many subscriptions, by YAML path."""
     names: dict[str, str] = {}
     subscriptions: list[tuple[str, Subscription]] = [
         *((f"webhooks[{index}]", webhook) for index, webhook in enumerate(webhooks)),

@@ -21,7 +21,7 @@ TOLERANCE_S = 300
 """Seconds that a delivery's timestamp may differ from our clock."""
 KEY_PREFIX = "whsec_"
 MIN_KEY_BYTES = 24
-"""Bytes of a key, as the specification requires."""
+"""Minimum bytes of a key, from the specification."""
 MAX_SIGNATURES = 20
 """Further signatures in one header are ignored."""
 
@@ -52,7 +52,7 @@ def message_id(source: str, event: str) -> str:
 
 
 def signed_headers(delivery: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> dict[str, str]:
-    """Return the headers of a delivery, with a signature by each key, so that a receiver needs only one of them."""
+    """Return the headers of a delivery, with a signature by each key, so that a receiver needs only one of the keys."""
     timestamp = str(int(now.timestamp()))
     signatures = " ".join(build_signature(key, delivery=delivery, timestamp=timestamp, body=body) for key in keys)
     return {ID_HEADER: delivery, TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signatures}

@@ -22,7 +22,7 @@ MAX_INFLATED_BYTES = 64 * 1024 * 1024
 TOO_LARGE = f"more than {MAX_INFLATED_BYTES // 1024 // 1024} MB inflated"
 MAX_ENTRIES = 5000
 MAX_NAME_BYTES = 255
-"""Bytes in each part of a path: the limit of file systems."""
+"""Maximum bytes in each part of a path: the limit of file systems."""
 MAX_PATH_BYTES = 1024
 """Bytes in a whole path."""
 
@@ -71,7 +71,7 @@ def bundle_digest(content: bytes) -> str:
 
 
 def check_bundle(content: bytes) -> None:
-    """Raise InvalidInput, naming the entry, if an archive is too large, unreadable, or has anything but files and folders."""
+    """Raise InvalidInput, naming the entry, if an archive is too large, is unreadable, or contains anything but files and folders."""
     for _ in read_entries(content):
         pass
 

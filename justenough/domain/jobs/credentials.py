@@ -10,7 +10,7 @@ from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 
 
 class HeldAccess(Message):
-    """The access that a job holds, and the resources that it has touched, when policy decides. Issuing counts as touching."""
+    """The access that a job holds, and the resources that it has touched, at the time of a policy decision. Issuing counts as touching."""
 
     held: frozenset[str] = frozenset()
     """Currently active access, each as `resource:action`."""
@@ -40,7 +40,7 @@ class HeldAccess(Message):
         )
 
     def with_ended(self, resource: str, action: Action) -> Self:
-        """Return a copy without the access of an ended credential; what was touched stays touched."""
+        """Return a copy without the access of an ended credential; touched resources stay touched."""
         return self.model_copy(update={"held": self.held - {f"{resource}:{action}"}})
 
 
@@ -49,7 +49,7 @@ class Decision(Message):
 
     outcome: Literal["allowed", "needs_approval", "denied"]
     tier: int = 0
-    """The lowest approval tier that policy accepts: 0 for allowed; meaningless for denied."""
+    """The lowest approval tier that policy accepts: 0 if allowed; meaningless if denied."""
     policies: tuple[str, ...] = ()
     """The `@id`s of the policies that decided."""
     policy_digest: str = ""
@@ -77,11 +77,13 @@ class CredentialHandle(Message):
     held_by_job: bool = True
     """Whether the job itself got it; False if only the worker used it, for a model or a tool call."""
     user: str | None = None
-    """The name of its user in its target, as Vault answered it; None if the action has no target or the answer was lost."""
+    """The name of its user in its target, from Vault's answer; None if the action has no target or the answer was lost."""
     target_digest: str | None = None
-    """The digest of the target in which its user was found alive; None if it was not."""
+    """The digest of the target in which its user was found alive; None if its user was never found."""
     search_digest: str | None = None
-    """The digest under which a search by job id was known to find users like this one when it was issued; None if it was not known."""
+    """The digest under which, when the credential was issued, a search by job id was known to find users like this one; None if that was
+    not known.
+    """
 
     @property
     def handles(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ from justenough.domain.core.units import duration_text, size_text
 from justenough.domain.jobs.spec import ResourceLimits
 
 MAX_APPROVAL_REQUESTS_PER_JOB = 100
-"""Approval requests that one running job may open. Its workflow opens no more, and its session denies further ones."""
+"""Maximum approval requests that one running job may open. Its workflow opens no more, and its session denies further requests."""
 
 
 class ResourceUsage(NamedTuple):

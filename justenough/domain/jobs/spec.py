@@ -94,7 +94,7 @@ OTHER_KEYS: Mapping[str, str] = {
     **dict.fromkeys(("access.why", "access.justification", "access.task"), "reason"),
     **dict.fromkeys(("access.env", "access.file", "access.pgpass", "access.kubeconfig"), "deliver"),
 }
-"""The key that is meant by a wrong one, by its path without indexes."""
+"""The right key for each commonly mistaken key, by the mistaken key's path without indexes."""
 
 V = TypeVar("V")
 JobEnv = Annotated[Mapping[EnvName, V], AfterValidator(_check_env)]
@@ -126,11 +126,11 @@ class ResourceLimits(Model):
     cpu: Annotated[Duration, _between(1, MAX_CPU_S, duration_text)] = DEFAULT_CPU_S
     """Seconds of processor time."""
     memory: Annotated[Size, _between(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES, size_text)] = DEFAULT_MEMORY_BYTES
-    """Bytes, including files in its in-memory folders."""
+    """Maximum bytes, including files in the job's in-memory folders."""
     processes: Annotated[int, Strict(), _between(1, MAX_PROCESSES)] = DEFAULT_PROCESSES
     """Processes and threads."""
     file_size: Annotated[Size, _between(1, MAX_FILE_SIZE_BYTES, size_text)] = DEFAULT_FILE_SIZE_BYTES
-    """Bytes of each file that it writes."""
+    """Maximum bytes of each file that the job writes."""
     open_files: Annotated[int, Strict(), _between(MIN_OPEN_FILES, MAX_OPEN_FILES)] = DEFAULT_OPEN_FILES
     """Per process."""
 
@@ -147,7 +147,7 @@ class RunSpec(Model):
     network: Literal["host", "none"] = "host"
     limits: ResourceLimits = ResourceLimits()
     python: Annotated[str, StringConstraints(pattern=r"^/[^\x00]{1,511}$")] | None = None
-    """The absolute path of the interpreter that `python` and `python3` mean."""
+    """The absolute path of the interpreter that `python` and `python3` run."""
 
 
 class FileDelivery(Model):
@@ -182,7 +182,7 @@ class Delivery(Model):
     pgpass: FileDelivery | None = None
     """A line in the password file that PGPASSFILE names; the items of one job share one file."""
     kubeconfig: KubeconfigDelivery | None = None
-    """A file that KUBECONFIG names; each item of a job has its own."""
+    """A file that KUBECONFIG names; each access item has its own file."""
 
     @model_serializer(mode="wrap")
     def _as_signed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -207,7 +207,8 @@ class Access(Model):
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
     """The tools that may use this access, with bounds. If set, the job can use it only through these tools, and never gets the credential.
 
-    At the start, the decision and the approval cover all of their calls; nothing is issued before the first call."""
+    At the start, the decision and the approval cover all of their calls; nothing is issued before the first call.
+    """
 
     @model_validator(mode="after")
     def _check_delivery(self) -> Self:
@@ -221,7 +222,7 @@ class ModelUse(Model):
     """A language model that the job reaches through its broker, and its budget."""
 
     name: Name
-    """As the catalog's `models` names it."""
+    """The model's name in the catalog's `models`."""
     requests: Annotated[int, Field(ge=1, le=MAX_MODEL_REQUESTS)]
     tokens: Annotated[int, Field(ge=1, le=MAX_MODEL_TOKENS)]
     """Prompt and completion tokens together."""
@@ -288,8 +289,8 @@ def read_spec(text: str | bytes) -> dict[str, Any]:
 def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ceiling: bool = False) -> JobSpec:
     """Validate a spec and return it with its params merged and filled in; raise InvalidInput with every problem at once.
 
-    `before_ceiling`: whether the order was signed before orders were ceilings. It keeps what its signer knew: `beyond: policy`, and bounds that
-    leave other arguments free.
+    `before_ceiling`: whether the order was signed before orders were ceilings. Such an order keeps the defaults of that time: `beyond:
+    policy`, and bounds that leave other arguments free.
     """
     check_json("job spec", raw)
     spec = validate_model("job spec", JobSpec, raw, suggests_keys=True, other_names=OTHER_KEYS)

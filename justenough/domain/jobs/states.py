@@ -47,9 +47,10 @@ class ReasonSource(StrEnum):
 
 
 def reason_source_text(source: str | None, *, has_parent: bool | None) -> str:
-    """Return who wrote a reason, in words. `source`: a ReasonSource's value; None if it was not recorded.
+    """Describe who wrote a reason. `source`: a ReasonSource's value; None if it was not recorded.
 
-    `has_parent`: a job launched its job. No person signed that spec, and the parent's program or agent may have written it. None: not known.
+    `has_parent`: whether another job launched the job; then no person signed that spec, and the parent's program or agent may have written
+    it. None: not known.
     """
     order = {None: "from the job's spec", True: "from the parent job, unverified", False: "from the signed spec"}[has_parent]
     texts: dict[str | None, str] = {ReasonSource.ORDER: order, ReasonSource.PROGRAM: "written by the program, unverified"}
@@ -58,15 +59,16 @@ def reason_source_text(source: str | None, *, has_parent: bool | None) -> str:
 
 Beyond = Literal["none", "ask", "policy"]
 """What happens to access and tool calls that the order does not name, strictest first: `none` refuses them, `ask` always asks a person, and
-`policy` leaves them to policy."""
+`policy` leaves them to policy.
+"""
 BEYOND_TEXTS: Mapping[Beyond, str] = {
     "none": "refused",
     "ask": "only if a person approves it",
     "policy": "as policy decides",
 }
-"""What becomes of such access, in words."""
+"""Descriptions of each value of Beyond."""
 BEYOND_ORDER = "beyond-order"
-"""The id in a decision if the order does not name the access, and refuses it or has a person asked."""
+"""The policy id in a decision if the order does not name the access, and refuses it or requires an approver."""
 
 
 class JobState(StrEnum):
@@ -84,7 +86,7 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the job is over."""
+        """Whether the job has ended."""
         return self not in {JobState.PENDING, JobState.AWAITING_APPROVAL, JobState.RUNNING, JobState.REVOKING}
 
 
@@ -98,7 +100,7 @@ class RequestState(StrEnum):
 
     @property
     def granted(self) -> bool:
-        """Whether a credential may be issued under it."""
+        """Whether a credential may be issued for the request."""
         return self in {RequestState.ALLOWED, RequestState.APPROVED}
 
 
@@ -109,7 +111,7 @@ class CredentialState(StrEnum):
     CONFIRMED = "confirmed"
     OVERDUE = "overdue"
     RESIDUAL = "residual"
-    """Its job's access is revoked, but it cannot be revoked itself: it is valid until it expires, or until its owner changes it."""
+    """Its job's access is revoked, but this credential cannot be revoked: it is valid until it expires, or until its owner changes it."""
     EXPIRED = "expired"
 
     @property
@@ -119,7 +121,7 @@ class CredentialState(StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        """Whether revoking it again would change nothing: it is dead, or cannot be revoked."""
+        """Whether revoking it again would change nothing: it is dead, or it cannot be revoked."""
         return self.is_dead or self is CredentialState.RESIDUAL
 
 
@@ -128,12 +130,12 @@ class RevocationState(StrEnum):
     PENDING = "pending"
     CONFIRMED = "confirmed"
     RESIDUAL = "residual"
-    """Confirmed for all that can be revoked; some credentials cannot be, and are still valid."""
+    """Confirmed for everything that can be revoked; some credentials cannot be revoked and are still valid."""
     OVERDUE = "overdue"
 
     @property
     def is_proven(self) -> bool:
-        """Whether all that can be revoked was found dead."""
+        """Whether everything that can be revoked was found dead."""
         return self in {RevocationState.CONFIRMED, RevocationState.RESIDUAL}
 
     @property

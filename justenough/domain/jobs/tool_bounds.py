@@ -20,7 +20,7 @@ from justenough.domain.core.errors import reject_if
 ArgumentValue = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
 MAX_VALUES = 1_000
 MAX_DECODINGS = 5
-"""Times that a text is percent-decoded; honest callers do not encode twice."""
+"""Maximum number of times that a text is percent-decoded; honest callers do not encode twice."""
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 ORDER, APPROVAL = "the order", "the approval"
 """The source of bounds, for messages."""
@@ -30,7 +30,7 @@ NOT_BOUNDABLE = (
 
 
 class ItemBound(Model):
-    """The allowed values of one item of a list, or of an argument. All set fields must be satisfied."""
+    """The allowed values of one item of a list, or of an argument. A value must satisfy every field that is set."""
 
     minimum: OmittedIfNone[float] = None
     maximum: OmittedIfNone[float] = None
@@ -116,7 +116,7 @@ class ItemBound(Model):
 
 
 class Bound(ItemBound):
-    """The allowed values of one argument. All set fields must be satisfied."""
+    """The allowed values of one argument. A value must satisfy every field that is set."""
 
     each: OmittedIfNone[ItemBound] = None
     """The bound of each item of a list."""
@@ -159,7 +159,7 @@ class Bound(ItemBound):
         return None if bound.is_empty else bound
 
     def is_within(self, other: ItemBound) -> bool:
-        """Whether every value within this bound is also within the other, and each is allowed in no more calls."""
+        """Whether every value within this bound is also within the other, and each value is allowed in no more calls."""
         wide = other if isinstance(other, Bound) else Bound(**dict(other))
         if self.is_empty:
             return True
@@ -191,17 +191,17 @@ class Bounds(Model):
     calls: OmittedIfNone[Annotated[int, Field(ge=0, le=10_000)]] = None
     """The maximum number of calls; 0 refuses the tool."""
     arguments: Annotated[Mapping[str, Bound], Field(max_length=32)] = Field(default_factory=dict)
-    """By name. A call must pass each bound argument, or the tool would choose its value."""
+    """Bounds by argument name. A call must pass each bound argument, because otherwise the tool would choose its value."""
     other_arguments: OmittedIfNone[Literal["none", "any"]] = None
     """Whether a call may pass arguments that are not bound. In a spec, None means `none` if any argument is bound; elsewhere it means `any`."""
 
     @property
     def counted_arguments(self) -> tuple[str, ...]:
-        """The arguments whose values have a count of calls each."""
+        """The arguments for which calls are counted by value."""
         return tuple(name for name, bound in self.arguments.items() if bound.calls_per_value is not None)
 
     def with_default(self) -> Self:
-        """Return a spec's bounds in the form that is recorded: no argument but the bound ones, unless the spec allows others."""
+        """Return a spec's bounds in the form that is recorded: no arguments other than the bound ones, unless the spec allows others."""
         is_closed = self.other_arguments == "none" or (self.other_arguments is None and self.arguments)
         return self.model_copy(update={"other_arguments": "none" if is_closed else None})
 
@@ -210,7 +210,8 @@ class Bounds(Model):
     ) -> Iterator[str]:
         """Yield why a call is out of bounds.
 
-        `made`: calls already made or in progress; `made_alike`: by argument, those among them with the same value; `by`: the bounds' source.
+        `made`: calls already made or in progress; `made_alike`: by argument, the calls among these with the same value; `by`: the bounds'
+        source.
         """
         if self.calls is not None and made >= self.calls:
             yield f"{by} allows {self.calls} call{'s' if self.calls != 1 else ''} of it, and this limit is reached"
@@ -266,7 +267,7 @@ BoundedTools = Mapping[str, Bounds]
 
 
 def intersect_tools(first: BoundedTools, other: BoundedTools) -> dict[str, Bounds]:
-    """Return the tools of both, each with the intersection of its bounds; without tools for which no arguments satisfy both."""
+    """Return the tools that are in both, each with the intersection of its bounds; tools for which no arguments satisfy both are left out."""
     common = {name: first[name].intersect(other[name]) for name in sorted(first.keys() & other.keys())}
     return {name: bounds for name, bounds in common.items() if bounds is not None}
 

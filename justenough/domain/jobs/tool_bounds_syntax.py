@@ -33,7 +33,7 @@ LINE_PATTERN = re.compile(
 SYNTAX_HINT = "write TOOL, TOOL:calls=3, TOOL:ARGUMENT<=100, TOOL:ARGUMENT>=1, TOOL:ARGUMENT=this,or-that or TOOL:ARGUMENT^=prefix"
 ARGUMENT_PREFIX = "arguments."
 RESERVED_NAMES = frozenset({"calls", "other_arguments"})
-"""Names that a line gives to something else than an argument."""
+"""Names that mean something other than an argument in a line."""
 OPERATORS = {"minimum": ">=", "maximum": "<=", "prefix": "^="}
 
 

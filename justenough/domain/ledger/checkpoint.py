@@ -1,7 +1,7 @@
 """Signed checkpoints of the ledger: a tlog-checkpoint (C2SP) in a signed note (C2SP), with Ed25519. No I/O, no clock.
 
-A checkpoint commits to the first `size` entries by the root of their Merkle tree. Whoever keeps one elsewhere can show later that entries were
-removed or changed. docs/reference/ledger.md#checkpoints describes the text.
+A checkpoint commits to the first `size` entries by the root of their Merkle tree. Anyone who keeps a checkpoint elsewhere can later show
+that entries were removed or changed. docs/reference/ledger.md#checkpoints describes the text.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ ED25519 = b"\x01"
 SIGNATURE_LINE = re.compile(r"\u2014 (\S+) ([A-Za-z0-9+/]+={0,2})")
 SIGNATURE_MARK = "\u2014 "
 MAX_LINES = 16
-"""Lines of a checkpoint's text: three, and what other programs may add."""
+"""Maximum lines of a checkpoint's text: its three, and lines that other programs may add."""
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint as its text states it; `is_signed_by` tells whether that is true."""
+    """A checkpoint as stated in its text, unverified; `is_signed_by` verifies its signature."""
 
     origin: str
     size: int
-    """Entries that it commits to: those with a position of at most this."""
+    """The number of entries that it commits to: those with a position up to this number."""
     root: bytes
     note: str
     """The whole text, with its signatures."""
 
     def is_signed_by(self, keys: Mapping[int, bytes]) -> bool:
-        """Whether a signature of this origin is by one of these raw public keys, which are given by version."""
+        """Whether one of these raw public keys (by version) made a signature of this origin."""
         text, _, signatures = self.note.partition("\n\n")
         for line in signatures.splitlines():
             match = SIGNATURE_LINE.fullmatch(line)
@@ -66,12 +66,15 @@ def signed_note(origin: str, text: bytes, *, key: bytes, signature: bytes) -> st
 
 
 def key_id(name: str, key: bytes) -> bytes:
-    """Return the four bytes by which a signature names its key."""
+    """Return the four bytes that identify the key in a signature."""
     return hashlib.sha256(name.encode() + b"\n" + ED25519 + key).digest()[:4]
 
 
 def read_checkpoints(text: str) -> Iterator[Checkpoint]:
-    """Yield the checkpoints of a text, which has one note after another. Raises InvalidInput if it has none, or anything else."""
+    """Yield the checkpoints of a text that consists of notes, one after another.
+
+    Raises InvalidInput if it contains no note, or anything else.
+    """
     # A note has one empty line, before its signatures. Empty lines between notes may be left out.
     body: list[str] = []
     signatures: list[str] = []

@@ -182,7 +182,7 @@ def parse_entry_time(text: str) -> datetime:
 
 
 def time_done(data: Mapping[str, Any], at: datetime) -> datetime:
-    """Return when the recorded action was done: earlier than the entry's time if it could not be recorded then."""
+    """Return the time of the recorded action: earlier than the entry's time if it could not be recorded at once."""
     return parse_entry_time(data["done_at"]) if "done_at" in data else at
 
 

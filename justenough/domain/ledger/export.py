@@ -1,4 +1,4 @@
-"""Exports of the ledger (one JSON object per line, as the API shows entries, oldest first) and their verification. No I/O, no clock.
+"""Exports of the ledger (one entry per line, as the API's JSON object, oldest first) and their verification. No I/O, no clock.
 
 The command line and the pages write the same lines. An export mixes chains, each in its own order; verification keeps the newest entry of each.
 """
@@ -47,14 +47,14 @@ class ExportedEntry(NamedTuple):
     """One line of an export."""
 
     position: int
-    """From 1 in the whole ledger; 0 if the line does not tell."""
+    """The position in the whole ledger, counted from 1; 0 if the line does not contain it."""
     entry: LedgerEntry
     text: str | None
     """The exact text that was hashed; None in exports of older versions."""
 
 
 def to_export_line(entry: Mapping[str, Any]) -> str:
-    """Return an entry (as the API shows it) and the exact text that was hashed as one line, including the line break."""
+    """Return an entry (in the API's format) and the exact text that was hashed as one line, including the line break."""
     return json.dumps({**entry, "text": hashed_text(*_to_entry(entry)[:-1])}, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
@@ -73,7 +73,8 @@ def read_export(lines: Iterable[str]) -> Iterator[ExportedEntry]:
 def verify_export(
     lines: Iterable[str], *, checkpoints: Sequence[Checkpoint] = (), keys: LedgerKeys | None = None, why_forged: WhyForged | None = None
 ) -> LedgerReport:
-    """Verify every chain of a copy, and that it continues what `checkpoints` commit to; with `keys` also their signatures.
+    """Verify every chain of a copy, and that the copy is consistent with `checkpoints`; with `keys`, also verify the checkpoints'
+    signatures.
 
     `why_forged`: verifies the signatures of people. Entries that were left out of the copy are reported as missing.
     """
@@ -145,7 +146,7 @@ class _TreeCheck:
 
 
 def _to_entry(raw: Mapping[str, Any]) -> LedgerEntry:
-    """Return an entry of the API in the form that was hashed."""
+    """Return the API's entry in the form that was hashed."""
     fields = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
     data = to_canonical_json({**raw["data"]}).decode()
     return LedgerEntry(seq=int(raw["seq"]), at=moment_text(datetime.fromisoformat(raw["at"])), data=data, **fields)

@@ -66,7 +66,7 @@ class Fault(StrEnum):
     EDITED = "edited"
     """The hash does not match the entry's content."""
     MISSING = "missing"
-    """A sequence number is missing, or the newest entries that the head records are."""
+    """A sequence number is missing, or the newest entries that the head records are missing."""
     FORKED = "forked"
     """Two entries have the same sequence number."""
     UNLINKED = "unlinked"

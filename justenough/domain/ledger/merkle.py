@@ -13,7 +13,10 @@ EMPTY_ROOT = hashlib.sha256().digest()
 
 
 class Frontier(NamedTuple):
-    """The tree of the first `size` leaves, as the roots of its complete subtrees, from left (largest) to right: all that appending needs."""
+    """The tree of the first `size` leaves, as the roots of its complete subtrees, from left (largest) to right.
+
+    Appending needs no more than that.
+    """
 
     size: int = 0
     roots: tuple[bytes, ...] = ()
@@ -44,12 +47,15 @@ class Frontier(NamedTuple):
 
     @property
     def is_well_formed(self) -> bool:
-        """Whether there is a subtree for each 1 of the size."""
+        """Whether there is a subtree for each 1 bit of the size."""
         return len(self.roots) == self.size.bit_count()
 
 
 def leaf_of(entry_hash: str) -> bytes:
-    """Return the leaf of an entry: the bytes of its hash; if somebody replaced the hash by a text that is none, the bytes of that text."""
+    """Return the leaf of an entry: the bytes of its hash.
+
+    If somebody replaced the hash by a text that is not a hash, return the bytes of that text.
+    """
     try:
         return bytes.fromhex(entry_hash)
     except ValueError:

@@ -9,20 +9,22 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 REVOCATION_GRACE = timedelta(seconds=15)
-"""A first failure counts as temporary, because the next attempt follows a second later, unless it alone took this long."""
+"""Unless it alone took this long, a first failure counts as temporary, because the next attempt follows a second later."""
 MAX_SWEEP_AGE = timedelta(seconds=60)
 """A sweep begins every 10 s and takes less than a minute."""
 MAX_POLL_AGE = timedelta(seconds=75)
 """A worker polls for work in requests that last a minute; after this long without one, no worker polls."""
 WORKER_REPORT_INTERVAL = timedelta(seconds=10)
-"""How often a worker reports itself to the store."""
+"""How often a worker reports to the store."""
 MAX_REPORT_AGE = timedelta(seconds=60)
-"""A worker that has not reported itself for this long counts as gone."""
+"""A worker that has not reported for this long counts as gone."""
 
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
-"""The beginning of a failure that concerns one credential only."""
+"""Matches the beginning of a failure that concerns only one credential."""
 LOCK_FAILURE = re.compile(r"lock in (\S+): (session (\d+)(?: of .*?(?= holds locks))?) (?:.* in a transaction since ([-0-9T:]+Z)$)?")
-"""A failure that names a session which holds locks: the target, the session, its process id, and when its transaction began, if that was seen."""
+"""Matches a failure that names a session that holds locks: the target, the session, its process id and, if known, when its transaction
+began.
+"""
 TARGET_NAME = re.compile(r"(.+?):([0-9,]+)/(.*)")
 """HOST:PORT/DATABASE; the host is `local` for libpq's default socket."""
 
@@ -33,7 +35,9 @@ def is_revocation_overdue(*, failed: int, took: timedelta) -> bool:
 
 
 def is_worth_recording(*, failed: int) -> bool:
-    """Whether to record this attempt: the first, second, fourth, eighth …, because retries are unlimited and a chain must not grow with each."""
+    """Whether to record this attempt: the first, second, fourth, eighth … are recorded, because retries are unlimited and a chain must not
+    grow with each one.
+    """
     return failed & (failed - 1) == 0
 
 
@@ -56,9 +60,9 @@ class SessionEnd(NamedTuple):
     connect: str
     """The command that connects to the target; its reader fills in a superuser's name."""
     statement: str
-    """For a superuser, with its semicolon.
+    """A statement for a superuser, with its semicolon.
 
-    It ends nobody else's session if the process id was given to another since then, unless the transaction's begin was hidden.
+    If the process id has since been reused, it ends nobody else's session, unless the start of the transaction is unknown.
     """
 
 
@@ -95,7 +99,7 @@ def _end_session(pid: str, began: str | None) -> str:
 
 
 def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
-    """Yield the failures of a job that name one of a credential's handles, and those that name no credential's."""
+    """Yield a job's failures that name one of this credential's handles, and those that name no credential's handle."""
     for failure in failures:
         if not SINGLE_CREDENTIAL_FAILURE.match(failure) or any(handle in failure for handle in handles if handle):
             yield failure

@@ -26,7 +26,7 @@ class KeyVersion(Message):
 
 
 class PersonKeys(Message):
-    """A person's signing key: also the console's, which signs the orders of triggers and schedules."""
+    """The signing key of a person, or of the console, which signs the orders of triggers and schedules."""
 
     id: str
     """Vault entity id."""

@@ -47,7 +47,7 @@ class ModelDef(Model):
     headers: Mapping[HeaderName, HeaderText] = Field(default_factory=lambda: {"Authorization": "Bearer {key}"})
     """Sent with each call; `{key}` is the credential's field of that name."""
     max_requests: Annotated[int, Field(ge=1, le=MAX_MODEL_REQUESTS)] = 1_000
-    """The maximum of one job's budget; also `max_tokens`."""
+    """The maximum of one job's budget; the same holds for `max_tokens`."""
     max_tokens: Annotated[int, Field(ge=1, le=MAX_MODEL_TOKENS)] = 1_000_000
     timeout: Annotated[Duration, Field(le=MAX_CALL_S)] = 300
     """Seconds for one call, including its whole response."""

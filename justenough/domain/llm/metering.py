@@ -1,6 +1,6 @@
 """Counts the tokens of a job's model calls, and tracks its budget. Pure.
 
-Usage is as the upstream reports it (OpenAI's protocol); if it reports none, four bytes of text count as one token.
+The upstream reports the usage (OpenAI's protocol); if it does not, four bytes of text count as one token.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def reported_usage(body: Mapping[str, Any]) -> TokenUsage | None:
 
 
 def estimate_prompt_tokens(body: Mapping[str, Any]) -> int:
-    """Return the estimated tokens of a request, by the length of all its content: a model reads functions and schemas, too."""
+    """Return the estimated tokens of a request, from the length of all its content, because a model reads functions and schemas, too."""
     content = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
     return _estimate_tokens(len(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")))
 

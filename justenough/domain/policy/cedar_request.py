@@ -24,7 +24,7 @@ from justenough.domain.jobs.spec import JobSpec, RunSpec
 from justenough.domain.jobs.states import Action, Beyond, Sensitivity
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
-"""A schema may omit these, as older ones do."""
+"""A schema may omit these attributes, as older schemas do."""
 CALL_ENTITY = "Call"
 """The entity type of a tool call."""
 MAX_DECIMAL, DECIMAL_STEP = Decimal("922337203685477.5807"), Decimal("0.0001")
@@ -82,7 +82,7 @@ class AccessContext:
     numbers: frozenset[str] = frozenset()
     """The numeric arguments: `amount=12.5`."""
     beyond: Beyond | None = None
-    """What the order says of this access, which it does not name; None if it names it. Policies do not see it."""
+    """What the order says about access that it does not name; None if it names this access. Policies do not see this field."""
 
 
 class DecisionFacts(Message):
@@ -91,7 +91,7 @@ class DecisionFacts(Message):
     resource: str
     action: Action
     environment: str
-    """The resource's; like the next three, as in the catalog at that time."""
+    """The resource's environment. This and the next three fields have the catalog's values at that time."""
     sensitivity: Sensitivity
     external: bool
     owner: str
@@ -113,7 +113,7 @@ class DecisionFacts(Message):
     numbers: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
     """The numeric arguments; absent if there are none."""
     beyond: OmittedIfNone[Beyond] = None
-    """What the order said of the access, which it did not name; absent if it named it."""
+    """What the order said about access that it did not name; absent if it named this access."""
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:

@@ -1,7 +1,7 @@
-"""Parses Cedar policies and their schema; reports all problems by file, line and column. Each policy has an `@id` of its own.
+"""Parses Cedar policies and their schema; reports all problems by file, line and column. Each policy has a unique `@id`.
 
-cedarpy's errors have no location. It is the first token that makes the text invalid, or else the word that the message quotes.
-No I/O, no clock, no decisions (justenough/domain/policy/engine.py).
+cedarpy's errors have no location, so this module finds it: the first token that makes the text invalid, or else the word that the message
+quotes. No I/O, no clock, no decisions (justenough/domain/policy/engine.py).
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class PolicyRule:
     place: str
     """Where it begins: `writes.cedar:7:1`."""
     position: int
-    """Its position among all policies, by file name and order, from 0."""
+    """Its index among all policies, ordered by file name and place, counted from 0."""
     text: str = ""
     """Its source."""
     why: str = ""
-    """The comment right above it, on one line."""
+    """The comment directly above the policy, as one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class _PolicyText:
         return f"{self.file}:{line}:{column}"
 
     def source(self, count: int | None = None) -> str:
-        """Return the first `count` tokens' text, or all of it."""
+        """Return the text of the first `count` tokens, or of all."""
         end = self.spans[-1 if count is None else count - 1][1] if count != 0 else self.spans[0][0]
         return self.text[self.spans[0][0] : end]
 

@@ -11,7 +11,7 @@ from justenough.domain.policy.tier_result import TierResult
 from justenough.domain.tools.call import call_of
 
 LEAST_TIERS = {"policy": 0, "ask": 1, "none": MAX_TIER + 1}
-"""By `beyond`, the lowest tier at which access that the order does not name can be allowed. No tier is above MAX_TIER."""
+"""By value of `beyond`, the lowest tier at which access that the order does not name can be allowed. No tier is above MAX_TIER."""
 
 
 def beyond_of(spec: JobSpec, access: Access, catalog: Catalog) -> Beyond | None:
@@ -28,12 +28,12 @@ def with_ceiling(result: TierResult, beyond: Beyond | None) -> TierResult:
 
 
 def is_looser(beyond: Beyond, other: Beyond) -> bool:
-    """Whether an order allows more beyond its access than another order does."""
+    """Whether an order allows more unnamed access than another order does."""
     return LEAST_TIERS[beyond] < LEAST_TIERS[other]
 
 
 def _names(item: Access, access: Access) -> bool:
-    """Whether an item of an order names an access: this action, for as long, and by the item's tools if it has any."""
+    """Whether an item of an order names an access: the same action, at least the same ttl, and only the item's tools if it has any."""
     if (item.resource, item.action) != (access.resource, access.action):
         return False
     if call := call_of(access):

@@ -1,4 +1,4 @@
-"""Variations of a request, one changed fact each, with the values that the policies compare that fact with. No I/O, no clock.
+"""Variations of a request: each changes one fact to a value with which the policies compare it. No I/O, no clock.
 
 A fact that no policy compares with a literal is not varied (`like` patterns, sums, comparisons of two attributes).
 """

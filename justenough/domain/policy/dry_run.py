@@ -61,7 +61,7 @@ def dry_run_spec(
 ) -> Iterator[DryRunStep]:
     """Yield the decision on each request in the order of the spec, which must have been checked against the catalog.
 
-    `held`: the access at the start. A request that the job may make while it runs is decided as made then, with all earlier ones issued.
+    `held`: the access at the start. A request that the job may make while it runs is decided as if made then, with all earlier ones issued.
     """
     held = held or HeldAccess()
     for number, access in enumerate(job.spec.access, start=1):
@@ -74,9 +74,9 @@ def dry_run_spec(
 
 
 def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:
-    """Yield the tools that a running job may call at all, each with the decision on the access that a first call of it needs.
+    """Yield the tools that a running job may call at all, each with the decision on the access that a first call needs.
 
-    `held`: the access that the job has then. The steps' numbers count the tools.
+    `held`: the access that the job holds at that time. The steps' numbers count the tools.
     """
     number = 0
     for name, tool in rules.catalog.callable.items():

@@ -3,7 +3,7 @@
 The needed tier is the lowest N such that N and every tier above it allow; if there is none, or on any evaluation error, the request is
 denied. Policies are folded (justenough/domain/policy/partial_evaluation.py) once per action and resource; then a single Cedar evaluation
 shows which policies apply at which tier. justenough/domain/policy/cedar_source.py reads the files and reports their errors;
-justenough/domain/policy/cedar_request.py and docs/how-to/policies.md define what Cedar sees of a request.
+justenough/domain/policy/cedar_request.py and docs/how-to/policies.md define how a request looks to Cedar.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PolicySet:
     default: str = DEFAULT_DENY
     """The id in a denial that no policy caused."""
     _actions: cedarpy.Entities | None = field(default=None, repr=False, compare=False)
-    """The schema's actions, if it groups them."""
+    """The schema's actions, if the schema groups them."""
     _prepared: dict[Any, _PreparedPolicies] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

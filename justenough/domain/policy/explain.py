@@ -33,10 +33,11 @@ class LocatedPolicy(Message):
     id: str
     effect: str
     place: str
-    """`policies/writes.cedar:7:1`; empty for a decision source that is not a policy (`default-deny`; `double-lock`: the catalog's lock_tier;
-    `beyond-order`: the order, which does not name the access)."""
+    """`policies/writes.cedar:7:1`; empty for a decision source that is not a policy (`default-deny`; `double-lock`: the catalog's
+    lock_tier; `beyond-order`: the order, which does not name the access).
+    """
     why: str = ""
-    """The comment right above it, on one line."""
+    """The comment directly above the policy, as one line."""
 
 
 class TierExplanation(Message):
@@ -194,7 +195,7 @@ def _explain_request(
 
 
 def _policy_changes(rules: PolicyEvaluator, decision: Decision, result: TierResult) -> list[Counterfactual]:
-    """Return the effect of removing each `forbid` policy; if no single one has an effect, of removing all of them."""
+    """Return the effect of removing each `forbid` policy; if no single removal has an effect, return the effect of removing all of them."""
     if decision.errors:
         return []
     forbids = [rule.id for rule in rules.policies.rules if rule.template.effect == "forbid" and rule.id in decision.policies]
@@ -208,7 +209,7 @@ def _policy_changes(rules: PolicyEvaluator, decision: Decision, result: TierResu
 
 
 def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, steps: tuple[DryRunStep, ...]) -> list[Counterfactual]:
-    """Return the effect of each other request of the spec, if it came before this request, or no longer came before it."""
+    """For each other request of the spec, return the effect of having it before this request or, if it already was, not before it."""
 
     def decide_after(earlier: Iterable[DryRunStep]) -> Decision:
         held = HeldAccess()

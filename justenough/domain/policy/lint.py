@@ -22,7 +22,7 @@ from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.tier_result import Remainder
 
 MAX_TRIES = 500
-"""Requests that are tried per action."""
+"""Maximum number of requests that are tried per action."""
 
 
 class LintFindingKind(StrEnum):
@@ -31,9 +31,9 @@ class LintFindingKind(StrEnum):
     NEVER_ALLOWED = "never-allowed"
     """No policy allows anybody an action of the catalog."""
     NO_APPROVERS = "no-approvers"
-    """It needs a tier that approvals.yaml does not have."""
+    """The action needs a tier that approvals.yaml does not define."""
     NOT_MONOTONE = "not-monotone"
-    """Allowed at a tier, and not at a higher one."""
+    """The action is allowed at a tier, but not at a higher one."""
 
 
 class LintFinding(Message):
@@ -126,7 +126,7 @@ def _action_findings(rules: PolicyEvaluator, action: _LintedAction, groups: froz
 
 
 def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: list[int], groups: frozenset[str]) -> Iterator[LintFinding]:
-    """Yield a finding if a lower tier allows and a higher one does not: for everybody, or else for a request that shows it."""
+    """Yield a finding if a lower tier allows and a higher tier does not: for everybody, or else for an example request."""
     gap = next((tier for tier in range(possible[0], rules.top) if tier not in possible), None)
     if gap is not None:
         needed = next(tier for tier in possible if all(above in possible for above in range(tier, rules.top + 1)))
@@ -145,7 +145,7 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
 
 
 def _trial_requests(rules: PolicyEvaluator, action: _LintedAction, groups: frozenset[str]) -> Iterator[tuple[Variation, str]]:
-    """Yield a plain request, those with one changed fact, then those with two; each with its description."""
+    """Yield a plain request, then requests with one changed fact, then with two; each with its description."""
     literals = compared_literals(item.template for item in action.remainders)
     max_ttl = action.resource.actions[action.action].max_ttl
     mentioned = rules.policies.relevant_attributes(action.name, action.resource, action.action)

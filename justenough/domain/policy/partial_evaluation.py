@@ -23,7 +23,7 @@ EQUALITY: Mapping[str, Callable[[Any, Any], bool]] = {"eq": eq, "not_eq": ne}
 ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"less": lt, "less_eq": le, "greater": gt, "greater_eq": ge}
 ANY_ATTRIBUTE = "*"
 ALWAYS_HOLDS, NEVER_HOLDS = {pst.When: TRUE, pst.Unless: FALSE}, {pst.When: FALSE, pst.Unless: TRUE}
-"""The literals with which a clause is always satisfied, and never."""
+"""The literals with which a clause is always satisfied, or never satisfied."""
 CANNOT_ERR = frozenset({*EQUALITY, *ORDER, "and", "or", "not", "in", "contains", "contains_all", "contains_any", "has_tag", "is_empty"})
 
 
@@ -75,7 +75,7 @@ def fold_expression(expr: pst.Expr, request: PartialRequest) -> pst.Expr:
 
 
 def uses_whole_context(policy: pst.Template) -> bool:
-    """Whether a policy uses `context` other than by attribute, so that no attribute of it can be filled in."""
+    """Whether a policy uses `context` other than by attribute; then none of its attributes can be filled in."""
     context, nodes = pst.Var(name="context"), list(walk(policy.clauses))
     attributes = sum(isinstance(node, pst.GetAttr | pst.HasAttr) and node.base == context for node in nodes)
     return nodes.count(context) > attributes

@@ -1,7 +1,7 @@
 """Replay: repeats each decision of the ledger with other policies, from the facts that were recorded with it. No I/O, no clock.
 
 Each decision is independent: a different result does not change the held access of later decisions. Old entries without `facts`
-(docs/reference/ledger.md) are completed from earlier entries; the result names facts that no entry has.
+(docs/reference/ledger.md) are completed from earlier entries; the result lists the facts that no entry has.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _ReplayedJob:
     requests: dict[str, EntryJson] = field(default_factory=dict)
     """The data of each `access.requested`."""
     planned: HeldAccess = field(default_factory=HeldAccess)
-    """The held access that the start requests are decided with: as if the earlier ones had been issued."""
+    """The held access with which the start requests are decided, as if the earlier ones had been issued."""
     held: HeldAccess = field(default_factory=HeldAccess)
     issued: dict[str, tuple[str, Action]] = field(default_factory=dict)
 
@@ -170,7 +170,7 @@ class PolicyReplay:
         return job in self._jobs and self._jobs[job].ordered
 
     def learn(self, job: str, entries: Iterable[EntryJson]) -> None:
-        """Read a job's entries from its first one on, and discard what was read of the job before."""
+        """Read a job's entries from its first one on, and discard earlier knowledge of the job."""
         self._jobs.pop(job, None)
         for entry in entries:
             self.replay_entry(entry)
@@ -251,7 +251,7 @@ def compare_outcomes(then: PolicyOutcome, now: PolicyOutcome) -> Verdict:
 
 
 def _recorded_facts(entry: EntryJson, job: _ReplayedJob) -> tuple[DecisionFacts | None, tuple[str, ...]]:
-    """Return the facts of a decision, and those that the ledger lacks; no facts at all if it lacks the request."""
+    """Return the facts of a decision, and the names of missing facts; no facts at all if the ledger lacks the request."""
     data = entry["data"]
     recorded, held = data.get("facts"), job.planned if data["phase"] == "start" else job.held
     clock = Clock.at(datetime.fromisoformat(str(entry["at"])))

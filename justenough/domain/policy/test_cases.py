@@ -1,6 +1,6 @@
 """Policy tests as YAML tables: requests, and the decisions that policy must make. No I/O, no clock.
 
-A case is one request; a spec is a job spec whose requests are decided as at its start. docs/how-to/policies.md describes the format.
+A case is one request; a spec is a job spec whose requests are decided as at the job's start. docs/how-to/policies.md describes the format.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Case(Model):
     name: Annotated[str, StringConstraints(max_length=200)] = ""
     requester: Annotated[str, StringConstraints(max_length=64)] = ""
     groups: tuple[Name, ...] | None = None
-    """The requester's groups; default: those that may launch."""
+    """The requester's groups; default: the groups that may launch."""
     hour: Annotated[int, Field(ge=0, le=23)] = DEFAULT_CLOCK.hour
     """UTC."""
     weekday: Annotated[int, Field(ge=1, le=7)] = DEFAULT_CLOCK.weekday
@@ -84,11 +84,11 @@ class PolicyCase(_Case):
     reason: Sentence = "A test of policies"
     phase: Phase = "start"
     after: tuple[ResourceAction, ...] = ()
-    """The access that the job was issued before, in this order."""
+    """The access that was issued to the job before, in this order."""
     returned: tuple[ResourceAction, ...] = ()
     """The access of `after` that has ended since; its data stays touched."""
     issued_count: Annotated[int, Field(ge=0)] | None = None
-    """Credentials issued before; default: as many as `after` has."""
+    """Number of credentials issued before; default: the number of items in `after`."""
     call: ToolCall | None = None
     """{tool, arguments}: the tool call that needs the access; default: none."""
 
@@ -172,7 +172,7 @@ def spec_case_problems(path: str, case: SpecCase, raw: Any, rules: PolicyEvaluat
 
 
 def policy_table_problems(table: PolicyTestTable, rules: PolicyEvaluator) -> tuple[Problem, ...]:
-    """Return a problem for each resource and action of a table that the catalog does not have."""
+    """Return a problem for each resource and action of a table that is not in the catalog."""
     problems = []
     for number, case in enumerate(table.cases):
         for key, items in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned)):

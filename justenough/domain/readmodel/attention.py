@@ -13,7 +13,7 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
 
 ATTENTION_PERIOD = timedelta(hours=24)
-"""How long something that is over, such as a failure, needs attention."""
+"""How long something that has ended, such as a failure, needs attention."""
 
 
 class AttentionKind(StrEnum):
@@ -32,11 +32,11 @@ class AttentionKind(StrEnum):
     SCHEDULE = "schedule"
     """A schedule that skipped a run."""
     WORKER = "worker"
-    """A worker that reports itself no more and did not end in order."""
+    """A worker that has stopped reporting and did not shut down cleanly."""
 
 
 class Acknowledgement(Message):
-    """A person's word that they take care of an item."""
+    """A person's statement that they take care of an item."""
 
     item: str
     person: str
@@ -63,7 +63,7 @@ class AttentionItem(Message):
     request: str = ""
     """The id of the request that it is about."""
     detail: str = ""
-    """What went wrong, or what is asked for."""
+    """What went wrong, or what is requested."""
     since: datetime
     until: datetime | None = None
     """When a pending request escalates or expires."""
@@ -73,12 +73,12 @@ class AttentionItem(Message):
 
 
 def is_half_gone(begin: datetime, end: datetime | None, *, now: datetime) -> bool:
-    """Whether more than half of the time between two moments is over."""
+    """Whether more than half of the time between two moments has passed."""
     return end is not None and now - begin > (end - begin) / 2
 
 
 def with_acknowledgements(items: Iterable[AttentionItem], found: Mapping[str, Acknowledgement]) -> tuple[AttentionItem, ...]:
-    """Return the items with their acknowledgements: kinds in the order of AttentionKind, in each the newest first.
+    """Return the items with their acknowledgements, ordered by kind as in AttentionKind, then newest first.
 
     An item that began again after its acknowledgement needs attention again.
     """

@@ -11,7 +11,7 @@ from justenough.domain.jobs.states import JobState
 
 MAX_ENDLESS_COUNT = 1000
 HISTOGRAM_BOUNDS_S = (1, 10, 60, 300, 900, 3600, 14_400)
-"""The upper bounds of a histogram's bars, in seconds; one more bar has everything above."""
+"""The upper bounds of a histogram's bars, in seconds; one more bar contains everything above."""
 
 
 class LiveKind(Message):
@@ -41,7 +41,7 @@ class OverdueJob(Message):
     name: str
     state: JobState
     since: datetime
-    """When the revocation started that is not confirmed yet."""
+    """When the revocation started."""
     failures: tuple[str, ...] = ()
     credentials: tuple[OverdueCredential, ...] = ()
 
@@ -52,7 +52,7 @@ class CurrentCounts(Message):
     live: tuple[LiveKind, ...]
     """By resource and action."""
     jobs: Mapping[JobState, int]
-    """Jobs that have not ended, by state, without states that no job is in."""
+    """Jobs that have not ended, by state; states without jobs are left out."""
     ended: Mapping[JobState, int]
     """Jobs that ended in the last 24 hours, by state."""
     requests: Mapping[int, int]
@@ -62,7 +62,7 @@ class CurrentCounts(Message):
     longest_wait: datetime | None = None
     """When the oldest pending request was made."""
     overdue: tuple[OverdueJob, ...]
-    """Overdue revocations of the jobs that were submitted first."""
+    """Overdue revocations, oldest job first."""
     overdue_jobs: int
     """The number of all jobs whose revocation is overdue."""
     open_reviews: int
@@ -111,13 +111,13 @@ class DurationHistogram(Message):
 
     count: int
     p50: float | None = None
-    """Seconds; like the next three, None if there are no durations."""
+    """Seconds. This and the next three fields are None if there are no durations."""
     p90: float | None = None
     p99: float | None = None
     longest: float | None = None
     bars: tuple[HistogramBar, ...]
     whole: bool
-    """Whether it has all durations of the period; else only the newest ones."""
+    """Whether it contains all durations of the period, not only the newest ones."""
 
 
 class PeriodTrend(Message):
@@ -188,9 +188,9 @@ def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogr
 def build_job_results(
     ended: Mapping[tuple[int, JobState], int], *, until: datetime, width: timedelta, parts: int
 ) -> tuple[JobResults, ...]:
-    """Return the results of `parts` equal parts of a period, oldest first; the last one contains `until`.
+    """Return the results of `parts` equal intervals of a period, oldest first; the last one contains `until`.
 
-    `ended`: how many jobs ended in a state, by the number of the part since the epoch.
+    `ended`: how many jobs ended in a state, by the interval's number since the epoch.
     """
     fields = {JobState.SUCCEEDED: "succeeded", JobState.CANCELLED: "stopped", JobState.KILLED: "stopped"}
     counts: dict[tuple[int, str], int] = {}
@@ -208,7 +208,7 @@ def build_job_results(
 
 
 def part_of(moment: datetime, width: timedelta) -> int:
-    """Return the number of the part of time, each `width` long, that contains a moment; the first one began with the epoch."""
+    """Return the number, counted from the epoch, of the interval of length `width` that contains a moment."""
     return int(moment.timestamp() // width.total_seconds())
 
 
@@ -217,7 +217,8 @@ def reconstruct_alive_counts(
 ) -> tuple[AliveCount, ...]:
     """Return how many credentials were active at each of the `ends`, which ascend.
 
-    `now`: the count after everything in `begun` and `over`. `known_since`: these are incomplete before it; None if they are complete.
+    `now`: the count after everything in `begun` and `over`. `known_since`: the time before which `begun` and `over` are incomplete; None if
+    they are complete.
     """
     births, deaths = sorted(begun), sorted(over)
     counts = (now - (len(births) - bisect_right(births, end)) + (len(deaths) - bisect_right(deaths, end)) for end in ends)

@@ -1,4 +1,4 @@
-"""Groups overdue revocations by the system that keeps them from being verified, with what to do. No I/O, no clock.
+"""Groups overdue revocations by the system that prevents their verification, and advises what to do. No I/O, no clock.
 
 The rows follow the table in docs/how-to/runbook.md#overdue.
 """
@@ -16,15 +16,15 @@ from justenough.domain.readmodel.dashboard import OverdueCredential, OverdueJob
 
 
 class FailedSystem(Message):
-    """One system, and what waits for it."""
+    """One system, and the revocations that wait for it."""
 
     name: str
     advice: str
     """What to do, in a sentence or two."""
     failures: tuple[str, ...]
-    """What it, or the step that needs it, answered; each once."""
+    """The errors of the system, or of the step that needs it, without duplicates."""
     since: datetime
-    """When the oldest revocation began that waits for it."""
+    """When the oldest revocation that waits for the system began."""
     jobs: tuple[OverdueJob, ...]
     """The oldest first."""
 
@@ -36,11 +36,11 @@ class FailedSystem(Message):
 
 class _Rule(NamedTuple):
     pattern: str
-    """Of the beginning of a failure; its group `name` completes the system's name."""
+    """Matches the beginning of a failure; its group `name` completes the system's name."""
     system: str
     advice: str
     distance: int = 0
-    """How far it is from the cause: of a job's failures, only the nearest ones count."""
+    """How far it is from the cause: only a job's failures nearest to the cause count."""
 
 
 START_TARGET = "Start the database, or open its network to Vault and to the workers."
@@ -72,7 +72,7 @@ OTHER = _Rule("", "Other failures", "See the job's page for each message, and th
 
 
 def group_by_system(jobs: Iterable[OverdueJob]) -> tuple[FailedSystem, ...]:
-    """Return the systems for which these jobs wait, worst first: those that keep most credentials from being verified."""
+    """Return the systems for which these jobs wait, worst first: by the number of credentials that cannot be verified."""
     rules: dict[str, _Rule] = {}
     failures: dict[str, dict[str, None]] = {}
     waiting: dict[str, dict[str, OverdueJob]] = {}
@@ -95,7 +95,7 @@ def group_by_system(jobs: Iterable[OverdueJob]) -> tuple[FailedSystem, ...]:
 
 
 def _causes(failures: Sequence[str]) -> list[tuple[str, _Rule, str]]:
-    """Return system, rule and text of those failures of one job that are nearest to their cause."""
+    """Return system, rule and text of the failures of one job that are nearest to their cause."""
     found = []
     for failure in failures:
         matches = ((rule, re.match(rule.pattern, failure)) for rule in RULES)

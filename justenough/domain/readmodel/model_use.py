@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 REFUSED_OUTCOMES = ("over_budget", "denied", "not_allowed")
-"""Outcomes of calls that the gateway refused. A stream that it cut off at the end of the budget is one of them."""
+"""Outcomes of calls that the gateway refused. A stream that it cut off at the end of the budget counts as refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCalls:
-    """Calls of a model, as the ledger records them."""
+    """The calls of a model that the ledger records."""
 
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Calls by outcome."""
@@ -22,7 +22,7 @@ class ModelCalls:
     estimated: int = 0
     """Calls whose tokens were estimated, because the model's server did not report them."""
     names: frozenset[str] = frozenset()
-    """What the jobs called the model, which may be one of several behind a name of the catalog."""
+    """The model names that jobs used; several models may be behind one name of the catalog."""
 
     @property
     def call_count(self) -> int:
@@ -61,7 +61,7 @@ class JobModelUse:
     model: str
     """The model's name in the catalog."""
     budget: TokenBudgets
-    """As its signed spec says: for the whole job, which may have begun before the period."""
+    """The budget in its signed spec: for the whole job, which may have begun before the period."""
     calls: ModelCalls
 
     @property
@@ -89,12 +89,12 @@ class ModelUseTotal:
 
     @property
     def tokens_share(self) -> float | None:
-        """Per cent of the budgets' tokens; None without a budget."""
+        """Percentage of the budgets' tokens; None without a budget."""
         return 100 * self.calls.tokens / self.budget.tokens if self.budget.tokens else None
 
     @property
     def requests_share(self) -> float | None:
-        """Per cent of the budgets' requests; None without a budget."""
+        """Percentage of the budgets' requests; None without a budget."""
         return 100 * self.calls.call_count / self.budget.requests if self.budget.requests else None
 
 

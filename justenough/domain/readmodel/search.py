@@ -14,19 +14,19 @@ from justenough.domain.ledger.events import EventType
 
 MAX_QUERY_CHARS = 400
 MAX_QUERY_WORDS = 5
-"""Words of a typed text that are searched for."""
+"""Maximum words of a typed text that are searched for."""
 MAX_WORDS = 100
-"""Words of one entry that can be found."""
+"""Maximum words of one entry that are indexed."""
 MAX_WORD_CHARS = 40
 MAX_HANDLE_CHARS = 200
 MIN_HANDLE_CHARS = 6
 """The shortest beginning of a handle that is searched for."""
 AFTER_ORIGIN_KIND = ":"
-"""Only in the names of launchers that are not people: `trigger:<name>`, `schedule:<name>`."""
+"""Occurs only in the names of launchers that are not people: `trigger:<name>`, `schedule:<name>`."""
 
 WORD = re.compile(r"[^\W_]+")
 SERIAL = re.compile(r"(?:serial(?: number)?\s*[=:]\s*|0x)?((?:[0-9a-f]{2}[:-])+[0-9a-f]{2}|[0-9a-f]{16,})")
-"""A certificate's serial number, as Vault, openssl and browsers write it."""
+"""Matches a certificate's serial number in the formats of Vault, openssl and browsers."""
 
 NameKind = Literal["name", "agent", "person"]
 HitKind = Literal["job", "request", "credential", "entry", "name", "agent", "person", "resource"]
@@ -36,11 +36,11 @@ class SearchHit(Message):
     """One thing that was found."""
 
     kind: HitKind
-    """`name`: all jobs of a name. The others are what they say."""
+    """`name` means all jobs of a name; the other values mean what they say."""
     id: str
     """The id of a job, request, credential or ledger entry; the name of anything else."""
     job: str = ""
-    """The job's id; `-` for an entry without a job; empty for what belongs to no single job."""
+    """The job's id; `-` for an entry without a job; empty for anything that belongs to no single job."""
     name: str = ""
     """The job's name; empty if there is no single job, or if the store does not have it."""
     text: str = ""
@@ -52,15 +52,15 @@ class IndexTerms:
     """The words, names and handles by which a ledger entry is found."""
 
     words: tuple[str, ...] = ()
-    """Found together with the words of the job's other entries."""
+    """Words; a search combines them with the words of the job's other entries."""
     handles: tuple[str, ...] = ()
     """Database user, lease, accessor, certificate: names of this entry's credential. None of them gives access."""
     names: tuple[tuple[NameKind, str, str], ...] = ()
-    """Kind, name, and the entity id of the person who may learn of it without the right to read everything."""
+    """Kind, name, and the entity id of the person who may see the name without the right to read everything."""
 
 
 INDEXED_TYPES = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.APPROVAL_DECIDED, EventType.CREDENTIAL_ISSUED)
-"""The types of entries that have terms."""
+"""The types of entries that have search terms."""
 
 
 def index_terms(kind: EventType, data: Mapping[str, Any]) -> IndexTerms:
@@ -100,7 +100,7 @@ def words_of(*texts: str) -> tuple[str, ...]:
 
 
 def to_handle(text: str) -> str:
-    """Return a database user, lease id, accessor or certificate as it is compared: a path's last part; a serial without separators."""
+    """Normalize a database user, lease id, accessor or certificate for comparison: the last part of a path, a serial without separators."""
     last = text.replace("\0", "\ufffd").strip().casefold().rstrip("/").rpartition("/")[2]
     serial = SERIAL.fullmatch(last)
     return (re.sub("[:-]", "", serial[1]) if serial else last)[:MAX_HANDLE_CHARS]

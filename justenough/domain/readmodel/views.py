@@ -43,11 +43,11 @@ class ApprovalView(Message):
     decision: str
     reason: str
     ttl: int
-    """Seconds that they approve, at most the requested ttl."""
+    """The approved ttl in seconds, at most the requested ttl."""
     action: str | None = None
-    """The action that they approve, at most the requested one; None in old records, which could not narrow it."""
+    """The approved action, at most the requested one; None in old records, from before approvals could be narrowed."""
     tools: Mapping[str, Bounds] | None = None
-    """The bounds on tools that they approve; None if they add none to the requested ones."""
+    """The approved bounds on tools; None if the approver added none to the requested ones."""
     on_behalf_of: str | None = None
     """Login name of the person who named the approver their delegate."""
     at: datetime
@@ -89,7 +89,7 @@ class ReviewView(Message):
 
 
 class DelegationView(Message):
-    """A person, their delegate, and until when the delegate may decide for them."""
+    """A person, their delegate, and the time until which the delegate may decide for them."""
 
     id: str
     person: str
@@ -111,7 +111,7 @@ class Ancestor(Message):
     requester: str
     """Login name."""
     touched: tuple[str, ...] = ()
-    """Resources that it was issued credentials for."""
+    """Resources for which the ancestor was issued credentials."""
     sensitivity: str = "public"
     """The highest sensitivity of these."""
 
@@ -120,7 +120,7 @@ class LockView(Message):
     """A control group in Vault whose authorization is pending."""
 
     accessor: str
-    """People authorize by it; it gives no access."""
+    """The accessor by which people authorize the request; it gives no access."""
     expires_at: datetime
 
 
@@ -133,7 +133,7 @@ class RequestView(Message):
     ttl: int
     """Requested, in seconds."""
     granted_ttl: int | None = None
-    """Approved, in seconds, if less than requested."""
+    """The approved ttl in seconds, if less than requested."""
     granted_action: str | None = None
     """Approved, if less than requested."""
     tools: Mapping[str, Bounds] | None = None
@@ -142,7 +142,7 @@ class RequestView(Message):
     """The approved tools."""
     reason: str
     reason_by: ReasonSource | None = None
-    """Who wrote it: the order that a person signed, or the running program. None if that was not recorded."""
+    """The source of the reason: the order that a person signed, or the running program. None if that was not recorded."""
     signed_reason: str | None = None
     """The order's reason for this access; None if the order does not list it."""
     optional: bool
@@ -157,14 +157,14 @@ class RequestView(Message):
     policies: tuple[str, ...] = ()
     policy_digest: str = ""
     policy_reasons: Mapping[str, str] = {}
-    """The comment above each of these policies, by id; empty in lists, and if the policies have changed since the decision."""
+    """By id, the comment above each policy that decided; empty in lists, and if the policies have changed since the decision."""
     digest: str = ""
     approvals: tuple[ApprovalView, ...] = ()
     created_at: datetime
     expires_at: datetime | None = None
     """The deadline of the current tier."""
     job_times_out_at: datetime | None = None
-    """If it is pending: when its running job times out; it cannot be decided after that. None before the job runs."""
+    """If the request is pending: when its running job times out; it cannot be decided after that. None before the job runs."""
     claim: ClaimView | None = None
     review: ReviewView | None = None
     """Set if somebody used break-glass."""
@@ -191,22 +191,22 @@ class RequestView(Message):
 
     @property
     def decide_by(self) -> datetime | None:
-        """Until when it can be decided at the current tier; None for no deadline."""
+        """The time until which it can be decided at the current tier; None if there is no deadline."""
         return self.job_times_out_at if self.ends_with_job else self.expires_at
 
     @property
     def is_beyond_order(self) -> bool:
-        """Whether the signed order does not name it, so that policy alone could not allow it."""
+        """Whether the signed order does not name the access, so that policy alone could not allow it."""
         return BEYOND_ORDER in self.policies
 
     @property
     def reason_source(self) -> str:
-        """Who wrote the reason, in words."""
+        """A description of who wrote the reason."""
         return reason_source_text(self.reason_by, has_parent=self.parent is not None)
 
     @property
     def spec_reason_source(self) -> str:
-        """Who wrote the reason in the spec, in words."""
+        """A description of who wrote the reason in the spec."""
         return reason_source_text(ReasonSource.ORDER, has_parent=self.parent is not None)
 
     @property
@@ -217,13 +217,13 @@ class RequestView(Message):
 
     @property
     def break_glass(self) -> ApprovalView | None:
-        """The break-glass by which it is approved; None if it is not approved, or by its tier."""
+        """The break-glass by which it was approved; None if it is not approved, or was approved by its tier."""
         counting = self.counting_approvals if self.state is RequestState.APPROVED else ()
         return next((item for item in counting if item.decision == "break_glass"), None)
 
     @property
     def decided_at(self) -> datetime | None:
-        """When it got its state from people or from their silence; None if it is pending, or if neither decided it."""
+        """When people decided it, or it expired without a decision; None if it is pending, or if policy decided it."""
         match self.state:
             case RequestState.APPROVED:
                 moments = [item.at for item in self.counting_approvals]
@@ -256,7 +256,7 @@ class CredentialView(Message):
     confirmed_at: datetime | None = None
     confirmed_how: str | None = None
     why: str | None = None
-    """Why its revocation could not be confirmed, if that was tried."""
+    """Why its revocation could not be confirmed, if an attempt failed."""
     revocable: str
     certificate: str | None = None
     """The Vault path of its certificate, whose revocation is checked."""
@@ -265,7 +265,7 @@ class CredentialView(Message):
     user: str | None = None
     """The name of its user in its target; None if the action has no target or Vault's answer was lost."""
     target_digest: str | None = None
-    """The digest of the target in which its user was found alive; None if it was not."""
+    """The digest of the target in which its user was found alive; None if its user was never found."""
     search_digest: str | None = None
     """The digest under which a search by job id was known to find such users when it was issued."""
 
@@ -280,26 +280,26 @@ class ConfigState(StrEnum):
 
     VALID = "valid"
     LAST_GOOD = "last_good"
-    """The newest is broken; an earlier one stays in force."""
+    """The newest configuration is broken; an earlier one stays in force."""
     NONE = "none"
-    """It has read no valid one, and takes no jobs."""
+    """The worker has read no valid configuration, and takes no jobs."""
 
 
 class SweepView(Message):
-    """The installation's last sweep, as workers recorded it."""
+    """The installation's last sweep, as recorded by workers."""
 
     active_at: datetime
     """When a worker was last known to be sweeping."""
     steady_since: datetime
-    """Since when workers have swept without a long gap, so that the store has taken writes since then."""
+    """Since when workers have swept without a long gap, so the store has accepted writes since then."""
     ended_at: datetime | None
     """When the last completed sweep ended."""
     by_clock: bool
-    """Whether a worker began the last sweep by its own clock, because none had come through Temporal."""
+    """Whether a worker began the last sweep by its own clock, because no sweep had come through Temporal."""
 
 
 class WorkerView(Message):
-    """A worker's process, as it last reported itself."""
+    """A worker's process, as in its last report."""
 
     name: str
     """Of its host and process."""
@@ -308,7 +308,7 @@ class WorkerView(Message):
     config_digest: str | None
     """`sha256:…` of the configuration that it has in force; None if it has none, and takes no jobs."""
     config_alarm: str | None
-    """Why the newest configuration is not in force there; None if it is."""
+    """Why the newest configuration is not in force in this worker; None if it is."""
     last_seen: datetime
 
     @property
@@ -327,7 +327,7 @@ class TargetCheck(Message):
     failure: str | None
     """Why it could not be inspected; None if it was."""
     since: datetime
-    """When it was first found as it is now."""
+    """When it was first found in its present state."""
     checked_at: datetime
 
 
@@ -338,7 +338,7 @@ class RevocationView(Message):
     since: datetime | None = None
     """When the revocation started, if it is not confirmed yet."""
     residual_until: datetime | None = None
-    """Until when credentials that cannot be revoked are valid, if the state is residual; None then if that depends on their owners."""
+    """If the state is residual: the time until which credentials that cannot be revoked are valid; None if that depends on their owners."""
 
 
 class JobSummary(Message):
@@ -378,9 +378,9 @@ class JobView(JobSummary):
     """Its ancestors, the parent first."""
     requests: tuple[RequestView, ...] = ()
     credentials: tuple[CredentialView, ...] = ()
-    """All that may be active, and the newest of the others."""
+    """All credentials that may be active, and the newest of the others."""
     older_credentials: int = 0
-    """How many more it was issued, none of them active."""
+    """The number of further credentials that were issued to the job, none of them active."""
 
 
 class Launched(Message):

@@ -1,1 +1,1 @@
-"""Right-sizing: the use that past runs of a job made of their grants, and specs that request less. Pure."""
+"""Right-sizing: how past runs of a job used their grants, and specs that request less. Pure."""

@@ -1,4 +1,4 @@
-"""Right-sizing: compares what past runs of a job requested, were granted and used, and proposes less. No I/O, no clock.
+"""Right-sizing: compares what past runs of a job requested, were granted and used, and proposes less access. No I/O, no clock.
 
 A proposal never adds access: it drops an item, narrows it or leaves it alone. Without evidence it changes nothing.
 Items of different revisions of a spec are the same item if resource and action are the same.
@@ -22,11 +22,11 @@ from justenough.domain.rightsizing.usage import AccessKey, PastRequest, PastRun,
 MIN_RUNS = 3
 """Fewer runs than this are not enough evidence."""
 TTL_HEADROOM = 1.5
-"""The proposed ttl divided by the longest use."""
+"""The ratio of the proposed ttl to the longest use."""
 ACTIONS_BY_BREADTH = tuple(Action)
 """Actions from the narrowest to the broadest."""
 READABLE_TTLS_S = tuple(60 * minutes for minutes in (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440))
-"""Ttls in seconds that people write; the shortest one is the minimum of a proposal."""
+"""Round ttls in seconds, as people write them; the shortest one is the minimum of a proposal."""
 
 
 class What(StrEnum):
@@ -101,7 +101,7 @@ class Sizing(SizingFigures):
 
 
 class SizingSummary(SizingFigures):
-    """The right size of a job in figures, for a list."""
+    """A job's right size in figures, for a list."""
 
     dropped: int
     """Access items that past runs did not need."""
@@ -188,13 +188,15 @@ def format_seconds(seconds: float) -> str:
 
 
 def _concerns(ask: PastRequest, key: AccessKey) -> bool:
-    """Whether a request was for this item, or was narrowed to it or less, so that a tightened spec is judged by the runs it came from."""
+    """Whether a request was for this item, or was narrowed to it or less, so that a tightened spec is still judged by the runs from which
+    it was derived.
+    """
     requested, granted, item = (ACTIONS_BY_BREADTH.index(Action(action)) for action in (ask.key.action, ask.resulting_action, key.action))
     return ask.key == key or (ask.key.resource == key.resource and requested > item >= granted)
 
 
 def _changes(item: Mapping[str, Any], evidence: _AccessEvidence, runs: Sequence[PastRun], asked_ttl: int) -> Iterator[Change]:
-    """Yield the change that drops an item; else a narrower action and a shorter ttl if they would have been enough."""
+    """Yield the change that drops an item, or else the changes to a narrower action and a shorter ttl that would have been enough."""
     judged_by, action = [evidence], _action_change(evidence)
     if action:
         # Judge the narrowed item too, by what the runs say about its new action, so that a tightened spec needs no second tightening.

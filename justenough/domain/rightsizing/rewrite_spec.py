@@ -14,7 +14,7 @@ from justenough.domain.jobs.spec import Access, Agent, JobSpec, RunSpec
 from justenough.domain.rightsizing.analysis import Change, Sized, Sizing, What
 
 NESTED_MODELS: dict[str, type[BaseModel]] = {"agent": Agent, "run": RunSpec}
-"""Parts of a spec whose keys have an order."""
+"""The parts of a spec whose keys have a usual order."""
 
 
 def tighten_spec(sizing: Sizing) -> dict[str, Any]:

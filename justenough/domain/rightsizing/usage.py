@@ -25,7 +25,7 @@ class CredentialUse:
     ended: datetime | None
     """When it was revoked, was verified as ended, or its job ended, whichever came first; None if unknown."""
     delivered: bool
-    """Whether it was delivered to the process; else only the broker had it."""
+    """Whether it was delivered to the process; if not, only the broker had it."""
     seen: bool
     """Whether its use was observed."""
 
@@ -85,7 +85,7 @@ class ActionUse(Message):
     longest_granted: int | None
     """Seconds."""
     last_issued: datetime | None
-    """At any time, not only in the period."""
+    """When it was last issued, at any time, not only in the period."""
     scopes: tuple[dict[str, str], ...]
     """The data scopes of the requesting jobs."""
     whole: bool

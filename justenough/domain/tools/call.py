@@ -1,6 +1,6 @@
 """Validates a tool call's arguments, and builds the SQL parameters or the HTTP request from them. No I/O, no clock.
 
-Arguments come from a model, which may follow instructions in untrusted text. They stay data in SQL statements, URLs and headers.
+Arguments come from a model, which may follow instructions in untrusted text, so they stay data in SQL statements, URLs and headers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from justenough.domain.jobs.tool_bounds import ORDER, Bounds, has_path_traversal
 from justenough.domain.tools.definitions import Http, Sql, Tool, ToolUses
 
 MAX_ARGUMENT_BYTES = 32 * 1024
-"""Bytes of a call's arguments as canonical JSON. Approvers must be able to read them."""
+"""Maximum bytes of a call's arguments as canonical JSON, because approvers must be able to read them."""
 MAX_PROBLEMS = 20
 DEFAULT_TTL_S = 300
 """Seconds of access for a call whose action the job's order does not list."""
@@ -89,7 +89,7 @@ def call_of(access: Access) -> ToolCall | None:
 
 
 def access_for_call(access: Access, call: ToolCall | None) -> Access:
-    """Return a copy of the access for this single call, or without a call."""
+    """Return a copy of the access for this single call; for None, without a call."""
     same = {name: getattr(access, name) for name in Access.model_fields}
     return CallAccess(**same, call=call) if call else Access(**same)
 
@@ -182,7 +182,7 @@ def fill_headers(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[
 
 
 def _argument_problems(tool: Tool, arguments: dict[str, Any]) -> Iterator[Problem]:
-    """Yield the problems of invalid arguments, without their values: those may be long, and a model reads this."""
+    """Yield the problems of invalid arguments, without their values: values may be long, and a model reads this."""
     schema = tool.schema_of_input
     for keyword, rule in failing_keywords(schema, arguments):
         if keyword == "properties":

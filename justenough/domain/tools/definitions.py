@@ -26,9 +26,9 @@ from justenough.domain.jobs.spec import Name, Sentence
 from justenough.domain.jobs.states import Action
 
 SQL_PARAMETER = re.compile(r"%\((?P<name>[A-Za-z_][A-Za-z0-9_]*)\)s")
-"""A parameter, whose value PostgreSQL gets separately from the statement."""
+"""Matches a parameter. PostgreSQL gets its value separately from the statement."""
 INPUT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""A name that placeholders can contain."""
+"""Matches a name that a placeholder can contain."""
 EMPTY_INPUT_SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
 MAX_CALL_TIMEOUT_S, DEFAULT_CALL_TIMEOUT_S = 60, 10
 MAX_ROWS, DEFAULT_ROWS = 1_000, 100
@@ -155,7 +155,7 @@ class McpServerDef(CallLimits):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     headers: Mapping[str, Annotated[str, StringConstraints(max_length=4096)]] = Field(default_factory=dict)
     tools: Digest | None = None
-    """Digest of its reviewed tools (mcp_tool_list.py). Without it, or while the server shows other tools, jobs cannot call any."""
+    """Digest of its reviewed tools (mcp_tool_list.py). Without it, or while the server shows different tools, jobs cannot call any of them."""
     prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")] | None = None
     """Put before each tool's own name, to avoid duplicates."""
     allow_private: bool = False
@@ -190,7 +190,7 @@ class Tool(Model):
 
     @property
     def validator(self) -> Validator:
-        """The validator of its input. It follows no reference to another document."""
+        """The validator of its input. It never follows a reference to another document."""
         return build_validator(self.schema_of_input)
 
     @property
@@ -232,7 +232,8 @@ def tool_problems(tools: Mapping[str, Tool], offers: ActionOffers) -> Iterator[P
 def expensive_schema_problems(tools: Mapping[str, Tool]) -> Iterator[Problem]:
     """Yield the parts of the tools' input schemas whose validation can take very long, by YAML path.
 
-    Not part of reading a catalog: a worker whose catalog was valid before this check must not lose it, because it has credentials to revoke.
+    Reading a catalog does not include this check: a worker whose catalog was valid before the check existed must be able to keep it,
+    because it has credentials to revoke.
     """
     for name, tool in tools.items():
         if expensive := expensive_part(tool.input):

@@ -1,4 +1,4 @@
-"""A job is told what it may ask for, at which tier, and how: the same over HTTP and over MCP."""
+"""A job can list what it may request, at which tier and how, with the same result over HTTP and MCP."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ async def test_a_job_has_only_a_limited_number_of_tool_calls_under_way() -> None
     await asyncio.wait({*under_way, again})
 
 
-def test_a_large_request_counts_as_several_and_may_leave_a_debt() -> None:
+def test_a_large_request_counts_as_several_even_beyond_the_limit() -> None:
     now, nobody = [0.0], cast("Any", None)
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
     counting = Broker(cast("Any", SimpleNamespace(ticks=lambda: now[0])), told, nobody, nobody, nobody, owner="", notify_workflow=nobody)

@@ -81,7 +81,7 @@ def test_a_job_is_offered_every_tool_that_it_may_use_now_or_after_an_approval(ag
     assert "Needs people's approval (tier 1)" in tools["refund-order"]["description"]
 
 
-def test_a_call_answers_and_its_login_is_dead_right_after(agent: Puppet, ops: Human, shop: Shop) -> None:
+def test_a_call_returns_an_answer_and_its_login_is_dead_right_after(agent: Puppet, ops: Human, shop: Shop) -> None:
     order = tenant_order(shop)
     text, failed = call_tool(agent, "find-order", order_id=order)
     assert not failed, text

@@ -112,7 +112,7 @@ def store_text(shop: Shop) -> str:
         ("slow", "the upstream took longer than 2 s"),
     ],
 )
-def test_an_upstream_that_fails_is_an_error_in_words_and_its_login_is_dead(
+def test_an_upstream_failure_is_reported_in_words_and_its_login_is_dead(
     agent: Puppet, bad: Upstream, shop: Shop, name: str, says: str
 ) -> None:
     before = len(bad.seen)

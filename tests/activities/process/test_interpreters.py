@@ -91,7 +91,7 @@ def test_a_python_whose_folder_contains_the_workers_data_is_refused(settings: Se
 
 
 def test_finding_the_python_runs_no_program(settings: Settings, home: Path) -> None:
-    """A spec names the path: a program there must not run as the worker."""
+    """A spec names the path, so a program at that path must not run as the worker."""
     fake, trace = home / "env" / "bin" / "python", home / "trace"
     fake.parent.mkdir(parents=True)
     fake.write_text(f"#!/bin/sh\ntouch {trace}\n")

@@ -109,7 +109,7 @@ def test_no_job_reaches_temporal_even_if_it_may_reach_vault(servers: tuple[int, 
 
 
 def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -> None:
-    """As docker -p and kube-proxy redirect: the connection goes to another port than was asked for."""
+    """As docker -p and kube-proxy do, the connection is redirected to a different port than the requested one."""
     behind, asked = servers[0], unused_port()
     if is_root():
         rule = f"tcp dport {asked} redirect to :{behind}"

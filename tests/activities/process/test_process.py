@@ -171,7 +171,7 @@ async def test_a_kill_that_meets_the_end_of_a_job_keeps_its_exit_code(run: Runne
 async def test_a_job_that_cannot_be_watched_for_want_of_file_handles_is_killed(
     last: int, run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only as many pidfds as `last` can be opened: of none, or of bubblewrap alone."""
+    """Only `last` pidfds can be opened: none, or only bubblewrap's."""
     opened, open_pidfd = itertools.count(), os.pidfd_open
 
     def open_few(pid: int, flags: int = 0) -> int:

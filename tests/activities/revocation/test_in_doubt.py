@@ -110,7 +110,7 @@ def test_a_credential_without_a_known_lease_on_an_unsearchable_engine_only_expir
     assert "credential.expired" in at.entry_types(job)
 
 
-def test_a_credential_whose_lease_was_never_learned_is_confirmed_by_its_target(at: Desk) -> None:
+def test_a_credential_whose_lease_is_unknown_is_confirmed_by_its_target(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     lost = replace(held, credential=held.credential.model_copy(update={"lease_id": None}))

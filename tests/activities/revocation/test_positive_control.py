@@ -263,7 +263,7 @@ def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_rol
         drop_user(shop, str(view.user))
 
 
-def test_a_target_that_showed_one_roles_users_proves_nothing_of_those_on_another_server(shop: Shop, tmp_path: Path) -> None:
+def test_a_target_that_showed_one_roles_users_proves_nothing_about_users_on_another_server(shop: Shop, tmp_path: Path) -> None:
     def read_elsewhere(catalog: dict[str, Any]) -> None:
         catalog["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/other-read"
 
@@ -280,7 +280,7 @@ def test_a_target_that_showed_one_roles_users_proves_nothing_of_those_on_another
         assert not session.end().confirmed
 
 
-def test_moving_a_target_to_another_server_proves_nothing_of_users_on_the_first(shop: Shop, tmp_path: Path) -> None:
+def test_moving_a_target_to_another_server_proves_nothing_about_users_on_the_first(shop: Shop, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()

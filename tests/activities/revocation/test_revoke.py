@@ -93,7 +93,7 @@ def test_a_revocation_closes_the_jobs_claim_and_deletes_its_prefix(at: Desk) -> 
     assert at.deps.vault.job_prefixes("dev").count(job) == 0
 
 
-def test_the_store_being_away_neither_stops_the_revocation_nor_loses_its_events(at: Desk) -> None:
+def test_a_store_outage_neither_stops_the_revocation_nor_loses_its_events(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))

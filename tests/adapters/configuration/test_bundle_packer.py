@@ -72,11 +72,11 @@ def test_a_working_directory_elsewhere_is_refused(tmp_path: Path, workdir: str) 
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "out").symlink_to("/etc")
 
-    assert problems(tmp_path / "beside", workdir) == {"run.workdir": "must be a folder beside the spec's file"}
+    assert problems(tmp_path / "beside", workdir) == {"run.workdir": "must be a folder next to the spec's file"}
 
 
 def test_a_working_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert problems(tmp_path, "none") == {"run.workdir": "there is no folder none beside the spec's file"}
+    assert problems(tmp_path, "none") == {"run.workdir": "there is no folder none next to the spec's file"}
 
 
 def test_a_bundle_that_is_too_large_names_its_largest_files(tmp_path: Path) -> None:

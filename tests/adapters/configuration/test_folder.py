@@ -158,7 +158,7 @@ def test_a_removed_folder_keeps_the_last_good_set(config: ConfigFolder, folder: 
 
 
 @pytest.mark.parametrize("broken", ["catalog.yaml", "approvals.yaml", "policies/reads.cedar", "policies/schema.cedarschema"])
-def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folder: Path, clock: Clock, broken: str) -> None:
+def test_a_start_with_any_broken_file_denies_everything_until_it_is_fixed(folder: Path, clock: Clock, broken: str) -> None:
     good = (folder / broken).read_bytes()
     (folder / broken).write_bytes(b"{")
     config = ConfigFolder(folder, ENV, clock=clock)
@@ -353,7 +353,7 @@ def timed_folder(armed_folder: Path) -> Path:
     return armed_folder
 
 
-def test_schedules_come_with_their_jobs_and_their_clocks(timed_folder: Path) -> None:
+def test_schedules_come_with_their_jobs_and_time_zones(timed_folder: Path) -> None:
     found = ConfigFolder(timed_folder, ENV).current().schedules["nightly"]
     assert (found.spec["name"], str(found.zone), bool(found.bundle_digest)) == ("long-running", "Europe/Berlin", True)
     assert found.could_have_made({"seconds": "5"})

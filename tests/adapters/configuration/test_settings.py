@@ -50,7 +50,7 @@ def test_passwords_have_a_mount_unless_only_an_identity_provider_is_named() -> N
     assert Settings(pages_oidc_mount="oidc", pages_mount="pages").pages_password_mount == "pages"
 
 
-def test_jobs_are_vouched_for_in_the_consoles_name_unless_another_is_given() -> None:
+def test_identity_tokens_of_jobs_name_the_console_as_issuer_unless_another_is_set() -> None:
     assert Settings().workload_issuer is None
     assert Settings(console_url="https://console.example/").workload_issuer == "https://console.example"
     assert Settings(console_url="http://console:8080", job_issuer="https://je.example/jobs").workload_issuer == "https://je.example/jobs"

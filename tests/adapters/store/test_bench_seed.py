@@ -26,7 +26,7 @@ def seeded(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return empty_url
 
 
-def test_a_seeded_store_is_what_recording_its_ledger_makes(seeded: str, tmp_path: Path) -> None:
+def test_a_seeded_store_equals_one_that_recorded_the_same_ledger(seeded: str, tmp_path: Path) -> None:
     with closing(Store(seeded)) as large, closing(Store(f"sqlite:///{tmp_path}/recorded.db")) as store:
         store.migrate()
         entries = large.ledger.entries(limit=1000).items

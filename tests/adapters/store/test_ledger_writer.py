@@ -233,7 +233,7 @@ def test_tampering_with_the_ledgers_tables_is_detected(
 
 
 def test_removing_the_newest_entry_together_with_its_head_is_not_detected(filled: Store, url: str) -> None:
-    """The honest limit that `unseen` states: the newest entry goes together with its head."""
+    """This is the limit that `unseen` states: the newest entry is removed together with its head."""
     statements = (
         "DELETE FROM ledger WHERE job = :job AND seq = 5",
         "UPDATE chain_heads SET seq = 4, hash = (SELECT hash FROM ledger WHERE job = :job AND seq = 4) WHERE job = :job",

@@ -62,7 +62,7 @@ def all_entries(store: Store, *, job: str | None = None, after: int = 0) -> list
         after = int(page.next)
 
 
-async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: Store, feed: LiveFeed) -> None:
+async def test_hundreds_of_listeners_get_each_event_once_and_in_order(store: Store, feed: LiveFeed) -> None:
     jobs = [job_id(number) for number in range(3)]
     store.ledger.append([submission(job) for job in jobs])
     # Of each job two entries more than of the one before, and the last one of all is the last job's.
@@ -83,7 +83,7 @@ async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: St
 async def test_a_stream_that_is_cut_anywhere_repeats_and_loses_nothing(
     store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch, recent: int, job: str | None
 ) -> None:
-    """Whether it goes on from what is at hand or, further behind, from the store."""
+    """Whether the stream continues from memory or, if it is further behind, from the store."""
     monkeypatch.setattr(feeds, "MAX_RECENT_ENTRIES", recent)
     monkeypatch.setattr(feeds, "PRELOADED_ENTRIES", recent)
     monkeypatch.setattr(feeds, "MAX_BATCH", 4)
@@ -160,7 +160,7 @@ async def test_a_listener_without_events_gets_empty_batches_at_the_given_interva
 
 
 async def test_listeners_that_join_while_entries_are_recorded_miss_none(store: Store, feed: LiveFeed) -> None:
-    """Listeners that come and go while it is written, each from where it says."""
+    """Listeners come and go while entries are recorded, each from its own position."""
     record(store, job_id(0), 0, 100, at_once=10)
     writing = asyncio.create_task(asyncio.to_thread(record, store, job_id(0), 100, 100))
     positions: Sequence[int] = range(0, 101, 5)
@@ -171,7 +171,7 @@ async def test_listeners_that_join_while_entries_are_recorded_miss_none(store: S
 
 @pytest.mark.parametrize("url", [pytest.param("postgresql", marks=pytest.mark.servers)], indirect=True)
 async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
-    """Over and over, the one by which PostgreSQL tells of commits among them."""
+    """Connections are cut repeatedly, including the one by which PostgreSQL reports commits."""
     with closing(Store(url)) as store, closing(Store(url)) as writer:
         feed = LiveFeed(store)
         listening = asyncio.create_task(listen_until(feed, None, 300))

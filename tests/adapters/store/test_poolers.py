@@ -40,7 +40,7 @@ def pooled_url(direct_url: str, postgres_port: int, pooler_port: int) -> str:
 
 
 def test_a_transaction_pooler_refuses_startup_options_and_forgets_prepared_statements(pooled_url: str) -> None:
-    """The control: what the store must do without fails here."""
+    """The control: the features that the store must not rely on fail here."""
     with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
         psycopg.connect(pooled_url, options="-c lock_timeout=30s")
     with psycopg.connect(pooled_url, autocommit=True) as one, psycopg.connect(pooled_url, autocommit=True) as other:

@@ -293,7 +293,7 @@ def test_filters_by_the_beginning_of_an_id_and_by_time_use_an_index(ready_file: 
 def test_no_list_sorts_or_looks_at_rows_that_it_does_not_show(
     ready_file: object, state: str | None, environment: str | None, requester: str | None
 ) -> None:
-    """What keeps a list of a million jobs quick; how quick is measured by the benchmark."""
+    """This keeps a list of a million jobs quick; the benchmark measures how quick."""
     url = f"sqlite:///{ready_file}"
     chosen = [name for name, value in (("requester_id", requester), ("environment", environment), ("state", state)) if value]
 

@@ -126,7 +126,7 @@ def test_parameters_are_not_in_the_index(store: Store, url: str) -> None:
     assert not [word for word in words if "hunter2" in word]
 
 
-def test_a_common_word_beside_another_is_searched_among_the_newest_jobs_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_common_word_with_another_is_searched_among_the_newest_jobs_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MAX_CANDIDATES", 3)
     store.ledger.append([samples.submission(job_id(number), task="rare" if number in {0, 9} else "usual") for number in range(10)])
     store.search.index()
@@ -145,7 +145,7 @@ def test_only_a_launchers_newest_jobs_are_searched_for_words(store: Store, monke
     assert ([hit.id for hit in many.hits], many.is_partial) == ([job_id(13), job_id(12), job_id(11)], True)
 
 
-def test_indexing_goes_on_where_it_stopped_and_includes_what_other_versions_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indexing_continues_where_it_stopped_and_includes_what_other_versions_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_index, "MAX_POSITIONS", 2)
     store.ledger.append([samples.submission(job_id(number)) for number in range(3)])
     first = store.search.index()
@@ -160,7 +160,7 @@ def test_indexing_goes_on_where_it_stopped_and_includes_what_other_versions_wrot
     assert store.search.index() == store.search.progress()
 
 
-def test_a_store_from_before_the_search_is_indexed_from_its_beginning(empty_url: str) -> None:
+def test_a_store_from_before_there_was_a_search_is_indexed_from_its_beginning(empty_url: str) -> None:
     with closing(Store(empty_url)) as store:
         store.migrate()
         store.ledger.append([samples.submission(), samples.issuance(user=USER)])

@@ -190,7 +190,7 @@ def test_the_use_of_each_action_is_reported_once_over_all_jobs(store: Store, lim
 
 @pytest.mark.parametrize("requester", [None, "e-ops"])
 def test_no_usage_query_scans_every_job_request_or_credential(ready_file: Path, tmp_path: Path, requester: str | None) -> None:
-    """What keeps right-sizing quick where there are a million jobs: each table is read by a key."""
+    """This keeps right-sizing quick with a million jobs: each table is read by a key."""
     shutil.copy(ready_file, tmp_path / "store.db")
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with closing(Store(url)) as store:

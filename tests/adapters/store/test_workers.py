@@ -16,7 +16,7 @@ def worker(name: str, at: datetime, *, digest: str | None = "sha256:1", alarm: s
     return WorkerView(name=name, version="1.2.3", config_digest=digest, config_alarm=alarm, last_seen=at)
 
 
-def test_a_worker_is_shown_as_it_last_reported_itself_until_it_is_silent(store: Store) -> None:
+def test_a_worker_is_shown_with_its_last_report_until_it_is_silent(store: Store) -> None:
     store.workers.report(worker("b", NOW))
     store.workers.report(worker("a", NOW, digest=None, alarm="broken"))
     assert store.workers.seen_since(NOW) == (worker("a", NOW, digest=None, alarm="broken"), worker("b", NOW))

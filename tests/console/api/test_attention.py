@@ -14,7 +14,7 @@ async def items_of(served: Served, who: str) -> dict[str, Any]:
     return {item["key"]: item for item in answer.json()["items"]}
 
 
-async def test_whoever_may_stop_a_failed_job_acknowledges_it(served: Served) -> None:
+async def test_people_who_may_stop_a_failed_job_can_acknowledge_it(served: Served) -> None:
     job = (await served.launch())["id"]
     served.end(job, "failed")
     key = f"failed/{job}"

@@ -117,7 +117,7 @@ async def test_an_approver_of_a_higher_tier_may_decide_a_request_of_a_lower_tier
         ({"issued_at": datetime(2036, 1, 1, tzinfo=UTC), "expires_at": datetime(2036, 1, 2, tzinfo=UTC)}, "statement.expires_at"),
     ],
 )
-async def test_a_decision_about_something_else_is_refused_by_path(served: Served, changes: dict[str, Any], path: str) -> None:
+async def test_a_decision_about_something_else_is_refused_with_the_path(served: Served, changes: dict[str, Any], path: str) -> None:
     request = await served.launch_and_request()
     answer = await post_decision(served, "lead", request, served.people["lead"].decision(request, changes))
     assert answer.status_code == 422, answer.text
@@ -171,7 +171,7 @@ async def test_a_decision_on_a_job_whose_workflow_is_gone_is_a_conflict(served: 
     request = await served.launch_and_request()
     await served.temporal.get_workflow_handle(request["job_id"]).terminate()
     answer = await decide(served, "lead", request)
-    assert (answer.status_code, answer.json()["detail"]) == (409, "the job no longer runs")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "the job is no longer running")
 
 
 async def test_each_person_can_list_the_requests_that_they_may_decide(served: Served) -> None:

@@ -68,7 +68,7 @@ async def test_the_stream_of_a_job_starts_at_its_first_entry_and_stays_live(serv
         assert (await anext(stream))["id"] == second["id"]
 
 
-async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
+async def test_a_launcher_can_follow_only_their_own_jobs(served: Served) -> None:
     job = (await served.launch())["id"]
     assert (await served.get(f"/jobs/{job}/events", "ops2")).status_code == 404
     before = str(served.store.ledger.head().position)
@@ -158,7 +158,7 @@ async def test_a_stream_without_news_is_kept_alive(served: Served, monkeypatch: 
             pass
 
 
-async def test_a_position_that_the_ledger_has_not_reached_goes_on_from_its_newest(served: Served) -> None:
+async def test_a_stream_from_a_position_beyond_the_ledger_continues_from_its_newest_entry(served: Served) -> None:
     job = (await served.launch())["id"]
     for path, who in (("/events", "auditor"), (f"/jobs/{job}/events", "ops")):
         ahead = served.people[who].bearer | {"Last-Event-ID": str(10**12)}

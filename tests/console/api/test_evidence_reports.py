@@ -55,7 +55,7 @@ async def test_an_attempt_to_decide_on_ones_own_job_is_in_the_report_of_that_per
     assert line(report, "attempts.own")["evidence"]["ids"] == [entry["id"] for entry in entries]
 
 
-async def test_the_last_thirty_days_are_the_period_where_none_is_given_and_none_ends_in_the_future(served: Served) -> None:
+async def test_the_period_defaults_to_the_last_thirty_days_and_never_ends_in_the_future(served: Served) -> None:
     now = datetime.now(UTC)
     report = Report.model_validate((await served.get("/report", "auditor")).json())
     assert report.until - report.since == timedelta(days=30)
@@ -95,7 +95,9 @@ async def test_ledger_entries_can_be_listed_up_to_a_given_time(served: Served) -
     assert second not in jobs
 
 
-async def test_others_are_answered_while_a_report_is_made_and_reports_take_turns(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_requests_are_answered_while_a_report_is_generated_and_reports_take_turns(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, loop, begun, go_on = evidence_report.build_evidence_report, asyncio.get_running_loop(), asyncio.Queue[int](), asyncio.Event()
 
     def held(store: Any, period: ReportPeriod, **more: Any) -> Report:

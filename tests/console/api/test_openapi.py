@@ -234,7 +234,7 @@ def test_a_caller_without_a_token_reaches_only_public_operations(api_run: Run) -
 
 
 def test_every_operation_was_called_by_every_person_and_succeeded_at_least_once(api_run: Run, signed: set[str], schema: BaseSchema) -> None:
-    """A check of what was never reached would prove nothing."""
+    """A check of an operation that was never reached would prove nothing."""
     everything = {f"{method.upper()} {path}" for path, found in schema.raw_schema["paths"].items() for method in found}
     assert everything - (signed | api_run.successes) == set()
     pairs = {(answer.who, answer.operation) for answer in api_run.answers if answer.is_intended}

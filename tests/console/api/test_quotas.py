@@ -53,7 +53,7 @@ async def test_each_launcher_has_their_own_quota_of_open_jobs(small: Served) -> 
     assert (await small.post("/jobs", "ops", orders[3])).status_code == 201
 
 
-async def test_a_repeated_key_gets_its_job_even_if_the_quota_is_used_up(small: Served) -> None:
+async def test_a_repeated_idempotency_key_returns_its_job_even_if_the_quota_is_used_up(small: Served) -> None:
     key = {"Idempotency-Key": "once"}
     first = await small.post("/jobs", "ops", small.people["ops"].order(), headers=key)
     for _ in range(2):
@@ -132,7 +132,7 @@ async def test_the_calls_of_one_person_take_turns_without_delaying_their_kills_o
         await until(lambda: count_calls(small) == 1)
         waiting = [group.create_task(read_jobs()) for _ in range(4)]
         await until(lambda: count_calls(small) == 5)
-        assert_over_quota(await read_jobs(), "5 of your calls are served or wait already; send fewer at once")
+        assert_over_quota(await read_jobs(), "5 of your calls are already being served or waiting; send fewer at once")
         assert (await small.get("/jobs", "auditor")).status_code == 200
         # Not found: it was served.
         assert (await small.post("/jobs/j-dev-none/kill", "ops")).status_code == 404

@@ -55,7 +55,7 @@ def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.
 
 
 @pytest.mark.servers
-def test_each_problem_of_a_bad_input_is_printed_on_a_line_of_its_own(cli: Cli) -> None:
+def test_each_problem_of_a_bad_input_is_printed_on_a_separate_line(cli: Cli) -> None:
     errors = [{"path": "access[0].ttl", "message": "too long"}, {"path": "", "message": "odd\x1b[2J"}]
     with serve_canned_answers() as console:
         console.set_response(422, {"title": "T", "status": 422, "detail": "job spec: access[0].ttl: too long; odd", "errors": errors})

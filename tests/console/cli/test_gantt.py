@@ -58,7 +58,7 @@ def lane(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, 
     raise AssertionError("no width gives 100 columns to the bars")
 
 
-def test_a_credential_is_a_bar_from_its_issue_to_its_proven_death_and_shows_what_it_did_not_use() -> None:
+def test_a_credential_is_a_bar_from_its_issue_to_its_verified_end_and_shows_its_unused_time() -> None:
     bar, state = lane([JOB, *ASKED, APPROVED, ISSUED, REVOKED, DEAD, ENDED], "holds write db", now=10_000)
 
     assert bar == " " * 50 + "█" * 20 + "▒" * 10 + "✔" + "·" * 19
@@ -108,7 +108,7 @@ def test_each_state_of_a_credential_has_a_word_and_a_sign(more: list[dict[str, A
     assert (line[9], line.endswith(state)) == (sign, True), line
 
 
-def test_the_current_time_is_marked_in_a_timeline_only_while_its_job_goes_on() -> None:
+def test_the_current_time_is_marked_in_a_timeline_only_while_its_job_is_running() -> None:
     going, over = (lines([JOB, ISSUED, *more], now=120) for more in ([], [DEAD, ENDED]))
 
     column = next(line for line in going if "now" in line).index("now") + 1

@@ -85,7 +85,7 @@ def test_an_added_resource_of_each_kind_is_valid_and_tested(alone: Cli, folder: 
     assert catalog["resources"][f"my-{kind}"]["title"] == 'The "main" one: ours'
 
 
-def test_all_kinds_fit_beside_the_shop_and_change_nothing_there(alone: Cli, folder: Path) -> None:
+def test_all_kinds_can_be_added_to_the_shop_and_change_nothing_else_in_it(alone: Cli, folder: Path) -> None:
     text = (SHOP / "catalog.yaml").read_text()
     (folder / "catalog.yaml").write_text(text)
     for kind in KINDS:

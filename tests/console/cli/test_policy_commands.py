@@ -101,7 +101,7 @@ def test_explain_uses_the_given_person_and_parameters(alone: Cli, folder: Path) 
     assert alone.run("policy", "explain", job, "--config", folder, "--param", "colour=red").exit_code == 2
 
 
-def test_problems_of_a_spec_with_the_catalog_are_reported_beside_the_explanation(alone: Cli) -> None:
+def test_problems_of_a_spec_with_the_catalog_are_reported_with_the_explanation(alone: Cli) -> None:
     text = EXPORT.read_text().replace("environment: prod", "environment: staging")
     done = alone.run("policy", "explain", "-", "--config", SHOP, stdin=text)
 

@@ -79,7 +79,7 @@ def test_a_missing_profile_is_reported_with_the_existing_ones(alone: Cli) -> Non
 
 
 @pytest.mark.parametrize("expires", ["soon", [], {}])
-def test_a_damaged_login_file_is_one_sentence(alone: Cli, expires: object) -> None:
+def test_a_damaged_login_file_is_reported_in_one_sentence(alone: Cli, expires: object) -> None:
     save(alone, "ops", expires=expires)
 
     done = alone.run("whoami", env={"JUSTENOUGH_CONSOLE_URL": CONSOLE})
@@ -105,7 +105,7 @@ def test_without_any_address_the_first_command_says_how_to_get_one(alone: Cli) -
     assert alone.run("job", "list").stderr.endswith(". Or use a profile (lead): --profile NAME, justenough profile use NAME\n")
 
 
-def test_a_server_elsewhere_that_does_not_answer_is_not_one_to_start_here(alone: Cli) -> None:
+def test_no_command_suggests_starting_a_remote_server_that_does_not_answer(alone: Cli) -> None:
     save(alone, "ops", seen={"vault": "http://vault.invalid:8200", "console": "http://console.invalid:8000"})
 
     done = alone.run("job", "list")

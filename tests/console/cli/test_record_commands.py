@@ -231,7 +231,7 @@ def test_a_sweep_that_could_not_revoke_exits_with_9(cli: Cli) -> None:
     assert "the target is down" in done.stdout
 
 
-def test_the_catalog_is_listed_as_the_console_has_it(cli: Cli, ops: Human) -> None:
+def test_the_catalog_of_the_console_is_listed(cli: Cli, ops: Human) -> None:
     assert cli.json("catalog", "list") == ops.api.get("catalog").json()
     names = cli.run("catalog", "list", "-o", "name").stdout.split()
     assert {"orders-db", "refunds-db", "customers-db", "helpdesk-api", "export-api"} <= set(names)

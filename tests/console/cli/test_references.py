@@ -46,7 +46,7 @@ def test_the_reference_last_means_the_job_that_the_caller_launched_last(cli: Cli
     assert cli.run("job", "show", "@last", "-o", "name").stdout == f"{launched}\n"
     assert cli.run("credential", "prove", "@last", "-o", "name").stdout == f"{launched}\n"
     nobody = cli.run("job", "show", "@last", who="chief")
-    assert (nobody.exit_code, nobody.stderr) == (5, "error: @last: you have launched no job yet\n")
+    assert (nobody.exit_code, nobody.stderr) == (5, "error: @last: you have not launched a job yet\n")
 
 
 def test_an_ambiguous_beginning_of_an_id_is_refused_with_the_matching_ids(cli: Cli, jobs: list[dict[str, Any]]) -> None:

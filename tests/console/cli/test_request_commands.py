@@ -292,7 +292,7 @@ def test_one_command_approves_a_locked_request_and_authorizes_it_in_vault(cli: C
     assert cli.json("credential", "prove", job.id, who="auditor")["dead"]
 
 
-def test_a_lock_that_was_authorized_before_can_be_approved_still(cli: Cli, ops: Human, security: Human, tmp_path: Path) -> None:
+def test_a_request_whose_lock_is_already_authorized_can_still_be_approved(cli: Cli, ops: Human, security: Human, tmp_path: Path) -> None:
     job = PendingJob(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
     security.authorize(ops.job(job.id)["requests"][0]).raise_for_status()
     assert cli.json("request", "approve", job.requests[0], "--reason", "yes", who="security")["state"] == "approved"

@@ -168,7 +168,7 @@ def test_a_request_that_the_order_does_not_name_is_reported_as_such() -> None:
     assert list(ceiling_lines(request(policies=["reads"]))) == []
 
 
-def test_the_first_sentence_about_a_request_tells_what_has_no_time_of_its_own() -> None:
+def test_the_first_sentence_about_a_request_includes_changes_without_a_recorded_time() -> None:
     locked = request(lock={"accessor": "a", "expires_at": LATER}, claim=CLAIM)
     (change,) = request_changes(None, locked)
     assert change.at == NOW.isoformat()

@@ -73,7 +73,9 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
     ],
     ids=lambda value: value["state"] if isinstance(value, dict) else "",
 )
-def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and_why(item: dict[str, Any], at: str, said: str) -> None:
+def test_each_credential_says_when_and_how_it_ended_or_until_when_it_may_be_active_and_why(
+    item: dict[str, Any], at: str, said: str
+) -> None:
     row = aftermath.credential_row(aftermath.with_dead_flag(item))
     look = credential_look(item["state"], item["revocable"])
     assert row == (item["id"], "orders-db", "read", state_word("credential", look), at, said)

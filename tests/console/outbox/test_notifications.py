@@ -187,7 +187,7 @@ async def test_another_console_that_takes_over_notifies_nobody_twice(rig: Outbox
     assert len(chat.requests) == 2
 
 
-async def test_a_revocation_that_stays_overdue_is_reported_once_and_its_end_too(rig: OutboxRig, chat: Receiver) -> None:
+async def test_a_revocation_that_stays_overdue_is_reported_once_and_so_is_its_end(rig: OutboxRig, chat: Receiver) -> None:
     await rig.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(rig, people())
     rig.record(
@@ -335,7 +335,7 @@ async def test_a_service_in_a_private_network_must_be_allowed(chat: Receiver, ur
     assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
 
 
-async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_not_taken_whatever_its_url_says(
+async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_rejected_whatever_its_url_says(
     rig: OutboxRig, chat: Receiver, mail: Receiver
 ) -> None:
     chat.answer = lambda _: (302, {"location": mail.url})

@@ -169,7 +169,7 @@ async def test_a_value_that_only_the_worker_had_is_not_said_to_have_expired(reco
 @pytest.mark.parametrize(
     "revocable, said", [("never", "stays valid until its owner rotates it"), ("on_expiry", "It cannot be revoked early: it is valid until")]
 )
-async def test_revoking_is_not_offered_where_nothing_could_be_revoked(records: Desk, revocable: str, said: str) -> None:
+async def test_revoking_is_not_offered_if_nothing_could_be_revoked(records: Desk, revocable: str, said: str) -> None:
     lead, job = await records.log_in(), records.record_job()
     name = issue(records, job, revocable=revocable)
     page = await load_page(lead, f"/credentials/{name}")

@@ -151,7 +151,7 @@ async def test_a_tool_call_request_shows_the_tool_and_every_argument_as_untruste
         ("now", ""),
     ],
 )
-async def test_how_long_irrevocable_access_lasts_is_told_on_the_first_screen_and_where_it_is_signed(
+async def test_the_first_screen_and_the_signing_sentence_say_how_long_irrevocable_access_lasts(
     served: Served, logged_in: LogIn, revocable: str, told: str
 ) -> None:
     request = served.record_request(await launch_job(served, "lasting"), revocable=revocable)

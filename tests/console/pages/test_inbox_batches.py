@@ -67,7 +67,7 @@ async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: L
     for why in (
         "this request changed since you opened it",
         "the request is approved, not pending: chief decided it at",
-        "the job no longer runs",
+        "the job is no longer running",
     ):
         assert why in page
     assert "submitted, verifying" in page

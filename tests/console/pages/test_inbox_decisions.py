@@ -337,7 +337,7 @@ async def test_the_wrong_group_is_told_which_groups_can_decide(served: Served, l
 async def test_a_missing_workflow_is_reported(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     await served.temporal.get_workflow_handle(request_["job_id"]).terminate()
     sent = await submit_decision(await logged_in("lead"), request_, "approve", reason="still there?")
-    assert (sent.status_code, "The job no longer runs" in words_of(sent)) == (409, True)
+    assert (sent.status_code, "The job is no longer running" in words_of(sent)) == (409, True)
     assert "still there?" in sent.text
 
 

@@ -179,7 +179,7 @@ async def test_an_ended_job_shows_its_result_and_that_its_access_is_revoked(site
     assert 'id="order" data-region' in ended, "what is known only later appears by itself"
 
 
-async def test_a_stopped_job_tells_who_asked_for_it_and_why(site: Site, logged_in: LogIn) -> None:
+async def test_a_stopped_job_says_who_stopped_it_and_why(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = record_order(site.store, "e-9", at=ago(seconds=60))
     asked = build_event(

@@ -101,7 +101,7 @@ async def test_guessing_blocks_only_the_guessed_name(site: Site, browser: Callab
 
 
 @pytest.mark.parametrize("proxies, elsewhere", [(("127.0.0.1/32",), 401), ((), 429)])
-async def test_failed_logins_count_by_the_address_that_only_a_known_proxy_may_tell(
+async def test_failed_logins_count_by_client_address_which_only_a_trusted_proxy_may_forward(
     settings: Settings, passwords: dict[str, str], proxies: tuple[str, ...], elsewhere: int
 ) -> None:
     async with serve_site(settings.model_copy(update={"console_proxies": proxies}), passwords) as site, AsyncExitStack() as kept:

@@ -29,7 +29,7 @@ def test_an_invalid_choice_of_look_is_read_as_the_default(cookie: str, look: Loo
         ("", ""),
     ],
 )
-def test_a_message_shows_what_stands_between_backticks_as_code(text: str, shown: str) -> None:
+def test_a_message_shows_text_between_backticks_as_code(text: str, shown: str) -> None:
     assert str(template_environment().filters["message"](text)) == shown
 
 
@@ -37,7 +37,7 @@ def test_a_message_shows_what_stands_between_backticks_as_code(text: str, shown:
 @pytest.mark.parametrize("theme, keys", [("pink", "on"), ("dark", "maybe"), ("dark", "")])
 async def test_a_choice_that_is_not_offered_changes_nothing(logged_in: LogIn, theme: str, keys: str) -> None:
     answer = await post_fields(await logged_in("lead"), "/look", theme=theme, keys=keys)
-    assert (answer.status_code, "choose light, dark or as the system" in answer.text) == (422, True)
+    assert (answer.status_code, "choose light, dark or the system" in answer.text) == (422, True)
     assert COOKIE not in answer.headers.get("set-cookie", "")
 
 

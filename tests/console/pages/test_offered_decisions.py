@@ -61,7 +61,7 @@ async def test_an_approval_that_policy_denies_by_now_is_not_offered_but_a_denial
     assert offered_actions(page) == []
 
 
-async def test_a_lesser_action_is_offered_where_policy_denies_only_the_requested_one(site: Site, served: Served, tmp_path: Path) -> None:
+async def test_a_lesser_action_is_offered_if_policy_denies_only_the_requested_one(site: Site, served: Served, tmp_path: Path) -> None:
     request = await launch_request(served)
     async with with_policy(site, tmp_path, FREEZE.format(action="write")) as lead:
         page = await read_words(lead, f"/inbox/{request['id']}")
@@ -87,7 +87,7 @@ async def test_break_glass_that_policy_denies_is_not_offered(served: Served, log
     assert "Break-glass would be refused: policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)" in page.text
 
 
-async def test_break_glass_is_not_offered_to_whom_vault_would_not_count(served: Served, logged_in: LogIn) -> None:
+async def test_break_glass_is_not_offered_to_people_whom_vault_would_not_count(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, tier=2, **PAYOUTS)
     page = await read_words(await logged_in("oncall"), f"/inbox/{request['id']}")
     assert BREAK_GLASS not in page.buttons

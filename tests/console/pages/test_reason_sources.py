@@ -32,7 +32,7 @@ def mark_of(page: str, reason: str) -> str:
 
 
 @pytest.mark.parametrize("place", ["/inbox/{request}", "/jobs/{job}", "/inbox?job={name}", "/ledger?job={job}"])
-async def test_the_programs_reason_is_marked_and_the_signed_one_stands_beside_it(served: Served, logged_in: LogIn, place: str) -> None:
+async def test_the_programs_reason_is_marked_and_shown_next_to_the_signed_one(served: Served, logged_in: LogIn, place: str) -> None:
     name = f"claims-{len(place)}"
     job, request = await ask(served, name, reason=CLAIM, reason_by="program", signed_reason=SIGNED)
     page = (await (await logged_in("lead")).open(place.format(job=job, request=request, name=name))).text

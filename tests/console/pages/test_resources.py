@@ -45,7 +45,7 @@ async def test_a_resource_page_shows_who_has_and_had_access_and_who_decided(reco
         record_access(records, resource="refunds-db", action="read", over=True),
     )
     page = await load_page(lead, "/resources/refunds-db")
-    has, _, had = page.text.partition("What can be asked for")
+    has, _, had = page.text.partition("What can be requested")
     assert "write refund-triage ops" in has
     assert "Other actions cannot be requested." in had
     assert "lead approved" in had
@@ -61,7 +61,7 @@ async def test_access_that_nothing_can_revoke_is_listed_after_its_job_ended(reco
     kept = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, job, at=now, until=None, why="its owner must change it")
     issued = samples.issuance(job, at=now, resource="refunds-db", action="read", revocable="never")
     records.store.ledger.append([issued, samples.revocation_start(job, at=now), kept, samples.revocation_proof(job, at=now)])
-    has, _, rest = (await load_page(lead, "/resources/refunds-db")).text.partition("What can be asked for")
+    has, _, rest = (await load_page(lead, "/resources/refunds-db")).text.partition("What can be requested")
     assert re.search(r"read refund-triage ops still valid .* valid until its owner changes it", has), has
     assert "Nobody has access now." not in has
     assert "Nobody has had access yet." in rest

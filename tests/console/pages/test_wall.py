@@ -50,7 +50,7 @@ async def test_a_screen_with_the_token_sees_the_wall_and_nothing_else(site: Site
     settings = deps.settings.model_copy(update={"wall_token_file": token_file.path})
     async with serve_console(replace(site.console, deps=replace(deps, settings=settings))) as http:
         before = await http.get("/wall")
-        assert (before.status_code, "Token of this installation’s screens" in before.text) == (401, True)
+        assert (before.status_code, "Token for this installation’s screens" in before.text) == (401, True)
         refused = await admit(http, "x" * 64)
         assert (refused.status_code, "This is not the token" in refused.text) == (403, True)
         foreign = await http.post("/wall", data={"token": token_file.token}, headers={"Sec-Fetch-Site": "cross-site"})

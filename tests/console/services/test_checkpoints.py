@@ -182,7 +182,7 @@ def test_entries_that_were_cut_and_numbered_again_are_found_by_a_recorded_checkp
     assert (problem.fault, "commits to 5 entries that are not the first" in problem.message) == ("rewritten", True)
 
 
-def test_a_proof_of_an_entry_and_of_an_earlier_checkpoint_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proofs_of_an_entry_and_of_an_earlier_checkpoint_are_valid(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 1)
     ledger.grow(5)
     first = sign_if_due(ledger.deps)

@@ -213,7 +213,7 @@ async def test_schedules_of_others_are_not_touched(installation: Installation) -
         await handle.delete()
 
 
-async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_seen(installation: Installation) -> None:
+async def test_a_broken_file_changes_and_deletes_nothing_and_a_fixed_one_is_applied(installation: Installation) -> None:
     await installation.sync_schedules(one=MINUTELY)
     await until_listed(installation, {"one"})
     (installation.folder / "triggers.yaml").write_text("schedules: [")
@@ -318,7 +318,7 @@ async def until_known(describe: Callable[[], Any]) -> None:
 
 
 async def test_a_live_schedule_fires_by_itself_at_its_time(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every second instead of each minute, in Temporal and for what the console takes for an occasion: nobody waits for minutes."""
+    """The schedule fires every second instead of every minute, in Temporal and for the console, so that the test need not wait for minutes."""
     monkeypatch.setattr(console_orders, "why_no_occasion", lambda *_, **__: None)
     await installation.sync_schedules(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
 

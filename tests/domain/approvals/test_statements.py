@@ -170,7 +170,7 @@ def test_access_through_tools_has_another_digest_for_each_tool_and_bound() -> No
     assert len({digest(item) for item in items}) == len(items)
 
 
-def test_a_call_with_another_argument_or_other_bounds_is_another_digest_and_none_is_that_of_before() -> None:
+def test_a_call_with_other_arguments_or_bounds_has_a_new_digest() -> None:
     call = {"tool": "refund-order", "arguments": {"amount": 1}}
     others = [{**call, "arguments": {"amount": 2}}, {**call, "tool": "other"}, {**call, "within": {"calls": 1}}]
     assert len({digest(call=one) for one in (call, *others)}) == 4

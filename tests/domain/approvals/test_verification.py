@@ -219,8 +219,8 @@ def test_a_person_and_their_delegate_do_not_make_a_quorum() -> None:
         (-HOUR, HOUR, None),
         # Prolonged while a job runs whose approval was counted before: its renewals ask about then.
         (HOUR, 2 * HOUR, None),
-        (-2 * HOUR, -HOUR, "their delegation is not valid now: the statement has expired"),
-        (0 * HOUR, timedelta(days=91), "their delegation is not valid now: the statement is valid for longer than 90 days"),
+        (-2 * HOUR, -HOUR, "the delegation is not valid now: the statement has expired"),
+        (0 * HOUR, timedelta(days=91), "the delegation is not valid now: the statement is valid for longer than 90 days"),
     ],
 )
 def test_a_delegation_is_valid_until_its_end_however_late_it_was_prolonged(at: timedelta, until: timedelta, why: str | None) -> None:

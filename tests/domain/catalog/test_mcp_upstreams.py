@@ -52,7 +52,7 @@ def catalog(
     return with_upstream_tools(with_settings(read_catalog(json.dumps(raw)), {"GITHUB": "mcp.example"}), lists)
 
 
-def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_one_that_none_fits_is_left_out() -> None:
+def test_each_tool_gets_the_action_of_the_first_matching_pattern_and_tools_without_a_match_are_left_out() -> None:
     found = catalog()
     assert {name: tool.uses.action for name, tool in found.callable.items()} == {
         "get_issue": Action.READ,
@@ -67,7 +67,7 @@ def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_on
     "reviewed, digest, says",
     [
         (SHOWN, None, "the tools of github have not been reviewed (the catalog has no digest of them)"),
-        (None, SHOWN.digest, "the reviewed tools of github are missing (tools/github.json beside the catalog)"),
+        (None, SHOWN.digest, "the reviewed tools of github are missing (tools/github.json next to the catalog)"),
         (OTHER, SHOWN.digest, "the tools of github in tools/github.json do not match the digest in the catalog"),
     ],
 )

@@ -126,7 +126,7 @@ WHYS = {
     "the signer is not an active person: the entity has no login on a people mount, or is disabled": "not authorized",
     "this person has no approval here to withdraw": "not pending",
     "the workflow's copy of the request differs from the recorded request": "changed or different content",
-    "their delegation is not valid now: the statement is valid for longer than 90 days": "expired or from the future",
+    "the delegation is not valid now: the statement is valid for longer than 90 days": "expired or from the future",
     "ops is in no group that answers requests": "not authorized",
     "ops is in no group that approves requests": "not authorized",
     "their appointment as a delegate is not valid now: the statement has expired": "expired or from the future",

@@ -75,7 +75,7 @@ def test_a_job_that_times_out_before_the_deadline_ends_its_request(earlier: time
         ([approval("a", tier=0)], 2),
     ],
 )
-def test_distinct_people_whose_approval_stands_are_counted(given_: list[ApprovalView], left: int) -> None:
+def test_distinct_people_whose_approval_counts_are_counted(given_: list[ApprovalView], left: int) -> None:
     assert missing_approvals(view(approvals=tuple(given_))) == left
 
 
@@ -108,7 +108,7 @@ VIEWS = st.lists(
 
 
 @given(VIEWS)
-def test_batches_hold_each_request_once_by_kind_and_never_decide_tier_three_together(kinds: list[dict[str, Any]]) -> None:
+def test_batches_group_requests_by_kind_and_never_include_several_of_tier_three(kinds: list[dict[str, Any]]) -> None:
     views = [view(number, **kind) for number, kind in enumerate(kinds)]
     found = group_into_batches(views)
     assert sorted(one.id for batch in found for one in batch.requests) == sorted(one.id for one in views)

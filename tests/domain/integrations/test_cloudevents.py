@@ -104,7 +104,7 @@ def test_every_problem_is_reported_at_once() -> None:
         (STRUCTURED, b'{"id": NaN}', "must be a finite number"),
     ],
 )
-def test_a_request_that_is_no_event_is_told_how_to_send_one(headers: dict[str, str], body: bytes, message: str) -> None:
+def test_the_error_for_a_request_that_is_not_an_event_says_how_to_send_one(headers: dict[str, str], body: bytes, message: str) -> None:
     assert message in problems(lambda: read_event(headers, body))[0][1]
 
 

@@ -29,7 +29,7 @@ def problems(**subscriptions: Any) -> dict[str, str]:
     return {problem.path: problem.message for problem in told.value.problems}
 
 
-def test_the_console_reads_their_secrets_beside_those_of_triggers() -> None:
+def test_the_console_reads_the_secrets_of_subscriptions_and_triggers() -> None:
     assert read(HOOK, notify=[PEOPLE]).secret_paths == ("kv/data/je/notify/leads", "kv/data/je/webhooks/siem")
 
 

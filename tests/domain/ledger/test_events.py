@@ -16,7 +16,7 @@ def sample_data(kind: EventType) -> dict[str, Any]:
     return dict.fromkeys(EVENT_FIELDS[kind], "x")
 
 
-def test_every_type_has_fields_each_once() -> None:
+def test_every_type_has_fields_without_duplicates() -> None:
     assert set(EVENT_FIELDS) == set(EventType)
     assert all(fields and len(set(fields)) == len(fields) for fields in EVENT_FIELDS.values())
     assert all(name.isidentifier() for fields in EVENT_FIELDS.values() for name in fields)

@@ -134,7 +134,7 @@ def test_any_fact_makes_an_entry_that_verifies(data: dict[str, Any], job: str, n
 @BUSY
 @given(st.lists(st.text("ab", max_size=3), min_size=4, max_size=4), st.lists(st.text("ab\n", max_size=3), min_size=4, max_size=4))
 def test_two_different_entries_without_line_breaks_never_have_the_same_hash(one: list[str], other: list[str]) -> None:
-    """And one with a line break, which only tampering makes, never matches one without."""
+    """An entry with a line break, which only tampering creates, never matches one without."""
     assume(one != other)
     assert entry_hash(one[0], 1, one[1], one[2], "t", one[3], GENESIS) != entry_hash(
         other[0], 1, other[1], other[2], "t", other[3], GENESIS
@@ -169,7 +169,7 @@ def test_any_deleted_entry_is_found_if_the_head_is_known(gone: set[int]) -> None
 
 
 def test_a_chain_that_was_rewritten_behind_an_edit_is_found_by_its_head() -> None:
-    """Whoever edits and hashes all that follows anew cannot hash the head that the writer holds."""
+    """Somebody who edits an entry and hashes all later ones again cannot change the head that the writer keeps."""
     entries = chain(2)
     forged = chain_entry(fact(2, credential="c-1", what="forged"), entries[-1])
     assert faults([*entries, forged]) == set()

@@ -51,7 +51,7 @@ def test_an_explanation_says_that_a_request_without_a_permit_is_denied_by_defaul
     assert (request.outcome, [(one.id, one.place) for one in request.policies]) == ("denied", [("default-deny", "")])
 
 
-def test_a_forbid_that_denies_is_named_with_what_there_would_be_without_it() -> None:
+def test_a_forbid_that_denies_is_named_with_the_decision_without_it() -> None:
     text = WRITES + '@id("not-orders") forbid(principal, action, resource == Resource::"orders-db");'
     (request,) = explain_requests(rules(text), "orders-db:write")
 

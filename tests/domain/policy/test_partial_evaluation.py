@@ -120,7 +120,7 @@ def _cedar_answers(
     glass=st.booleans(),
     top=st.integers(0, 3),
 )
-def test_the_decision_equals_asking_cedar_at_every_tier(
+def test_the_decision_equals_evaluating_cedar_at_every_tier(
     text: str, sensitivity: Sensitivity, action: Action, external: bool, touched: int, glass: bool, top: int
 ) -> None:
     loaded = PolicySet.load({"only.cedar": text}, SCHEMA)

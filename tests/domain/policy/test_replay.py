@@ -113,7 +113,7 @@ def test_an_entry_without_groups_is_unknown_only_if_a_policy_reads_them(old: boo
         assert replay_entries(recorded, rules(OPS)).lacking == {"requester_groups": 1}
 
 
-def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_the_same() -> None:
+def test_the_hour_and_the_count_are_derived_for_entries_that_do_not_record_them() -> None:
     # The third request of a job whose order came on a Saturday at half past nine, UTC.
     third = '@id("p") permit(principal, action, resource) when { context.issued_count == 2 && context.hour == 9 && context.weekday == 6 };'
     recorded = entries(job_events(shop_rules(), "orders-db:read", "refunds-db:read", "helpdesk-api:read"))
@@ -140,7 +140,7 @@ def test_a_replay_reports_what_changed_in_the_catalog() -> None:
     assert (gone.verdict, gone.moved, gone.now and gone.now.outcome) == ("tighter", ("resource",), "denied")
 
 
-def test_an_action_that_is_not_offered_any_more_would_be_denied() -> None:
+def test_an_action_that_is_no_longer_offered_would_be_denied() -> None:
     orders = CATALOG.resources["orders-db"]
     fewer = orders.model_copy(update={"actions": {action: one for action, one in orders.actions.items() if action != "read"}})
     now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": {"orders-db": fewer}}), 3)
@@ -173,7 +173,7 @@ def test_an_issue_and_a_renewal_are_decided_again_with_what_was_held_then() -> N
     assert [one.phase for one in replay_entries(recorded, rules(text)).items if one.resource == "orders-db"] == ["start"]
 
 
-def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
+def test_similar_jobs_are_distinguished_if_a_policy_names_one() -> None:
     other = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qb"
     text = READ + f'@id("not-that") forbid(principal == Job::"{other}", action, resource);'
     recorded = entries(iter([*job_events(rules(READ), "orders-db:read"), *job_events(rules(READ), "orders-db:read", job=other)]))

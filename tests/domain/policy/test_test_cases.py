@@ -40,7 +40,7 @@ def problems(text: str) -> list[str]:
     return [str(problem) for problem in refused.value.problems]
 
 
-def test_a_case_passes_where_outcome_and_policies_are_as_expected() -> None:
+def test_a_case_passes_if_outcome_and_policies_are_as_expected() -> None:
     (one,) = results("cases: [{ask: 'orders-db:write', expect: tier 1, by: [write-at-tier-1]}]")
 
     assert (one.passed, one.name, one.case) == (True, "orders-db:write", "cases[0]")
@@ -49,7 +49,7 @@ def test_a_case_passes_where_outcome_and_policies_are_as_expected() -> None:
 @pytest.mark.parametrize(
     "case", ["expect: allowed", "expect: tier 2", "expect: denied", "expect: tier 1, by: [admin-at-tier-2]", "expect: tier 1, by: []"]
 )
-def test_a_case_misses_by_its_outcome_or_by_who_decided(case: str) -> None:
+def test_a_case_fails_by_its_outcome_or_by_the_policies_that_decided(case: str) -> None:
     (one,) = results(f"cases: [{{ask: 'orders-db:write', {case}}}]")
 
     assert not one.passed

@@ -65,7 +65,7 @@ def test_a_failure_names_its_system_and_what_to_do(failures: tuple[str, ...], na
     assert advice in found.advice
 
 
-def test_a_symptom_is_not_reported_beside_its_cause() -> None:
+def test_a_symptom_is_not_reported_along_with_its_cause() -> None:
     assert only(LEASE, TARGET, "no result after 15 s").failures == (TARGET,)
     assert only(LEASE, "no result after 15 s", "tokens under the job's prefix: 1 listed", "lease x/y: alive").failures == (LEASE,)
 

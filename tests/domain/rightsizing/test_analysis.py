@@ -228,7 +228,7 @@ def tight_sizing() -> Sizing:
     return build_sizing("refund-triage", raw_spec(**TICKET, access=ITEMS), runs, newest="j-dev-9", newest_at=NOW)
 
 
-def test_the_tightened_spec_is_a_spec_its_parameters_left_to_be_filled_in() -> None:
+def test_the_tightened_spec_is_valid_and_its_parameters_are_not_filled_in() -> None:
     text = to_tightened_yaml(tight_sizing())
     spec = checked_spec(read_spec(text), {"ticket": "4712"})
     assert [(item.action, item.ttl) for item in spec.access] == [("read", 120), ("read", 60)]
@@ -251,7 +251,7 @@ def test_each_changed_line_says_why_and_what_is_dropped_stays_to_be_read() -> No
     ]
 
 
-def test_a_spec_without_anything_left_to_ask_for_is_a_spec() -> None:
+def test_a_spec_with_no_access_left_is_still_a_valid_spec() -> None:
     found = sizing_of([run(denial())] * 3)
     assert read_spec(to_tightened_yaml(found))["access"] == []
     nothing = build_sizing("idle", raw_spec(), [run()], newest="j-dev-9", newest_at=NOW)
@@ -307,7 +307,7 @@ SPECS = st.builds(
 
 @given(SPECS, RUNS)
 def test_no_history_of_runs_makes_a_tightened_spec_request_more(raw: dict[str, Any], runs: list[PastRun]) -> None:
-    """Each item that is kept is one that was asked, for at most its time, and its action or a narrower one; the rest of the spec stays."""
+    """Each kept item was requested, for at most the same time and with the same or a narrower action; the rest of the spec is unchanged."""
     found = build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW)
     before = list(zip(raw["access"], found.access, strict=True))
     after = tighten_spec(found)

@@ -144,7 +144,7 @@ def test_objects_that_sync_did_not_create_are_named_before_any_write_and_can_be_
     with pytest.raises(InvalidInput) as refused:
         office.sync(text)
     by_name, by_login = refused.value.problems
-    assert by_name.message.startswith("Vault has an entity of this name that people sync did not make. If it is this person, ")
+    assert by_name.message.startswith("Vault has an entity of this name that people sync did not create. If it is this person, ")
     assert by_login.path == "ada.logins.people"
     assert by_login.message.startswith("Vault knows the login ada as entity_")
     assert "new" not in office.empty._shop.admin.list(f"{office.empty.namespace}/identity/entity/name").json()["data"]["keys"]

@@ -71,7 +71,7 @@ def is_up(address: str, folder: Path) -> bool:
     return False
 
 
-def test_a_person_whose_name_is_locked_logs_in_with_a_certificate_and_stays_the_same_person(address: str, tmp_path: Path) -> None:
+def test_a_person_whose_name_is_locked_can_log_in_with_a_certificate_and_is_the_same_person(address: str, tmp_path: Path) -> None:
     until(lambda: is_up(address, tmp_path), "Vault serves")
     certificate = create_certificate(tmp_path, "oncall")
     with connect(address, tmp_path, token="root") as admin, connect(address, tmp_path, certificate=certificate) as oncall:

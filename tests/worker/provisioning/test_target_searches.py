@@ -59,7 +59,7 @@ def test_a_template_and_an_observer_that_cannot_work_are_named(shop: Shop, broke
     assert "stays in doubt until it must have ended" in found["vault database/config/shop"][1]
 
 
-def test_doctor_says_nothing_of_roles_where_the_catalog_has_no_targets(shop: Shop) -> None:
+def test_doctor_says_nothing_about_roles_if_the_catalog_has_no_targets(shop: Shop) -> None:
     whole = catalog_of(shop, shop.settings.config)
     others = {name: item for name, item in whole.resources.items() if not any(action.target for action in item.actions.values())}
     assert others

@@ -342,7 +342,7 @@ def test_doctor_lists_findings_as_json_and_fails_if_something_is_missing(monkeyp
 
 
 @pytest.mark.servers
-def test_up_beside_a_running_stack_says_so_and_prints_its_addresses(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_with_a_stack_already_running_says_so_and_prints_its_addresses(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUSTENOUGH_HOME", str(servers.home))
     for arguments in (("up",), ("up", "--detach")):
         done = run(*arguments)

@@ -210,7 +210,7 @@ def test_a_target_that_refuses_connections_or_hangs_is_reported(servers: Stack) 
 
     assert (look().what, look().level) == (f"target 127.0.0.1:{door.port}/shop", "ok")
     door.hang()
-    assert (look().level, look().found) == ("missing", "does not answer within 2 s")
+    assert (look().level, look().found) == ("missing", "did not answer within 2 s")
     door.open()
     door.close()
     assert look().level == "missing"
@@ -264,7 +264,7 @@ def test_a_vaults_configuration_is_not_guessed_without_a_valid_token(servers: St
 
 
 @pytest.mark.servers
-def test_a_temporal_that_the_settings_name_is_asked_for_what_workflows_need(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporal_server_in_the_settings_is_checked_for_what_workflows_need(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_CONFIG_FILE", os.devnull)
     address = str(servers.temporal)
     (sound,) = temporal_findings(Settings(temporal_address=address))

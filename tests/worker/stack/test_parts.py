@@ -123,7 +123,7 @@ def test_passwords_are_created_once_and_a_new_name_gets_a_new_one(tmp_path: Path
     assert read_json(file) == second
 
 
-def test_programs_beside_python_are_preferred(tmp_path: Path) -> None:
+def test_programs_next_to_python_are_preferred(tmp_path: Path) -> None:
     beside, elsewhere = make_executable(tmp_path / "venv" / "temporal"), make_executable(tmp_path / "path" / "temporal")
     assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == beside
     beside.unlink()

@@ -36,7 +36,10 @@ def examine(
     version: tuple[int, ...] = sys.version_info[:3],
     console_url: str | None = None,
 ) -> tuple[DoctorFinding, ...]:
-    """Return the findings of every check; a failed check stops no other. `console_url`: the console of another installation to check."""
+    """Return the findings of every check; a failed check does not stop the others.
+
+    `console_url`: the console of another installation to check.
+    """
     programs, places = programs or Programs(), StackPaths.of(settings.home)
     try:
         stack = find_running_stack(places)

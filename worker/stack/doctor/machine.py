@@ -21,14 +21,14 @@ from worker.stack.postgres_account import choose_launch
 
 MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 1 << 30
-"""Vault's audit device blocks every request, revocation too, once the disk is full."""
+"""Once the disk is full, Vault's audit device blocks every request, including revocation."""
 WITHOUT_SANDBOX_REMEDY = "or set JUSTENOUGH_SANDBOX=off and accept the risks in SECURITY.md"
 BWRAP_PROBE = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-pid", "--die-with-parent", "true")
 LIMITS_PROBE = ("--cpu=60", "--data=1073741824", "--fsize=1073741824", "--nofile=64", "--nproc=256", "choom", "-n", "1000", "--", "true")
 CAP_SYS_PTRACE = 19
 SETPRIV_PROBE = ("--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "true")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""Programs that drive the tests of the pages; the first that is there. The headless shell needs 60 % of the processor time of a whole browser."""
+"""Browsers for the tests of the pages; the first one found is used. The headless shell needs 60 % of the processor time of a whole browser."""
 
 
 def python_findings(version: tuple[int, ...]) -> Iterator[DoctorFinding]:

@@ -1,4 +1,4 @@
-"""Overdue revocations and dead letters in a store that this machine can read. Changes nothing and creates no store.
+"""Checks for overdue revocations and dead letters in a store that this machine can read. Changes nothing and creates no store.
 
 The findings have names because their reader can read the store anyway; /readyz, which needs no login, has only counts.
 """
@@ -21,7 +21,7 @@ MAX_JOBS_SHOWN = 20
 def overdue_findings(settings: Settings, *, is_required: bool = False) -> Iterator[DoctorFinding]:
     """Yield the findings about the store, and one for each overdue revocation and each subscription with dead letters.
 
-    Without a store there are none, unless one is required.
+    Without a store there are no findings, unless a store is required.
     """
     if missing_file(settings) and not is_required:
         return

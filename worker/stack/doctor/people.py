@@ -1,4 +1,4 @@
-"""Checks of people in Vault: tiers of approvals.yaml that nobody can approve, and logins that live too long. Reads only."""
+"""Checks of people in Vault: tiers of approvals.yaml that nobody can approve, and logins that last too long. Reads only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from worker.provisioning.admin_client import AdminClient, SetupFailed, VaultNotR
 from worker.stack.finding import DoctorFinding
 
 MAX_LOGIN_LIFE_S = 24 * 3600
-"""How long a person's token may live. Vault's own default is 32 days."""
+"""Maximum lifetime of a person's token. Vault's own default is 32 days."""
 MAX_NAMES_SHOWN = 3
 ROLES_BELOW = {"userpass": "users", "oidc": "role", "jwt": "role", "kubernetes": "role", "cert": "certs"}
-"""By auth method, where its mount keeps the settings of tokens; each other method has them in its `config`, or nowhere."""
+"""By auth method, the path below its mount that has the token settings; other methods have them in their `config`, or nowhere."""
 READ_REMEDY = (
     "Set VAULT_TOKEN to a token that may read identity/group/*, identity/entity/*, sys/auth/* and the people's auth mounts, "
     "and run doctor again."
@@ -28,7 +28,7 @@ PEOPLE_PAGE = "docs/how-to/people.md"
 
 
 def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -> Iterator[DoctorFinding]:
-    """Check the people of the Vault in `settings` against the approvals.yaml of this folder. An administrator's token is needed."""
+    """Check the people of the Vault in `settings` against the approvals.yaml of this folder. Needs an administrator's token."""
     if token is None:
         yield DoctorFinding("people", "warning", "approvers and the lifetimes of logins were not checked", READ_REMEDY)
         return
@@ -105,7 +105,7 @@ def lifetime_findings(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[D
 
 
 def _lifetimes(vault: AdminClient, mount: str, kind: str, limit: int) -> Iterator[tuple[str, int | None]]:
-    """Yield the seconds that a login by each user or role of a mount can live, renewed or not; None for no end."""
+    """Yield the maximum lifetime in seconds, including renewals, of a login by each user or role of a mount; None for no limit."""
     if below := ROLES_BELOW.get(kind):
         roles = {name: vault.read(f"auth/{mount}/{below}/{name}") for name in vault.list(f"auth/{mount}/{below}")}
     else:
@@ -127,14 +127,14 @@ def _some(names: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """The members of a group, those of the groups in it included."""
+    """The members of a group, including members of nested groups."""
 
     people: frozenset[str]
-    """Entities that workers and consoles take for people."""
+    """Entities that workers and consoles accept as people."""
     others: frozenset[str]
     """Members that are disabled, or have no login at a people mount."""
     is_external: bool
-    """It, or a group in it, gets its members from an auth method when they log in."""
+    """Whether the group, or a group in it, gets its members from an auth method when they log in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The checks of `justenough doctor --production`: everything that a worker or console on separate servers needs, run with the environment
 of its process.
 
-Issues one credential for each target and revokes it, because nothing else shows that access can be ended there. Changes nothing else.
+Issues one credential for each target and revokes it, because nothing else proves that access can be revoked there. Changes nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from worker.stack.paths import StackPaths
 
 
 def production_findings(settings: Settings, *, console_url: str | None) -> tuple[DoctorFinding, ...]:
-    """Return the findings of every check; a failed check stops no other. Uses VAULT_TOKEN, an administrator's, if it is set."""
+    """Return the findings of every check; a failed check does not stop the others. Uses VAULT_TOKEN, an administrator's, if it is set."""
     token = Secret(os.environ["VAULT_TOKEN"]) if os.environ.get("VAULT_TOKEN") else None
     catalog = None
     with suppress(InvalidInput, OSError):  # configuration_findings reports it.

@@ -18,10 +18,10 @@ from worker.stack import readyz
 from worker.stack.finding import DoctorFinding
 
 MAX_SKEW_S = 5.0
-"""Vault's dates have whole seconds, and requests take time."""
+"""Maximum difference between the clocks. Vault's dates have whole seconds, and requests take time."""
 TIMEOUT_S = 5.0
 MAX_POLL_AGE = timedelta(seconds=90)
-"""A poll lasts up to a minute. Temporal forgets pollers after five."""
+"""A poll lasts up to one minute. Temporal forgets pollers after five minutes."""
 
 
 def temporal_findings(settings: Settings, *, is_required: bool = False) -> Iterator[DoctorFinding]:
@@ -53,7 +53,7 @@ def temporal_findings(settings: Settings, *, is_required: bool = False) -> Itera
 
 
 def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that Vault accepts the login files of worker and console that exist here. Each login that we make is ended at once."""
+    """Check that Vault accepts the login files of worker and console that exist here. Each test login is revoked at once."""
     if settings.named_vault_addr is None:
         return
     files = {"worker login": settings.worker_approle_file, "console login": settings.console_approle_file}

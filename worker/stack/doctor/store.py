@@ -1,4 +1,4 @@
-"""Checks of the store that the settings name, with the login of this machine's worker or console. Changes nothing."""
+"""Checks the store in the settings, with the login of this machine's worker or console. Changes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def missing_file(settings: Settings) -> Path | None:
 
 
 def store_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Yield a finding for each thing that workers and consoles need of the store. Creates no store."""
+    """Yield a finding for each requirement that workers and consoles have of the store. Creates no store."""
     if file := missing_file(settings):
         yield DoctorFinding(
             "store", "missing", f"{file} does not exist", "Start a worker or console, which creates it; or correct the setting."

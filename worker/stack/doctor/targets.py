@@ -56,7 +56,7 @@ def _target_finding(conninfo: str) -> DoctorFinding:
     if postgres_answers(host, port):
         return DoctorFinding(name, "ok", "answers")
     remedy = f"Start it or open its network. Until then its credentials cannot be revoked and are shown as overdue: {RUNBOOK}#overdue"
-    return DoctorFinding(name, "missing", f"does not answer within {PROBE_TIMEOUT_S} s", remedy)
+    return DoctorFinding(name, "missing", f"did not answer within {PROBE_TIMEOUT_S} s", remedy)
 
 
 def trial_findings(settings: Settings, catalog: Catalog) -> Iterator[DoctorFinding]:

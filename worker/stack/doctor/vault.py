@@ -48,8 +48,8 @@ def vault_findings(
 ) -> Iterator[DoctorFinding]:
     """Check the Vault at this address.
 
-    `locks`: whether the catalog uses control groups; `catalog`: whose roles to check, with its settings filled in; `pages_mount`: the auth
-    mount of the pages' login.
+    `locks`: whether the catalog uses control groups; `catalog`: the catalog whose roles to check, with its settings filled in;
+    `pages_mount`: the auth mount of the pages' login.
     """
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
     try:
@@ -109,7 +109,7 @@ def _configuration_findings(vault: httpx.Client, token: Secret | None) -> Iterat
 
 
 def _search_findings(vault: httpx.Client, token: Secret, catalog: Catalog) -> Iterator[DoctorFinding]:
-    """Check the database roles that decide whether targets can be searched."""
+    """Check the database roles that determine whether targets can be searched."""
     seen = 0
 
     def read(path: str) -> dict[str, Any] | None:
@@ -145,7 +145,7 @@ def _get(vault: httpx.Client, path: str, token: Secret | None) -> dict[str, Any]
 
 
 def embedded_vault_findings(configuration: Path, audit_log: Path) -> Iterator[DoctorFinding]:
-    """Check the embedded Vault's own files, which needs no token."""
+    """Check the embedded Vault's own files. Needs no token."""
     text = configuration.read_text(encoding="utf-8") if configuration.is_file() else ""
     if 'audit "file"' in text and audit_log.is_file() and audit_log.stat().st_size:
         yield DoctorFinding("vault audit", "ok", f"writes {audit_log}")
@@ -170,7 +170,7 @@ def drift_findings(settings: Settings, token: Secret | None) -> Iterator[DoctorF
         return
     for step in planned:
         if step.outcome == "kept" and step.note:
-            yield DoctorFinding(f"vault {step.path}", "warning", step.note, "Do what it says, if it applies to you.")
+            yield DoctorFinding(f"vault {step.path}", "warning", step.note, "Follow the note, if it applies to you.")
     # A machine has only the login file that it needs: login_findings checks that one.
     login_files = {str(settings.worker_approle_file), str(settings.console_approle_file)}
     changes = [step.path for step in planned if step.outcome in {"created", "changed"} and step.path not in login_files]

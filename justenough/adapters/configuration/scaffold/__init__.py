@@ -1,1 +1,1 @@
-"""Writes new configuration folders, and what a new resource needs in one, from the templates of this package."""
+"""Writes new configuration folders, and the files that a new resource needs, from the templates of this package."""

@@ -13,10 +13,10 @@ SCHEMAS, SCHEMAS_IN_FOLDER = "schemas/", ".schemas/"
 
 @dataclass(frozen=True, slots=True)
 class NewFolder:
-    """What people may choose. The groups are those of Vault's identity store."""
+    """What people may choose. The groups are groups in Vault's identity store."""
 
     folder: str
-    """As people name it on the command line."""
+    """The folder as named on the command line."""
     environment: str
     launchers: str
     owners: str

@@ -17,7 +17,7 @@ from justenough.domain.core.errors import Problem, raise_problems
 REVIEW_AFTER_DAYS = 365
 TERMS = ("environment", "sensitivity", "owner")
 OWN_TERMS = {"target": "null", "revocable": "now", "data_scope": "[]"}
-"""What a resource says if the catalog's `defaults` say something else."""
+"""The terms that a resource states if the catalog's `defaults` differ."""
 
 
 class Kind(NamedTuple):
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     port: int | None = None
     """The default."""
     mount: str = ""
-    """Where its secrets engine is mounted; "" for a mount of its own, with the resource's name."""
+    """The mount of its secrets engine; "" for a separate mount with the resource's name."""
     has_password: bool = False
     """Whether Vault needs a password, or a token, to issue."""
     has_database: bool = False
@@ -78,18 +78,18 @@ class ResourceFiles:
     """The files to write, and the steps that are left to do."""
 
     fragment: str
-    """In the form of catalog.yaml: what to add to it."""
+    """The part to add to catalog.yaml, in its format."""
     sql: str | None
     """To be run by the owner of the database; None if there is none."""
     sql_file: str
-    """Where to put it, relative to the configuration folder."""
+    """The path for the SQL file, relative to the configuration folder."""
     secret: str | None
     """The environment variable from which `vault apply` takes Vault's own password; None if Vault needs none."""
     conninfo: str
 
 
 def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: date) -> ResourceFiles:
-    """Return what a resource needs in a catalog with these `defaults`. Raises InvalidInput if its URL does not fit its kind."""
+    """Return the files that a resource needs in a catalog with these `defaults`. Raises InvalidInput if its URL does not fit its kind."""
     kind, where = KINDS[new.kind], _parse_url(new)
     sql, password = new.name.replace("-", "_"), f"{new.name.replace('-', '_').upper()}_VAULT_PASSWORD"
     database, query = where.path.strip("/"), f"?{where.query}" if where.query else ""
@@ -133,7 +133,7 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
 
 
 def missing_terms(new: NewResource, defaults: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the terms that neither the resource nor the catalog's `defaults` say."""
+    """Return the terms that neither the resource nor the catalog's `defaults` state."""
     return tuple(name for name in TERMS if getattr(new, name) is None and defaults.get(name) is None)
 
 

@@ -1,4 +1,4 @@
-"""Run by alembic for each command: takes the connection that `justenough.adapters.store.migrate` hands over, within its transaction."""
+"""Run by alembic for each command: uses the connection that `justenough.adapters.store.migrate` passes, within its transaction."""
 
 from alembic import context
 

@@ -10,7 +10,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add both columns and an index. Revocations that are open already count as begun when their job ended."""
+    """Add both columns and an index. Revocations that are already open count as begun when their job ended."""
     op.add_column("jobs", sa.Column("revocation_since", sa.DateTime(timezone=True), nullable=True))
     op.create_index("ix_jobs_revocation_state_id", "jobs", ["revocation_state", "id"])
     op.add_column("credentials", sa.Column("why", sa.Text(), nullable=True))

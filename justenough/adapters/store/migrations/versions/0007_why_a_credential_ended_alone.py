@@ -1,4 +1,4 @@
-"""Record why a credential was revoked while its job went on."""
+"""Record why a credential was revoked while its job continued."""
 
 import sqlalchemy as sa
 from alembic import op

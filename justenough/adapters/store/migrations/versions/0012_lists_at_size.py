@@ -1,4 +1,4 @@
-"""Index lists, figures and the ledger newest first, and count ended jobs by state as they end."""
+"""Add indexes for lists, figures and the ledger (newest first), and count jobs by state as they end."""
 
 import sqlalchemy as sa
 from alembic import op

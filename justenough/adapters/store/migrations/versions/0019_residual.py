@@ -1,4 +1,4 @@
-"""Tell credentials that cannot be revoked, and jobs that leave such credentials, from those that were confirmed dead."""
+"""Distinguish credentials that cannot be revoked, and jobs that leave such credentials, from those that were confirmed as revoked."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,7 +24,7 @@ _JOBS = """
 
 
 def upgrade() -> None:
-    """Add the columns, and mark what was shown as revoked and is still valid."""
+    """Add the columns, and mark credentials that were shown as revoked but are still valid."""
     op.add_column("jobs", sa.Column("revocation_residual_until", sa.DateTime(timezone=True), nullable=True))
     op.add_column("credentials", sa.Column("held_by_job", sa.Boolean(), nullable=False, server_default=sa.true()))
     op.execute(_CREDENTIALS)

@@ -1,4 +1,4 @@
-"""Add the table that is written to try whether writing works."""
+"""Add the table to which health checks write, to test whether the store accepts writes."""
 
 import sqlalchemy as sa
 from alembic import op

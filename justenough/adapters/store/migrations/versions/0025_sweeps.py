@@ -1,4 +1,4 @@
-"""Add when a sweep last ran, and when a revocation of a job was last attempted: what workers wrote, not what Temporal reports."""
+"""Record when a sweep last ran, and when a revocation of a job was last attempted, as workers report it and not Temporal."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Add places of running jobs, and when and by whom each bundle was uploaded, so that each person's share can be limited."""
+"""Record places of running jobs, and when and by whom each bundle was uploaded, so that each person's share can be limited."""
 
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Add the table, the columns and their indexes. Bundles that are stored already count as uploaded now, by nobody."""
+    """Add the table, the columns and their indexes. Bundles that are already stored count as uploaded now, by nobody."""
     code_points = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
     op.create_table(
         "places",

@@ -1,4 +1,4 @@
-"""Add who acknowledged an item that needs attention."""
+"""Record who acknowledged an item that needs attention."""
 
 import sqlalchemy as sa
 from alembic import op
