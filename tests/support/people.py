@@ -6,7 +6,7 @@ import base64
 import ssl
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,17 +33,23 @@ ACCEPTED_STATUSES = {200, 202}
 """The console accepted a decision: 200, it counts; 202, the worker has not confirmed it yet, so a test of its effect must wait."""
 
 
+REFRESH_S, VALID_S = 300, 600
+"""Seconds after which a person's identity token is replaced, and for which it is certainly valid: Vault's role gives it 15 minutes."""
+
+
 class FreshToken(httpx.Auth):
-    """Sends an identity token, and gets a new one every five minutes."""
+    """Sends an identity token. Gets a new one every five minutes, and keeps a valid one while Vault is away."""
 
     def __init__(self, vault: httpx.Client) -> None:
         self._vault = vault
         self._token, self._fetched_at = "", float("-inf")
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if time.monotonic() - self._fetched_at > 300:
-            self._token = self._vault.get("identity/oidc/token/je-console").json()["data"]["token"]
-            self._fetched_at = time.monotonic()
+        age = time.monotonic() - self._fetched_at
+        if age > REFRESH_S:
+            with suppress(httpx.HTTPError) if age < VALID_S else nullcontext():
+                self._token = self._vault.get("identity/oidc/token/je-console").raise_for_status().json()["data"]["token"]
+                self._fetched_at = time.monotonic()
         request.headers["Authorization"] = f"Bearer {self._token}"
         yield request
 
