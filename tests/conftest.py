@@ -5,9 +5,7 @@ Tests share it and are told apart by their jobs' ids. Folders that kill servers 
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -46,8 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder is not None:
         # Shorter than pytest's own choice: a socket's path has at most 108 bytes.
         config.option.basetemp = str(folder / "t")
-        # Not when pytest ends, but after multiprocessing's own end, which removes a folder in it.
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -33,3 +34,10 @@ def use_memory() -> Path | None:
     made.chmod(0o711)
     os.environ["TMPDIR"] = tempfile.tempdir = str(made)
     return made
+
+
+@atexit.register
+def _remove() -> None:
+    """Remove this process's folder. Registered at import: multiprocessing, imported later, removes its own folder there first."""
+    for folder in MEMORY.glob(f"{PREFIX}{os.getpid()}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
