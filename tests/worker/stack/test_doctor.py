@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
@@ -25,7 +31,7 @@ from worker.stack.binaries import Programs
 from worker.stack.doctor import DoctorFinding, examine, machine
 from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.overdue import overdue_findings
-from worker.stack.doctor.servers import login_findings, temporal_findings
+from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.readyz import RUNBOOK
@@ -293,6 +299,28 @@ def test_a_login_at_vault_that_is_not_accepted_is_reported(servers: Stack, tmp_p
     assert (wrong.what, wrong.level, unreadable.what, unreadable.level) == ("worker login", "missing", "console login", "missing")
     assert "must be JSON with role_id and secret_id" in unreadable.found
     assert "hush" not in wrong.found
+
+
+@pytest.mark.servers
+def test_each_task_queue_that_no_worker_polls_is_reported(servers: Stack, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, temporal_address=str(servers.temporal), installation="unpolled")
+
+    async def poll(queue: str) -> None:
+        client = await Client.connect(str(servers.temporal))
+        request = PollActivityTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=queue), identity="a test")
+        # Temporal refuses a poll that would wait for less than three seconds.
+        with suppress(RPCError):
+            await client.workflow_service.poll_activity_task_queue(request, timeout=timedelta(seconds=5))
+
+    jobs, endings = settings.task_queue, f"{settings.task_queue}-endings"
+    assert [(found.level, found.found) for found in poller_findings(settings)] == [
+        ("missing", f"no worker polls {queue}: jobs wait") for queue in (jobs, endings)
+    ]
+    asyncio.run(poll(endings))
+    assert [(found.level, found.found) for found in poller_findings(settings)] == [
+        ("missing", f"no worker polls {jobs}: jobs wait"),
+        ("ok", f"{endings} is polled"),
+    ]
 
 
 @pytest.mark.servers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -14,14 +14,13 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.own_login import TokenLogin, read_login
 from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.ledger.overdue import find_unpolled_queues
 from worker.stack import readyz
 from worker.stack.finding import DoctorFinding
 
 MAX_SKEW_S = 5.0
 """Maximum difference between the clocks. Vault's dates have whole seconds, and requests take time."""
 TIMEOUT_S = 5.0
-MAX_POLL_AGE = timedelta(seconds=90)
-"""A poll lasts up to one minute. Temporal forgets pollers after five minutes."""
 
 
 def temporal_findings(settings: Settings, *, is_required: bool = False) -> Iterator[DoctorFinding]:
@@ -87,11 +86,13 @@ def poller_findings(settings: Settings) -> Iterator[DoctorFinding]:
         return await temporal.last_polls(client, settings.task_queue)
 
     with suppress(JustEnoughError, RPCError):
-        for queue, polled_at in asyncio.run(ask()).items():
-            if polled_at is not None and datetime.now(UTC) - polled_at < MAX_POLL_AGE:
-                yield DoctorFinding("workers", "ok", f"{queue} is polled")
-            else:
+        polls = asyncio.run(ask())
+        unpolled = find_unpolled_queues(polls, now=datetime.now(UTC))
+        for queue in polls:
+            if queue in unpolled:
                 yield DoctorFinding("workers", "missing", f"no worker polls {queue}: jobs wait", "Start a worker: justenough worker")
+            else:
+                yield DoctorFinding("workers", "ok", f"{queue} is polled")
 
 
 def clock_findings(settings: Settings, *, now: Callable[[], float]) -> Iterator[DoctorFinding]:
