@@ -448,7 +448,7 @@ def test_the_reviewed_tools_of_an_mcp_server_are_read_with_the_catalog_and_again
     add_upstream(folder, LISTED.digest, None)
     clock.advance()
     assert "get_issue" not in config.current().catalog.callable
-    assert "tools/hub.json beside the catalog" in config.current().catalog.withheld_upstreams["hub"]
+    assert "tools/hub.json next to the catalog" in config.current().catalog.withheld_upstreams["hub"]
     was = config.current().digest
     (folder / "tools").mkdir()
     (folder / "tools" / "hub.json").write_text(LISTED.text)

@@ -102,7 +102,7 @@ async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered
     try:
         above, fitting = [await launch_request(served, tier=tier) for tier in (2, 1)]
         page = await read_words(security, f"/inbox/{above['id']}")
-        assert "Not on behalf of lead: they may not decide at tier 2." in page.text
+        assert "Not on behalf of lead: this person may not decide at tier 2." in page.text
         assert "for lead, who is away" not in page.text
         assert "for lead, who is away" in (await read_words(security, f"/inbox/{fitting['id']}")).text
     finally:

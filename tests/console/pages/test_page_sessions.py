@@ -98,7 +98,7 @@ async def test_a_page_that_a_person_may_not_open_now_says_so_and_when_to_retry(l
         refused = await lead.open("/jobs")
         end.set()
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
-    assert "of your calls are served or wait already" in refused.text
+    assert "of your calls are already being served or waiting" in refused.text
     assert (await lead.open("/jobs")).status_code == 200
 
 
