@@ -178,7 +178,8 @@ def test_an_issue_of_an_action_that_the_catalog_has_dropped_is_doubted_for_as_lo
     (credential,) = view.credentials
     longest = timedelta(seconds=view.requests[0].ttl) + SECOND_CHECK_DELAY
     assert abs(credential.expires_at - asked_at - longest) < timedelta(seconds=60)
-    assert not at.shop.can_log_in(held), "Vault ended what it knew"
+    # Vault ends the leases of a revoked token in its own time, and nothing here looks whether it has.
+    until(lambda: not at.shop.can_log_in(held), "Vault ended what it knew")
 
 
 def test_a_doubt_lasts_as_long_as_the_role_in_vault_allows(blind: Desk) -> None:
