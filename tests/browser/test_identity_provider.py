@@ -48,7 +48,7 @@ class OutsideLogin:
         await page.goto("/login?next=/sessions")
         await page.get_by_role("link", name="Log in with SSO").click()
         await page.get_by_placeholder("sub").fill(SUBJECT)
-        await page.get_by_role("button", name="Authorize").click()
+        await page.get_by_role("button", name="Authorize", exact=True).click()
         # There is one redirect more, from a page of the console itself.
         await page.wait_for_url(re.compile(f"^[^?]*{ended_at}"))
         return page

@@ -318,7 +318,9 @@ async def test_a_session_whose_person_was_changed_in_the_store_ends(site: Site, 
     ops, chief = await logged_in("ops"), await logged_in("chief")
     row = (await site.console.sessions.session_of(ops.cookie)).row
     other = (await site.console.sessions.session_of(chief.cookie)).person
-    with open_database(site.console.deps.settings.store_url).engine.begin() as connection:
+    engine = open_database(site.console.deps.settings.store_url).engine
+    with engine.begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
+    engine.dispose()
     assert "a different person than the session" in await login_page(ops)
     assert (await chief.open("/sessions")).status_code == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +24,12 @@ CHECKED = part_id(JOB, "c")
 
 
 @pytest.fixture
-def deps(served: Served, tmp_path: Path) -> Deps:
+def deps(served: Served, tmp_path: Path) -> Iterator[Deps]:
     """The console's Vault, and a store of the test's own with a job that had a credential."""
-    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
-    store.migrate()
-    store.ledger.append([samples.submission(), samples.issuance()])
-    return replace(served.console.deps, store=store)
+    with closing(Store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        store.migrate()
+        store.ledger.append([samples.submission(), samples.issuance()])
+        yield replace(served.console.deps, store=store)
 
 
 def report(*, dead: bool = True, credential: str = CHECKED) -> ProofReport:
