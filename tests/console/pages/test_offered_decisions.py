@@ -80,6 +80,17 @@ async def test_a_lesser_action_that_policy_denies_is_not_offered(site: Site, ser
     assert offered_actions(page) == []
 
 
+async def test_an_approval_is_not_offered_if_policy_denies_what_an_earlier_approval_narrowed_it_to(
+    site: Site, served: Served, tmp_path: Path
+) -> None:
+    request = await launch_request(served, quorum=2)
+    served.record_answer(request | {"action": "read"}, "chief", verdict="waiting")
+    async with with_policy(site, tmp_path, FREEZE.format(action="read")) as lead:
+        page = await read_words(lead, f"/inbox/{request['id']}")
+    assert APPROVE not in page.buttons
+    assert "Approving it as requested would be refused: policy denies read for 5m (freeze). You can deny it." in page.text
+
+
 async def test_break_glass_that_policy_denies_is_not_offered(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, **CUSTOMERS)
     page = await read_words(await logged_in("oncall"), f"/inbox/{request['id']}")
