@@ -220,6 +220,11 @@ UNREACHABLE: dict[str, tuple[str, str | None, str]] = {
     "no URL": ("vault:8200", None, "(InvalidSchema); write it as https://host:8200"),
     "no scheme": ("nonsense", None, "(MissingSchema); write it as https://host:8200"),
     "plain HTTP": ("http://localhost:{port}", None, "speaks TLS: write VAULT_ADDR with https://"),
+    "a broken answer": (
+        "http://127.0.0.1:{broken}",
+        None,
+        "Connection broken); check that server; if it speaks TLS: write VAULT_ADDR with https",
+    ),
     "an authority that is not trusted": ("https://localhost:{port}", None, "certificate); set VAULT_CACERT to the CA"),
     "a name that is not in the certificate": ("https://127.0.0.1:{port}", "{authority}", "set VAULT_CACERT to the CA"),
     "no file with the authority": (
@@ -233,13 +238,18 @@ UNREACHABLE: dict[str, tuple[str, str | None, str]] = {
 }
 
 
+def port_of(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
 @pytest.mark.parametrize("address, cacert, expected", UNREACHABLE.values(), ids=UNREACHABLE)
 def test_a_vault_that_cannot_be_reached_is_reported_in_one_sentence(
     vault: TlsVault, write_login: LoginWriter, address: str, cacert: str | None, expected: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent, serve_canned_answers() as plain:
-        port = vault.address.rpartition(":")[2]
-        names = {"port": port, "plain": plain.address.rpartition(":")[2], "silent": silent.getsockname()[1], "authority": vault.authority}
+    with socket.create_server(("127.0.0.1", 0)) as silent, serve_canned_answers() as plain, serve_canned_answers() as broken:
+        broken.headers["Transfer-Encoding"] = "chunked"
+        ports = {"plain": port_of(plain.address), "broken": port_of(broken.address), "silent": silent.getsockname()[1]}
+        names = {"port": port_of(vault.address), "authority": vault.authority, **ports}
         opened = VaultConnection(address.format(**names), cacert=Path(cacert.format(**names)) if cacert else None)
         began = time.monotonic()
         with closing(opened), pytest.raises(VaultUnavailable) as raised:

@@ -25,6 +25,7 @@ REASONS = (
     (r"(invalid path: .*)", CHECK_CA),
     (r"(no certificate or crl found)", CHECK_CA),
     (r"(alert [a-z0-9 ]+)", "it refuses our TLS, or demands a client certificate"),
+    (r"(Connection broken)", "check that server; if it speaks TLS: write VAULT_ADDR with https://"),
     (r"\[Errno -?\d+\] ([^'\")]+)", CHECK_ADDRESS),
     (r"(Read timed out|timed out)", CHECK_ADDRESS),
 )
