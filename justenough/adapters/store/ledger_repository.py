@@ -17,7 +17,7 @@ from justenough.adapters.store.change_feed import ChangeFeed
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, newest_position, reads
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
@@ -249,8 +249,7 @@ class LedgerRepository(Repository):
 
         For frequent callers: pass that position the next time, so that no entry is read twice.
         """
-        newest: int = connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one()
-        until = min(newest, after + MAX_NEWS_SPAN)
+        until = min(newest_position(connection), after + MAX_NEWS_SPAN)
         place = (LEDGER.c.position > after) & (LEDGER.c.position <= until) & LEDGER.c.type.in_([kind.value for kind in types])
         rows = connection.execute(select(*_NUMBERED).where(place).order_by(LEDGER.c.position)).all()
         return tuple(map(row_to_view, rows)), until
