@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from activities.broker.errors import TooManyCalls
-from activities.delivery.delivery import PUBLIC_FIELDS
+from activities.delivery.delivery import secret_texts
 from activities.delivery.identity_token import NotVouchedFor, issue_identity_token
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import LeaseKeeper
@@ -148,7 +148,7 @@ class Broker:
         if isinstance(item, PendingRequest):
             return item
         self._require_open()
-        self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
+        self._redactor.learn(secret_texts(item.fields))
         self._lease_keeper.keep(item)
         connect = self._deps.config.current().catalog.resources[item.access.resource].connect
         return replace(item, fields={**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields})

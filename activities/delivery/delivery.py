@@ -133,11 +133,6 @@ def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: I
     return Delivered({"JUSTENOUGH_ACCESS": Secret(json.dumps(summary))}) if summary else Delivered()
 
 
-def secrets_of(fields: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the values that must never be shown: every field except PUBLIC_FIELDS."""
-    return tuple(value for name, value in fields.items() if name not in PUBLIC_FIELDS)
-
-
-def reveal_all(secrets: Iterable[Secret]) -> tuple[str, ...]:
-    """Return the plain texts of secrets, for a Redactor."""
-    return tuple(secret.reveal() for secret in secrets)
+def secret_texts(fields: Mapping[str, Secret]) -> tuple[str, ...]:
+    """Return the plain texts that must never be shown, for a Redactor: every field except PUBLIC_FIELDS."""
+    return tuple(value.reveal() for name, value in fields.items() if name not in PUBLIC_FIELDS)

@@ -17,7 +17,7 @@ import structlog
 
 from activities.broker import Broker, ModelGateway, ToolGateway, serve_broker
 from activities.broker.broker import NotifyWorkflow
-from activities.delivery.delivery import Delivered, access_summary, build_delivery, reveal_all, secrets_of
+from activities.delivery.delivery import Delivered, access_summary, build_delivery, secret_texts
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import keep_leases
 from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, NotPermitted, ToolAccess, issued_event
@@ -237,7 +237,7 @@ class JobSession:
         started = build_event(EventType.JOB_STARTED, self._job, at=now, **where, times_out_at=times_out_at)
         await asyncio.to_thread(self._deps.store.ledger.append, [started])
         self._raise_if_stopped()
-        redactor = Redactor(reveal_all(value for item in self._issued for value in secrets_of(item.fields)))
+        redactor = Redactor(text for item in self._issued for text in secret_texts(item.fields))
         async with keep_leases(self._deps, self._job, self._issuer, self._issued) as keepers:
             self._broker = broker = Broker(
                 self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, notify_workflow=self._notify_workflow

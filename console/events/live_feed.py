@@ -144,7 +144,7 @@ class LiveFeed:
 
     async def _poll(self) -> None:
         """Read new entries until nobody listens. A thread waits for a change and reads it in the same call."""
-        changes = self._store.ledger.open_change_feed()
+        changes = self._store.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
             while self.listeners:

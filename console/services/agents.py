@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from console.auth.authorization import Caller
 from console.services.console import Console
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.model_use import ModelCalls, calls_of_entries
 from justenough.domain.readmodel.views import JobSummary, RequestView
 
 MAX_JOBS = 100
@@ -30,15 +32,6 @@ class AgentVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelTokens:
-    """The use of one model."""
-
-    calls: int = 0
-    prompt: int = 0
-    completion: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class AgentRecord:
     """The newest jobs of an agent that a caller may read."""
 
@@ -48,7 +41,7 @@ class AgentRecord:
     """Number of jobs by version; the version of the newest job comes first."""
     tools: Mapping[str, Counter[str]]
     """Calls by outcome."""
-    models: Mapping[str, ModelTokens]
+    models: Mapping[str, ModelCalls]
     refused: Sequence[RequestView]
     """Requests that were denied or expired, newest first."""
     is_whole: bool
@@ -64,15 +57,13 @@ def agent_record(console: Console, caller: Caller, name: str) -> AgentRecord:
         raise NotFound(f"there is no agent {name}")
     entries = store.ledger.newest_of_jobs(ids, (EventType.TOOL_CALLED, EventType.MODEL_USED), limit=MAX_ENTRIES)
     tools: dict[str, Counter[str]] = {}
-    models: dict[str, ModelTokens] = {}
+    models: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         data = entry.data
         if entry.type == EventType.TOOL_CALLED:
             tools.setdefault(data["tool"], Counter())[data["outcome"]] += 1
         else:
-            used = models.get(data["name"], ModelTokens())
-            tokens = used.prompt + data["prompt_tokens"], used.completion + data["completion_tokens"]
-            models[data["name"]] = ModelTokens(used.calls + data["calls"], *tokens)
+            models.setdefault(data["name"], []).append(data)
     refused = [request for request in store.requests.of_jobs(ids) if request.state in REFUSED_STATES]
     versions = Counter(AgentVersion(*(str(agent.get(key) or "") for key in ("version", "model", "owner"))) for _, agent in found)
     return AgentRecord(
@@ -80,7 +71,7 @@ def agent_record(console: Console, caller: Caller, name: str) -> AgentRecord:
         jobs=[job for job, _ in found],
         versions=versions,
         tools=dict(sorted(tools.items())),
-        models=dict(sorted(models.items())),
+        models={model: calls_of_entries(uses) for model, uses in sorted(models.items())},
         refused=sorted(refused, key=lambda request: request.created_at, reverse=True),
         is_whole=len(entries) < MAX_ENTRIES,
     )

@@ -16,6 +16,7 @@ import structlog
 from anyio import to_thread
 
 from console.concurrency.loops import repeat
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, RetryLater
 from justenough.domain.ledger import merkle
@@ -154,20 +155,17 @@ def verify_ledger(deps: Deps) -> LedgerReport:
 
 
 def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterator[ChainProblem]:
-    recorded: list[tuple[Checkpoint, EntryView]] = []
-    after: str | None = "0"
-    while after is not None:
-        page = deps.store.ledger.entries(types=[EventType.LEDGER_CHECKPOINTED], after=int(after), limit=MAX_ENTRIES)
-        for entry in page.items:
-            try:
-                (checkpoint,) = read_checkpoints(str(entry.data["checkpoint"]))
-                recorded.append((checkpoint, entry))
-            except (InvalidInput, ValueError):
-                yield _problem_of(entry, Fault.FORGED, "has no readable checkpoint")
-        after = page.next
+    ledger, recorded = deps.store.ledger, list[tuple[Checkpoint, EntryView]]()
+    types = [EventType.LEDGER_CHECKPOINTED]
+    for entry in iterate_pages(lambda after: ledger.entries(types=types, after=int(after or 0), limit=MAX_PAGE_SIZE)):
+        try:
+            (checkpoint,) = read_checkpoints(str(entry.data["checkpoint"]))
+            recorded.append((checkpoint, entry))
+        except (InvalidInput, ValueError):
+            yield _problem_of(entry, Fault.FORGED, "has no readable checkpoint")
     # Two consoles may record theirs in another order than that of the sizes.
     recorded.sort(key=lambda item: item[0].size)
-    tree, leaves = Frontier(), deps.store.ledger.leaves(0, recorded[-1][0].size if recorded else 0)
+    tree, leaves = Frontier(), ledger.leaves(0, recorded[-1][0].size if recorded else 0)
     for checkpoint, entry in recorded:
         tree = tree.with_leaves(islice(leaves, checkpoint.size - tree.size))
         if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):

@@ -25,10 +25,10 @@ def group_members(deps: Deps, groups: Iterable[str], *, without: Container[str] 
     return tuple(GroupMembers(group, able[group], nobody_else=bool(names) and not able[group]) for group, names in listed.items())
 
 
-def tier_deciders(deps: Deps, tiers: Tiers, number: int, *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:
+def tier_deciders(deps: Deps, tiers: Tiers, number: int) -> tuple[GroupMembers, ...]:
     """Return the approver groups of a tier with their members; empty if there is no such tier."""
     tier = tiers.tiers.get(number)
-    return group_members(deps, tier.approvers, without=without) if tier else ()
+    return group_members(deps, tier.approvers) if tier else ()
 
 
 def deciders_from(deps: Deps, tiers: Tiers, number: int, *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:

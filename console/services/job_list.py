@@ -8,24 +8,7 @@ from typing import Literal, NamedTuple
 from console.services.visibility import first_visible_page
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.views import JobSummary, Page
-
-
-class JobFilters(NamedTuple):
-    """The filters by which the store finds jobs; None for any."""
-
-    state: JobState | None = None
-    environment: str | None = None
-    requester_id: str | None = None
-    requester: str | None = None
-    name: str | None = None
-    revocation: RevocationState | None = None
-    parent: str | None = None
-    first: str | None = None
-    """The lowest id."""
-    beginning: str | None = None
-    """How the id begins."""
+from justenough.domain.readmodel.views import JobFilters, JobSummary, Page
 
 
 class JobTraits(NamedTuple):
@@ -52,7 +35,7 @@ def job_page(
     """Return a page of jobs. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[JobSummary]:
-        page = store.jobs.list(**filters._asdict(), oldest_first=order == "oldest", limit=limit, cursor=after)
+        page = store.jobs.list(**filters, oldest_first=order == "oldest", limit=limit, cursor=after)
         if traits.resource is None or not page.items:
             return page
         requested = store.jobs.with_request_for([job.id for job in page.items], traits.resource)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.core.ids import job_of
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
 
-ENTRY_PAGE_SIZE = 1000
 MAX_ENTRIES_READ = 20_000
 """A job that has not run has few entries. If somebody floods its chain, the job does not run, but nothing is hidden."""
 STARTED_EVENTS = frozenset({EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED})
@@ -58,10 +58,10 @@ def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
 
 def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType] = ()) -> Page[EntryView]:
     """Return a job's entries (of these types, or of all), oldest first. `next` is set if there are more than MAX_ENTRIES_READ."""
-    page = ledger.entries(job=job, types=types, after=0, limit=ENTRY_PAGE_SIZE)
+    page = ledger.entries(job=job, types=types, after=0, limit=MAX_PAGE_SIZE)
     entries = list(page.items)
     while page.next and len(entries) < MAX_ENTRIES_READ:
-        page = ledger.entries(job=job, types=types, after=int(page.next), limit=ENTRY_PAGE_SIZE)
+        page = ledger.entries(job=job, types=types, after=int(page.next), limit=MAX_PAGE_SIZE)
         entries += page.items
     return Page(items=tuple(entries), next=page.next)
 
@@ -73,7 +73,7 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
 
 def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
-    page = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRY_PAGE_SIZE)
+    page = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=MAX_PAGE_SIZE)
     # With another verdict, the request stays pending with one answer fewer.
     withdrawals = [entry.data for entry in page.items if entry.data["verdict"] == "withdrawn"]
     return tuple(data["name"] for data in withdrawals if data["request"] == request)

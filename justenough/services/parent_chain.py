@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import installation_of
@@ -19,7 +20,6 @@ from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel import views
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import ENTRY_PAGE_SIZE
 
 MAX_ANCESTORS = 10
 """Maximum number of ancestors of a job. A longer chain is most likely a loop."""
@@ -115,21 +115,21 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
     submitted: Mapping[str, Any] | None = None
     at_request: dict[str, Sensitivity] = {}
     touched = HeldAccess()
-    after: str | None = "0" if installation_of(job) == deps.settings.installation else None
-    while after is not None:
-        page = deps.store.ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
-        after = page.next
-        for kind, data in ((EventType(entry.type), entry.data) for entry in page.items):
-            if kind is EventType.JOB_SUBMITTED:
-                submitted = data
-            elif kind is EventType.ACCESS_REQUESTED:
-                at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
-            else:
-                # Use the higher of the recorded and the current sensitivity; restricted if neither is known.
-                resource = deps.config.current().catalog.resources.get(data["resource"])
-                sensitivities = (at_request.get(data["request"]), resource.sensitivity if resource else None)
-                sensitivity = max((value for value in sensitivities if value is not None), default=Sensitivity.RESTRICTED)
-                touched = touched.with_issued(data["resource"], Action(data["action"]), sensitivity)
+    if installation_of(job) != deps.settings.installation:
+        raise NoSuchParent(_unknown_job_text(job))
+    ledger = deps.store.ledger
+    for entry in iterate_pages(lambda after: ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after or 0), limit=MAX_PAGE_SIZE)):
+        kind, data = EventType(entry.type), entry.data
+        if kind is EventType.JOB_SUBMITTED:
+            submitted = data
+        elif kind is EventType.ACCESS_REQUESTED:
+            at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
+        else:
+            # Use the higher of the recorded and the current sensitivity; restricted if neither is known.
+            resource = deps.config.current().catalog.resources.get(data["resource"])
+            sensitivities = (at_request.get(data["request"]), resource.sensitivity if resource else None)
+            sensitivity = max((value for value in sensitivities if value is not None), default=Sensitivity.RESTRICTED)
+            touched = touched.with_issued(data["resource"], Action(data["action"]), sensitivity)
     if submitted is None:
         raise NoSuchParent(_unknown_job_text(job))
     return AncestorJob(

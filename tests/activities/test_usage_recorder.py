@@ -33,7 +33,7 @@ class SlowLedger(LedgerRepository):
 class SlowStore(Store):
     def __init__(self, url: str, go: threading.Event) -> None:
         super().__init__(url)
-        self.ledger = SlowLedger(self._engine, self._commits, self.ledger.open_change_feed)
+        self.ledger = SlowLedger(self._engine, self._commits)
         self.ledger.go = go
         self.migrate()
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
-from justenough.services.job_history import ENTRY_PAGE_SIZE, MAX_ENTRIES_READ, build_job_history, read_job_history
+from justenough.services.job_history import MAX_ENTRIES_READ, build_job_history, read_job_history
 
 REQUEST = "r-dev-01arz3ndektsv4rrffq69g5fav-1"
 
@@ -25,7 +26,7 @@ class EndlessLedger:
 
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
         del job, types
-        assert limit == ENTRY_PAGE_SIZE
+        assert limit == MAX_PAGE_SIZE
         assert after < 2 * MAX_ENTRIES_READ, "it is read for ever"
         return Page(items=(entry(EventType.APPROVAL_REJECTED),) * limit, next=str(after + limit))
 

@@ -31,7 +31,7 @@ from activities.broker.llm.upstream_client import (
     upstream_refusal,
 )
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
-from activities.delivery.delivery import reveal_all, secrets_of
+from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
@@ -219,7 +219,7 @@ class ModelGateway:
             await lending.aclose()
 
     async def _list_models(self, model: ModelDef, item: IssuedCredential) -> list[dict[str, Any]]:
-        url, redactor, headers = f"{model.url.rstrip('/')}/models", _redactor(item), model_headers(model, item.fields)
+        url, redactor, headers = f"{model.url.rstrip('/')}/models", Redactor(secret_texts(item.fields)), model_headers(model, item.fields)
         exchange = self._upstream.open_response("GET", url, headers=headers)
         try:
             async with asyncio.timeout(self._call_timeout(model, item)), exchange as answer:
@@ -234,7 +234,7 @@ class ModelGateway:
 
     async def _run_call(self, call: StreamingCall, exchange: Any, item: IssuedCredential, *, seconds: float) -> None:
         """Make a call and pass its answer (metered, without the key) or its error on to the job. Raises only CancelledError."""
-        redactor = _redactor(item)
+        redactor = Redactor(secret_texts(item.fields))
         try:
             async with asyncio.timeout(seconds), exchange as answer:
                 if answer.status_code != httpx.codes.OK:
@@ -294,10 +294,6 @@ async def drain_model_calls(gateway: ModelGateway | None, broker: Broker) -> Asy
         broker.close()
         if gateway:
             await gateway.drain()
-
-
-def _redactor(item: IssuedCredential) -> Redactor:
-    return Redactor(reveal_all(secrets_of(item.fields)))
 
 
 def _json_object(content: bytes) -> dict[str, Any]:

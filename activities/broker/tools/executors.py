@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, PinnedTransport
+from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, open_client
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput
@@ -160,11 +160,9 @@ async def run_http(http: Http, request: HttpRequest) -> Result:
 
 
 async def _send_http(http: Http, request: HttpRequest) -> Result:
-    headers = {"user-agent": "JustEnough", "accept-encoding": "identity", **request.headers}
-    transport = PinnedTransport(private=http.allow_private)
     async with (
-        httpx.AsyncClient(transport=transport, timeout=http.timeout, trust_env=False, follow_redirects=False) as client,
-        client.stream(http.method, request.url, headers=headers, json=request.body) as answer,
+        open_client(private=http.allow_private, timeout=http.timeout, headers=request.headers) as client,
+        client.stream(http.method, request.url, json=request.body) as answer,
     ):
         if answer.is_redirect:
             return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")

@@ -15,7 +15,7 @@ from activities.broker.errors import TooManyCalls
 from activities.broker.tools.discovery import OfferedTool, tool_entry, with_how
 from activities.broker.tools.executors import Result, ToolsChanged, failure, list_mcp_tools, run_http, run_mcp, run_sql
 from activities.broker.tools.upstream_drift import UpstreamDrift
-from activities.delivery.delivery import PUBLIC_FIELDS
+from activities.delivery.delivery import secret_texts
 from activities.issuing.grants import CallCounts
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted
@@ -244,7 +244,7 @@ class ToolGateway:
         """Execute a call and return its answer without the credential, in any encoding in which programs print it."""
         record.outcome = "failed"
         fields = {name: value.reveal() for name, value in issued.fields.items()}
-        redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
+        redactor = Redactor(secret_texts(issued.fields))
         scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
         result: Result | ToolsChanged = failure("the catalog does not define how to call it")
         if tool.sql:

@@ -15,7 +15,7 @@ from console.http.problems import problem_responses
 from console.services.attestations import Attestation, attest
 from console.services.background_reads import RevocationFilter
 from console.services.inputs import DryRun, NewJob, StopBody, Stopping
-from console.services.job_list import JobFilters, JobOrder, JobTraits, job_page, parse_labels
+from console.services.job_list import JobOrder, JobTraits, job_page, parse_labels
 from console.services.policy_reasons import with_policy_reasons
 from console.services.stop_job import stop_job
 from console.services.submit_job import dry_run, start_job, submit_job
@@ -23,7 +23,7 @@ from console.services.visibility import job_for, parse_position
 from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, LogChunk, Page
+from justenough.domain.readmodel.views import EntryView, JobFilters, JobSummary, JobView, LogChunk, Page
 from justenough.services.parent_chain import ancestor_views
 
 Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^=]+=[^=]*$"})]

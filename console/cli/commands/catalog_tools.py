@@ -24,10 +24,10 @@ from console.cli.render.output import emit, note, print_fields, print_table
 from console.presentation.terminal_text import plain
 from justenough.adapters.mcp_client.client import run_conversation
 from justenough.adapters.mcp_client.errors import Unanswered
+from justenough.domain.catalog.catalog_text import with_digest
 from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ToolList, read_tool_list, tool_list_changes
 from justenough.domain.catalog.mcp_upstreams import exposed_name, review_hints, why_left_out, with_upstream_tools
-from justenough.domain.catalog.pin_digest import with_digest
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, fill_settings
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.tools.call import action_of, fill_headers

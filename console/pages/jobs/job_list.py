@@ -23,13 +23,13 @@ from console.presentation.status_badges import status_badge
 from console.presentation.time_text import parse_moment
 from console.services.background_reads import RevocationFilter
 from console.services.console import Console
-from console.services.job_list import JobFilters, JobOrder, JobTraits, job_page, parse_labels
+from console.services.job_list import JobOrder, JobTraits, job_page, parse_labels
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.views import JobSummary, Page
+from justenough.domain.readmodel.views import JobFilters, JobSummary, Page
 
 PAGE_SIZE = 50
 MAX_TEXT_LENGTH = 200
@@ -130,7 +130,7 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
         errors = {problem.path: problem.message for problem in error.problems}
     else:
         page = job_page(store, filters, traits, order=view.order, limit=PAGE_SIZE, cursor=view.cursor or None)
-        total = store.jobs.count(filters._asdict(), up_to=MAX_COUNTED + 1) if traits == JobTraits() else None
+        total = store.jobs.count(filters, up_to=MAX_COUNTED + 1) if traits == JobTraits() else None
     current, open_jobs = console.deps.config.current(), [job.id for job in page.items if not job.state.ended]
     return render(
         request,

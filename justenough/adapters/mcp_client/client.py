@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableResponse
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import PinnedTransport
+from justenough.adapters.outbound.webhook_client import open_client
 from justenough.domain.catalog.mcp_tool_list import MAX_TOOLS, ToolList, build_tool_list
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from justenough.domain.tools.definitions import McpServerDef
@@ -62,18 +62,11 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
     """Run a conversation and return the callback's result. `headers` hold the credential. Raises Unanswered, and InvalidInput (list_tools)."""
     _silence_loggers()
     talking = _in_conversation.set(True)
-    all_headers = {"user-agent": "JustEnough", "accept-encoding": "identity", **headers}
     results: list[T] = []
     try:
         # Not asyncio's timeout: everything in an anyio scope stays cancelled, whatever the client still tries to send.
         with anyio.move_on_after(upstream.timeout):
-            async with httpx.AsyncClient(
-                transport=PinnedTransport(private=upstream.allow_private),
-                headers=all_headers,
-                timeout=upstream.timeout,
-                trust_env=False,
-                follow_redirects=False,
-            ) as http:
+            async with open_client(private=upstream.allow_private, timeout=upstream.timeout, headers=headers) as http:
                 transport = McpTransport(http, upstream.url)
                 try:
                     async with Client(transport.open_streams(), cache=None) as client:

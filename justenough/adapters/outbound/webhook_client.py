@@ -47,16 +47,20 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+def open_client(*, private: bool, timeout: float, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+    """Return a client for one receiver, without proxies, redirects or compressed responses."""
+    all_headers = {"user-agent": "JustEnough", "accept-encoding": "identity", **(headers or {})}
+    return httpx.AsyncClient(
+        transport=PinnedTransport(private=private), headers=all_headers, timeout=timeout, trust_env=False, follow_redirects=False
+    )
+
+
 class WebhookClient:
     """One receiver of events."""
 
     def __init__(self, url: str, *, private: bool) -> None:
         self._url = url
-        headers = {"user-agent": "JustEnough", "accept-encoding": "identity"}
-        transport = PinnedTransport(private=private)
-        self._client = httpx.AsyncClient(
-            transport=transport, headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False, follow_redirects=False
-        )
+        self._client = open_client(private=private, timeout=REQUEST_TIMEOUT_S)
 
     async def post(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> DeliveryOutcome:
         """Send an event once and return the outcome. Receiver errors become an outcome; they are not raised."""

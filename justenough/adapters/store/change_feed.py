@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Engine
 
-from justenough.adapters.store.engine import Database
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.store.postgres_connection import PostgresConnector, PostgresSession
 
@@ -150,7 +149,6 @@ class _SqliteChangeFeed(ChangeFeed):
             self._ended.wait(min(SQLITE_POLL_INTERVAL_S, left))
 
 
-def open_change_feed(database: Database) -> ChangeFeed:
+def open_change_feed(engine: Engine, connector: PostgresConnector | None) -> ChangeFeed:
     """Return a change feed of a database. Does not connect yet."""
-    engine, connector = database.engine, database.connector
     return _PostgresChangeFeed(connector, engine.dialect) if connector else _SqliteChangeFeed(str(engine.url.database))

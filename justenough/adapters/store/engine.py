@@ -102,8 +102,8 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
     )
 
     @event.listens_for(engine, "do_connect")
-    def _connect(dialect: Any, record: Any, args: Any, options: Any) -> Any:
-        connection, session = connector.connect(dialect, args, options)
+    def _connect(_dialect: Any, record: Any, args: Any, options: Any) -> Any:
+        connection, session = connector.connect(args, options)
         if record is not None:
             record.info[SESSION] = session
         return connection

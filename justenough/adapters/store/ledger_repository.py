@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, literal, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or_, select, tuple_, union_all
 
 from justenough.adapters.store import ledger_writer
-from justenough.adapters.store.change_feed import ChangeFeed
 from justenough.adapters.store.engine import read_transaction
-from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, newest_position, reads
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
@@ -91,10 +89,6 @@ class LedgerHead(Message):
 
 class LedgerRepository(Repository):
     """The ledger: append events and read entries. Entries never change."""
-
-    def __init__(self, engine: Engine, commits: GroupCommitter, open_change_feed: Callable[[], ChangeFeed]) -> None:
-        super().__init__(engine, commits)
-        self._open_change_feed = open_change_feed
 
     @reads
     def entries(
@@ -249,8 +243,7 @@ class LedgerRepository(Repository):
 
         For frequent callers: pass that position the next time, so that no entry is read twice.
         """
-        newest: int = connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one()
-        until = min(newest, after + MAX_NEWS_SPAN)
+        until = min(newest_position(connection), after + MAX_NEWS_SPAN)
         place = (LEDGER.c.position > after) & (LEDGER.c.position <= until) & LEDGER.c.type.in_([kind.value for kind in types])
         rows = connection.execute(select(*_NUMBERED).where(place).order_by(LEDGER.c.position)).all()
         return tuple(map(row_to_view, rows)), until
@@ -283,10 +276,6 @@ class LedgerRepository(Repository):
             return ()
         entries = self._commits.run(lambda connection: ledger_writer.record(connection, batch))
         return tuple(row_to_view((position, *entry)) for position, entry in entries)
-
-    def open_change_feed(self) -> ChangeFeed:
-        """Return a change feed, which lets one thread wait until it should read the ledger again. Does not connect yet."""
-        return self._open_change_feed()
 
     def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:
         """Yield position, job, id, type, at and data, as stored, of the entries in a span, in order.

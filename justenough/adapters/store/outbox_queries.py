@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, upda
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
 from justenough.adapters.store.paging import fetch_page
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, newest_position, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
@@ -135,7 +135,7 @@ class OutboxRepository(Repository):
         """
         if not _has_lease(connection, holder, now):
             return False
-        begin = {"position": _newest_position(connection), "created_at": now, "seen_at": now, "delivered": 0}
+        begin = {"position": newest_position(connection), "created_at": now, "seen_at": now, "delivered": 0}
         for name, kind in kinds.items():
             insert_new(connection, SUBSCRIPTIONS, {"name": name, "kind": kind, **begin})
         connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name.in_(kinds)).values(seen_at=now))
@@ -153,7 +153,7 @@ class OutboxRepository(Repository):
         waiting = waiting.where(DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)
         rows = connection.execute(waiting).all()
         return OutboxStatus(
-            head=_newest_position(connection),
+            head=newest_position(connection),
             positions={row[0]: row[1] for row in positions},
             due={row[0]: row[1] for row in rows},
             again=frozenset(row[0] for row in rows if row[2] == 0),
@@ -179,7 +179,7 @@ class OutboxRepository(Repository):
         statement = select(LEDGER.c.position, *ENTRY_COLUMNS).where(*following).order_by(LEDGER.c.position).limit(limit)
         rows = connection.execute(statement).all()
         # Fewer entries than `limit` mean that no further ones exist up to the newest entry.
-        end = rows[-1][0] if len(rows) == limit else max(_newest_position(connection), after)
+        end = rows[-1][0] if len(rows) == limit else max(newest_position(connection), after)
         return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end)
 
     @writes
@@ -221,7 +221,7 @@ class OutboxRepository(Repository):
         counts = {
             (row[0], row[1]): row[2:] for row in connection.execute(statement.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))
         }
-        head, progress = _newest_position(connection), list[SubscriptionProgress]()
+        head, progress = newest_position(connection), list[SubscriptionProgress]()
         for row in connection.execute(select(SUBSCRIPTIONS).order_by(SUBSCRIPTIONS.c.name)).mappings().all():
             pending, oldest = counts.get((row["name"], DeliveryState.PENDING.value), (0, None))
             dead, _ = counts.get((row["name"], DeliveryState.DEAD.value), (0, None))
@@ -270,10 +270,6 @@ def _has_lease(connection: Connection, holder: str, now: datetime) -> bool:
     No other process can take it before this transaction ends, because only one process writes at a time.
     """
     return count_rows(connection, LEASES, LEASES.c.name == LEASE_NAME, LEASES.c.holder == holder, LEASES.c.until > now) > 0
-
-
-def _newest_position(connection: Connection) -> int:
-    return int(connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one())
 
 
 def _delivery_row(name: str, now: datetime, failure: FailedDelivery) -> dict[str, Any]:

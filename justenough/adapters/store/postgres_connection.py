@@ -64,14 +64,8 @@ class PostgresConnector:
         self.listen_url = listen_url
         self.logins = logins
 
-    @property
-    def place(self) -> str:
-        """The host, port, database and user of the connections, without the password."""
-        return place_of(self.url)
-
-    def connect(self, dialect: Dialect, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:
+    def connect(self, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:
         """Return a new connection for transactions. Raises StoreUnavailable."""
-        del dialect
         connection, session = self._open(
             self.url, args, {**options, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough"}
         )

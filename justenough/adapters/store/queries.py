@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
 
@@ -21,6 +21,7 @@ from justenough.domain.readmodel.views import (
     ApprovalView,
     ClaimView,
     CredentialView,
+    JobFilters,
     JobSummary,
     JobView,
     Launched,
@@ -89,34 +90,25 @@ class JobRepository(Repository):
         return JobView(**row, revocation=_to_revocation_view(row), requests=requests, credentials=credentials, older_credentials=older)
 
     @reads
-    def list(  # noqa: PLR0913 - each is one filter of the list
+    def list(
         self,
         connection: Connection,
         *,
-        state: JobState | None = None,
-        environment: str | None = None,
-        requester_id: str | None = None,
-        revocation: RevocationState | None = None,
-        parent: str | None = None,
-        requester: str | None = None,
-        name: str | None = None,
-        first: str | None = None,
-        beginning: str | None = None,
         oldest_first: bool = False,
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
+        **filters: Unpack[JobFilters],
     ) -> Page[JobSummary]:
-        """Return jobs, newest or oldest first: their ids sort by time. `requester` is a login name; `first` the lowest id. Raises InvalidInput on a foreign cursor."""
-        criteria = {"state": state, "environment": environment, "requester_id": requester_id, "revocation_state": revocation}
-        criteria |= {"parent": parent, "requester": requester, "name": name, "first": first, "beginning": beginning}
-        if requester is None or requester_id is not None:
-            return _fetch_jobs(connection, criteria, oldest_first=oldest_first, limit=limit, cursor=cursor)
+        """Return jobs, newest or oldest first: their ids sort by time. Raises InvalidInput on a foreign cursor."""
+        requester = filters.get("requester")
+        if requester is None or filters.get("requester_id") is not None:
+            return _fetch_jobs(connection, filters, oldest_first=oldest_first, limit=limit, cursor=cursor)
         # Each combination of filters has an index by the requester's entity id. A login name usually belongs to one entity, but a user who
         # was deleted and created again has a new one.
         pages, last = [], ""
         entities = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == requester.replace("\0", "\ufffd"))
         while (entity := connection.execute(entities.where(JOBS.c.requester_id > last)).scalar()) is not None:
-            theirs = {**criteria, "requester_id": entity}
+            theirs: JobFilters = {**filters, "requester_id": entity}
             pages.append(_fetch_jobs(connection, theirs, oldest_first=oldest_first, limit=limit, cursor=cursor))
             last = entity
         if len(pages) < 2:
@@ -124,10 +116,9 @@ class JobRepository(Repository):
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit, is_ascending=oldest_first)
 
     @reads
-    def count(self, connection: Connection, criteria: Mapping[str, str | None], *, up_to: int) -> int:
-        """Return how many jobs `list` finds with these filters (its parameters), counting no further than `up_to`."""
-        named = {"revocation": "revocation_state"}
-        found = _matching_jobs(connection, select(JOBS.c.id), {named.get(name, name): value for name, value in criteria.items()})
+    def count(self, connection: Connection, filters: JobFilters, *, up_to: int) -> int:
+        """Return how many jobs `list` finds with these filters, counting no further than `up_to`."""
+        found = _matching_jobs(connection, select(JOBS.c.id), filters)
         return int(connection.execute(select(func.count()).select_from(found.limit(up_to).subquery())).scalar_one())
 
     @reads
@@ -329,10 +320,8 @@ def _ids_beginning(connection: Connection, table: Table, beginning: str) -> Sequ
     return connection.execute(matches.order_by(table.c.id).limit(MAX_PAGE_SIZE)).scalars().all()
 
 
-def _fetch_jobs(
-    connection: Connection, criteria: Mapping[str, str | None], *, oldest_first: bool, limit: int, cursor: str | None
-) -> Page[JobSummary]:
-    statement = _matching_jobs(connection, select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), criteria)
+def _fetch_jobs(connection: Connection, filters: JobFilters, *, oldest_first: bool, limit: int, cursor: str | None) -> Page[JobSummary]:
+    statement = _matching_jobs(connection, select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), filters)
     page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any], is_ascending=oldest_first)
     return Page(items=tuple(JobSummary(**row, revocation=_to_revocation_view(row)) for row in page.items), next=page.next)
 
@@ -342,17 +331,17 @@ def _criteria_of(requester_id: str, origin: str | None, environment: str | None)
     return tuple(JOBS.c[name] == value for name, value in criteria.items() if value is not None)
 
 
-def _matching_jobs(connection: Connection, statement: Select[Any], criteria: Mapping[str, str | None]) -> Select[Any]:
-    equal = {name: value for name, value in criteria.items() if name not in {"first", "beginning"}}
-    statement = _apply_filter(statement, JOBS, equal)
-    if (first := criteria.get("first")) is not None:
+def _matching_jobs(connection: Connection, statement: Select[Any], filters: JobFilters) -> Select[Any]:
+    equal = {name: value for name, value in filters.items() if name not in {"revocation", "first", "beginning"}}
+    statement = _apply_filter(statement, JOBS, {**equal, "revocation_state": filters.get("revocation")})
+    if (first := filters.get("first")) is not None:
         statement = statement.where(JOBS.c.id >= first)
-    if (beginning := criteria.get("beginning")) is not None:
+    if (beginning := filters.get("beginning")) is not None:
         statement = statement.where(JOBS.c.id.in_(_ids_beginning(connection, JOBS, beginning)))
     return statement
 
 
-def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, str | None]) -> Select[Any]:
+def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, object]) -> Select[Any]:
     # str(): drivers may mistake a state, which is an enum, for an enum of the database. No row contains NUL, and PostgreSQL rejects it in a query.
     values = {name: str(value).replace("\0", "\ufffd") for name, value in criteria.items() if value is not None}
     if "requester_id" in values and "requester" in values:

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Executable, Table, fun
 
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.adapters.store.tables import LEDGER
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +51,11 @@ def writes(command: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Cal
 def count_rows(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> int:
     """Return the number of a table's rows that meet every condition."""
     return int(connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one())
+
+
+def newest_position(connection: Connection) -> int:
+    """Return the position of the ledger's newest entry; 0 if it is empty."""
+    return int(connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one())
 
 
 def fetch_all(connection: Connection, statement: Executable, view: Callable[..., T]) -> tuple[T, ...]:

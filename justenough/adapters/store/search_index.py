@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Connection, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.repository import newest_position
 from justenough.adapters.store.tables import LEDGER, SEARCH_NAMES, SEARCH_PROGRESS, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.search import INDEXED_TYPES, index_terms
@@ -20,7 +21,6 @@ MAX_POSITIONS = 500
 """Maximum ledger positions per transaction, because other writers wait for it."""
 
 _PROGRESS = select(SEARCH_PROGRESS.c.position)
-_NEWEST = select(func.coalesce(func.max(LEDGER.c.position), 0))
 _ENTRIES = select(LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq, LEDGER.c.type, LEDGER.c.data).where(LEDGER.c.type.in_(INDEXED_TYPES))
 
 
@@ -42,7 +42,7 @@ class IndexProgress(NamedTuple):
 
 def read_progress(connection: Connection) -> IndexProgress:
     """Return how far the ledger is indexed."""
-    return IndexProgress(connection.execute(_PROGRESS).scalar() or 0, connection.execute(_NEWEST).scalar_one())
+    return IndexProgress(connection.execute(_PROGRESS).scalar() or 0, newest_position(connection))
 
 
 def index_entries(connection: Connection) -> IndexProgress:

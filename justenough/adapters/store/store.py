@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partial
 
 from sqlalchemy import Connection, select, update
 
-from justenough.adapters.store import engine, migrate
+from justenough.adapters.store import change_feed, engine, migrate
 from justenough.adapters.store.attention import AttentionRepository
 from justenough.adapters.store.bundles import BundleRepository
-from justenough.adapters.store.change_feed import open_change_feed
 from justenough.adapters.store.dashboard import DashboardRepository
 from justenough.adapters.store.delegations import DelegationRepository
 from justenough.adapters.store.group_commit import GroupCommitter
@@ -53,7 +51,7 @@ class Store:
         self._commits = GroupCommitter(self._engine)
         database = self._engine, self._commits
         # The ledger and the outbox.
-        self.ledger = LedgerRepository(*database, partial(open_change_feed, opened))
+        self.ledger = LedgerRepository(*database)
         self.outbox = OutboxRepository(*database)
         # The read model.
         self.jobs = JobRepository(*database)
@@ -92,6 +90,10 @@ class Store:
     def inspect(self) -> StoreReport:
         """Return what can be observed of the database, for people who set it up. Changes nothing. Raises StoreRightsMissing, StoreTooNew."""
         return inspect_store(self._engine, self._connector)
+
+    def open_change_feed(self) -> change_feed.ChangeFeed:
+        """Return a change feed, which lets one thread wait until it should read the ledger again. Does not connect yet."""
+        return change_feed.open_change_feed(self._engine, self._connector)
 
     def close(self) -> None:
         """Close every connection; a connection that another thread uses is closed when that thread is done with it."""

@@ -98,7 +98,7 @@ def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWri
             }
         )
         for where, write in writes.items()
-        for scope in (catalog.scopes_with(write.per_scope) if write.per_scope else ({},))
+        for scope in catalog.scopes_with(write.per_scope)
     )
 
 
@@ -281,7 +281,7 @@ def _action_problems(catalog: Catalog) -> Iterator[Problem]:
     scoped = [(f"{where}.data_scope", definition.data_scope) for where, definition in catalog.iter_actions()]
     scoped += [(f"provision[{index}].per_scope", write.per_scope) for index, write in enumerate(catalog.provision)]
     for where, keys in scoped:
-        if keys and not catalog.scopes_with(keys):
+        if not catalog.scopes_with(keys):
             yield Problem(where, f"no entry of `scopes` has exactly the keys {', '.join(keys)}")
     policies: dict[str, str] = {}
     mounts = {write.path.removeprefix("sys/mounts/"): write.data.get("type") for write in catalog.provision}
@@ -333,8 +333,7 @@ def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
 
 def issue_paths(catalog: Catalog, definition: ActionDef) -> tuple[str, ...]:
     """Return the Vault paths that an action is issued from, one for each provisioned scope."""
-    scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
-    return tuple(fill_scope(definition.issue.path, scope) for scope in scopes)
+    return tuple(fill_scope(definition.issue.path, scope) for scope in catalog.scopes_with(definition.data_scope))
 
 
 def searched_role_paths(catalog: Catalog) -> tuple[str, ...]:

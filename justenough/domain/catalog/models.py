@@ -6,7 +6,7 @@ Fields: docs/reference/catalog.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any, Literal, Self
@@ -367,6 +367,6 @@ class Catalog(Model):
         """Whether any action is locked by a control group."""
         return any(action.locked for _, action in self.iter_actions())
 
-    def scopes_with(self, keys: Iterable[str]) -> tuple[Mapping[str, str], ...]:
-        """Return the scopes that have exactly these keys."""
-        return tuple(scope for scope in self.scopes if set(scope) == set(keys))
+    def scopes_with(self, keys: Collection[str]) -> tuple[Mapping[str, str], ...]:
+        """Return the scopes that have exactly these keys; without keys, the empty scope."""
+        return tuple(scope for scope in self.scopes if set(scope) == set(keys)) if keys else ({},)

@@ -76,9 +76,7 @@ def _missing_problem(path: str, place: str) -> SearchProblem:
 def provision_reader(catalog: Catalog) -> Callable[[str], Mapping[str, Any] | None]:
     """Return a function that returns the data that the catalog writes to a path in Vault, with settings not filled in."""
     writes = {
-        fill_scope(write.path, scope): write.data
-        for _, write in catalog.iter_writes()
-        for scope in (catalog.scopes_with(write.per_scope) if write.per_scope else ({},))
+        fill_scope(write.path, scope): write.data for _, write in catalog.iter_writes() for scope in catalog.scopes_with(write.per_scope)
     }
     return writes.get
 

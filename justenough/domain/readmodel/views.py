@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 from pydantic import Field
 
@@ -339,6 +339,23 @@ class RevocationView(Message):
     """When the revocation started, if it is not confirmed yet."""
     residual_until: datetime | None = None
     """If the state is residual: the time until which credentials that cannot be revoked are valid; None if that depends on their owners."""
+
+
+class JobFilters(TypedDict, total=False):
+    """The filters of a list of jobs; None for any."""
+
+    state: JobState | None
+    environment: str | None
+    requester_id: str | None
+    requester: str | None
+    """Login name."""
+    name: str | None
+    revocation: RevocationState | None
+    parent: str | None
+    first: str | None
+    """The lowest id."""
+    beginning: str | None
+    """How the id begins."""
 
 
 class JobSummary(Message):

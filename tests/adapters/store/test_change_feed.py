@@ -20,7 +20,7 @@ LONG = 30.0
 @pytest.fixture
 def changes(store: Store) -> Iterator[ChangeFeed]:
     """A sight of the store that has had its first look."""
-    with closing(store.ledger.open_change_feed()) as made:
+    with closing(store.open_change_feed()) as made:
         made.wait(LONG)
         yield made
 
@@ -77,7 +77,7 @@ def test_postgresql_notifies_only_after_commits_and_once_for_many(store: Store, 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_the_ledger_is_polled_often_if_no_notice_can_arrive(store: Store, url: str) -> None:
     """As behind a pooler, or while a server has no connection left."""
-    with closing(store.ledger.open_change_feed()) as changes, psycopg.connect(url, autocommit=True) as admin:
+    with closing(store.open_change_feed()) as changes, psycopg.connect(url, autocommit=True) as admin:
         changes.wait(LONG)
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'justenough-listener'")
         admin.execute("SELECT pg_sleep(0.1)")

@@ -104,7 +104,7 @@ def test_statements_are_prepared_only_without_a_pooler(direct_url: str, pooled_u
 
 
 def test_a_listener_behind_a_pooler_keeps_no_connection_open(pooled_url: str, pooler_port: int) -> None:
-    with closing(Store(pooled_url)) as store, closing(store.ledger.open_change_feed()) as changes:
+    with closing(Store(pooled_url)) as store, closing(store.open_change_feed()) as changes:
         changes.wait(LONG)  # Finds the pooler.
         store.ledger.append([submission()])
         changes.wait(LONG)
@@ -115,7 +115,7 @@ def test_a_listener_behind_a_pooler_keeps_no_connection_open(pooled_url: str, po
 
 
 def test_notices_arrive_at_the_url_for_listening(direct_url: str, pooled_url: str) -> None:
-    with closing(Store(pooled_url, listen_url=direct_url)) as store, closing(store.ledger.open_change_feed()) as changes:
+    with closing(Store(pooled_url, listen_url=direct_url)) as store, closing(store.open_change_feed()) as changes:
         changes.wait(LONG)  # Begins to listen.
         store.ledger.append([submission()])
         changes.wait(LONG)

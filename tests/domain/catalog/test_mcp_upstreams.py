@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from justenough.domain.catalog.catalog_text import with_digest
 from justenough.domain.catalog.loader import problems_in_spec, read_catalog, with_settings
 from justenough.domain.catalog.mcp_tool_list import ListedTool, ToolList, build_tool_list
 from justenough.domain.catalog.mcp_upstreams import review_hints, why_left_out, with_upstream_tools
 from justenough.domain.catalog.models import Catalog
-from justenough.domain.catalog.pin_digest import with_digest
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.spec import JobSpec
 from justenough.domain.jobs.states import Action

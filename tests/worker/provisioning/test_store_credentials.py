@@ -126,7 +126,7 @@ def test_connections_move_to_the_next_user_at_half_of_the_lease(own: OwnStore) -
     before, now = own.users(), 0.0
     with closing(own.worker_vault()) as vault:
         logins = VaultLogins(vault, PATH, ticks=lambda: now)
-        with closing(Store(own.url, logins=logins)) as store, closing(store.ledger.open_change_feed()) as changes:
+        with closing(Store(own.url, logins=logins)) as store, closing(store.open_change_feed()) as changes:
             store.migrate()
             changes.wait(30)  # Begins to listen.
             (first,) = own.users() - before
