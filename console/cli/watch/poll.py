@@ -1,4 +1,4 @@
-"""How commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
+"""How commands wait: tolerating an outage of a server, and falling back from event streams to polling."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ MAX_SILENT_STREAMS = 2
 """After this many event streams in a row without any data, poll instead. The console sends data at once, so silence means a buffering proxy."""
 
 T = TypeVar("T")
-
-
-def poll_until(check: Callable[[], T | None], *, every_s: float, deadline: float | None = None) -> T | None:
-    """Call `check` until it returns something; return that, or None once the deadline (of the monotonic clock) has passed."""
-    while (result := check()) is None and (deadline is None or time.monotonic() < deadline):
-        time.sleep(every_s)
-    return result
 
 
 class OutageTolerance:
