@@ -13,7 +13,6 @@ import typer
 
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
-from justenough.domain.core.secret import Secret
 from worker.stack.control import find_running_stack, start_detached, stop_stack
 from worker.stack.paths import StackPaths
 from worker.stack.stack_file import Stack
@@ -141,21 +140,25 @@ def _print_findings(output: CommandOutput, findings: Sequence[DoctorFinding]) ->
 
 def vault_setup(output: CommandOutput, *, change_shared: bool) -> None:
     """Set up Vault and print each step."""
-    from worker.stack.seed import set_up_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+    from worker.provisioning import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+    from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
-    settings, token = read_settings(output), os.environ.get("VAULT_TOKEN")
+    settings = read_settings(output)
     with exit_on_error(output, invalid_input=EXIT_USAGE):
-        applied = set_up_vault(settings, token=Secret(token) if token else None, change_shared=change_shared)
+        target = vault_to_set_up(settings)
+        # Nobody shares an embedded Vault.
+        applied = provision_vault(target, change_shared=change_shared or target.people is not None)
     print_applied(output, applied)
 
 
 def vault_plan(output: CommandOutput) -> None:
     """Print what setting up Vault would change; exit 2 if anything would."""
-    from worker.stack.seed import plan_vault_setup  # noqa: PLC0415 - only this command needs what setting up Vault loads
+    from worker.provisioning import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+    from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
-    settings, token = read_settings(output, exit_code=EXIT_FAILED), os.environ.get("VAULT_TOKEN")
+    settings = read_settings(output, exit_code=EXIT_FAILED)
     with exit_on_error(output):
-        planned = plan_vault_setup(settings, token=Secret(token) if token else None)
+        planned = plan_vault(vault_to_set_up(settings))
     print_plan(output, planned, command="justenough vault apply")
 
 

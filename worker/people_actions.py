@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.secret import Secret
 from worker.command_actions import EXIT_FAILED, EXIT_USAGE, exit_on_error, print_applied, print_plan, read_settings
 from worker.provisioning import ReadPeople, fetch_scim, plan_people, read_people, read_scim, sync_people
-from worker.stack.seed import with_administrator
+from worker.stack.seed import vault_to_set_up
 
 if TYPE_CHECKING:
     from worker.command_output import CommandOutput
@@ -49,7 +47,8 @@ def people_plan(output: CommandOutput, source: Source, *, remove: bool) -> None:
     settings = read_settings(output, exit_code=EXIT_FAILED)
     with exit_on_error(output):
         people = source.read()
-        planned = with_administrator(partial(plan_people, people=people.people, remove=remove), settings, token=_admin_token())
+        vault = vault_to_set_up(settings)
+        planned = plan_people(vault.settings, people.people, admin_token=vault.admin_token, remove=remove)
     _note_ignored(output, people)
     print_plan(output, planned, command="justenough people sync")
 
@@ -59,7 +58,8 @@ def people_sync(output: CommandOutput, source: Source, *, remove: bool) -> None:
     settings = read_settings(output)
     with exit_on_error(output, invalid_input=EXIT_USAGE):
         people = source.read()
-        applied = with_administrator(partial(sync_people, people=people.people, remove=remove), settings, token=_admin_token())
+        vault = vault_to_set_up(settings)
+        applied = sync_people(vault.settings, people.people, admin_token=vault.admin_token, remove=remove)
     _note_ignored(output, people)
     print_applied(output, applied)
 
@@ -74,8 +74,3 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(str(path), (Problem("", f"cannot be read: {error.strerror}"),)) from error
-
-
-def _admin_token() -> Secret | None:
-    token = os.environ.get("VAULT_TOKEN")
-    return Secret(token) if token else None

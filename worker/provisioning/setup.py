@@ -56,49 +56,43 @@ class PersonSeed:
     groups: tuple[str, ...]
 
 
-def provision_vault(
-    settings: Settings,
-    *,
-    vault_addr: str,
-    admin_token: Secret,
-    people: Mapping[str, PersonSeed] | None = None,
-    environment: Mapping[str, str] | None = None,
-    change_shared: bool = True,
-) -> tuple[AppliedWrite, ...]:
-    """Set up the Vault at this address for `settings.config`, and return the outcome for each path, in order.
+@dataclass(frozen=True, slots=True)
+class VaultTarget:
+    """The Vault to set up for `settings.config`, and an administrator's token of it."""
 
-    `people` (login name → seed) creates userpass users, their entities and groups on the first of `settings.people_mounts`; leave it out if
-    the Vault already has people. `environment` fills `${X}` in the catalog, secrets included; default: os.environ. Writes
-    `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared` it
-    writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
+    settings: Settings
+    admin_token: Secret
+    people: Mapping[str, PersonSeed] | None = None
+    """By login name, the users of an embedded Vault, which nobody else shares. They are created with their entities and groups on the first of
+    `settings.people_mounts`. None for a Vault that already has people.
+    """
+    environment: Mapping[str, str] | None = None
+    """Fills `${X}` in the catalog, secrets included; None for os.environ."""
+
+
+def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple[AppliedWrite, ...]:
+    """Set up a Vault, and return the outcome for each path, in order.
+
+    Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
+    it writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
     environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
     """
     if not change_shared:
-        planned = plan_vault(settings, vault_addr=vault_addr, admin_token=admin_token, people=people, environment=environment)
-        _refuse_shared_changes(planned)
-    inputs = _read_inputs(settings, environment, people)
-    namespace, cacert = settings.vault_namespace, settings.vault_cacert
-    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets) as vault:
+        _refuse_shared_changes(plan_vault(target))
+    settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
+    with AdminClient.of(settings, target.admin_token, hide=inputs.secrets) as vault:
         return tuple(_apply_steps(vault, settings, inputs))
 
 
-def plan_vault(
-    settings: Settings,
-    *,
-    vault_addr: str,
-    admin_token: Secret,
-    people: Mapping[str, PersonSeed] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> tuple[PlannedWrite, ...]:
+def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
     """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does.
 
     It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
-    inputs = _read_inputs(settings, environment, people)
+    settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
     inputs = replace(inputs, env={**dict.fromkeys(_password_names(inputs.catalog), HIDDEN), **inputs.env})
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
-    namespace, cacert = settings.vault_namespace, settings.vault_cacert
-    with PlanningClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets, names=names) as vault:
+    with PlanningClient.of(settings, target.admin_token, hide=inputs.secrets, names=names) as vault:
         return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))
 
 

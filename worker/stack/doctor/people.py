@@ -36,7 +36,7 @@ def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -
     with contextlib.suppress(InvalidInput, OSError):
         tiers = read_tiers((folder / APPROVALS_FILE).read_bytes())
     try:
-        with AdminClient(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert) as vault:
+        with AdminClient.of(settings, token) as vault:
             if vault.namespace is not None and vault.read("sys/auth") is None:
                 remedy = f"Correct VAULT_NAMESPACE, or create it: bao namespace create {vault.namespace}"
                 yield DoctorFinding("vault namespace", "missing", f"Vault has no namespace {vault.namespace!r}", remedy)
