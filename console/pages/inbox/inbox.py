@@ -21,7 +21,6 @@ from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
-from console.presentation.job_status import tier_names
 from console.presentation.time_text import span
 from console.services.console import Console
 from console.services.deciders import GroupMembers
@@ -195,7 +194,6 @@ def inbox_page(
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         decides=bool(caller.tier),
         tiers=caller.tiers.tiers,
-        tier_names=lambda numbers: tier_names(numbers, caller.tiers),
         request_text=request_text,
         me=me,
     )
@@ -255,7 +253,6 @@ def card_page(
         missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
         me=me,
-        tier_names=lambda numbers: tier_names(numbers, visitor.caller.tiers),
         bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
         top_tier=visitor.caller.tiers.top,
         policies_now=console.deps.config.current().policies.digest,

@@ -13,7 +13,6 @@ from console.pages.jobs.launch import relaunch_url
 from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import tier_name
 from console.services.deciders import deciders_from
 from console.services.jobs_by_name import jobs_by_name
 from justenough.domain.jobs.states import JobState
@@ -32,7 +31,6 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
     # The newest run is the last bar, as in every chart over time.
     bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended_runs)])
     launches = Role.LAUNCH in visitor.caller.roles
-    tiers = visitor.caller.tiers
     return render(
         request,
         "job_name.html",
@@ -42,6 +40,5 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
         launches=launches,
         # Filled with the newest run's order.
         again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if launches else "",
-        tier_name=lambda number: tier_name(number, tiers),
-        deciders=partial(deciders_from, console.deps, tiers),
+        deciders=partial(deciders_from, console.deps, visitor.caller.tiers),
     )

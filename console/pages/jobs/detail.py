@@ -23,7 +23,7 @@ from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text, tier_name, tier_names
+from console.presentation.job_status import job_status_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
 from console.services.deciders import deciders_from
@@ -110,8 +110,6 @@ def show(
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
-        tier_name=lambda number: tier_name(number, tiers),
-        tier_names=lambda numbers: tier_names(numbers, tiers),
         deciders=partial(deciders_from, console.deps, tiers, without={view.requester}),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,

@@ -24,7 +24,6 @@ from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import tier_name
 from console.services.console import Console
 from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
@@ -265,7 +264,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         state=state,
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
-        tier_name=lambda number: tier_name(number, visitor.caller.tiers),
         # Nobody can decide about a job that they launched.
         deciders=partial(deciders_from, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
         beyond_texts=BEYOND_TEXTS,
