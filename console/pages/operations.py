@@ -1,7 +1,8 @@
-"""GET /operations/…: one page each for workers, schedules, deliveries and settings; POST the actions on them. Calls the API's services."""
+"""GET /operations/… and /models: workers, schedules, deliveries, model use and settings; POST the actions on them. Calls the API's services."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from console.pages.routing import PageRoute
 from console.services import schedules, subscriptions
 from console.services.console_orders import order_run_now
 from console.services.deciders import tier_deciders
+from console.services.model_use import Period, model_use_summary
 from console.services.submit_job import start_job
 from console.temporal.client import TemporalUnavailable
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -38,6 +40,9 @@ SHOWN_SETTINGS = (
     *("quota_open_jobs", "quota_waiting_requests", "quota_page_sessions", "quota_event_streams", "checkpoint_file"),
 )
 """Settings of this console without addresses that may contain passwords, such as the store's."""
+PERIOD_NAMES: Mapping[Period, str] = {"24h": "last 24 hours", "7d": "last 7 days"}
+REFUSED_WORDS = {"over_budget": "over budget", "denied": "denied or waiting for approval", "not_allowed": "model not allowed"}
+"""Why calls of a model were refused."""
 Name = Annotated[str, Path(max_length=63)]
 Done = Annotated[str, Query(max_length=200)]
 
@@ -144,6 +149,25 @@ async def resend(console: TheConsole, visitor: ThePageUser, form: TheForm, name:
     visitor.caller.require(Role.APPROVE)
     count = await subscriptions.resend_deliveries(console, name, None, by=visitor.caller)
     return _back(f"deliveries/{quote(name)}", f"{count} deliveries will be sent again.")
+
+
+@router.get("/models")
+def show_model_use(request: Request, console: TheConsole, visitor: ThePageUser, period: Period = "24h") -> HTMLResponse:
+    """Show how many requests and tokens the jobs that the user may read use of each model, against their budgets."""
+    visitor.caller.require(*Role)
+    return render(
+        request,
+        "models.html",
+        pages=PAGES,
+        place="/operations",
+        found=model_use_summary(console, visitor.caller, period),
+        period_name=PERIOD_NAMES[period],
+        # The first is the default, which the address need not name.
+        periods=[("", "Last 24 hours"), ("7d", "Last 7 days")],
+        refused_words=REFUSED_WORDS,
+        reads_all=visitor.caller.can_read_all,
+        refresh=30,
+    )
 
 
 @router.get("/operations/settings")
