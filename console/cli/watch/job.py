@@ -71,7 +71,7 @@ class JobFollower:
     """On the monotonic clock; None to wait without a limit."""
     _position: int = 0
     _unconfirmed_since: float | None = None
-    _streams: poll.StreamHealth = field(default_factory=poll.StreamHealth)
+    _streams: poll.StreamHealth = field(default_factory=lambda: poll.StreamHealth(poll.POLL_INTERVAL_S))
     _outage: poll.OutageTolerance = field(default_factory=poll.OutageTolerance)
 
     def follow(self) -> JobWaitResult:
@@ -112,10 +112,10 @@ class JobFollower:
         except NotLoggedIn:
             raise
         except Failure as error:
-            self._streams.fall_back(error.message, poll_interval_s=poll.POLL_INTERVAL_S)
+            self._streams.fall_back(error.message)
             return
         if is_silent and not self._is_past_deadline():
-            self._streams.record_silence(poll_interval_s=poll.POLL_INTERVAL_S)
+            self._streams.record_silence()
 
     def _fetch_job(self) -> Json:
         return self._outage.retry(lambda: self.api.get(self._path))

@@ -45,6 +45,8 @@ class OutageTolerance:
 class StreamHealth:
     """Tracks whether event streams reach this machine."""
 
+    poll_interval_s: float
+    """How often the command polls instead."""
     is_usable: bool = True
     _silent_streams: int = 0
 
@@ -52,16 +54,16 @@ class StreamHealth:
         """Count a stream that carried data."""
         self._silent_streams = 0
 
-    def record_silence(self, *, poll_interval_s: float) -> None:
+    def record_silence(self) -> None:
         """Count a stream that carried no data; after MAX_SILENT_STREAMS of them in a row, fall back to polling."""
         self._silent_streams += 1
         if self._silent_streams >= MAX_SILENT_STREAMS:
-            self.fall_back("a proxy may be buffering them", poll_interval_s=poll_interval_s)
+            self.fall_back("a proxy may be buffering them")
 
-    def fall_back(self, why: str, *, poll_interval_s: float) -> None:
+    def fall_back(self, why: str) -> None:
         """Stop using streams, and tell the user."""
         self.is_usable = False
-        note(f"Events do not arrive ({why}); polling every {poll_interval_s:g} s instead.")
+        note(f"Events do not arrive ({why}); polling every {self.poll_interval_s:g} s instead.")
 
     def reset(self) -> None:
         """Use streams again."""

@@ -63,7 +63,7 @@ class RequestWatcher:
     """Every reported request, as last seen."""
     _last_position: str | None = None
     _is_disconnected: bool = False
-    _streams: StreamHealth = field(default_factory=StreamHealth)
+    _streams: StreamHealth = field(default_factory=lambda: StreamHealth(POLL_INTERVAL_S))
     _has_streamed: bool = False
     """Whether any stream has carried data yet."""
 
@@ -125,10 +125,10 @@ class RequestWatcher:
         except Failure as error:
             if not is_silent or error.code in REFUSAL_EXIT_CODES:
                 raise
-            self._streams.fall_back(error.message, poll_interval_s=POLL_INTERVAL_S)
+            self._streams.fall_back(error.message)
             return
         if is_silent:
-            self._streams.record_silence(poll_interval_s=POLL_INTERVAL_S)
+            self._streams.record_silence()
 
     def _poll_ledger(self) -> None:
         """Poll the ledger for a while: no change is missed, only reported later."""

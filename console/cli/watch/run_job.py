@@ -199,8 +199,7 @@ def _follow_job(
             every_event=every_event,
             extra_types=extra_types,
             logs=LogTail(api, job),
-            approvers=lambda request: approver_groups(api, request),
-            policy_reasons=lambda request: policy_reasons_of(api, request),
+            fetch_request=lambda request: fetch_request(api, request),
         ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
@@ -208,25 +207,17 @@ def _follow_job(
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def approver_groups(api: ConsoleApiClient, request: str) -> str:
-    """Return the groups whose members can decide a request now, as text; empty if the console does not list them."""
+def fetch_request(api: ConsoleApiClient, request: str) -> Json:
+    """Return a request; an empty object if the console does not return it."""
     with contextlib.suppress(Failure):
-        return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
-    return ""
-
-
-def policy_reasons_of(api: ConsoleApiClient, request: str) -> Json:
-    """Return the sentences of the policies that decided a request, by id; empty if the console does not return them."""
-    with contextlib.suppress(Failure):
-        return api.get(f"/requests/{path_segment(request)}").get("policy_reasons") or {}
+        return api.get(f"/requests/{path_segment(request)}")
     return {}
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
     body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
     with problem_lines(run_input):
-        _, found = connect_api().post("/jobs", body, idempotent=True)
-    return dict(found)
+        return connect_api().post("/jobs", body, idempotent=True)[1]
 
 
 def _print_warnings(found: Json) -> None:
