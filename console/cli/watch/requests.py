@@ -70,7 +70,7 @@ class RequestWatcher:
     def run_forever(self) -> None:
         """Follow until the user interrupts. Raises Failure if the console is unreachable at the start, or refuses."""
         # Read the position before the first list, so that no event in between is missed.
-        _, self._last_position = self.api.get_entries_after(None, "/ledger")
+        _, self._last_position = self.api.get_entries_after(None)
         self.refresh()
         while True:
             try:
@@ -136,7 +136,7 @@ class RequestWatcher:
             time.sleep(POLL_INTERVAL_S)
             more = self._last_position is not None
             while more:
-                page, newest = self.api.get_entries_after(self._last_position, "/ledger", limit=1000)
+                page, newest = self.api.get_entries_after(self._last_position, limit=1000)
                 for item in page["items"]:
                     self._handle_event(WatchedEvent.of_entry(item))
                 more = page["next"] is not None
