@@ -11,7 +11,7 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
-from justenough.domain.catalog.loader import CATALOG_FILE, provision_writes, read_catalog, with_settings
+from justenough.domain.catalog.loader import CATALOG_FILE, issue_paths, provision_writes, read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
@@ -22,7 +22,6 @@ from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SE
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker
-from worker.provisioning.control_groups import refuse_leftover_policy, require_control_groups
 from worker.provisioning.export import ExportFormat, ExportingClient, export_files
 from worker.provisioning.identities import (
     APPROLE_MOUNT,
@@ -39,6 +38,9 @@ TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "ae
 """Transit keys that sign the workload identity and the ledger, and encrypt payloads."""
 DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 """Transit keys that encrypt only with a context, from which Vault derives the actual key."""
+
+CONTROL_GROUP_PATH = "sys/control-group/request"
+CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove `lock: control_group` from the catalog."
 
 
 class SharedChange(GiveUp):
@@ -191,6 +193,26 @@ def _read_file(path: Path, purpose: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(path.name, (Problem("", f"{path} cannot be read: {error.strerror}; {purpose}"),)) from error
+
+
+def require_control_groups(vault: AdminClient) -> None:
+    """Raise SetupFailed if this Vault has no control groups: it would issue locked credentials without an approver's authorization."""
+    if not vault.has_path(CONTROL_GROUP_PATH, {"accessor": "none"}):
+        raise SetupFailed(
+            CONTROL_GROUP_PATH, why="the catalog requires control groups, and this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY
+        )
+
+
+def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) -> None:
+    """Raise SetupFailed if a grant policy that no action uses any more allows a locked path: a worker may use every grant policy."""
+    path = f"sys/policies/acl/{policy}"
+    text = str((vault.read(path) or {}).get("policy", ""))
+    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values() if action.locked]
+    for definition in definitions:
+        stem = definition.issue.path.partition("{")[0]
+        if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
+            why = f"no action of the catalog uses this policy, but it allows {definition.issue.path}, which requires a control group"
+            raise SetupFailed(path, why=why, remedy=f"Delete it: bao policy delete {policy}")
 
 
 def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:

@@ -307,7 +307,7 @@ def test_sql_that_could_run_a_jobs_function_is_not_set_up(shop: Shop, tmp_path: 
 
 def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     # This server has control groups, so the test uses a path that it does not have.
-    monkeypatch.setattr("worker.provisioning.control_groups.REQUEST_PATH", "sys/no-such-thing/request")
+    monkeypatch.setattr("worker.provisioning.setup.CONTROL_GROUP_PATH", "sys/no-such-thing/request")
     with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
         shop.setup()
 

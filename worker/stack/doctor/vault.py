@@ -19,7 +19,7 @@ from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 from worker.provisioning import VaultTarget, plan_vault
-from worker.provisioning.control_groups import CONTROL_GROUP_REMEDY
+from worker.provisioning.setup import CONTROL_GROUP_REMEDY
 from worker.stack.finding import DoctorFinding, Level
 from worker.stack.vault import MAX_REQUEST_DURATION_S
 
