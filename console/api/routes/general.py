@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import Annotated, Any, Self
 
 from anyio import to_thread
@@ -19,11 +20,12 @@ from console.services.inputs import StrictBody
 from console.services.search import SearchResult, search
 from console.services.visibility import visible_sweep
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
-from justenough.domain.catalog.models import Resource
+from justenough.domain.catalog.models import ActionDef, Resource
 from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.placeholders import did_you_mean
+from justenough.domain.jobs.states import Action
 from justenough.domain.readmodel.attention import AttentionItem
 from justenough.domain.readmodel.search import MAX_QUERY_CHARS
 from justenough.domain.readmodel.views import Page
@@ -53,6 +55,11 @@ class ActionView(Message):
     lock: str
     space: bool
     """Whether the job gets its own space in the target, which is dropped when its access ends."""
+
+    @classmethod
+    def of(cls, action: Action, terms: ActionDef) -> ActionView:
+        """Return the view of an action of the catalog."""
+        return cls.model_validate({**dict(terms), "action": action.value})
 
 
 class ResourceTerms(Message):
@@ -184,7 +191,10 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
     catalog = console.deps.config.current().catalog
     return CatalogView(
         scopes=tuple(dict(scope) for scope in catalog.scopes),
-        resources=tuple(ResourceView.of(name, resource, actions=_action_views(resource)) for name, resource in catalog.resources.items()),
+        resources=tuple(
+            ResourceView.of(name, resource, actions=tuple(starmap(ActionView.of, resource.actions.items())))
+            for name, resource in catalog.resources.items()
+        ),
         tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
         withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
     )
@@ -245,7 +255,3 @@ def acknowledge_item(body: AcknowledgeBody, console: TheConsole, caller: Member)
     installation, people who may stop any job.
     """
     return acknowledge(console.deps, console.dashboard, caller, body.item, body.note)
-
-
-def _action_views(resource: Resource) -> tuple[ActionView, ...]:
-    return tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())
