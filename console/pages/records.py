@@ -7,10 +7,9 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
-from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.page_user import ThePageUser
+from console.pages.page_user import PageMember
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.agents import MAX_JOBS, agent_record
@@ -24,9 +23,8 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/resources/{name}")
-def show_resource(request: Request, console: TheConsole, visitor: ThePageUser, name: str) -> Response:
+def show_resource(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
     """Show who has or had access to a resource, as far as the user may read it."""
-    visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="credential,revocation")
     found = resource_access(console, visitor.caller, name)
     return render(
@@ -42,16 +40,14 @@ def show_resource(request: Request, console: TheConsole, visitor: ThePageUser, n
 
 
 @router.get("/people/{name}")
-async def show_person(request: Request, console: TheConsole, visitor: ThePageUser, name: str) -> Response:
+async def show_person(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
     """Show what a person launched, decided and delegated, to themselves and to those who may read everything."""
-    visitor.caller.require(*Role)
     found = await person_record(console, visitor.caller, name)
     return await to_thread.run_sync(lambda: render(request, "person.html", found=found))
 
 
 @router.get("/agents/{name}")
-def show_agent(request: Request, console: TheConsole, visitor: ThePageUser, name: str) -> Response:
+def show_agent(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
     """Show what an agent is, what it did and what it was refused, by its newest jobs that the user may read."""
-    visitor.caller.require(*Role)
     found = agent_record(console, visitor.caller, name)
     return render(request, "agent.html", found=found, shown=MAX_AGENT_ROWS, is_newest=len(found.jobs) == MAX_JOBS)
