@@ -6,7 +6,7 @@ GET and POST /ledger/verify: verify every chain. One verification runs at a time
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -16,8 +16,9 @@ from pydantic import Field
 
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
+from console.pages.file_export import export_headers
 from console.pages.page_user import PageMember, PageReader, PageUser, TheForm
-from console.pages.rendering import download_headers, render
+from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.pages.search import place_url
 from console.presentation.time_text import parse_moment
@@ -157,8 +158,8 @@ def export(console: TheConsole, _: PageReader, filters: Annotated[LedgerFilters,
     Ends at the newest entry at the start of the download.
     """
     query, last = filters.to_query(now=console.deps.now()), console.deps.store.ledger.head().position
-    name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
-    return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=download_headers(name))
+    headers = export_headers(console, "ledger", "jsonl")
+    return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=headers)
 
 
 @router.get("/ledger/verify")

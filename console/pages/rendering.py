@@ -96,8 +96,8 @@ def template_environment() -> Environment:
 
 
 def download_headers(filename: str) -> dict[str, str]:
-    """Return the headers of a response that the browser saves as a file and that no cache stores."""
-    return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    """Return the headers of a response that the browser saves as a file. By default no cache stores a response (console.http.middleware)."""
+    return {"Content-Disposition": f'attachment; filename="{filename}"'}
 
 
 def to_sentence(text: str) -> str:

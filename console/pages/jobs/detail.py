@@ -20,7 +20,7 @@ from console.pages import live_stream
 from console.pages.jobs.launch import relaunch_url
 from console.pages.jobs.timeline import draw_timeline
 from console.pages.page_user import PageMember
-from console.pages.rendering import render
+from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
 from console.presentation.job_status import job_status_text
@@ -137,8 +137,8 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
 def output(job: str, console: TheConsole, visitor: PageMember) -> Response:
     """Download a job's whole output."""
     view = job_for(console.deps.store, visitor.caller, job)
-    headers = {"Content-Disposition": f'attachment; filename="{quote(view.id)}.txt"'}
-    return StreamingResponse(_output_chunks(console, view.id), media_type="text/plain; charset=utf-8", headers=headers)
+    chunks, headers = _output_chunks(console, view.id), download_headers(f"{view.id}.txt")
+    return StreamingResponse(chunks, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 @router.get("/jobs/{job}/spec")
@@ -147,9 +147,7 @@ def spec(job: str, console: TheConsole, visitor: PageMember) -> Response:
     view = job_for(console.deps.store, visitor.caller, job)
     order = console.deps.store.jobs.order(view.id)
     content = json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False)
-    return Response(
-        content, media_type="application/json", headers={"Content-Disposition": f'attachment; filename="{quote(view.id)}.json"'}
-    )
+    return Response(content, media_type="application/json", headers=download_headers(f"{view.id}.json"))
 
 
 def last_output(chunks: Sequence[LogChunk]) -> OutputTail:
