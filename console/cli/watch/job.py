@@ -39,14 +39,6 @@ class WatchedEvent:
         return cls(entry["position"], entry["at"], entry["type"], entry["data"], entry.get("job", ""))
 
 
-@dataclass(frozen=True, slots=True)
-class JobWaitResult:
-    """The job at the end of the wait, and the exit code for its state."""
-
-    job: Json
-    code: ExitCode
-
-
 EventHandler = Callable[[WatchedEvent], None]
 
 
@@ -74,7 +66,7 @@ class JobFollower:
     _streams: poll.StreamHealth = field(default_factory=lambda: poll.StreamHealth(poll.POLL_INTERVAL_S))
     _outage: poll.OutageTolerance = field(default_factory=poll.OutageTolerance)
 
-    def follow(self) -> JobWaitResult:
+    def follow(self) -> Json:
         """Return the job once it has ended and its credentials are revoked, or as it is at the deadline. Raises Failure, Unreachable."""
         job = self._fetch_job()
         while not (self._is_over(job) or self._is_past_deadline()):
@@ -86,7 +78,7 @@ class JobFollower:
             self._read_timeline()
             job = self._fetch_job()
         self._read_timeline()
-        return JobWaitResult(job, job_exit_code(job))
+        return job
 
     @property
     def _path(self) -> str:
