@@ -18,7 +18,6 @@ from console.api.codec_server import build_codec_server
 from console.api.dependencies import BEARER
 from console.api.openapi import openapi_document
 from console.api.routes import (
-    attention,
     bundles,
     credentials,
     delegations,
@@ -29,7 +28,6 @@ from console.api.routes import (
     ledger,
     requests,
     schedules,
-    search,
     triggers,
     usage_analysis,
     webhooks,
@@ -48,7 +46,6 @@ from console.services.search import run_indexing
 API_PREFIX = "/api/v1"
 ROUTES = (
     general,
-    attention,
     bundles,
     jobs,
     requests,
@@ -59,7 +56,6 @@ ROUTES = (
     usage_analysis,
     schedules,
     webhooks,
-    search,
 )
 """The routes of the API that need a token, in the order of the OpenAPI document."""
 MIN_COMPRESSED_BYTES = 1024

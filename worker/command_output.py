@@ -1,10 +1,22 @@
-"""The output interface of the worker's commands. The program passes it in, so that worker imports nothing from the command line."""
+"""What the worker's commands share: the interface that prints for them, their settings and their exit codes.
+
+The program passes the interface in, so that worker imports nothing from the command line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+import typer
+
+from justenough.domain.core.errors import InvalidInput, JustEnoughError
+
+if TYPE_CHECKING:
+    from justenough.adapters.configuration.settings import Settings
+
+EXIT_FAILED, EXIT_USAGE, EXIT_DRIFT = 1, 2, 2
 Json = dict[str, Any]
 
 
@@ -37,3 +49,25 @@ class CommandOutput(Protocol):
 
     def installation_url(self) -> str | None:
         """Return the address of the console of an installation elsewhere; None for a stack of this machine."""
+
+
+def read_settings(output: CommandOutput, *, exit_code: int = EXIT_USAGE) -> Settings:
+    """Return the settings; print each problem and exit if there are any."""
+    from justenough.adapters.configuration.settings import load_settings  # noqa: PLC0415 - loads pydantic
+
+    try:
+        return load_settings()
+    except InvalidInput as error:
+        for problem in error.problems:
+            output.write_message(str(problem))
+        raise typer.Exit(exit_code) from error
+
+
+@contextlib.contextmanager
+def exit_on_error(output: CommandOutput, *, invalid_input: int = EXIT_FAILED) -> Iterator[None]:
+    """Print the block's error and exit: with the code `invalid_input` for an InvalidInput, else with 1."""
+    try:
+        yield
+    except JustEnoughError as error:
+        output.print_error(error)
+        raise typer.Exit(invalid_input if isinstance(error, InvalidInput) else EXIT_FAILED) from error

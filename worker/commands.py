@@ -1,31 +1,32 @@
-"""The worker's commands of `justenough`: up, down, status, doctor, worker, vault, store, people; their names and options.
+"""The worker's commands of `justenough`: up, down, status, doctor, worker, store; and those of worker.vault_commands and worker.people_commands.
 
-Imports nothing that loads slowly, because `justenough --help` loads this module. The commands' actions are in worker.command_actions.
+Imports nothing that loads slowly, because `justenough --help` loads this module. Data goes to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from justenough.adapters.runtime import gc_tuning
-from worker.command_output import CommandOutput
+from worker.command_output import EXIT_FAILED, CommandOutput, Json, exit_on_error, read_settings
+from worker.people_commands import PeopleCommands
+from worker.vault_commands import VaultCommands
 
+if TYPE_CHECKING:
+    from worker.stack.finding import DoctorFinding
+    from worker.stack.stack_file import Stack
+    from worker.stack.start_progress import Step
+    from worker.stack.status import StackStatus
+
+LABELS = {"ok": "OK", "warning": "WARN", "missing": "FAIL"}
+"""How doctor prints the levels of its findings."""
 LifelineOption = Annotated[
     int | None,
     typer.Option("--lifeline", metavar="FD", hidden=True, help="With --detach: stop when the other end of this inherited pipe is closed."),
-]
-PeopleArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="People in YAML or JSON, or SCIM's JSON.")]
-ScimOption = Annotated[str | None, typer.Option("--scim", metavar="URL", help="Fetch /Users and /Groups below this address instead.")]
-TokenFileOption = Annotated[Path | None, typer.Option("--token-file", metavar="FILE", help="The file with the token for the SCIM server.")]
-GroupOption = Annotated[
-    list[str] | None, typer.Option("--group", metavar="NAME", help="Only this group and the people in it; may be repeated.")
-]
-RemoveOption = Annotated[
-    bool, typer.Option("--remove", help="Also disable people from an earlier sync who are no longer listed, and remove them from groups.")
 ]
 
 
@@ -34,17 +35,8 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     commands = WorkerCommands(output)
     for command in (commands.up, commands.down, commands.status, commands.doctor, worker):
         app.command(command.__name__)(command)
-    vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
-    vault.command("plan")(commands.vault_plan)
-    vault.command("apply")(commands.vault_setup)
-    vault.command("export")(commands.vault_export)
-    vault.command("try")(commands.vault_try)
-    vault.command("setup", help="The same as `vault apply`.")(commands.vault_setup)
-    app.add_typer(vault, name="vault")
-    people = typer.Typer(help="Create people and groups in Vault.", no_args_is_help=True)
-    people.command("plan")(commands.people_plan)
-    people.command("sync")(commands.people_sync)
-    app.add_typer(people, name="people")
+    VaultCommands(output).register(app)
+    PeopleCommands(output).register(app)
     store = typer.Typer(help="Prepare and check the store's database.", no_args_is_help=True)
     store.command("migrate")(commands.store_migrate)
     store.command("check")(commands.store_check)
@@ -63,21 +55,63 @@ class WorkerCommands:
         lifeline: LifelineOption = None,
     ) -> None:
         """Start Temporal, Vault, PostgreSQL, a worker and a console. They run on this machine, for evaluation. The data stays in JUSTENOUGH_HOME."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
+        from worker.stack.control import find_running_stack, start_detached  # noqa: PLC0415 - loads the stack
+        from worker.stack.paths import StackPaths  # noqa: PLC0415 - the same
+        from worker.stack.supervisor import supervise  # noqa: PLC0415 - the same
 
-        command_actions.up(self.output, detach=detach, lifeline=lifeline)
+        output, settings = self.output, read_settings(self.output)
+
+        def report_step(step: Step, text: str) -> None:
+            if step == "ready" and (stack := find_running_stack(StackPaths.of(settings.home))):
+                self._print_addresses(stack)
+                output.note("Stop with Ctrl-C.")
+            elif step == "step":
+                output.note(text)
+
+        with exit_on_error(output):
+            if stack := find_running_stack(StackPaths.of(settings.home)):
+                output.note(f"The stack is already running in {stack.home}.")
+                self._print_addresses(stack)
+            elif detach:
+                self._print_addresses(start_detached(settings, lifeline=lifeline, on_step=output.note))
+            else:
+                supervise(settings, report=report_step)
 
     def down(self) -> None:
         """Stop what `up` started. The data stays."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
+        from worker.stack.control import stop_stack  # noqa: PLC0415 - loads the stack
+        from worker.stack.paths import StackPaths  # noqa: PLC0415 - the same
 
-        command_actions.down(self.output)
+        output, paths = self.output, StackPaths.of(read_settings(self.output).home)
+        with exit_on_error(output):
+            # Stops the servers that a killed supervisor left running, too.
+            stopped = stop_stack(paths)
+        output.note(f"Stopped {', '.join(stopped)}." if stopped else f"Nothing is running in {paths.home}.")
+        output.emit({"home": str(paths.home), "stopped": list(stopped)}, table=lambda _: None, names=lambda _: stopped)
 
     def status(self) -> None:
         """Show the health of the stack, or of an installation elsewhere. For the stack: pid, address and health of each server. For an installation (--console-url, settings or login): the health of its systems, as its console reports it. Exit 1 if the stack is not running or something is unhealthy."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
+        with exit_on_error(self.output):
+            address = self.output.installation_url()
+        if address is not None:
+            from worker.stack.doctor.servers import console_findings  # noqa: PLC0415 - loads what checks servers
 
-        command_actions.status(self.output)
+            self._print_findings(tuple(console_findings(address)))
+            return
+        from worker.stack.paths import StackPaths  # noqa: PLC0415 - loads the stack
+        from worker.stack.status import check_status  # noqa: PLC0415 - the same
+
+        with exit_on_error(self.output):
+            stack_status = check_status(StackPaths.of(read_settings(self.output).home))
+        self.output.emit(
+            stack_status.as_json(),
+            table=lambda _: self._print_status(stack_status),
+            names=lambda _: (child.name for child in stack_status.children),
+        )
+        for alarm in stack_status.alarms:
+            self.output.write_message(f"Alarm: {alarm}")
+        if not stack_status.is_well:
+            raise typer.Exit(EXIT_FAILED)
 
     def doctor(
         self,
@@ -90,87 +124,11 @@ class WorkerCommands:
         ] = False,
     ) -> None:
         """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
+        from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
+        from worker.stack.doctor.production import production_findings  # noqa: PLC0415 - the same
 
-        command_actions.doctor(self.output, production=production)
-
-    def vault_plan(self) -> None:
-        """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
-
-        command_actions.vault_plan(self.output)
-
-    def vault_setup(
-        self,
-        change_shared: Annotated[
-            bool,
-            typer.Option(
-                "--change-shared",
-                help="Also change what everybody in this Vault shares: issuer of identity tokens, maximum token lifetime.",
-            ),
-        ] = False,
-    ) -> None:
-        """Write into Vault what the catalog needs. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
-
-        command_actions.vault_setup(self.output, change_shared=change_shared)
-
-    def vault_export(
-        self,
-        folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the files.")],
-        form: Annotated[
-            Literal["hcl", "terraform"],
-            typer.Option("--format", help="Policies, objects and a script for bao or vault; or Terraform's JSON."),
-        ] = "hcl",
-    ) -> None:
-        """Write the files to set up Vault yourself, for review. Contacts no Vault."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
-
-        command_actions.vault_export(self.output, folder, form)
-
-    def people_plan(
-        self,
-        file: PeopleArgument = None,
-        scim: ScimOption = None,
-        token_file: TokenFileOption = None,
-        group: GroupOption = None,
-        remove: RemoveOption = False,
-    ) -> None:
-        """Show what `people sync` would write into Vault, and write nothing. Exit 2 if anything would change."""
-        from worker import people_actions  # noqa: PLC0415 - loads the stack
-
-        source = people_actions.Source(file, scim, token_file, tuple(group or ()))
-        people_actions.people_plan(self.output, source, remove=remove)
-
-    def people_sync(
-        self,
-        file: PeopleArgument = None,
-        scim: ScimOption = None,
-        token_file: TokenFileOption = None,
-        group: GroupOption = None,
-        remove: RemoveOption = False,
-    ) -> None:
-        """Create and update people, their logins' names and groups in Vault. Sets no passwords. Changes no identity that it did not create.
-
-        Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack.
-        """
-        from worker import people_actions  # noqa: PLC0415 - loads the stack
-
-        source = people_actions.Source(file, scim, token_file, tuple(group or ()))
-        people_actions.people_sync(self.output, source, remove=remove)
-
-    def vault_try(
-        self,
-        resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="A resource of the catalog.")],
-        action: Annotated[Literal["read", "write", "admin"], typer.Argument(metavar="ACTION", help="read, write or admin.")] = "read",
-        data_scope: Annotated[
-            list[str] | None, typer.Option("--data-scope", metavar="KEY=VALUE", help="A key of the data scope; may be repeated.")
-        ] = None,
-    ) -> None:
-        """Try an action: issue, log in, revoke, verify. Does what a worker does, with the worker's login in Vault. Exit 1 if a step fails."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
-
-        command_actions.vault_try(self.output, resource, action, tuple(data_scope or ()))
+        check = production_findings if production else examine
+        self._print_findings(check(read_settings(self.output), console_url=self.output.console_url()))
 
     def store_migrate(
         self,
@@ -182,15 +140,73 @@ class WorkerCommands:
         ] = None,
     ) -> None:
         """Bring the store to this version's schema. Uses JUSTENOUGH_DATABASE_URL, with a role that owns the tables or may create them."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
+        from worker.stack.doctor.store import open_own_store  # noqa: PLC0415 - only this command needs the store
 
-        command_actions.store_migrate(self.output, grant=grant)
+        settings = read_settings(self.output)
+        with exit_on_error(self.output), open_own_store(settings) as store:
+            revisions = store.migrate(grant=grant)
+        if revisions.found == revisions.newest:
+            text = f"The store is at revision {revisions.newest} already."
+        else:
+            text = f"Migrated the store from {revisions.found or 'nothing'} to revision {revisions.newest}."
+        granted = f" The role {grant} has the rights that workers and consoles need." if grant else ""
+        self.output.emit(
+            {"before": revisions.found, "revision": revisions.newest, "granted": grant},
+            table=lambda _: self.output.write_line(text + granted),
+            names=lambda _: (revisions.newest,),
+        )
 
     def store_check(self) -> None:
         """Check the store as workers and consoles use it. Shows server, TLS, schema, rights, pooler and notices. Exit 1 if something is missing."""
-        from worker import command_actions  # noqa: PLC0415 - loads the stack
+        from worker.stack.doctor.store import store_findings  # noqa: PLC0415 - only this command needs the store
 
-        command_actions.store_check(self.output)
+        self._print_findings(tuple(store_findings(read_settings(self.output))))
+
+    def _print_findings(self, findings: Sequence[DoctorFinding]) -> None:
+        """Print findings with their remedies; exit 1 if something is missing."""
+
+        def print_findings(_: Json) -> None:
+            for finding in findings:
+                self.output.write_line(f"{LABELS[finding.level]:4} {finding.what}: {finding.found}")
+                if finding.remedy:
+                    self.output.write_line(f"{'':4} → {finding.remedy}")
+
+        self.output.emit(
+            {"findings": [asdict(finding) for finding in findings]},
+            table=print_findings,
+            names=lambda _: (finding.what for finding in findings),
+        )
+        if any(finding.level == "missing" for finding in findings):
+            raise typer.Exit(EXIT_FAILED)
+
+    def _print_addresses(self, stack: Stack) -> None:
+        """Print the address of each server. Never print all of stack.json: it contains passwords."""
+        addresses: Json = {
+            "console": stack.console,
+            "temporal": stack.temporal,
+            "temporal_ui": stack.temporal_ui,
+            "vault": stack.vault,
+            "home": str(stack.home),
+        }
+        self.output.emit(
+            addresses,
+            table=lambda _: self.output.print_fields((name.replace("_", " ").capitalize(), address) for name, address in addresses.items()),
+            names=lambda _: (str(stack.home),),
+        )
+
+    def _print_status(self, stack_status: StackStatus) -> None:
+        home = stack_status.places.home
+        if stack_status.supervisor is None and any(child.health != "down" for child in stack_status.children):
+            self.output.write_message(
+                f"The stack in {home} no longer has a supervisor: servers that stop are not restarted. Repair it: justenough up --detach"
+            )
+        elif stack_status.supervisor is None:
+            self.output.write_message(f"The stack is not running in {home}. Start it: justenough up --detach")
+        if stack_status.children:
+            self.output.print_table(
+                ("NAME", "PID", "HEALTH", "ADDRESS"),
+                [(child.name, child.pid, child.health, child.address) for child in stack_status.children],
+            )
 
 
 def worker() -> None:

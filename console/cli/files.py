@@ -23,6 +23,12 @@ def open_text(file: Path) -> Iterator[TextIO]:
         raise Failure(f"cannot read {file}: {why}", code=ExitCode.USAGE) from error
 
 
+def read_text(file: Path) -> str:
+    """Return the content of a text file; - is stdin. Raises Failure if it cannot be read."""
+    with open_text(file) as opened:
+        return opened.read()
+
+
 @contextmanager
 def open_output(out: Path | None) -> Iterator[TextIO]:
     """Open a file for writing, stdout for None. The file appears only once it is complete."""

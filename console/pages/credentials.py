@@ -10,12 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
-from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.file_export import ExportFormat, export_response
 from console.pages.ledger import MAX_PAGES_READ
-from console.pages.page_user import TheForm, ThePageUser
+from console.pages.page_user import PageMember, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
@@ -76,9 +75,8 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/credentials")
-def credentials(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[CredentialFilters, Query()]) -> Response:
+def credentials(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[CredentialFilters, Query()]) -> Response:
     """List credentials; only active ones by default."""
-    visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="credential,revocation")
     which, catalog = filters.to_query(), console.deps.config.current().catalog.resources
     page = credential_page(console, visitor.caller, which, limit=PAGE_SIZE, cursor=filters.cursor, max_pages=MAX_PAGES_READ)
@@ -101,9 +99,8 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
 
 
 @router.get("/credentials/export")
-def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[CredentialExport, Query()]) -> Response:
+def export(console: TheConsole, visitor: PageMember, wanted: Annotated[CredentialExport, Query()]) -> Response:
     """Return the matching credentials as CSV or JSON, newest first."""
-    visitor.caller.require(*Role)
     which = wanted.to_query()
 
     def read() -> Iterator[CredentialView]:
@@ -113,9 +110,8 @@ def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[Credenti
 
 
 @router.get("/credentials/{credential}")
-def credential(request: Request, credential: str, console: TheConsole, visitor: ThePageUser) -> Response:
+def credential(request: Request, credential: str, console: TheConsole, visitor: PageMember) -> Response:
     """Show one credential: its handles, its revocability and its history."""
-    visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
     store, dead, proof = console.deps.store, view.state.is_dead, console.background_reads.proofs.get(view.job_id)
@@ -141,18 +137,15 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
 
 
 @router.post("/credentials/{credential}/revoke")
-async def revoke(credential: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def revoke(credential: str, console: TheConsole, visitor: ThePageUser, _: TheForm) -> Response:
     """Request the revocation of one credential; its job keeps running."""
-    del form
     view = await request_revocation(console, visitor.caller, credential)
     return RedirectResponse(f"/credentials/{view.id}", status_code=303)
 
 
 @router.post("/credentials/{credential}/prove")
-async def prove(credential: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def prove(credential: str, console: TheConsole, visitor: PageMember, _: TheForm) -> Response:
     """Verify all access of the credential's job, in Vault and the targets."""
-    del form
-    visitor.caller.require(*Role)
     view = await to_thread.run_sync(visible_credential, console, visitor.caller, credential)
     console.background_reads.proofs.start(view.job_id, by=visitor.caller.person.name)
     return RedirectResponse(f"/credentials/{view.id}#proof", status_code=303)

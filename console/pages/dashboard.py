@@ -11,10 +11,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from console.auth.authorization import Caller, Role
+from console.auth.authorization import Caller
 from console.http.dependencies import TheConsole
 from console.pages import charts, live_stream
-from console.pages.page_user import TheForm, ThePageUser
+from console.pages.page_user import PageMember, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.attention import acknowledge, can_acknowledge, visible_items
@@ -92,22 +92,20 @@ async def home() -> Response:
 async def now(
     request: Request,
     console: TheConsole,
-    visitor: ThePageUser,
+    visitor: PageMember,
     environment: FilterValue = "",
     agent: FilterValue = "",
     team: FilterValue = "",
 ) -> Response:
     """Show the dashboard."""
-    visitor.caller.require(*Role)
     only = JobFilter(environment=environment, agent=agent, team=team)
     health = await console.health.report_within(HEALTH_TIMEOUT_S)
     return await to_thread.run_sync(_render_page, request, console, visitor.caller, only, health)
 
 
 @router.post("/now/acknowledge")
-async def acknowledge_item(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
     """Record that the visitor takes care of an item, and return to the dashboard with the same filter."""
-    visitor.caller.require(*Role)
     key, note = (str(form.get(name, "")).strip() for name in ("item", "note"))
     await to_thread.run_sync(acknowledge, console.deps, console.dashboard, visitor.caller, key, note)
     chosen = {name: str(form.get(name, "")) for name in JobFilter.model_fields}

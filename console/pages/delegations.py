@@ -9,12 +9,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from console.auth.authorization import Role
 from console.http import problems
 from console.http.dependencies import TheConsole
 from console.pages.inbox.decisions import reason_errors
 from console.pages.login.login import MAX_NAME_LENGTH
-from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageApprover, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
@@ -48,16 +47,14 @@ class DelegationForm(NamedTuple):
 
 
 @router.get("/delegations")
-def show(request: Request, console: TheConsole, visitor: ThePageUser, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
+def show(request: Request, console: TheConsole, visitor: PageApprover, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
     """Show the user's delegations."""
-    visitor.caller.require(Role.APPROVE)
     return _render_page(request, console, visitor, done=done if done in {"named", "ended"} else "")
 
 
 @router.post("/delegations")
-async def delegate(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def delegate(request: Request, console: TheConsole, visitor: PageApprover, form: TheForm) -> Response:
     """Sign and record a new delegation."""
-    visitor.caller.require(Role.APPROVE)
     typed = DelegationForm(*(str(form.get(name, "")).strip() for name in DelegationForm._fields))
     if errors := typed.errors():
         return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=422))
@@ -80,10 +77,8 @@ async def delegate(request: Request, console: TheConsole, visitor: ThePageUser, 
 
 
 @router.post("/delegations/{delegation}/end")
-async def end(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, delegation: str) -> Response:
+async def end(request: Request, console: TheConsole, visitor: PageApprover, _: TheForm, delegation: str) -> Response:
     """End a delegation."""
-    del form
-    visitor.caller.require(Role.APPROVE)
     try:
         await to_thread.run_sync(end_delegation, console.deps, visitor.caller, delegation)
     except Conflict as error:

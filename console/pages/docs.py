@@ -11,11 +11,7 @@ from justenough.domain.core.errors import NotFound
 
 SECTIONS = {"tutorial": "Tutorial", "how-to": "How-to", "reference": "Reference", "explanation": "Explanation", "decisions": "Decisions"}
 """Names of the folders."""
-IMAGE_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "private, max-age=3600",
-}
+IMAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "private, max-age=3600"}
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

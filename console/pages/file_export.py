@@ -25,9 +25,13 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def export_response(console: Console, what: str, items: Iterable[M], model: type[M], kind: ExportFormat) -> StreamingResponse:
     """Return the items as a file to save, whose columns or keys are the model's fields."""
-    name = f"{what}-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.{kind}"
     parts = to_csv(items, model) if kind == "csv" else to_json(items)
-    return StreamingResponse(parts, media_type=MEDIA_TYPES[kind], headers=download_headers(name))
+    return StreamingResponse(parts, media_type=MEDIA_TYPES[kind], headers=export_headers(console, what, kind))
+
+
+def export_headers(console: Console, what: str, ending: str) -> dict[str, str]:
+    """Return the headers of an exported file. Its name says what it has, of which installation, and from when."""
+    return download_headers(f"{what}-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.{ending}")
 
 
 def to_csv(items: Iterable[M], model: type[M]) -> Iterator[str]:

@@ -6,7 +6,7 @@ GET and POST /ledger/verify: verify every chain. One verification runs at a time
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -14,11 +14,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from pydantic import Field
 
-from console.auth.authorization import READING_ROLES, Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.page_user import PageUser, TheForm, ThePageUser
-from console.pages.rendering import download_headers, render
+from console.pages.file_export import export_headers
+from console.pages.page_user import PageMember, PageReader, PageUser, TheForm
+from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.pages.search import place_url
 from console.presentation.time_text import parse_moment
@@ -107,9 +107,8 @@ class LedgerFilters(Message):
 
 
 @router.get("/ledger")
-def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
+def ledger(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Show entries, newest first. `q` searches by id; a single hit is opened."""
-    visitor.caller.require(*Role)
     errors: dict[str, str] = {}
     try:
         query = filters.to_query(now=console.deps.now())
@@ -141,9 +140,8 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
 
 
 @router.get("/ledger/entry")
-def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
+def entry(request: Request, console: TheConsole, visitor: PageMember, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
     """Show one entry with its neighbours in its job's chain."""
-    visitor.caller.require(*Role)
     store = console.deps.store
     view = store.ledger.entry(name)
     if view is None or not console.job_owners.can_read(visitor.caller, view.job):
@@ -154,21 +152,19 @@ def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Ann
 
 
 @router.get("/ledger/export")
-def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
+def export(console: TheConsole, _: PageReader, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them.
 
     Ends at the newest entry at the start of the download.
     """
-    visitor.caller.require(*READING_ROLES)
     query, last = filters.to_query(now=console.deps.now()), console.deps.store.ledger.head().position
-    name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
-    return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=download_headers(name))
+    headers = export_headers(console, "ledger", "jsonl")
+    return StreamingResponse(_export_lines(console, query, last), media_type="application/x-ndjson", headers=headers)
 
 
 @router.get("/ledger/verify")
-def verification(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
+def verification(request: Request, console: TheConsole, _: PageReader) -> Response:
     """Show the running verification or the last result."""
-    visitor.caller.require(*READING_ROLES)
     work, head = console.background_reads.verification.get(WHOLE_LEDGER), console.deps.store.ledger.head()
     return render(
         request,
@@ -182,10 +178,8 @@ def verification(request: Request, console: TheConsole, visitor: ThePageUser) ->
 
 
 @router.post("/ledger/verify")
-async def verify(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def verify(console: TheConsole, visitor: PageReader, _: TheForm) -> Response:
     """Start a verification, or join the running one."""
-    del form
-    visitor.caller.require(*READING_ROLES)
     console.background_reads.verification.start(WHOLE_LEDGER, by=visitor.caller.person.name)
     return RedirectResponse("/ledger/verify", status_code=303)
 

@@ -1,7 +1,8 @@
-"""GET /operations/…: one page each for workers, schedules, deliveries and settings; POST the actions on them. Calls the API's services."""
+"""GET /operations/… and /models: workers, schedules, deliveries, model use and settings; POST the actions on them. Calls the API's services."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -10,14 +11,15 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from console.auth.authorization import READING_ROLES, Role
+from console.auth.authorization import Role
 from console.http.dependencies import Cursor, TheConsole
-from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageApprover, PageLauncher, PageMember, PageReader, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services import schedules, subscriptions
 from console.services.console_orders import order_run_now
 from console.services.deciders import tier_deciders
+from console.services.model_use import Period, model_use_summary
 from console.services.submit_job import start_job
 from console.temporal.client import TemporalUnavailable
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -38,6 +40,9 @@ SHOWN_SETTINGS = (
     *("quota_open_jobs", "quota_waiting_requests", "quota_page_sessions", "quota_event_streams", "checkpoint_file"),
 )
 """Settings of this console without addresses that may contain passwords, such as the store's."""
+PERIOD_NAMES: Mapping[Period, str] = {"24h": "last 24 hours", "7d": "last 7 days"}
+REFUSED_WORDS = {"over_budget": "over budget", "denied": "denied or waiting for approval", "not_allowed": "model not allowed"}
+"""Why calls of a model were refused."""
 Name = Annotated[str, Path(max_length=63)]
 Done = Annotated[str, Query(max_length=200)]
 
@@ -46,9 +51,8 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @router.get("/operations")
 @router.get("/operations/workers")
-async def workers(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
+async def workers(request: Request, console: TheConsole, _: PageMember) -> HTMLResponse:
     """Show the workers, with the configuration that each uses, and when task queues were last polled."""
-    visitor.caller.require(*Role)
     report, polls, problem = await console.health.report(), {}, ""
     try:
         polls = dict(await console.gateway.last_polls())
@@ -70,9 +74,8 @@ async def workers(request: Request, console: TheConsole, visitor: ThePageUser) -
 
 
 @router.get("/operations/schedules")
-async def list_schedules(request: Request, console: TheConsole, visitor: ThePageUser, done: Done = "") -> HTMLResponse:
+async def list_schedules(request: Request, console: TheConsole, visitor: PageMember, done: Done = "") -> HTMLResponse:
     """Show the schedules with their next and last runs."""
-    visitor.caller.require(*Role)
     views = await schedules.list_schedules(console)
     launches = Role.LAUNCH in visitor.caller.roles
     triggers = console.deps.config.current().triggers
@@ -80,26 +83,22 @@ async def list_schedules(request: Request, console: TheConsole, visitor: ThePage
 
 
 @router.post("/operations/schedules/{name}/pause")
-async def pause(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+async def pause(console: TheConsole, visitor: PageLauncher, form: TheForm, name: Name) -> Response:
     """Pause a schedule, for a reason."""
-    visitor.caller.require(Role.LAUNCH)
     await schedules.set_paused(console, name, visitor.caller.person, reason=_reason(form.get("reason"), required=True))
     return _back("schedules", f"{name} is paused.")
 
 
 @router.post("/operations/schedules/{name}/unpause")
-async def unpause(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+async def unpause(console: TheConsole, visitor: PageLauncher, _: TheForm, name: Name) -> Response:
     """Unpause a schedule."""
-    del form
-    visitor.caller.require(Role.LAUNCH)
     await schedules.set_paused(console, name, visitor.caller.person, reason=None)
     return _back("schedules", f"{name} goes on with its next occasion.")
 
 
 @router.post("/operations/schedules/{name}/run")
-async def run_now(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+async def run_now(console: TheConsole, visitor: PageLauncher, form: TheForm, name: Name) -> Response:
     """Launch a schedule's job now, and show the job. The form's key prevents a second click from launching it twice."""
-    visitor.caller.require(Role.LAUNCH)
     reason, key = _reason(form.get("reason")), str(form.get("key", ""))[:100] or None
     order = await to_thread.run_sync(
         lambda: order_run_now(console.deps, console.quotas, name, visitor.caller.person, reason=reason, key=key)
@@ -109,19 +108,17 @@ async def run_now(console: TheConsole, visitor: ThePageUser, form: TheForm, name
 
 
 @router.get("/operations/deliveries")
-async def list_subscriptions(request: Request, console: TheConsole, visitor: ThePageUser, done: Done = "") -> HTMLResponse:
+async def list_subscriptions(request: Request, console: TheConsole, visitor: PageReader, done: Done = "") -> HTMLResponse:
     """Show the state of each webhook and notification."""
-    visitor.caller.require(*READING_ROLES)
     views = (await subscriptions.subscription_views(console)).values()
     return await _render(request, "operations_deliveries.html", subscriptions=tuple(views), may_act=_may_act(visitor), done=done)
 
 
 @router.get("/operations/deliveries/{name}")
 async def deliveries(
-    request: Request, console: TheConsole, visitor: ThePageUser, name: Name, done: Done = "", cursor: Cursor = None
+    request: Request, console: TheConsole, visitor: PageReader, name: Name, done: Done = "", cursor: Cursor = None
 ) -> HTMLResponse:
     """Show one webhook or notification with its failed deliveries."""
-    visitor.caller.require(*READING_ROLES)
     view = await subscriptions.find_subscription(console, name)
     outbox = console.deps.store.outbox
     page = await to_thread.run_sync(lambda: outbox.deliveries(name, state=None, limit=PAGE_SIZE, cursor=cursor or None))
@@ -129,27 +126,40 @@ async def deliveries(
 
 
 @router.post("/operations/deliveries/{name}/test")
-async def send_test(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+async def send_test(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
     """Send a test event, and show its result."""
-    del form
-    visitor.caller.require(Role.APPROVE)
     tested = await subscriptions.send_test(console, name, visitor.caller)
     return _back(f"deliveries/{quote(name)}", f"Test event: {'delivered' if tested.arrived else 'not delivered'}, {tested.detail}"[:200])
 
 
 @router.post("/operations/deliveries/{name}/resend")
-async def resend(console: TheConsole, visitor: ThePageUser, form: TheForm, name: Name) -> Response:
+async def resend(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
     """Queue all its dead letters again."""
-    del form
-    visitor.caller.require(Role.APPROVE)
     count = await subscriptions.resend_deliveries(console, name, None, by=visitor.caller)
     return _back(f"deliveries/{quote(name)}", f"{count} deliveries will be sent again.")
 
 
+@router.get("/models")
+def show_model_use(request: Request, console: TheConsole, visitor: PageMember, period: Period = "24h") -> HTMLResponse:
+    """Show how many requests and tokens the jobs that the user may read use of each model, against their budgets."""
+    return render(
+        request,
+        "models.html",
+        pages=PAGES,
+        place="/operations",
+        found=model_use_summary(console, visitor.caller, period),
+        period_name=PERIOD_NAMES[period],
+        # The first is the default, which the address need not name.
+        periods=[("", "Last 24 hours"), ("7d", "Last 7 days")],
+        refused_words=REFUSED_WORDS,
+        reads_all=visitor.caller.can_read_all,
+        refresh=30,
+    )
+
+
 @router.get("/operations/settings")
-async def show_settings(request: Request, console: TheConsole, visitor: ThePageUser) -> HTMLResponse:
+async def show_settings(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
     """Show the settings and the configuration that this console uses. Nothing can be changed here."""
-    visitor.caller.require(*READING_ROLES)
     current, settings = await to_thread.run_sync(console.deps.config.current), console.deps.settings
     values = {name: getattr(settings, name) for name in SHOWN_SETTINGS}
     return await _render(

@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
-from console.auth.authorization import Caller
+from console.auth.authorization import READING_ROLES, Caller, Role
 from console.auth.csrf import is_masked_token
 from console.auth.page_sessions import ActiveSession, NoSession
 from console.concurrency.vault_threads import VAULT_THREADS
@@ -150,10 +150,26 @@ def _count_text(count: int) -> str:
     return f"{MAX_COUNT - 1}+" if count >= MAX_COUNT else str(count or "")
 
 
-async def _get_page_user(request: Request) -> PageUser:
-    visitor: PageUser = request.state.visitor
-    return visitor
+class PageUserWithRole:
+    """A dependency that returns the page user if they have one of these roles. If no role is named, none is needed."""
+
+    def __init__(self, *roles: Role) -> None:
+        self._roles = roles
+
+    async def __call__(self, request: Request) -> PageUser:
+        """Return the page user. Raises Forbidden."""
+        visitor: PageUser = request.state.visitor
+        if self._roles:
+            visitor.caller.require(*self._roles)
+        return visitor
 
 
-ThePageUser = Annotated[PageUser, Depends(_get_page_user)]
+ThePageUser = Annotated[PageUser, Depends(PageUserWithRole())]
+"""A person who is logged in."""
+PageMember = Annotated[PageUser, Depends(PageUserWithRole(*Role))]
+"""A person with at least one role."""
+PageLauncher = Annotated[PageUser, Depends(PageUserWithRole(Role.LAUNCH))]
+PageApprover = Annotated[PageUser, Depends(PageUserWithRole(Role.APPROVE))]
+PageReader = Annotated[PageUser, Depends(PageUserWithRole(*READING_ROLES))]
+"""A person who may read everything."""
 TheForm = Annotated[FormData, Depends(read_form)]

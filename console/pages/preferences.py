@@ -17,9 +17,8 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.post("/look")
-async def choose_look(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def choose_look(console: TheConsole, _: ThePageUser, form: TheForm) -> Response:
     """Keep the choice in a cookie."""
-    del visitor
     theme, keys = str(form.get("theme", "")), str(form.get("keys", ""))
     if theme not in THEMES or keys not in {"on", "off"}:
         raise InvalidInput("form", (Problem("theme", "choose light, dark or the system's colours, and turn shortcuts on or off"),))

@@ -22,6 +22,7 @@ from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, cha
 from console.pages.static import static_url
 from console.presentation import time_text
 from console.presentation.event_text import event_sentence
+from console.presentation.job_status import tier_name, tier_names
 from console.presentation.runbook import runbook_url
 from console.presentation.status_badges import credential_look, request_look, status_badge
 from console.presentation.terminal_text import plain
@@ -87,12 +88,16 @@ def template_environment() -> Environment:
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}
     environment.globals |= {"session_ends": session_ends, "credential_look": credential_look, "request_look": request_look}
+    environment.globals |= {
+        "tier_name": pass_context(lambda context, number: tier_name(number, context["visitor"].caller.tiers)),
+        "tier_names": pass_context(lambda context, numbers: tier_names(numbers, context["visitor"].caller.tiers)),
+    }
     return environment
 
 
 def download_headers(filename: str) -> dict[str, str]:
-    """Return the headers of a response that the browser saves as a file and that no cache stores."""
-    return {"Content-Disposition": f'attachment; filename="{filename}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    """Return the headers of a response that the browser saves as a file. By default no cache stores a response (console.http.middleware)."""
+    return {"Content-Disposition": f'attachment; filename="{filename}"'}
 
 
 def to_sentence(text: str) -> str:

@@ -11,9 +11,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from console.auth.authorization import READING_ROLES
 from console.http.dependencies import TheConsole
-from console.pages.page_user import TheForm, ThePageUser
+from console.pages.page_user import PageReader, TheForm
 from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
 from console.presentation.report import figures, html, markdown
@@ -40,20 +39,18 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def report(
     request: Request,
     console: TheConsole,
-    visitor: ThePageUser,
+    _: PageReader,
     first: Annotated[str, Query(max_length=10)] = "",
     last: Annotated[str, Query(max_length=10)] = "",
     section: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
     """Show the report of a period or one section of it, its progress, or the form to generate it."""
-    visitor.caller.require(*READING_ROLES)
     return _render_page(request, console, first, last, section=section)
 
 
 @router.post("/report")
-async def make(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def make(request: Request, console: TheConsole, visitor: PageReader, form: TheForm) -> Response:
     """Start generating the report of a period, or join the running one."""
-    visitor.caller.require(*READING_ROLES)
     first, last = str(form.get("first", "")), str(form.get("last", ""))
     days, errors = _parse_days(console, first, last)
     if errors:
@@ -65,13 +62,12 @@ async def make(request: Request, console: TheConsole, visitor: ThePageUser, form
 @router.get("/report/download")
 def download(
     console: TheConsole,
-    visitor: ThePageUser,
+    _: PageReader,
     first: Annotated[str, Query(max_length=10)],
     last: Annotated[str, Query(max_length=10)],
     form: Literal["html", "md", "json"],
 ) -> Response:
     """Download a generated report as a self-contained file."""
-    visitor.caller.require(*READING_ROLES)
     days, errors = _parse_days(console, first, last)
     work = None if errors else console.background_reads.reports.get(days)
     if work is None or work.outcome is None:

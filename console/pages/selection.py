@@ -6,6 +6,7 @@ Each row has a separate result; a failure does not affect the other rows.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import anyio
@@ -14,9 +15,8 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse
 from starlette.datastructures import FormData
 
-from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
-from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageMember, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
@@ -102,14 +102,10 @@ def credential_row(console: Console, visitor: PageUser, credential: str) -> Sele
     return SelectedRow(view.id, f"/credentials/{view.id}", f"{view.action} on {view.resource}", "credential", view.state.value, why_not)
 
 
-async def cancel(console: Console, visitor: PageUser, job: str, reason: str) -> str:
-    """Cancel a job."""
-    return (await stop_job(console, job, visitor.caller, kill=False, reason=reason)).note or "cancel requested"
-
-
-async def kill(console: Console, visitor: PageUser, job: str, reason: str) -> str:
-    """Kill a job."""
-    return (await stop_job(console, job, visitor.caller, kill=True, reason=reason)).note or "kill requested"
+async def stop(console: Console, visitor: PageUser, job: str, reason: str, *, kill: bool) -> str:
+    """Cancel or kill a job."""
+    outcome = await stop_job(console, job, visitor.caller, kill=kill, reason=reason)
+    return outcome.note or ("kill requested" if kill else "cancel requested")
 
 
 async def prove(console: Console, visitor: PageUser, job: str, _: str) -> str:
@@ -135,8 +131,8 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         "Each process is asked to stop and gets time to clean up; if it does not stop, it is killed. Then its access is revoked.",
         is_dangerous=True,
         outcome="requested",
-        row=lambda console, visitor, job: job_row(console, visitor, job, kill=False),
-        run=cancel,
+        row=partial(job_row, kill=False),
+        run=partial(stop, kill=False),
         has_reason=True,
     ),
     "kill": BulkAction(
@@ -145,8 +141,8 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         "Access is revoked immediately, then each process is killed. It gets no chance to clean up.",
         is_dangerous=True,
         outcome="requested",
-        row=lambda console, visitor, job: job_row(console, visitor, job, kill=True),
-        run=kill,
+        row=partial(job_row, kill=True),
+        run=partial(stop, kill=True),
         has_reason=True,
     ),
     "prove": BulkAction(
@@ -176,7 +172,7 @@ CREDENTIAL_ACTIONS: Mapping[str, BulkAction] = {
 async def act_on_jobs(
     request: Request,
     console: TheConsole,
-    visitor: ThePageUser,
+    visitor: PageMember,
     form: TheForm,
     action: Annotated[str, Path(pattern="^(cancel|kill|prove)$")],
 ) -> HTMLResponse:
@@ -188,7 +184,7 @@ async def act_on_jobs(
 async def act_on_credentials(
     request: Request,
     console: TheConsole,
-    visitor: ThePageUser,
+    visitor: PageMember,
     form: TheForm,
     action: Annotated[str, Path(pattern="^revoke$")],
 ) -> HTMLResponse:
@@ -199,7 +195,6 @@ async def act_on_credentials(
 async def _act(
     request: Request, console: Console, visitor: PageUser, form: FormData, action: BulkAction, *, what: str, back: str
 ) -> HTMLResponse:
-    visitor.caller.require(*Role)
     ids = tuple(dict.fromkeys(str(pick) for pick in form.getlist(PICK)))
     if not ids or len(ids) > MAX_SELECTED:
         how_many = f"select at most {MAX_SELECTED} {what}s" if ids else f"select at least one {what} in the list"

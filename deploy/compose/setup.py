@@ -30,7 +30,7 @@ from justenough.adapters.runtime.private_files import read_json, write_private
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.validation_messages import describe_error
-from worker.provisioning import PersonSeed, WriteOutcome, provision_vault
+from worker.provisioning import PersonSeed, VaultTarget, WriteOutcome, provision_vault
 
 SECRETS = Path("/run/secrets/setup")
 KEYS, LOGIN, PEOPLE = SECRETS / "recovery.json", SECRETS / "setup.approle.json", SECRETS / "people.json"
@@ -98,9 +98,7 @@ def set_up(settings: Settings) -> None:
         bao.wait_until_active()
         token = log_in(bao)
         try:
-            done = provision_vault(
-                settings, vault_addr=settings.vault_addr, admin_token=Secret(token), people=people, environment=environment
-            )
+            done = provision_vault(VaultTarget(settings, admin_token=Secret(token), people=people, environment=environment))
         finally:
             bao.call("POST", "auth/token/revoke-self", token=token)
     for write in done:

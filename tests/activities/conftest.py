@@ -16,7 +16,7 @@ from justenough.domain.core.secret import Secret
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.tcp_door import Door
 from tests.activities.vault_shop import EXAMPLE, PASSWORD, PASSWORD_HASH, Desk, Shop, open_desk
-from worker.provisioning import PersonSeed, provision_vault
+from worker.provisioning import PersonSeed, VaultTarget, provision_vault
 from worker.stack import StackPaths, running_stack
 from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
@@ -38,11 +38,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         def provision(config: Path) -> None:
             # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
             provision_vault(
-                settings.model_copy(update={"config": config}),
-                vault_addr=settings.vault_addr,
-                admin_token=Secret(admin_token),
-                people={name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()},
-                environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+                VaultTarget(
+                    settings.model_copy(update={"config": config}),
+                    admin_token=Secret(admin_token),
+                    people={name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()},
+                    environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+                )
             )
 
         provision(EXAMPLE)

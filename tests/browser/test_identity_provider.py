@@ -85,7 +85,7 @@ async def outside(browser: Browser, whole: Stack, shop: Shop) -> AsyncIterator[O
         inner = allow_provider(shop, provider, f"{address}/login/oidc/callback")
         grace = {"grace": PersonEntry(logins={MOUNT: SUBJECT})}
         token = Secret(whole.admin_token_file.read_text().strip())
-        sync_people(settings, grace, vault_addr=whole.vault, admin_token=token, remove=False)
+        sync_people(settings, grace, admin_token=token, remove=False)
         pages = Pages(browser, address, {})
         yield OutsideLogin(provider, pages, shop)
         problems = await pages.close()

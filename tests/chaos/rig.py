@@ -27,7 +27,7 @@ from tests.chaos.forked_workers import ForkedWorker
 from tests.chaos.vault_gate import Gate
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.provisioning import provision_vault
+from worker.provisioning import VaultTarget, provision_vault
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.environment import own_environment
 from worker.stack.lock import supervisor_of
@@ -293,10 +293,11 @@ def run_rig(home: Path, config: Path) -> Iterator[Rig]:
         )
         # Vault reaches PostgreSQL through the door too: a target that is away is away for everybody.
         provision_vault(
-            settings,
-            vault_addr=stack.vault,
-            admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
-            environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+            VaultTarget(
+                settings.model_copy(update={"vault_addr": stack.vault, "vault_issuer": settings.issuer}),
+                admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
+                environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+            )
         )
         rig = Rig(stack, gate, door, temporal, settings)
         try:

@@ -26,7 +26,7 @@ from tests.support.people import Human, log_in
 from tests.support.shop import Shop, Witness, spec
 from tests.support.shop_config import copy_shop
 from tests.support.wait import until
-from worker.provisioning import provision_vault
+from worker.provisioning import VaultTarget, provision_vault
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.environment import own_environment
 from worker.stack.postgres import superuser_dsn
@@ -123,10 +123,11 @@ def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
         # First what Vault needs, from this version. The last release's workers use it as well.
         provision_vault(
-            common,
-            vault_addr=servers.vault,
-            admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
-            environment={**os.environ, **shop_environment(places, database)},
+            VaultTarget(
+                common,
+                admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
+                environment={**os.environ, **shop_environment(places, database)},
+            )
         )
         old_environment = {**own_environment(common, shop_port=database), "PYTHONPATH": str(release)}
         old_worker = stack.enter_context(run_worker(old_environment, home / "logs" / "old-worker.log"))

@@ -23,7 +23,7 @@ from tests.console.served_console import SHOP, Served, log_in, serve_console
 from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
 from tests.support.shop_config import copy_shop
-from worker.provisioning import PersonSeed, provision_vault
+from worker.provisioning import PersonSeed, VaultTarget, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
 from worker.stack.seed import shop_environment
@@ -53,11 +53,12 @@ def everyone(stack: Stack, settings: Settings) -> dict[str, str]:
     passwords = {name: user.password for name, user in stack.users.items()} | {"ops2": "ops2-password", "nobody": "nobody-password"}
     places = StackPaths.of(stack.home)
     provision_vault(
-        settings,
-        vault_addr=settings.vault_addr,
-        admin_token=Secret(stack.admin_token_file.read_text().strip()),
-        people={name: PersonSeed(password=Secret(passwords[name]), groups=groups[name]) for name in groups},
-        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        VaultTarget(
+            settings,
+            admin_token=Secret(stack.admin_token_file.read_text().strip()),
+            people={name: PersonSeed(password=Secret(passwords[name]), groups=groups[name]) for name in groups},
+            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        )
     )
     return passwords
 
@@ -89,11 +90,12 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     folder = write_config(shop, webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}])
     places = StackPaths.of(stack.home)
     provision_vault(
-        settings.model_copy(update={"config": folder}),
-        vault_addr=settings.vault_addr,
-        admin_token=Secret(stack.admin_token_file.read_text().strip()),
-        people={},
-        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        VaultTarget(
+            settings.model_copy(update={"config": folder}),
+            admin_token=Secret(stack.admin_token_file.read_text().strip()),
+            people={},
+            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        )
     )
 
 

@@ -31,9 +31,9 @@ from tests.support.claims import claim_job
 from tests.support.identity_verifier import alter_claims, verify_identity
 from tests.support.people import Human
 from tests.support.shop import Shop, spec
-from worker.provisioning import WriteOutcome
+from worker.provisioning import WriteOutcome, provision_vault
 from worker.stack import Stack
-from worker.stack.seed import set_up_vault
+from worker.stack.seed import vault_to_set_up
 
 pytestmark = pytest.mark.servers
 HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")
@@ -146,7 +146,7 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
 
 
 def test_a_manual_setup_of_the_embedded_vault_keeps_its_jobs_tokens_bound(whole: Stack, shop: Shop) -> None:
-    applied = set_up_vault(Settings(home=whole.home, config=whole.config), token=None)
+    applied = provision_vault(vault_to_set_up(Settings(home=whole.home, config=whole.config)))
     assert {step.path: step.outcome for step in applied}["sys/policies/acl/je-worker"] is WriteOutcome.UNCHANGED
     with shop.admin() as vault:
         assert '"token_bound_cidrs" = [["127.0.0.1/32"]]' in vault.get("sys/policies/acl/je-worker").json()["data"]["policy"]

@@ -27,7 +27,7 @@ from tests.support.shop import Shop, Witness, access, spec
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls, server_context
 from tests.support.wait import until
-from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
+from worker.provisioning import AppliedWrite, PersonSeed, VaultTarget, provision_vault
 from worker.stack import Stack
 from worker.stack.doctor.vault import vault_findings
 from worker.stack.environment import own_environment
@@ -66,11 +66,12 @@ class Installation:
             if name in PEOPLE
         }
         return provision_vault(
-            self.settings,
-            vault_addr=self.settings.vault_addr,
-            admin_token=Secret(places.admin_token.read_text().strip()),
-            people=people,
-            environment={**os.environ, **shop_environment(places, postgres_port(self.stack))},
+            VaultTarget(
+                self.settings,
+                admin_token=Secret(places.admin_token.read_text().strip()),
+                people=people,
+                environment={**os.environ, **shop_environment(places, postgres_port(self.stack))},
+            )
         )
 
     def is_ready(self) -> bool:

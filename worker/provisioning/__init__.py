@@ -6,7 +6,7 @@ from worker.provisioning.people_file import ReadPeople, read_people, read_scim
 from worker.provisioning.people_sync import plan_people, sync_people
 from worker.provisioning.plan import PlannedWrite
 from worker.provisioning.scim import fetch_scim
-from worker.provisioning.setup import PersonSeed, SharedChange, export_vault, plan_vault, provision_vault
+from worker.provisioning.setup import PersonSeed, SharedChange, VaultTarget, export_vault, plan_vault, provision_vault
 
 __all__ = [
     "AppliedWrite",
@@ -17,6 +17,7 @@ __all__ = [
     "SetupFailed",
     "SharedChange",
     "VaultNotReady",
+    "VaultTarget",
     "WriteOutcome",
     "export_vault",
     "fetch_scim",

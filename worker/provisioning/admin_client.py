@@ -6,6 +6,7 @@ Holds the admin token for one setup. No error message contains it or a secret th
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import ssl
 import string
@@ -19,6 +20,7 @@ from typing import Any, Self
 
 import httpx
 
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 from worker.provisioning.compare import covers, has_changed
@@ -64,6 +66,12 @@ class VaultNotReady(RetryLater):
     """Vault does not answer or is sealed."""
 
 
+def admin_token() -> Secret | None:
+    """Return the administrator's token in VAULT_TOKEN; None without one."""
+    token = os.environ.get("VAULT_TOKEN")
+    return Secret(token) if token else None
+
+
 class AdminClient:
     """A context manager over one connection. Texts in `hide` do not appear in errors."""
 
@@ -86,6 +94,11 @@ class AdminClient:
             ) from error
         except httpx.InvalidURL as error:
             raise SetupFailed("VAULT_ADDR", why=f"{self.address} is not a valid address ({error})", remedy="Correct it.") from error
+
+    @classmethod
+    def of(cls, settings: Settings, token: Secret, **options: Any) -> Self:
+        """Return a client of the Vault in the settings."""
+        return cls(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, **options)
 
     def __enter__(self) -> Self:
         return self

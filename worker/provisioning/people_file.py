@@ -87,6 +87,5 @@ def read_people(what: str, text: bytes) -> ReadPeople:
 
 def read_scim(what: str, documents: list[object]) -> ReadPeople:
     """Return the people of SCIM's list responses. Raises InvalidInput."""
-    found = people_of_scim(what, documents)
-    people = {name: {"groups": groups, "active": active} for name, (groups, active) in found.people.items()}
-    return ReadPeople(validate_model(what, PeopleFile, {"people": people}).people, found.ignored_groups)
+    people, ignored_groups = people_of_scim(what, documents)
+    return ReadPeople(validate_model(what, PeopleFile, {"people": people}).people, ignored_groups)

@@ -21,28 +21,22 @@ MARK = {"made_by": "justenough-people"}
 """Metadata of the entities that we created."""
 
 
-def sync_people(
-    settings: Settings, people: Mapping[str, PersonEntry], *, vault_addr: str, admin_token: Secret, remove: bool
-) -> tuple[AppliedWrite, ...]:
+def sync_people(settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool) -> tuple[AppliedWrite, ...]:
     """Write these people into Vault, and return the outcome for each path. `remove`: also disable people who are not listed, and take them
     out of groups.
 
     Raises InvalidInput, before anything is written, if a conflicting identity is not ours; SetupFailed, VaultNotReady.
     """
-    namespace, cacert = settings.vault_namespace, settings.vault_cacert
-    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert) as vault:
+    with AdminClient.of(settings, admin_token) as vault:
         directory = _Directory.read(vault, settings, people)
         return tuple(_steps(vault, directory, people, remove=remove))
 
 
-def plan_people(
-    settings: Settings, people: Mapping[str, PersonEntry], *, vault_addr: str, admin_token: Secret, remove: bool
-) -> tuple[PlannedWrite, ...]:
+def plan_people(settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool) -> tuple[PlannedWrite, ...]:
     """Return what `sync_people` would do for each path. Writes nothing. Raises as it does."""
-    namespace, cacert = settings.vault_namespace, settings.vault_cacert
-    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert) as vault:
+    with AdminClient.of(settings, admin_token) as vault:
         directory = _Directory.read(vault, settings, people)
-    with _PeoplePlan(vault_addr, admin_token, namespace=namespace, cacert=cacert, names=directory.names) as plan:
+    with _PeoplePlan.of(settings, admin_token, names=directory.names) as plan:
         return tuple(plan.describe(step) for step in _steps(plan, directory, people, remove=remove))
 
 

@@ -24,13 +24,10 @@ MOUNT_TABLES = ("sys/mounts", "sys/auth")
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedWrite:
+class PlannedWrite(AppliedWrite):
     """The planned outcome for one path."""
 
-    path: str
-    outcome: WriteOutcome
-    note: str
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
     """The values that would be written, each with `+`, after the values that they replace, with `-`. Secrets are left out."""
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -46,18 +45,11 @@ class ScimGroup(Message):
     members: tuple[ScimReference, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ScimPeople:
-    """The people and groups in a server's list responses."""
+def people_of_scim(what: str, documents: Iterable[object]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the people of list responses (or single resources) as a file of people has them, and the groups that approvals.yaml cannot name.
 
-    people: Mapping[str, tuple[list[str], bool]]
-    """By user name: the person's groups, including the groups that contain these; and whether the person is active."""
-    ignored_groups: tuple[str, ...]
-    """Groups that approvals.yaml cannot name."""
-
-
-def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
-    """Return the people of list responses (or single resources). Raises InvalidInput."""
+    A person's groups include the groups that contain these. Raises InvalidInput.
+    """
     users, groups = [], []
     for resource in _resources(what, documents):
         if "userName" in resource:
@@ -69,7 +61,7 @@ def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
     for group in groups:
         for member in group.members:
             containing.setdefault(member.value, []).append(group)
-    people, ignored = {}, set()
+    people, ignored = dict[str, Any](), set[str]()
     for user in users:
         listed = {reference.value: reference.display for reference in user.groups}
         names, waiting, seen = {name for name in listed.values() if name}, [user.id, *listed], set[str]()
@@ -84,8 +76,8 @@ def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
         ignored |= names - usable
         if user.user_name in people:
             raise InvalidInput(what, (Problem("", f"lists the user {user.user_name} more than once"),))
-        people[user.user_name] = (sorted(usable), user.active)
-    return ScimPeople(people, tuple(sorted(ignored)))
+        people[user.user_name] = {"groups": sorted(usable), "active": user.active}
+    return people, tuple(sorted(ignored))
 
 
 def fetch_scim(address: str, token: Secret) -> list[object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
-from justenough.domain.catalog.loader import CATALOG_FILE, provision_writes, read_catalog, with_settings
+from justenough.domain.catalog.loader import CATALOG_FILE, issue_paths, provision_writes, read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
@@ -22,7 +22,6 @@ from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SE
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker
-from worker.provisioning.control_groups import refuse_leftover_policy, require_control_groups
 from worker.provisioning.export import ExportFormat, ExportingClient, export_files
 from worker.provisioning.identities import (
     APPROLE_MOUNT,
@@ -40,6 +39,9 @@ TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "ae
 DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 """Transit keys that encrypt only with a context, from which Vault derives the actual key."""
 
+CONTROL_GROUP_PATH = "sys/control-group/request"
+CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove `lock: control_group` from the catalog."
+
 
 class SharedChange(GiveUp):
     """Setting up this Vault would change something that everybody in it shares.
@@ -56,49 +58,43 @@ class PersonSeed:
     groups: tuple[str, ...]
 
 
-def provision_vault(
-    settings: Settings,
-    *,
-    vault_addr: str,
-    admin_token: Secret,
-    people: Mapping[str, PersonSeed] | None = None,
-    environment: Mapping[str, str] | None = None,
-    change_shared: bool = True,
-) -> tuple[AppliedWrite, ...]:
-    """Set up the Vault at this address for `settings.config`, and return the outcome for each path, in order.
+@dataclass(frozen=True, slots=True)
+class VaultTarget:
+    """The Vault to set up for `settings.config`, and an administrator's token of it."""
 
-    `people` (login name → seed) creates userpass users, their entities and groups on the first of `settings.people_mounts`; leave it out if
-    the Vault already has people. `environment` fills `${X}` in the catalog, secrets included; default: os.environ. Writes
-    `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared` it
-    writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
+    settings: Settings
+    admin_token: Secret
+    people: Mapping[str, PersonSeed] | None = None
+    """By login name, the users of an embedded Vault, which nobody else shares. They are created with their entities and groups on the first of
+    `settings.people_mounts`. None for a Vault that already has people.
+    """
+    environment: Mapping[str, str] | None = None
+    """Fills `${X}` in the catalog, secrets included; None for os.environ."""
+
+
+def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple[AppliedWrite, ...]:
+    """Set up a Vault, and return the outcome for each path, in order.
+
+    Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
+    it writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
     environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
     """
     if not change_shared:
-        planned = plan_vault(settings, vault_addr=vault_addr, admin_token=admin_token, people=people, environment=environment)
-        _refuse_shared_changes(planned)
-    inputs = _read_inputs(settings, environment, people)
-    namespace, cacert = settings.vault_namespace, settings.vault_cacert
-    with AdminClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets) as vault:
+        _refuse_shared_changes(plan_vault(target))
+    settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
+    with AdminClient.of(settings, target.admin_token, hide=inputs.secrets) as vault:
         return tuple(_apply_steps(vault, settings, inputs))
 
 
-def plan_vault(
-    settings: Settings,
-    *,
-    vault_addr: str,
-    admin_token: Secret,
-    people: Mapping[str, PersonSeed] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> tuple[PlannedWrite, ...]:
+def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
     """Return what `provision_vault` would do for each path, with the values that it would write. Writes nothing. Raises as it does.
 
     It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
-    inputs = _read_inputs(settings, environment, people)
+    settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
     inputs = replace(inputs, env={**dict.fromkeys(_password_names(inputs.catalog), HIDDEN), **inputs.env})
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
-    namespace, cacert = settings.vault_namespace, settings.vault_cacert
-    with PlanningClient(vault_addr, admin_token, namespace=namespace, cacert=cacert, hide=inputs.secrets, names=names) as vault:
+    with PlanningClient.of(settings, target.admin_token, hide=inputs.secrets, names=names) as vault:
         return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))
 
 
@@ -197,6 +193,26 @@ def _read_file(path: Path, purpose: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(path.name, (Problem("", f"{path} cannot be read: {error.strerror}; {purpose}"),)) from error
+
+
+def require_control_groups(vault: AdminClient) -> None:
+    """Raise SetupFailed if this Vault has no control groups: it would issue locked credentials without an approver's authorization."""
+    if not vault.has_path(CONTROL_GROUP_PATH, {"accessor": "none"}):
+        raise SetupFailed(
+            CONTROL_GROUP_PATH, why="the catalog requires control groups, and this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY
+        )
+
+
+def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) -> None:
+    """Raise SetupFailed if a grant policy that no action uses any more allows a locked path: a worker may use every grant policy."""
+    path = f"sys/policies/acl/{policy}"
+    text = str((vault.read(path) or {}).get("policy", ""))
+    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values() if action.locked]
+    for definition in definitions:
+        stem = definition.issue.path.partition("{")[0]
+        if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
+            why = f"no action of the catalog uses this policy, but it allows {definition.issue.path}, which requires a control group"
+            raise SetupFailed(path, why=why, remedy=f"Delete it: bao policy delete {policy}")
 
 
 def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:

@@ -9,7 +9,6 @@ import structlog
 
 from justenough.adapters.configuration.settings import load_settings
 from justenough.domain.core.errors import JustEnoughError
-from worker.stack.lifeline import Lifeline
 from worker.stack.lock import AlreadyRunning
 from worker.stack.stack_file import CHILDREN
 from worker.stack.start_progress import ProgressReport
@@ -28,8 +27,7 @@ def main() -> int:
     options = parser.parse_args()
     report = ProgressReport(options.report_to)
     try:
-        lifeline = None if options.lifeline is None else Lifeline(options.lifeline)
-        supervise(load_settings(), only=options.only.split(","), provision=options.provision, lifeline=lifeline, report=report)
+        supervise(load_settings(), only=options.only.split(","), provision=options.provision, lifeline=options.lifeline, report=report)
     except JustEnoughError as error:
         report("busy" if isinstance(error, AlreadyRunning) else "failed", str(error))
         return 1

@@ -9,32 +9,25 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import structlog
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Lifeline:
-    """The supervisor's end of the pipe."""
+def watch_lifeline(descriptor: int, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
+    """Call `on_end` once the starter is gone. `descriptor`: the supervisor's end of the pipe.
 
-    descriptor: int
+    Never call it if the starter has written a byte, because the stack may then outlive the starter.
+    """
 
-    def watch(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
-        """Call `on_end` once the starter is gone.
+    def read() -> None:
+        loop.remove_reader(descriptor)
+        if not os.read(descriptor, 1):
+            log.info("the process that started the stack has ended; stopping the stack")
+            on_end()
 
-        Never call it if the starter has written a byte, because the stack may then outlive the starter.
-        """
-
-        def read() -> None:
-            loop.remove_reader(self.descriptor)
-            if not os.read(self.descriptor, 1):
-                log.info("the process that started the stack has ended; stopping the stack")
-                on_end()
-
-        loop.add_reader(self.descriptor, read)
+    loop.add_reader(descriptor, read)
 
 
 @contextlib.contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, plan_vault, provision_vault
+from worker.provisioning import PersonSeed, VaultTarget, provision_vault
+from worker.provisioning.admin_client import admin_token
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
@@ -19,8 +19,6 @@ from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.shop import load_shop
 from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.start_progress import Report
-
-T = TypeVar("T")
 
 
 class NoVault(GiveUp):
@@ -34,7 +32,7 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
         report("step", "setting Vault up")
-        _with_embedded_vault(provision_vault, plan.settings, plan.places)
+        provision_vault(_embedded_target(plan.settings))
 
 
 def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
@@ -44,30 +42,15 @@ def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
     return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
 
 
-def set_up_vault(settings: Settings, *, token: Secret | None, change_shared: bool = False) -> tuple[AppliedWrite, ...]:
-    """Set up the Vault at VAULT_ADDR with this admin token, or the running embedded Vault, which is not shared, with its own token.
-
-    Raises NoVault, InvalidInput, SetupFailed, SharedChange, VaultNotReady.
-    """
-
-    def provision(settings: Settings, *, people: Mapping[str, PersonSeed] | None = None, **options: Any) -> tuple[AppliedWrite, ...]:
-        return provision_vault(settings, people=people, change_shared=change_shared or people is not None, **options)
-
-    return _with_vault(provision, settings, token)
-
-
-def plan_vault_setup(settings: Settings, *, token: Secret | None) -> tuple[PlannedWrite, ...]:
-    """Return what `set_up_vault` would do, and write nothing. Raises as it does."""
-    return _with_vault(plan_vault, settings, token)
-
-
-def with_administrator(run: Callable[..., T], settings: Settings, *, token: Secret | None) -> T:
-    """Call `run(settings, vault_addr=…, admin_token=…)` for the Vault that `set_up_vault` would set up. Raises NoVault."""
-
-    def call(settings: Settings, *, vault_addr: str, admin_token: Secret, **_: Any) -> T:
-        return run(settings, vault_addr=vault_addr, admin_token=admin_token)
-
-    return _with_vault(call, settings, token)
+def vault_to_set_up(settings: Settings) -> VaultTarget:
+    """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises NoVault."""
+    if embedded := embedded_inputs(settings):
+        return _embedded_target(embedded[0])
+    token = admin_token()
+    if token is None or settings.named_vault_addr is None:
+        message = "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
+        raise NoVault(message)
+    return VaultTarget(settings, token)
 
 
 def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | None:
@@ -85,22 +68,11 @@ def _environment(places: StackPaths) -> dict[str, str]:
     return {**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))}
 
 
-def _with_vault(run: Callable[..., T], settings: Settings, token: Secret | None) -> T:
-    if embedded := embedded_inputs(settings):
-        return _with_embedded_vault(run, embedded[0], StackPaths.of(settings.home))
-    address = settings.named_vault_addr
-    if token is None or address is None:
-        message = "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
-        raise NoVault(message)
-    return run(settings, vault_addr=address, admin_token=token)
-
-
-def _with_embedded_vault(run: Callable[..., T], settings: Settings, places: StackPaths) -> T:
-    people = {name: PersonSeed(password=Secret(user.password), groups=user.groups) for name, user in stack_users(places).items()}
-    return run(
+def _embedded_target(settings: Settings) -> VaultTarget:
+    places = StackPaths.of(settings.home)
+    return VaultTarget(
         settings,
-        vault_addr=settings.vault_addr,
         admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
-        people=people,
+        people={name: PersonSeed(password=Secret(user.password), groups=user.groups) for name, user in stack_users(places).items()},
         environment=_environment(places),
     )

@@ -16,7 +16,7 @@ import structlog
 
 from justenough.adapters.configuration.settings import Settings
 from worker.stack.job_python import with_job_python
-from worker.stack.lifeline import Lifeline
+from worker.stack.lifeline import watch_lifeline
 from worker.stack.lock import hold_supervisor_lock
 from worker.stack.managed_process import ManagedProcess
 from worker.stack.paths import StackPaths
@@ -34,9 +34,9 @@ ORPHAN_TIMEOUT_S = 5
 
 
 def supervise(
-    settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, lifeline: Lifeline | None = None, report: Report
+    settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, lifeline: int | None = None, report: Report
 ) -> None:
-    """Run the stack until a signal or the end of its lifeline stops it.
+    """Run the stack until a signal or the end of its lifeline, a pipe's descriptor, stops it.
 
     Raises AlreadyRunning, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
@@ -74,7 +74,7 @@ def end_orphans(places: StackPaths) -> tuple[str, ...]:
 class Supervisor:
     """One run of the stack, from its start to its stop."""
 
-    def __init__(self, plan: StackPlan, *, provision: bool, lifeline: Lifeline | None, report: Report) -> None:
+    def __init__(self, plan: StackPlan, *, provision: bool, lifeline: int | None, report: Report) -> None:
         self._plan = plan
         self._provision = provision
         self._lifeline = lifeline
@@ -90,7 +90,7 @@ class Supervisor:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
         if self._lifeline is not None:
-            self._lifeline.watch(loop, self._stop.set)
+            watch_lifeline(self._lifeline, loop, self._stop.set)
         starting, stopping = asyncio.create_task(self._start()), asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,24 +1,34 @@
-"""The caller's identity, the catalog, and running a sweep."""
+"""The caller's identity, the catalog, the search, what needs attention, and running a sweep."""
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import Annotated, Any, Self
 
 from anyio import to_thread
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
+from pydantic import ConfigDict, StringConstraints
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
+from console.http.problems import problem_responses
+from console.services.attention import MAX_NOTE_CHARS, acknowledge, visible_items
 from console.services.background_reads import WHOLE_INSTALLATION
 from console.services.catalog_offers import OfferedAction, offered_actions
 from console.services.deciders import GroupMembers, tier_deciders
+from console.services.inputs import StrictBody
+from console.services.search import SearchResult, search
 from console.services.visibility import visible_sweep
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
-from justenough.domain.catalog.models import Resource
+from justenough.domain.catalog.models import ActionDef, Resource
 from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.placeholders import did_you_mean
+from justenough.domain.jobs.states import Action
+from justenough.domain.readmodel.attention import AttentionItem
+from justenough.domain.readmodel.search import MAX_QUERY_CHARS
+from justenough.domain.readmodel.views import Page
 from justenough.domain.tools.definitions import Tool
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
@@ -45,6 +55,11 @@ class ActionView(Message):
     lock: str
     space: bool
     """Whether the job gets its own space in the target, which is dropped when its access ends."""
+
+    @classmethod
+    def of(cls, action: Action, terms: ActionDef) -> ActionView:
+        """Return the view of an action of the catalog."""
+        return cls.model_validate({**dict(terms), "action": action.value})
 
 
 class ResourceTerms(Message):
@@ -147,6 +162,16 @@ class CatalogView(Message):
     withheld: tuple[WithheldView, ...] = ()
 
 
+class AcknowledgeBody(StrictBody):
+    """The item that the caller takes care of."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item": "schedule/nightly-report", "note": "The database is being moved"}]})
+
+    item: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    """The item's `key`."""
+    note: Annotated[str, StringConstraints(max_length=MAX_NOTE_CHARS)] = ""
+
+
 @router.get("/whoami")
 def whoami(console: TheConsole, caller: Anyone) -> Whoami:
     """Show the caller's own identity, groups and roles."""
@@ -166,7 +191,10 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
     catalog = console.deps.config.current().catalog
     return CatalogView(
         scopes=tuple(dict(scope) for scope in catalog.scopes),
-        resources=tuple(ResourceView.of(name, resource, actions=_action_views(resource)) for name, resource in catalog.resources.items()),
+        resources=tuple(
+            ResourceView.of(name, resource, actions=tuple(starmap(ActionView.of, resource.actions.items())))
+            for name, resource in catalog.resources.items()
+        ),
         tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
         withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
     )
@@ -205,5 +233,25 @@ async def sweep(console: TheConsole, caller: Member) -> SweepReport:
     return await to_thread.run_sync(visible_sweep, report, console.job_owners, caller)
 
 
-def _action_views(resource: Resource) -> tuple[ActionView, ...]:
-    return tuple(ActionView.model_validate({**dict(terms), "action": action.value}) for action, terms in resource.actions.items())
+@router.get("/search")
+def find(
+    console: TheConsole,
+    caller: Member,
+    q: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS, description="What to find, as typed or pasted")],
+) -> SearchResult:
+    """Find jobs, requests, credentials, ledger entries, resources, agents and people by id, name, word, database user, lease or certificate serial. A launcher finds only what belongs to their own jobs."""
+    return search(console, caller, q)
+
+
+@router.get("/attention")
+def list_attention(console: TheConsole, caller: Member) -> Page[AttentionItem]:
+    """List what needs attention now, acknowledged or not. A launcher sees only what is about their own jobs."""
+    return Page(items=visible_items(caller, console.dashboard.attention()), next=None)
+
+
+@router.post("/attention/acknowledge", responses=problem_responses(404))
+def acknowledge_item(body: AcknowledgeBody, console: TheConsole, caller: Member) -> AttentionItem:
+    """Record that the caller takes care of an item. People who may stop the item's job can do that; for items about the
+    installation, people who may stop any job.
+    """
+    return acknowledge(console.deps, console.dashboard, caller, body.item, body.note)

@@ -11,12 +11,11 @@ from typing import Any
 import httpx
 
 from console.cli.client.config import ADDRESS_HINT
-from console.cli.client.debug_log import REQUEST_ID_HEADER, debug_hooks
+from console.cli.client.http_client import REQUEST_ID_HEADER, open_http_client, to_unreachable
 from console.cli.client.profile import CliSession, profile_hint
-from console.cli.client.vault import connection_error_hint, connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
-from console.cli.options import close_with_command, current_options
+from console.cli.options import current_options
 from justenough.domain.core.errors import Problem
 
 HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -60,25 +59,23 @@ class ConsoleApiClient:
             )
         self.session = session
         self.address = session.addresses.console
-        client = httpx.Client(
-            base_url=f"{self.address}/api/v1",
+        self._http = open_http_client(
+            self.address,
+            path="/api/v1",
             auth=IdentityTokenAuth(session),
             timeout=HTTP_TIMEOUT,
             # Without TLS, do not load certificates, which is slow. With it, SSL_CERT_FILE counts on loopback, too, where no proxy does.
             verify=httpx.create_ssl_context() if self.address.startswith("https:") else False,
-            trust_env=not is_loopback(self.address),
-            event_hooks=debug_hooks(),
         )
-        self._http = close_with_command(client)
 
     def get(self, path: str, **query: Any) -> Json:
         """Return the JSON object at a path. Parameters that are None are left out."""
         return self._json(self._request("GET", path, idempotent=True, params=_without_none(query)))
 
-    def get_entries_after(self, position: str | None, path: str, **query: Any) -> tuple[Json, str | None]:
-        """Return the entries after a position, and the position up to which they are complete. Without a position: no entries, only the latest position."""
+    def get_entries_after(self, position: str | None, **query: Any) -> tuple[Json, str | None]:
+        """Return the ledger's entries after a position, and the position up to which they are complete. Without a position: no entries, only the latest position."""
         query |= {"after": position} if position else {"after": POSITION_BEYOND_END, "limit": 1}
-        answer = self._request("GET", path, idempotent=True, params=_without_none(query))
+        answer = self._request("GET", "/ledger", idempotent=True, params=_without_none(query))
         return self._json(answer), answer.headers.get("Last-Event-ID")
 
     def get_all(
@@ -159,9 +156,8 @@ class ConsoleApiClient:
             time.sleep(RETRY_DELAY_S)
         raise AssertionError  # Unreachable: the last try has returned or raised.
 
-    def _to_unreachable(self, error: Exception) -> Unreachable:
-        hint = connection_error_hint(error, address=self.address, authority="SSL_CERT_FILE")
-        return Unreachable(f"the console at {self.address} does not answer ({connection_error_text(error)})", hint=hint)
+    def _to_unreachable(self, error: httpx.TransportError) -> Unreachable:
+        return to_unreachable("the console", self.address, error, authority="SSL_CERT_FILE")
 
     def _json(self, answer: httpx.Response) -> Json:
         try:

@@ -34,7 +34,7 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
         return _note_meaning(text, found[0])
     if not _is_whole(text) and not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
-    return _id_beginning_with(api, "job", "j", text)
+    return _id_beginning_with(api, "j", text)
 
 
 def request_id_of(api: ConsoleApiClient, text: str) -> str:
@@ -42,7 +42,7 @@ def request_id_of(api: ConsoleApiClient, text: str) -> str:
 
     Raises Failure if the text is ambiguous.
     """
-    return _id_beginning_with(api, "request", "r", text)
+    return _id_beginning_with(api, "r", text)
 
 
 def credential_id_of(api: ConsoleApiClient, text: str) -> str:
@@ -50,7 +50,7 @@ def credential_id_of(api: ConsoleApiClient, text: str) -> str:
 
     Raises Failure if the text is ambiguous.
     """
-    return _id_beginning_with(api, "credential", "c", text)
+    return _id_beginning_with(api, "c", text)
 
 
 def _is_whole(text: str) -> bool:
@@ -74,8 +74,9 @@ def _note_meaning(text: str, job: Json) -> str:
     return str(job["id"])
 
 
-def _id_beginning_with(api: ConsoleApiClient, kind: str, letter: str, text: str) -> str:
+def _id_beginning_with(api: ConsoleApiClient, letter: str, text: str) -> str:
     """Return the only id that begins with a text. In a short id of a request or credential, the number is at the end."""
+    kind = KINDS[letter]
     _require_kind(letter, text)
     if _is_whole(text):
         return text

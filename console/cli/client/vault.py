@@ -9,20 +9,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
-from console.cli.client.config import ADDRESS_HINT, START_HINT, ServerAddresses
-from console.cli.client.debug_log import debug_hooks
+from console.cli.client.config import ADDRESS_HINT, ServerAddresses
+from console.cli.client.http_client import open_http_client, to_unreachable
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
-from console.cli.options import close_with_command
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
 
-"""The OIDC role of identity tokens for the API."""
 HTTP_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,7 @@ class PersonVaultClient:
                 tls = ssl.create_default_context(cafile=addresses.cacert)
             except (OSError, ssl.SSLError) as error:
                 raise Failure(f"VAULT_CACERT: cannot read certificates from {addresses.cacert}", code=ExitCode.USAGE) from error
-        client = httpx.Client(
-            base_url=f"{self.address}/v1/",
-            headers=headers,
-            timeout=HTTP_TIMEOUT,
-            verify=tls,
-            trust_env=not is_loopback(self.address),
-            event_hooks=debug_hooks(),
-        )
-        self._http = close_with_command(client)
+        self._http = open_http_client(self.address, path="/v1/", headers=headers, timeout=HTTP_TIMEOUT, verify=tls)
 
     def log_in(self, user: str, password: Secret, *, mount: str) -> CliLogin:
         """Log in by name and password, at a userpass or ldap mount. Raises NotLoggedIn if Vault refuses them."""
@@ -148,8 +137,7 @@ class PersonVaultClient:
         try:
             return self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
-            hint = connection_error_hint(error, address=self.address, authority="VAULT_CACERT")
-            raise Unreachable(f"Vault at {self.address} does not answer ({connection_error_text(error)})", hint=hint) from error
+            raise to_unreachable("Vault", self.address, error, authority="VAULT_CACERT") from error
 
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
@@ -178,26 +166,3 @@ def decode_identity_token(token: Secret) -> ConsoleIdentityToken:
         return ConsoleIdentityToken(token, str(claims["sub"]), str(claims.get("name", "")), float(claims["exp"]))
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise Failure("cannot decode the identity token from Vault") from error
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is a loopback address, which must not go through a proxy."""
-    return urlsplit(address).hostname in LOOPBACK_HOSTS
-
-
-def connection_error_hint(error: Exception, *, address: str, authority: str) -> str:
-    """Return what to do if a server does not answer. `authority`: the variable that names the file with the CA of its certificate."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"Set {authority} to a file with the CA that signed its certificate, or use an address that is in the certificate"
-    if is_loopback(address):
-        return START_HINT
-    return "Check that it runs, and that this machine reaches it. Your profiles and their servers: justenough profile list"
-
-
-def connection_error_text(error: Exception) -> str:
-    """Return a short reason why there was no answer. The text contains nothing of what was sent."""
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    text = str(error)
-    refused = isinstance(error, httpx.ConnectError) and "refused" in text
-    return "connection refused" if refused else text[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Builds addresses of the console's pages, and opens one in the browser."""
+"""Opens pages of the console in the browser."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 def open_page(api: ConsoleApiClient, path: str) -> None:
     """Open a page in the browser. Raises Failure with its address if there is no browser."""
-    address = page_address(api, path)
+    address = f"{api.address}{path}"
     note(f"Opening {address}")
     if not webbrowser.open(address):
         raise Failure(f"no browser could be opened; the page is {address}")
-
-
-def page_address(api: ConsoleApiClient, path: str) -> str:
-    """Return the address of a page."""
-    return f"{api.address}{path}"

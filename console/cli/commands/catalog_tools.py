@@ -19,6 +19,7 @@ import typer
 from console.cli import private_files, terminal
 from console.cli.client.config import load_config
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import read_text
 from console.cli.json_object import Json
 from console.cli.render.output import emit, note, print_fields, print_table
 from console.presentation.terminal_text import plain
@@ -84,11 +85,7 @@ def compare_tool_list(name: str, folder: Path, *, credential: Path | None, shown
 def _read_tool_list(name: str, upstream: McpServerDef, *, credential: Path | None, shown: Path | None) -> ToolList:
     """Return the server's tool list as it is now: from the file `shown`, else from the server."""
     if shown:
-        try:
-            text = sys.stdin.read() if str(shown) == "-" else shown.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Failure(f"cannot read {shown}: {error}", code=ExitCode.USAGE) from error
-        return read_tool_list(str(shown), text)
+        return read_tool_list(str(shown), read_text(shown))
     needed = sorted({field for text in upstream.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)})
     if needed and not credential:
         raise Failure(f"{name} requires a credential with {', '.join(needed)}", code=ExitCode.USAGE, hint=CREDENTIAL_HINT)

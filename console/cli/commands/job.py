@@ -13,7 +13,7 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, IdempotencyKey, Limit, Param, Since, Web, path_segment, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
-from console.cli.client.web_page import open_page, page_address
+from console.cli.client.web_page import open_page
 from console.cli.commands.job_tighten import tighten
 from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
 from console.cli.errors import ExitCode, Failure
@@ -311,7 +311,7 @@ def _print_or_open_page(job: str, *, web: bool) -> None:
     if web:
         open_page(api, path)
     else:
-        note(f"Page: {page_address(api, path)}")
+        note(f"Page: {api.address}{path}")
 
 
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: str) -> None:

@@ -14,7 +14,7 @@ from console.cli.arguments import Cursor, Limit, Out, Since, Until, time_argumen
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
 from console.cli.errors import ExitCode, Failure
-from console.cli.files import open_output, open_text
+from console.cli.files import open_output, open_text, read_text
 from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
@@ -143,17 +143,12 @@ def _verify_file(export_file: Path, checkpoint_file: Path | None, keys_file: Pat
     from justenough.domain.ledger.export import verify_export  # noqa: PLC0415
     from justenough.domain.ledger.public_keys import read_keys  # noqa: PLC0415
 
-    checkpoints = list(read_checkpoints(_read_text(checkpoint_file))) if checkpoint_file else []
-    known_keys = read_keys(_read_text(keys_file)) if keys_file else None
+    checkpoints = list(read_checkpoints(read_text(checkpoint_file))) if checkpoint_file else []
+    known_keys = read_keys(read_text(keys_file)) if keys_file else None
     why_forged = SignatureVerifier(known_keys).why_invalid if known_keys else None
     with open_text(export_file) as lines:
         report: Json = verify_export(lines, checkpoints=checkpoints, keys=known_keys, why_forged=why_forged).model_dump(mode="json")
     return report
-
-
-def _read_text(file: Path) -> str:
-    with open_text(file) as opened:
-        return opened.read()
 
 
 def _print_verification(report: Json) -> None:

@@ -29,9 +29,8 @@ def console() -> None:
 def demo(keep_running: KeepRunning = False) -> None:
     """Run the example shop's jobs on real servers. Exit 0 only if every credential is verified as revoked."""
     from console.cli.demo import run_demo  # noqa: PLC0415 - only this command needs it
-    from console.cli.main import program  # noqa: PLC0415 - it loads this module
 
     try:
-        raise typer.Exit(run_demo(program, keep_running=keep_running))
+        raise typer.Exit(run_demo(keep_running=keep_running))
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None

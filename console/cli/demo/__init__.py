@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from console.cli.client.config import home
-from console.cli.demo.command_runner import CommandRunner, Program
 from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, say
 from console.cli.demo.guide import print_guide
 from console.cli.demo.open_scenario import populate
@@ -19,15 +18,15 @@ from console.cli.json_object import Json
 from console.cli.render.output import print_table
 
 
-def run_demo(program: Program, *, keep_running: bool = False) -> int:
-    """Run the demo with this program's commands; return 0 if every credential worked and was then verified as revoked, else 1.
+def run_demo(*, keep_running: bool = False) -> int:
+    """Run the demo; return 0 if every credential worked and was then verified as revoked, else 1.
 
     With `keep_running` the servers keep running in JUSTENOUGH_HOME, even after a failure. KeyboardInterrupt and SIGTERM stop what was started.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code, population = 1, None
     try:
-        with DemoEnvironment.open(CommandRunner(program), keep_running=keep_running) as environment:
+        with DemoEnvironment.open(keep_running=keep_running) as environment:
             code = run_scenario(environment)
             if keep_running and code == 0:
                 if environment.shop:

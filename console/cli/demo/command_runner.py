@@ -7,41 +7,24 @@ import contextvars
 import io
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from subprocess import CompletedProcess
 
 from console.cli.errors import ExitCode
-
-Program = Callable[[], Callable[..., object]]
-"""Builds this program (console.cli.main)."""
+from console.cli.root_group import build_program
 
 
-@dataclass(frozen=True)
-class CommandResult:
-    """How a command ended, and what it printed."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-@dataclass(frozen=True)
-class CommandRunner:
-    """Runs commands of this program."""
-
-    program: Program
-
-    def run(self, *arguments: str, stdin: str = "") -> CommandResult:
-        """Run a command; return its result. Raises KeyboardInterrupt if the command was interrupted."""
-        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-        with _replaced_stdin(stdin), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            try:
-                # The command's options apply to nothing else.
-                contextvars.copy_context().run(self.program(), arguments, prog_name="justenough")
-            except SystemExit as ended:
-                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        if code == ExitCode.INTERRUPTED:
-            raise KeyboardInterrupt
-        return CommandResult(code, stdout.getvalue(), stderr.getvalue())
+def run_command(*arguments: str, stdin: str = "", program: Callable[[], Callable[..., object]] = build_program) -> CompletedProcess[str]:
+    """Run a command; return how it ended, and what it printed. Raises KeyboardInterrupt if the command was interrupted."""
+    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    with _replaced_stdin(stdin), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            # The command's options apply to nothing else.
+            contextvars.copy_context().run(program(), arguments, prog_name="justenough")
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    if code == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    return CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
 @contextlib.contextmanager

@@ -17,17 +17,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from console.cli.client import config
-from console.cli.demo.command_runner import CommandResult, CommandRunner
+from console.cli.demo.command_runner import run_command
 from console.cli.demo.demo_shop import DemoShop
 from console.cli.demo.login_probe import LoginProbe
 from console.cli.json_object import Json
-from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
 from justenough.adapters.configuration.example_shop import example_shop
 
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 STATE_TIMEOUT_S = 120.0
+POLL_INTERVAL_S = 0.5
+
+T = TypeVar("T")
 
 
 class DemoFailed(Exception):
@@ -39,14 +42,13 @@ class DemoEnvironment:
     """A running stack with its users logged in, and a probe to which the demo's jobs report their database logins."""
 
     stack: Json
-    commands: CommandRunner
     probe: LoginProbe
     shop: DemoShop | None = None
     """The stack's configuration folder, if it is the demo's own."""
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, commands: CommandRunner, *, keep_running: bool) -> Iterator[DemoEnvironment]:
+    def open(cls, *, keep_running: bool) -> Iterator[DemoEnvironment]:
         """Start the stack if none is running, log every user in, and stop what was started, unless it must keep running."""
         with contextlib.ExitStack() as closing:
             # Not in the user's home folder, which PostgreSQL's own user may be unable to enter.
@@ -55,7 +57,7 @@ class DemoEnvironment:
             home = (config.home() if keep_running or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
             closing.enter_context(_environment_variables(home, people=scratch / "people"))
             own_shop = DemoShop.below(home) if keep_running and not config.setting("config", "JUSTENOUGH_CONFIG") else None
-            if commands.run("status").exit_code == 0:
+            if run_command("status").returncode == 0:
                 say(f"Using the servers that are running in {home}; they keep running afterwards.\n")
             else:
                 say("Starting real servers: Temporal, OpenBao, PostgreSQL; then a worker and a console …")
@@ -67,16 +69,16 @@ class DemoEnvironment:
                 # The stack stops when the writing end of this pipe is closed: by this program at the end, or by the system if it is killed.
                 reading, writing = os.pipe()
                 closing.callback(os.close, writing)
-                closing.push(lambda kind, *_: _stop_stack(commands, writing, kind, keep_running=keep_running))
+                closing.push(lambda kind, *_: _stop_stack(writing, kind, keep_running=keep_running))
                 try:
-                    started = commands.run("up", "--detach", "--lifeline", str(reading))
+                    started = run_command("up", "--detach", "--lifeline", str(reading))
                 finally:
                     os.close(reading)
                 _check_exit_code(started, "up --detach")
                 say(f"Ready after {time.monotonic() - began:.1f} s.\n")
             stack = json.loads((home / "stack.json").read_text())
             shop = own_shop if own_shop and Path(stack["config"]) == own_shop.folder else None
-            environment = cls(stack, commands, closing.enter_context(LoginProbe.start(stack["shop_dsn"])), shop)
+            environment = cls(stack, closing.enter_context(LoginProbe.start(stack["shop_dsn"])), shop)
             environment.log_everyone_in()
             yield environment
 
@@ -84,14 +86,14 @@ class DemoEnvironment:
         """Log every user of the stack in, each with a separate profile."""
         for name, user in self.stack["users"].items():
             arguments = ("login", "--user", name, "--password-stdin", "--profile", name, "--quiet")
-            _check_exit_code(self.commands.run(*arguments, stdin=user["password"]), f"login of {name}")
+            _check_exit_code(run_command(*arguments, stdin=user["password"]), f"login of {name}")
 
     def run_as(self, person: str, *arguments: str, quiet: bool = False) -> Json:
         """Run a command as one of the users, print it unless `quiet`, and return its JSON."""
         if not quiet:
             words = (f'"{word}"' if " " in word else word for word in arguments)
             say(f"{DIM}{person} ${PLAIN} {BOLD}justenough {' '.join(words)}{PLAIN}")
-        done = self.commands.run(*arguments, "--profile", person, "-o", "json", "--yes")
+        done = run_command(*arguments, "--profile", person, "-o", "json", "--yes")
         _check_exit_code(done, " ".join(arguments))
         found: Json = json.loads(done.stdout) if done.stdout.strip() else {}
         return found
@@ -124,7 +126,7 @@ class DemoEnvironment:
             view.update(self.run_as("auditor", "job", "show", job, quiet=True))
             return view if condition(view) else None
 
-        if poll_until(check, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + STATE_TIMEOUT_S) is None:
+        if poll_until(check, within_s=STATE_TIMEOUT_S) is None:
             raise DemoFailed(f"{job} is {view['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {view['reason']}")
         return view
 
@@ -135,7 +137,7 @@ class DemoEnvironment:
         program = str(beside) if beside.exists() else shutil.which("temporal") or "temporal"
         command = [program, "workflow", "terminate", "--workflow-id", job, "--address", self.stack["temporal"]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        _check_exit_code(CommandResult(done.returncode, done.stdout, done.stderr), "temporal workflow terminate")
+        _check_exit_code(done, "temporal workflow terminate")
 
 
 @contextlib.contextmanager
@@ -153,7 +155,7 @@ def _environment_variables(home: Path, *, people: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _stop_stack(commands: CommandRunner, lifeline: int, kind: type[BaseException] | None, *, keep_running: bool) -> None:
+def _stop_stack(lifeline: int, kind: type[BaseException] | None, *, keep_running: bool) -> None:
     """Stop the servers that this program started. Servers that should keep running are stopped only if the user interrupted the demo."""
     interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
     if keep_running and not interrupted:
@@ -166,7 +168,15 @@ def _stop_stack(commands: CommandRunner, lifeline: int, kind: type[BaseException
     # A second Ctrl-C would leave half of the stack running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    commands.run("down")
+    run_command("down")
+
+
+def poll_until(check: Callable[[], T | None], *, within_s: float) -> T | None:
+    """Call `check` until it returns something; return that, or None after `within_s` seconds."""
+    deadline = time.monotonic() + within_s
+    while (result := check()) is None and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_S)
+    return result
 
 
 def say(text: str = "") -> None:
@@ -177,6 +187,6 @@ def say(text: str = "") -> None:
     print(text, flush=True)  # noqa: T201 - the demo's output is its product
 
 
-def _check_exit_code(done: CommandResult, command: str) -> None:
-    if done.exit_code != 0:
-        raise DemoFailed(f"{command}: exit code {done.exit_code}: {done.stderr.strip() or done.stdout.strip()}")
+def _check_exit_code(done: subprocess.CompletedProcess[str], command: str) -> None:
+    if done.returncode != 0:
+        raise DemoFailed(f"{command}: exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")

@@ -15,14 +15,13 @@ from pathlib import Path
 import httpx
 
 from console.cli.demo.demo_shop import NORMAL_TIMES, DemoShop
-from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, say
+from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, poll_until, say
 from console.cli.demo.launches import CASES, EXPIRED, FOR_CHIEFS, LATE, ROUTINE, WAITING, Launch, refund
 from console.cli.demo.population import Population
 from console.cli.demo.scenario import print_title
 from console.cli.demo.stuck_backup import BACKUP_NAME, lock_table
 from console.cli.json_object import Json
 from console.cli.render.revocation import ENDED_JOB_STATES
-from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.webhook_signature import parse_signing_secret, signed_headers
 
@@ -213,5 +212,5 @@ def wait_for_outcomes(population: Population) -> None:
         is_late = datetime.now(UTC) - opened > (until - opened) / 2 or late["current_tier"] > late["tier"]
         return report if report["revocation"]["state"] == "overdue" and is_late else None
 
-    if poll_until(is_everything_there, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + OUTCOME_TIMEOUT_S) is None:
+    if poll_until(is_everything_there, within_s=OUTCOME_TIMEOUT_S) is None:
         raise DemoFailed("no revocation is overdue, or no request is late")

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import httpx
 
 from console.cli.demo.demo_shop import DemoShop
-from console.cli.demo.environment import DemoEnvironment, DemoFailed
+from console.cli.demo.environment import DemoEnvironment, DemoFailed, poll_until
 from console.cli.demo.launches import Launch
 from console.cli.json_object import Json
-from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
 
 CONFIGURATION_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 30.0
@@ -47,15 +46,13 @@ class Population:
 
     def set_times(self, times: tuple[str, str, str], *, meanwhile: Iterable[Launch] = ()) -> None:
         """Change how long each tier has to decide, and wait until the worker uses it. `meanwhile`: jobs to launch that need no approval."""
-        deadline = time.monotonic() + CONFIGURATION_TIMEOUT_S
-        before = poll_until(lambda: self.digests_in_force() or None, every_s=POLL_INTERVAL_S, deadline=deadline)
+        before = poll_until(lambda: self.digests_in_force() or None, within_s=CONFIGURATION_TIMEOUT_S)
         changed = self.shop.set_times(times)
         for launch in meanwhile:
             self.launch(launch)
         if not changed:
             return
-        deadline = time.monotonic() + CONFIGURATION_TIMEOUT_S
-        if poll_until(lambda: self.digests_in_force() - (before or set()) or None, every_s=POLL_INTERVAL_S, deadline=deadline) is None:
+        if poll_until(lambda: self.digests_in_force() - (before or set()) or None, within_s=CONFIGURATION_TIMEOUT_S) is None:
             raise DemoFailed(f"the worker has not read {self.shop.folder}/approvals.yaml after {CONFIGURATION_TIMEOUT_S:.0f} s")
 
     def wait_for_write_request(self, key: str) -> str:
@@ -66,13 +63,12 @@ class Population:
 
     def wait_for_output(self, job: str) -> None:
         """Wait until a job has printed something."""
-        deadline = time.monotonic() + PENDING_TIMEOUT_S
 
         def check() -> Json | None:
             found = self.demo.run_as("auditor", "job", "logs", job, quiet=True)
             return found if found["items"] else None
 
-        if poll_until(check, every_s=POLL_INTERVAL_S, deadline=deadline) is None:
+        if poll_until(check, within_s=PENDING_TIMEOUT_S) is None:
             raise DemoFailed(f"{job} has printed nothing after {PENDING_TIMEOUT_S:.0f} s")
 
     def wait_for_tier(self, request: str, tier: int) -> None:
@@ -82,7 +78,7 @@ class Population:
             found = self.demo.run_as("auditor", "request", "show", request, quiet=True)
             return found if (found["current_tier"] or found["tier"]) >= tier else None
 
-        if poll_until(check, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + PENDING_TIMEOUT_S) is None:
+        if poll_until(check, within_s=PENDING_TIMEOUT_S) is None:
             raise DemoFailed(f"{request} has not escalated to tier {tier} after {PENDING_TIMEOUT_S:.0f} s")
 
     def digests_in_force(self) -> frozenset[str]:

@@ -6,13 +6,10 @@ sends an answer. The session ends when somebody terminates it, when PostgreSQL s
 
 from __future__ import annotations
 
-import time
-
 import psycopg
 from psycopg import sql
 
-from console.cli.demo.environment import DemoFailed
-from console.cli.watch.poll import POLL_INTERVAL_S, poll_until
+from console.cli.demo.environment import DemoFailed, poll_until
 
 BACKUP_NAME = "nightly-backup"
 """The session's application name in pg_stat_activity."""
@@ -31,7 +28,7 @@ def lock_table(shop_dsn: str, job: str) -> int:
             session.rollback()
             return True if found and found[0] else None
 
-        if poll_until(find_table, every_s=POLL_INTERVAL_S, deadline=time.monotonic() + TABLE_TIMEOUT_S) is None:
+        if poll_until(find_table, within_s=TABLE_TIMEOUT_S) is None:
             raise DemoFailed(f"{job} has not created its table after {TABLE_TIMEOUT_S:.0f} s")
         process = session.info.backend_pid
         session.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table))

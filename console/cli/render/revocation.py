@@ -158,10 +158,11 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
     results += [("lost", job, "its workflow was closed") for job in report["lost"]]
     results += [("failed", *_split_failure(text)) for text in report["failures"]]
     results += [("left alone", job, "not in this installation's database") for job in report["unknown"]]
+    causes = [why for failure in report["failures"] for why in _split_failure(failure)[1].split("; ")]
     steps = []
     if report["failures"]:
         steps = [
-            f"Failed revocations are retried every 10 s. {_cause_step(_sweep_causes(report['failures']))}",
+            f"Failed revocations are retried every 10 s. {_cause_step(causes)}",
             "See which jobs are affected: justenough job list --revocation overdue",
             BY_HAND,
         ]
@@ -172,11 +173,6 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
         for did, job, why in results
     ]
     return {**report, "jobs": done, "next": steps}
-
-
-def _sweep_causes(failures: Iterable[str]) -> list[str]:
-    """Return the individual failures of the jobs that a sweep tried to revoke."""
-    return [why for failure in failures for why in _split_failure(failure)[1].split("; ")]
 
 
 def job_ids_of_sweep(report: Json) -> Iterable[str]:

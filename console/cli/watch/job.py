@@ -39,14 +39,6 @@ class WatchedEvent:
         return cls(entry["position"], entry["at"], entry["type"], entry["data"], entry.get("job", ""))
 
 
-@dataclass(frozen=True, slots=True)
-class JobWaitResult:
-    """The job at the end of the wait, and the exit code for its state."""
-
-    job: Json
-    code: ExitCode
-
-
 EventHandler = Callable[[WatchedEvent], None]
 
 
@@ -71,10 +63,10 @@ class JobFollower:
     """On the monotonic clock; None to wait without a limit."""
     _position: int = 0
     _unconfirmed_since: float | None = None
-    _streams: poll.StreamHealth = field(default_factory=poll.StreamHealth)
+    _streams: poll.StreamHealth = field(default_factory=lambda: poll.StreamHealth(poll.POLL_INTERVAL_S))
     _outage: poll.OutageTolerance = field(default_factory=poll.OutageTolerance)
 
-    def follow(self) -> JobWaitResult:
+    def follow(self) -> Json:
         """Return the job once it has ended and its credentials are revoked, or as it is at the deadline. Raises Failure, Unreachable."""
         job = self._fetch_job()
         while not (self._is_over(job) or self._is_past_deadline()):
@@ -86,7 +78,7 @@ class JobFollower:
             self._read_timeline()
             job = self._fetch_job()
         self._read_timeline()
-        return JobWaitResult(job, job_exit_code(job))
+        return job
 
     @property
     def _path(self) -> str:
@@ -112,10 +104,10 @@ class JobFollower:
         except NotLoggedIn:
             raise
         except Failure as error:
-            self._streams.fall_back(error.message, poll_interval_s=poll.POLL_INTERVAL_S)
+            self._streams.fall_back(error.message)
             return
         if is_silent and not self._is_past_deadline():
-            self._streams.record_silence(poll_interval_s=poll.POLL_INTERVAL_S)
+            self._streams.record_silence()
 
     def _fetch_job(self) -> Json:
         return self._outage.retry(lambda: self.api.get(self._path))

@@ -1,4 +1,4 @@
-"""How commands wait: polling, tolerating an outage of a server, and falling back from event streams to polling."""
+"""How commands wait: tolerating an outage of a server, and falling back from event streams to polling."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ MAX_SILENT_STREAMS = 2
 """After this many event streams in a row without any data, poll instead. The console sends data at once, so silence means a buffering proxy."""
 
 T = TypeVar("T")
-
-
-def poll_until(check: Callable[[], T | None], *, every_s: float, deadline: float | None = None) -> T | None:
-    """Call `check` until it returns something; return that, or None once the deadline (of the monotonic clock) has passed."""
-    while (result := check()) is None and (deadline is None or time.monotonic() < deadline):
-        time.sleep(every_s)
-    return result
 
 
 class OutageTolerance:
@@ -52,6 +45,8 @@ class OutageTolerance:
 class StreamHealth:
     """Tracks whether event streams reach this machine."""
 
+    poll_interval_s: float
+    """How often the command polls instead."""
     is_usable: bool = True
     _silent_streams: int = 0
 
@@ -59,16 +54,16 @@ class StreamHealth:
         """Count a stream that carried data."""
         self._silent_streams = 0
 
-    def record_silence(self, *, poll_interval_s: float) -> None:
+    def record_silence(self) -> None:
         """Count a stream that carried no data; after MAX_SILENT_STREAMS of them in a row, fall back to polling."""
         self._silent_streams += 1
         if self._silent_streams >= MAX_SILENT_STREAMS:
-            self.fall_back("a proxy may be buffering them", poll_interval_s=poll_interval_s)
+            self.fall_back("a proxy may be buffering them")
 
-    def fall_back(self, why: str, *, poll_interval_s: float) -> None:
+    def fall_back(self, why: str) -> None:
         """Stop using streams, and tell the user."""
         self.is_usable = False
-        note(f"Events do not arrive ({why}); polling every {poll_interval_s:g} s instead.")
+        note(f"Events do not arrive ({why}); polling every {self.poll_interval_s:g} s instead.")
 
     def reset(self) -> None:
         """Use streams again."""

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from console.cli import terminal
+from console.cli.json_object import Json
 from console.cli.options import current_options
-from console.cli.render.output import with_state_colour
+from console.cli.render.output import join_values, with_state_colour
 from console.cli.render.table import shorten_ids_in
 from console.cli.watch.job import EventHandler, WatchedEvent
 from console.cli.watch.log_tail import LogTail
@@ -37,19 +38,18 @@ def show_progress(
     *,
     every_event: bool,
     logs: LogTail,
-    approvers: Callable[[str], str],
-    policy_reasons: Callable[[str], Mapping[str, str]],
+    fetch_request: Callable[[str], Json],
     extra_types: frozenset[str] = frozenset(),
 ) -> Iterator[EventHandler]:
     """Show events during a block: every event, or only those that need an approver and those of `extra_types`.
 
-    `approvers` returns the groups that can decide a request, as text; `policy_reasons` the sentences of the policies that decided one.
+    `fetch_request` returns a request, for who can decide it and why policy denied it; or an empty one.
     """
     event_types = APPROVAL_EVENT_TYPES | extra_types
     groups: dict[str, str] = {}
 
     def describe(event: WatchedEvent, *, colour: bool) -> str:
-        return _event_text(with_policy_reasons(event, policy_reasons), colour=colour, groups=with_approvers(groups, event, approvers))
+        return _event_text(with_request(event, groups, fetch_request), colour=colour, groups=groups)
 
     def print_event(event: WatchedEvent) -> None:
         if every_event or event.kind in event_types:
@@ -87,19 +87,14 @@ def show_progress(
         yield on_event
 
 
-def with_approvers(groups: dict[str, str], event: WatchedEvent, approvers: Callable[[str], str]) -> dict[str, str]:
-    """Look up the approvers who can decide the request of an event, add them to `groups` (text by request), and return `groups`."""
+def with_request(event: WatchedEvent, groups: dict[str, str], fetch_request: Callable[[str], Json]) -> WatchedEvent:
+    """Look up the request of an event: add who can decide it to `groups` (text by request); return the event with why policy denied it."""
+    request = str(event.data.get("request"))
     if event.kind in APPROVAL_EVENT_TYPES:
-        request = str(event.data.get("request"))
-        groups[request] = approvers(request)
-    return groups
-
-
-def with_policy_reasons(event: WatchedEvent, policy_reasons: Callable[[str], Mapping[str, str]]) -> WatchedEvent:
-    """Look up the sentences of the policies that denied an access, and add them to the event; return any other event unchanged."""
+        groups[request] = join_values(fetch_request(request).get("approvers") or ())
     if event.kind != "access.decided" or event.data.get("outcome") != "denied":
         return event
-    return replace(event, data={**event.data, "policy_reasons": policy_reasons(str(event.data.get("request")))})
+    return replace(event, data={**event.data, "policy_reasons": fetch_request(request).get("policy_reasons") or {}})
 
 
 def _event_text(event: WatchedEvent, *, colour: bool, groups: Mapping[str, str]) -> str:

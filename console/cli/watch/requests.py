@@ -63,14 +63,14 @@ class RequestWatcher:
     """Every reported request, as last seen."""
     _last_position: str | None = None
     _is_disconnected: bool = False
-    _streams: StreamHealth = field(default_factory=StreamHealth)
+    _streams: StreamHealth = field(default_factory=lambda: StreamHealth(POLL_INTERVAL_S))
     _has_streamed: bool = False
     """Whether any stream has carried data yet."""
 
     def run_forever(self) -> None:
         """Follow until the user interrupts. Raises Failure if the console is unreachable at the start, or refuses."""
         # Read the position before the first list, so that no event in between is missed.
-        _, self._last_position = self.api.get_entries_after(None, "/ledger")
+        _, self._last_position = self.api.get_entries_after(None)
         self.refresh()
         while True:
             try:
@@ -125,10 +125,10 @@ class RequestWatcher:
         except Failure as error:
             if not is_silent or error.code in REFUSAL_EXIT_CODES:
                 raise
-            self._streams.fall_back(error.message, poll_interval_s=POLL_INTERVAL_S)
+            self._streams.fall_back(error.message)
             return
         if is_silent:
-            self._streams.record_silence(poll_interval_s=POLL_INTERVAL_S)
+            self._streams.record_silence()
 
     def _poll_ledger(self) -> None:
         """Poll the ledger for a while: no change is missed, only reported later."""
@@ -136,7 +136,7 @@ class RequestWatcher:
             time.sleep(POLL_INTERVAL_S)
             more = self._last_position is not None
             while more:
-                page, newest = self.api.get_entries_after(self._last_position, "/ledger", limit=1000)
+                page, newest = self.api.get_entries_after(self._last_position, limit=1000)
                 for item in page["items"]:
                     self._handle_event(WatchedEvent.of_entry(item))
                 more = page["next"] is not None

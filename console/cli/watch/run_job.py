@@ -23,7 +23,7 @@ from console.cli.render import revocation
 from console.cli.render.output import emit, emit_items, emit_revocation, join_values, note, print_table
 from console.cli.render.request_table import NO_TIER
 from console.cli.spec_lines import with_lines
-from console.cli.watch.job import JobFollower, JobWaitResult
+from console.cli.watch.job import JobFollower, job_exit_code
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
 from console.presentation.policy_text import denial_text
@@ -162,45 +162,45 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
 
 def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
-    ending = _follow_job(api, job, every_event=every_event, deadline=deadline)
+    view = _follow_job(api, job, every_event=every_event, deadline=deadline)
+    code = job_exit_code(view)
     emit_items(
-        [ending.job],
+        [view],
         header=("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON"),
         row=lambda job: (
             *(job["id"], job["name"], state_word("job", job["state"]), job["exit_code"]),
             *(revocation.revocation_text(job), job["reason"]),
         ),
     )
-    if ending.code is ExitCode.TIMED_OUT:
+    if code is ExitCode.TIMED_OUT:
         note(f"The timeout has passed; {job} continues. Follow it: justenough job watch {job}")
-    elif ending.code is ExitCode.NOT_CONFIRMED:
-        why = join_values(ending.job["revocation"].get("failures") or ()) or "no check has shown it yet"
+    elif code is ExitCode.NOT_CONFIRMED:
+        why = join_values(view["revocation"].get("failures") or ()) or "no check has shown it yet"
         note(f"Not every credential of {job} is verified as revoked: {why}. Check again: justenough credential prove {job}")
         note(revocation.BY_HAND)
-    if ending.code:
-        raise typer.Exit(ending.code)
+    if code:
+        raise typer.Exit(code)
 
 
 def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
-    ending = _follow_job(api, job, every_event=False, deadline=deadline, extra_types=frozenset({"revocation.overdue"}))
-    report = revocation.job_report(ending.job)
+    view = _follow_job(api, job, every_event=False, deadline=deadline, extra_types=frozenset({"revocation.overdue"}))
+    report = revocation.job_report(view)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)
-    if ending.code is ExitCode.TIMED_OUT:
+    if job_exit_code(view) is ExitCode.TIMED_OUT:
         raise typer.Exit(ExitCode.TIMED_OUT)
 
 
 def _follow_job(
     api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None, extra_types: frozenset[str] = frozenset()
-) -> JobWaitResult:
+) -> Json:
     try:
         with show_progress(
             job,
             every_event=every_event,
             extra_types=extra_types,
             logs=LogTail(api, job),
-            approvers=lambda request: approver_groups(api, request),
-            policy_reasons=lambda request: policy_reasons_of(api, request),
+            fetch_request=lambda request: fetch_request(api, request),
         ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
@@ -208,25 +208,17 @@ def _follow_job(
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def approver_groups(api: ConsoleApiClient, request: str) -> str:
-    """Return the groups whose members can decide a request now, as text; empty if the console does not list them."""
+def fetch_request(api: ConsoleApiClient, request: str) -> Json:
+    """Return a request; an empty object if the console does not return it."""
     with contextlib.suppress(Failure):
-        return join_values(api.get(f"/requests/{path_segment(request)}").get("approvers") or ())
-    return ""
-
-
-def policy_reasons_of(api: ConsoleApiClient, request: str) -> Json:
-    """Return the sentences of the policies that decided a request, by id; empty if the console does not return them."""
-    with contextlib.suppress(Failure):
-        return api.get(f"/requests/{path_segment(request)}").get("policy_reasons") or {}
+        return api.get(f"/requests/{path_segment(request)}")
     return {}
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
     body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
     with problem_lines(run_input):
-        _, found = connect_api().post("/jobs", body, idempotent=True)
-    return dict(found)
+        return connect_api().post("/jobs", body, idempotent=True)[1]
 
 
 def _print_warnings(found: Json) -> None:

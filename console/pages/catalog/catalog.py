@@ -11,9 +11,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from console.auth.authorization import READING_ROLES, Role
 from console.http.dependencies import TheConsole
-from console.pages.page_user import TheForm, ThePageUser
+from console.pages.page_user import PageMember, PageReader, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.policy_text import dependency_labels
@@ -56,9 +55,8 @@ _test_results: dict[tuple[str, Path, int, int], PolicyTestResult] = {}
 
 
 @router.get("/catalog")
-def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
+def catalog(request: Request, console: TheConsole, visitor: PageMember) -> Response:
     """Show the catalog with current policy decisions; usage only for those who may read everything."""
-    visitor.caller.require(*Role)
     now, current = console.deps.now(), console.deps.config.current()
     use = console.background_reads.uses.get(WHOLE_CATALOG) if visitor.caller.can_read_all else None
     uses = use.outcome if use else None
@@ -79,18 +77,15 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
 
 
 @router.post("/catalog/use")
-async def count_use(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def count_use(console: TheConsole, visitor: PageReader, _: TheForm) -> Response:
     """Start counting the usage of each action, or join the running count."""
-    del form
-    visitor.caller.require(*READING_ROLES)
     console.background_reads.uses.start(WHOLE_CATALOG, by=visitor.caller.person.name)
     return RedirectResponse("/catalog", status_code=303)
 
 
 @router.get("/catalog/policies")
-def policies(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
+def policies(request: Request, console: TheConsole, visitor: PageMember) -> Response:
     """Show the approval tiers, the policies in force by file, and their tests."""
-    visitor.caller.require(*Role)
     current = console.deps.config.current()
     files = [(name, list(rules)) for name, rules in groupby(current.policies.rules, lambda rule: rule.place.partition(":")[0])]
     return render(

@@ -16,7 +16,7 @@ from console.pages.inbox import drafts
 from console.pages.inbox.decisions import FormAnswer, parse_answer, submit_answer
 from console.pages.inbox.drafts import AnswerDraft
 from console.pages.inbox.inbox import BatchNotice, InboxFilters, inbox_page
-from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageMember, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
@@ -44,7 +44,7 @@ class BatchOutcome(NamedTuple):
 
 @router.post("/inbox/batch")
 async def batch(
-    request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, filters: Annotated[InboxFilters, Query()]
+    request: Request, console: TheConsole, visitor: PageMember, form: TheForm, filters: Annotated[InboxFilters, Query()]
 ) -> HTMLResponse:
     """Decide the selected requests. If they cannot be decided together, decide nothing and show the inbox again, with what was entered."""
     digests = {name: digest for name, _, digest in (str(pick).partition(" ") for pick in form.getlist("pick"))}

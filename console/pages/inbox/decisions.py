@@ -18,7 +18,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
-from console.auth.authorization import Role
 from console.auth.page_sessions import NoSession
 from console.http import problems
 from console.http.dependencies import TheConsole
@@ -26,7 +25,7 @@ from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
 from console.pages.inbox.inbox import CardNotice, card_page
 from console.pages.inbox.request_detail import RequestCard, card_of
-from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageApprover, PageUser, TheForm, ThePageUser
 from console.pages.routing import PageRoute
 from console.services.claims import claim_request, release_claim
 from console.services.console import Console
@@ -95,9 +94,8 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 @router.post("/inbox/{name}/claim")
-async def claim(console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
+async def claim(console: TheConsole, visitor: PageApprover, form: TheForm, name: str) -> Response:
     """Claim a request, or release the claim."""
-    visitor.caller.require(Role.APPROVE)
     if form.get("release"):
         await to_thread.run_sync(release_claim, console.deps, visitor.caller, name)
         return _redirect_back(console, name, "released")
@@ -106,9 +104,8 @@ async def claim(console: TheConsole, visitor: ThePageUser, form: TheForm, name: 
 
 
 @router.post("/inbox/{name}/review")
-async def review(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
+async def review(request: Request, console: TheConsole, visitor: PageApprover, form: TheForm, name: str) -> Response:
     """Submit a break-glass review."""
-    visitor.caller.require(Role.APPROVE)
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)

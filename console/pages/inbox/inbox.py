@@ -17,11 +17,10 @@ from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
 from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
-from console.pages.page_user import PageUser, ThePageUser
+from console.pages.page_user import PageMember, PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
-from console.presentation.job_status import tier_names
 from console.presentation.time_text import span
 from console.services.console import Console
 from console.services.deciders import GroupMembers
@@ -153,7 +152,7 @@ class InboxFilters(Message):
 
 
 @router.get("/inbox")
-def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
+def inbox(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
     """Show the inbox."""
     return inbox_page(request, console, visitor, filters, stream=live_stream.stream_url(console, topics=TOPICS))
 
@@ -169,7 +168,6 @@ def inbox_page(
 ) -> HTMLResponse:
     """Render the inbox. Blocking. `notice`: why a form for several requests was not submitted. Raises InvalidInput for a malformed cursor."""
     caller = visitor.caller
-    caller.require(*Role)
     me = caller.person.id
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
@@ -195,7 +193,6 @@ def inbox_page(
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         decides=bool(caller.tier),
         tiers=caller.tiers.tiers,
-        tier_names=lambda numbers: tier_names(numbers, caller.tiers),
         request_text=request_text,
         me=me,
     )
@@ -255,7 +252,6 @@ def card_page(
         missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
         me=me,
-        tier_names=lambda numbers: tier_names(numbers, visitor.caller.tiers),
         bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
         top_tier=visitor.caller.tiers.top,
         policies_now=console.deps.config.current().policies.digest,

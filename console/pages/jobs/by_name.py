@@ -10,10 +10,9 @@ from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages.charts import run_bars
 from console.pages.jobs.launch import relaunch_url
-from console.pages.page_user import ThePageUser
+from console.pages.page_user import PageMember
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import tier_name
 from console.services.deciders import deciders_from
 from console.services.jobs_by_name import jobs_by_name
 from justenough.domain.jobs.states import JobState
@@ -25,14 +24,12 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/jobs/by-name/{name}")
-def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str) -> Response:
+def show(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
     """Show the newest runs of a name that the user may read."""
-    visitor.caller.require(*Role)
     found = jobs_by_name(console, visitor.caller, name)
     # The newest run is the last bar, as in every chart over time.
     bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended_runs)])
     launches = Role.LAUNCH in visitor.caller.roles
-    tiers = visitor.caller.tiers
     return render(
         request,
         "job_name.html",
@@ -42,6 +39,5 @@ def show(request: Request, console: TheConsole, visitor: ThePageUser, name: str)
         launches=launches,
         # Filled with the newest run's order.
         again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if launches else "",
-        tier_name=lambda number: tier_name(number, tiers),
-        deciders=partial(deciders_from, console.deps, tiers),
+        deciders=partial(deciders_from, console.deps, visitor.caller.tiers),
     )

@@ -19,11 +19,11 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.jobs.launch import relaunch_url
 from console.pages.jobs.timeline import draw_timeline
-from console.pages.page_user import ThePageUser
-from console.pages.rendering import render
+from console.pages.page_user import PageMember
+from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text, tier_name, tier_names
+from console.presentation.job_status import job_status_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
 from console.services.deciders import deciders_from
@@ -86,11 +86,8 @@ class OutputTail:
 
 
 @router.get("/jobs/{job}")
-def show(
-    request: Request, job: str, console: TheConsole, visitor: ThePageUser, done: Annotated[str, Query(max_length=20)] = ""
-) -> Response:
+def show(request: Request, job: str, console: TheConsole, visitor: PageMember, done: Annotated[str, Query(max_length=20)] = "") -> Response:
     """Show a job."""
-    visitor.caller.require(*Role)
     # Take the stream position before reading anything, so that no later change is missed.
     stream, store, tiers, roles = live_stream.stream_url(console, job=job), console.deps.store, visitor.caller.tiers, visitor.caller.roles
     view = job_for(store, visitor.caller, job)
@@ -110,8 +107,6 @@ def show(
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
-        tier_name=lambda number: tier_name(number, tiers),
-        tier_names=lambda numbers: tier_names(numbers, tiers),
         deciders=partial(deciders_from, console.deps, tiers, without={view.requester}),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
@@ -139,24 +134,20 @@ def show(
 
 
 @router.get("/jobs/{job}/output")
-def output(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
+def output(job: str, console: TheConsole, visitor: PageMember) -> Response:
     """Download a job's whole output."""
-    visitor.caller.require(*Role)
     view = job_for(console.deps.store, visitor.caller, job)
-    headers = {"Content-Disposition": f'attachment; filename="{quote(view.id)}.txt"'}
-    return StreamingResponse(_output_chunks(console, view.id), media_type="text/plain; charset=utf-8", headers=headers)
+    chunks, headers = _output_chunks(console, view.id), download_headers(f"{view.id}.txt")
+    return StreamingResponse(chunks, media_type="text/plain; charset=utf-8", headers=headers)
 
 
 @router.get("/jobs/{job}/spec")
-def spec(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
+def spec(job: str, console: TheConsole, visitor: PageMember) -> Response:
     """Download the signed spec."""
-    visitor.caller.require(*Role)
     view = job_for(console.deps.store, visitor.caller, job)
     order = console.deps.store.jobs.order(view.id)
     content = json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False)
-    return Response(
-        content, media_type="application/json", headers={"Content-Disposition": f'attachment; filename="{quote(view.id)}.json"'}
-    )
+    return Response(content, media_type="application/json", headers=download_headers(f"{view.id}.json"))
 
 
 def last_output(chunks: Sequence[LogChunk]) -> OutputTail:

@@ -16,7 +16,7 @@ from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.file_export import ExportFormat, export_response
-from console.pages.page_user import PageUser, ThePageUser
+from console.pages.page_user import PageMember, PageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
@@ -118,9 +118,8 @@ class JobExport(JobListFilters):
 
 
 @router.get("/jobs")
-def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Annotated[JobListView, Query()]) -> Response:
+def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annotated[JobListView, Query()]) -> Response:
     """Show the matching jobs."""
-    visitor.caller.require(*Role)
     stream = live_stream.stream_url(console, topics="job,approval,revocation,credential")
     store, errors = console.deps.store, dict[str, str]()
     page, total = Page[JobSummary](items=()), None
@@ -154,9 +153,8 @@ def jobs(request: Request, console: TheConsole, visitor: ThePageUser, view: Anno
 
 
 @router.get("/jobs/export")
-def export(console: TheConsole, visitor: ThePageUser, wanted: Annotated[JobExport, Query()]) -> Response:
+def export(console: TheConsole, visitor: PageMember, wanted: Annotated[JobExport, Query()]) -> Response:
     """Return the matching jobs as CSV or JSON, in the order of the page."""
-    visitor.caller.require(*Role)
     filters, traits = _to_filters(console, visitor, wanted)
 
     def read() -> Iterator[JobSummary]:

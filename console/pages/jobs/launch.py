@@ -19,12 +19,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
-from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
-from console.pages.page_user import PageUser, TheForm, ThePageUser
+from console.pages.page_user import PageLauncher, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import tier_name
 from console.services.console import Console
 from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
@@ -112,13 +110,12 @@ def relaunch_url(deps: Deps, job: str, spec: Mapping[str, Any]) -> str:
 def new(
     request: Request,
     console: TheConsole,
-    visitor: ThePageUser,
+    visitor: PageLauncher,
     file: Annotated[str, Query(alias="template", max_length=255)] = "",
     paste: Annotated[str, Query(max_length=10)] = "",
     earlier: Annotated[str, Query(alias="from", max_length=64)] = "",
 ) -> Response:
     """Show the templates, the form of one, or a form for a spec; `from` fills the form in with an earlier job's order."""
-    visitor.caller.require(Role.LAUNCH)
     deps = console.deps
     if not file and not paste:
         offered = list_templates(deps.settings.config, deps.config.current().catalog)
@@ -130,9 +127,8 @@ def new(
 
 
 @router.post("/jobs/new")
-async def launch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+async def launch(request: Request, console: TheConsole, visitor: PageLauncher, form: TheForm) -> Response:
     """Preview the form's order, or launch it if exactly this order was previewed."""
-    visitor.caller.require(Role.LAUNCH)
     draft = draft_from_form(form)
     state = await to_thread.run_sync(partial(_preview, console.deps, visitor, draft, launch=form.get("do") == "launch"))
     if isinstance(state, PreparedLaunch):
@@ -265,7 +261,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         state=state,
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
-        tier_name=lambda number: tier_name(number, visitor.caller.tiers),
         # Nobody can decide about a job that they launched.
         deciders=partial(deciders_from, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
         beyond_texts=BEYOND_TEXTS,

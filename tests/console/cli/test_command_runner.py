@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from console.cli.demo.command_runner import CommandResult, CommandRunner
+from console.cli.demo.command_runner import run_command
 
 
 def test_a_command_reads_the_given_stdin_and_its_output_and_exit_code_are_returned() -> None:
@@ -20,8 +20,9 @@ def test_a_command_reads_the_given_stdin_and_its_output_and_exit_code_are_return
         raise typer.Exit(code)
 
     before = sys.stdin
-    assert CommandRunner(lambda: app).run("7", stdin="räd") == CommandResult(7, "räd\n", "warned\n")
-    assert CommandRunner(lambda: app).run("no number").exit_code == 2
+    done = run_command("7", stdin="räd", program=lambda: app)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "räd\n", "warned\n")
+    assert run_command("no number", program=lambda: app).returncode == 2
     assert sys.stdin is before
 
 
@@ -33,4 +34,4 @@ def test_an_interrupted_command_interrupts_the_demo() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        CommandRunner(lambda: app).run()
+        run_command(program=lambda: app)

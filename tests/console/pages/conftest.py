@@ -30,7 +30,7 @@ from tests.console.served_console import log_in as human
 from tests.support import temporal_client
 from tests.support.plain_http import NO_TLS
 from tests.support.shop_config import copy_shop
-from worker.provisioning import PersonSeed, provision_vault
+from worker.provisioning import PersonSeed, VaultTarget, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
 from worker.stack.seed import shop_environment
@@ -84,11 +84,12 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     token = stack.admin_token_file.read_text().strip()
     places = StackPaths.of(stack.home)
     provision_vault(
-        settings,
-        vault_addr=settings.vault_addr,
-        admin_token=Secret(token),
-        people={name: PersonSeed(password=Secret(PASSWORDS[name]), groups=groups) for name, groups in NAMES.items()},
-        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        VaultTarget(
+            settings,
+            admin_token=Secret(token),
+            people={name: PersonSeed(password=Secret(PASSWORDS[name]), groups=groups) for name, groups in NAMES.items()},
+            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+        )
     )
     headers = {"X-Vault-Token": token}
     with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:

@@ -22,7 +22,7 @@ from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
-from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, WriteOutcome, plan_vault, provision_vault
+from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, VaultTarget, WriteOutcome, plan_vault, provision_vault
 
 NUMBERS = count(1)
 CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
@@ -84,9 +84,7 @@ class Shop:
     def setup(self, *, people: dict[str, PersonSeed] | None = NOBODY, **settings: object) -> tuple[AppliedWrite, ...]:
         """Set Vault up and return the outcomes. Leave out PEOPLE unless the test is about them: each setup logs all of them in."""
         changed = self.settings.model_copy(update=settings)
-        return provision_vault(
-            changed, vault_addr=self.admin.address, admin_token=Secret(self.admin.token), people=people, environment=self.environment
-        )
+        return provision_vault(VaultTarget(changed, admin_token=Secret(self.admin.token), people=people, environment=self.environment))
 
     def approle(self, file: Path) -> Session:
         """Log in like the worker or the console."""
@@ -112,7 +110,7 @@ class Emptied:
 
     def _run(self, run: Callable[..., Any], **environment: str) -> Any:
         token, env = Secret(self._shop.admin.token), {**self.environment, **environment}
-        return run(self.settings, vault_addr=self.settings.vault_addr, admin_token=token, environment=env)
+        return run(VaultTarget(self.settings, admin_token=token, environment=env))
 
     def plan(self, **environment: str) -> tuple[PlannedWrite, ...]:
         planned: tuple[PlannedWrite, ...] = self._run(plan_vault, **environment)

@@ -15,7 +15,7 @@ import yaml
 
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import CHANGES, SHOP, Emptied, Shop
-from worker.provisioning import ExportFormat, export_vault, plan_vault, provision_vault
+from worker.provisioning import ExportFormat, VaultTarget, export_vault, plan_vault, provision_vault
 
 pytestmark = pytest.mark.servers
 
@@ -112,12 +112,11 @@ def test_the_script_does_what_apply_does_with_the_rights_of_je_admin(with_people
 def test_apply_and_plan_need_no_more_rights_than_je_admin(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
     token = Secret(administrator(with_people, shop, export(with_people, tmp_path)["je-admin.hcl"]))
     options: Mapping[str, Any] = {
-        "vault_addr": with_people.settings.vault_addr,
         "admin_token": token,
         "environment": with_people.environment,
     }
-    planned = plan_vault(with_people.settings, **options)
-    provision_vault(with_people.settings, **options)
+    planned = plan_vault(VaultTarget(with_people.settings, **options))
+    provision_vault(VaultTarget(with_people.settings, **options))
     assert any(step.outcome in CHANGES for step in planned)
     assert with_people.changes() == {}
 

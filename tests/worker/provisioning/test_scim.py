@@ -16,7 +16,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.people_actions import Source
+from worker.people_commands import Source
 from worker.provisioning import fetch_scim, read_scim
 from worker.provisioning import scim as scim_client
 

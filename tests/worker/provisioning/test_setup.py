@@ -16,7 +16,7 @@ from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop, config_with
-from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, WriteOutcome, provision_vault
+from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, VaultTarget, WriteOutcome, provision_vault
 from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers
@@ -216,13 +216,19 @@ def test_a_wrong_database_password_names_path_and_remedy_but_not_the_password(sh
 
 def test_a_wrong_admin_token_is_named_with_its_path_and_never_shown(shop: Shop) -> None:
     with pytest.raises(SetupFailed, match=r"sys/policies/acl/je-worker: Vault answered 403.*admin token") as failed:
-        provision_vault(shop.settings, vault_addr=shop.admin.address, admin_token=Secret("s.wrong-token"), environment=shop.environment)
+        provision_vault(VaultTarget(shop.settings, admin_token=Secret("s.wrong-token"), environment=shop.environment))
     assert "s.wrong-token" not in str(failed.value)
 
 
 def test_an_address_without_a_vault_is_reported_with_how_to_start_one(shop: Shop) -> None:
     with pytest.raises(VaultNotReady, match=r"127\.0\.0\.1:9 did not answer.*justenough up"):
-        provision_vault(shop.settings, vault_addr="http://127.0.0.1:9", admin_token=Secret("s.token"), environment=shop.environment)
+        provision_vault(
+            VaultTarget(
+                shop.settings.model_copy(update={"vault_addr": "http://127.0.0.1:9"}),
+                admin_token=Secret("s.token"),
+                environment=shop.environment,
+            )
+        )
 
 
 def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: Path) -> None:
@@ -301,7 +307,7 @@ def test_sql_that_could_run_a_jobs_function_is_not_set_up(shop: Shop, tmp_path: 
 
 def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     # This server has control groups, so the test uses a path that it does not have.
-    monkeypatch.setattr("worker.provisioning.control_groups.REQUEST_PATH", "sys/no-such-thing/request")
+    monkeypatch.setattr("worker.provisioning.setup.CONTROL_GROUP_PATH", "sys/no-such-thing/request")
     with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
         shop.setup()
 

@@ -72,7 +72,7 @@ def test_down_prints_what_it_stopped_in_every_output_format(tmp_path: Path, form
 
 
 def test_the_commands_names_load_without_their_actions() -> None:
-    heavy = "{'psycopg', 'pydantic', 'rich', 'structlog', 'worker.command_actions', 'worker.stack', 'activities'}"
+    heavy = "{'psycopg', 'pydantic', 'rich', 'structlog', 'worker.provisioning', 'worker.stack', 'activities'}"
     code = f"import sys; import worker.commands; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -24,7 +24,7 @@ from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
-from worker.stack.lifeline import Lifeline
+from worker.stack.lifeline import watch_lifeline
 from worker.stack.lock import supervisor_of
 from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, wait_until, write_pidfile
 from worker.stack.stack_file import SERVERS
@@ -294,7 +294,7 @@ def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path)
 async def test_a_starter_may_let_its_stack_outlive_it() -> None:
     reading, writing = os.pipe()
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    Lifeline(reading).watch(loop, ended.set)
+    watch_lifeline(reading, loop, ended.set)
     os.write(writing, b"stay")
     os.close(writing)
     assert await asyncio.to_thread(wait_until, lambda: not loop.remove_reader(reading), within=180)

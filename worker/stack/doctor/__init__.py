@@ -10,7 +10,7 @@ from itertools import chain, islice
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.core.secret import Secret
+from worker.provisioning.admin_client import admin_token
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
@@ -77,8 +77,7 @@ def examine(
 def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None) -> Iterator[DoctorFinding]:
     """Check the Vault that the settings name; if they name none, the running stack's."""
     if settings.named_vault_addr and (stack is None or settings.named_vault_addr != stack.vault):
-        token, folder = os.environ.get("VAULT_TOKEN"), stack.config if stack else settings.config
-        catalog = None
+        token, folder, catalog = admin_token(), stack.config if stack else settings.config, None
         try:
             catalog = filled_catalog(folder, os.environ)
         except (InvalidInput, OSError) as error:
@@ -89,14 +88,14 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
             yield DoctorFinding("targets", "warning", f"neither they nor their roles in Vault were checked: {problems}", remedy)
         yield from vault_findings(
             settings.vault_addr,
-            token=Secret(token) if token else None,
+            token=token,
             namespace=settings.vault_namespace,
             cacert=settings.vault_cacert,
             locks=has_locked_actions(folder),
             catalog=catalog,
             pages_mount=settings.pages_password_mount,
         )
-        yield from people_findings(settings, token=Secret(token) if token else None, folder=folder)
+        yield from people_findings(settings, token=token, folder=folder)
     elif stack is not None and stack.vault is not None:
         # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)

@@ -10,7 +10,6 @@ from justenough.adapters.configuration.folder import check_config_folder
 from justenough.adapters.configuration.settings import Settings
 from worker.stack import readyz
 from worker.stack.finding import DoctorFinding
-from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
 from worker.stack.stack_file import StackUnreadable
 from worker.stack.status import check_status
@@ -36,10 +35,10 @@ def stack_findings(places: StackPaths) -> Iterator[DoctorFinding]:
     except StackUnreadable as error:
         yield DoctorFinding("stack", "missing", str(error), RESTART_REMEDY)
         return
-    if supervisor_of(places) is None and all(child.health == "down" for child in status.children):
+    if status.supervisor is None and all(child.health == "down" for child in status.children):
         yield DoctorFinding("stack", "warning", f"not running in {places.home}", "justenough up --detach")
         return
-    if supervisor_of(places) is None:
+    if status.supervisor is None:
         text = f"its supervisor is gone; servers in {places.home} that stop are not restarted"
         yield DoctorFinding("stack", "missing", text, "justenough up --detach")
     for child in status.children:

@@ -13,7 +13,7 @@ from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AdminClient, SetupFailed, VaultNotReady
-from worker.stack.finding import DoctorFinding
+from worker.stack.finding import DoctorFinding, first_of
 
 MAX_LOGIN_LIFE_S = 24 * 3600
 """Maximum lifetime of a person's token. Vault's own default is 32 days."""
@@ -36,7 +36,7 @@ def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -
     with contextlib.suppress(InvalidInput, OSError):
         tiers = read_tiers((folder / APPROVALS_FILE).read_bytes())
     try:
-        with AdminClient(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert) as vault:
+        with AdminClient.of(settings, token) as vault:
             if vault.namespace is not None and vault.read("sys/auth") is None:
                 remedy = f"Correct VAULT_NAMESPACE, or create it: bao namespace create {vault.namespace}"
                 yield DoctorFinding("vault namespace", "missing", f"Vault has no namespace {vault.namespace!r}", remedy)
@@ -95,10 +95,10 @@ def lifetime_findings(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[D
         longest = max((life for life in lives.values() if life is not None), default=0)
         late = sorted(name for name, life in lives.items() if life == longest)
         if endless:
-            text = f"a login can be renewed without end ({_some(endless)})"
+            text = f"a login can be renewed without end ({first_of(endless, MAX_NAMES_SHOWN)})"
             yield DoctorFinding(what, "warning", text, "Set its token_period to 0, so that its token_max_ttl ends it.")
         if longest > MAX_LOGIN_LIFE_S:
-            text = f"a login can live for {longest // 3600} h ({_some(late)})"
+            text = f"a login can live for {longest // 3600} h ({first_of(late, MAX_NAMES_SHOWN)})"
             yield DoctorFinding(what, "warning", text, f"bao auth tune -max-lease-ttl=8h {mount}/   # {PEOPLE_PAGE}#lifetimes")
         elif not endless:
             yield DoctorFinding(what, "ok", f"a login lives for {longest / 3600:g} h at most")
@@ -118,11 +118,6 @@ def _lifetimes(vault: AdminClient, mount: str, kind: str, limit: int) -> Iterato
             yield name, None
         else:
             yield name, min(filter(None, (explicit, most, limit)), default=0)
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MAX_NAMES_SHOWN
-    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

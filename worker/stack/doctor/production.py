@@ -13,7 +13,7 @@ from itertools import chain
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.core.secret import Secret
+from worker.provisioning.admin_client import admin_token
 from worker.stack.binaries import Programs
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.overdue import overdue_findings
@@ -27,8 +27,7 @@ from worker.stack.paths import StackPaths
 
 def production_findings(settings: Settings, *, console_url: str | None) -> tuple[DoctorFinding, ...]:
     """Return the findings of every check; a failed check does not stop the others. Uses VAULT_TOKEN, an administrator's, if it is set."""
-    token = Secret(os.environ["VAULT_TOKEN"]) if os.environ.get("VAULT_TOKEN") else None
-    catalog = None
+    token, catalog = admin_token(), None
     with suppress(InvalidInput, OSError):  # configuration_findings reports it.
         catalog = filled_catalog(settings.config, os.environ)
     return tuple(

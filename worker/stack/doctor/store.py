@@ -11,7 +11,7 @@ from justenough.adapters.store import PostgresReport, Store
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import JustEnoughError
 from justenough.services.open_store import open_store
-from worker.stack.finding import DoctorFinding
+from worker.stack.finding import DoctorFinding, first_of
 
 HOW_TO = "docs/how-to/store.md"
 MAX_RIGHTS_SHOWN = 5
@@ -81,11 +81,8 @@ def _server_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
 def _rights_finding(postgres: PostgresReport) -> DoctorFinding:
     role, lacking = postgres.role, postgres.missing_rights
     if lacking:
-        shown = ", ".join(lacking[:MAX_RIGHTS_SHOWN]) + (
-            f" and {len(lacking) - MAX_RIGHTS_SHOWN} more" if len(lacking) > MAX_RIGHTS_SHOWN else ""
-        )
         remedy = "Run `justenough store migrate --grant ROLE` with the URL of the role that owns the tables."
-        return DoctorFinding("rights", "missing", f"the role {role} lacks {shown}", remedy)
+        return DoctorFinding("rights", "missing", f"the role {role} lacks {first_of(lacking, MAX_RIGHTS_SHOWN)}", remedy)
     if postgres.may_change_ledger:
         remedy = f"Let workers and consoles use a role that does not own the tables: {HOW_TO}#rights"
         return DoctorFinding("rights", "warning", f"the role {role} could change or delete ledger entries", remedy)

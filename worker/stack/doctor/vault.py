@@ -5,7 +5,6 @@ An administrator's VAULT_TOKEN shows the configuration. The embedded stack's adm
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -19,8 +18,8 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
-from worker.provisioning import plan_vault
-from worker.provisioning.control_groups import CONTROL_GROUP_REMEDY
+from worker.provisioning import VaultTarget, plan_vault
+from worker.provisioning.setup import CONTROL_GROUP_REMEDY
 from worker.stack.finding import DoctorFinding, Level
 from worker.stack.vault import MAX_REQUEST_DURATION_S
 
@@ -164,7 +163,7 @@ def drift_findings(settings: Settings, token: Secret | None) -> Iterator[DoctorF
         yield DoctorFinding(what, "warning", "not compared with what this version needs", READ_AUDIT_REMEDY)
         return
     try:
-        planned = plan_vault(settings, vault_addr=settings.vault_addr, admin_token=token, environment=os.environ)
+        planned = plan_vault(VaultTarget(settings, token))
     except JustEnoughError as error:
         yield DoctorFinding(what, "missing", f"could not be compared: {error}", "Run `justenough vault plan`.")
         return

@@ -1,0 +1,67 @@
+"""HTTP clients of servers: proxies, what --debug prints, and servers that do not answer.
+
+--debug prints each request to a server, its status, time and request id. No headers and no bodies, which may hold secrets.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from console.cli import terminal
+from console.cli.client.config import START_HINT
+from console.cli.errors import Unreachable
+from console.cli.options import close_with_command, current_options
+
+REQUEST_ID_HEADER = "X-Request-Id"
+"""The console logs it with the request."""
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+
+
+def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Client:
+    """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy."""
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
+    client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+    return close_with_command(client)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is a loopback address, which must not go through a proxy."""
+    return urlsplit(address).hostname in LOOPBACK_HOSTS
+
+
+def begin(request: httpx.Request) -> None:
+    request.headers.setdefault(REQUEST_ID_HEADER, uuid.uuid4().hex)
+    request.extensions["began"] = time.monotonic()
+
+
+def report(response: httpx.Response) -> None:
+    request = response.request
+    took = time.monotonic() - request.extensions["began"]
+    number = response.headers.get(REQUEST_ID_HEADER) or request.headers[REQUEST_ID_HEADER]
+    terminal.write_message(f"debug: {request.method} {request.url} {response.status_code}, {took * 1000:.0f} ms, request id {number}")
+
+
+def to_unreachable(server: str, address: str, error: httpx.TransportError, *, authority: str) -> Unreachable:
+    """Return the failure for a server that does not answer, with a short reason that contains nothing of what was sent, and what to do.
+
+    `authority`: the variable that names the file with the CA of its certificate.
+    """
+    text = str(error)
+    if isinstance(error, httpx.TimeoutException):
+        reason = "no answer in time"
+    else:
+        refused = isinstance(error, httpx.ConnectError) and "refused" in text
+        reason = "connection refused" if refused else text[:200] or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        hint = f"Set {authority} to a file with the CA that signed its certificate, or use an address that is in the certificate"
+    elif is_loopback(address):
+        hint = START_HINT
+    else:
+        hint = "Check that it runs, and that this machine reaches it. Your profiles and their servers: justenough profile list"
+    return Unreachable(f"{server} at {address} does not answer ({reason})", hint=hint)

@@ -1,0 +1,53 @@
+"""GET /resources/{name}, /people/{name} and /agents/{name}: the record of a resource, of a person and of an agent."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+
+from console.http.dependencies import TheConsole
+from console.pages import live_stream
+from console.pages.page_user import PageMember
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services.agents import MAX_JOBS, agent_record
+from console.services.deciders import deciders_from
+from console.services.people import person_record
+from console.services.resources import resource_access
+
+MAX_AGENT_ROWS = 25
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/resources/{name}")
+def show_resource(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
+    """Show who has or had access to a resource, as far as the user may read it."""
+    stream = live_stream.stream_url(console, topics="credential,revocation")
+    found = resource_access(console, visitor.caller, name)
+    return render(
+        request,
+        "resource.html",
+        found=found,
+        jobs=console.deps.store.jobs.captions({one.job_id for one in (*found.active, *found.past)}),
+        reads_all=visitor.caller.can_read_all,
+        deciders=partial(deciders_from, console.deps, visitor.caller.tiers),
+        stream=stream,
+        refresh=30,
+    )
+
+
+@router.get("/people/{name}")
+async def show_person(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
+    """Show what a person launched, decided and delegated, to themselves and to those who may read everything."""
+    found = await person_record(console, visitor.caller, name)
+    return await to_thread.run_sync(lambda: render(request, "person.html", found=found))
+
+
+@router.get("/agents/{name}")
+def show_agent(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
+    """Show what an agent is, what it did and what it was refused, by its newest jobs that the user may read."""
+    found = agent_record(console, visitor.caller, name)
+    return render(request, "agent.html", found=found, shown=MAX_AGENT_ROWS, is_newest=len(found.jobs) == MAX_JOBS)

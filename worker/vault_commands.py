@@ -1,0 +1,159 @@
+"""The commands `justenough vault`: plan and apply the setup of Vault, export it as files, try an action.
+
+Imports nothing that loads slowly, because `justenough --help` loads this module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from worker.command_output import EXIT_DRIFT, EXIT_FAILED, EXIT_USAGE, CommandOutput, Json, exit_on_error, read_settings
+
+if TYPE_CHECKING:
+    from worker.provisioning import AppliedWrite, PlannedWrite
+
+
+@dataclass(frozen=True, slots=True)
+class VaultCommands:
+    """The commands, which print through `output`."""
+
+    output: CommandOutput
+
+    def register(self, app: typer.Typer) -> None:
+        """Add the commands to the program."""
+        vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
+        vault.command("plan")(self.plan)
+        vault.command("apply")(self.set_up)
+        vault.command("export")(self.export)
+        vault.command("try")(self.try_action)
+        vault.command("setup", help="The same as `vault apply`.")(self.set_up)
+        app.add_typer(vault, name="vault")
+
+    def plan(self) -> None:
+        """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""
+        from worker.provisioning import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
+
+        settings = read_settings(self.output, exit_code=EXIT_FAILED)
+        with exit_on_error(self.output):
+            planned = plan_vault(vault_to_set_up(settings))
+        print_plan(self.output, planned, command="justenough vault apply")
+
+    def set_up(
+        self,
+        change_shared: Annotated[
+            bool,
+            typer.Option(
+                "--change-shared",
+                help="Also change what everybody in this Vault shares: issuer of identity tokens, maximum token lifetime.",
+            ),
+        ] = False,
+    ) -> None:
+        """Write into Vault what the catalog needs. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
+        from worker.provisioning import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
+
+        settings = read_settings(self.output)
+        with exit_on_error(self.output, invalid_input=EXIT_USAGE):
+            target = vault_to_set_up(settings)
+            # Nobody shares an embedded Vault.
+            applied = provision_vault(target, change_shared=change_shared or target.people is not None)
+        print_applied(self.output, applied)
+
+    def export(
+        self,
+        folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the files.")],
+        form: Annotated[
+            Literal["hcl", "terraform"],
+            typer.Option("--format", help="Policies, objects and a script for bao or vault; or Terraform's JSON."),
+        ] = "hcl",
+    ) -> None:
+        """Write the files to set up Vault yourself, for review. Contacts no Vault."""
+        from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+
+        output, settings = self.output, read_settings(self.output)
+        with exit_on_error(output, invalid_input=EXIT_USAGE):
+            files = export_vault(settings, ExportFormat(form))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                output.write_message(f"{folder} is not empty; name a new folder")
+                raise typer.Exit(EXIT_USAGE)
+            for name, text in files.items():
+                file = folder / name
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+                file.chmod(0o755 if name.endswith(".sh") else 0o644)
+        except OSError as error:
+            output.write_message(f"{folder} cannot be written: {error.strerror}")
+            raise typer.Exit(EXIT_FAILED) from error
+        names = [str(folder / name) for name in files]
+        output.emit({"files": names}, table=lambda _: output.write_line(f"Wrote {len(names)} files to {folder}"), names=lambda _: names)
+
+    def try_action(
+        self,
+        resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="A resource of the catalog.")],
+        action: Annotated[Literal["read", "write", "admin"], typer.Argument(metavar="ACTION", help="read, write or admin.")] = "read",
+        data_scope: Annotated[
+            list[str] | None, typer.Option("--data-scope", metavar="KEY=VALUE", help="A key of the data scope; may be repeated.")
+        ] = None,
+    ) -> None:
+        """Try an action: issue, log in, revoke, verify. Does what a worker does, with the worker's login in Vault. Exit 1 if a step fails."""
+        from justenough.domain.jobs.states import Action  # noqa: PLC0415 - only this command needs them
+        from justenough.services.action_trial import try_action  # noqa: PLC0415
+        from worker.stack.seed import embedded_inputs  # noqa: PLC0415
+
+        output, pairs = self.output, data_scope or ()
+        if wrong := next((pair for pair in pairs if not pair.partition("=")[2]), None):
+            output.write_message(f"--data-scope {wrong}: write KEY=VALUE, as in tenant=acme")
+            raise typer.Exit(EXIT_USAGE)
+        given = read_settings(output)
+        settings, environment = embedded_inputs(given) or (given, os.environ)
+        scope = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+        with exit_on_error(output, invalid_input=EXIT_USAGE):
+            steps = [step._asdict() for step in try_action(settings, environment, resource, Action(action), scope)]
+        rows = [(step["step"], step["outcome"], step["found"]) for step in steps]
+        output.emit(
+            {"action": f"{resource}:{action}", "steps": steps},
+            table=lambda _: output.print_table(("STEP", "RESULT", "FOUND"), rows),
+            names=lambda _: (step["step"] for step in steps),
+        )
+        if any(step["outcome"] == "failed" for step in steps):
+            raise typer.Exit(EXIT_FAILED)
+
+
+def print_applied(output: CommandOutput, applied: Sequence[AppliedWrite]) -> None:
+    """Print the outcome for each path in Vault."""
+    steps = [{"path": step.path, "outcome": str(step.outcome), "note": step.note} for step in applied]
+    output.emit(
+        {"items": steps, "next": None},
+        table=lambda _: output.print_table(("OUTCOME", "PATH", "NOTE"), [(step["outcome"], step["path"], step["note"]) for step in steps]),
+        names=lambda _: (step["path"] for step in steps),
+    )
+
+
+def print_plan(output: CommandOutput, planned: Sequence[PlannedWrite], *, command: str) -> None:
+    """Print what a command would change in Vault; exit 2 if anything would change."""
+    changes = [step for step in planned if step.outcome in {"created", "changed"}]
+
+    def print_lines(_: Json) -> None:
+        for step in planned:
+            if step.outcome != "unchanged" or step.note:
+                output.write_line(f"{step.outcome:9} {step.path}" + (f"  ({step.note})" if step.note else ""))
+                for line in step.lines:
+                    output.write_line(f"    {line}")
+        if changes:
+            output.write_line(f"`{command}` would write {len(changes)} of {len(planned)} objects.")
+        else:
+            output.write_line(f"Nothing that Vault shows would change: {len(planned)} objects were compared.")
+
+    items = [{"path": step.path, "outcome": str(step.outcome), "note": step.note, "lines": list(step.lines)} for step in planned]
+    output.emit({"items": items, "next": None}, table=print_lines, names=lambda _: (step.path for step in changes))
+    if changes:
+        raise typer.Exit(EXIT_DRIFT)
