@@ -27,6 +27,8 @@ SHARED_OPTIONS = frozenset({"output", "quiet", "yes", "debug", "profile", "conso
 MORE_HELP = "Every command also takes -o FORMAT, -q, -y, --debug, --profile NAME and --console-url URL: justenough --help"
 PYTHON_TYPE = re.compile(r" <(str|path|list\[\w+\])>$")
 """The type that typer writes behind an argument; it means nothing to people."""
+EXTRA_ARGUMENTS = re.compile(r"Got unexpected extra argument\(s\) \((.+)\)")
+"""Typer's message, and the arguments in it."""
 RANGE = re.compile(r"(\d+)<=x<=(\d+)")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage or invalid input, 3 the job failed, 4 not logged in, 5 not found, 6 not allowed or "
@@ -158,8 +160,12 @@ def print_usage_error(error: typer.TyperException) -> None:
     if isinstance(error, typer.BadParameter) and isinstance(parameter, TyperOption) and error.message:
         # Typer checks values with pydantic, which begins so.
         text = f"{max(parameter.opts, key=len)}: {error.message.removeprefix('Value error, ')}"
+    context = getattr(error, "ctx", None)
+    if context and (extra := EXTRA_ARGUMENTS.fullmatch(text)):
+        takes_arguments = any(isinstance(param, TyperArgument) for param in context.command.params)
+        text = f"unexpected argument: {extra[1]}{'' if takes_arguments else '; this command takes only options'}"
     terminal.write_error(f"{text[:1].lower()}{text[1:].removesuffix('.')}")
-    if context := getattr(error, "ctx", None):
+    if context:
         terminal.write_message(f"Help: {context.command_path} --help")
 
 

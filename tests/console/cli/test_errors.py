@@ -220,6 +220,18 @@ def test_an_invalid_command_line_is_a_usage_error(alone: Cli, arguments: tuple[s
     assert re.fullmatch(r"Help: justenough( job)?( list)? --help", help_hint)
 
 
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [(("login", "ops"), "ops; this command takes only options"), (("job", "show", "@last", "and", "more"), "and more")],
+    ids=["only options", "one argument"],
+)
+def test_an_unexpected_argument_is_named(alone: Cli, arguments: tuple[str, ...], expected: str) -> None:
+    done = alone.run(*arguments)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == f"error: unexpected argument: {expected}"
+
+
 def test_an_invalid_value_is_named_with_its_option_and_the_allowed_values(alone: Cli) -> None:
     done = alone.run("job", "list", "-o", "xml")
 
