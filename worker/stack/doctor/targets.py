@@ -73,7 +73,7 @@ def trial_findings(settings: Settings, catalog: Catalog) -> Iterator[DoctorFindi
                 continue
             tried.add(target.postgres)
             what, command = f"access {name}:{action.value}", f"justenough vault try {name} {action.value}"
-            scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
+            scopes = catalog.scopes_with(definition.data_scope)
             if not scopes:
                 yield DoctorFinding(what, "warning", "not tried: no scope has its keys", "Add one to `scopes` in the catalog.")
                 continue
