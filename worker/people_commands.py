@@ -56,7 +56,7 @@ class PeopleCommands:
 
         settings = read_settings(self.output, exit_code=EXIT_FAILED)
         with exit_on_error(self.output):
-            people = Source(file, scim, token_file, tuple(group or ())).read()
+            people = PeopleSource(file, scim, token_file, tuple(group or ())).read()
             vault = vault_to_set_up(settings)
             planned = plan_people(vault.settings, people.people, admin_token=vault.admin_token, remove=remove)
         self._note_ignored(people)
@@ -79,7 +79,7 @@ class PeopleCommands:
 
         settings = read_settings(self.output)
         with exit_on_error(self.output, invalid_input=EXIT_USAGE):
-            people = Source(file, scim, token_file, tuple(group or ())).read()
+            people = PeopleSource(file, scim, token_file, tuple(group or ())).read()
             vault = vault_to_set_up(settings)
             applied = sync_people(vault.settings, people.people, admin_token=vault.admin_token, remove=remove)
         self._note_ignored(people)
@@ -91,7 +91,7 @@ class PeopleCommands:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PeopleSource:
     """Where the people come from: a file or a SCIM server."""
 
     file: Path | None

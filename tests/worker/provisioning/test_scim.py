@@ -16,7 +16,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.people_commands import Source
+from worker.people_commands import PeopleSource
 from worker.provisioning import fetch_scim, read_scim
 from worker.provisioning import scim as scim_client
 
@@ -107,10 +107,10 @@ def test_an_incomplete_or_ambiguous_source_of_people_is_refused(scim: ScimServer
     empty = tmp_path / "scim.token"
     empty.write_text("\n")
     for source, said in (
-        (Source(None, scim.address, empty, ()), "must contain the SCIM server's token, and nothing else"),
-        (Source(None, scim.address, tmp_path / "none", ()), "none: cannot be read: No such file or directory"),
-        (Source(None, scim.address, None, ()), "--scim and --token-file belong together"),
-        (Source(empty, scim.address, empty, ()), "name either a file or a SCIM server"),
+        (PeopleSource(None, scim.address, empty, ()), "must contain the SCIM server's token, and nothing else"),
+        (PeopleSource(None, scim.address, tmp_path / "none", ()), "none: cannot be read: No such file or directory"),
+        (PeopleSource(None, scim.address, None, ()), "--scim and --token-file belong together"),
+        (PeopleSource(empty, scim.address, empty, ()), "name either a file or a SCIM server"),
     ):
         with pytest.raises(InvalidInput, match=re.escape(said)):
             source.read()
