@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
@@ -68,7 +68,7 @@ class VaultTarget:
     """By login name, the users of an embedded Vault, which nobody else shares. They are created with their entities and groups on the first of
     `settings.people_mounts`. None for a Vault that already has people.
     """
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
     """Fills `${X}` in the catalog, secrets included; None for os.environ."""
 
 
@@ -125,8 +125,8 @@ class _Inputs:
     triggers: Triggers
     people: Mapping[str, PersonSeed]
     is_embedded: bool
-    env: Mapping[str, str]
-    filled_in: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
+    filled_in: Mapping[str, str] = field(repr=False)
     """By name, the values of `${X}` in the catalog's writes. Some are secrets."""
 
     @property

@@ -61,7 +61,7 @@ def _do_nothing() -> None:
 class ChildSpec:
     name: str
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     healthy: Callable[[], bool]
     cwd: Path | None = Path("/")
     popen: Mapping[str, Any] = field(default_factory=dict)

@@ -80,7 +80,7 @@ class HttpRequest:
     body: Any
 
     def __repr__(self) -> str:
-        return "Sent(…)"
+        return "HttpRequest(…)"
 
 
 def call_of(access: Access) -> ToolCall | None:

@@ -1,4 +1,4 @@
-"""What the supervisor does with a child's log."""
+"""What the supervisor does with a child's log; and that its environment is not shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import until
+from worker.provisioning import PersonSeed, VaultTarget
 from worker.stack import managed_process
 from worker.stack.managed_process import ChildSpec, ManagedProcess, rotate_log
 from worker.stack.paths import StackPaths
@@ -55,3 +58,10 @@ def test_a_log_that_cannot_be_rotated_is_left_alone(tmp_path: Path, monkeypatch:
     rotate_log(log)
     assert log.read_text() == "one line\n"
     rotate_log(tmp_path / "missing.log")
+
+
+def test_no_repr_shows_what_a_childs_environment_or_a_set_up_is_given() -> None:
+    given = {"SHOP_PASSWORD": "hunter22"}
+    child = ChildSpec(name="worker", argv=("worker",), env=given, healthy=lambda: True)
+    target = VaultTarget(Settings(), Secret("hunter22"), people={"ops": PersonSeed(Secret("hunter22"), ("ops",))}, environment=given)
+    assert "hunter22" not in repr(child) + repr(target)
