@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or
 from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, newest_position, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, has_type, newest_position, reads
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
@@ -198,7 +198,7 @@ class LedgerRepository(Repository):
         self, connection: Connection, jobs: Collection[str], types: Iterable[EventType], *, limit: int
     ) -> tuple[EntryView, ...]:
         """Return entries of these types in these jobs' chains: newest job first, and in each job newest entry first."""
-        theirs = select(*_NUMBERED).where(LEDGER.c.job.in_(jobs), LEDGER.c.type.in_([kind.value for kind in types]))
+        theirs = select(*_NUMBERED).where(LEDGER.c.job.in_(jobs), has_type(types))
         return tuple(map(row_to_view, connection.execute(theirs.order_by(LEDGER.c.job.desc(), LEDGER.c.seq.desc()).limit(limit))))
 
     @reads
@@ -244,7 +244,7 @@ class LedgerRepository(Repository):
         For frequent callers: pass that position the next time, so that no entry is read twice.
         """
         until = min(newest_position(connection), after + MAX_NEWS_SPAN)
-        place = (LEDGER.c.position > after) & (LEDGER.c.position <= until) & LEDGER.c.type.in_([kind.value for kind in types])
+        place = (LEDGER.c.position > after) & (LEDGER.c.position <= until) & has_type(types)
         rows = connection.execute(select(*_NUMBERED).where(place).order_by(LEDGER.c.position)).all()
         return tuple(map(row_to_view, rows)), until
 
@@ -283,7 +283,7 @@ class LedgerRepository(Repository):
         Each page is read in its own transaction: entries never change, and a long transaction would keep the database from cleaning up.
         """
         columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
-        statement = select(*columns).where(LEDGER.c.position <= span.last, LEDGER.c.type.in_(types)).order_by(LEDGER.c.position)
+        statement = select(*columns).where(LEDGER.c.position <= span.last, has_type(types)).order_by(LEDGER.c.position)
         after = span.first - 1
         while True:
             with read_transaction(self._engine) as connection:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, upda
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
 from justenough.adapters.store.paging import fetch_page
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, newest_position, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
@@ -175,7 +175,7 @@ class OutboxRepository(Repository):
     @reads
     def next_batch(self, connection: Connection, kinds: Collection[EventType], *, after: int, limit: int) -> OutboxBatch:
         """Return the next entries of these types after a position."""
-        following = (LEDGER.c.position > after, LEDGER.c.type.in_([kind.value for kind in kinds]))
+        following = (LEDGER.c.position > after, has_type(kinds))
         statement = select(LEDGER.c.position, *ENTRY_COLUMNS).where(*following).order_by(LEDGER.c.position).limit(limit)
         rows = connection.execute(statement).all()
         # Fewer entries than `limit` mean that no further ones exist up to the newest entry.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -56,6 +56,14 @@ def count_rows(connection: Connection, table: Table, *conditions: ColumnElement[
 def newest_position(connection: Connection) -> int:
     """Return the position of the ledger's newest entry; 0 if it is empty."""
     return int(connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one())
+
+
+def has_type(types: Iterable[str]) -> ColumnElement[bool]:
+    """Return the condition that a ledger entry has one of these types, for statements about certain positions or jobs.
+
+    The concatenation keeps SQLite from using the index by type and time: it would read every such entry of the ledger, and sort them.
+    """
+    return LEDGER.c.type.concat("").in_([str(kind) for kind in types])
 
 
 def fetch_all(connection: Connection, statement: Executable, view: Callable[..., T]) -> tuple[T, ...]:

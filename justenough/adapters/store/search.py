@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Column, Connection, Select, exists, func, select, text, union_all
 
-from justenough.adapters.store.repository import Repository, fetch_all, reads, writes
+from justenough.adapters.store.repository import Repository, fetch_all, has_type, reads, writes
 from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
@@ -97,7 +97,7 @@ class SearchRepository(Repository):
         handle = query_handle(text)
         handles = _words_beginning(connection, handle) if handle else ()
         positions = connection.execute(_newest(handles, MAX_FOUND_PER_KIND)).scalars().all() if handles else ()
-        is_handle = LEDGER.c.type == EventType.CREDENTIAL_ISSUED.value
+        is_handle = has_type([EventType.CREDENTIAL_ISSUED])
         found = select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name, JOBS.c.task).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job)
         rows = connection.execute(found.where(LEDGER.c.position.in_(positions), is_handle).order_by(LEDGER.c.position.desc()))
         # The entry's id ends with the credential's.

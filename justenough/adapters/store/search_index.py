@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Connection, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import newest_position
+from justenough.adapters.store.repository import has_type, newest_position
 from justenough.adapters.store.tables import LEDGER, SEARCH_NAMES, SEARCH_PROGRESS, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.search import INDEXED_TYPES, index_terms
@@ -21,7 +21,7 @@ MAX_POSITIONS = 500
 """Maximum ledger positions per transaction, because other writers wait for it."""
 
 _PROGRESS = select(SEARCH_PROGRESS.c.position)
-_ENTRIES = select(LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq, LEDGER.c.type, LEDGER.c.data).where(LEDGER.c.type.in_(INDEXED_TYPES))
+_ENTRIES = select(LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq, LEDGER.c.type, LEDGER.c.data).where(has_type(INDEXED_TYPES))
 
 
 class IndexProgress(NamedTuple):

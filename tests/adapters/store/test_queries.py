@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from justenough.adapters.store import Store
+from justenough.adapters.store import LedgerSpan, Store
 from justenough.adapters.store.engine import read_transaction
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import Page
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, job_id, later, part_id
@@ -287,6 +290,25 @@ def test_filters_by_the_beginning_of_an_id_and_by_time_use_an_index(ready_file: 
     found = query_plans(f"sqlite:///{ready_file}", ask)
     assert [plan for plan in found if re.search(r"SCAN (jobs|requests|credentials|approvals)", plan)] == []
     assert sum("PRIMARY KEY" in plan or "autoindex" in plan for plan in found) >= 4
+
+
+def test_certain_positions_and_jobs_are_read_without_the_index_by_type(ready_file: Path, tmp_path: Path) -> None:
+    """Sessions, webhooks, reports, the search and its index do so: by type, each would read every such entry of the ledger."""
+
+    def ask(store: Store) -> None:
+        store.ledger.append([samples.submission()])
+        for types in (list(EventType), [EventType.JOB_SUBMITTED]):
+            store.ledger.news(0, types=types)
+            store.outbox.next_batch(types, after=0, limit=10)
+            assert list(store.ledger.stored_entries(types, LedgerSpan(1, 10)))
+            assert store.ledger.newest_of_jobs([JOB], types, limit=10)
+        store.search.index()
+        store.search.find_handle("v-token-1")
+
+    found = query_plans(f"sqlite:///{shutil.copy(ready_file, tmp_path / 'store.db')}", ask)
+    assert [plan for plan in found if "ix_ledger" in plan] == []
+    assert sum("SEARCH ledger USING INTEGER PRIMARY KEY (rowid" in plan for plan in found) >= 8
+    assert sum("SEARCH ledger USING INDEX sqlite_autoindex_ledger_2 (job=?)" in plan for plan in found) == 2
 
 
 @pytest.mark.parametrize("state,environment,requester", list(product([None, "running"], [None, "prod"], [None, "e-ops"])))
