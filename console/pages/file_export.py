@@ -30,7 +30,7 @@ def export_response(console: Console, what: str, items: Iterable[M], model: type
 
 
 def export_headers(console: Console, what: str, ending: str) -> dict[str, str]:
-    """Return the headers of an exported file. Its name says what it has, of which installation, and from when."""
+    """Return the headers of an exported file. The file's name says what it contains, of which installation and from when."""
     return download_headers(f"{what}-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.{ending}")
 
 

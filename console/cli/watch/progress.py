@@ -43,7 +43,7 @@ def show_progress(
 ) -> Iterator[EventHandler]:
     """Show events during a block: every event, or only those that need an approver and those of `extra_types`.
 
-    `fetch_request` returns a request, for who can decide it and why policy denied it; or an empty one.
+    `fetch_request` returns a request, which names who can decide it and why policy denied it; an empty one if it cannot be read.
     """
     event_types = APPROVAL_EVENT_TYPES | extra_types
     groups: dict[str, str] = {}
