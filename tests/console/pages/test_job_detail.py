@@ -321,6 +321,7 @@ async def test_the_end_of_the_output_is_shown_and_all_of_it_can_be_downloaded(si
     assert whole.text == "".join(texts)
     assert whole.headers["content-type"] == "text/plain; charset=utf-8"
     assert whole.headers["content-disposition"] == f'attachment; filename="{job}.txt"'
+    assert (whole.headers["cache-control"], whole.headers["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 async def test_a_failed_job_shows_the_last_lines_of_its_output_beside_its_result(site: Site, logged_in: LogIn) -> None:

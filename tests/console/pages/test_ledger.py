@@ -167,6 +167,7 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(records: D
         record_life(records)
     answer = await auditor.open("/ledger/export")
     assert answer.headers["content-disposition"].startswith('attachment; filename="ledger-dev-')
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
     lines = answer.text.splitlines()
     exported = [json.loads(line) for line in lines]
     assert all(entry.pop("text").startswith("justenough.ledger.v1\n") for entry in exported)
