@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.child_process import run_child
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
+from worker.stack.finding import first_of
 from worker.stack.lock import AlreadyRunning, hold_supervisor_lock, supervisor_of
 from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, write_pidfile
 from worker.stack.ports import PORT_NAMES, PortTaken, claim_ports
@@ -266,3 +268,8 @@ def test_children_never_get_the_starters_tokens_for_other_servers(monkeypatch: p
         monkeypatch.setenv(name, value)
     # A process with this environment has the same settings.
     assert Settings() == settings
+
+
+@pytest.mark.parametrize("names, text", [((), ""), (("a", "b"), "a, b"), (("a", "b", "c"), "a, b and 1 more"), ("abcd", "a, b and 2 more")])
+def test_long_lists_in_doctors_findings_say_how_many_names_they_leave_out(names: Sequence[str], text: str) -> None:
+    assert first_of(names, 2) == text
