@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from console.cli import private_files
 from console.cli.errors import ExitCode, Failure
@@ -15,6 +16,24 @@ DEFAULT_PROFILE = "default"
 CHOICE_FILE = "profile"
 """The file with the name that `profile use` chose, next to the login files."""
 CACHE_SUFFIX = ".identity.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginMethod:
+    """How a person logs in at Vault."""
+
+    kind: Literal["password", "oidc"]
+    mount: str
+    role: str = ""
+    """Of an OIDC mount; empty: the mount's default role."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> LoginMethod | None:
+        """Return what a login file says; None if it does not say, as one of an older version."""
+        match value:
+            case {"kind": "password" | "oidc" as kind, "mount": str(mount), "role": str(role)}:
+                return cls(kind, mount, role)
+        return None
 
 
 def profile_name(given: str | None) -> str:

@@ -28,7 +28,7 @@ TOKEN_REFRESH_MARGIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A login file: the login, and the addresses that were given with it."""
+    """A login file: the login, how it was made, and the addresses that were given with it."""
 
     path: Path
     pinned: ServerAddresses
@@ -37,6 +37,9 @@ class Profile:
     """Addresses that the login used, from any source."""
     token: Secret | None
     expires: float
+    name: str | None
+    """The person's login name."""
+    method: profiles.LoginMethod | None
 
     @property
     def cache(self) -> Path:
@@ -58,6 +61,8 @@ def load_profile(options: GlobalOptions) -> Profile:
         seen=_addresses_from_json(found.get("seen")),
         token=Secret(str(found["token"])) if found.get("token") else None,
         expires=expires,
+        name=found.get("name"),
+        method=profiles.LoginMethod.from_json(found.get("method")),
     )
 
 
@@ -183,11 +188,14 @@ def _other_login_hint(vault: str | None) -> str:
     return "Log in: justenough login. To keep the other login: justenough login --profile NAME"
 
 
-def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> None:
+def save_login(
+    profile: Profile, login: CliLogin, *, name: str, method: profiles.LoginMethod, addresses: ServerAddresses, pinned: ServerAddresses
+) -> None:
     """Write the login file."""
     content = {
         "version": 1,
         "name": name,
+        "method": asdict(method),
         "entity": login.entity,
         "expires": login.expires,
         "pinned": asdict(pinned),

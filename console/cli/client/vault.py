@@ -48,7 +48,7 @@ class PersonVaultClient:
     def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
             raise Failure("Vault's address is unknown", hint=ADDRESS_HINT)
-        self.address = addresses.vault
+        self.address, self._namespace = addresses.vault, addresses.namespace
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
         tls: ssl.SSLContext | bool = self.address.startswith("https:")
         if tls and addresses.cacert:
@@ -60,12 +60,12 @@ class PersonVaultClient:
 
     def log_in(self, user: str, password: Secret, *, mount: str) -> CliLogin:
         """Log in by name and password, at a userpass or ldap mount. Raises NotLoggedIn if Vault refuses them."""
-        began = time.time()
-        answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/login/{quote(user, safe='')}", {"password": password.reveal()})
+        began, mount = time.time(), mount.strip("/")
+        answer = self._send("POST", f"auth/{quote(mount)}/login/{quote(user, safe='')}", {"password": password.reveal()})
         if answer.status_code in {400, 401, 403}:
-            raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password", hint="")
-        if answer.status_code == 404:
-            raise Failure(f"Vault at {self.address} has no login at {mount}/", hint="Give another --mount, or run justenough vault setup")
+            # The same if the mount does not exist.
+            hint = f"If your login is not at the mount {mount}/, give another --mount"
+            raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password at {mount}/", hint=hint)
         return self._read_login(answer, began)
 
     def oidc_url(self, mount: str, *, role: str, redirect: str, nonce: str) -> str:
@@ -73,7 +73,7 @@ class PersonVaultClient:
         body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
         answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/oidc/auth_url", body)
         # Without a token, Vault answers 403 also for a mount or role that does not exist.
-        if answer.status_code in {400, 403, 404}:
+        if answer.status_code in {400, 403}:
             raise Failure(
                 f"Vault at {self.address} has no OIDC login at {mount}/" + (f" with a role {role}" if role else " with a default role"),
                 hint="Give another --mount or --role",
@@ -135,9 +135,12 @@ class PersonVaultClient:
     ) -> httpx.Response:
         headers = {"X-Vault-Token": token.reveal()} if token else {}
         try:
-            return self._http.request(method, path, json=body, headers=headers, params=params)
+            answer = self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
             raise to_unreachable("Vault", self.address, error, authority="VAULT_CACERT") from error
+        if answer.status_code == 404 and "namespace not found" in answer.text:
+            raise Failure(f"Vault at {self.address} has no namespace {self._namespace}", hint="Correct VAULT_NAMESPACE")
+        return answer
 
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:

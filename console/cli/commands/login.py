@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ MAX_PASSWORD_BYTES = 4096
 
 
 DEFAULT_MOUNTS = {"password": "people", "oidc": "oidc"}
-"""The auth mounts of the login methods if --mount is not given."""
+"""The auth mounts of the login methods if --mount is not given and the profile's last login was another."""
 
 
 @command
@@ -32,12 +33,13 @@ def login(
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Your login name.")] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
     method: Annotated[
-        Literal["password", "oidc"], typer.Option(help="Log in with a password, or at your identity provider in a browser.")
-    ] = "password",
+        Literal["password", "oidc"] | None,
+        typer.Option(help="Log in with a password (the default), or at your identity provider in a browser."),
+    ] = None,
     mount: Annotated[
         str | None, typer.Option(metavar="MOUNT", help="Vault's auth mount; default: people, with --method oidc: oidc.")
     ] = None,
-    role: Annotated[str, typer.Option(metavar="ROLE", help="The role of the OIDC mount; default: the mount's default role.")] = "",
+    role: Annotated[str | None, typer.Option(metavar="ROLE", help="The role of the OIDC mount; default: the mount's default role.")] = None,
     port: Annotated[
         int, typer.Option(metavar="PORT", min=1, max=65535, help="The local port to which the browser is redirected.")
     ] = OIDC_CALLBACK_PORT,
@@ -46,6 +48,7 @@ def login(
     """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console.
 
     The login's profile is used from now on in commands without --profile, unless the one in use now is logged in, too.
+    The next login to the same Vault in this profile uses the same method, mount and role, unless you give others.
 
     Examples:
     justenough login --user ops
@@ -65,15 +68,20 @@ def login(
     profile = load_profile(current_options())
     used, pinned = addresses_for_login(current_options(), profile)
     vault = PersonVaultClient(used)
-    name_and_password = _read_name_and_password(user, from_stdin=password_stdin) if method == "password" else None
-    if name_and_password:
-        name, password = name_and_password
-        entry = vault.log_in(name, password, mount=mount or DEFAULT_MOUNTS[method])
+    how = _choose_method(
+        profile.method if used.vault == profile.seen.vault else None,
+        kind=method or ("password" if user or password_stdin else None),
+        mount=mount,
+        role=role,
+    )
+    if how.kind == "password":
+        name, password = _read_name_and_password(user, last_name=profile.name, from_stdin=password_stdin)
+        entry = vault.log_in(name, password, mount=how.mount)
     else:
-        entry = oidc.log_in(vault, mount=mount or DEFAULT_MOUNTS[method], role=role, port=port, open_browser=not no_browser)
+        entry = oidc.log_in(vault, mount=how.mount, role=how.role, port=port, open_browser=not no_browser)
         name = vault.create_identity_token(entry.token).name
     vault.ensure_signing_key(entry.token, entry.entity)
-    save_login(profile, entry, name=name, addresses=used, pinned=pinned)
+    save_login(profile, entry, name=name, method=how, addresses=used, pinned=pinned)
     chosen, before = profiles.profile_name(current_options().profile), profiles.profile_name(None)
     if chosen != before and not has_usable_login(before):
         profiles.choose_profile(chosen)
@@ -122,7 +130,17 @@ def whoami() -> None:
     emit(connect_api().get("/whoami"), table=_print_person, names=lambda person: (person["name"],))
 
 
-def _read_name_and_password(user: str | None, *, from_stdin: bool) -> tuple[str, Secret]:
+def _choose_method(
+    last: profiles.LoginMethod | None, *, kind: Literal["password", "oidc"] | None, mount: str | None, role: str | None
+) -> profiles.LoginMethod:
+    """Return how to log in: as the options say, and for the rest like the last login if that was of the same kind at the same mount."""
+    kind = kind or (last.kind if last else "password")
+    if last is None or last.kind != kind or mount not in (None, last.mount):
+        last = profiles.LoginMethod(kind, mount or DEFAULT_MOUNTS[kind])
+    return last if role is None else replace(last, role=role)
+
+
+def _read_name_and_password(user: str | None, *, last_name: str | None, from_stdin: bool) -> tuple[str, Secret]:
     if from_stdin:
         if user is None:
             raise Failure("--password-stdin needs --user", code=ExitCode.USAGE)
@@ -135,7 +153,7 @@ def _read_name_and_password(user: str | None, *, from_stdin: bool) -> tuple[str,
         return user, Secret(password)
     if not terminal.is_interactive():
         raise Failure("cannot prompt for a password without a terminal; give --user and --password-stdin", code=ExitCode.USAGE)
-    return user or typer.prompt("User", err=True), Secret(typer.prompt("Password", hide_input=True, err=True))
+    return user or typer.prompt("User", default=last_name, err=True), Secret(typer.prompt("Password", hide_input=True, err=True))
 
 
 def _print_person(person: Json) -> None:

@@ -20,8 +20,9 @@ from console.cli.client.profile import CliSession, load_profile, save_login
 from console.cli.client.vault import CliLogin
 from console.cli.errors import Unreachable
 from console.cli.options import GlobalOptions
+from console.cli.profiles import LoginMethod
 from justenough.domain.core.secret import Secret
-from tests.console.cli.conftest import Cli
+from tests.console.cli.conftest import Cli, run_on_terminal
 from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack
 
@@ -155,7 +156,14 @@ def test_a_token_in_its_last_minute_is_used_while_vault_does_not_answer(
     monkeypatch.delenv("VAULT_TOKEN", raising=False)
     options = GlobalOptions(profile="ops")
     profile = load_profile(options)
-    save_login(profile, CliLogin(Secret("hvs.x"), "e-ops", time.time() + 3600), name="ops", addresses=nowhere, pinned=nowhere)
+    save_login(
+        profile,
+        CliLogin(Secret("hvs.x"), "e-ops", time.time() + 3600),
+        name="ops",
+        method=LoginMethod("password", "people"),
+        addresses=nowhere,
+        pinned=nowhere,
+    )
     claims = base64.urlsafe_b64encode(json.dumps({"sub": "e-ops", "exp": time.time() + left}).encode()).decode().rstrip("=")
     fingerprint = hashlib.sha256(b"justenough identity hvs.x").hexdigest()
     private_files.write(profile.cache, {"of": fingerprint, "token": f"header.{claims}.signature"})
@@ -202,8 +210,15 @@ def test_a_wrong_password_is_not_authenticated_and_leaves_no_file(fresh: Cli) ->
     done = fresh.run("login", "--user", "ops", "--password-stdin", stdin="not-it")
 
     assert (done.exit_code, done.stdout) == (4, "")
-    assert "did not accept this name and password" in done.stderr
+    assert "did not accept this name and password at people/" in done.stderr
     assert not fresh.login_file("ops").exists()
+
+
+def test_a_login_in_a_namespace_that_does_not_exist_says_so(fresh: Cli, whole: Stack) -> None:
+    done = fresh.run("login", "--user", "ops", "--password-stdin", stdin="any", env={"VAULT_NAMESPACE": "gone"})
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"Vault at {whole.vault} has no namespace gone\nCorrect VAULT_NAMESPACE" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -237,6 +252,48 @@ def test_addresses_given_at_login_are_stored_in_the_profile(fresh: Cli, whole: S
     named = fresh.json("whoami", env={"JUSTENOUGH_HOME": str(tmp_path / "elsewhere")})
 
     assert named["name"] == "ops"
+
+
+@pytest.mark.parametrize(
+    "changes, arguments, message",
+    [
+        ({}, (), "did not accept this name and password at nowhere/"),
+        ({}, ("--mount", "people"), "Logged in as auditor"),
+        ({"seen": {"vault": "http://127.0.0.1:9"}}, (), "Logged in as auditor"),
+        ({"method": {"kind": "oidc", "mount": "nowhere", "role": ""}}, (), "Logged in as auditor"),
+        ({"method": None}, (), "Logged in as auditor"),
+    ],
+    ids=["the same mount", "a given mount", "another Vault", "another method", "no mount known"],
+)
+def test_a_login_uses_the_last_ones_mount_at_the_same_vault(
+    fresh: Cli, whole: Stack, changes: dict[str, Any], arguments: tuple[str, ...], message: str
+) -> None:
+    log_in(fresh, whole)
+    file = fresh.login_file("auditor")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "method": {"kind": "password", "mount": "nowhere", "role": ""}, **changes}))
+    password = whole.users["auditor"].password
+
+    done = fresh.run("login", "--user", "auditor", "--password-stdin", *arguments, who="auditor", stdin=password)
+
+    assert message in done.stderr
+
+
+def test_a_prompt_offers_the_last_logins_name(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole)
+    file = fresh.login_file("auditor")
+    before = json.loads(file.read_text())["token"]
+
+    with run_on_terminal(fresh, "login", who="auditor") as (process, terminal):
+        terminal.read_until(b"User [auditor]:")
+        terminal.write(b"\n")
+        # The space is printed once the terminal hides what is typed and has thrown away what was typed before.
+        terminal.read_until(b"Password: ")
+        terminal.write(whole.users["auditor"].password.encode() + b"\n")
+        terminal.read_until(b"Logged in as auditor")
+        assert process.wait() == 0
+
+    assert json.loads(file.read_text())["token"] != before
 
 
 def log_in_as(cli: Cli, whole: Stack, who: str, *, profile: str, env: Mapping[str, str] | None = None) -> str:

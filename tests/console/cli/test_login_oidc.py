@@ -85,6 +85,25 @@ async def test_a_login_by_provider_is_a_login_like_any_other(fresh: Cli, provide
     assert (named["name"], named["groups"]) == ("lead", ["support-leads"])
 
 
+async def test_the_next_login_is_at_the_same_provider(fresh: Cli, provider: Provider, whole: Stack, port: int) -> None:
+    async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser") as process:
+        back, _ = await provider.redirect(await login_address(process), await provider.log_in("lead"))
+        await visit(back)
+        assert await process.wait() == 0
+    first = fresh.login_file("lead").read_text()
+
+    async with run_command(fresh, "--profile", "lead", "login", "--port", str(port), "--no-browser") as process:
+        back, _ = await provider.redirect(await login_address(process), await provider.log_in("lead"))
+        await visit(back)
+        assert await process.wait() == 0
+    by_password = await asyncio.to_thread(
+        fresh.run, "login", "--user", "lead", "--password-stdin", who="lead", stdin=whole.users["lead"].password
+    )
+
+    assert json.loads(first)["method"] == {"kind": "oidc", "mount": MOUNT, "role": "pages"}
+    assert by_password.exit_code == 0, by_password.stderr
+
+
 async def test_the_browser_is_opened_at_the_provider(fresh: Cli, provider: Provider, port: int, tmp_path: Path) -> None:
     opened, program = tmp_path / "opened", tmp_path / "browser"
     os.mkfifo(opened)
