@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.resources import files
 from typing import Any
 
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
@@ -141,103 +142,6 @@ def variables_of(writes: Sequence[ExportedWrite]) -> list[str]:
     return sorted({name for write in writes for name in SETTING_PLACEHOLDER.findall(json.dumps([write.path, write.data]))} - {RANDOM})
 
 
-HEAD = """\
-#!/bin/sh
-# Writes what JustEnough needs into the Vault at VAULT_ADDR (and VAULT_NAMESPACE), with bao or vault. It may be run again.
-# VAULT_TOKEN: of an administrator; the policy in je-admin.hcl is enough. Made by `justenough vault export`.
-# ./apply.sh --change-shared also writes what everybody in the Vault shares.
-set -eu
-cd "$(dirname "$0")"
-change_shared=no
-[ "${1-}" != --change-shared ] || change_shared=yes
-vault=$(command -v bao || command -v vault) || { echo "apply.sh: neither bao nor vault is installed" >&2; exit 1; }
-for name in %(variables)s; do
-    eval "[ -n \\"\\${$name-}\\" ]" || { echo "apply.sh: set and export $name: the catalog's provision writes it" >&2; exit 1; }
-done
-
-# Prints a file with each ${NAME} replaced by the environment's value.
-fill() {
-    awk '
-        function escaped(text,   at, one, out) {
-            out = ""
-            for (at = 1; at <= length(text); at++) {
-                one = substr(text, at, 1)
-                out = out (one == "\\\\" || one == "\\"" ? "\\\\" one : one == "\\n" ? "\\\\n" : one == "\\t" ? "\\\\t" : one)
-            }
-            return out
-        }
-        {
-            rest = $0
-            while (match(rest, /[$][{][A-Za-z_][A-Za-z0-9_]*[}]/)) {
-                printf "%%s%%s", substr(rest, 1, RSTART - 1), escaped(ENVIRON[substr(rest, RSTART + 2, RLENGTH - 3)])
-                rest = substr(rest, RSTART + RLENGTH)
-            }
-            print rest
-        }' "$1"
-}
-
-# put PATH FILE: an engine that was mounted just now may not take writes yet.
-put() {
-    tries=0
-    until fill "$2" | "$vault" write "$1" - > /dev/null 2> .error; do
-        tries=$((tries + 1))
-        if [ $tries -ge 10 ] || ! grep -q -e "Upgrading from non-versioned" -e "Waiting for the primary" .error; then
-            cat .error >&2
-            echo "apply.sh: $1 could not be written; what stands before it has been" >&2
-            exit 1
-        fi
-        sleep 1
-    done
-    rm -f .error
-    echo "written $1"
-}
-
-put_once() {
-    if "$vault" read "$1" > /dev/null 2>&1; then
-        echo "kept    $1"
-    else
-        random=$(head -c 96 /dev/urandom | base64 | tr -d '+/=\\n' | cut -c 1-44)
-        export random
-        put "$1" "$2"
-    fi
-}
-
-put_unless() {
-    if "$vault" list "$1" > /dev/null 2>&1; then
-        echo "kept    $2"
-    else
-        put "$2" "$3"
-    fi
-}
-
-put_shared() {
-    if [ "$change_shared" = yes ]; then
-        put "$1" "$2"
-    else
-        echo "LEFT    $1: everybody in this Vault shares it; compare it with $2, and write it with ./apply.sh --change-shared"
-    fi
-}
-
-put_policy() {
-    "$vault" policy write "$1" "$2" > /dev/null
-    echo "written sys/policies/acl/$1"
-}
-
-field() {
-    "$vault" read -field="$2" "$1"
-}
-
-"""
-LOGIN_FILE = """
-if [ ! -e %(file)s ]; then
-    role_id=$(field auth/approle/role/%(role)s/role-id role_id)
-    secret_id=$("$vault" write -force -field=secret_id auth/approle/role/%(role)s/secret-id)
-    (umask 077 && printf '{"role_id": "%%s", "secret_id": "%%s"}\\n' "$role_id" "$secret_id" > %(file)s)
-    echo "written %(file)s"
-fi
-"""
-
-
 class _Script:
     """A shell script that makes the writes, and the files that it reads."""
 
@@ -249,8 +153,9 @@ class _Script:
 
     def text(self, roles: Sequence[str]) -> str:
         """Return the script. It ends with the login files of these AppRoles, unless they exist."""
-        logins = "".join(LOGIN_FILE % {"role": role, "file": f"{role.removeprefix('je-')}.approle.json"} for role in roles)
-        return HEAD % {"variables": " ".join(self._variables)} + "\n".join(self._lines) + "\n" + logins
+        head = (files(__package__) / "apply.sh").read_text(encoding="utf-8").replace("@VARIABLES@", " ".join(self._variables))
+        logins = (f'login_file "{role}" "{role.removeprefix("je-")}.approle.json"' for role in roles)
+        return head + "\n".join((*self._lines, *logins)) + "\n"
 
     def _lines_of(self, write: ExportedWrite) -> Iterator[str]:
         if write.policy is not None:
