@@ -58,7 +58,7 @@ BAD = [
     ("vault-door", "activities/support", "import hvac"),
     ("vault-door", "justenough/adapters/store", "from requests import get"),
     ("vault-door", "worker", "from hvac.exceptions import Forbidden"),
-    ("store-door", "console/services", "from sqlmodel import select"),
+    ("store-door", "console/services", "from sqlalchemy import select"),
     ("store-door", "justenough/services", "import alembic"),
     ("store-door", "worker", "from sqlalchemy import text"),
     ("temporal-door", "console/services", "from temporalio.client import Client"),

@@ -194,7 +194,7 @@ def test_options_of_one_command_line_do_not_affect_the_next(alone: Cli) -> None:
 
 HEAVY = {
     *("pydantic", "httpx", "asyncio", "yaml", "ssl", "cryptography", "rich", "jinja2", "cedarpy", "http.client", "concurrent.futures"),
-    *("temporalio", "sqlalchemy", "sqlmodel", "fastapi", "uvicorn", "hvac", "worker.main", "workflows"),
+    *("temporalio", "sqlalchemy", "fastapi", "uvicorn", "hvac", "worker.main", "workflows"),
 }
 """What takes long to load, or belongs to a server."""
 
