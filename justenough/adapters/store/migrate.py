@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.errors import InsufficientPrivilege, InvalidSchemaName
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store.engine import read_transaction, write_transaction
@@ -20,7 +17,12 @@ from justenough.adapters.store.errors import StoreRightsMissing, StoreTooNew, St
 from justenough.adapters.store.postgres_connection import first_line
 from justenough.adapters.store.rights import current_role, grant_rights, require_rights
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
+REVISIONS = tuple(sorted(file.name.partition("_")[0] for file in (MIGRATIONS_FOLDER / "versions").glob("[0-9]*.py")))
+"""The revisions that this version knows, oldest first. Read without alembic, which takes long to load and is seldom needed at a start."""
 OLDEST_POSTGRESQL = (13,)
 
 
@@ -37,7 +39,6 @@ def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
 
     With `grant`, also give that role the rights that workers and consoles need. Raises StoreTooNew, StoreUnfit, StoreRightsMissing.
     """
-    config = alembic_config()
     with read_transaction(engine) as connection:
         require_version(connection)
         revisions = read_revisions(connection)
@@ -48,6 +49,9 @@ def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
     # The writers' lock makes every other process wait. The revision is read again, because another process may have migrated meanwhile.
     with write_transaction(engine) as connection, _explain_refusals(connection, revisions):
         if read_revisions(connection).found != revisions.newest:
+            from alembic import command  # noqa: PLC0415 - see REVISIONS
+
+            config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         if grant is not None and connection.dialect.name == "postgresql":
@@ -57,11 +61,11 @@ def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
 
 def read_revisions(connection: Connection) -> Revisions:
     """Return the database's revision and this version's. Raises StoreTooNew if this version does not know the former, StoreRightsMissing."""
-    script = ScriptDirectory.from_config(alembic_config())
-    newest = str(script.get_current_head())
+    newest = REVISIONS[-1]
     with _explain_refusals(connection, None):
-        revision = MigrationContext.configure(connection).get_current_revision()
-    if revision is not None and revision not in {known.revision for known in script.walk_revisions()}:
+        is_empty = not inspect(connection).has_table("alembic_version")
+        revision = None if is_empty else connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is not None and revision not in REVISIONS:
         raise StoreTooNew(
             f"the store is at revision {revision}, made by a newer version of JustEnough; this version knows up to "
             f"{newest}. Start the newer version again, or restore the backup that was made before it"
@@ -103,6 +107,8 @@ def _explain_refusals(connection: Connection, revisions: Revisions | None) -> It
 
 def alembic_config() -> Config:
     """Return alembic's configuration; it needs no file."""
+    from alembic.config import Config  # noqa: PLC0415 - see REVISIONS
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS_FOLDER).replace("%", "%%"))
     return config

@@ -14,7 +14,7 @@ from sqlalchemy import MetaData, Table, inspect, text
 
 from justenough.adapters.store import Store, StoreTooNew
 from justenough.adapters.store.engine import open_database
-from justenough.adapters.store.migrate import alembic_config
+from justenough.adapters.store.migrate import REVISIONS, alembic_config
 from justenough.adapters.store.tables import METADATA
 from justenough.domain.core.errors import GiveUp
 from tests.adapters.store.conftest import as_owner
@@ -118,7 +118,7 @@ def test_a_credential_that_an_older_version_confirmed_is_residual_after_the_upgr
     }
 
 
-def test_migrations_have_one_head_and_start_at_0001() -> None:
+def test_the_migrations_are_one_line_in_the_order_of_their_files_names() -> None:
     script = ScriptDirectory.from_config(alembic_config())
-    assert len(script.get_heads()) == 1
-    assert [revision.revision for revision in script.walk_revisions()][-1] == "0001"
+    assert script.get_heads() == [REVISIONS[-1]]
+    assert tuple(revision.revision for revision in script.walk_revisions())[::-1] == REVISIONS
