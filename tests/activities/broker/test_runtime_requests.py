@@ -111,7 +111,9 @@ SPARE = """
   spare-db:
     title: A spare
     sensitivity: confidential
-    actions: {write: {issue: {path: database/creds/spare}, max_ttl: 10m, data_scope: []}}
+    max_ttl: 10m
+    data_scope: []
+    actions: {read: {issue: {path: database/creds/spare}}, write: {issue: {path: database/creds/spare}}}
 """
 
 
@@ -126,6 +128,13 @@ def offer_spare(shop: Shop, ops: Human, job: Puppet) -> Iterator[None]:
         until(lambda: all(offers()), "worker and console read the edited catalog")
         yield
     until(lambda: not any(offers()), "worker and console read the catalog again")
+
+
+def test_access_whose_policy_vault_lacks_is_not_issued_and_the_job_is_told_to_have_vault_applied(ops: Human, shop: Shop) -> None:
+    with launch_puppet(ops) as job, offer_spare(shop, ops, job):
+        refused = job.request_access("spare-db")
+        assert (refused.status, refused.json["title"]) == (409, "Not Issued"), refused.body
+        assert "if the catalog is newer than Vault's policy je-grant-spare-db-read, run `justenough vault apply`" in refused.json["detail"]
 
 
 def test_approved_access_that_left_the_catalog_is_denied_to_the_running_job(ops: Human, lead: Human, shop: Shop) -> None:
