@@ -67,7 +67,7 @@ def authorize(
     """
     deps, job, verified = context.deps, context.order.job, context.verified
     request, requested, now = request_id(job, granted.number), access, deps.now()
-    if gone := why_not_offered(deps, access):
+    if gone := why_not_offered(deps, (access.resource, access.action)):
         raise NotPermitted(gone.message)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
@@ -196,7 +196,7 @@ def reason_to_end(
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
         return EndReason(f"its order is no longer valid: {verified}")
-    if gone := why_not_offered(deps, access):
+    if gone := why_not_offered(deps, (access.resource, access.action)):
         return EndReason(gone.message)
     decision, facts = evaluate_request(
         deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass, requested=basis.requested

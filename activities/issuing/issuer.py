@@ -156,7 +156,9 @@ class Issuer:
         job, request = self._order.job, request_id(self._order.job, grant.number)
         ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
-        if why_not_offered(self._deps, access) or why_exceeds_ancestors(self._deps, access, self._verified.statement):
+        if why_not_offered(self._deps, (access.resource, access.action)) or why_exceeds_ancestors(
+            self._deps, access, self._verified.statement
+        ):
             # If an ancestor has lost access, this job has lost it too. The new request will be told why.
             return None
         decision, facts = evaluate_request(

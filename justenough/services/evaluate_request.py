@@ -96,7 +96,7 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
         return verified
     at_starts = dict(at_start(verified.spec))
     is_start = number in at_starts
-    if rejection := why_not_offered(deps, *at_starts.values()) if is_start else None:
+    if rejection := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())) if is_start else None:
         return rejection
     start = next((request for request in evaluate_in_order(deps, job, verified) if request.number == number), None) if is_start else None
     recorded = (start.access, start.held) if start else _find_runtime_request(deps, job, number)
@@ -141,11 +141,11 @@ def apply_grant(access: Access, grant: GrantTerms) -> Access:
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 
-def why_not_offered(deps: Deps, *accesses: Access) -> Rejection | None:
-    """Return which access the catalog no longer offers, or None if it offers all. It may have changed since the job was launched."""
+def why_not_offered(deps: Deps, *actions: tuple[str, Action]) -> Rejection | None:
+    """Return which action on which resource the catalog no longer offers, or None if it offers all. It may have changed since the job's launch."""
     catalog = deps.config.current().catalog
-    gone = next((access for access in accesses if catalog.action(access.resource, access.action) is None), None)
-    return Rejection("not_offered", f"the catalog no longer offers {gone.action} on {gone.resource}") if gone else None
+    gone = next((item for item in actions if catalog.action(*item) is None), None)
+    return Rejection("not_offered", f"the catalog no longer offers {gone[1]} on {gone[0]}") if gone else None
 
 
 def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:
