@@ -28,6 +28,7 @@ from justenough.services.evaluate_request import (
     compute_request_digest,
     evaluate_request,
     why_not_issuable,
+    why_not_offered,
     why_policy_denies_grant,
 )
 from justenough.services.inherited_limits import why_exceeds_ancestors
@@ -62,10 +63,12 @@ def authorize(
 ) -> tuple[Access, IssueBasis]:
     """Return the access that may be issued for this request now, and its basis. Raises NotPermitted.
 
-    The decision is in the ledger before this returns.
+    The decision is in the ledger before this returns. If the catalog no longer offers the access, policy cannot decide on it.
     """
-    deps, job, verified, now, requested = context.deps, context.order.job, context.verified, context.deps.now(), access
-    request = request_id(job, granted.number)
+    deps, job, verified = context.deps, context.order.job, context.verified
+    request, requested, now = request_id(job, granted.number), access, deps.now()
+    if gone := why_not_offered(deps, (access.resource, access.action)):
+        raise NotPermitted(gone.message)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
     # The decision is recorded already, unless somebody started this session without the workflow that decides.
@@ -86,10 +89,13 @@ def authorize(
         else:
             # The answers are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
             tiers, approving = deps.config.current().tiers, ladder.answers[-1]
-            for answer in ladder.answers:
-                events.append(approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=now))
-            glass = (answer for answer in ladder.answers if answer.decision == "break_glass")
-            events += (review_opened_event(job, ladder, answer, tiers, at=now) for answer in glass)
+            events += (
+                approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=now)
+                for answer in ladder.answers
+            )
+            events += (
+                review_opened_event(job, ladder, answer, tiers, at=now) for answer in ladder.answers if answer.decision == "break_glass"
+            )
             access = apply_grant(access, ladder.grant)
             decision, facts, rejection = _evaluate_as_granted(
                 context, access, ladder, decision, facts, held=held, phase=phase, requested=requested
@@ -190,9 +196,8 @@ def reason_to_end(
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
         return EndReason(f"its order is no longer valid: {verified}")
-    resource = deps.config.current().catalog.resources.get(access.resource)
-    if resource is None or access.action not in resource.actions:
-        return EndReason(f"the catalog no longer offers {access.action} on {access.resource}")
+    if gone := why_not_offered(deps, (access.resource, access.action)):
+        return EndReason(gone.message)
     decision, facts = evaluate_request(
         deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass, requested=basis.requested
     )

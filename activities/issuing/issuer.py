@@ -40,7 +40,7 @@ from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.policy.cedar_request import Phase
 from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import compute_request_digest, evaluate_request
+from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_offered
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event
@@ -156,8 +156,10 @@ class Issuer:
         job, request = self._order.job, request_id(self._order.job, grant.number)
         ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
-        if why_exceeds_ancestors(self._deps, access, self._verified.statement):
-            # If an ancestor has lost access, this job has lost it too. The new request will record why.
+        if why_not_offered(self._deps, (access.resource, access.action)) or why_exceeds_ancestors(
+            self._deps, access, self._verified.statement
+        ):
+            # If an ancestor has lost access, this job has lost it too. The new request will be told why.
             return None
         decision, facts = evaluate_request(
             self._deps,

@@ -75,7 +75,9 @@ class VaultIssuer:
             if self.is_closed():
                 # The grant's token was revoked meanwhile: nothing is wrong with the request.
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise IssueRefused(f"{failed}: {error}") from error
+            is_policy_old = isinstance(error, VaultDenied) and grant.token is not None
+            hint = f"; if the catalog is newer than Vault's policy {action.policy}, run `justenough vault apply`" if is_policy_old else ""
+            raise IssueRefused(f"{failed}: {error}{hint}") from error
         except BaseException:
             # Vault may still answer a call that we no longer wait for: only a later check shows it.
             self.settled = False

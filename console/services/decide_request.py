@@ -26,7 +26,7 @@ from justenough.domain.jobs.tool_bounds import BoundedTools
 from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
+from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
 from justenough.services.ledger_events import approval_rejected_event, approval_withdrawn_event, withdrawal_requested_event
 from justenough.services.parent_chain import ancestor_launchers, console_requester_of
 from justenough.services.verify_order import build_approval_verifier
@@ -233,14 +233,15 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
 
 
 def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
-    """Raise Forbidden if the decision narrows the request and policy denies the resulting grant."""
+    """Raise Forbidden if the catalog no longer offers the access, or if the decision narrows the request and policy denies the resulting grant."""
     if statement.decision not in {"approve", BREAK_GLASS}:
         return
     grant = _grant_after(
         view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=statement.decision == BREAK_GLASS
     )
     is_unchanged = grant == GrantTerms(action=Action(view.action), ttl=view.ttl, tools=view.tools)
-    if not is_unchanged and (why := _why_grant_denied(deps, view, grant, tier=ladder.current)):
+    gone = why_not_offered(deps, (view.resource, Action(view.action)))
+    if why := gone or (None if is_unchanged else _why_grant_denied(deps, view, grant, tier=ladder.current)):
         raise Forbidden(f"the decision is not valid: {why}")
 
 

@@ -94,7 +94,11 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
     verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
     if isinstance(verified, Rejection):
         return verified
-    start = next((request for request in evaluate_in_order(deps, job, verified) if request.number == number), None)
+    at_starts = dict(at_start(verified.spec))
+    is_start = number in at_starts
+    if rejection := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())) if is_start else None:
+        return rejection
+    start = next((request for request in evaluate_in_order(deps, job, verified) if request.number == number), None) if is_start else None
     recorded = (start.access, start.held) if start else _find_runtime_request(deps, job, number)
     if recorded is None:
         return Rejection("request_unknown", "no such request of this job has been recorded")
@@ -135,6 +139,13 @@ def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, He
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
     """Return a request reduced to the terms that its approvers granted."""
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
+
+
+def why_not_offered(deps: Deps, *actions: tuple[str, Action]) -> Rejection | None:
+    """Return which action on which resource the catalog no longer offers, or None if it offers all. It may have changed since the job's launch."""
+    catalog = deps.config.current().catalog
+    gone = next((item for item in actions if catalog.action(*item) is None), None)
+    return Rejection("not_offered", f"the catalog no longer offers {gone[1]} on {gone[0]}") if gone else None
 
 
 def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:

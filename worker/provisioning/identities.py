@@ -67,7 +67,8 @@ def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) 
 def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
     """Give people a login to the console's pages, at a separate mount. Without people, report if the mount is missing or locks names."""
     if not passwords:
-        yield from _report_mounts(vault, (settings.pages_password_mount,) if settings.pages_password_mount else ())
+        separate = settings.pages_password_mount if settings.pages_password_mount not in settings.people_mounts else None
+        yield from _report_mounts(vault, (separate,) if separate else ())
     elif settings.pages_mount not in settings.people_mounts:
         yield from _ensure_users(vault, settings.pages_mount, passwords, PAGES_TOKEN_SETTINGS)
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
 
 SETTINGS_FILE = Path("justenough.toml")
-START_HINT = "Start the stack: justenough up --detach"
 ADDRESS_HINT = (
-    f"{START_HINT}. If it runs in another folder, set JUSTENOUGH_HOME. For an installation elsewhere, set VAULT_ADDR and "
+    "Start the stack: justenough up --detach. If it runs in another folder, set JUSTENOUGH_HOME. For an installation elsewhere, set VAULT_ADDR and "
     "JUSTENOUGH_CONSOLE_URL, then log in: justenough login"
 )
 """What to do if no address of a server is known."""

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from console.cli import terminal
-from console.cli.client.config import START_HINT
 from console.cli.errors import Unreachable
 from console.cli.options import close_with_command, current_options
 
 REQUEST_ID_HEADER = "X-Request-Id"
 """The console logs it with the request."""
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+LOOPBACK_HINT = "Start it. If it belongs to the stack on this machine: justenough up --detach"
+"""A server on this machine can be part of the stack, or somebody's own: then `up` would start another one."""
 
 
 def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Client:
@@ -61,7 +62,7 @@ def to_unreachable(server: str, address: str, error: httpx.TransportError, *, au
     if "CERTIFICATE_VERIFY_FAILED" in text:
         hint = f"Set {authority} to a file with the CA that signed its certificate, or use an address that is in the certificate"
     elif is_loopback(address):
-        hint = START_HINT
+        hint = LOOPBACK_HINT
     else:
         hint = "Check that it runs, and that this machine reaches it. Your profiles and their servers: justenough profile list"
     return Unreachable(f"{server} at {address} does not answer ({reason})", hint=hint)

@@ -74,11 +74,10 @@ def _next_steps(folder: Path, new: NewResource, rendered: ResourceFiles) -> list
         steps.append(
             f'psql "{rendered.conninfo} user=OWNER" -v ON_ERROR_STOP=1 -v password="${rendered.secret}" -1 -f {folder / rendered.sql_file}'
         )
+    steps += ["justenough vault plan", "justenough vault apply"]
     if new.kind in {"kv", "http"}:
-        steps.append(f"bao kv put kv/{new.name} token=…    # after the next two steps: what jobs read, or the worker sends")
+        steps.append(f"bao kv put kv/{new.name} token=…    # what jobs read, or the worker sends")
     return [
         *steps,
-        "justenough vault plan",
-        "justenough vault apply",
         f"justenough vault try {new.name} {'write' if new.kind == 'ssh' else 'read'}",
     ]

@@ -34,7 +34,7 @@ from console.cli.render.output import (
 )
 from console.cli.render.request_table import NO_TIER, policy_denial
 from console.cli.states import parse_state_option, state_help
-from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
+from console.presentation.event_text import ancestor_lines, decision_text, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_text, moment, plain
 from justenough.domain.ledger.overdue import end_session_advice
@@ -376,7 +376,10 @@ def _print_job(job: Json) -> None:
                     item["tier"] or NO_TIER,
                     state_word("request", item["state"]),
                     join_values(item["policies"]),
-                    join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"]),
+                    join_values(
+                        f"{answer['approver']} {decision_text(answer['decision'])}" + (f" ({answer['reason']})" if answer["reason"] else "")
+                        for answer in item["approvals"]
+                    ),
                 )
                 for item in job["requests"]
             ],

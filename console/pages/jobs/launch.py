@@ -171,7 +171,7 @@ def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
         params = {name: value for name, value in draft.params.items() if template.spec.params.get(name) != value}
     else:
         if not draft.text.strip():
-            raise InvalidInput("job spec", (Problem("spec", "is empty: paste a job spec; examples/shop/jobs has examples"),))
+            raise InvalidInput("job spec", (Problem("spec", "is empty: paste a job spec; docs/reference/job-spec.md has an example"),))
         raw, files, params = read_spec(draft.text), None, {}
         if isinstance(raw.get("run"), dict) and raw["run"].get("workdir") is not None:
             why = "a pasted spec has no files, so it cannot have a workdir; remove it, or use `justenough job run FILE` or a template"

@@ -219,7 +219,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     "use.unused": MetricDefinition(
         "Issued but unused credentials",
         "Recorded uses of credentials in the period. Unused credentials cannot be counted, because jobs also use credentials directly.",
-        "Uses through the gateway only. A credential without a recorded use may still have been used.",
+        "What running jobs released, and what gateways used. A credential without a recorded use may still have been used.",
         ("NHI5", "MEASURE 2.4"),
     ),
     "machinery.sandbox_off": MetricDefinition(

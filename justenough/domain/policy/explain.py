@@ -111,6 +111,8 @@ def require_known_access(what: str, spec: JobSpec, catalog: Catalog) -> None:
 def build_plain_spec(catalog: Catalog, name: str, action: str, *, ttl: str | None = None, environment: str | None = None) -> dict[str, Any]:
     """Return the spec of a job that only requests one action on one resource; by default for the longest time, in the resource's environment.
 
+    What only gateways use is requested while the job runs, because a spec that requests it at the start is refused.
+
     Raises InvalidInput if the catalog does not have it.
     """
     resource = catalog.resources.get(name)
@@ -126,7 +128,15 @@ def build_plain_spec(catalog: Catalog, name: str, action: str, *, ttl: str | Non
         "environment": environment or resource.environment,
         "data_scope": dict(next(iter(catalog.scopes), {})),
         "run": {"command": ["true"]},
-        "access": [{"resource": name, "action": action, "ttl": ttl or longest, "reason": "Explain the policies"}],
+        "access": [
+            {
+                "resource": name,
+                "action": action,
+                "ttl": ttl or longest,
+                "reason": "Explain the policies",
+                "at": "start" if resource.used_by == "job" else "request",
+            }
+        ],
     }
 
 

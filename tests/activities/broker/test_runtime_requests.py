@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop
@@ -101,6 +105,62 @@ def test_a_denial_by_policy_names_the_policies(ops: Human, security: Human) -> N
         assert denied.status == 403, denied.body
         assert (denied.json["outcome"], denied.json["policies"]) == ("denied", ["no-export-after-restricted"])
         assert [one["outcome"] for one in entries(ops, job.job, "access.decided") if one["facts"]["resource"] == "export-api"] == ["denied"]
+
+
+SPARE = """
+  spare-db:
+    title: A spare
+    sensitivity: confidential
+    max_ttl: 10m
+    data_scope: []
+    actions: {read: {issue: {path: database/creds/spare}}, write: {issue: {path: database/creds/spare}}}
+"""
+
+
+@contextmanager
+def offer_spare(shop: Shop, ops: Human, job: Puppet) -> Iterator[None]:
+    """Have the catalog of worker and console offer `spare-db` for the length of a block."""
+
+    def offers() -> list[bool]:
+        return ["spare-db" in answer for answer in (job.call("GET", "/v1/catalog").body, ops.api.get("catalog").text)]
+
+    with edit_catalog(shop, "\nresources:\n", f"\nresources:{SPARE}"):
+        until(lambda: all(offers()), "worker and console read the edited catalog")
+        yield
+    until(lambda: not any(offers()), "worker and console read the catalog again")
+
+
+def test_access_whose_policy_vault_lacks_is_not_issued_and_the_job_is_told_to_have_vault_applied(ops: Human, shop: Shop) -> None:
+    with launch_puppet(ops) as job, offer_spare(shop, ops, job):
+        refused = job.request_access("spare-db")
+        assert (refused.status, refused.json["title"]) == (409, "Not Issued"), refused.body
+        assert "if the catalog is newer than Vault's policy je-grant-spare-db-read, run `justenough vault apply`" in refused.json["detail"]
+
+
+def test_approved_access_that_left_the_catalog_is_denied_to_the_running_job(ops: Human, lead: Human, shop: Shop) -> None:
+    with launch_puppet(ops) as job:
+        with offer_spare(shop, ops, job):
+            waiting = await_request(lead, job.request_access("spare-db", "write").json["request_id"])
+            lead.decide(waiting)
+        refused = job.request_access("spare-db", "write", wait=30)
+        assert (refused.status, refused.json["outcome"]) == (403, "denied"), refused.body
+        assert "the catalog no longer offers write on spare-db" in refused.body
+        (recorded,) = entries(ops, job.job, "credential.refused")
+        assert recorded["request"] == waiting["id"]
+        assert job.request_access("orders-db").status == 200
+
+
+def test_approvals_of_access_that_left_the_catalog_are_refused_with_the_reason(ops: Human, lead: Human, shop: Shop) -> None:
+    spare = {"resource": "spare-db", "action": "write", "ttl": "5m", "reason": "a test needs it"}
+    with launch_puppet(ops) as puppet, offer_spare(shop, ops, puppet):
+        job = ops.launch({"name": "spare", "task": "Wait", "environment": "prod", "run": {"command": ["true"]}, "access": [spare]})
+        (asked,) = until(lambda: ops.job(job)["requests"], "the job's request is decided")
+        waiting = await_request(lead, asked["id"])
+    for refused in (lead.answer(waiting, ttl=60), lead.answer(waiting)):
+        assert refused.status_code == HTTPStatus.FORBIDDEN, refused.text
+        assert "the catalog no longer offers write on spare-db" in refused.text
+    assert lead.answer(waiting, "deny").status_code in ACCEPTED_STATUSES
+    assert ops.until(job)["state"] == "denied"
 
 
 def test_every_call_that_waits_for_the_same_request_gets_the_denial_and_none_requests_again(ops: Human, lead: Human) -> None:

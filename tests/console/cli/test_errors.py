@@ -91,7 +91,7 @@ def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-2:] == [
         f"error: the console at {address} does not answer (connection refused)",
-        "Start the stack: justenough up --detach",
+        "Start it. If it belongs to the stack on this machine: justenough up --detach",
     ]
 
 

@@ -112,6 +112,19 @@ def test_an_added_resource_does_not_inherit_defaults_that_do_not_apply_to_it(alo
     assert {action.revocable for action in mine.actions.values()} == {revocable.get(kind, "now")}
 
 
+@pytest.mark.parametrize("kind", ["kv", "http"])
+def test_the_next_steps_write_a_value_into_kv_after_its_mount_exists(alone: Cli, folder: Path, kind: str) -> None:
+    added = add(alone, folder, kind, "billing-api")
+
+    steps = added.stdout[added.stdout.index("Next:") :].splitlines()
+    assert [step.split("  #")[0].strip() for step in steps[1:]] == [
+        "justenough vault plan",
+        "justenough vault apply",
+        "bao kv put kv/billing-api token=…",
+        "justenough vault try billing-api read",
+    ]
+
+
 def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder: Path) -> None:
     added = add(alone, folder, "postgres", "billing", "--schema", "finance")
 

@@ -364,6 +364,12 @@ def test_explain_says_how_to_ask_if_it_does_not_understand(alone: Cli, words: tu
     assert said in done.stderr
 
 
+def test_explain_takes_an_access_that_only_gateways_use_as_one_of_the_running_job(alone: Cli) -> None:
+    (request,) = alone.json("policy", "explain", "model-api:read", "--config", SHOP)["requests"]
+    assert (request["outcome"], request["policies"][0]["id"]) == ("allowed", "read-up-to-confidential")
+    assert "would be refused" not in alone.run("policy", "explain", "model-api:read", "--config", SHOP).stdout
+
+
 def test_a_file_named_like_an_access_is_read(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "refunds-db:write").write_text(EXPORT.read_text())

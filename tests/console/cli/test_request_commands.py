@@ -43,6 +43,7 @@ def test_one_command_approves_a_request_and_the_job_continues(cli: Cli, ops: Hum
     assert answered["state"] == "approved"
     assert [(answer["approver"], answer["reason"]) for answer in answered["approvals"]] == [("lead", "the customer is right")]
     assert ops.until(waiting.id)["state"] == "succeeded"
+    assert "lead approved (the customer is right)" in cli.run("job", "show", waiting.id).stdout
 
 
 def test_an_approver_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: PendingJob) -> None:
@@ -103,6 +104,7 @@ def test_a_narrowed_approval_and_its_withdrawal_take_one_command_each(cli: Cli, 
     done = cli.run("request", "approve", request, "--action", "read", "--ttl", "2m", "-o", "json", who="lead")
     assert "GRANTED ONLY AS read for 2m" in done.stderr
     ops.until(job, "running")
+    assert "lead approved (" not in cli.run("job", "show", job).stdout, "no reason was given"
     shown = cli.run("request", "show", request, who="lead").stdout
     cli.json("request", "withdraw", request, "--reason", "no longer needed", who="lead")
 

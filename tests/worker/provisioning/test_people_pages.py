@@ -56,6 +56,7 @@ class PageRunner:
             "VAULT_TOKEN": self.empty._shop.admin.token,
             "JUSTENOUGH_HOME": str(settings.home),
             "JUSTENOUGH_CONFIG": str(settings.config),
+            "XDG_CONFIG_HOME": str(self.folder / "logins"),
         }
         done = subprocess.run(("bash", "-c", command), env=env, cwd=self.folder, capture_output=True, text=True, check=False)
         expected = next((codes for words, codes in EXPECTED.items() if words in command), {0})
@@ -81,7 +82,7 @@ def test_the_commands_of_the_page_about_people_work(empty: Emptied, tmp_path: Pa
 
 def test_the_commands_of_the_page_about_identity_providers_work(empty: Emptied, tmp_path: Path) -> None:
     empty.write("sys/auth/people", type="userpass")
-    (tmp_path / "client.secret").write_text("any-secret")
+    (tmp_path / "client.secret").write_text("any-secret\n")
     with serve_identity_provider() as provider:
         PageRunner(empty, tmp_path, **{"https://idp.example": provider.address}).run("people-oidc.md")
     group = empty.read("identity/group/name/support-leads")

@@ -169,6 +169,8 @@ def test_a_foreign_mount_that_locks_names_is_reported_and_kept(shop: Shop) -> No
     assert shop.admin.write(tune, **lockout).is_success
     try:
         [reported] = [step for step in shop.setup(people=None) if step.path == tune]
+        one_mount = replace(shop, settings=shop.settings.model_copy(update={"pages_mount": "people"}))
+        assert [step.path for step in one_mount.setup(people=None)].count(tune) == 1, "the pages use the people's mount"
         assert shop.admin.read_data(tune)["user_lockout_disable"] is False
     finally:
         shop.admin.write(tune, user_lockout_config={"lockout_disable": True})
