@@ -31,7 +31,7 @@ def job_status_text(job: JobView, tiers: Tiers) -> str:
         case JobState.PENDING:
             return "Queued. Waiting for a worker."
         case JobState.AWAITING_APPROVAL:
-            return f"{_waiting_text(job.requests, tiers) or 'Waiting for approval.'} A request escalates to the next tier if nobody decides in time; after the top tier it is denied."
+            return f"{_waiting_text(job.requests, tiers) or 'Waiting for approval.'} A request escalates to the next tier if nobody decides in time; after the top tier it expires."
         case JobState.RUNNING:
             named = ", ".join(f"{item.action} on {item.resource}" for item in live[:MAX_NAMED])
             held = f"{_count_text(len(live), 'active credential')}: {named}{_more_suffix(len(live))}" if live else "No active credentials"

@@ -102,7 +102,7 @@ def decide_by_text(item: Json) -> str:
         # A console of an earlier version does not say what happens then.
         return moment(until)
     following = item["escalates_to"]
-    return f"{moment(until)}; then it {f'escalates to tier {following}' if following else 'is denied'}"
+    return f"{moment(until)}; then it {f'escalates to tier {following}' if following else 'expires'}"
 
 
 def deadline_text(item: Json) -> str:

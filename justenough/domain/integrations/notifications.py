@@ -193,7 +193,7 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     launcher = to_plain_text(request.requester, MAX_NAME_CHARS)
     deadline = min(filter(None, (datetime.fromisoformat(data["respond_by"]), request.job_times_out_at))).astimezone(UTC)
     quorum = "1 approval is needed" if data["quorum"] == 1 else f"{data['quorum']} approvals by different people are needed"
-    silence = "Denied if nobody decides in time."
+    silence = "Expires if nobody decides in time."
     if request.ends_with_job:
         silence = "The job times out then. Never auto-approved."
     elif tier < scene.top:

@@ -182,7 +182,7 @@ class RequestView(Message):
     approvers: tuple[str, ...] = ()
     """If it is pending: the groups whose members can decide at the current tier; empty in lists."""
     escalates_to: int | None = None
-    """If it is pending: the tier to which it escalates at `expires_at`; None if it is denied then, and in lists."""
+    """If it is pending: the tier to which it escalates at `expires_at`; None if it expires then, and in lists."""
 
     @property
     def ends_with_job(self) -> bool:

@@ -125,7 +125,7 @@ def test_a_change_has_the_time_at_which_it_happened() -> None:
     "item, said",
     [
         (request(escalates_to=2), "2026-01-01T18:04:05Z; then it escalates to tier 2"),
-        (request(escalates_to=None), "2026-01-01T18:04:05Z; then it is denied"),
+        (request(escalates_to=None), "2026-01-01T18:04:05Z; then it expires"),
         (request(), "2026-01-01T18:04:05Z"),
         (request(job_times_out_at=NOW.isoformat(), escalates_to=2), "2026-01-01T18:00:00Z; then the job times out"),
         (request(expires_at=None, escalates_to=2), ""),

@@ -125,7 +125,7 @@ async def test_every_policy_is_shown_with_id_text_and_explanation(records: Desk)
     for said in (
         "support-leads (lead), or any tier above",
         "2 by different people",
-        "4 h, then denied",
+        "4 h, then it expires",
         "Members of auditors and all approvers can see everything.",
     ):
         assert said in page.text

@@ -132,7 +132,7 @@ def test_a_notice_describes_the_pending_request_and_its_link_only_shows_it() -> 
 
 
 @pytest.mark.parametrize(
-    "tier, silence", [(2, "Escalates to tier 3 if nobody decides in time. Never auto-approved."), (3, "Denied if nobody decides in time.")]
+    "tier, silence", [(2, "Escalates to tier 3 if nobody decides in time. Never auto-approved."), (3, "Expires if nobody decides in time.")]
 )
 def test_a_notice_of_an_escalation_says_what_happens_if_nobody_decides(tier: int, silence: str) -> None:
     said = build_notice(approval_opening(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(request_view(current_tier=tier)))
