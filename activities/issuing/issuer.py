@@ -7,7 +7,9 @@ it, it is granted at once; else it waits until people have answered and the work
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -24,11 +26,11 @@ from activities.issuing.results import (
     PendingApproval,
     ToolAccess,
     issued_event,
-    record_refusal,
+    refused_event,
 )
 from activities.issuing.vault_issuer import VaultIssuer
 from activities.revocation import revoke
-from justenough.adapters.vault import pki
+from justenough.adapters.vault import ConnectionRefused, IssuedSecret, pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
@@ -43,7 +45,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_request
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
-from justenough.services.ledger_events import access_decided_event, access_requested_event
+from justenough.services.ledger_events import access_decided_event, access_requested_event, issue_decision_about
 from justenough.services.positive_control import KnownControls, NotObservable, known_controls, with_observed_user
 from justenough.services.verify_order import VerifiedOrder
 
@@ -70,6 +72,8 @@ class Issuer:
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
         self._grants = JobGrants(deps, order.job)
+        self._attempts: Counter[int] = Counter()
+        """By request number, the attempts to issue that have been answered, or whose answer was lost."""
         self.tool_bounds = ToolBounds(deps, verified)
         """The bounds of each tool that the job calls."""
 
@@ -171,7 +175,7 @@ class Issuer:
             requested=access_for_call(grant.basis.requested, call_of(requested)),
         )
         if decision.outcome == "denied":
-            about = f"runtime-{grant.issued + 1}"
+            about = f"runtime-{self._attempts[grant.number] + 1}"
             self._deps.store.ledger.append(
                 [access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=self._deps.now(), about=about)]
             )
@@ -179,16 +183,15 @@ class Issuer:
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
-        with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
+        with self._next_attempt(grant.number) as nth:
             # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
             action = self._action_def(access)
             controls = known_controls(self._deps, action, self._verified.spec.data_scope)
             if action.revocable is not Revocable.NEVER and controls.search_digest is None:
-                about = f"issue-{grant.issued + 1}"
-                digest = grant.basis.digest
+                about, digest = issue_decision_about(nth), grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
                 self._deps.store.ledger.append([fact])
-            return self._issue(grant, access)
+            return self._issue(grant, access, nth)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingApproval:
         """Make and decide a new request of a running job. The decision is in the ledger before anything else happens."""
@@ -242,17 +245,17 @@ class Issuer:
 
     def _issue_first(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> IssuedCredential:
         """Issue the first credential of a granted request."""
-        with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            access, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
+        with self._next_attempt(granted.number) as nth:
+            access, basis = authorize(self._context, granted, access, nth=nth, held=self.holdings.held, phase=phase, history=history)
             grant = AccessGrant(granted.number, access, basis)
-            issued = self._issue(grant, access)
+            issued = self._issue(grant, access, nth)
             self._grants.add(grant)
             return issued
 
     def _allow_tools(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> ToolAccess:
         """Grant access through tools: a separate credential is issued for each call."""
-        with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            allowed, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
+        with self._next_attempt(granted.number) as nth:
+            allowed, basis = authorize(self._context, granted, access, nth=nth, held=self.holdings.held, phase=phase, history=history)
             self._grants.add(AccessGrant(granted.number, allowed, basis))
             self.tool_bounds.narrow(access, allowed.tools or {})
             return ToolAccess(granted.id, allowed)
@@ -262,22 +265,35 @@ class Issuer:
         if revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why).confirmed:
             self.holdings.forget(credential)
 
-    def _issue(self, grant: AccessGrant, access: Access) -> IssuedCredential:
-        """Issue one credential under a grant. The grant's time begins with the first."""
+    @contextmanager
+    def _next_attempt(self, number: int) -> Iterator[int]:
+        """Yield the number of the next attempt to issue for a request, and record it if the attempt is refused.
+
+        Until an attempt is answered, or its answer is lost, it keeps its number: it is the same attempt, and its entries are the same.
+        """
+        nth, job = self._attempts[number] + 1, self._order.job
+        try:
+            yield nth
+        except (IssueRefused, AccessClosed) as error:
+            self._attempts[number] = nth
+            self._deps.store.ledger.append([refused_event(job, request_id(job, number), nth, str(error), at=self._deps.now())])
+            raise
+
+    def _issue(self, grant: AccessGrant, access: Access, nth: int) -> IssuedCredential:
+        """Issue one credential under a grant. The grant's time begins with the first. `nth`: the attempt to issue for its request."""
         self._vault_issuer.open_prefix(access.ttl)
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
         if action.space:
             self.holdings.spaces |= {(access.resource, access.action.value)}
         controls = known_controls(deps, action, self._verified.spec.data_scope)
-        accessor, issued = self._vault_issuer.issue(grant, access, action)
+        accessor, issued = self._ask_vault(grant, access, action, nth=nth)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
-        grant.issued += 1
         if call := call_of(access):
             grant.count(call)
         user = issued.fields["username"].reveal() if action.target and "username" in issued.fields else None
         credential = CredentialHandle(
-            id=credential_id(job, grant.number, grant.issued),
+            id=credential_id(job, grant.number, nth),
             request_id=request_id(job, grant.number),
             resource=access.resource,
             action=access.action,
@@ -312,6 +328,19 @@ class Issuer:
             self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
         return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+
+    def _ask_vault(self, grant: AccessGrant, access: Access, action: ActionDef, *, nth: int) -> tuple[str, IssuedSecret]:
+        """Issue, and count the attempt as answered. It counts too if its answer is lost: Vault may have issued a credential, so the next one
+        must have an id and entries of its own. Raises as `VaultIssuer.issue` does.
+        """
+        try:
+            answer = self._vault_issuer.issue(grant, access, action)
+        except BaseException as error:
+            if not isinstance(error, ConnectionRefused) and (grant.token or action.locked):
+                self._attempts[grant.number] = nth
+            raise
+        self._attempts[grant.number] = nth
+        return answer
 
     def _observe(self, credential: CredentialHandle, action: ActionDef, controls: KnownControls) -> CredentialHandle:
         """Return a new credential whose target shows its user; otherwise revoke it, because nobody could verify its end. Raises IssueRefused, RetryLater."""
