@@ -1,9 +1,9 @@
 """Finds credentials that Vault may have issued without anybody recording them. Reads the ledger and Vault's configuration; changes nothing.
 
 A session records its decision before each attempt to issue, and the credential or the refusal after it. If only the decision is recorded,
-Vault's answer was lost: the session died in between, or went on without it. If a search by job id has been observed to find users of the same configuration, it finds this one too. For any other
-credential, only its latest possible end is known. If the search was trusted, a session records no decision before issuing again. If it is
-no longer trusted, each such grant is in doubt.
+Vault's answer was lost: the session died in between, or went on without it. If a search by job id has been observed to find users of the
+same configuration, it finds this one too. For any other credential, only its latest possible end is known. If the search was trusted, a
+session records no decision before issuing again. If it is no longer trusted, each such grant is in doubt.
 """
 
 from __future__ import annotations
@@ -12,21 +12,28 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from justenough.domain.core.ids import credential_id, credential_number_of
+from justenough.domain.core.ids import credential_id
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action, Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView, JobView
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import read_entries
 from justenough.services.positive_control import is_search_trusted, issue_path
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 
-ISSUE_DECISION = re.compile(r"/issue(?:-([0-9]+))?\Z")
-REFUSAL = re.compile(r"/r-[^/]+(?:/([0-9]+))?\Z")
-"""Match the end of an entry's id, with the number of the attempt."""
-ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED, EventType.CREDENTIAL_DOUBTED})
+ISSUE_DECISION = re.compile(r"(?P<request>r-[^/]+)/issue(?:-(?P<attempt>[0-9]+))?")
+REFUSAL = re.compile(r"(?P<request>r-[^/]+)(?:/(?P<attempt>[0-9]+))?")
+CREDENTIAL = re.compile(r"c(?P<request>-[^/.]+)(?:\.(?P<attempt>[0-9]+))?")
+"""Match what an entry is about: the end of its id, which names the request and the attempt (none: the first)."""
+ATTEMPT_EVENTS = {
+    EventType.ACCESS_DECIDED: ISSUE_DECISION,
+    EventType.CREDENTIAL_ISSUED: CREDENTIAL,
+    EventType.CREDENTIAL_REFUSED: REFUSAL,
+    EventType.CREDENTIAL_DOUBTED: CREDENTIAL,
+}
+"""By type of an entry about one attempt to issue, the form of what it is about. Except for decisions, each is an answer."""
 
 
 @dataclass
@@ -49,26 +56,57 @@ class RequestIssues:
     """The time of the last issue after which the session issued without recording its decision first."""
 
     def add(self, entry: EntryView) -> None:
-        """Add an entry about the request. Each attempt has its own entries; a refusal or a doubt may be about any of them."""
-        kind, data = EventType(entry.type), entry.data
-        if kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
-            attempt = _attempt_of(entry, ISSUE_DECISION)
-            self.unanswered[attempt] = entry.at
+        """Add an entry about the request."""
+        kind, data, attempt = EventType(entry.type), entry.data, attempt_of(entry.id)
+        if attempt is None:
+            return
+        if kind is EventType.ACCESS_DECIDED:
+            if data["outcome"] == "denied":
+                return
+            self.unanswered[attempt.number] = entry.at
             self.action = Action(data["facts"].get("action", self.action))
-        elif kind is EventType.CREDENTIAL_ISSUED:
-            attempt = credential_number_of(data["credential"])
+        else:
+            self.unanswered.pop(attempt.number, None)
+        if kind is EventType.CREDENTIAL_ISSUED:
             self.action = Action(data["action"])
             self.trusted_since = entry.at if data.get("search_digest") else None
         elif kind is EventType.CREDENTIAL_DOUBTED:
-            attempt = credential_number_of(data["credential"])
             self.trusted_since = None
-        elif kind is EventType.CREDENTIAL_REFUSED:
-            attempt = _attempt_of(entry, REFUSAL)
+        self.newest = max(self.newest, attempt.number)
+
+
+class Attempt(NamedTuple):
+    """One attempt to issue for a request; `number`: from 1."""
+
+    request: str
+    number: int
+
+
+def attempt_of(entry: str) -> Attempt | None:
+    """Return the attempt that an entry is about, by the entry's id; None if it is about none."""
+    _, kind, about = entry.split("/", 2)
+    pattern = ATTEMPT_EVENTS.get(EventType(kind))
+    named = pattern.fullmatch(about) if pattern else None
+    return Attempt(f"r{named['request'].removeprefix('r')}", int(named["attempt"] or 1)) if named else None
+
+
+def entries_that_matter(ids: Iterable[str]) -> set[str]:
+    """Return the ids of those entries on which the unrecorded issues of a job depend. `ids`: of its ATTEMPT_EVENTS, in order.
+
+    A job may have been issued very many credentials; of those of one request, only the newest matters.
+    """
+    unanswered: dict[Attempt, str] = {}
+    newest: dict[tuple[str, str], str] = {}
+    for entry in ids:
+        attempt, kind = attempt_of(entry), entry.split("/", 2)[1]
+        if attempt is None:
+            continue
+        if kind == EventType.ACCESS_DECIDED:
+            unanswered[attempt] = entry
         else:
-            return
-        if kind in ANSWER_EVENTS:
-            self.unanswered.pop(attempt, None)
-        self.newest = max(self.newest, attempt)
+            unanswered.pop(attempt, None)
+            newest[attempt.request, kind] = entry
+    return {*unanswered.values(), *newest.values()}
 
 
 def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[RequestIssues]:
@@ -92,7 +130,10 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
     Raises RetryLater.
     """
     credentials = []
-    for request in requests_with_unrecorded_issues(read_entries(deps.store.ledger, job.id).items):
+    ledger = deps.store.ledger
+    requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
+    entries = ledger.with_ids({*requested, *entries_that_matter(ledger.ids(job.id, ATTEMPT_EVENTS))})
+    for request in requests_with_unrecorded_issues(entries):
         definition = deps.config.current().catalog.action(request.resource, request.action)
         revocable = definition.revocable if definition else request.revocable
         # A value that cannot be revoked is as valid as before the issue.
@@ -140,9 +181,3 @@ def doubted_event(job: str, credential: CredentialHandle, *, at: datetime) -> Ev
         expires_at=credential.expires_at.isoformat(),
         revocable=credential.revocable.value,
     )
-
-
-def _attempt_of(entry: EntryView, pattern: re.Pattern[str]) -> int:
-    """Return the number of the attempt that an entry's id names, from 1."""
-    named = pattern.search(entry.id)
-    return int(named[1] or 1) if named else 1

@@ -56,11 +56,6 @@ def request_number_of(part: str) -> int:
     return int(part.rpartition("-")[2].partition(".")[0])
 
 
-def credential_number_of(credential: str) -> int:
-    """Return which of its request's credentials an id names, from 1."""
-    return int(credential.partition(".")[2] or 1)
-
-
 def job_of(part: str) -> str:
     """Return the job id that a request's or credential's id names."""
     return "j" + part[1:].rpartition("-")[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities.revocation.in_doubt import requests_with_unrecorded_issues
+from activities.revocation.in_doubt import entries_that_matter, requests_with_unrecorded_issues
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView
@@ -22,8 +22,9 @@ REQUEST, AFTER = part_id(JOB, "r"), later(2)
 FIRST, SECOND = part_id(JOB, "c"), f"{part_id(JOB, 'c')}.2"
 
 
-def issued(*, trusted: bool = False, at: datetime = AFTER, **changes: Any) -> Event:
-    return samples.issuance(at=at, search_digest="sha256:x" if trusted else None, **changes)
+def issued(*, trusted: bool = False, at: datetime = AFTER, credential: str = FIRST, **changes: Any) -> Event:
+    event = samples.issuance(at=at, search_digest="sha256:x" if trusted else None, credential=credential, **changes)
+    return event.model_copy(update={"id": f"{JOB}/{event.type}/{credential}"})
 
 
 def doubted(credential: str = FIRST) -> Event:
@@ -72,7 +73,10 @@ def entries_of(*events: Event) -> list[EntryView]:
 def test_the_entries_of_a_job_show_which_requests_may_have_unrecorded_issues(
     events: list[Event], unanswered: dict[int, datetime], trusted: datetime | None
 ) -> None:
-    found = requests_with_unrecorded_issues(entries_of(ASKED, *events))
+    entries = entries_of(ASKED, *events)
+    found = requests_with_unrecorded_issues(entries)
+    matter = entries_that_matter(entry.id for entry in entries)
+    assert requests_with_unrecorded_issues(entry for entry in entries if entry.id in {ASKED.id, *matter}) == found
     expected = [(REQUEST, unanswered, trusted)] if unanswered or trusted else []
     assert [(item.id, item.unanswered, item.trusted_since) for item in found] == expected
 
@@ -82,7 +86,14 @@ def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None
     narrowed = samples.access_decision("allowed", number=2, phase="issue", at=later(4), facts={"action": "read"})
     narrowed = narrowed.model_copy(update={"id": f"{narrowed.id}-2"})
     first, second = requests_with_unrecorded_issues(
-        entries_of(ASKED, samples.access_request(number=2), issued(), issued(number=2, request=other), ABOUT_TO_ISSUE_AGAIN, narrowed)
+        entries_of(
+            ASKED,
+            samples.access_request(number=2),
+            issued(),
+            issued(credential=part_id(JOB, "c", 2), request=other),
+            ABOUT_TO_ISSUE_AGAIN,
+            narrowed,
+        )
     )
     assert (first.id, first.newest, first.action, first.unanswered) == (REQUEST, 2, Action.WRITE, {2: later(3)})
     assert (second.id, second.newest, second.action, second.unanswered) == (other, 2, Action.READ, {2: later(4)})
@@ -90,3 +101,8 @@ def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None
 
 def test_issue_entries_without_a_recorded_request_are_left_out() -> None:
     assert requests_with_unrecorded_issues(entries_of(ABOUT_TO_ISSUE, issued(trusted=True))) == []
+
+
+def test_of_very_many_issues_only_the_newest_is_read() -> None:
+    many = [issued(trusted=True, at=later(number), credential=f"{FIRST}.{number}") for number in range(2, 5_000)]
+    assert entries_that_matter(event.id for event in (ABOUT_TO_ISSUE, issued(), *many)) == {many[-1].id}
