@@ -185,7 +185,7 @@ class Issuer:
             return None
         with self._next_attempt(grant.number) as nth:
             # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
-            action = self._action_def(access)
+            action = self._deps.config.current().catalog.resources[access.resource].actions[access.action]
             controls = known_controls(self._deps, action, self._verified.spec.data_scope)
             if action.revocable is not Revocable.NEVER and controls.search_digest is None:
                 about, digest = issue_decision_about(nth), grant.basis.digest
@@ -282,7 +282,10 @@ class Issuer:
     def _issue(self, grant: AccessGrant, access: Access, nth: int) -> IssuedCredential:
         """Issue one credential under a grant. The grant's time begins with the first. `nth`: the attempt to issue for its request."""
         self._vault_issuer.open_prefix(access.ttl)
-        job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
+        job, deps, ttl = self._order.job, self._deps, access.ttl
+        # Read once: what Vault issues must be recorded even if an edit of the catalog takes the resource out of it meanwhile.
+        resource = deps.config.current().catalog.resources[access.resource]
+        action = resource.actions[access.action]
         if action.space:
             self.holdings.spaces |= {(access.resource, access.action.value)}
         controls = known_controls(deps, action, self._verified.spec.data_scope)
@@ -303,7 +306,7 @@ class Issuer:
             expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=ttl),
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
-            held_by_job=call_of(access) is None and deps.config.current().catalog.resources[access.resource].used_by == "job",
+            held_by_job=call_of(access) is None and resource.used_by == "job",
             # Refused below. Its user was not made for it and does not end with it, so finding the user says nothing about the job's access.
             user=None if issued.lease_id is None and action.revocable is Revocable.NOW else user,
             search_digest=controls.search_digest,
@@ -320,7 +323,6 @@ class Issuer:
             self.holdings.add(credential, grant.basis)
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
-        resource = deps.config.current().catalog.resources[access.resource]
         self.holdings.touch(credential, resource.sensitivity)
         # A withdrawal is recorded before its credentials are looked up; here the credential is recorded before the withdrawal is looked up. So
         # one of the two finds the other.
@@ -355,9 +357,6 @@ class Issuer:
         except RetryLater:
             self._revoke_at_once(credential, "it could not be verified that its target shows it")
             raise
-
-    def _action_def(self, access: Access) -> ActionDef:
-        return self._deps.config.current().catalog.resources[access.resource].actions[access.action]
 
 
 def _request_key(access: Access) -> tuple[object, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,26 @@ def test_an_attempt_that_dies_after_one_that_vault_refused_is_in_doubt(shop: Sho
         types = [entry.type for entry in at.deps.store.ledger.entries(job=session.job, types=[EventType.CREDENTIAL_DOUBTED]).items]
         assert len(types) == 1
         drop_user(shop, lost)
+
+
+def test_a_credential_whose_resource_leaves_the_catalog_while_vault_issues_it_is_held_and_revoked(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, config, vault_issue = start_session(at, ORDERS), at.deps.config.current(), at.deps.vault.issue
+
+    def issue_and_edit_the_catalog(*arguments: Any) -> IssuedSecret:
+        issued = vault_issue(*arguments)
+        resources = {name: item for name, item in config.catalog.resources.items() if name != "orders-db"}
+        edited = replace(config, catalog=config.catalog.model_copy(update={"resources": resources}))
+        monkeypatch.setattr(at.deps.config, "current", lambda: edited)
+        return issued
+
+    monkeypatch.setattr(at.deps.vault, "issue", issue_and_edit_the_catalog)
+    with contextlib.suppress(IssueRefused):
+        session.issue()
+    (held,) = session.issuer.holdings.alive
+    assert held.lease_id is not None
+    (recorded,) = at.deps.store.credentials.list(job=session.job).items
+    assert recorded.lease_id == held.lease_id
+    session.end()
+    assert not at.deps.vault.is_lease_alive(held.lease_id)
