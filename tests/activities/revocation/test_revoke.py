@@ -191,6 +191,17 @@ def test_a_secret_read_for_a_tool_call_was_never_given_to_the_job_and_is_not_res
     assert prove(at.deps, job).revoked
 
 
+def test_a_secret_that_a_running_job_releases_is_not_said_to_have_a_dead_token(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job, 3)
+    assert revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
+    assert at.deps.vault.is_accessor_alive(held.token.accessor), "it ends with the job"
+    (view,) = at.deps.store.credentials.list(job=job).items
+    assert (view.state, view.why) == (CredentialState.RESIDUAL, f"it cannot be revoked: {VALUE_STAYS}")
+    assert revoke_by_session(at, job, held).confirmed
+    assert not at.deps.vault.is_accessor_alive(held.token.accessor)
+
+
 def test_a_credential_that_only_expires_is_residual_until_its_expiry(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3, record=False)
