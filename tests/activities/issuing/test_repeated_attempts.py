@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from activities.issuing.results import IssuedCredential, IssueRefused, PendingApproval
-from activities.revocation.revoke import revoke
+from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, PendingApproval
+from activities.revocation import revoke as revocation
+from activities.revocation.revoke import RevocationResult, revoke
 from justenough.adapters.targets.postgres import TargetDown
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable
-from justenough.domain.ledger.events import EventType
+from justenough.domain.jobs.states import CredentialState
+from justenough.domain.ledger.events import Event, EventType
 from justenough.services.approval_ladder import ladder_for_recorded_request
+from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import approval_decided_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.issuing.test_renewal_check import approval_of
@@ -22,6 +26,7 @@ from tests.activities.issuing_session import Session, start_session
 from tests.activities.plain_roles import NOTHING, drop_user, open_plain_desk, plain_users, standby_away
 from tests.activities.revocation_calls import revoke_from_outside
 from tests.activities.vault_shop import Desk, Shop
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up"}
@@ -140,3 +145,41 @@ def test_a_credential_whose_resource_leaves_the_catalog_while_vault_issues_it_is
     assert recorded.lease_id == held.lease_id
     session.end()
     assert not at.deps.vault.is_lease_alive(held.lease_id)
+
+
+@pytest.mark.parametrize("is_recorded_late", [False, True])
+def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, *, is_recorded_late: bool
+) -> None:
+    session, vault, record, may_record = start_session(at, ORDERS), at.deps.vault, revocation._try_record, threading.Event()
+    vault_issue, results = vault.issue, list[RevocationResult]()
+
+    def record_late(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
+        if threading.current_thread() is kill:
+            may_record.wait(60)
+        return record(deps, facts)
+
+    def issue_during_a_kill(*arguments: Any) -> IssuedSecret:
+        kill.start()
+        until(lambda: vault.prefix_accessors(session.job) == (), "the kill has revoked the job's token")
+        if not is_recorded_late:
+            may_record.set()
+            kill.join(60)
+        return vault_issue(*arguments)
+
+    kill = threading.Thread(target=lambda: results.append(revoke(at.deps, session.job, by="person", settled=False, why="killed")))
+    monkeypatch.setattr(revocation, "_try_record", record_late)
+    monkeypatch.setattr(vault, "issue", issue_during_a_kill)
+    with pytest.raises(AccessClosed):
+        session.issue()
+    assert session.issuer.settled
+    assert session.end().confirmed
+    may_record.set()
+    kill.join(60)
+    assert any(IN_DOUBT in why for why in results[0].failures)
+    (doubt,) = at.deps.store.credentials.list(job=session.job).items
+    assert (doubt.state, doubt.confirmed_how) == (
+        CredentialState.CONFIRMED,
+        "Vault answered each request of its session, and issued no such credential",
+    )
+    assert at.deps.store.credentials.list(live=True).items == ()
