@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from activities.issuing.results import (
     IssuedCredential,
     IssueRefused,
     NotPermitted,
+    OrderNotValid,
     PendingApproval,
     ToolAccess,
     issued_event,
@@ -36,6 +38,7 @@ from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Revocable
@@ -47,8 +50,10 @@ from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event, issue_decision_about
 from justenough.services.positive_control import KnownControls, NotObservable, known_controls, with_observed_user
-from justenough.services.verify_order import VerifiedOrder
+from justenough.services.verify_order import VerifiedOrder, verify_order
 
+ORDER_CHECK_INTERVAL_S = 10.0
+"""Seconds for which a verified order counts as valid: as long as groups and keys are cached."""
 MAX_LIVE_CREDENTIALS = 100
 """Credentials that one job holds at once."""
 T = TypeVar("T", IssuedCredential, ToolAccess)
@@ -68,6 +73,7 @@ class Issuer:
         self.holdings = HeldCredentials()
         """The credentials that Vault issued, recorded or not. Other classes only read it."""
         self._context = IssueContext(deps, order, verified)
+        self._verified_at = deps.ticks()
         self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
@@ -88,11 +94,13 @@ class Issuer:
         If it raises, nothing usable has left this function.
         """
         with self._lock:
+            self._verify_again()
             return self._issue_first(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def allow(self, granted: GrantedRequest) -> ToolAccess:
         """Verify, decide and record access through tools. Nothing is issued before the first call. Raises as `issue` does."""
         with self._lock:
+            self._verify_again()
             return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingApproval:
@@ -106,6 +114,7 @@ class Issuer:
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
             raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
         with self._lock:
+            self._verify_again()
             self._require_free_place()
             for grant in self._grants.find_covering(access):
                 if issued := self._issue_again(grant, access):
@@ -118,10 +127,26 @@ class Issuer:
         Raises as `access` does.
         """
         with self._lock:
+            self._verify_again()
             self._require_free_place()
             if grant := self._grants.through_tools(access):
                 return ToolAccess(request_id(self._order.job, grant.number), grant.access)
             return self._request(access, waited_for, self._allow_tools)
+
+    def _verify_again(self) -> None:
+        """Verify the order again if it was not verified for a while, and from now on decide by its launcher's current groups.
+
+        A job may run for hours, and what has no lease is never renewed. Raises OrderNotValid, RetryLater.
+        """
+        now = self._deps.ticks()
+        if now - self._verified_at < ORDER_CHECK_INTERVAL_S:
+            return
+        # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
+        verified = verify_order(self._deps, self._order, now=self._verified.at)
+        if isinstance(verified, Rejection):
+            raise OrderNotValid(f"its order is no longer valid: {verified}")
+        self._verified_at, self._verified = now, verified
+        self._context = replace(self._context, verified=verified)
 
     def _require_free_place(self) -> None:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:

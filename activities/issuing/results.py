@@ -28,6 +28,10 @@ class NotPermitted(IssueRefused):
     """Policy denies the request, or the request lacks valid approvals."""
 
 
+class OrderNotValid(NotPermitted):
+    """The job's order is no longer valid: its launcher has lost a right, or the configuration no longer makes such an order."""
+
+
 class AccessClosed(GiveUp):
     """The job's claim is closed: nothing more is issued."""
 
