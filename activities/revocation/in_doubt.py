@@ -75,19 +75,19 @@ class RequestIssues:
         self.newest = max(self.newest, attempt.number)
 
 
-class Attempt(NamedTuple):
+class IssueAttempt(NamedTuple):
     """One attempt to issue for a request; `number`: from 1."""
 
     request: str
     number: int
 
 
-def attempt_of(entry: str) -> Attempt | None:
+def attempt_of(entry: str) -> IssueAttempt | None:
     """Return the attempt that an entry is about, by the entry's id; None if it is about none."""
     _, kind, about = entry.split("/", 2)
     pattern = ATTEMPT_EVENTS.get(EventType(kind))
     named = pattern.fullmatch(about) if pattern else None
-    return Attempt(f"r{named['request'].removeprefix('r')}", int(named["attempt"] or 1)) if named else None
+    return IssueAttempt(f"r{named['request'].removeprefix('r')}", int(named["attempt"] or 1)) if named else None
 
 
 def entries_that_matter(ids: Iterable[str]) -> set[str]:
@@ -95,7 +95,7 @@ def entries_that_matter(ids: Iterable[str]) -> set[str]:
 
     A job may have been issued very many credentials; of those of one request, only the newest matters.
     """
-    unanswered: dict[Attempt, str] = {}
+    unanswered: dict[IssueAttempt, str] = {}
     newest: dict[tuple[str, str], str] = {}
     for entry in ids:
         attempt, kind = attempt_of(entry), entry.split("/", 2)[1]
