@@ -35,6 +35,7 @@ from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
+from justenough.services.job_history import read_entries
 from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
@@ -218,9 +219,9 @@ class SweepActivities:
         live = [item for item in view.credentials if item.lease_id and item.revocable == Revocable.NOW and not item.state.is_settled]
         if not live:
             return None
-        read_entries = partial(self._deps.store.ledger.entries, job=job, types=[EventType.REVOCATION_REQUESTED])
+        requested = await asyncio.to_thread(read_entries, self._deps.store.ledger, job, types=(EventType.REVOCATION_REQUESTED,))
         due = self._deps.now() - TASK_START_TIMEOUT
-        ended = {entry.data["credential"] for entry in (await asyncio.to_thread(read_entries)).items if entry.at < due}
+        ended = {entry.data["credential"] for entry in requested.items if entry.at < due}
         withdrawn = {request.id for request in view.requests if request.state is RequestState.WITHDRAWN}
         failures: list[str] = []
         for item in live:

@@ -31,6 +31,7 @@ from activities.issuing.results import (
     EndReason,
     IssuedCredential,
     NotPermitted,
+    OrderNotValid,
     PendingApproval,
     ToolAccess,
 )
@@ -256,7 +257,7 @@ class Broker:
             try:
                 async with self._turn:
                     issued = await self.run_in_thread(partial(issue, waited_for=waited_for))
-            except (InvalidInput, NotFound, ForGatewaysOnly) as error:
+            except (InvalidInput, NotFound, ForGatewaysOnly, OrderNotValid) as error:
                 await self.record_refusal(f"{access.action} on {access.resource}", str(error))
                 raise
             if not isinstance(issued, PendingApproval):

@@ -33,7 +33,13 @@ from justenough.services.evaluate_request import (
 )
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import JobHistory, approval_withdrawers
-from justenough.services.ledger_events import access_decided_event, approval_decided_event, approval_rejected_event, review_opened_event
+from justenough.services.ledger_events import (
+    access_decided_event,
+    approval_decided_event,
+    approval_rejected_event,
+    issue_decision_about,
+    review_opened_event,
+)
 from justenough.services.parent_chain import ancestor_launchers
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 
@@ -59,14 +65,15 @@ class RecordedDecision:
 
 
 def authorize(
-    context: IssueContext, granted: GrantedRequest, access: Access, *, held: HeldAccess, phase: Phase, history: JobHistory
+    context: IssueContext, granted: GrantedRequest, access: Access, *, nth: int, held: HeldAccess, phase: Phase, history: JobHistory
 ) -> tuple[Access, IssueBasis]:
     """Return the access that may be issued for this request now, and its basis. Raises NotPermitted.
 
-    The decision is in the ledger before this returns. If the catalog no longer offers the access, policy cannot decide on it.
+    `nth`: the attempt to issue for this request, from 1. The decision is in the ledger before this returns. If the catalog no longer offers the
+    access, policy cannot decide on it.
     """
-    deps, job, verified = context.deps, context.order.job, context.verified
-    request, requested, now = request_id(job, granted.number), access, deps.now()
+    deps, job, verified, now, requested = context.deps, context.order.job, context.verified, context.deps.now(), access
+    request = request_id(job, granted.number)
     if gone := why_not_offered(deps, (access.resource, access.action)):
         raise NotPermitted(gone.message)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
@@ -103,8 +110,8 @@ def authorize(
     # People may have taken an hour to answer. If an ancestor of the job has lost access meanwhile, the job has lost it too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not expect a credential of this decision.
-    last = "granted" if access.tools is not None and call_of(access) is None else "issue"
-    deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
+    last, about = ("granted", None) if access.tools is not None and call_of(access) is None else ("issue", issue_decision_about(nth))
+    deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now, about=about)])
     if rejection:
         raise NotPermitted(f"{access.action} on {access.resource}: {rejection}")
     return access, IssueBasis(decision, digest, now, requested, ladder)

@@ -62,7 +62,7 @@ def _value_key(call: ToolCall, argument: str) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class AccessGrant:
-    """A granted request: its access, basis and end, and the credentials that were issued under it so far."""
+    """A granted request: its access, basis and end, and the calls that credentials were issued for."""
 
     number: int
     access: Access
@@ -70,7 +70,6 @@ class AccessGrant:
     basis: IssueBasis
     ends: float | None = None
     """When it ends, in ticks. The grant's time begins with its first issue."""
-    issued: int = 0
     made: CallCounts = field(default_factory=CallCounts)
     """The calls that a credential was issued for."""
     token: JobToken | None = None

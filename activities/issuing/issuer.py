@@ -7,7 +7,10 @@ it, it is granted at once; else it waits until people have answered and the work
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,19 +24,21 @@ from activities.issuing.results import (
     IssuedCredential,
     IssueRefused,
     NotPermitted,
+    OrderNotValid,
     PendingApproval,
     ToolAccess,
     issued_event,
-    record_refusal,
+    refused_event,
 )
 from activities.issuing.vault_issuer import VaultIssuer
 from activities.revocation import revoke
-from justenough.adapters.vault import pki
+from justenough.adapters.vault import ConnectionRefused, IssuedSecret, pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Revocable
@@ -43,10 +48,12 @@ from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_offered
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
-from justenough.services.ledger_events import access_decided_event, access_requested_event
+from justenough.services.ledger_events import access_decided_event, access_requested_event, issue_decision_about
 from justenough.services.positive_control import KnownControls, NotObservable, known_controls, with_observed_user
-from justenough.services.verify_order import VerifiedOrder
+from justenough.services.verify_order import VerifiedOrder, verify_order
 
+ORDER_CHECK_INTERVAL_S = 10.0
+"""Seconds for which a verified order counts as valid: as long as groups and keys are cached."""
 MAX_LIVE_CREDENTIALS = 100
 """Credentials that one job holds at once."""
 T = TypeVar("T", IssuedCredential, ToolAccess)
@@ -66,10 +73,13 @@ class Issuer:
         self.holdings = HeldCredentials()
         """The credentials that Vault issued, recorded or not. Other classes only read it."""
         self._context = IssueContext(deps, order, verified)
+        self._verified_at = deps.ticks()
         self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
         self._grants = JobGrants(deps, order.job)
+        self._attempts: Counter[int] = Counter()
+        """By request number, the attempts to issue that have been answered, or whose answer was lost."""
         self.tool_bounds = ToolBounds(deps, verified)
         """The bounds of each tool that the job calls."""
 
@@ -84,11 +94,13 @@ class Issuer:
         If it raises, nothing usable has left this function.
         """
         with self._lock:
+            self._verify_again()
             return self._issue_first(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def allow(self, granted: GrantedRequest) -> ToolAccess:
         """Verify, decide and record access through tools. Nothing is issued before the first call. Raises as `issue` does."""
         with self._lock:
+            self._verify_again()
             return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingApproval:
@@ -102,6 +114,7 @@ class Issuer:
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
             raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
         with self._lock:
+            self._verify_again()
             self._require_free_place()
             for grant in self._grants.find_covering(access):
                 if issued := self._issue_again(grant, access):
@@ -114,10 +127,26 @@ class Issuer:
         Raises as `access` does.
         """
         with self._lock:
+            self._verify_again()
             self._require_free_place()
             if grant := self._grants.through_tools(access):
                 return ToolAccess(request_id(self._order.job, grant.number), grant.access)
             return self._request(access, waited_for, self._allow_tools)
+
+    def _verify_again(self) -> None:
+        """Verify the order again if it was not verified for a while, and from now on decide by its launcher's current groups.
+
+        A job may run for hours, and what has no lease is never renewed. Raises OrderNotValid, RetryLater.
+        """
+        now = self._deps.ticks()
+        if now - self._verified_at < ORDER_CHECK_INTERVAL_S:
+            return
+        # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
+        verified = verify_order(self._deps, self._order, now=self._verified.at)
+        if isinstance(verified, Rejection):
+            raise OrderNotValid(f"its order is no longer valid: {verified}")
+        self._verified_at, self._verified = now, verified
+        self._context = replace(self._context, verified=verified)
 
     def _require_free_place(self) -> None:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
@@ -173,7 +202,7 @@ class Issuer:
             requested=access_for_call(grant.basis.requested, call_of(requested)),
         )
         if decision.outcome == "denied":
-            about = f"runtime-{grant.issued + 1}"
+            about = f"runtime-{self._attempts[grant.number] + 1}"
             self._deps.store.ledger.append(
                 [access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=self._deps.now(), about=about)]
             )
@@ -181,16 +210,15 @@ class Issuer:
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
-        with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
+        with self._next_attempt(grant.number) as nth:
             # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
-            action = self._action_def(access)
+            action = self._deps.config.current().catalog.resources[access.resource].actions[access.action]
             controls = known_controls(self._deps, action, self._verified.spec.data_scope)
             if action.revocable is not Revocable.NEVER and controls.search_digest is None:
-                about = f"issue-{grant.issued + 1}"
-                digest = grant.basis.digest
+                about, digest = issue_decision_about(nth), grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
                 self._deps.store.ledger.append([fact])
-            return self._issue(grant, access)
+            return self._issue(grant, access, nth)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingApproval:
         """Make and decide a new request of a running job. The decision is in the ledger before anything else happens."""
@@ -244,17 +272,17 @@ class Issuer:
 
     def _issue_first(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> IssuedCredential:
         """Issue the first credential of a granted request."""
-        with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            access, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
+        with self._next_attempt(granted.number) as nth:
+            access, basis = authorize(self._context, granted, access, nth=nth, held=self.holdings.held, phase=phase, history=history)
             grant = AccessGrant(granted.number, access, basis)
-            issued = self._issue(grant, access)
+            issued = self._issue(grant, access, nth)
             self._grants.add(grant)
             return issued
 
     def _allow_tools(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> ToolAccess:
         """Grant access through tools: a separate credential is issued for each call."""
-        with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            allowed, basis = authorize(self._context, granted, access, held=self.holdings.held, phase=phase, history=history)
+        with self._next_attempt(granted.number) as nth:
+            allowed, basis = authorize(self._context, granted, access, nth=nth, held=self.holdings.held, phase=phase, history=history)
             self._grants.add(AccessGrant(granted.number, allowed, basis))
             self.tool_bounds.narrow(access, allowed.tools or {})
             return ToolAccess(granted.id, allowed)
@@ -264,22 +292,38 @@ class Issuer:
         if revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why).confirmed:
             self.holdings.forget(credential)
 
-    def _issue(self, grant: AccessGrant, access: Access) -> IssuedCredential:
-        """Issue one credential under a grant. The grant's time begins with the first."""
+    @contextmanager
+    def _next_attempt(self, number: int) -> Iterator[int]:
+        """Yield the number of the next attempt to issue for a request, and record it if the attempt is refused.
+
+        Until an attempt is answered, or its answer is lost, it keeps its number: it is the same attempt, and its entries are the same.
+        """
+        nth, job = self._attempts[number] + 1, self._order.job
+        try:
+            yield nth
+        except (IssueRefused, AccessClosed) as error:
+            self._attempts[number] = nth
+            self._deps.store.ledger.append([refused_event(job, request_id(job, number), nth, str(error), at=self._deps.now())])
+            raise
+
+    def _issue(self, grant: AccessGrant, access: Access, nth: int) -> IssuedCredential:
+        """Issue one credential under a grant. The grant's time begins with the first. `nth`: the attempt to issue for its request."""
         self._vault_issuer.open_prefix(access.ttl)
-        job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
+        job, deps, ttl = self._order.job, self._deps, access.ttl
+        # Read once: what Vault issues must be recorded even if an edit of the catalog takes the resource out of it meanwhile.
+        resource = deps.config.current().catalog.resources[access.resource]
+        action = resource.actions[access.action]
         if action.space:
             self.holdings.spaces |= {(access.resource, access.action.value)}
         controls = known_controls(deps, action, self._verified.spec.data_scope)
-        accessor, issued = self._vault_issuer.issue(grant, access, action)
+        accessor, issued = self._ask_vault(grant, access, action, nth=nth)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
-        grant.issued += 1
         if call := call_of(access):
             grant.count(call)
         user = issued.fields["username"].reveal() if action.target and "username" in issued.fields else None
         credential = CredentialHandle(
-            id=credential_id(job, grant.number, grant.issued),
+            id=credential_id(job, grant.number, nth),
             request_id=request_id(job, grant.number),
             resource=access.resource,
             action=access.action,
@@ -289,7 +333,7 @@ class Issuer:
             expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=ttl),
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
-            held_by_job=call_of(access) is None and deps.config.current().catalog.resources[access.resource].used_by == "job",
+            held_by_job=call_of(access) is None and resource.used_by == "job",
             # Refused below. Its user was not made for it and does not end with it, so finding the user says nothing about the job's access.
             user=None if issued.lease_id is None and action.revocable is Revocable.NOW else user,
             search_digest=controls.search_digest,
@@ -306,7 +350,6 @@ class Issuer:
             self.holdings.add(credential, grant.basis)
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
-        resource = deps.config.current().catalog.resources[access.resource]
         self.holdings.touch(credential, resource.sensitivity)
         # A withdrawal is recorded before its credentials are looked up; here the credential is recorded before the withdrawal is looked up. So
         # one of the two finds the other.
@@ -314,6 +357,19 @@ class Issuer:
             self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
         return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+
+    def _ask_vault(self, grant: AccessGrant, access: Access, action: ActionDef, *, nth: int) -> tuple[str, IssuedSecret]:
+        """Issue, and count the attempt as answered. It counts too if its answer is lost: Vault may have issued a credential, so the next one
+        must have an id and entries of its own. Raises as `VaultIssuer.issue` does.
+        """
+        try:
+            answer = self._vault_issuer.issue(grant, access, action)
+        except BaseException as error:
+            if not isinstance(error, ConnectionRefused) and (grant.token or action.locked):
+                self._attempts[grant.number] = nth
+            raise
+        self._attempts[grant.number] = nth
+        return answer
 
     def _observe(self, credential: CredentialHandle, action: ActionDef, controls: KnownControls) -> CredentialHandle:
         """Return a new credential whose target shows its user; otherwise revoke it, because nobody could verify its end. Raises IssueRefused, RetryLater."""
@@ -328,9 +384,6 @@ class Issuer:
         except RetryLater:
             self._revoke_at_once(credential, "it could not be verified that its target shows it")
             raise
-
-    def _action_def(self, access: Access) -> ActionDef:
-        return self._deps.config.current().catalog.resources[access.resource].actions[access.action]
 
 
 def _request_key(access: Access) -> tuple[object, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,7 +13,6 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle, Decision
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.services.dependencies import Deps
 
 ACCESS_CLOSED = "the job's access has been closed"
 
@@ -28,6 +26,10 @@ class IssueRefused(GiveUp):
 
 class NotPermitted(IssueRefused):
     """Policy denies the request, or the request lacks valid approvals."""
+
+
+class OrderNotValid(NotPermitted):
+    """The job's order is no longer valid: its launcher has lost a right, or the configuration no longer makes such an order."""
 
 
 class AccessClosed(GiveUp):
@@ -133,17 +135,10 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
     )
 
 
-@contextmanager
-def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
-    """Record a refusal that the block raises.
+def refused_event(job: str, request: str, nth: int, why: str, *, at: datetime) -> Event:
+    """Return the event of the `nth` attempt to issue for a request, if it was refused.
 
-    Otherwise the recorded decision would look as if a credential had been issued without being recorded.
+    Without it, the recorded decision would look as if a credential had been issued without being recorded.
     """
-    try:
-        yield
-    except (IssueRefused, AccessClosed) as error:
-        about = request if nth == 1 else f"{request}/{nth}"
-        deps.store.ledger.append(
-            [build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))]
-        )
-        raise
+    about = request if nth == 1 else f"{request}/{nth}"
+    return build_event(EventType.CREDENTIAL_REFUSED, job, at=at, about=about, request=request, why=why)

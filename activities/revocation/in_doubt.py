@@ -1,16 +1,18 @@
 """Finds credentials that Vault may have issued without anybody recording them. Reads the ledger and Vault's configuration; changes nothing.
 
-A session records its decision before each issue, and the credential or the refusal after it. If only the decision is recorded, the session
-died in between. If a search by job id has been observed to find users of the same configuration, it finds this one too. For any other
-credential, only its latest possible end is known. If the search was trusted, a session records no decision before issuing again. If it is
-no longer trusted, each such grant is in doubt.
+A session records its decision before each attempt to issue, and the credential or the refusal after it. If only the decision is recorded,
+Vault's answer was lost: the session died in between, or went on without it. If a search by job id has been observed to find users of the
+same configuration, it finds this one too. For any other credential, only its latest possible end is known. If the search was trusted, a
+session records no decision before issuing again. If it is no longer trusted, each such grant is in doubt.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from justenough.domain.core.ids import credential_id
 from justenough.domain.jobs.credentials import CredentialHandle
@@ -18,16 +20,25 @@ from justenough.domain.jobs.states import Action, Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView, JobView
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import read_entries
 from justenough.services.positive_control import is_search_trusted, issue_path
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 
-ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED, EventType.CREDENTIAL_DOUBTED})
+ISSUE_DECISION = re.compile(r"(?P<request>r-[^/]+)/issue(?:-(?P<attempt>[0-9]+))?")
+REFUSAL = re.compile(r"(?P<request>r-[^/]+)(?:/(?P<attempt>[0-9]+))?")
+CREDENTIAL = re.compile(r"c(?P<request>-[^/.]+)(?:\.(?P<attempt>[0-9]+))?")
+"""Match what an entry is about: the end of its id, which names the request and the attempt (none: the first)."""
+ATTEMPT_EVENTS = {
+    EventType.ACCESS_DECIDED: ISSUE_DECISION,
+    EventType.CREDENTIAL_ISSUED: CREDENTIAL,
+    EventType.CREDENTIAL_REFUSED: REFUSAL,
+    EventType.CREDENTIAL_DOUBTED: CREDENTIAL,
+}
+"""By type of an entry about one attempt to issue, the form of what it is about. Except for decisions, each is an answer."""
 
 
 @dataclass
 class RequestIssues:
-    """The credentials of one request, according to the ledger."""
+    """The attempts to issue for one request, according to the ledger."""
 
     id: str
     number: int
@@ -37,37 +48,80 @@ class RequestIssues:
     ttl: int
     """Seconds."""
     revocable: Revocable
-    issued: int = 0
-    unanswered_since: datetime | None = None
-    """When the issue was decided whose outcome nobody recorded."""
+    newest: int = 0
+    """The number of the newest attempt that is recorded."""
+    unanswered: dict[int, datetime] = field(default_factory=dict)
+    """By number, when each attempt was decided whose outcome nobody recorded."""
     trusted_since: datetime | None = None
     """The time of the last issue after which the session issued without recording its decision first."""
+
+    def add(self, entry: EntryView) -> None:
+        """Add an entry about the request."""
+        kind, data, attempt = EventType(entry.type), entry.data, attempt_of(entry.id)
+        if attempt is None:
+            return
+        if kind is EventType.ACCESS_DECIDED:
+            if data["outcome"] == "denied":
+                return
+            self.unanswered[attempt.number] = entry.at
+            self.action = Action(data["facts"].get("action", self.action))
+        else:
+            self.unanswered.pop(attempt.number, None)
+        if kind is EventType.CREDENTIAL_ISSUED:
+            self.action = Action(data["action"])
+            self.trusted_since = entry.at if data.get("search_digest") else None
+        elif kind is EventType.CREDENTIAL_DOUBTED:
+            self.trusted_since = None
+        self.newest = max(self.newest, attempt.number)
+
+
+class IssueAttempt(NamedTuple):
+    """One attempt to issue for a request; `number`: from 1."""
+
+    request: str
+    number: int
+
+
+def attempt_of(entry: str) -> IssueAttempt | None:
+    """Return the attempt that an entry is about, by the entry's id; None if it is about none."""
+    _, kind, about = entry.split("/", 2)
+    pattern = ATTEMPT_EVENTS.get(EventType(kind))
+    named = pattern.fullmatch(about) if pattern else None
+    return IssueAttempt(f"r{named['request'].removeprefix('r')}", int(named["attempt"] or 1)) if named else None
+
+
+def entries_that_matter(ids: Iterable[str]) -> set[str]:
+    """Return the ids of those entries on which the unrecorded issues of a job depend. `ids`: of its ATTEMPT_EVENTS, in order.
+
+    A job may have been issued very many credentials; of those of one request, only the newest matters.
+    """
+    unanswered: dict[IssueAttempt, str] = {}
+    newest: dict[tuple[str, str], str] = {}
+    for entry in ids:
+        attempt, kind = attempt_of(entry), entry.split("/", 2)[1]
+        if attempt is None:
+            continue
+        if kind == EventType.ACCESS_DECIDED:
+            unanswered[attempt] = entry
+        else:
+            unanswered.pop(attempt, None)
+            newest[attempt.request, kind] = entry
+    return {*unanswered.values(), *newest.values()}
 
 
 def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[RequestIssues]:
     """Return the requests of which Vault may have issued a credential that these entries of their job do not record."""
     requests: dict[str, RequestIssues] = {}
     for entry in entries:
-        kind, data = EventType(entry.type), entry.data
-        if kind is EventType.ACCESS_REQUESTED:
+        data = entry.data
+        if entry.type == EventType.ACCESS_REQUESTED:
             asked = {name: data[name] for name in ("number", "resource", "ttl")}
             requests[data["request"]] = RequestIssues(
                 data["request"], action=Action(data["action"]), revocable=Revocable(data["revocable"]), **asked
             )
-        if (request := requests.get(data.get("request", ""))) is None:
-            continue
-        if kind is EventType.CREDENTIAL_ISSUED:
-            request.issued += 1
-            request.action = Action(data["action"])
-            request.trusted_since = entry.at if data.get("search_digest") else None
-        elif kind is EventType.CREDENTIAL_DOUBTED:
-            request.trusted_since = None
-        elif kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
-            request.unanswered_since = entry.at
-            request.action = Action(data["facts"].get("action", request.action))
-        if kind in ANSWER_EVENTS:
-            request.unanswered_since = None
-    return [item for item in requests.values() if item.unanswered_since or item.trusted_since]
+        if (request := requests.get(data.get("request", ""))) is not None:
+            request.add(entry)
+    return [item for item in requests.values() if item.unanswered or item.trusted_since]
 
 
 def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle, ...]:
@@ -76,31 +130,39 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
     Raises RetryLater.
     """
     credentials = []
-    for request in requests_with_unrecorded_issues(read_entries(deps.store.ledger, job.id).items):
+    ledger = deps.store.ledger
+    requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
+    entries = ledger.with_ids({*requested, *entries_that_matter(ledger.ids(job.id, ATTEMPT_EVENTS))})
+    for request in requests_with_unrecorded_issues(entries):
         definition = deps.config.current().catalog.action(request.resource, request.action)
         revocable = definition.revocable if definition else request.revocable
-        since = request.unanswered_since or request.trusted_since
         # A value that cannot be revoked is as valid as before the issue.
-        path = issue_path(definition, job.data_scope) if definition else ""
-        if revocable is Revocable.NEVER or (definition and since and is_search_trusted(deps, definition, path, since=since)):
+        if revocable is Revocable.NEVER:
             continue
-        # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
-        role = deps.vault.database_role(path, fresh=True)
-        longest = max(definition.max_ttl if definition else 0, request.ttl, role.ttl if role else 0)
-        asked_at = request.unanswered_since or deps.now()
-        credentials.append(
-            CredentialHandle(
-                id=credential_id(job.id, request.number, request.issued + 1),
-                request_id=request.id,
-                resource=request.resource,
-                action=request.action,
-                lease_id=None,
-                accessor=None,
-                issued_at=asked_at,
-                expires_at=asked_at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
-                revocable=revocable,
+        path = issue_path(definition, job.data_scope) if definition else ""
+        attempts = {number: (at, at) for number, at in request.unanswered.items()}
+        if request.trusted_since:
+            # Nobody knows when it was decided, but not before then, and not after now.
+            attempts[request.newest + 1] = request.trusted_since, deps.now()
+        for number, (since, asked_at) in attempts.items():
+            if definition and is_search_trusted(deps, definition, path, since=since):
+                continue
+            # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
+            role = deps.vault.database_role(path, fresh=True)
+            longest = max(definition.max_ttl if definition else 0, request.ttl, role.ttl if role else 0)
+            credentials.append(
+                CredentialHandle(
+                    id=credential_id(job.id, request.number, number),
+                    request_id=request.id,
+                    resource=request.resource,
+                    action=request.action,
+                    lease_id=None,
+                    accessor=None,
+                    issued_at=asked_at,
+                    expires_at=asked_at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
+                    revocable=revocable,
+                )
             )
-        )
     return tuple(credentials)
 
 

@@ -60,7 +60,7 @@ def credential_events(
     nothing = "no user and no space" if traits.gives_space else "no user"
     seen = f"; {nothing} of the job in {', '.join(inspection.targets)}" if traits.in_target and inspection.targets else ""
     how = handles + describe_certificate(credential, at=at) + seen
-    yield from final_events(job, credential, at=at, how=how, provable=not traits.unprovable, done=done)
+    yield from final_events(job, credential, at=at, how=how, provable=not traits.unprovable, token_dead=True, done=done)
 
 
 def single_credential_events(
@@ -70,39 +70,51 @@ def single_credential_events(
     # A credential without a lease cannot be revoked by itself, so do not record that it was.
     if credential.lease_id is not None:
         yield build_event(EventType.CREDENTIAL_REVOKED, job, at=began, about=credential.id, credential=credential.id, by=by, why=why)
-    yield from final_events(job, credential, at=at, how=how, provable=credential.lease_id is not None)
+    # Its token lives until the job ends.
+    yield from final_events(job, credential, at=at, how=how, provable=credential.lease_id is not None, token_dead=False)
 
 
 def final_events(
-    job: str, credential: CredentialHandle, *, at: datetime, how: str, provable: bool, done: Mapping[str, str] | None = None
+    job: str,
+    credential: CredentialHandle,
+    *,
+    at: datetime,
+    how: str,
+    provable: bool,
+    token_dead: bool,
+    done: Mapping[str, str] | None = None,
 ) -> Iterator[Event]:
-    """Yield the final event of a credential whose handles are dead: confirmed, residual or expired; none if that is not known yet.
+    """Yield the final event of a credential that was ended: confirmed, residual or expired; none if that is not known yet.
 
-    `done`: the field `done_at`, if it was found dead earlier.
+    `token_dead`: whether its token was found dead, too. `done`: the field `done_at`, if it was found dead earlier.
     """
     if provable and credential.revocable is Revocable.NOW:
         yield build_event(
             EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how, **(done or {})
         )
     elif credential.is_residual(at=at):
-        yield residual_event(job, credential, at=at)
+        yield residual_event(job, credential, at=at, token_dead=token_dead)
     elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:
-        yield expired_event(job, credential, at=at)
+        yield expired_event(job, credential, at=at, token_dead=token_dead)
 
 
-def residual_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
+def residual_event(job: str, credential: CredentialHandle, *, at: datetime, token_dead: bool) -> Event:
     """Return the event of a credential that the job had, that is still valid, and that nothing can end early."""
     never = credential.revocable is Revocable.NEVER
     until = None if never else credential.expires_at.isoformat()
-    why = f"it cannot be revoked: its token is dead, but {VALUE_STAYS}" if never else "it cannot be revoked early; only its token is dead"
+    if never:
+        why = f"it cannot be revoked: its token is dead, but {VALUE_STAYS}" if token_dead else f"it cannot be revoked: {VALUE_STAYS}"
+    else:
+        why = f"it cannot be revoked early{'; only its token is dead' if token_dead else ''}"
     return build_event(EventType.CREDENTIAL_RESIDUAL, job, at=at, about=credential.id, credential=credential.id, until=until, why=why)
 
 
-def expired_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
-    """Return the event of a credential that no revocation could end, with the reason."""
+def expired_event(job: str, credential: CredentialHandle, *, at: datetime, token_dead: bool = False) -> Event:
+    """Return the event of a credential that no revocation could end, with the reason. `token_dead`: whether its token was found dead."""
+    unused = "it cannot be revoked, but the job never had it: only the worker used it"
     unknown_lease = "its lease was never known and its target cannot be searched; its expiry time has passed"
     reasons = {
-        Revocable.NEVER: "it cannot be revoked, but the job never had it: only the worker used it, and its token is dead",
+        Revocable.NEVER: f"{unused}, and its token is dead" if token_dead else unused,
         Revocable.ON_EXPIRY: "it could not be revoked early, and its expiry time has passed",
         Revocable.NOW: "its target could not show that it was gone; its expiry time has passed" if credential.lease_id else unknown_lease,
     }

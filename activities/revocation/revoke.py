@@ -91,6 +91,8 @@ class _JobMemory:
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
+    contested: bool = False
+    """Whether it was closed before: then another revocation may have recorded doubts, which a session's own exit does not know."""
     unclaimed: bool = False
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
@@ -165,7 +167,33 @@ def revoke(
         facts.append(confirmed_event(job, attempt, inspection))
     elif failures:
         facts += overdue_events(job, attempt, failures=failures, failed=deps.revocation_tracker.record_failed_attempt(job, now=at))
-    return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=_try_record(deps, facts))
+    events = _record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested))
+    return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=events)
+
+
+def _record_attempt(deps: Deps, job: str, facts: list[Event], *, may_be_doubted: bool) -> tuple[Event, ...]:
+    """Record the events of an attempt, then the end of each doubt that a proof covers. Return the events that could not be recorded.
+
+    A doubt begins while an issue is in flight. If Vault then refuses it, the session's exit proves that nothing is alive, and nobody would
+    look at the doubt again. Whichever of the two is recorded last finds the other.
+    """
+    unrecorded = _try_record(deps, facts)
+    if not may_be_doubted:
+        return unrecorded
+    ended = FailureCollector().attempt("doubts", lambda: _with_store_timeout(partial(_ends_of_doubts, deps, job)), list[Event]())
+    return unrecorded + (_try_record(deps, ended) if ended else ())
+
+
+def _ends_of_doubts(deps: Deps, job: str) -> list[Event]:
+    """Return the end of each doubt that is older than the proof of the job's revocation; none if there is no proof."""
+    summary = next(iter(deps.store.jobs.by_ids([job])), None)
+    proven_at = summary.revocation.confirmed_at if summary and summary.revocation.state.is_proven else None
+    how = "Vault answered each request of its session, and issued no such credential"
+    return [
+        build_event(EventType.CREDENTIAL_CONFIRMED, job, at=deps.now(), about=item.id, credential=item.id, how=how)
+        for item in (deps.store.credentials.live_of(job) if proven_at else ())
+        if item.accessor is None and item.lease_id is None and proven_at and item.issued_at <= proven_at
+    ]
 
 
 def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
@@ -255,11 +283,13 @@ def _close_claim_and_read(
     deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
 ) -> _JobMemory:
     """Close the claim, then return the store's knowledge of the job."""
+    before = deps.store.claims.get(job)
+    contested = before is not None and not before.open
     # Close the claim before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
     locks = deps.store.claims.end_issuing(job, now)
     if settled and known is not None:
         accesses = spaces | {(item.resource, item.action.value) for item in known}
-        return _JobMemory(known, accesses=accesses, closed=True, locks=locks)
+        return _JobMemory(known, accesses=accesses, closed=True, contested=contested, locks=locks)
     claim, view = deps.store.claims.get(job), deps.store.jobs.get(job)
     unclaimed = claim is not None and claim.owner is None
     if view is None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import LeaseKeeper
-from justenough.domain.core.errors import RetryLater
+from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.count_answers import count_withdrawal
 from justenough.services.dependencies import Deps
 
 RETRY_INTERVAL_S = 2.0
-"""Seconds between two attempts to examine a withdrawal while Vault does not answer."""
+"""Seconds between two attempts to examine a withdrawal while Vault does not answer, or to revoke a credential that was just issued."""
 log = structlog.get_logger()
 
 
@@ -51,10 +52,17 @@ class RequestedRevocations:
             why = f"its approval was withdrawn by {name}" if withdrawn else f"its revocation was requested by {name}"
             named = entry.data.get("credential")
             ending = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn or item.id == named]
-            # One that another revocation has ended already is not found any more.
-            await asyncio.gather(*(keepers.give_back(credential, why) for credential in ending), return_exceptions=True)
+            await asyncio.gather(*(self._give_back(credential, why, keepers) for credential in ending), return_exceptions=True)
         except Exception:
             log.exception("a request about the job could not be served", job=self._job, entry=entry.id)
+
+    async def _give_back(self, credential: str, why: str, keepers: LeaseKeeper) -> None:
+        while any(item.id == credential for item in self._issuer.holdings.alive):
+            with suppress(NotFound):
+                await keepers.give_back(credential, why)
+                return
+            # It was issued a moment ago, and its lease is not kept yet. If another revocation has ended it, it is not alive any more.
+            await asyncio.sleep(RETRY_INTERVAL_S)
 
     async def _count_withdrawal(self, entry: EntryView) -> str | None:
         while True:

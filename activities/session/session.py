@@ -301,7 +301,7 @@ class JobSession:
             try:
                 return await asyncio.to_thread(issue)
             except ConnectionRefused as error:
-                # If the credential was issued before, another one would take its name.
+                # If a credential was issued and could not be revoked, the job does not get another one.
                 if self._deps.ticks() > end or len(self._issuer.holdings.alive) > held:
                     raise
                 log.warning("a server refuses connections; trying again", job=self._job, error=str(error))

@@ -73,9 +73,9 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
 
 def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
-    page = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=MAX_PAGE_SIZE)
+    entries = read_entries(ledger, job_of(request), types=(EventType.APPROVAL_WITHDRAWN,)).items
     # With another verdict, the request stays pending with one answer fewer.
-    withdrawals = [entry.data for entry in page.items if entry.data["verdict"] == "withdrawn"]
+    withdrawals = [entry.data for entry in entries if entry.data["verdict"] == "withdrawn"]
     return tuple(data["name"] for data in withdrawals if data["request"] == request)
 
 

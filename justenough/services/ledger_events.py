@@ -103,6 +103,11 @@ def access_decided_event(
     )
 
 
+def issue_decision_about(nth: int) -> str:
+    """Return what distinguishes the decision before the `nth` attempt to issue for a request from those before its other attempts."""
+    return "issue" if nth == 1 else f"issue-{nth}"
+
+
 def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
     """Build the event of a request that now waits for its approvers."""
     return build_event(

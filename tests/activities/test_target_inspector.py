@@ -99,6 +99,26 @@ def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:
     assert look.traces
 
 
+def test_a_target_that_accepts_no_connections_gets_no_further_observer_with_each_check(at: Desk) -> None:
+    job, shop = at.job(), at.shop
+    observers = "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%observer%' AND rolcanlogin"
+    with psycopg.connect(shop.superuser, autocommit=True) as connection:
+        before = connection.execute(observers).fetchone()
+        connection.execute("ALTER DATABASE shop CONNECTION LIMIT 0")
+        try:
+            targets = TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+            for _ in range(5):
+                assert targets.inspect(job).failures
+            during = connection.execute(observers).fetchone()
+        finally:
+            connection.execute("ALTER DATABASE shop CONNECTION LIMIT -1")
+    assert before is not None
+    assert during is not None
+    assert during[0] <= before[0] + 1
+    assert targets.inspect(job).failures == ()
+    targets.close()
+
+
 def test_many_threads_can_search_a_target_at_once(at: Desk) -> None:
     job = at.job()
     at.issue(job)

@@ -77,7 +77,7 @@ def serve_canned_answers(tls: ssl.SSLContext | None = None) -> Iterator[CannedSe
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_GET  # noqa: N815 - http.server's name
+        do_POST = do_PUT = do_DELETE = do_LIST = do_GET  # noqa: N815 - http.server's names
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -48,8 +48,21 @@ put() {
     echo "written $1"
 }
 
+# is_absent VERB PATH: a path that cannot be seen, for want of a right or of an answer, is not one that is absent.
+is_absent() {
+    if "$vault" "$1" "$2" > /dev/null 2> .error; then
+        rm -f .error
+        return 1
+    fi
+    if ! grep -q -e "No value found" -e "Code: 400" -e "Code: 404" .error; then
+        cat .error >&2
+        echo "apply.sh: whether $2 exists cannot be seen; what stands before it has been written" >&2
+        exit 1
+    fi
+}
+
 put_once() {
-    if "$vault" read "$1" > /dev/null 2>&1; then
+    if ! is_absent read "$1"; then
         echo "kept    $1"
     else
         random=$(head -c 96 /dev/urandom | base64 | tr -d '+/=\n' | cut -c 1-44)
@@ -59,7 +72,7 @@ put_once() {
 }
 
 put_unless() {
-    if "$vault" list "$1" > /dev/null 2>&1; then
+    if ! is_absent list "$1"; then
         echo "kept    $2"
     else
         put "$2" "$3"

@@ -208,6 +208,17 @@ class LedgerRepository(Repository):
         return None if first is None else LedgerSpan(first, last)
 
     @reads
+    def ids(self, connection: Connection, job: str, types: Iterable[EventType]) -> tuple[str, ...]:
+        """Return the ids of all of a job's entries of these types, in order. Much faster than reading the entries."""
+        theirs = select(LEDGER.c.id).where(LEDGER.c.job == job, has_type(types)).order_by(LEDGER.c.seq)
+        return tuple(connection.execute(theirs).scalars())
+
+    @reads
+    def with_ids(self, connection: Connection, ids: Collection[str]) -> tuple[EntryView, ...]:
+        """Return the entries with these ids, in order. Unknown ids are left out."""
+        return tuple(map(row_to_view, connection.execute(select(*_NUMBERED).where(LEDGER.c.id.in_(ids)).order_by(LEDGER.c.position))))
+
+    @reads
     def existing_ids(self, connection: Connection, ids: Collection[str]) -> frozenset[str]:
         """Return the subset of these entry ids that is in the ledger."""
         return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())

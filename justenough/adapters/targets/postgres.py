@@ -281,11 +281,11 @@ class _TargetObserver:
             except psycopg.errors.ConnectionTimeout:
                 raise
             except psycopg.Error:
+                # Revoke it: a target that accepts no connections would get a further user with each check.
+                self._drop_creds(self._creds)
                 self._creds = None
-        creds = self._vault.creds(self._target.observe)
-        connection = self._connect(creds, LOOK_TIMEOUT_S)
-        self._creds = creds
-        return connection
+        self._creds = self._vault.creds(self._target.observe)
+        return self._connect(self._creds, LOOK_TIMEOUT_S)
 
     def _connect(self, creds: IssuedSecret, seconds: int) -> _Connection:
         return psycopg.connect(

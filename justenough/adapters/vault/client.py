@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from justenough.adapters.vault.connection import VaultAnswer, safe_path
-from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRefused, VaultUnavailable
+from justenough.adapters.vault.errors import CHECK_ADDRESS, UnknownHandle, VaultDenied, VaultRefused, VaultUnavailable
 from justenough.adapters.vault.transit import TransitKeys, is_entity_id
 from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.approvals.tiers import Person
@@ -276,7 +276,12 @@ class Vault(TransitKeys):
 
     def _list(self, path: str) -> tuple[str, ...]:
         answer = self.call_own("list", path)
-        return tuple(answer["data"]["keys"]) if answer else ()
+        if answer is None:
+            return ()
+        keys = (answer.get("data") or {}).get("keys")
+        if not isinstance(keys, list):
+            raise VaultUnavailable(f"LIST {path}: the answer is no list of Vault's; {CHECK_ADDRESS}")
+        return tuple(keys)
 
 
 def _require_job_role(job: str) -> str:

@@ -17,7 +17,15 @@ import requests
 from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
-from justenough.adapters.vault.errors import PLAIN_HTTP_TO_TLS, VaultDenied, VaultRefused, VaultUnavailable, refusal, unreachable
+from justenough.adapters.vault.errors import (
+    CHECK_ADDRESS,
+    PLAIN_HTTP_TO_TLS,
+    VaultDenied,
+    VaultRefused,
+    VaultUnavailable,
+    refusal,
+    unreachable,
+)
 from justenough.adapters.vault.own_login import (
     AppRoleLogin,
     CertificateLogin,
@@ -48,6 +56,10 @@ WRONG_LOGIN = {
     "cert": "no role accepts the certificate",
 }
 """By login method, what a refusal means."""
+PROVING_STATUSES = frozenset({200, 404})
+"""Statuses of answers with a body of which callers believe what they say."""
+ANSWER_KEYS = frozenset({"errors", "data", "warnings"})
+"""Keys of Vault's answers with the status 404, of which each has at least one."""
 SAFE_PATH = re.compile(r"[A-Za-z0-9_.:=+@-]+(?:/[A-Za-z0-9_.:=+@-]+)*/?")
 
 Body = Mapping[str, Any]
@@ -154,20 +166,28 @@ class VaultConnection:
     def call(
         self, adapter: RawAdapter, method: str, path: str, body: Body | None = None, *, params: Mapping[str, str] | None = None
     ) -> VaultAnswer | None:
-        """Return Vault's answer, {} if it is empty, None for 404. Raises one of the package's errors for any other status from 300."""
+        """Return Vault's answer, {} if it is empty, None for 404. Raises one of the package's errors for any other status from 300, and
+        VaultUnavailable if somebody else answers in Vault's place.
+        """
         options = {key: value for key, value in (("json", body), ("params", params)) if value is not None}
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
-        if response.status_code == 404:
-            return None
         if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
             raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
         answer: VaultAnswer = {}
+        is_json = False
         with suppress(ValueError):
             content = json.loads(response.content or "{}")
-            answer = content if isinstance(content, dict) else {}
+            is_json = isinstance(content, dict)
+            answer = content if is_json else {}
+        if (response.status_code in PROVING_STATUSES and not is_json) or (response.status_code == 404 and not answer.keys() & ANSWER_KEYS):
+            # A proxy's own page, for example: it must not pass for Vault's word that something is done, or not there.
+            what = f"{method.upper()} {path}: {response.status_code}"
+            raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does; {CHECK_ADDRESS}")
+        if response.status_code == 404:
+            return None
         if response.status_code >= 300:
             raise refusal(response.status_code, f"{method.upper()} {path}", answer)
         return answer

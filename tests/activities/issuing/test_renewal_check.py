@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import pytest
 
 from activities.issuing import authorization, lease_keeper
 from activities.issuing.grants import MAX_WAITING_REQUESTS
-from activities.issuing.issuer import Issuer
+from activities.issuing.issuer import ORDER_CHECK_INTERVAL_S, Issuer
 from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
@@ -160,6 +161,19 @@ async def test_a_job_loses_its_access_at_the_next_decision_once_its_launcher_lef
     why = await job.until_ended()
     assert why == f"its order is no longer valid: {job.launcher.name} is in none of the groups that may launch (ops)"
     assert job.entries_of(EventType.CREDENTIAL_RENEWED) == []
+
+
+def test_a_running_job_gets_nothing_new_once_its_launcher_left_their_group(at: Desk) -> None:
+    job = start_job(at)
+    at.shop.leave(job.launcher, "ops")
+    at.clock.ahead = timedelta(seconds=ORDER_CHECK_INTERVAL_S)
+    why = f"its order is no longer valid: {job.launcher.name} is in none of the groups that may launch"
+    # One under the grant that it has, and one that would be a new request.
+    for access in (ORDERS, ORDERS.model_copy(update={"action": Action.WRITE})):
+        with pytest.raises(NotPermitted, match=re.escape(why)):
+            job.issuer.access(access)
+    assert len(job.issuer.holdings.alive) == 1
+    assert [data for data in job.entries_of(EventType.ACCESS_REQUESTED) if data["action"] == "write"] == []
 
 
 async def test_an_approval_no_longer_counts_once_its_approver_has_left_the_group(at: Desk) -> None:

@@ -7,9 +7,14 @@ import dataclasses
 import pytest
 
 from activities.issuing.results import IssuedCredential, PendingApproval
+from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.core.errors import OverQuota
+from justenough.domain.core.ids import request_number_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.evaluate_request import evaluate_grant
 from tests.activities.issuing_session import Session, start_session
 from tests.activities.vault_shop import Desk
 
@@ -35,3 +40,17 @@ def test_a_running_job_cannot_ask_people_for_more_once_its_launchers_quota_is_us
     assert isinstance(request_access(other, "refunds-db", Action.WRITE), PendingApproval)
     for session in (asking, other):
         session.end()
+
+
+def test_a_request_can_be_narrowed_however_many_decisions_its_job_has(at: Desk) -> None:
+    session = start_session(at, SIGNED)
+    job, first = session.job, at.deps.store.ledger.entries
+    assert isinstance(request_access(session, "orders-db", Action.READ), IssuedCredential)
+    decided = first(job=job, types=[EventType.ACCESS_DECIDED]).items[0]
+    renewals = [build_event(EventType.ACCESS_DECIDED, job, at=at.deps.now(), about=f"renewal-{n}", **decided.data) for n in range(1_000)]
+    at.deps.store.ledger.append(renewals)
+    waiting = request_access(session, "refunds-db", Action.WRITE)
+    assert isinstance(waiting, PendingApproval)
+    narrowed = evaluate_grant(at.deps, job, request_number_of(waiting.request), GrantTerms(action=Action.READ, ttl=60))
+    assert not isinstance(narrowed, Rejection), narrowed
+    assert session.end().confirmed

@@ -153,6 +153,16 @@ def test_an_unrecorded_issue_on_an_unsearchable_target_is_in_doubt_until_it_must
     assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("credential.confirmed")) == (1, 1, 0)
 
 
+def test_an_unrecorded_issue_is_in_doubt_however_many_entries_its_job_has(blind: Desk) -> None:
+    job, now = blind.job(), blind.clock.now()
+    uses = [build_event(EventType.CREDENTIAL_USED, job, at=now, about=str(n), credential="c", what="a tool") for n in range(20_000)]
+    blind.deps.store.ledger.append(uses)
+    blind.deps.store.ledger.append([issue_decision(job, 1, now)])
+    held = blind.issue(job, record=False)
+    assert any("cannot be searched" in why for why in revoke_from_outside(blind, job).failures)
+    until(lambda: not blind.shop.can_log_in(held), "Vault ended what it knew")
+
+
 def test_an_issue_that_vault_refused_leaves_no_doubt(blind: Desk) -> None:
     job, now = blind.job(), blind.clock.now()
     request = request_id(job, 1)

@@ -179,7 +179,7 @@ def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None
 @pytest.mark.parametrize(
     "credential, revocable, why",
     [
-        (HANDLE, Revocable.NEVER, "it cannot be revoked, but the job never had it: only the worker used it, and its token is dead"),
+        (HANDLE, Revocable.NEVER, "it cannot be revoked, but the job never had it: only the worker used it"),
         (HANDLE, Revocable.ON_EXPIRY, "it could not be revoked early, and its expiry time has passed"),
         (HANDLE, Revocable.NOW, "its target could not show that it was gone; its expiry time has passed"),
         (LEASELESS, Revocable.NOW, "its lease was never known and its target cannot be searched; its expiry time has passed"),
@@ -191,8 +191,25 @@ def test_an_expired_credential_says_why_nothing_else_could_end_it(credential: Cr
 
 
 def test_a_credential_that_cannot_be_proven_dead_ends_only_at_its_expiry() -> None:
-    assert [event.type for event in final_events(JOB, LEASELESS, at=HANDLE.expires_at, how="", provable=False)] == [EXPIRED]
-    assert not list(final_events(JOB, LEASELESS, at=HANDLE.expires_at - timedelta(microseconds=1), how="", provable=False))
+    assert [event.type for event in final_events(JOB, LEASELESS, at=HANDLE.expires_at, how="", provable=False, token_dead=True)] == [
+        EXPIRED
+    ]
+    assert not list(final_events(JOB, LEASELESS, at=HANDLE.expires_at - timedelta(microseconds=1), how="", provable=False, token_dead=True))
+
+
+@pytest.mark.parametrize(
+    "credential, why",
+    [
+        (VALUE, "it cannot be revoked: the secret that was read stays valid until its owner changes it"),
+        (TIMED, "it cannot be revoked early"),
+        (by_worker(VALUE), "it cannot be revoked, but the job never had it: only the worker used it"),
+    ],
+)
+def test_the_end_of_a_single_credential_says_nothing_of_its_token_which_lives_on(credential: CredentialHandle, why: str) -> None:
+    *_, last = single_credential_events(
+        JOB, credential.model_copy(update={"lease_id": None}), by="session", why="released", began=NOW, at=NOW, how=""
+    )
+    assert last.data["why"] == why
 
 
 @pytest.mark.parametrize("credential, expected", [(HANDLE, [REVOKED, CONFIRMED]), (LEASELESS, [])])

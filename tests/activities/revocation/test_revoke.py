@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -18,8 +19,10 @@ from justenough.domain.core.errors import NotFound
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, secret_values
+from tests.support.canned_server import serve_canned_answers
 from tests.support.claims import claim_job
 
 pytestmark = pytest.mark.servers
@@ -159,6 +162,33 @@ def test_a_revocation_while_vault_is_away_names_vault_and_confirms_nothing(at: D
     assert revoke_by_session(at, job, held).confirmed
 
 
+@pytest.mark.parametrize(
+    "status, body",
+    [
+        (404, b"default backend - 404"),
+        (404, b""),
+        (404, b'{"message": "no Route matched with those values"}'),
+        (200, b"<html>Back in a moment</html>"),
+        (200, b""),
+    ],
+)
+def test_the_answers_of_a_proxy_without_its_vault_prove_nothing(at: Desk, status: int, body: bytes) -> None:
+    job = at.job()
+    at.deps.vault.open_prefix(job, 600)
+    token = at.deps.vault.create_token(job, policy="je-grant-orders-db-read", alias="je-scope-tenant-acme", ttl=300)
+    with serve_canned_answers() as proxy, closing(Vault(proxy.address)) as vault:
+        proxy.set_response(status, body, media="text/plain")
+        vault.login_token(Secret("t"))
+        behind = replace(at.deps, vault=vault)
+        results = [revoke_from_outside(replace(at, deps=behind), job)]
+        at.clock.ahead = 2 * SECOND_CHECK_DELAY
+        results.append(revoke_from_outside(replace(at, deps=behind), job))
+    assert at.deps.vault.is_accessor_alive(token.accessor)
+    assert [result.confirmed for result in results] == [False, False]
+    assert any("check VAULT_ADDR and that server" in why for why in results[-1].failures), results[-1]
+    at.deps.vault.revoke_prefix(job)
+
+
 def test_a_secret_read_from_kv_is_residual_and_the_job_says_so(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, 3)
@@ -189,6 +219,17 @@ def test_a_secret_read_for_a_tool_call_was_never_given_to_the_job_and_is_not_res
     assert revocation_state(at, job) is RevocationState.CONFIRMED
     assert "credential.expired" in at.entry_types(job)
     assert prove(at.deps, job).revoked
+
+
+def test_a_secret_that_a_running_job_releases_is_not_said_to_have_a_dead_token(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job, 3)
+    assert revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
+    assert at.deps.vault.is_accessor_alive(held.token.accessor), "it ends with the job"
+    (view,) = at.deps.store.credentials.list(job=job).items
+    assert (view.state, view.why) == (CredentialState.RESIDUAL, f"it cannot be revoked: {VALUE_STAYS}")
+    assert revoke_by_session(at, job, held).confirmed
+    assert not at.deps.vault.is_accessor_alive(held.token.accessor)
 
 
 def test_a_credential_that_only_expires_is_residual_until_its_expiry(at: Desk) -> None:

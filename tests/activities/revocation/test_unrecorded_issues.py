@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from activities.revocation.in_doubt import requests_with_unrecorded_issues
+from activities.revocation.in_doubt import entries_that_matter, requests_with_unrecorded_issues
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, later, part_id
@@ -17,21 +17,23 @@ from tests.adapters.store.event_samples import JOB, later, part_id
 ASKED = samples.access_request()
 ALLOWED = samples.access_decision("allowed")
 ABOUT_TO_ISSUE = samples.access_decision("allowed", phase="issue", at=later(1))
+ABOUT_TO_ISSUE_AGAIN = ABOUT_TO_ISSUE.model_copy(update={"id": f"{ABOUT_TO_ISSUE.id}-2", "at": later(3)})
 REQUEST, AFTER = part_id(JOB, "r"), later(2)
+FIRST, SECOND = part_id(JOB, "c"), f"{part_id(JOB, 'c')}.2"
 
 
-def issued(*, trusted: bool = False, at: datetime = AFTER, **changes: Any) -> Event:
-    return samples.issuance(at=at, search_digest="sha256:x" if trusted else None, **changes)
+def issued(*, trusted: bool = False, at: datetime = AFTER, credential: str = FIRST, **changes: Any) -> Event:
+    event = samples.issuance(at=at, search_digest="sha256:x" if trusted else None, credential=credential, **changes)
+    return event.model_copy(update={"id": f"{JOB}/{event.type}/{credential}"})
 
 
-def doubted() -> Event:
+def doubted(credential: str = FIRST) -> Event:
     data = {"request": REQUEST, "resource": "orders-db", "action": "write", "asked_at": "x", "expires_at": "x", "revocable": "now"}
-    return samples.credential_event(EventType.CREDENTIAL_DOUBTED, number=2, at=later(3), **data)
+    return build_event(EventType.CREDENTIAL_DOUBTED, JOB, at=later(3), about=credential, credential=credential, **data)
 
 
-def refused() -> Event:
-    data = {"request": REQUEST, "why": "Vault refused"}
-    return ASKED.model_copy(update={"type": EventType.CREDENTIAL_REFUSED, "data": data, "at": AFTER})
+def refused(about: str = REQUEST) -> Event:
+    return build_event(EventType.CREDENTIAL_REFUSED, JOB, at=AFTER, about=about, request=REQUEST, why="Vault refused")
 
 
 def entries_of(*events: Event) -> list[EntryView]:
@@ -41,40 +43,66 @@ def entries_of(*events: Event) -> list[EntryView]:
 @pytest.mark.parametrize(
     "events, unanswered, trusted",
     [
-        pytest.param([], None, None, id="only asked"),
-        pytest.param([ALLOWED], None, None, id="decided at the start, which issues nothing"),
-        pytest.param([ALLOWED, ABOUT_TO_ISSUE], later(1), None, id="no answer recorded"),
-        pytest.param([samples.access_decision("denied", phase="issue", at=later(1))], None, None, id="denied, so never asked for"),
+        pytest.param([], {}, None, id="only asked"),
+        pytest.param([ALLOWED], {}, None, id="decided at the start, which issues nothing"),
+        pytest.param([ALLOWED, ABOUT_TO_ISSUE], {1: later(1)}, None, id="no answer recorded"),
+        pytest.param([samples.access_decision("denied", phase="issue", at=later(1))], {}, None, id="denied, so never asked for"),
         pytest.param(
-            [samples.access_decision("needs_approval", phase="issue", at=later(1))], later(1), None, id="approved, then no answer"
+            [samples.access_decision("needs_approval", phase="issue", at=later(1))], {1: later(1)}, None, id="approved, then no answer"
         ),
-        pytest.param([ABOUT_TO_ISSUE, issued()], None, None, id="issued"),
-        pytest.param([ABOUT_TO_ISSUE, refused()], None, None, id="refused"),
-        pytest.param([ABOUT_TO_ISSUE, doubted()], None, None, id="recorded as in doubt"),
-        pytest.param([issued(), ABOUT_TO_ISSUE], later(1), None, id="a second issue without an answer"),
-        pytest.param([ABOUT_TO_ISSUE, issued(trusted=True)], None, later(2), id="issued where a search finds the next one"),
-        pytest.param([issued(trusted=True), issued(at=later(4))], None, None, id="then where no search does"),
-        pytest.param([issued(trusted=True), doubted()], None, None, id="then recorded as in doubt"),
-        pytest.param([issued(trusted=True), doubted(), issued(trusted=True, at=later(5))], None, later(5), id="then searchable again"),
+        pytest.param([ABOUT_TO_ISSUE, issued()], {}, None, id="issued"),
+        pytest.param([ABOUT_TO_ISSUE, refused()], {}, None, id="refused"),
+        pytest.param([ABOUT_TO_ISSUE, doubted()], {}, None, id="recorded as in doubt"),
+        pytest.param([issued(), ABOUT_TO_ISSUE_AGAIN], {2: later(3)}, None, id="a second issue without an answer"),
+        pytest.param([ABOUT_TO_ISSUE, refused(), ABOUT_TO_ISSUE_AGAIN], {2: later(3)}, None, id="refused, then no answer"),
+        pytest.param([ABOUT_TO_ISSUE, ABOUT_TO_ISSUE_AGAIN, refused(f"{REQUEST}/2")], {1: later(1)}, None, id="no answer, then refused"),
+        pytest.param([ABOUT_TO_ISSUE, ABOUT_TO_ISSUE_AGAIN, issued(credential=SECOND)], {1: later(1)}, None, id="no answer, then issued"),
+        pytest.param([ABOUT_TO_ISSUE, ABOUT_TO_ISSUE_AGAIN], {1: later(1), 2: later(3)}, None, id="twice without an answer"),
+        pytest.param([ABOUT_TO_ISSUE, ABOUT_TO_ISSUE_AGAIN, doubted()], {2: later(3)}, None, id="the first one recorded as in doubt"),
+        pytest.param([ABOUT_TO_ISSUE, issued(trusted=True)], {}, later(2), id="issued where a search finds the next one"),
+        pytest.param([issued(trusted=True), issued(at=later(4), credential=SECOND)], {}, None, id="then where no search does"),
+        pytest.param([issued(trusted=True), doubted(SECOND)], {}, None, id="then recorded as in doubt"),
+        pytest.param(
+            [issued(trusted=True), doubted(SECOND), issued(trusted=True, at=later(5), credential=f"{FIRST}.3")],
+            {},
+            later(5),
+            id="then searchable again",
+        ),
     ],
 )
 def test_the_entries_of_a_job_show_which_requests_may_have_unrecorded_issues(
-    events: list[Event], unanswered: datetime | None, trusted: datetime | None
+    events: list[Event], unanswered: dict[int, datetime], trusted: datetime | None
 ) -> None:
-    found = requests_with_unrecorded_issues(entries_of(ASKED, *events))
+    entries = entries_of(ASKED, *events)
+    found = requests_with_unrecorded_issues(entries)
+    matter = entries_that_matter(entry.id for entry in entries)
+    assert requests_with_unrecorded_issues(entry for entry in entries if entry.id in {ASKED.id, *matter}) == found
     expected = [(REQUEST, unanswered, trusted)] if unanswered or trusted else []
-    assert [(item.id, item.unanswered_since, item.trusted_since) for item in found] == expected
+    assert [(item.id, item.unanswered, item.trusted_since) for item in found] == expected
 
 
 def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None:
     other = part_id(JOB, "r", 2)
     narrowed = samples.access_decision("allowed", number=2, phase="issue", at=later(4), facts={"action": "read"})
+    narrowed = narrowed.model_copy(update={"id": f"{narrowed.id}-2"})
     first, second = requests_with_unrecorded_issues(
-        entries_of(ASKED, samples.access_request(number=2), issued(), issued(number=2, request=other), ABOUT_TO_ISSUE, narrowed)
+        entries_of(
+            ASKED,
+            samples.access_request(number=2),
+            issued(),
+            issued(credential=part_id(JOB, "c", 2), request=other),
+            ABOUT_TO_ISSUE_AGAIN,
+            narrowed,
+        )
     )
-    assert (first.id, first.issued, first.action, first.unanswered_since) == (REQUEST, 1, Action.WRITE, later(1))
-    assert (second.id, second.issued, second.action, second.unanswered_since) == (other, 1, Action.READ, later(4))
+    assert (first.id, first.newest, first.action, first.unanswered) == (REQUEST, 2, Action.WRITE, {2: later(3)})
+    assert (second.id, second.newest, second.action, second.unanswered) == (other, 2, Action.READ, {2: later(4)})
 
 
 def test_issue_entries_without_a_recorded_request_are_left_out() -> None:
     assert requests_with_unrecorded_issues(entries_of(ABOUT_TO_ISSUE, issued(trusted=True))) == []
+
+
+def test_of_very_many_issues_only_the_newest_is_read() -> None:
+    many = [issued(trusted=True, at=later(number), credential=f"{FIRST}.{number}") for number in range(2, 5_000)]
+    assert entries_that_matter(event.id for event in (ABOUT_TO_ISSUE, issued(), *many)) == {many[-1].id}

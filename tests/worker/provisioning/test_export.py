@@ -129,8 +129,22 @@ def test_a_missing_value_and_a_refusal_stop_the_script_and_say_why(with_people: 
     refused = apply(with_people, tmp_path, "hvs.wrong")
     assert refused.returncode == 1
     assert "permission denied" in refused.stderr
-    assert "apply.sh: sys/mounts/transit could not be written; what stands before it has been" in refused.stderr
+    assert "apply.sh: whether sys/mounts/transit exists cannot be seen; what stands before it has been written" in refused.stderr
     assert refused.stdout == ""
+
+
+def test_a_secret_that_cannot_be_read_is_not_taken_as_missing_and_replaced(with_people: Emptied, shop: Shop, tmp_path: Path) -> None:
+    policy = export(with_people, tmp_path)["je-admin.hcl"]
+    assert apply(with_people, tmp_path, administrator(with_people, shop, policy)).returncode == 0
+    before, rule = with_people.read("kv/data/models/default")["data"], 'path "kv/data/models/default" {\n  capabilities = ["create", '
+    assert rule in policy
+    blind = policy.replace(f'{rule}"read", ', rule)
+    assert blind != policy
+    again = apply(with_people, tmp_path, administrator(with_people, shop, blind))
+    assert with_people.read("kv/data/models/default")["data"] == before
+    assert again.returncode == 1
+    assert "permission denied" in again.stderr
+    assert "apply.sh: whether kv/data/models/default exists cannot be seen; what stands before it has been written" in again.stderr
 
 
 def test_terraforms_resources_follow_one_another_and_hold_no_secret(empty: Emptied, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""People ask for a credential to be revoked while its session has only just issued it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from activities.issuing.lease_keeper import LeaseKeeper
+from activities.session import requested_revocations
+from activities.session.requested_revocations import RequestedRevocations
+from justenough.domain.core.errors import NotFound
+from justenough.domain.jobs.states import CredentialState
+from justenough.domain.ledger.events import EventType, build_event
+from tests.activities.issuing_session import start_session
+from tests.activities.vault_shop import Desk
+
+pytestmark = pytest.mark.servers
+ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up"}
+
+
+async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revoked(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requested_revocations, "RETRY_INTERVAL_S", 0.05)
+    session = await asyncio.to_thread(start_session, at, ORDERS)
+    item = await asyncio.to_thread(session.issue)
+    keepers, refused = LeaseKeeper(at.deps, session.job, session.issuer), asyncio.Event()
+    give_back = keepers.give_back
+
+    async def note_refusal(*arguments: Any, **options: Any) -> None:
+        try:
+            await give_back(*arguments, **options)
+        except NotFound:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(keepers, "give_back", note_refusal)
+    requests = RequestedRevocations(at.deps, session.job, session.issuer)
+    credential, who = item.credential.id, {"person": "e-ops", "name": "ops"}
+    asked = build_event(EventType.REVOCATION_REQUESTED, session.job, at=at.deps.now(), about=credential, credential=credential, **who)
+    (entry,) = at.deps.store.ledger.append([asked])
+    requests.add(entry)
+    serving = asyncio.create_task(requests.serve(keepers))
+    try:
+        async with asyncio.timeout(60):
+            await refused.wait()
+            keepers.keep(item)
+            while (session.credential_state()) != CredentialState.CONFIRMED:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+    finally:
+        serving.cancel()
+        await keepers.close()
