@@ -25,6 +25,17 @@ async def test_a_jobs_launcher_approvers_and_on_call_may_kill_it(served: Served,
     assert await served.signals(job) == [("kill", [])]
 
 
+@pytest.mark.parametrize("who", ["ops", "lead", "oncall"])
+async def test_whoever_may_stop_a_job_may_withdraw_its_approvals(served: Served, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+    request = await served.launch_and_request()
+    served.record_answer(request, "lead")
+    withdrawal = served.people[who].decision(request, {"decision": "withdraw"})
+    answer = await served.post(f"/requests/{request['id']}/decisions", who, withdrawal, headers={"If-Match": f'"{request["digest"]}"'})
+    assert answer.status_code == 202, answer.text
+    assert [name for name, _ in await served.signals(request["job_id"])] == ["decide"]
+
+
 async def test_another_launchers_job_is_not_shown_and_cannot_be_stopped(served: Served) -> None:
     request = await served.launch_and_request()
     job, credential = request["job_id"], served.issue(request["job_id"])
