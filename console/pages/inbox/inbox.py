@@ -24,6 +24,7 @@ from console.presentation import request_text
 from console.presentation.time_text import span
 from console.services.console import Console
 from console.services.deciders import GroupMembers
+from console.services.visibility import visible_answered_requests
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.verification import needs_reason
@@ -168,7 +169,7 @@ def inbox_page(
 ) -> HTMLResponse:
     """Render the inbox. Blocking. `notice`: why a form for several requests was not submitted. Raises InvalidInput for a malformed cursor."""
     caller = visitor.caller
-    me = caller.person.id
+    me, owners = caller.person.id, console.job_owners
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
@@ -188,7 +189,9 @@ def inbox_page(
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
-        answers=console.deps.store.inbox.list_answered_by(me, filters.limit("answers")) if filters.show == "answers" else (),
+        answers=visible_answered_requests(console.deps.store, owners, caller, me, limit=filters.limit("answers"))
+        if filters.show == "answers"
+        else (),
         filters=filters,
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         decides=bool(caller.tier),
