@@ -187,13 +187,15 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
 
 
 def access_requested(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the request."""
+    """Insert the request. Nobody can answer one of a job that has ended."""
     data = fact.data
-    requester: str = connection.execute(select(JOBS.c.requester_id).where(JOBS.c.id == fact.job)).scalar() or ""
+    job = connection.execute(select(JOBS.c.requester_id, JOBS.c.ended_at).where(JOBS.c.id == fact.job)).first()
+    requester, has_ended = (job.requester_id, job.ended_at is not None) if job else ("", False)
+    state = RequestState.WITHDRAWN if has_ended else RequestState.PENDING
     copied = {
         name: data[name] for name in ("number", "resource", "action", "ttl", "reason", "optional", "title", "sensitivity", "revocable")
     }
-    open_ = {"state": RequestState.PENDING.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
+    open_ = {"state": state.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
     undecided = {"policies": [], "policy_digest": "", "digest": ""}
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
     # Older entries lack these, and others leave them out.
