@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -101,7 +102,7 @@ class ThreadCache(Generic[V]):
         """Return the value if its read began less than `max_age_s` ago, else None. Never reads."""
         slot = self._slots.get(key)
         read = slot.read if slot else None
-        return read[2] if read and self._clock() - read[0] < max_age_s else None
+        return read[2] if read and _is_younger(self._clock() - read[0], max_age_s) else None
 
     def get(self, key: str, read: Callable[[], V], *, max_age_s: float, version: int = 0) -> V:
         """Return a value whose read began less than `max_age_s` ago, at this `version` or a later one. Raises the errors of `read`."""
@@ -111,6 +112,11 @@ class ThreadCache(Generic[V]):
             slot = self._slots.setdefault(key, _Slot())
         with slot.lock:
             began = self._clock()
-            if slot.read is None or slot.read[1] < version or began - slot.read[0] >= max_age_s:
+            if slot.read is None or slot.read[1] < version or not _is_younger(began - slot.read[0], max_age_s):
                 slot.read = began, version, read()
             return slot.read[2]
+
+
+def _is_younger(age_s: float, max_age_s: float) -> bool:
+    """Whether an age is below a maximum, which may be infinite. A negative age comes from a clock that was set back, and says nothing."""
+    return 0.0 <= age_s < max_age_s or max_age_s == math.inf

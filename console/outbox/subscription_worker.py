@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from anyio import to_thread
@@ -49,15 +49,16 @@ class SubscriptionWorker:
         """The last position read, and the last one saved."""
         self._saved_at = deps.ticks()
         self._jitter = jitter
-        self._paused_until: datetime | None = None
+        self._paused_until = 0.0
+        """In ticks: the time of day may be set back."""
         self._is_full = False
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
 
     def has_work(self, news: OutboxStatus, now: datetime) -> bool:
         """Whether there is something to deliver or save. A person who resends deliveries ends the receiver's pause."""
         if self.name in news.again:
-            self._paused_until = None
-        if self._paused_until is not None and now < self._paused_until:
+            self._paused_until = 0.0
+        if self._is_paused():
             return False
         due = news.due.get(self.name)
         return (due is not None and due <= now) or (news.head > self._position and not self._is_full) or self._must_save_position()
@@ -65,7 +66,7 @@ class SubscriptionWorker:
     async def deliver_batch(self) -> bool:
         """Deliver the retries that are due, or else new entries; return whether there may be more. Raises LeaseLost, RetryLater."""
         now = self._deps.now()
-        if self._paused_until is not None and now < self._paused_until:
+        if self._is_paused():
             return False
         batch = await to_thread.run_sync(self._next_batch, now)
         if not batch.entries:
@@ -88,7 +89,10 @@ class SubscriptionWorker:
 
     def pause(self, seconds: float) -> None:
         """Deliver nothing for this many seconds."""
-        self._paused_until = self._deps.now() + timedelta(seconds=seconds)
+        self._paused_until = self._deps.ticks() + seconds
+
+    def _is_paused(self) -> bool:
+        return self._deps.ticks() < self._paused_until
 
     async def close(self) -> None:
         """Close the sender."""

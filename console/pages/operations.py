@@ -98,12 +98,14 @@ async def unpause(console: TheConsole, visitor: PageLauncher, _: TheForm, name: 
 
 @router.post("/operations/schedules/{name}/run")
 async def run_now(console: TheConsole, visitor: PageLauncher, form: TheForm, name: Name) -> Response:
-    """Launch a schedule's job now, and show the job. The form's key prevents a second click from launching it twice."""
+    """Launch a schedule's job now, and show it to those who may read it. The form's key prevents a second click from launching it twice."""
     reason, key = _reason(form.get("reason")), str(form.get("key", ""))[:100] or None
     order = await to_thread.run_sync(
         lambda: order_run_now(console.deps, console.quotas, name, visitor.caller.person, reason=reason, key=key)
     )
     await start_job(console, order)
+    if not visitor.caller.can_read_jobs_of(order.job.requester_id):
+        return _back("schedules", f"{name} has launched {order.job.id}.")
     return RedirectResponse(f"/jobs/{order.job.id}", status_code=303)
 
 

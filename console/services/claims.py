@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from console.auth.authorization import Caller, answering_groups, missing_group_text
-from console.services.decide_request import can_answer, find_request, why_own_job
+from console.services.decide_request import can_answer, find_request, has_answered, why_own_job
 from justenough.domain.core.errors import Conflict, Forbidden
 from justenough.domain.inbox.pending import claim_by_other
 from justenough.domain.jobs.states import RequestState
@@ -15,8 +15,17 @@ from justenough.services.dependencies import Deps
 
 
 def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> RequestView:
-    """Claim a pending request for the caller and return it. Claiming again extends the claim. Raises Conflict while another person's claim lasts."""
-    view = _claimable(deps, caller, request)
+    """Claim a pending request for the caller and return it. Claiming again extends the claim.
+
+    Raises NotFound, Forbidden if they may not decide it, Conflict if they have decided it or while another person's claim lasts.
+    """
+    view, job = find_request(deps, request)
+    _require_pending(view)
+    if has_answered(view, caller.person.id):
+        raise Conflict("you have answered this request already")
+    if not can_answer(deps, caller, view, requester_id=job.requester_id):
+        why = why_own_job(deps, caller, view, requester_id=job.requester_id)
+        raise Forbidden(str(why) if why else missing_group_text(answering_groups(view.current_tier, caller.tiers)))
     until = deps.now() + timedelta(seconds=seconds)
     if claim := claim_by_other(view, caller.person.id, now=deps.now()):
         raise Conflict(f"claimed by {claim.by} until {claim.until:%Y-%m-%d %H:%M:%S} UTC; you can still decide it")
@@ -24,22 +33,17 @@ def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> 
 
 
 def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
-    """End the caller's own claim of a pending request, and return the request. Raises Conflict if the claim is not theirs."""
-    view = _claimable(deps, caller, request)
+    """End the caller's own claim of a pending request, and return the request. Raises NotFound, Conflict if the claim is not theirs."""
+    view, _ = find_request(deps, request)
+    _require_pending(view)
     if view.claim is None or view.claim.by_id != caller.person.id:
         raise Conflict("you have not claimed this request")
     return _record_claim(deps, caller, view, until=None)
 
 
-def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
-    """Return a pending request that the caller can decide. Raises NotFound, Conflict, Forbidden."""
-    view, job = find_request(deps, request)
+def _require_pending(view: RequestView) -> None:
     if view.state is not RequestState.PENDING:
         raise Conflict(f"the request is {view.state.value}, not pending")
-    if not can_answer(deps, caller, view, requester_id=job.requester_id):
-        why = why_own_job(deps, caller, view, requester_id=job.requester_id)
-        raise Forbidden(str(why) if why else missing_group_text(answering_groups(view.current_tier, caller.tiers)))
-    return view
 
 
 def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datetime | None) -> RequestView:

@@ -90,15 +90,21 @@ def withdraw_unsigned(console: Console, caller: Caller, request: str, reason: st
     """
     view, job = find_visible_request(console.deps, caller, request)
     _require_withdrawable(caller, view, job)
-    now, person = console.deps.now(), caller.person
-    verdict = RequestState.WITHDRAWN if view.state is RequestState.APPROVED else RequestState.PENDING
+    store, now, person = console.deps.store, console.deps.now(), caller.person
     withdrawal = Withdrawal(person=person.id, name=person.name, reason=reason, signed=None)
-    events = (
-        approval_withdrawn_event(view.job_id, view.id, withdrawal, verdict=verdict.value, at=now),
-        withdrawal_requested_event(view, person, None, at=now),
-    )
-    console.deps.store.ledger.append(events)
-    return console.deps.store.requests.get(view.id) or view
+
+    def record(seen: RequestView) -> RequestView:
+        is_approved = seen.state is RequestState.APPROVED
+        verdict = RequestState.WITHDRAWN if is_approved else RequestState.PENDING
+        withdrawn = approval_withdrawn_event(seen.job_id, seen.id, withdrawal, verdict=verdict.value, at=now)
+        # Only what was approved can have credentials that a session must revoke.
+        requested = [withdrawal_requested_event(seen, person, None, at=now)] if is_approved else []
+        store.ledger.append([withdrawn, *requested])
+        return store.requests.get(seen.id) or seen
+
+    newest = record(view)
+    # Somebody else's approval, with which the quorum was reached, may have been counted since the request was read.
+    return record(newest) if newest.state is RequestState.APPROVED else newest
 
 
 def find_visible_request(deps: Deps, caller: Caller, request_id: str) -> tuple[RequestView, JobView]:

@@ -9,6 +9,7 @@ from anyio import to_thread
 
 from console.auth.authorization import Caller
 from console.services.console import Console
+from console.services.visibility import visible_answered_requests
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.readmodel.views import ApprovalView, DelegationView, JobSummary, RequestView
 
@@ -42,7 +43,9 @@ async def person_record(console: Console, caller: Caller, name: str) -> PersonRe
     if not is_self and not caller.can_read_all:
         raise NotFound(f"there is no person {name}")
     ids = await to_thread.run_sync(console.deps.store.search.ids_of_person, name)
-    ids = tuple(dict.fromkeys((caller.person.id, *ids))) if is_self else ids
+    if is_self:
+        # Whoever may read only their own record does not see that of somebody else who has the same login name, or had it before.
+        ids = tuple(dict.fromkeys((caller.person.id, *(ids if caller.can_read_all else ()))))
     if not ids:
         raise NotFound(f"there is no person {name}")
     groups: frozenset[str] | None = None
@@ -56,9 +59,9 @@ async def person_record(console: Console, caller: Caller, name: str) -> PersonRe
 
 def _read_record(console: Console, caller: Caller, name: str, ids: Sequence[str], groups: frozenset[str] | None) -> PersonRecord:
     store = console.deps.store
-    # Whoever may read only their own jobs sees those alone, even if somebody else had the same login name before.
     launched = store.jobs.list(requester=name, requester_id=caller.requester_filter, limit=MAX_JOBS).items
-    answered = {request.id: request for identity in ids for request in store.inbox.list_answered_by(identity, MAX_DECISIONS)}
+    found = (visible_answered_requests(store, console.job_owners, caller, identity, limit=MAX_DECISIONS) for identity in ids)
+    answered = {request.id: request for requests in found for request in requests}
     decisions = [(request, approval) for request in answered.values() for approval in request.approvals if approval.approver_id in ids]
     delegations = {one.id: one for identity in ids for one in store.delegations.current_of(identity, now=console.deps.now())}
     return PersonRecord(

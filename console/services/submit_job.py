@@ -17,13 +17,13 @@ from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
 from console.services.policy_reasons import policy_reasons
 from console.services.signed_statements import statement_problems
-from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, OverQuota, Problem, RetryLater
-from justenough.domain.core.ids import installation_of
+from justenough.domain.core.ids import first_job_id, installation_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
@@ -141,6 +141,9 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
     assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
+    # Lists sort jobs by their ids. A job of a later time would be the newest one for good, and hide later failures of its name.
+    if body.id >= first_job_id(deps.settings.installation, since=deps.now() + MAX_CLOCK_SKEW):
+        raise InvalidInput("order", (Problem("id", "its time is in the future; set this machine's clock, or make the id anew"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)
     order = JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
     _validate_order(deps, person, order, body)

@@ -103,6 +103,13 @@ def visible_request(store: Store, owners: JobOwners, caller: Caller, request: st
     return view
 
 
+def visible_answered_requests(store: Store, owners: JobOwners, caller: Caller, person: str, *, limit: int) -> tuple[RequestView, ...]:
+    """Return the requests that a person (entity id) answered and that the caller may read, those with the newest answers first."""
+    answered = store.inbox.list_answered_by(person, limit)
+    owners.preload(view.job_id for view in answered)
+    return tuple(view for view in answered if owners.can_read(caller, view.job_id))
+
+
 def job_for(store: Store, caller: Caller, job: str) -> JobView:
     """Return a job that the caller may read. Raises NotFound for any other, so that callers cannot find out which ids exist."""
     view = store.jobs.get(job)

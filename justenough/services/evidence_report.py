@@ -8,7 +8,7 @@ from datetime import datetime
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
-from justenough.domain.evidence.credentials import END_EVENTS, OpenCredential
+from justenough.domain.evidence.credentials import OpenCredential
 from justenough.domain.evidence.current_state import CurrentState, LedgerState
 from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.hash_chain import moment_text
@@ -53,7 +53,7 @@ def _collect_current_state(store: Store, open_credentials: Mapping[str, OpenCred
     ids = [credential for credential in open_credentials if credential not in live]
     for start in range(0, len(ids), LOOKUP_BATCH_SIZE):
         batch = ids[start : start + LOOKUP_BATCH_SIZE]
-        ends = {f"{open_credentials[name].job}/{kind}/{name}": name for name in batch for kind in END_EVENTS}
+        ends = {f"{open_credentials[name].job}/{kind}/{name}": name for name in batch for kind in open_credentials[name].end_events}
         ended = {ends[entry] for entry in store.ledger.existing_ids(ends)}
         for name in batch:
             if name not in ended:

@@ -24,7 +24,8 @@ from console.presentation import request_text
 from console.presentation.time_text import span
 from console.services.console import Console
 from console.services.deciders import GroupMembers
-from justenough.adapters.store.inbox_queries import InboxFilter
+from console.services.visibility import visible_answered_requests
+from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
 from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.base_model import Message
@@ -168,7 +169,7 @@ def inbox_page(
 ) -> HTMLResponse:
     """Render the inbox. Blocking. `notice`: why a form for several requests was not submitted. Raises InvalidInput for a malformed cursor."""
     caller = visitor.caller
-    me = caller.person.id
+    me, owners = caller.person.id, console.job_owners
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
@@ -188,7 +189,9 @@ def inbox_page(
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
-        answers=console.deps.store.inbox.list_answered_by(me, filters.limit("answers")) if filters.show == "answers" else (),
+        answers=visible_answered_requests(console.deps.store, owners, caller, me, limit=filters.limit("answers"))
+        if filters.show == "answers"
+        else (),
         filters=filters,
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         decides=bool(caller.tier),
@@ -302,18 +305,18 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
 
 
 def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[ReviewView, ...]:
-    """Return the newest open break-glass reviews that the caller can complete."""
+    """Return the newest open break-glass reviews that the caller can complete, of those that the number in the navigation counts."""
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()
-    reviews = [one for one in store.reviews.list(limit=limit).items if one.person_id != me and caller.tier >= max(one.tiers)]
+    reviews = [one for one in store.reviews.list(limit=MAX_COUNT).items if one.person_id != me and caller.tier >= max(one.tiers)]
     views = store.requests.by_ids(one.request_id for one in reviews)
     own_jobs = {
         view.id
         for view in views.values()
         if why_barred(console.deps, caller, view, requester_id=console.job_owners.owner_of(view.job_id) or "") is not None
     }
-    return tuple(one for one in reviews if one.request_id in views.keys() - own_jobs)
+    return tuple(one for one in reviews if one.request_id in views.keys() - own_jobs)[:limit]
 
 
 def _parse_cursor(cursor: str) -> tuple[datetime, str] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, not_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select, tuple_
 
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
 from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
+from justenough.domain.core.ids import first_job_id, installation_of
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 
@@ -122,7 +124,14 @@ def _earlier_requests(connection: Connection, request: RequestView, requester_id
 
     Filters here and not in SQL: without statistics, a database would read every request ever made for the resource.
     """
-    runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id)
+    begun: datetime | None = connection.execute(select(JOBS.c.created_at).where(JOBS.c.id == request.job_id)).scalar()
+    installation = installation_of(request.job_id)
+    if begun is None or installation is None:
+        return []
+    # The launcher chooses the id, so only the time of recording says what is earlier. The bound on ids is for the index.
+    bound = JOBS.c.id < first_job_id(installation, since=begun + MAX_CLOCK_SKEW)
+    is_earlier = or_(JOBS.c.created_at < begun, and_(JOBS.c.created_at == begun, JOBS.c.id < request.job_id))
+    runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, bound, is_earlier)
     newest = runs.order_by(JOBS.c.id.desc()).limit(MAX_EARLIER_RUNS).scalar_subquery()
     columns = (REQUESTS.c[name] for name in ("id", "resource", "action", "state", "tier", "requester_id"))
     statement = select(*columns, REVIEWS.c.verdict).outerjoin(REVIEWS, REVIEWS.c.request_id == REQUESTS.c.id)

@@ -117,6 +117,9 @@ _OPEN = _REQUEST.where(REQUESTS.c.state.in_([state.value for state in RequestSta
 _DECIDE = _PENDING.values(
     current_tier=case((REQUESTS.c.current_tier > bindparam("needed"), REQUESTS.c.current_tier), else_=bindparam("needed"))
 )
+_UNCLAIM = _REQUEST.where(REQUESTS.c.claimed_by_id == bindparam("row_person")).values(
+    claimed_by=None, claimed_by_id=None, claimed_until=None
+)
 _TAKE_BACK = _REQUEST.where(REQUESTS.c.state == RequestState.APPROVED.value).values(state=RequestState.WITHDRAWN.value)
 _ANSWER = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("row_id"), APPROVALS.c.approver_id == bindparam("row_person"))
 _REVIEW = update(REVIEWS).where(REVIEWS.c.request_id == bindparam("row_id"), REVIEWS.c.job_id == bindparam("row_job"), REVIEWS.c.open)
@@ -187,13 +190,15 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
 
 
 def access_requested(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the request."""
+    """Insert the request. Nobody can answer one of a job that has ended."""
     data = fact.data
-    requester: str = connection.execute(select(JOBS.c.requester_id).where(JOBS.c.id == fact.job)).scalar() or ""
+    job = connection.execute(select(JOBS.c.requester_id, JOBS.c.ended_at).where(JOBS.c.id == fact.job)).first()
+    requester, has_ended = (job.requester_id, job.ended_at is not None) if job else ("", False)
+    state = RequestState.WITHDRAWN if has_ended else RequestState.PENDING
     copied = {
         name: data[name] for name in ("number", "resource", "action", "ttl", "reason", "optional", "title", "sensitivity", "revocable")
     }
-    open_ = {"state": RequestState.PENDING.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
+    open_ = {"state": state.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
     undecided = {"policies": [], "policy_digest": "", "digest": ""}
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
     # Older entries lack these, and others leave them out.
@@ -221,13 +226,14 @@ def approval_opened(connection: Connection, fact: LedgerFact) -> None:
 
 
 def approval_decided(connection: Connection, fact: LedgerFact) -> None:
-    """Insert an answer that counted, and settle the request if the answer settles it."""
+    """Insert an answer that counted, end its person's claim, and settle the request if the answer settles it."""
     data = fact.data
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
     copied = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     # Entries from before approvals could be narrowed or delegated lack these fields.
     later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
     insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
+    _update_request(connection, _UNCLAIM, fact, {"row_person": data["person"]})
     if data["verdict"] == "approved":
         granted = {name: data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
         _update_request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Column, Connection, Select, exists, func, select, text, union_all
+from sqlalchemy import Column, Connection, Select, TextClause, exists, func, select, text, union_all
 
 from justenough.adapters.store.repository import Repository, fetch_all, has_type, reads, writes
 from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
@@ -27,6 +27,8 @@ that person may read no others.
 """
 MAX_WORDS_OF_A_BEGINNING = 8
 """Maximum number of words that a typed beginning can stand for, in alphabetical order."""
+MAX_TERMS_READ = 1_000
+"""Maximum number of terms that are looked at for these words. Handles of credentials are random, so some begin like a word."""
 MAX_NAMES = 2_000
 """Maximum number of names that are compared with a typed name."""
 ID_PREFIX = re.compile(r"[jrc]-")
@@ -39,11 +41,20 @@ _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
     "r-": ("request", REQUESTS.c.id, REQUESTS.c.job_id),
     "c-": ("credential", CREDENTIALS.c.id, CREDENTIALS.c.job_id),
 }
-# Jumps from each word to the next: a word may be in a million rows.
+# Jumps from each term to the next: a term may be in a million rows.
+_TERMS_OF_A_BEGINNING = """
+WITH RECURSIVE found (term, number) AS (
+    SELECT min(word), 1 FROM search_words WHERE word >= :begin AND word < :end
+    UNION ALL
+    SELECT (SELECT min(word) FROM search_words WHERE word > found.term AND word < :end), number + 1
+    FROM found WHERE found.term IS NOT NULL AND number < :most
+)
+SELECT term FROM found WHERE term IS NOT NULL"""
+_HANDLES_OF_A_BEGINNING = text(f"{_TERMS_OF_A_BEGINNING} LIMIT :words")
+# Words have the position of their job's first entry, handles that of their credential's; and only the term of an agent has a colon.
 _WORDS_OF_A_BEGINNING = text(
-    "WITH RECURSIVE found (word) AS (SELECT min(word) FROM search_words WHERE word >= :begin AND word < :end UNION ALL"
-    " SELECT (SELECT min(word) FROM search_words WHERE word > found.word AND word < :end) FROM found WHERE found.word IS NOT NULL)"
-    " SELECT word FROM found WHERE word IS NOT NULL LIMIT :words"
+    f"{_TERMS_OF_A_BEGINNING} AND term NOT LIKE '%:%' AND"  # noqa: S608 - each part is a constant
+    " (SELECT seq FROM ledger WHERE position = (SELECT min(position) FROM search_words WHERE word = term)) = 1 LIMIT :words"
 )
 
 
@@ -95,7 +106,7 @@ class SearchRepository(Repository):
     def find_handle(self, connection: Connection, text: str) -> tuple[SearchHit, ...]:
         """Return the credentials by a database user, lease id, accessor or certificate serial, or its beginning; newest first."""
         handle = query_handle(text)
-        handles = _words_beginning(connection, handle) if handle else ()
+        handles = _terms_beginning(connection, _HANDLES_OF_A_BEGINNING, handle) if handle else ()
         positions = connection.execute(_newest(handles, MAX_FOUND_PER_KIND)).scalars().all() if handles else ()
         is_handle = has_type([EventType.CREDENTIAL_ISSUED])
         found = select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name, JOBS.c.task).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job)
@@ -111,7 +122,7 @@ class SearchRepository(Repository):
         """Return the newest jobs that have, for every word of the text, that word or a word that begins with it. `requester_id`: only this
         person's jobs.
         """
-        alternatives = [_words_beginning(connection, word) for word in query_words(text)]
+        alternatives = [_terms_beginning(connection, _WORDS_OF_A_BEGINNING, word) for word in query_words(text)]
         if not alternatives or not all(alternatives):
             return WordMatches((), is_partial=False)
         is_partial = False
@@ -189,9 +200,10 @@ def _names(connection: Connection, criteria: Iterable[Any], reader_id: str | Non
     return tuple((row.kind, row.name) for row in rows)
 
 
-def _words_beginning(connection: Connection, begin: str) -> tuple[str, ...]:
-    values = {"begin": begin, "end": begin + AFTER_EVERY_SUFFIX, "words": MAX_WORDS_OF_A_BEGINNING}
-    return tuple(connection.execute(_WORDS_OF_A_BEGINNING, values).scalars())
+def _terms_beginning(connection: Connection, statement: TextClause, begin: str) -> tuple[str, ...]:
+    """Return the first words or handles with a beginning, in alphabetical order."""
+    values = {"begin": begin, "end": begin + AFTER_EVERY_SUFFIX, "words": MAX_WORDS_OF_A_BEGINNING, "most": MAX_TERMS_READ}
+    return tuple(connection.execute(statement, values).scalars())
 
 
 def _count(connection: Connection, words: Collection[str]) -> int:

@@ -51,7 +51,9 @@ class UsageRepository(Repository):
         """Return the use of each action of each resource since a moment, sorted. `cursor` is the last action read, as `resource:action`."""
         # There are few actions, however many jobs there are. Sort them here, because each database sorts text its own way.
         all_keys = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table)}
-        keys = sorted(key for key in all_keys if cursor is None or ":".join(key) > cursor)
+        resource, _, action = (cursor or "").rpartition(":")
+        # Compare the parts: as one text, `orders-db:read` comes before `orders:read`.
+        keys = sorted(key for key in all_keys if key > AccessKey(resource, action))
         items = tuple(_build_action_use(connection, key, since) for key in keys[:limit])
         return Page(items=items, next=":".join(keys[limit - 1]) if len(keys) > limit else None)
 

@@ -119,12 +119,13 @@ class ApprovalVerifier:
         if isinstance(person, Rejection):
             return person
         if not self.can_withdraw(person):
-            return Rejection("not_entitled", f"{person.name} is in no group that approves or launches")
+            return Rejection("not_entitled", f"{person.name} is in no group that approves, launches or may use break-glass")
         return Withdrawal(person=person.id, name=person.name, reason=statement.reason, signed=signed)
 
     def can_withdraw(self, person: Person) -> bool:
-        """Whether a person may withdraw approvals: any approver or launcher may."""
-        return self.tiers.tier_of(person.groups) > 0 or bool(person.groups & set(self.tiers.roles.launch))
+        """Whether a person may withdraw approvals: any approver or launcher may, and anyone who may use break-glass."""
+        roles = self.tiers.roles
+        return bool(person.groups & {*self.tiers.approver_groups, *roles.launch, *roles.break_glass})
 
     def count_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> Ladder | Rejection:
         """Return the ladder with a signed answer added as its last, or why that answer does not count."""

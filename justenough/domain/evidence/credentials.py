@@ -36,6 +36,11 @@ class OpenCredential(NamedTuple):
     expires_at: datetime
     revocable: str
 
+    @property
+    def end_events(self) -> tuple[EventType, ...]:
+        """The events of which one records its end. Nothing follows the end of the job for what its owner must change."""
+        return (*END_EVENTS, EventType.CREDENTIAL_RESIDUAL) if self.revocable == Revocable.NEVER else END_EVENTS
+
 
 class AccessLifetimes:
     """Granted and actual lifetimes of one action on one resource."""

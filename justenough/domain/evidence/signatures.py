@@ -12,16 +12,20 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.public_keys import LedgerKeys, PersonKeys
 
 SIGNED_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    EventType.JOB_SUBMITTED.value: ("order", ("params", "bundle", "reason", "parent")),
-    EventType.APPROVAL_DECIDED.value: ("signed", ("request", "person", "decision", "ttl", "action", "reason")),
+    EventType.JOB_SUBMITTED.value: ("order", ("params", "bundle", "reason", "parent", "requester")),
+    EventType.APPROVAL_DECIDED.value: ("signed", ("request", "person", "decision", "ttl", "action", "reason", "on_behalf_of", "tools")),
     EventType.APPROVAL_WITHDRAWN.value: ("signed", ("request", "person", "reason")),
     EventType.WITHDRAWAL_REQUESTED.value: ("signed", ("request", "person")),
     EventType.REVIEW_ANSWERED.value: ("signed", ("request", "person", "verdict", "reason")),
-    EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason")),
+    EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason", "until")),
 }
 """By type: the field with the signed statement, and the fields that must match the statement."""
-MAY_BE_UNSIGNED = frozenset({EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value})
-"""Types that can only reduce access: people may request them while Vault cannot sign."""
+OTHER_NAMES = {"requester": "person", "until": "expires_at"}
+"""The names that fields of entries have in statements, if they have others."""
+ABSENT_IF_NONE = frozenset({"on_behalf_of", "tools"})
+"""Fields whose absence says something, too. Older entries lack other fields that their statements have."""
+WITHDRAWALS = frozenset({EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value})
+"""Types that can only reduce access: people may request them unsigned while Vault cannot sign."""
 
 
 class SignatureVerifier:
@@ -37,7 +41,7 @@ class SignatureVerifier:
         if kind not in SIGNED_FIELDS:
             return None
         holder, fields = SIGNED_FIELDS[kind]
-        if kind in MAY_BE_UNSIGNED and holder in data and data[holder] is None:
+        if kind in WITHDRAWALS and holder in data and data[holder] is None:
             return None
         try:
             signed = SignedStatement.model_validate(data[holder])
@@ -60,8 +64,10 @@ class SignatureVerifier:
 def _why_different(kind: str, job: str, data: Mapping[str, Any], statement: Mapping[str, Any], fields: tuple[str, ...]) -> str | None:
     if statement.get("job", job) != job:
         return "it carries a statement about another job"
-    # Older entries lack some of these.
-    different = [name for name in fields if data.get(name) is not None and statement.get(name) != data[name]]
+    if kind in WITHDRAWALS and statement.get("decision") != "withdraw":
+        return "it carries a statement that withdraws nothing"
+    compared = [name for name in fields if name in data or name in ABSENT_IF_NONE]
+    different = [name for name in compared if data.get(name) != statement.get(OTHER_NAMES.get(name, name))]
     if kind == EventType.JOB_SUBMITTED and statement.get("spec_digest") != digest_of(data["spec"]):
         different.append("spec")
     return f"it differs from the signed statement in {', '.join(different)}" if different else None

@@ -49,6 +49,11 @@ class DryRunStep:
     context: AccessContext
     decision: Decision
 
+    @property
+    def turn(self) -> tuple[bool, int]:
+        """Its place in the order of decisions: what is needed at the start comes before what the running job may request."""
+        return self.access.at != "start", self.number
+
 
 def dry_run_spec(
     rules: PolicyEvaluator,
@@ -61,16 +66,18 @@ def dry_run_spec(
 ) -> Iterator[DryRunStep]:
     """Yield the decision on each request in the order of the spec, which must have been checked against the catalog.
 
-    `held`: the access at the start. A request that the job may make while it runs is decided as if made then, with all earlier ones issued.
+    `held`: the access at the start. Requests for the start are decided first, in their order, each as if the earlier ones had been issued;
+    then those that the job may make while it runs, in theirs.
     """
     held = held or HeldAccess()
-    for number, access in enumerate(job.spec.access, start=1):
+    steps: dict[int, DryRunStep] = {}
+    for number, access in sorted(enumerate(job.spec.access, start=1), key=lambda item: (item[1].at != "start", item[0])):
         at = phase if access.at == "start" else "runtime"
         context = AccessContext(at, access.ttl, access.reason, clock, held, break_glass)
-        decision = rules.decide(job, access, context)
-        yield DryRunStep(number, access, context, decision)
-        if decision.outcome != "denied":
+        steps[number] = DryRunStep(number, access, context, rules.decide(job, access, context))
+        if steps[number].decision.outcome != "denied":
             held = rules.with_issued(held, access.resource, access.action)
+    yield from (steps[number] for number in sorted(steps))
 
 
 def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:

@@ -227,7 +227,7 @@ def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, step
             held = rules.with_issued(held, other.access.resource, other.access.action)
         return rules.decide(job, step.access, replace(step.context, held=held))
 
-    granted = [other for other in steps if other.number < step.number and other.decision.outcome != "denied"]
+    granted = [other for other in steps if other.turn < step.turn and other.decision.outcome != "denied"]
     changes: list[Counterfactual] = []
     for other in steps:
         if other.number == step.number:

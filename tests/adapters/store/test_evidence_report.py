@@ -14,7 +14,7 @@ from justenough.adapters.store.engine import open_database
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report, Status
-from justenough.domain.ledger.events import Event
+from justenough.domain.ledger.events import Event, EventType
 from justenough.services import evidence_report
 from justenough.services.evidence_report import build_evidence_report
 from tests.adapters.store import event_samples as samples
@@ -100,6 +100,14 @@ def test_a_credential_that_was_hidden_from_the_lists_is_reported_from_the_ledger
 def test_a_credential_that_ended_after_the_period_is_no_violation(store: Store) -> None:
     record_events(store, [samples.submission(), samples.issuance(), samples.credential_confirmation(at=later(7200))])
     assert violations(build_report(store, now=later(9000))) == set()
+
+
+def test_a_credential_that_nobody_can_revoke_and_whose_job_ended_after_the_period_is_no_violation(store: Store) -> None:
+    left = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, until=None, why="a static secret", at=later(7200))
+    record_events(store, [samples.submission(), samples.issuance(revocable="never"), left])
+    assert violations(build_report(store, now=later(9000))) == set()
+    record_events(store, [samples.issuance(number=2, revocable="never")])
+    assert violations(build_report(store, now=later(9000))) == {"standing.beyond_end"}
 
 
 def test_an_overdue_revocation_is_reported_with_how_long_it_has_been_open(store: Store) -> None:

@@ -186,6 +186,13 @@ def test_nobody_can_answer_a_request_of_a_job_that_has_ended(store: Store) -> No
     assert store.requests.list(state=None).items[0].state == "withdrawn"
 
 
+def test_a_request_that_is_recorded_after_its_job_has_ended_waits_for_nobody(store: Store) -> None:
+    late = (samples.access_request(), samples.access_decision("needs_approval", tier=1), samples.approval_opening(at=later(1)))
+    view = job_after(store, samples.job_end("lost"), *late)
+    assert (view.state, view.requests[0].state) == ("lost", "withdrawn")
+    assert store.requests.count_waiting("e-ops", origin=None, environment=None) == 0
+
+
 def test_an_event_of_another_job_does_not_change_a_jobs_request(store: Store) -> None:
     foreign = samples.access_decision("allowed").model_copy(update={"id": "foreign", "job": "j-dev-stranger"})
     assert request_after(store, foreign).state == "pending"

@@ -99,6 +99,23 @@ def test_jobs_are_found_by_words_that_may_be_cut_short_newest_first(filled: Stor
     assert found_jobs(filled, typed) == [job_id(number) for number in jobs]
 
 
+def test_handles_that_begin_like_a_word_do_not_displace_the_word(store: Store) -> None:
+    handles = [samples.issuance(number=number, user=f"re{number:02d}AbCdEf") for number in range(1, 30)]
+    store.ledger.append([samples.submission(), *handles])
+    store.search.index()
+    assert found_jobs(store, "re") == [samples.JOB]
+    assert [hit.id for hit in store.search.find_handle("re07ab")] == [credential_id(samples.JOB, 7)]
+
+
+def test_the_beginning_of_agent_does_not_find_every_job_that_has_an_agent(store: Store) -> None:
+    store.ledger.append(
+        [samples.submission(job_id(1), agent={"name": "triage-bot"}), samples.submission(job_id(2), task="Find the agency")]
+    )
+    store.search.index()
+    assert found_jobs(store, "age") == [job_id(2)]
+    assert store.search.jobs_of_agent("triage-bot", limit=5) == (job_id(1),)
+
+
 def test_a_person_who_may_read_only_their_own_jobs_finds_only_those(filled: Store) -> None:
     assert found_jobs(filled, "refund", "e-eve") == [job_id(3)]
     assert found_jobs(filled, "refund", "e-ops") == [job_id(1)]

@@ -188,6 +188,13 @@ def test_the_use_of_each_action_is_reported_once_over_all_jobs(store: Store, lim
     assert (late["orders-db", "write"].asked, late["orders-db", "admin"].last_issued) == (1, later(3))
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+def test_pages_of_actions_leave_out_no_resource_whose_name_continues_that_of_another(store: Store, limit: int) -> None:
+    names = ["db", "db-copy", "db2"]
+    store.ledger.append([samples.submission(), *(samples.access_request(number=at, resource=name) for at, name in enumerate(names, 1))])
+    assert [use.resource for use in all_items(lambda cursor: store.usage.action_uses(limit=limit, cursor=cursor))] == names
+
+
 @pytest.mark.parametrize("requester", [None, "e-ops"])
 def test_no_usage_query_scans_every_job_request_or_credential(ready_file: Path, tmp_path: Path, requester: str | None) -> None:
     """This keeps right-sizing quick with a million jobs: each table is read by a key."""

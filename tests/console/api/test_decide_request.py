@@ -197,6 +197,18 @@ async def test_each_person_can_list_the_requests_that_they_may_decide(served: Se
     assert await ids("auditor", state="approved") == {first["id"]}
 
 
+async def test_an_answer_ends_the_claim_and_whoever_has_answered_is_told_so(served: Served) -> None:
+    request = await served.launch_and_request(tier=3)
+    path = f"/requests/{request['id']}"
+    assert (await served.post(f"{path}/claim", "chief")).json()["claim"]["by"] == "chief"
+    served.record_answer(request, "chief", verdict="pending")
+    assert (await served.get(path, "lead")).json()["claim"] is None
+    again = await served.post(f"{path}/claim", "chief")
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
+    low = await served.post(f"{path}/claim", "lead")
+    assert (low.status_code, low.json()["detail"]) == (403, "needs one of the groups: chiefs")
+
+
 async def test_the_etag_of_a_request_is_its_digest(served: Served) -> None:
     request = await served.launch_and_request()
     shown = await served.get(f"/requests/{request['id']}", "lead")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from console.auth.authorization import Caller
 from console.presentation.event_text import event_sentence
+from console.services.decide_request import withdraw_unsigned
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.served_console import Served
 from tests.support.claims import claim_job
@@ -23,6 +26,17 @@ async def test_a_jobs_launcher_approvers_and_on_call_may_kill_it(served: Served,
     answer = await served.post(f"/jobs/{job}/kill", who)
     assert (answer.status_code, answer.json()) == (202, {"id": job, "state": "pending", "note": None})
     assert await served.signals(job) == [("kill", [])]
+
+
+@pytest.mark.parametrize("who", ["ops", "lead", "oncall"])
+async def test_whoever_may_stop_a_job_may_withdraw_its_approvals(served: Served, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+    request = await served.launch_and_request()
+    served.record_answer(request, "lead")
+    withdrawal = served.people[who].decision(request, {"decision": "withdraw"})
+    answer = await served.post(f"/requests/{request['id']}/decisions", who, withdrawal, headers={"If-Match": f'"{request["digest"]}"'})
+    assert answer.status_code == 202, answer.text
+    assert [name for name, _ in await served.signals(request["job_id"])] == ["decide"]
 
 
 async def test_another_launchers_job_is_not_shown_and_cannot_be_stopped(served: Served) -> None:
@@ -98,6 +112,26 @@ async def test_an_approval_withdrawn_without_a_signature_no_longer_counts(served
     assert (answer.status_code, answer.json()["state"]) == (200, "pending")
     (vote,) = answer.json()["approvals"]
     assert vote["withdrawn_at"]
+
+
+async def test_an_approval_that_is_withdrawn_while_the_last_one_is_counted_does_not_count(served: Served) -> None:
+    request = await served.launch_and_request(quorum=2)
+    served.record_answer(request, "lead", verdict="pending")
+    console, person = served.console, await served.console.token_verifier.person(served.people["lead"].id)
+    assert person is not None
+
+    def now() -> datetime:
+        # After the withdrawal has read the request, and before it is recorded.
+        served.record_answer(request, "chief")
+        return datetime.now(UTC)
+
+    racing = dataclasses.replace(console, deps=dataclasses.replace(console.deps, now=now))
+    caller = Caller(person, console.deps.config.current().tiers, expires=0.0)
+    view = await asyncio.to_thread(withdraw_unsigned, racing, caller, request["id"], "a fake")
+    assert view.state == "withdrawn"
+    # The session looks at the request when it reads that somebody wants the approval withdrawn.
+    kinds = [entry.type for entry in served.store.ledger.entries(job=request["job_id"]).items if "withdra" in entry.type]
+    assert kinds == ["approval.withdrawn", "approval.withdrawn", "withdrawal.requested"]
 
 
 @pytest.mark.parametrize("what", ["cancel", "kill"])

@@ -216,6 +216,16 @@ async def test_an_id_that_is_not_this_installations_is_refused(served: Served, w
     assert [error["path"] for error in answer.json()["errors"]] == ["id"]
 
 
+async def test_an_id_of_a_later_time_is_refused(served: Served) -> None:
+    """Lists sort jobs by their ids, so that such a job would be the newest one for good."""
+    late = new_job_id("dev", now=datetime.now(UTC) + timedelta(minutes=10))
+    answer = await served.post("/jobs", "ops", served.people["ops"].order(id=late))
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"path": "id", "message": "its time is in the future; set this machine's clock, or make the id anew"}
+    ]
+
+
 async def test_missing_parts_of_an_order_are_named(served: Served) -> None:
     answer = await served.post("/jobs", "ops", {"spec": SPEC})
     assert answer.status_code == 422

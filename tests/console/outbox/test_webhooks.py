@@ -196,6 +196,17 @@ async def test_a_receiver_that_sends_retry_after_is_left_alone_for_that_time(rig
     assert len(receiver.requests) == 3
 
 
+async def test_events_go_out_although_the_clock_was_set_back(rig: OutboxRig, receiver: Receiver) -> None:
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(1))
+    await rig.deliver(console)
+    rig.clock.set_back(3600)
+    rig.record(*submissions(1, first=2))
+    rig.clock.advance(1)
+    await rig.deliver(console)
+    assert [event["subject"] for event in receiver.events] == [job_id(1), job_id(2)]
+
+
 async def test_a_receiver_that_answered_410_rests_for_an_hour_but_resent_events_go_out_at_once(rig: OutboxRig, receiver: Receiver) -> None:
     receiver.answer = lambda number: 410 if number == 0 else 204
     console = await start_webhooks(rig, hook(receiver))

@@ -237,6 +237,17 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
     )
 
 
+async def test_the_id_that_a_launcher_chose_hides_no_earlier_run(served: Served, logged_in: LogIn) -> None:
+    first = served.record_request(await launch_job(served, "backdated"))
+    served.record_answer(first, "lead")
+    old = await served.launch(spec(name="backdated"), id=new_job_id("dev", now=datetime.now(UTC) - timedelta(days=400)))
+    second = served.record_request(old["id"], ttl=600)
+    page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "ttl 5m 10m" in page.text
+    # And it is not before the earlier run, either.
+    assert "no person approved access" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
+
+
 async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged_unjustified(served: Served, logged_in: LogIn) -> None:
     first = served.record_request(await launch_job(served, "glass"), call={"tool": "refund-order", "arguments": {"amount": 12}})
     break_glass(served, first, at=datetime.now(UTC) + timedelta(minutes=-3))

@@ -62,3 +62,17 @@ async def test_the_next_request_is_one_that_nobody_else_is_reviewing(records: De
     claim(records, later, by="security")
     following, text = await next_requests(lead, decided)
     assert (following, "chief is reviewing it" in text) == ([soon], True)
+
+
+async def test_a_review_is_listed_however_many_newer_ones_others_must_answer(records: Desk) -> None:
+    lead = await records.log_in()
+    requests = [record_request(records, minutes=1) for _ in range(8)]
+    for number, (request, tier) in enumerate(zip(requests, (1, 3, 3, 3, 3, 3, 3, 3), strict=True)):
+        view = records.store.requests.get(request)
+        assert view is not None
+        who = {"request": request, "person": "e-oncall", "name": "oncall", "reason": "the shop is down"}
+        review = {"tiers": [tier], "groups": ["support-leads"]}
+        opened = build_event(EventType.REVIEW_OPENED, view.job_id, at=now() + timedelta(seconds=number), about=request, **who, **review)
+        records.store.ledger.append([opened])
+    page = RenderedPage((await lead.open("/inbox")).text)
+    assert [link for link in page.links if link.endswith("#review")] == [f"/inbox/{requests[0]}#review"] * 2

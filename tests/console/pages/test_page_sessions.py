@@ -194,6 +194,15 @@ async def test_use_is_recorded_once_a_minute_and_renews_the_token(site: Site, lo
     assert await renewed()
 
 
+async def test_a_token_that_was_revoked_in_vault_ends_its_session_although_the_clock_was_set_back(
+    site: Site, logged_in: LogIn, admin: httpx.AsyncClient
+) -> None:
+    lead = await logged_in()
+    (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
+    site.clock.forward(hours=-1)
+    assert "Vault has ended this login." in await login_page(lead)
+
+
 async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk
@@ -19,6 +21,13 @@ pytestmark = pytest.mark.servers
 async def records(settings: Settings, passwords: dict[str, str], own_store: Path, small_config: Path) -> AsyncIterator[Desk]:
     async with serve_desk(settings, passwords, own_store, config=small_config) as opened:
         yield opened
+
+
+def delegation(name: str, person: str) -> Event:
+    at = datetime.now(UTC)
+    who = {"delegation": f"d-{person}", "person": person, "name": name, "delegate": "e-lead", "delegate_name": "lead"}
+    terms = {"until": (at + timedelta(hours=1)).isoformat(), "reason": "away", "signed": samples.SIGNED}
+    return build_event(EventType.DELEGATION_MADE, UNATTRIBUTED_CHAIN, at=at, about=f"d-{person}", **who, **terms)
 
 
 def index(records: Desk) -> None:
@@ -58,6 +67,23 @@ async def test_others_see_only_themselves(records: Desk) -> None:
     assert "No jobs launched." in (await load_page(mallory, "/people/mallory")).text
     await load_page(auditor, "/people/nobody-at-all", status=404)
     await load_page(auditor, "/people/%3Cscript%3E", status=404)
+
+
+async def test_a_launchers_own_decisions_are_shown_only_on_jobs_that_they_may_read(records: Desk) -> None:
+    ops, auditor = await records.log_in("ops"), await records.log_in("auditor")
+    # Of the time when they could decide, and of somebody who had the same login name then.
+    jobs = {person: records.record_job(requester="e-eve", requester_name="eve") for person in (await records.id_of(ops), "e-former")}
+    for person, job in jobs.items():
+        answer = samples.approval_decision("approved", job, person="ops", person_id=person)
+        records.store.ledger.append([samples.access_request(job), answer, delegation("ops", person)])
+    index(records)
+    requests = {f"/inbox/{part_id(job, 'r')}" for job in jobs.values()}
+    page = await load_page(ops, "/people/ops")
+    assert not requests & {*page.links, *(await load_page(ops, "/inbox?show=answers")).links}
+    assert page.text.count("ops → lead") == 1
+    page = await load_page(auditor, "/people/ops")
+    assert requests <= set(page.links)
+    assert page.text.count("ops → lead") == 2
 
 
 async def test_a_person_whom_vault_does_not_know_still_has_a_record(records: Desk) -> None:

@@ -250,6 +250,9 @@ def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally |
         # Launchers and approvers may take back what others approved, also for their own job.
         (1, [decide(), decide("launcher", "withdraw")], "withdrawn"),
         (1, [decide(), decide("requester", "withdraw")], "withdrawn"),
+        # So may people who may use break-glass, as they may stop any job.
+        (1, [decide(), decide("hero", "withdraw")], "withdrawn"),
+        (1, [decide("hero", "break_glass"), decide("hero", "withdraw")], "withdrawn"),
         (2, [decide("chief"), decide("chief", "withdraw")], "pending"),
     ],
 )

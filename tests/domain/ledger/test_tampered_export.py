@@ -129,6 +129,17 @@ FORGERIES: dict[str, tuple[str, Callable[[Entry], object]]] = {
         "job.submitted",
         lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"person": "mallory"})),
     ),
+    "another launcher": ("job.submitted", lambda data: data.update(requester="lead")),
+    "no files": ("job.submitted", lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"bundle": "sha256:1"}))),
+    "an absent person": ("approval.decided", lambda data: data.update(on_behalf_of="ops")),
+    "no absent person": (
+        "approval.decided",
+        lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"on_behalf_of": "ops"})),
+    ),
+    "all tools": (
+        "approval.decided",
+        lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"tools": {"refund": {"calls": 1}}})),
+    ),
     "another job's": (
         "approval.decided",
         lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"job": "j-dev-9"})),
@@ -141,6 +152,20 @@ def test_an_unsigned_answer_is_forged_even_if_the_newest_checkpoint_covers_it(na
     kind, change = FORGERIES[name]
     lines = changed(change, kind)
     assert faults(lines, checkpoint_of(lines)) == {"forged"}
+
+
+@pytest.mark.parametrize(
+    "kind, data, statement",
+    [
+        ("delegation.made", {"until": "2027-01-31T09:30:00Z"}, {"type": "delegation", "expires_at": "2026-01-31T09:30:00Z"}),
+        ("approval.withdrawn", {}, {"type": "decision", "decision": "approve"}),
+        ("withdrawal.requested", {}, {"type": "decision", "decision": "approve"}),
+    ],
+)
+def test_a_statement_with_another_meaning_proves_nothing(kind: str, data: Entry, statement: Entry) -> None:
+    said = {"request": "r-dev-1-1", "person": "lead", "delegate": "ops", "reason": "x"}
+    entry = {**said, **data, "signed": signed(LEAD, **{**said, **statement})}
+    assert SignatureVerifier(KEYS).why_invalid("j-dev-1", kind, NOW, entry) is not None
 
 
 def test_only_a_withdrawal_may_be_unsigned() -> None:

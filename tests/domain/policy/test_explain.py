@@ -14,7 +14,7 @@ from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.explain import Counterfactual, RequestExplanation, explain_spec
 from tests.domain.policy.test_partial_evaluation import texts
-from tests.support.domain_samples import SCHEMA
+from tests.support.domain_samples import SCHEMA, access
 from tests.support.policy_samples import CATALOG, TIERS, job_facts, rules, shop_rules
 
 WRITES = """
@@ -93,6 +93,15 @@ def test_an_explanation_says_how_reordering_requests_for_restricted_data_and_exp
     first, second = explain_requests(shop_rules(), "export-api:write", "customers-db:read")
     assert changes(first) == {"order after request 2 (customers-db read)": "denied 0", "touched restricted": "denied 0"}
     assert changes(second)["order before request 1 (export-api write)"] == "needs_approval 2"
+
+
+def test_what_a_job_requests_while_it_runs_is_decided_after_all_that_it_needs_at_its_start() -> None:
+    read = access(resource="customers-db", action="read", at="request")
+    first, second = explain_requests(shop_rules(), access=[read, access(resource="export-api", action="write")])
+    # The same as in the other order in the spec: at its start, the job has not read anything yet.
+    assert (first.outcome, second.outcome, second.tier) == ("denied", "needs_approval", 2)
+    assert changes(first)["order before request 2 (export-api write)"] == "needs_approval 2"
+    assert changes(second)["order after request 1 (customers-db read)"] == "denied 0"
 
 
 def test_the_place_before_both_is_reported_if_either_of_two_earlier_requests_is_enough_to_deny() -> None:
