@@ -364,6 +364,29 @@ async def test_concurrent_occasions_launch_no_more_jobs_than_the_overlap_policy_
     assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
 
 
+@pytest.mark.parametrize(
+    "zone, occasions",
+    [
+        # What Temporal starts: both times in New York, only the second one in Berlin.
+        ("America/New_York", ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"]),
+        ("Europe/Berlin", ["2026-10-25T01:30:00Z"]),
+    ],
+)
+async def test_a_time_that_a_clock_change_repeats_launches_one_job(installation: Installation, zone: str, occasions: list[str]) -> None:
+    hour = {"America/New_York": 1, "Europe/Berlin": 2}[zone]
+    installation.write_schedules(daily=f"{{cron: '30 {hour} * * *', timezone: {zone}, job: jobs/hello.yaml, overlap: allow, paused: true}}")
+
+    async def take(at: datetime) -> object:
+        deps = dataclasses.replace(installation.console.deps, now=lambda: at)
+        return await asyncio.to_thread(
+            console_orders.order_occasion, deps, installation.console.quotas, ScheduleOccasion(schedule="daily", at=at)
+        )
+
+    found = [await take(datetime.fromisoformat(at)) for at in [*occasions, occasions[-1]]]
+    launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
+    assert (len(found), len(launched), set(installation.jobs("daily"))) == (len(occasions) + 1, 1, launched)
+
+
 async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else(installation: Installation) -> None:
     overlapping = MINUTELY.replace("paused", "overlap: allow, paused")
     installation.write_schedules(minutely=overlapping, other=overlapping)
