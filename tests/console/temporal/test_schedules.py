@@ -526,10 +526,37 @@ async def test_everyone_with_a_role_sees_the_schedules_and_their_results(
     nightly = items[1]
     assert {moment[11:] for moment in nightly["next"]} == {"17:00:00Z"}
     said = {"cron": "0 2 * * *", "timezone": "Asia/Tokyo", "job": "jobs/reconcile.yaml", "overlap": "skip", "params": {}}
-    stands = {"name": "nightly", "paused": False, "note": None, "missed": 0, "problem": None, "jobs": [], "skipped": []}
+    stands = {
+        "name": "nightly",
+        "paused": False,
+        "note": None,
+        "missed": 0,
+        "problem": None,
+        "jobs": [],
+        "skipped": [],
+        "more_skipped": False,
+    }
     assert nightly == {**said, **stands, "next": nightly["next"]}
     assert (await http.get("/api/v1/schedules/weekly", headers=auditor)).status_code == 404
     assert (await http.get("/api/v1/schedules", headers=served.people["nobody"].bearer)).status_code == 403
+
+
+async def test_the_newest_skipped_runs_are_shown_and_whether_there_are_more(
+    installation: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    await installation.sync_schedules(minutely=MINUTELY)
+    (at,) = past_minutes(1)
+    deps, occasion = installation.console.deps, ScheduleOccasion(schedule="minutely", at=at)
+    order = await asyncio.to_thread(console_orders.order_occasion, deps, installation.console.quotas, occasion)
+    assert isinstance(order, SubmittedOrder)
+    skipped = [to_rfc3339(at + timedelta(minutes=minute)) for minute in range(1, 102)]
+    for count, is_more in ((100, False), (101, True)):
+        deps.store.ledger.append(
+            build_event(EventType.SCHEDULE_SKIPPED, order.job.id, at=deps.now(), about=each, schedule="minutely", occasion=each)
+            for each in skipped[:count]
+        )
+        item = (await http.get("/api/v1/schedules/minutely", headers=served.people["auditor"].bearer)).json()
+        assert (item["skipped"], item["more_skipped"]) == (skipped[:count][-100:], is_more)
 
 
 async def test_a_launcher_can_pause_and_resume_a_schedule_and_both_are_recorded_in_the_ledger(
