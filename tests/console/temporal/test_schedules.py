@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     Schedule,
@@ -192,13 +193,26 @@ async def test_an_unchanged_schedule_is_left_alone_and_a_pause_survives_a_change
     assert (found.schedule.state.paused, found.schedule.state.note) == (True, "an incident")
 
 
-async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(installation: Installation) -> None:
+@pytest.mark.parametrize("change", ["times", "argument", "unreadable argument", "runs left"])
+async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(installation: Installation, change: str) -> None:
     await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await installation.handle("nightly").pause(note="an incident")
     before = (await installation.describe("nightly")).schedule
-    broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
+    broken = {
+        "times": dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"])),
+        "argument": dataclasses.replace(before, action=dataclasses.replace(before.action, args=["other"])),
+        "unreadable argument": dataclasses.replace(before, action=dataclasses.replace(before.action, args=[Payload(data=b"{")])),
+        "runs left": dataclasses.replace(before, state=dataclasses.replace(before.state, limited_actions=True, remaining_actions=0)),
+    }[change]
     await installation.handle("nightly").update(lambda _: _update(broken))
     await installation.console.schedule_sync.reconcile()
-    assert (await installation.describe("nightly")).schedule.spec == before.spec
+    after = (await installation.describe("nightly")).schedule
+    assert (after.spec, after.policy, after.state) == (before.spec, before.policy, before.state)
+    assert isinstance(after.action, ScheduleActionStartWorkflow)
+    assert await installation.temporal.data_converter.decode(after.action.args) == ["nightly"]
+    changed_at = (await installation.describe("nightly")).info.last_updated_at
+    await installation.console.schedule_sync.reconcile()
+    assert (await installation.describe("nightly")).info.last_updated_at == changed_at
 
 
 async def test_schedules_of_others_are_not_touched(installation: Installation) -> None:
