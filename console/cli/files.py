@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -43,6 +44,22 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
         part.replace(out)
     except OSError as error:
         raise Failure(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Replace a file's text in one step, or write a new file. If this fails, as on a full disk, the old text stays. Raises OSError."""
+    target = file.resolve()
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="")
+        with suppress(FileNotFoundError):
+            old = target.stat()
+            part.chmod(stat.S_IMODE(old.st_mode))
+            with suppress(PermissionError):
+                os.chown(part, old.st_uid, old.st_gid)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 

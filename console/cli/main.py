@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.cli.version import version_text
@@ -14,13 +16,24 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the program with this process's arguments."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        # A stream that the caller closed takes nothing. No file that is opened later may get its number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays open like the stream itself
         with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # text streams have it, replaced ones may not
-    if sys.argv[1:] == ["--version"]:
-        sys.stdout.write(f"{version_text()}\n")
-    else:
-        program()(prog_name="justenough")
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # text streams have it, replaced ones may not
+    try:
+        try:
+            if sys.argv[1:] == ["--version"]:
+                sys.stdout.write(f"{version_text()}\n")
+            else:
+                program()(prog_name="justenough")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        sys.exit(report_os_error(error))
 
 
 def program() -> typer.Typer:
@@ -28,3 +41,15 @@ def program() -> typer.Typer:
     from console.cli.root_group import build_program  # noqa: PLC0415 - loads typer, which `--version` does without
 
     return build_program()
+
+
+def report_os_error(error: OSError) -> int:
+    """Print why a file could not be read or written, or nothing if the reader of the output is gone; return the exit code."""
+    from console.cli import terminal  # noqa: PLC0415 - `--version` does without
+
+    with contextlib.suppress(OSError):
+        if not isinstance(error, BrokenPipeError):
+            terminal.write_error(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}")
+        # Python must not try to write the rest of the output when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

@@ -128,11 +128,13 @@ def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> Su
     Raises NotFound, NoOccasion, Conflict, InvalidInput, OverQuota.
     """
     name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
+    local = scheduled_job.to_local_time(occasion.at)
     # Anyone with write access to Temporal can start this workflow with any time.
-    if why := why_no_occasion(scheduled_job.schedule.times, local=scheduled_job.to_local_time(occasion.at), now=deps.now()):
+    if why := why_no_occasion(scheduled_job.schedule.times, local=local, now=deps.now()):
         raise NoOccasion(f"schedule {name}: {why}")
-    at = to_rfc3339(occasion.at)
-    order = _record_once(deps, quotas, name, scheduled_job, f"occasion {at}", key=digest_of({"schedule": name, "at": at}))
+    # In some time zones Temporal starts a time twice if a clock change repeats it. Both are one occasion.
+    at, first = to_rfc3339(occasion.at), to_rfc3339(local.replace(fold=0))
+    order = _record_once(deps, quotas, name, scheduled_job, f"occasion {at}", key=digest_of({"schedule": name, "at": first}))
     if isinstance(order, OccasionSkipped):
         deps.store.ledger.append([build_event(EventType.SCHEDULE_SKIPPED, order.job, at=deps.now(), about=at, schedule=name, occasion=at)])
     return order

@@ -17,10 +17,11 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.integrations.schedules import schedule_origin
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
-from justenough.domain.readmodel.views import EntryView, Launched
+from justenough.domain.readmodel.views import EntryView, Launched, Page
 
 MAX_RUNS_SHOWN = 10
 MAX_OCCASIONS_SHOWN = 5
+MAX_SKIPPED_SHOWN = 100
 NOT_IN_TEMPORAL_TEXT = "not created in Temporal yet"
 
 
@@ -45,7 +46,9 @@ class ScheduleView(Message):
     jobs: tuple[Launched, ...]
     """Newest first."""
     skipped: tuple[str, ...]
-    """Runs that launched no job, because the previous job had not ended."""
+    """The newest runs that launched no job, because the previous job had not ended; at most 100, in order."""
+    more_skipped: bool
+    """Whether more runs than these were skipped."""
     problem: str | None
     """Why the status is unknown, or why Temporal differs from triggers.yaml."""
 
@@ -71,10 +74,10 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
         problem = str(error)
     jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.list_launched_by(schedule_origin(name), limit=runs))
     # Occasions at which no job was launched because the newest job had not ended.
-    skips: tuple[EntryView, ...] = ()
+    skips: Page[EntryView] = Page(items=())
     if jobs:
-        ledger = console.deps.store.ledger
-        skips = (await to_thread.run_sync(lambda: ledger.entries(job=jobs[0].id, types=(EventType.SCHEDULE_SKIPPED,)))).items
+        newest, types = console.deps.store.ledger.entries_newest_first, (EventType.SCHEDULE_SKIPPED,)
+        skips = await to_thread.run_sync(lambda: newest(job=jobs[0].id, types=types, limit=MAX_SKIPPED_SHOWN))
     schedule = scheduled_job.schedule
     return ScheduleView(
         **schedule.model_dump(exclude={"paused"}),
@@ -84,7 +87,8 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
         next=status.next[:MAX_OCCASIONS_SHOWN] if status else (),
         missed=status.missed if status else None,
         jobs=jobs,
-        skipped=tuple(entry.data["occasion"] for entry in skips),
+        skipped=tuple(entry.data["occasion"] for entry in reversed(skips.items)),
+        more_skipped=skips.next is not None,
         problem=problem,
     )
 

@@ -18,7 +18,15 @@ import structlog
 from pydantic import ValidationError
 from temporalio import activity
 from temporalio.api.errordetails.v1 import NotFoundFailure
-from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+    WorkflowFailureError,
+)
+from temporalio.client import Schedule as TemporalSchedule
 from temporalio.common import (
     RawValue,
     SearchAttributeKey,
@@ -221,18 +229,30 @@ class TemporalGateway:
         try:
             with _translate_lookup_errors():
                 # Do not update without need: Temporal does not make up occasions that were due before an update.
-                if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
+                current = (await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule
+                if schedules.is_same(current, schedule) and await self._has_argument(current, name):
                     return False
 
-                def keep_state(current: ScheduleUpdateInput) -> ScheduleUpdate:
-                    return ScheduleUpdate(replace(schedule, state=current.description.schedule.state))
+                def keep_pause(update: ScheduleUpdateInput) -> ScheduleUpdate:
+                    state = update.description.schedule.state
+                    return ScheduleUpdate(replace(schedule, state=replace(state, limited_actions=False, remaining_actions=0)))
 
-                await handle.update(keep_state, rpc_timeout=RPC_TIMEOUT)
+                await handle.update(keep_pause, rpc_timeout=RPC_TIMEOUT)
         except WorkflowGone:
             # Another console may create the same schedule first.
             with suppress(ScheduleAlreadyRunningError), _translate_errors():
                 await self._client.create_schedule(handle.id, schedule, rpc_timeout=RPC_TIMEOUT)
         return True
+
+    async def _has_argument(self, schedule: TemporalSchedule, name: str) -> bool:
+        """Whether a schedule in Temporal starts its workflow with this argument alone. Raises RetryLater."""
+        assert isinstance(schedule.action, ScheduleActionStartWorkflow)
+        try:
+            return await self._client.data_converter.decode(schedule.action.args) == [name]
+        except RetryLater:
+            raise
+        except Exception:  # noqa: BLE001 - anybody may have written anything there
+            return False
 
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule of the installation, if it exists. Raises TemporalUnavailable."""

@@ -43,14 +43,15 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: s
 
 
 def is_same(current: Schedule, desired: Schedule) -> bool:
-    """Whether two schedules start the same workflow at the same times, ignoring whether they are paused."""
+    """Whether two schedules start the same workflow at the same times, ignoring its arguments and whether they are paused."""
     return _comparable(current) == _comparable(desired)
 
 
 def _comparable(schedule: Schedule) -> tuple[object, ...]:
     action = schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)
-    return schedule.spec, schedule.policy, action.workflow, action.id, action.task_queue, action.execution_timeout
+    starts = action.workflow, action.id, action.task_queue, action.execution_timeout
+    return (*starts, schedule.spec, schedule.policy, schedule.state.limited_actions)
 
 
 def _to_ranges(field: FieldValues) -> tuple[ScheduleRange, ...]:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -189,7 +190,8 @@ class AdminClient:
     def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False) -> httpx.Response:
         headers = {} if anonymous else {"X-Vault-Token": self._token.reveal()}
         try:
-            answer = self._http.request(method, path, json=data, headers=headers)
+            # A name may contain any character, also one that would end a URL's path.
+            answer = self._http.request(method, quote(path), json=data, headers=headers)
         except httpx.HTTPError as error:
             reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."

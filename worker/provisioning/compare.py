@@ -41,7 +41,7 @@ def is_same_value(current: Any, desired: Any) -> bool:
 
 
 def _normalize_items(value: Any) -> list[Any]:
-    items = value if isinstance(value, list) else [] if value in {None, ""} else [value]
+    items = value if isinstance(value, list) else [] if value in (None, "") else [value]
     return [_normalize(item) for item in items]
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
-from worker.provisioning.mounts import SHARED_PATHS
-from worker.provisioning.plan import MOUNT_TABLES, PlanningClient
+from worker.provisioning.mounts import SHARED_PATHS, mount_table
+from worker.provisioning.plan import PlanningClient
 from worker.provisioning.policies import admin_policy
 
 POLICY_PREFIX = "sys/policies/acl/"
@@ -112,7 +112,7 @@ class ExportingClient(PlanningClient):
 
     def _remember(self, path: str, readable: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         super()._remember(path, readable, data)
-        self._collect(ExportedWrite(path, data, once=path.rpartition("/")[0] in MOUNT_TABLES))
+        self._collect(ExportedWrite(path, data, once=mount_table(path) is not None))
 
     def _collect(self, write: ExportedWrite) -> None:
         self.writes.append(write)

@@ -15,6 +15,12 @@ SHARED_PATHS = {
     "identity/oidc/config": "the issuer of every identity token",
 }
 """Paths that everybody in the Vault, or in the namespace, shares. They are changed only on explicit request."""
+MOUNT_TABLES = ("sys/mounts", "sys/auth")
+
+
+def mount_table(path: str) -> str | None:
+    """Return the table of mounts in which a path is a mount; None for any other path. A mount's name may contain slashes."""
+    return next((table for table in MOUNT_TABLES if path.startswith(f"{table}/") and not path.endswith("/tune")), None)
 
 
 def require_namespace(vault: AdminClient) -> None:
@@ -29,8 +35,9 @@ def ensure_mounted(vault: AdminClient, path: str, data: Mapping[str, Any]) -> Ap
 
     Raises SetupFailed if something else is mounted there.
     """
-    table, _, name = path.rpartition("/")
-    current = (vault.read(table) or {}).get(f"{name}/")
+    table = mount_table(path)
+    assert table is not None
+    current = (vault.read(table) or {}).get(f"{path.removeprefix(f'{table}/')}/")
     if current is None:
         vault.write(path, data)
         return AppliedWrite(path, WriteOutcome.CREATED)
@@ -59,7 +66,7 @@ def ensure_token_lifetime(vault: AdminClient) -> AppliedWrite:
 def apply_catalog_writes(vault: AdminClient, writes: tuple[VaultWrite, ...]) -> Iterator[AppliedWrite]:
     """Apply the catalog's `provision`, in order. Raises SetupFailed, VaultNotReady."""
     for write in writes:
-        if write.path.rpartition("/")[0] in {"sys/mounts", "sys/auth"}:
+        if mount_table(write.path):
             yield ensure_mounted(vault, write.path, write.data)
         elif write.unless is not None:
             yield vault.write_unless(write.unless, write.path, write.data)

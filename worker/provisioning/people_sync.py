@@ -184,18 +184,19 @@ def _ensure_groups(
     """
     ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
     names = {group for entry in active.values() for group in entry.groups}
-    groups = [(f"identity/group/name/{name}", vault.read(f"identity/group/name/{name}")) for name in sorted(names)]
+    groups = [(name, vault.read(f"identity/group/name/{name}")) for name in sorted(names)]
     others = sorted({group for entity in directory.ours.values() for group in entity.get("direct_group_ids") or ()})
     known = {str(group["id"]) for _, group in groups if group}
     found = [group for each in others if each not in known and (group := vault.read(f"identity/group/id/{each}"))]
-    groups += [(f"identity/group/name/{group['name']}", group) for group in found]
-    for path, group in groups:
+    groups += [(str(group["name"]), group) for group in found]
+    for name, group in groups:
+        path = f"identity/group/name/{name}"
         if group is not None and group.get("type") == "external":
-            if path.rpartition("/")[2] in names:
+            if name in names:
                 yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
             continue
         current = [str(member) for member in (group or {}).get("member_entity_ids") or ()]
-        wanted = {ids[name] for name, entry in active.items() if path.rpartition("/")[2] in entry.groups}
+        wanted = {ids[person] for person, entry in active.items() if name in entry.groups}
         surplus = {member for member in current if member in ours and member not in wanted}
         members = (set(current) | wanted) - (surplus if remove else set())
         note = (

@@ -11,7 +11,7 @@ from typing import Any
 from justenough.domain.core.canonical_json import to_canonical_json
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
 from worker.provisioning.compare import is_same_value, visible_values
-from worker.provisioning.mounts import SHARED_PATHS
+from worker.provisioning.mounts import MOUNT_TABLES, SHARED_PATHS, mount_table
 
 LATER = "(known after apply)"
 """The placeholder for an id that Vault will assign."""
@@ -20,7 +20,6 @@ SECRET_KEYS = frozenset({"password", "secret_id", "secret_key", "token", "data",
 """Keys whose values are not shown, neither new values nor those that Vault returns; `data` has the values of kv."""
 MIN_HIDDEN_LENGTH = 4
 """Shorter values from the environment are shown: they are ports and the like, and occur within other values."""
-MOUNT_TABLES = ("sys/mounts", "sys/auth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class PlanningClient(AdminClient):
         """Return the data that a path would have after the collected writes; None if it would not exist."""
         current = self._read_current(path)
         if path in MOUNT_TABLES:
-            mounted = {other.rpartition("/")[2]: data for other, data in self._planned.items() if other.rpartition("/")[0] == path}
+            mounted = {other.removeprefix(f"{path}/"): data for other, data in self._planned.items() if mount_table(other) == path}
             later = {f"{name}/": {"accessor": self._later(f"{path}/{name}", "accessor"), **data} for name, data in mounted.items()}
             return {**(current or {}), **later} if later else current
         planned = self._planned.get(path)

@@ -80,12 +80,13 @@ class ChildSpec:
 class ManagedProcess:
     """Owns one child's process from its first start until the stack stops."""
 
-    def __init__(self, child: ChildSpec, places: StackPaths, *, on_change: Callable[[], None] = _do_nothing) -> None:
+    def __init__(self, child: ChildSpec, places: StackPaths, *, on_change: Callable[[], object] = _do_nothing) -> None:
         self.child = child
         self.pid: int | None = None
         """The server's own pid; its last pid while it is down; None until it has been healthy for the first time."""
         self._places = places
         self._on_change = on_change
+        self._is_reported = True
         self._process: asyncio.subprocess.Process | None = None
         self._identity: ProcessIdentity | None = None
 
@@ -133,7 +134,7 @@ class ManagedProcess:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, MAX_RETRY_INTERVAL_S)
             log.info("child is up again", child=self.child.name, pid=self.pid)
-            self._on_change()
+            self._report_change()
 
     async def stop(self) -> None:
         """Ask the child to end, kill it after its time limit, and remove its pidfile."""
@@ -166,11 +167,23 @@ class ManagedProcess:
         healthy_at = time.monotonic()
         while not await self._has_exited(within=HEALTH_CHECK_INTERVAL_S):
             await asyncio.to_thread(rotate_log, self._places.log(self.child.name))
+            if not self._is_reported:
+                self._report_change()
             if await asyncio.to_thread(self.child.healthy):
                 healthy_at = time.monotonic()
             elif time.monotonic() - healthy_at > HUNG_AFTER_S:
                 return "hung"
         return "exited"
+
+    def _report_change(self) -> None:
+        """Report the new pid. If the disk is full, the child is kept running all the same, and the report is repeated later."""
+        try:
+            self._on_change()
+            self._is_reported = True
+        except OSError as error:
+            if self._is_reported:
+                log.warning("the new pid cannot be published yet", child=self.child.name, error=str(error))
+            self._is_reported = False
 
     async def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
@@ -78,14 +80,20 @@ def _prepare(places: StackPaths, launch: PostgresLaunch) -> None:
     """End a server whose supervisor was killed before it wrote the pidfile, and initialise the cluster of a new home."""
     data, pid = places.postgres / "data", _pid_in_file(places)
     leftover = identity_of(pid) if pid is not None else None
-    # The pid may belong to another process by now. Only a postgres that works in this folder is ours.
-    is_ours = False
-    with contextlib.suppress(OSError):
-        is_ours = Path(f"/proc/{pid}/cwd").samefile(data)
-    if leftover is not None and is_ours:
+    if pid is not None and leftover is not None and _works_in(pid, data):
         leftover.end(signal.SIGINT, within=5)
+    # Another process may have the pid of a server that was killed. PostgreSQL would take it for that server, and not start.
+    if leftover is not None and Path("/proc/self/cwd").exists() and not any(_works_in(other, data) for other in psutil.pids()):
+        (data / "postmaster.pid").unlink(missing_ok=True)
     if not data.is_dir():
         _initialise_cluster(places, launch)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Whether a folder is the working directory of a process; False on a system without /proc. PostgreSQL's processes work in their data."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    return False
 
 
 def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:

@@ -73,7 +73,9 @@ def running_stack() -> Mapping[str, Any]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", hint="Run this as the user who started the stack") from error
+    except ValueError as error:
         raise Failure(f"cannot read {path}", hint="Restart the stack: justenough down, then justenough up --detach") from error
     return found if isinstance(found, dict) else {}
 

@@ -83,15 +83,25 @@ def _id_beginning_with(api: ConsoleApiClient, letter: str, text: str) -> str:
     whole = text.lower() if text.startswith(f"{letter}-") else f"{letter}-{api.get('/whoami')['installation']}-{text.lower()}"
     number = NUMBER_AT_END.search(whole) if kind != "job" else None
     beginning = whole.removesuffix(number[0]) if number else whole
+    # A job may have more requests and credentials than one page, so look for the job.
+    if number and len(jobs := _ids_beginning(api, "job", f"j{beginning[1:]}")) == 1:
+        return f"{letter}{jobs[0][1:]}{number[0]}"
+    found = _ids_beginning(api, kind, beginning)
+    ids = [name for name in found if number is None or name.endswith(number[0])]
+    if whole in ids:
+        return whole
+    is_cut = len(found) == MAX_FETCHED
+    if len(ids) > 1 or is_cut:
+        count = "" if is_cut else f"{len(ids) - MAX_SHOWN} "
+        more = f" and {count}more" if len(ids) > MAX_SHOWN else ""
+        shown = f": {', '.join(ids[:MAX_SHOWN])}{more}" if ids else ""
+        raise Failure(f"several {kind}s begin with {text}{shown}; give more of the id", code=ExitCode.USAGE)
+    return ids[0] if ids else text
+
+
+def _ids_beginning(api: ConsoleApiClient, kind: str, beginning: str) -> list[str]:
+    """Return the first page of ids with this beginning, sorted."""
     query = {"state": "all"} if kind == "request" else {}
     items = api.get(f"/{kind}s", id=beginning, limit=MAX_FETCHED, **query).get("items", ())
     # A console of an earlier version does not know the filter, and lists everything.
-    ids = sorted(item["id"] for item in items if item["id"].startswith(beginning) and (number is None or item["id"].endswith(number[0])))
-    if whole in ids:
-        return whole
-    if len(ids) > 1:
-        count = "" if len(items) == MAX_FETCHED else f"{len(ids) - MAX_SHOWN} "
-        more = f" and {count}more" if len(ids) > MAX_SHOWN else ""
-        message = f"several {kind}s begin with {text}: {', '.join(ids[:MAX_SHOWN])}{more}; give more of the id"
-        raise Failure(message, code=ExitCode.USAGE)
-    return ids[0] if ids else text
+    return sorted(item["id"] for item in items if item["id"].startswith(beginning))

@@ -9,6 +9,7 @@ from pathlib import Path
 from console.cli import terminal
 from console.cli.client.config import load_config
 from console.cli.errors import ExitCode, Failure
+from console.cli.files import replace_text
 from console.cli.json_object import Json
 from console.cli.render.output import emit
 from justenough.adapters.configuration.folder import ConfigSet
@@ -40,12 +41,12 @@ def add_resource(folder: Path, new: NewResource) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
         # Last: the resource exists once the catalog has it.
-        (folder / CATALOG_FILE).write_text(text, encoding="utf-8")
+        replace_text(folder / CATALOG_FILE, text)
     except OSError as error:
         for name in files:
             with suppress(OSError):
                 (folder / name).unlink()
-        raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
+        raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error
     written = [str(folder / name) for name in (CATALOG_FILE, *files)]
     shown: Json = {"resource": new.name, "written": written, "denied": denied, "next": _next_steps(folder, new, rendered)}
     lines = [f"Wrote {file}" for file in written]

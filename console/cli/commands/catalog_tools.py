@@ -19,7 +19,7 @@ import typer
 from console.cli import private_files, terminal
 from console.cli.client.config import load_config
 from console.cli.errors import ExitCode, Failure
-from console.cli.files import read_text
+from console.cli.files import read_text, replace_text
 from console.cli.json_object import Json
 from console.cli.render.output import emit, note, print_fields, print_table
 from console.presentation.terminal_text import plain
@@ -124,10 +124,10 @@ def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
     try:
         (folder / TOOLS_KEY).mkdir(exist_ok=True)
         # No tool of the server is offered until both files are there.
-        (folder / TOOLS_KEY / f"{name}.json").write_text(tool_list.text, encoding="utf-8")
-        (folder / CATALOG_FILE).write_bytes(text.encode())
+        replace_text(folder / TOOLS_KEY / f"{name}.json", tool_list.text)
+        replace_text(folder / CATALOG_FILE, text)
     except OSError as error:
-        raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
+        raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error
 
 
 def _print_report(report: Json, tool_list: ToolList, reviewed: ToolList | None) -> None:

@@ -54,7 +54,7 @@ def init(
         if names_folder := not SETTINGS_FILE.exists():
             SETTINGS_FILE.write_text(f'config = "{folder}"\n', encoding="utf-8")
     except OSError as error:
-        raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
+        raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error
     load_config(folder)
     steps = (
         *(() if names_folder else (f"export JUSTENOUGH_CONFIG={folder}",)),

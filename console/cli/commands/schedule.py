@@ -100,7 +100,7 @@ def _print_schedule_fields(item: Json) -> None:
             ("Problem", item["problem"]),
             ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
             ("Missed", item["missed"] or ""),
-            ("Skipped", join_values(map(moment, item["skipped"]))),
+            ("Skipped", join_values([*(["earlier ones"] if item.get("more_skipped") else []), *map(moment, item["skipped"])])),
         )
     )
     if item["jobs"]:

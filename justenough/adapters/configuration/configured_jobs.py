@@ -5,6 +5,7 @@ Console and worker each read their own folder. Does not know events or times, an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from justenough.adapters.configuration.bundle_packer import bundle_of
+from justenough.adapters.configuration.bundle_packer import SKIPPED_NAMES, bundle_of
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.canonical_json import digest_of
@@ -103,8 +104,10 @@ def load_scheduled_jobs(folder: Path, triggers: Triggers, catalog: Catalog | Non
 
 
 def list_job_files(folder: Path) -> Iterator[str]:
-    """Yield the names of all files that such jobs may consist of."""
-    yield from sorted(str(path.relative_to(folder)) for path in (folder / JOBS_FOLDER).rglob("*") if "__pycache__" not in path.parts)
+    """Yield the names of all files and folders that such jobs may consist of. What no bundle contains may be large, and is not listed."""
+    for parent, folders, files in os.walk(folder / JOBS_FOLDER):
+        folders[:] = sorted({*folders} - SKIPPED_NAMES)
+        yield from (os.path.relpath(f"{parent}/{name}", folder) for name in (*folders, *sorted({*files} - SKIPPED_NAMES)))
 
 
 def _load_job(

@@ -12,6 +12,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from justenough.adapters.configuration.bundle_packer import SKIPPED_NAMES
+from justenough.adapters.configuration.configured_jobs import list_job_files
 from justenough.adapters.configuration.folder import MIN_CHECK_INTERVAL_S, ConfigFolder, NoConfiguration, check_config_folder
 from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from justenough.domain.jobs.states import Action
@@ -284,6 +286,19 @@ def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> N
     assert found.triggers["one"].bundle_digest
     (armed_folder / "triggers.yaml").unlink()
     assert (ConfigFolder(armed_folder, ENV).current().triggers, check_config_folder(armed_folder, ENV)) == ({}, ())
+
+
+def test_what_no_bundle_contains_is_not_looked_at(armed_folder: Path, clock: Clock) -> None:
+    config = ConfigFolder(armed_folder, ENV, clock=clock)
+    before, programs = config.current(), armed_folder / "jobs" / "programs"
+    for skipped in SKIPPED_NAMES:
+        (programs / skipped / "inner").mkdir(parents=True)
+        (programs / skipped / "inner" / "file").write_text("x")
+    assert not [name for name in list_job_files(armed_folder) if SKIPPED_NAMES & {*Path(name).parts}]
+    (programs / "new").mkdir()
+    (programs / "new" / "file.py").write_text("x")
+    clock.advance()
+    assert config.current().triggers["one"].bundle_digest != before.triggers["one"].bundle_digest
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from console.cli.client import api
 from console.cli.errors import ExitCode, worst_exit_code
-from tests.console.cli.conftest import Cli
+from tests.console.cli.conftest import ROOT, Cli
 from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
 from tests.support.tls_authority import create_authority
@@ -240,3 +243,33 @@ def test_an_invalid_value_is_named_with_its_option_and_the_allowed_values(alone:
 
 def test_the_worst_of_several_exit_codes_counts() -> None:
     assert [worst_exit_code([]), worst_exit_code([ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.OK])] == [0, 8]
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("job", "list", "--help"), ("profile", "list", "-o", "json")], ids=str)
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_output_that_cannot_be_written_is_an_error_without_a_traceback(alone: Cli, arguments: tuple[str, ...], buffering: str) -> None:
+    command, env = (sys.executable, "-m", "console.cli", *arguments), alone.env(PYTHONUNBUFFERED=buffering)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, cwd=ROOT, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: reading or writing failed: No space left on device\n")
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as broken:
+        done = subprocess.run(command, cwd=ROOT, env=env, stdout=broken, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+def test_a_home_that_is_no_folder_is_an_error_without_a_traceback(alone: Cli, command: str) -> None:
+    alone.home.write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "console.cli", command], cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +219,25 @@ def test_a_catalog_that_cannot_be_written_leaves_nothing_behind(alone: Cli, fold
 
     assert (refused.exit_code, contents(folder)) == (1, before)
     assert "cannot write" in refused.stderr
+
+
+def test_a_catalog_for_which_there_is_no_space_stays_as_it_was(alone: Cli, folder: Path) -> None:
+    catalog = folder / "catalog.yaml"
+    catalog.write_text(f"{catalog.read_text()}\n# {'x' * 100_000}\n")
+    catalog.chmod(0o640)
+    before = contents(folder)
+    words = ("catalog", "add", "kv", "billing", "--url", KINDS["kv"].example, "--config", folder)
+    command = (sys.executable, "-m", "console.cli", *map(str, words))
+
+    # A limit for files is like a full disk: the write fails after a part.
+    limited = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *command)
+    done = subprocess.run(limited, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
+    assert (done.returncode, contents(folder)) == (1, before)
+    assert done.stderr == f"error: cannot write {folder}: File too large\n"
+
+    subprocess.run(command, cwd=ROOT, env=alone.env(), check=True, capture_output=True)
+    assert "billing" in catalog.read_text()
+    assert (stat.S_IMODE(catalog.stat().st_mode), [*folder.glob(".*.part")]) == (0o640, [])
 
 
 def test_a_name_that_is_already_used_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:

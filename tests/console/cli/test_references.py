@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from console.cli.client.references import MAX_FETCHED
+from tests.activities.broker.remote_job import launch_puppet
 from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
 from tests.support.people import Human
 
@@ -75,6 +77,16 @@ def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli:
     assert "several requests begin with" in several.stderr
     assert cli.run("request", "show", "r-dev-zzzz-1").exit_code == 5
     assert cli.run("credential", "revoke", "c-dev-zzzz-1").exit_code == 5
+
+
+def test_a_short_id_finds_the_first_credential_of_a_job_with_more_than_a_page_of_them(cli: Cli, ops: Human) -> None:
+    with launch_puppet(ops, READ) as job:
+        for _ in range(MAX_FETCHED):
+            granted = job.request_access("orders-db", ttl="5m").json["credential_id"]
+            assert job.call("POST", f"/v1/access/{granted}/release").status == 200
+        first = f"c{job.job[1:]}-1"
+        revoked = cli.run("credential", "revoke", f"{first[:16]}-1", "-o", "name")
+    assert (revoked.exit_code, revoked.stdout) == (0, f"{first}\n")
 
 
 ULID = "01kb3zq0aav9s3x2n7m4p8r6t5"

@@ -78,7 +78,8 @@ def test_a_schedule_whose_job_has_not_ended_is_not_run_and_without_temporal_its_
         "next": [],
         "missed": None,
         "jobs": [],
-        "skipped": [],
+        "skipped": ["2026-01-31T09:30:00Z"],
+        "more_skipped": True,
         "problem": "Temporal does not answer",
     }
     with serve_canned_answers() as console:
@@ -89,3 +90,4 @@ def test_a_schedule_whose_job_has_not_ended_is_not_run_and_without_temporal_its_
     assert (refused.exit_code, "has not ended: j-1" in refused.stderr) == (8, True), refused.stderr
     assert "State:   unknown" in shown.stdout
     assert "Problem: Temporal does not answer" in shown.stdout
+    assert "Skipped: earlier ones, 2026-01-31T09:30:00Z" in shown.stdout

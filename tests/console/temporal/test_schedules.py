@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     Schedule,
@@ -192,13 +193,26 @@ async def test_an_unchanged_schedule_is_left_alone_and_a_pause_survives_a_change
     assert (found.schedule.state.paused, found.schedule.state.note) == (True, "an incident")
 
 
-async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(installation: Installation) -> None:
+@pytest.mark.parametrize("change", ["times", "argument", "unreadable argument", "runs left"])
+async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(installation: Installation, change: str) -> None:
     await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    await installation.handle("nightly").pause(note="an incident")
     before = (await installation.describe("nightly")).schedule
-    broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
+    broken = {
+        "times": dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"])),
+        "argument": dataclasses.replace(before, action=dataclasses.replace(before.action, args=["other"])),
+        "unreadable argument": dataclasses.replace(before, action=dataclasses.replace(before.action, args=[Payload(data=b"{")])),
+        "runs left": dataclasses.replace(before, state=dataclasses.replace(before.state, limited_actions=True, remaining_actions=0)),
+    }[change]
     await installation.handle("nightly").update(lambda _: _update(broken))
     await installation.console.schedule_sync.reconcile()
-    assert (await installation.describe("nightly")).schedule.spec == before.spec
+    after = (await installation.describe("nightly")).schedule
+    assert (after.spec, after.policy, after.state) == (before.spec, before.policy, before.state)
+    assert isinstance(after.action, ScheduleActionStartWorkflow)
+    assert await installation.temporal.data_converter.decode(after.action.args) == ["nightly"]
+    changed_at = (await installation.describe("nightly")).info.last_updated_at
+    await installation.console.schedule_sync.reconcile()
+    assert (await installation.describe("nightly")).info.last_updated_at == changed_at
 
 
 async def test_schedules_of_others_are_not_touched(installation: Installation) -> None:
@@ -364,6 +378,29 @@ async def test_concurrent_occasions_launch_no_more_jobs_than_the_overlap_policy_
     assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
 
 
+@pytest.mark.parametrize(
+    "zone, occasions",
+    [
+        # What Temporal starts: both times in New York, only the second one in Berlin.
+        ("America/New_York", ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"]),
+        ("Europe/Berlin", ["2026-10-25T01:30:00Z"]),
+    ],
+)
+async def test_a_time_that_a_clock_change_repeats_launches_one_job(installation: Installation, zone: str, occasions: list[str]) -> None:
+    hour = {"America/New_York": 1, "Europe/Berlin": 2}[zone]
+    installation.write_schedules(daily=f"{{cron: '30 {hour} * * *', timezone: {zone}, job: jobs/hello.yaml, overlap: allow, paused: true}}")
+
+    async def take(at: datetime) -> object:
+        deps = dataclasses.replace(installation.console.deps, now=lambda: at)
+        return await asyncio.to_thread(
+            console_orders.order_occasion, deps, installation.console.quotas, ScheduleOccasion(schedule="daily", at=at)
+        )
+
+    found = [await take(datetime.fromisoformat(at)) for at in [*occasions, occasions[-1]]]
+    launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
+    assert (len(found), len(launched), set(installation.jobs("daily"))) == (len(occasions) + 1, 1, launched)
+
+
 async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else(installation: Installation) -> None:
     overlapping = MINUTELY.replace("paused", "overlap: allow, paused")
     installation.write_schedules(minutely=overlapping, other=overlapping)
@@ -503,10 +540,37 @@ async def test_everyone_with_a_role_sees_the_schedules_and_their_results(
     nightly = items[1]
     assert {moment[11:] for moment in nightly["next"]} == {"17:00:00Z"}
     said = {"cron": "0 2 * * *", "timezone": "Asia/Tokyo", "job": "jobs/reconcile.yaml", "overlap": "skip", "params": {}}
-    stands = {"name": "nightly", "paused": False, "note": None, "missed": 0, "problem": None, "jobs": [], "skipped": []}
+    stands = {
+        "name": "nightly",
+        "paused": False,
+        "note": None,
+        "missed": 0,
+        "problem": None,
+        "jobs": [],
+        "skipped": [],
+        "more_skipped": False,
+    }
     assert nightly == {**said, **stands, "next": nightly["next"]}
     assert (await http.get("/api/v1/schedules/weekly", headers=auditor)).status_code == 404
     assert (await http.get("/api/v1/schedules", headers=served.people["nobody"].bearer)).status_code == 403
+
+
+async def test_the_newest_skipped_runs_are_shown_and_whether_there_are_more(
+    installation: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    await installation.sync_schedules(minutely=MINUTELY)
+    (at,) = past_minutes(1)
+    deps, occasion = installation.console.deps, ScheduleOccasion(schedule="minutely", at=at)
+    order = await asyncio.to_thread(console_orders.order_occasion, deps, installation.console.quotas, occasion)
+    assert isinstance(order, SubmittedOrder)
+    skipped = [to_rfc3339(at + timedelta(minutes=minute)) for minute in range(1, 102)]
+    for count, is_more in ((100, False), (101, True)):
+        deps.store.ledger.append(
+            build_event(EventType.SCHEDULE_SKIPPED, order.job.id, at=deps.now(), about=each, schedule="minutely", occasion=each)
+            for each in skipped[:count]
+        )
+        item = (await http.get("/api/v1/schedules/minutely", headers=served.people["auditor"].bearer)).json()
+        assert (item["skipped"], item["more_skipped"]) == (skipped[:count][-100:], is_more)
 
 
 async def test_a_launcher_can_pause_and_resume_a_schedule_and_both_are_recorded_in_the_ledger(

@@ -97,6 +97,23 @@ def test_a_plan_says_what_sync_then_does_and_writes_nothing(office: Office) -> N
     assert changed.lines == ('- member_entity_ids: ["lead"]', '+ member_entity_ids: ["ada","lead"]')
 
 
+@pytest.mark.parametrize("other", ["team/ops", "ops#2", "ops?x=1", "%6fps"])
+def test_a_group_whose_name_resembles_a_listed_group_gets_nobody_and_loses_only_people_of_the_sync(office: Office, other: str) -> None:
+    text = "  lead: {groups: [ops]}\n  ada: {groups: [ops]}\n"
+    office.sync(text)
+    robot = office.empty._shop.admin.write(f"{office.empty.namespace}/identity/entity", name="robot").json()["data"]["id"]
+    members = {"name": other, "member_entity_ids": [office.id_of("lead"), robot]}
+    group = office.empty._shop.admin.write(f"{office.empty.namespace}/identity/group", **members).json()["data"]["id"]
+
+    note = office.sync(text)[f"identity/group/name/{other}"].note
+    assert note == "not listed: lead; --remove takes them out"
+    assert set(office.empty.read(f"identity/group/id/{group}")["member_entity_ids"]) == {office.id_of("lead"), robot}
+
+    assert office.sync(text, remove=True)[f"identity/group/name/{other}"].outcome is WriteOutcome.CHANGED
+    assert office.empty.read(f"identity/group/id/{group}")["member_entity_ids"] == [robot]
+    assert set(office.members("ops")) == {office.id_of("lead"), office.id_of("ada")}
+
+
 def test_a_person_who_is_not_listed_keeps_everything_without_the_option_remove(office: Office) -> None:
     office.sync("  lead: {groups: [ops, support-leads]}\n  gone: {groups: [ops]}\n")
     by_hand = office.empty._shop.admin.write(f"{office.empty.namespace}/identity/entity", name="robot").json()["data"]["id"]

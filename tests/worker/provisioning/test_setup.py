@@ -15,7 +15,7 @@ import pytest
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
-from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Session, Shop, config_with
+from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
 from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, VaultTarget, WriteOutcome, provision_vault
 from worker.stack.doctor.servers import login_findings
 
@@ -237,6 +237,20 @@ def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: 
     config = config_with(tmp_path, "{type: kv, options", "{type: transit, options")
     with pytest.raises(SetupFailed, match=r"sys/mounts/kv: something else is mounted there already"):
         shop.setup(config=config)
+
+
+def test_a_mount_below_a_folder_is_planned_created_and_then_left_alone(empty: Emptied, tmp_path: Path) -> None:
+    nested = "  - {path: sys/mounts/team/keys, data: {type: kv, options: {version: '2'}}}\n"
+    nested += "  - {path: sys/auth/team/cert, data: {type: cert}}\n"
+    first = "  - {path: sys/mounts/database, "
+    empty.settings = empty.settings.model_copy(update={"config": config_with(tmp_path, first, nested + first)})
+    paths = ("sys/mounts/team/keys", "sys/auth/team/cert")
+    for expected in (WriteOutcome.CREATED, WriteOutcome.UNCHANGED):
+        for steps in (empty.plan(), empty.apply()):
+            assert [step.outcome for step in steps if step.path in paths] == [expected, expected]
+    empty.settings = empty.settings.model_copy(update={"config": config_with(tmp_path, first, nested.replace("kv,", "transit,") + first)})
+    with pytest.raises(SetupFailed, match="sys/mounts/team/keys: something else is mounted there already"):
+        empty.plan()
 
 
 def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop, tmp_path: Path) -> None:

@@ -203,6 +203,22 @@ def test_the_next_start_ends_an_orphaned_postgres_without_a_pidfile(home: Path) 
     assert birth_time(first.pids["postgres"]) is None
 
 
+def test_postgres_starts_although_another_process_got_the_pid_of_a_killed_server(home: Path) -> None:
+    start_stack(home, "postgres")
+    stop_stack(StackPaths.of(home))
+    data = home / "postgres" / "data"
+    account = data.stat()
+    identity = {"user": account.st_uid, "group": account.st_gid} if os.geteuid() == 0 else {}
+    with run_child(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", **identity) as stranger:
+        lock = data / "postmaster.pid"
+        lock.write_text(f"{stranger.pid}\n{data}\n1700000000\n5432\n\n127.0.0.1\n  1234567    1\nready   \n")
+        lock.chmod(0o600)
+        os.chown(lock, account.st_uid, account.st_gid)
+        assert start_stack(home, "postgres").pids["postgres"] != stranger.pid
+        # It is still alive.
+        assert stranger.communicate(b"here", timeout=10)[0] == b"here"
+
+
 def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
     assert stop_stack(StackPaths.of(tmp_path / "home")) == ()
 

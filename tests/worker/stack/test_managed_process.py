@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +43,33 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
         await child.stop()
     assert b"\0" not in log.read_bytes() + older.read_bytes(), "the writer goes on at the start of the empty file"
     assert sorted(path.name for path in places.logs.iterdir()) == ["writer.log", "writer.log.1"]
+
+
+async def test_a_child_is_kept_running_even_if_its_new_pid_cannot_be_published_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.05)
+    places, stack_file = StackPaths.of(tmp_path), tmp_path / "stack" / "pid"
+    for folder in (places.run, places.logs):
+        make_private_folder(folder)
+    spec = ChildSpec(name="sleeper", argv=(sys.executable, "-c", "import time; time.sleep(600)"), env={}, healthy=lambda: True)
+    # The folder is missing, as a full disk would refuse the file.
+    child = ManagedProcess(spec, places, on_change=lambda: stack_file.write_text(str(child.pid)))
+    await child.start()
+    keeping = asyncio.create_task(child.keep_running())
+    try:
+        for _ in range(2):
+            first = child.pid
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: child.pid != first)  # noqa: B023 - awaited at once
+        stack_file.parent.mkdir()
+        await until(lambda: stack_file.exists() and stack_file.read_text() == str(child.pid))
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        await child.stop()
 
 
 def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
