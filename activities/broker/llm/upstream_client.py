@@ -12,6 +12,7 @@ from functools import cache
 
 import httpx
 
+from justenough.adapters.outbound.webhook_client import iter_chunks
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
 from justenough.domain.core.redaction import Redactor
@@ -98,7 +99,7 @@ async def read_body(answer: httpx.Response, *, max_bytes: int = MAX_ANSWER_BYTES
     """Return an answer's body. Raises ModelCallError if it is too large or compressed."""
     require_uncompressed(answer)
     content = bytearray()
-    async for chunk in answer.aiter_raw():
+    async for chunk in iter_chunks(answer):
         content += chunk
         if len(content) > max_bytes:
             raise answer_too_large()

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, open_client
+from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, iter_chunks, open_client
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput
@@ -168,12 +168,12 @@ async def _send_http(http: Http, request: HttpRequest) -> Result:
             return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")
         if answer.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
             return failure("the upstream compressed its response despite `Accept-Encoding: identity`")
-        content = b""
-        async for chunk in answer.aiter_raw():
-            content += chunk
-            if len(content) > http.answer:
+        received = bytearray()
+        async for chunk in iter_chunks(answer):
+            received += chunk
+            if len(received) > http.answer:
                 break
-    content, cut = content[: http.answer], len(content) > http.answer
+    content, cut = bytes(received[: http.answer]), len(received) > http.answer
     if b"\0" in content:
         # UTF-16 or binary: the redactor would not find the credential in it.
         return failure("the upstream's response is not UTF-8 text, so it is not passed on")
