@@ -171,13 +171,16 @@ def build_http_request(http: Http, call: ToolCall, fields: Mapping[str, str], *,
     _check_known((name for _, name in http.placeholders()), texts)
     _check_sendable(http, call, texts, inputs)
     url = SCOPE_PLACEHOLDER.sub(lambda found: quote(texts[found[1]], safe=""), http.url)
-    headers = {name: SCOPE_PLACEHOLDER.sub(lambda found: texts[found[1]], value) for name, value in http.headers.items()}
-    return HttpRequest(url, headers, _fill_body(http.body, call, texts, inputs))
+    return HttpRequest(url, fill_headers(http.headers, texts), _fill_body(http.body, call, texts, inputs))
 
 
 def fill_headers(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
-    """Return headers with a credential's fields filled in. Raises InvalidInput for a missing field."""
-    _check_known((name for value in headers.values() for name in SCOPE_PLACEHOLDER.findall(value)), fields)
+    """Return headers with a credential's fields filled in. Raises InvalidInput for a field that is missing or not valid in a header."""
+    names = sorted({name for value in headers.values() for name in SCOPE_PLACEHOLDER.findall(value)})
+    _check_known(names, fields)
+    # An encoding error would contain the credential.
+    unfit = (name for name in names if not (fields[name].isascii() and fields[name].isprintable()))
+    raise_problems("tool", (Problem("", f"the credential's field {name} has characters that a header cannot contain") for name in unfit))
     return {name: SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]], value) for name, value in headers.items()}
 
 
