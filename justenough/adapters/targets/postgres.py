@@ -283,7 +283,12 @@ class _TargetObserver:
             except psycopg.Error:
                 self._creds = None
         creds = self._vault.creds(self._target.observe)
-        connection = self._connect(creds, LOOK_TIMEOUT_S)
+        try:
+            connection = self._connect(creds, LOOK_TIMEOUT_S)
+        except psycopg.Error:
+            # Every check would leave another user in a target that has no free connection.
+            self._drop_creds(creds)
+            raise
         self._creds = creds
         return connection
 
