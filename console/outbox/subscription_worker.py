@@ -49,13 +49,16 @@ class SubscriptionWorker:
         """The last position read, and the last one saved."""
         self._saved_at = deps.ticks()
         self._jitter = jitter
+        self._paused_at: datetime | None = None
         self._paused_until: datetime | None = None
         self._is_full = False
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
 
     def has_work(self, news: OutboxStatus, now: datetime) -> bool:
         """Whether there is something to deliver or save. A person who resends deliveries ends the receiver's pause."""
-        if self.name in news.again:
+        resent_at = news.again.get(self.name)
+        # Only once for each time that somebody resends: the receiver may ask for a pause again before all of them were tried.
+        if resent_at is not None and self._paused_at is not None and resent_at > self._paused_at:
             self._paused_until = None
         if self._paused_until is not None and now < self._paused_until:
             return False
@@ -88,7 +91,8 @@ class SubscriptionWorker:
 
     def pause(self, seconds: float) -> None:
         """Deliver nothing for this many seconds."""
-        self._paused_until = self._deps.now() + timedelta(seconds=seconds)
+        self._paused_at = self._deps.now()
+        self._paused_until = self._paused_at + timedelta(seconds=seconds)
 
     async def close(self) -> None:
         """Close the sender."""

@@ -12,6 +12,7 @@ import pytest
 
 from console.outbox import dispatcher, subscription_worker
 from console.outbox.dispatcher import Dispatcher
+from console.outbox.senders import WebhookSender
 from justenough.adapters.outbound import webhook_client
 from justenough.adapters.store.outbox_queries import DeliveryState
 from justenough.domain.integrations.cloudevents import read_event, to_cloud_event
@@ -208,6 +209,26 @@ async def test_a_receiver_that_answered_410_rests_for_an_hour_but_resent_events_
     assert rig.store.outbox.resend("siem", None, now=rig.clock.now()) == 1
     await rig.deliver(console)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2)]
+
+
+async def test_resent_events_wait_too_if_the_receiver_sends_retry_after(rig: OutboxRig, receiver: Receiver) -> None:
+    receiver.answer = lambda _: 410
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(WebhookSender.batch_size * 2))
+    for _ in range(2):
+        await rig.deliver(console)
+        rig.clock.advance(GONE_REST_S + 1)
+    assert len(deliveries(rig, state=DeliveryState.DEAD)) == WebhookSender.batch_size * 2
+    receiver.requests.clear()
+    receiver.answer = lambda _: (429, {"retry-after": "3600"})
+    rig.store.outbox.resend("siem", None, now=rig.clock.now())
+    for _ in range(3):
+        await rig.deliver(console)
+        rig.clock.advance(1)
+    assert len(receiver.requests) == WebhookSender.batch_size
+    rig.clock.advance(3600)
+    await rig.deliver(console)
+    assert len(receiver.requests) == WebhookSender.batch_size * 2
 
 
 async def test_a_redirect_is_not_followed(rig: OutboxRig, receiver: Receiver) -> None:
