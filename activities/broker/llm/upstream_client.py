@@ -58,6 +58,7 @@ class LlmUpstream:
     ) -> AsyncIterator[httpx.Response]:
         """Yield the answer after reading its head. Raises ModelCallError."""
         revealed = {name: value.reveal() for name, value in headers.items()} | ({"Content-Type": "application/json"} if body else {})
+        answered = False
         # An httpx error contains the request's headers, and a traceback would show them, so it is never kept as a cause.
         try:
             if self._client is None:
@@ -70,12 +71,13 @@ class LlmUpstream:
                     headers={"User-Agent": "JustEnough", "Accept-Encoding": "identity"},
                 )
             async with self._client.stream(method, url, headers=revealed, content=body) as answer:
+                answered = True
                 yield answer
         except httpx.TimeoutException:
             raise ModelCallError("the model's server does not answer", status=504, code="upstream_timeout", outcome="failed") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            message = f"the model's server cannot be reached ({type(error).__name__})"
-            raise ModelCallError(message, status=502, code=UNREACHABLE, outcome="failed") from None
+            message = f"the model's server {'broke off its answer' if answered else 'cannot be reached'} ({type(error).__name__})"
+            raise ModelCallError(message, status=502, code="upstream_failed" if answered else UNREACHABLE, outcome="failed") from None
 
     async def close(self) -> None:
         """Close every connection."""
