@@ -317,6 +317,25 @@ async def test_a_receiver_that_is_down_for_long_has_a_bounded_number_of_stored_d
     assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 101)}
 
 
+async def test_new_events_are_delivered_after_the_last_pending_ones_have_become_dead_letters_during_a_pause(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription_worker, "MAX_PENDING", 4)
+    receiver.answer = lambda _: 503
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(4))
+    await rig.deliver(console)
+    receiver.answer = lambda _: 410
+    rig.clock.advance(RETRY_DELAYS_S[0] * 1.3)
+    await rig.deliver(console)
+    assert len(deliveries(rig, state=DeliveryState.DEAD)) == 4
+    receiver.answer = lambda _: 204
+    rig.record(*submissions(1, first=5))
+    rig.clock.advance(GONE_REST_S + 1)
+    await rig.deliver(console)
+    assert receiver.events[-1]["subject"] == job_id(5)
+
+
 async def test_another_console_takes_over_deliveries_once_the_first_falls_silent(rig: OutboxRig, receiver: Receiver) -> None:
     first = await start_webhooks(rig, hook(receiver))
     second = rig.add_dispatcher()
