@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model, OmittedIfNone
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import reject_if
 from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER
 
@@ -56,9 +57,9 @@ class ItemBound(Model):
         """Return why a value is out of bounds; None if it is within. `by`: the source of the bound."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.minimum is not None and not (number and value >= self.minimum):
-            return f"must be a number of at least {self.minimum:g}"
+            return f"must be a number of at least {to_canonical_json(self.minimum).decode()}"
         if self.maximum is not None and not (number and value <= self.maximum):
-            return f"must be a number of at most {self.maximum:g}"
+            return f"must be a number of at most {to_canonical_json(self.maximum).decode()}"
         # In JSON, true is not 1.
         if self.one_of is not None and not any(
             value == allowed and isinstance(value, bool) == isinstance(allowed, bool) for allowed in self.one_of

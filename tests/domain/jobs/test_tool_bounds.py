@@ -39,6 +39,8 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
     [
         ({"maximum": 100}, 100, None),
         ({"maximum": 100}, 100.01, "must be a number of at most 100"),
+        ({"maximum": 1_234_567.5}, 1_234_568, "must be a number of at most 1234567.5"),
+        ({"minimum": 10_000_000}, 9_999_999, "must be a number of at least 10000000"),
         ({"maximum": 100}, "5", "must be a number of at most 100"),
         ({"maximum": 100}, True, "must be a number of at most 100"),
         ({"minimum": 1}, 0, "must be a number of at least 1"),
