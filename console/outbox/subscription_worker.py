@@ -49,6 +49,7 @@ class SubscriptionWorker:
         """The last position read, and the last one saved."""
         self._saved_at = deps.ticks()
         self._jitter = jitter
+        self._paused_at: datetime | None = None
         self._paused_until = 0.0
         """In ticks: the time of day may be set back."""
         self._is_full = False
@@ -56,7 +57,9 @@ class SubscriptionWorker:
 
     def has_work(self, news: OutboxStatus, now: datetime) -> bool:
         """Whether there is something to deliver or save. A person who resends deliveries ends the receiver's pause."""
-        if self.name in news.again:
+        resent_at = news.again.get(self.name)
+        # Only once for each time that somebody resends: the receiver may ask for a pause again before all of them were tried.
+        if resent_at is not None and self._paused_at is not None and resent_at > self._paused_at:
             self._paused_until = 0.0
         if self._is_paused():
             return False
@@ -84,11 +87,14 @@ class SubscriptionWorker:
             await self._skip(batch)
             return True
         await self._settle(self._to_settlement(batch, outcomes))
+        # Count again before the next batch: after a pause, nothing may be due any more that would cause it.
+        self._is_full = False
         self.pause(max(outcome.rest for _, outcome in outcomes))
         return True
 
     def pause(self, seconds: float) -> None:
         """Deliver nothing for this many seconds."""
+        self._paused_at = self._deps.now()
         self._paused_until = self._deps.ticks() + seconds
 
     def _is_paused(self) -> bool:

@@ -76,9 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) -> int:
     credential = _obtain(arguments, stack, signals)
     if not arguments.command:
-        env = {} if arguments.format != "env" else credential.env(arguments.env)
-        exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items())
-        print(credential.dsn() if arguments.format == "dsn" else credential.json() if arguments.format == "json" else exports)
+        try:
+            env = {} if arguments.format != "env" else credential.env(arguments.env)
+            exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items())
+            text = credential.dsn() if arguments.format == "dsn" else credential.json() if arguments.format == "json" else exports
+        except Invalid:
+            # Nobody gets it, so nobody could release it.
+            credential.release_or_warn()
+            raise
+        print(text)
         until = credential.expires_at.isoformat(timespec="seconds")
         print(f"justenough-access: {credential.id} is valid until {until} or the job's end", file=sys.stderr)
         return 0

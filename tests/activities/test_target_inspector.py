@@ -89,6 +89,22 @@ def test_an_observer_that_may_not_connect_is_reported_with_the_servers_error(at:
     targets.close()
 
 
+def test_a_target_that_refuses_every_connection_gathers_no_users_of_the_observer(at: Desk) -> None:
+    targets = TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+    before = set(at.shop.users_of("je-observer"))
+    with psycopg.connect(at.shop.superuser, autocommit=True) as database:
+        # Vault may still connect, as superusers always may: so it issues a user for each check.
+        database.execute("ALTER DATABASE shop CONNECTION LIMIT 0")
+        try:
+            for _ in range(3):
+                (failure,) = targets.inspect(at.job()).failures
+                assert "too many connections" in failure
+            assert set(at.shop.users_of("je-observer")) <= before
+        finally:
+            database.execute("ALTER DATABASE shop CONNECTION LIMIT -1")
+    targets.close()
+
+
 def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:
     job = at.job()
     at.issue(job)

@@ -88,6 +88,15 @@ def test_without_a_command_it_prints_shell_assignments_and_their_lifetime(job: R
     assert json.loads(output)["resource"] == "orders-db"
 
 
+def test_a_credential_that_cannot_be_printed_is_revoked(job: Remote, ops: Human) -> None:
+    before = {item["id"] for item in ops.job(job.job)["credentials"]}
+    code, output, said = run_access(job, "orders-db", "read", "--env", "TOKEN=token")
+    assert (code, output) == (2, "")
+    assert "has no field token" in said
+    new = [item for item in ops.job(job.job)["credentials"] if item["id"] not in before]
+    assert [item["state"] for item in new] == ["confirmed"]
+
+
 @pytest.mark.parametrize("name, number", [("SIGTERM", 15), ("SIGINT", 2), ("SIGHUP", 1), ("SIGUSR1", 10)])
 def test_a_signal_reaches_the_command_whose_exit_code_counts(job: Remote, shop: Shop, name: str, number: int) -> None:
     start = f"p = subprocess.Popen(['justenough-access', 'orders-db', 'read', '--', 'python3', '-c', {HOLD!r}], stdout=subprocess.PIPE, text=True)"

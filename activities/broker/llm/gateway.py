@@ -33,6 +33,7 @@ from activities.broker.llm.upstream_client import (
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
+from justenough.adapters.outbound.webhook_client import iter_chunks
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
@@ -266,7 +267,7 @@ class ModelGateway:
     async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
         metered, size = StreamMeter(prompt=call.request.prompt, usage_requested=call.request.wants_usage), 0
         call.head.set_result(EVENT_STREAM_TYPE)
-        async for chunk in answer.aiter_raw():
+        async for chunk in iter_chunks(answer):
             size += len(chunk)
             passed = redactor.feed(metered.feed(chunk))
             call.usage = metered.usage

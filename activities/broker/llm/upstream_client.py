@@ -12,6 +12,7 @@ from functools import cache
 
 import httpx
 
+from justenough.adapters.outbound.webhook_client import iter_chunks
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
 from justenough.domain.core.redaction import Redactor
@@ -57,6 +58,7 @@ class LlmUpstream:
     ) -> AsyncIterator[httpx.Response]:
         """Yield the answer after reading its head. Raises ModelCallError."""
         revealed = {name: value.reveal() for name, value in headers.items()} | ({"Content-Type": "application/json"} if body else {})
+        answered = False
         # An httpx error contains the request's headers, and a traceback would show them, so it is never kept as a cause.
         try:
             if self._client is None:
@@ -69,12 +71,13 @@ class LlmUpstream:
                     headers={"User-Agent": "JustEnough", "Accept-Encoding": "identity"},
                 )
             async with self._client.stream(method, url, headers=revealed, content=body) as answer:
+                answered = True
                 yield answer
         except httpx.TimeoutException:
             raise ModelCallError("the model's server does not answer", status=504, code="upstream_timeout", outcome="failed") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            message = f"the model's server cannot be reached ({type(error).__name__})"
-            raise ModelCallError(message, status=502, code=UNREACHABLE, outcome="failed") from None
+            message = f"the model's server {'broke off its answer' if answered else 'cannot be reached'} ({type(error).__name__})"
+            raise ModelCallError(message, status=502, code="upstream_failed" if answered else UNREACHABLE, outcome="failed") from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -98,7 +101,7 @@ async def read_body(answer: httpx.Response, *, max_bytes: int = MAX_ANSWER_BYTES
     """Return an answer's body. Raises ModelCallError if it is too large or compressed."""
     require_uncompressed(answer)
     content = bytearray()
-    async for chunk in answer.aiter_raw():
+    async for chunk in iter_chunks(answer):
         content += chunk
         if len(content) > max_bytes:
             raise answer_too_large()

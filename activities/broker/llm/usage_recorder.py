@@ -14,7 +14,7 @@ from justenough.services.dependencies import Deps
 MAX_CALLS_PER_ENTRY = 100
 """Maximum number of calls of one kind per ledger entry."""
 FLUSH_INTERVAL_S = 30.0
-"""Seconds after which the next call also records the calls counted so far."""
+"""Seconds after which the next call also records the calls counted so far, or repeats a write that failed."""
 MAX_MODEL_NAMES = 50
 """Model names that are counted separately. There is a limit because a job may invent any number of names."""
 WRITE_TIMEOUT_S = 2.0
@@ -96,9 +96,14 @@ class ModelUsageRecorder:
         return tuple(events)
 
     def _write_due(self) -> None:
-        """Write the due entries, unless a write is under way; that write will include them."""
-        if self._due and not self._pending:
-            self._due, self._flushed_at = False, self._deps.ticks()
+        """Write the due entries, unless a write is under way; that write will include them. A failed write is repeated first."""
+        now = self._deps.ticks()
+        if self._pending:
+            if now - self._flushed_at >= FLUSH_INTERVAL_S:
+                self._flushed_at = now
+                self._enqueue(())
+        elif self._due:
+            self._due, self._flushed_at = False, now
             self._enqueue(self._take_events())
 
     def _enqueue(self, events: tuple[Event, ...]) -> None:

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, open_client
+from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, iter_chunks, open_client
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput
@@ -168,12 +168,12 @@ async def _send_http(http: Http, request: HttpRequest) -> Result:
             return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")
         if answer.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
             return failure("the upstream compressed its response despite `Accept-Encoding: identity`")
-        content = b""
-        async for chunk in answer.aiter_raw():
-            content += chunk
-            if len(content) > http.answer:
+        received = bytearray()
+        async for chunk in iter_chunks(answer):
+            received += chunk
+            if len(received) > http.answer:
                 break
-    content, cut = content[: http.answer], len(content) > http.answer
+    content, cut = bytes(received[: http.answer]), len(received) > http.answer
     if b"\0" in content:
         # UTF-16 or binary: the redactor would not find the credential in it.
         return failure("the upstream's response is not UTF-8 text, so it is not passed on")
@@ -211,13 +211,13 @@ async def run_mcp(
         parts = [_block_text(block) for block in answer.content]
         if not parts and answer.structured_content is not None:
             parts = [await asyncio.to_thread(json.dumps, answer.structured_content, ensure_ascii=False)]
-        content = "\n".join(parts).encode("utf-8", "replace")
-        return Result(content[: upstream.answer], failed=answer.is_error, cut=len(content) > upstream.answer)
+        return _truncated("\n".join(parts), upstream, failed=answer.is_error)
 
     try:
         return await _converse(upstream, headers, call_tool)
     except (Unanswered, InvalidInput) as error:
-        return failure(f"{error}; it is not known whether the call had any effect" if called else str(error))
+        # The server's own text comes last, and may be long: it must be redacted before anything follows it.
+        return _truncated(f"it is not known whether the call had any effect: {error}" if called else str(error), upstream, failed=True)
 
 
 async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Result:
@@ -226,8 +226,13 @@ async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> R
     try:
         tools = await _converse(upstream, headers, lambda conversation: conversation.list_tools())
     except (Unanswered, InvalidInput) as error:
-        return failure(str(error))
+        return _truncated(str(error), upstream, failed=True)
     return Result((await asyncio.to_thread(lambda: tools.text)).encode("utf-8", "replace"))
+
+
+def _truncated(text: str, upstream: McpServerDef, *, failed: bool) -> Result:
+    content = text.encode("utf-8", "replace")
+    return Result(content[: upstream.answer], failed=failed, cut=len(content) > upstream.answer)
 
 
 async def _converse(upstream: McpServerDef, headers: Mapping[str, str], callback: Callable[[McpConversation], Awaitable[T]]) -> T:

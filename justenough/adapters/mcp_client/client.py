@@ -27,7 +27,6 @@ from justenough.domain.tools.definitions import McpServerDef
 MAX_TOOL_PAGES = 50
 GOODBYE_TIMEOUT_S = 2.0
 """Seconds for ending the session at the server."""
-MAX_MESSAGE_CHARS = 2_000
 T = TypeVar("T")
 _in_conversation: ContextVar[bool] = ContextVar("talking", default=False)
 
@@ -98,7 +97,7 @@ def _to_give_up(error: Exception, transport: McpTransport) -> GiveUp:
             case httpx.TimeoutException():
                 why = "the upstream took too long to answer"
             case MCPError():
-                cause = f"HTTP {transport.last_status}" if transport.last_status >= 400 else leaf.error.message[:MAX_MESSAGE_CHARS]
+                cause = f"HTTP {transport.last_status}" if transport.last_status >= 400 else leaf.error.message
                 why = f"the upstream answers with an error: {cause}"
             case ValidationError() | RuntimeError():
                 why = "the upstream's response does not conform to MCP, or to its own schema"

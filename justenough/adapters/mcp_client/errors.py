@@ -6,4 +6,4 @@ from justenough.domain.core.errors import GiveUp
 
 
 class Unanswered(GiveUp):
-    """A conversation without a result. The message may quote the server: remove secrets before passing it on."""
+    """A conversation without a result. The message may quote the server at any length: remove secrets, and only then truncate it."""

@@ -17,7 +17,7 @@ from mcp import types
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import ValidationError
 
-from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS
+from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, iter_chunks
 
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
@@ -110,10 +110,14 @@ class McpTransport:
         if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
             yield b"".join([chunk async for chunk in self._chunks(response)])
             return
-        rest, data = b"", list[bytes]()
+        rest, data = bytearray(), list[bytes]()
         async for chunk in self._chunks(response):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in (line.rstrip(b"\r") for line in lines):
+            rest += chunk
+            if b"\n" not in chunk:
+                # A line may arrive in very many chunks, so do not split all of it again at each.
+                continue
+            *lines, rest = rest.split(b"\n")
+            for line in (bytes(line).rstrip(b"\r") for line in lines):
                 name, _, value = line.partition(b":")
                 if name == b"data":
                     data.append(value.removeprefix(b" "))
@@ -123,7 +127,7 @@ class McpTransport:
                     data = []
 
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        async for chunk in response.aiter_raw():
+        async for chunk in iter_chunks(response):
             self._received += len(chunk)
             if self._received > MAX_RECEIVED_BYTES:
                 raise UnacceptableResponse(f"the upstream sent more than {MAX_RECEIVED_BYTES:,} bytes")

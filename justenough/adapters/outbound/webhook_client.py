@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from http import HTTPStatus
 
@@ -53,6 +53,13 @@ def open_client(*, private: bool, timeout: float, headers: Mapping[str, str] | N
     return httpx.AsyncClient(
         transport=PinnedTransport(private=private), headers=all_headers, timeout=timeout, trust_env=False, follow_redirects=False
     )
+
+
+async def iter_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield a response's body as it arrives, undecoded. Other tasks run in between, however many chunks arrive at once."""
+    async for chunk in response.aiter_raw():
+        yield chunk
+        await asyncio.sleep(0)
 
 
 class WebhookClient:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, case, delete, func, or_, select, tuple_, update
 
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
@@ -43,8 +43,8 @@ class OutboxStatus(Message):
     """The position that each subscription has reached."""
     due: Mapping[str, datetime]
     """The time of the next attempt, for each subscription that has one."""
-    again: frozenset[str] = frozenset()
-    """Subscriptions for which someone queued dead letters again."""
+    again: Mapping[str, datetime] = {}
+    """When someone last queued dead letters again, for each subscription with some that were not tried since."""
 
 
 class OutboxBatch(Message):
@@ -149,14 +149,15 @@ class OutboxRepository(Repository):
     def status(self, connection: Connection) -> OutboxStatus:
         """Return the progress of each subscription, and its next attempt. Cheap."""
         positions = connection.execute(select(SUBSCRIPTIONS.c.name, SUBSCRIPTIONS.c.position)).all()
-        waiting = select(DELIVERIES.c.subscription, func.min(DELIVERIES.c.next_at), func.min(DELIVERIES.c.attempts))
+        resent_at = case((DELIVERIES.c.attempts == 0, DELIVERIES.c.next_at))
+        waiting = select(DELIVERIES.c.subscription, func.min(DELIVERIES.c.next_at), func.max(resent_at))
         waiting = waiting.where(DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)
         rows = connection.execute(waiting).all()
         return OutboxStatus(
             head=newest_position(connection),
             positions={row[0]: row[1] for row in positions},
             due={row[0]: row[1] for row in rows},
-            again=frozenset(row[0] for row in rows if row[2] == 0),
+            again={row[0]: row[2] for row in rows if row[2] is not None},
         )
 
     @reads

@@ -284,8 +284,15 @@ class _TargetObserver:
                 # Revoke it: a target that accepts no connections would get a further user with each check.
                 self._drop_creds(self._creds)
                 self._creds = None
-        self._creds = self._vault.creds(self._target.observe)
-        return self._connect(self._creds, LOOK_TIMEOUT_S)
+        creds = self._vault.creds(self._target.observe)
+        try:
+            connection = self._connect(creds, LOOK_TIMEOUT_S)
+        except psycopg.Error:
+            # Every check would leave another user in a target that has no free connection.
+            self._drop_creds(creds)
+            raise
+        self._creds = creds
+        return connection
 
     def _connect(self, creds: IssuedSecret, seconds: int) -> _Connection:
         return psycopg.connect(

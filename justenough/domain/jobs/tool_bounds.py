@@ -12,11 +12,21 @@ from functools import reduce
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model, OmittedIfNone
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import reject_if
+from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER
 
+
+def _check_exact(value: float) -> float:
+    # Text such as `inf` becomes a number, too, which JSON could not record. NaN is not less than anything.
+    reject_if(not abs(value) <= MAX_SAFE_INTEGER, f"must be a number from -{MAX_SAFE_INTEGER:,} to {MAX_SAFE_INTEGER:,}")
+    return value
+
+
+ExactNumber = Annotated[float, AfterValidator(_check_exact)]
 ArgumentValue = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
 MAX_VALUES = 1_000
 MAX_DECODINGS = 5
@@ -32,8 +42,8 @@ NOT_BOUNDABLE = (
 class ItemBound(Model):
     """The allowed values of one item of a list, or of an argument. A value must satisfy every field that is set."""
 
-    minimum: OmittedIfNone[float] = None
-    maximum: OmittedIfNone[float] = None
+    minimum: OmittedIfNone[ExactNumber] = None
+    maximum: OmittedIfNone[ExactNumber] = None
     one_of: OmittedIfNone[Annotated[tuple[ArgumentValue, ...], Field(min_length=1, max_length=MAX_VALUES)]] = None
     prefix: OmittedIfNone[Annotated[str, StringConstraints(min_length=1, max_length=1000)]] = None
     """The text that it must begin with. No part of it may be `..`, in any encoding (`has_path_traversal`)."""
@@ -47,9 +57,9 @@ class ItemBound(Model):
         """Return why a value is out of bounds; None if it is within. `by`: the source of the bound."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.minimum is not None and not (number and value >= self.minimum):
-            return f"must be a number of at least {self.minimum:g}"
+            return f"must be a number of at least {to_canonical_json(self.minimum).decode()}"
         if self.maximum is not None and not (number and value <= self.maximum):
-            return f"must be a number of at most {self.maximum:g}"
+            return f"must be a number of at most {to_canonical_json(self.maximum).decode()}"
         # In JSON, true is not 1.
         if self.one_of is not None and not any(
             value == allowed and isinstance(value, bool) == isinstance(allowed, bool) for allowed in self.one_of

@@ -15,6 +15,8 @@ from justenough.domain.jobs.spec import MAX_MODEL_TOKENS
 
 BYTES_PER_TOKEN = 4
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
+_MAX_EVENT_END = 4
+"""Bytes of the longest _EVENT_END."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class StreamMeter:
         self._prompt = prompt
         self._bytes = 0
         self._usage: TokenUsage | None = None
-        self._held = b""
+        self._held = bytearray()
         self.done = False
         """Whether the upstream marked the end of the response."""
 
@@ -101,16 +103,17 @@ class StreamMeter:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the events that are complete now, unchanged."""
-        text, start, events = self._held + chunk, 0, []
-        for end in _EVENT_END.finditer(text):
-            events.append(text[start : end.end()])
-            start = end.end()
-        self._held = text[start:]
+        # What is held has no end of an event, so search only what may have become one: an event may arrive in very many chunks.
+        searched = max(0, len(self._held) - _MAX_EVENT_END + 1)
+        self._held += chunk
+        ends = [found.end() for found in _EVENT_END.finditer(self._held, searched)]
+        events = [bytes(self._held[start:end]) for start, end in zip((0, *ends), ends, strict=False)]
+        del self._held[: ends[-1] if ends else 0]
         return b"".join(event for event in events if self._passes(event))
 
     def flush(self) -> bytes:
         """Return the last event if it is incomplete. Call it when the stream has ended."""
-        rest, self._held = self._held, b""
+        rest, self._held = bytes(self._held), bytearray()
         return rest if rest.strip() and self._passes(rest) else b""
 
     def _passes(self, event: bytes) -> bool:

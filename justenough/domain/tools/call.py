@@ -91,7 +91,8 @@ def call_of(access: Access) -> ToolCall | None:
 def access_for_call(access: Access, call: ToolCall | None) -> Access:
     """Return a copy of the access for this single call; for None, without a call."""
     same = {name: getattr(access, name) for name in Access.model_fields}
-    return CallAccess(**same, call=call) if call else Access(**same)
+    # Without validating again: with its parameters filled in, a reason may be longer than a spec's.
+    return CallAccess.model_construct(**same, call=call) if call else Access.model_construct(**same)
 
 
 def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
@@ -171,13 +172,16 @@ def build_http_request(http: Http, call: ToolCall, fields: Mapping[str, str], *,
     _check_known((name for _, name in http.placeholders()), texts)
     _check_sendable(http, call, texts, inputs)
     url = SCOPE_PLACEHOLDER.sub(lambda found: quote(texts[found[1]], safe=""), http.url)
-    headers = {name: SCOPE_PLACEHOLDER.sub(lambda found: texts[found[1]], value) for name, value in http.headers.items()}
-    return HttpRequest(url, headers, _fill_body(http.body, call, texts, inputs))
+    return HttpRequest(url, fill_headers(http.headers, texts), _fill_body(http.body, call, texts, inputs))
 
 
 def fill_headers(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
-    """Return headers with a credential's fields filled in. Raises InvalidInput for a missing field."""
-    _check_known((name for value in headers.values() for name in SCOPE_PLACEHOLDER.findall(value)), fields)
+    """Return headers with a credential's fields filled in. Raises InvalidInput for a field that is missing or not valid in a header."""
+    names = sorted({name for value in headers.values() for name in SCOPE_PLACEHOLDER.findall(value)})
+    _check_known(names, fields)
+    # An encoding error would contain the credential.
+    unfit = (name for name in names if not (fields[name].isascii() and fields[name].isprintable()))
+    raise_problems("tool", (Problem("", f"the credential's field {name} has characters that a header cannot contain") for name in unfit))
     return {name: SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]], value) for name, value in headers.items()}
 
 

@@ -51,7 +51,7 @@ class McpServer:
     tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """What was called, with which arguments."""
     mode: str = ""
-    """How it misbehaves: 500 | redirect | endless | huge | packed | garbage | garbled | hang | old."""
+    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old."""
     at: str = "tools/call"
     """At which of MCP's methods."""
     structured: dict[str, Any] | None = None
@@ -126,6 +126,13 @@ class _Endpoint:
 
     async def _500(self, send: Send, receive: Receive, request: Request) -> None:
         await _send_response(send, 500, request.headers["authorization"].encode())
+
+    async def _telling(self, send: Send, receive: Receive, request: Request) -> None:
+        """A long error that ends with the credential, except for its last three characters before 2,000."""
+        sent, number = request.headers["authorization"], json.loads(await request.body())["id"]
+        told = "x" * (2_003 - len(sent)) + sent
+        error = {"jsonrpc": "2.0", "id": number, "error": {"code": -32000, "message": told}}
+        await _send_response(send, 200, json.dumps(error).encode(), JSON)
 
     async def _redirect(self, send: Send, receive: Receive, request: Request) -> None:
         # To the same server and with the same method: the SDK's own client would follow.

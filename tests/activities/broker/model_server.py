@@ -116,6 +116,18 @@ def stream_answer(*texts: str, usage: dict[str, int] | None = USAGE) -> Callable
     return does
 
 
+def break_stream_off(handler: Handler, asked: dict[str, Any]) -> None:
+    """Begin a stream that has an end of its own, and hang up before it."""
+    del asked
+    handler.close_connection = True
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/event-stream")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    event = f"data: {json.dumps(build_chunk('x' * 400))}\n\n".encode()
+    handler.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+
+
 def stream_forever(handler: Handler, asked: dict[str, Any]) -> None:
     """Stream until somebody hangs up."""
     del asked

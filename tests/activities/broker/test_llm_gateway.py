@@ -15,6 +15,7 @@ from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
 from tests.activities.broker.model_server import (
     Handler,
     ModelServer,
+    break_stream_off,
     build_chunk,
     error_answer,
     hold_stream,
@@ -187,6 +188,19 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
         assert model.hung_up.wait(180)
         over = ask(job)
         assert (over.status, error_of(over)["code"]) == (429, "tokens_budget_exceeded")
+
+
+def test_an_answer_that_breaks_off_counts_against_the_budget(ops: Human, model: ModelServer) -> None:
+    with launch_puppet(ops, model={**MODEL, "tokens": 200}) as job:
+        model.answer_with(break_stream_off)
+        broken = json.loads(events_of(ask(job, stream=True))[-1])["error"]
+        assert broken["code"] == "upstream_failed"
+        assert broken["message"].startswith("the model's server broke off its answer")
+        cut = ask(job, stream=True)
+        assert json.loads(events_of(cut)[-1])["error"]["code"] == "tokens_budget_exceeded"
+    calls, prompt, completion = usage_of(ops, job.job)["failed"]
+    assert (calls, completion) == (1, 100)
+    assert prompt > 0
 
 
 @pytest.mark.parametrize(

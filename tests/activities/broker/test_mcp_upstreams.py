@@ -180,6 +180,15 @@ def test_a_long_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(a
     assert all(password[:length] not in text for length in range(6, len(password) + 1))
 
 
+def test_a_long_error_of_the_upstream_is_not_cut_within_the_credential(agent: Puppet, hub: McpServer) -> None:
+    with hub.misbehave("telling"):
+        text, failed = call_tool(agent, "get_issue", number=1)
+    assert failed
+    password = last_login(hub).password
+    assert all(password[:length] not in text for length in range(6, len(password) + 1))
+    assert "it is not known whether the call had any effect: the upstream answers with an error: xxx" in text
+
+
 def test_arguments_that_do_not_match_the_reviewed_schema_are_refused_without_asking_people(agent: Puppet, hub: McpServer) -> None:
     before = len(hub.seen)
     text, failed = call_tool(agent, "get_issue", number="7; DROP")

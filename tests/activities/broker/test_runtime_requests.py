@@ -49,6 +49,14 @@ def test_access_that_policy_allows_is_issued_at_once_and_revoked_on_release(ops:
         assert again.status == 404
 
 
+def test_a_reason_that_its_parameters_make_very_long_does_not_keep_its_grant_from_being_used_again(ops: Human) -> None:
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "{why}" * 10}
+    with launch_puppet(ops, item, params={"why": "x" * 256}) as job:
+        given = job.request_access("orders-db")
+        assert given.status == 200, given.body
+        assert given.json["request_id"] == job.job.replace("j-", "r-", 1) + "-1"
+
+
 def test_access_under_a_live_grant_issues_another_credential_without_a_new_request(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         first, second = job.request_access("orders-db"), job.request_access("orders-db", ttl="1m")

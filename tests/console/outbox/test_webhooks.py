@@ -12,6 +12,7 @@ import pytest
 
 from console.outbox import dispatcher, subscription_worker
 from console.outbox.dispatcher import Dispatcher
+from console.outbox.senders import WebhookSender
 from justenough.adapters.outbound import webhook_client
 from justenough.adapters.store.outbox_queries import DeliveryState
 from justenough.domain.integrations.cloudevents import read_event, to_cloud_event
@@ -221,6 +222,26 @@ async def test_a_receiver_that_answered_410_rests_for_an_hour_but_resent_events_
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2)]
 
 
+async def test_resent_events_wait_too_if_the_receiver_sends_retry_after(rig: OutboxRig, receiver: Receiver) -> None:
+    receiver.answer = lambda _: 410
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(WebhookSender.batch_size * 2))
+    for _ in range(2):
+        await rig.deliver(console)
+        rig.clock.advance(GONE_REST_S + 1)
+    assert len(deliveries(rig, state=DeliveryState.DEAD)) == WebhookSender.batch_size * 2
+    receiver.requests.clear()
+    receiver.answer = lambda _: (429, {"retry-after": "3600"})
+    rig.store.outbox.resend("siem", None, now=rig.clock.now())
+    for _ in range(3):
+        await rig.deliver(console)
+        rig.clock.advance(1)
+    assert len(receiver.requests) == WebhookSender.batch_size
+    rig.clock.advance(3600)
+    await rig.deliver(console)
+    assert len(receiver.requests) == WebhookSender.batch_size * 2
+
+
 async def test_a_redirect_is_not_followed(rig: OutboxRig, receiver: Receiver) -> None:
     async with Receiver().listen() as elsewhere:
         receiver.answer = lambda _: (302, {"location": elsewhere.url})
@@ -305,6 +326,25 @@ async def test_a_receiver_that_is_down_for_long_has_a_bounded_number_of_stored_d
         rig.clock.advance(10)
         await rig.deliver(console)
     assert {event["subject"] for event in down.events} == {job_id(number) for number in range(1, 101)}
+
+
+async def test_new_events_are_delivered_after_the_last_pending_ones_have_become_dead_letters_during_a_pause(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription_worker, "MAX_PENDING", 4)
+    receiver.answer = lambda _: 503
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(4))
+    await rig.deliver(console)
+    receiver.answer = lambda _: 410
+    rig.clock.advance(RETRY_DELAYS_S[0] * 1.3)
+    await rig.deliver(console)
+    assert len(deliveries(rig, state=DeliveryState.DEAD)) == 4
+    receiver.answer = lambda _: 204
+    rig.record(*submissions(1, first=5))
+    rig.clock.advance(GONE_REST_S + 1)
+    await rig.deliver(console)
+    assert receiver.events[-1]["subject"] == job_id(5)
 
 
 async def test_another_console_takes_over_deliveries_once_the_first_falls_silent(rig: OutboxRig, receiver: Receiver) -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import Bound, Bounds, intersect_all
@@ -38,6 +39,8 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
     [
         ({"maximum": 100}, 100, None),
         ({"maximum": 100}, 100.01, "must be a number of at most 100"),
+        ({"maximum": 1_234_567.5}, 1_234_568, "must be a number of at most 1234567.5"),
+        ({"minimum": 10_000_000}, 9_999_999, "must be a number of at least 10000000"),
         ({"maximum": 100}, "5", "must be a number of at most 100"),
         ({"maximum": 100}, True, "must be a number of at most 100"),
         ({"minimum": 1}, 0, "must be a number of at least 1"),
@@ -144,7 +147,14 @@ def test_an_empty_bound_is_refused() -> None:
         Bound.model_validate({})
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e400", 1e20, float("inf")])
+@pytest.mark.parametrize("name", ["minimum", "maximum"])
+def test_a_bound_that_json_cannot_record_exactly_is_refused(name: str, number: Any) -> None:
+    with pytest.raises(ValidationError, match="must be a number from -9,007,199,254,740,991 to 9,007,199,254,740,991"):
+        Bound.model_validate({name: number})
+
+
+@given(st.floats(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER), st.floats(allow_nan=False, allow_infinity=False))
 def test_no_number_beyond_a_maximum_gets_through(most: float, value: float) -> None:
     assert (Bound(maximum=most).problem(value) is None) == (value <= most)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -230,6 +231,17 @@ def test_a_stream_event_that_never_ends_is_measured_as_it_grows() -> None:
     meter = StreamMeter(prompt=0, usage_requested=False)
     assert meter.feed(b"data: " + b"x" * 1_000) == b""
     assert meter.buffered_bytes == 1_006
+
+
+def test_an_event_that_arrives_byte_by_byte_is_searched_only_where_it_grew() -> None:
+    meter = StreamMeter(prompt=0, usage_requested=False)
+    meter.feed(b"data: " + b"x" * 1_000_000)
+    began = time.process_time()
+    assert not any(meter.feed(b"y") for _ in range(2_000))
+    assert meter.feed(b"\r") + meter.feed(b"\n\r") + meter.feed(b"\ndata: z") == b"data: " + b"x" * 1_000_000 + b"y" * 2_000 + b"\r\n\r\n"
+    # Searching the whole event again for each byte took 40 s.
+    assert time.process_time() - began < 10
+    assert meter.flush() == b"data: z"
 
 
 def test_an_answer_counts_by_its_reported_usage_or_by_its_text() -> None:

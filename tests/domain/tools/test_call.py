@@ -160,6 +160,15 @@ def test_a_field_that_the_credential_does_not_have_is_named() -> None:
         fill_headers({"Authorization": "Bearer {token}"}, {})
 
 
+@pytest.mark.parametrize("token", ["pässwort", "kept-with-its-line-end\n", "\x7f"])
+def test_a_credential_that_a_header_cannot_contain_is_named_by_its_field_alone(token: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        fill_headers({"Authorization": "Bearer {token}"}, {"token": token, "unused": "ü"})
+    assert str(caught.value) == "tool: the credential's field token has characters that a header cannot contain"
+    with pytest.raises(InvalidInput, match="the credential's field token has characters"):
+        build_http_request(HTTP, ToolCall(tool="file", arguments={"ticket": 1, "note": "x"}), {**FIELDS, "token": token}, inputs=INPUTS)
+
+
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1).filter(lambda text: text.strip(".")))
 def test_any_value_in_an_address_stays_within_one_part_of_it(text: str) -> None:
     start, _, rest = http_request(ticket=7, note=text).url.partition("?q=")
