@@ -61,16 +61,19 @@ def dry_run_spec(
 ) -> Iterator[DryRunStep]:
     """Yield the decision on each request in the order of the spec, which must have been checked against the catalog.
 
-    `held`: the access at the start. A request that the job may make while it runs is decided as if made then, with all earlier ones issued.
+    `held`: the access at the start. A request is decided as if those before it had been issued: at the start, those of the start that the
+    spec lists above it; while the job runs, also all those of the start.
     """
-    held = held or HeldAccess()
-    for number, access in enumerate(job.spec.access, start=1):
+    held, steps = held or HeldAccess(), list[DryRunStep]()
+    # The sort is stable: it puts the requests of the start first.
+    for number, access in sorted(enumerate(job.spec.access, start=1), key=lambda item: item[1].at == "request"):
         at = phase if access.at == "start" else "runtime"
         context = AccessContext(at, access.ttl, access.reason, clock, held, break_glass)
         decision = rules.decide(job, access, context)
-        yield DryRunStep(number, access, context, decision)
+        steps.append(DryRunStep(number, access, context, decision))
         if decision.outcome != "denied":
             held = rules.with_issued(held, access.resource, access.action)
+    yield from sorted(steps, key=lambda step: step.number)
 
 
 def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:
