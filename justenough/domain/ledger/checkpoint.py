@@ -42,7 +42,7 @@ class Checkpoint(NamedTuple):
         text, _, signatures = self.note.partition("\n\n")
         for line in signatures.splitlines():
             match = SIGNATURE_LINE.fullmatch(line)
-            raw = base64.b64decode(match[2]) if match and match[1] == self.origin else b""
+            raw = _decode_signature(match[2]) if match and match[1] == self.origin else b""
             for key in keys.values():
                 if raw[:4] == key_id(self.origin, key) and _is_valid(key, raw[4:], f"{text}\n".encode()):
                     return True
@@ -107,6 +107,14 @@ def _checkpoint_of(body: list[str], signatures: list[str]) -> Checkpoint:
 
 def _unreadable() -> InvalidInput:
     return InvalidInput(CHECKPOINT, (Problem("", "is not a signed checkpoint as `justenough ledger checkpoint` writes it"),))
+
+
+def _decode_signature(text: str) -> bytes:
+    """Return the bytes of a signature's base64; none if somebody cut it."""
+    try:
+        return base64.b64decode(text)
+    except binascii.Error:
+        return b""
 
 
 def _is_valid(key: bytes, signature: bytes, message: bytes) -> bool:
