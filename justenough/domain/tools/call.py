@@ -91,7 +91,8 @@ def call_of(access: Access) -> ToolCall | None:
 def access_for_call(access: Access, call: ToolCall | None) -> Access:
     """Return a copy of the access for this single call; for None, without a call."""
     same = {name: getattr(access, name) for name in Access.model_fields}
-    return CallAccess(**same, call=call) if call else Access(**same)
+    # Not validated again: with its params filled in, a reason may be longer than a spec may write it.
+    return CallAccess.model_construct(**same, call=call) if call else Access.model_construct(**same)
 
 
 def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
