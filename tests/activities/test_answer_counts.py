@@ -23,6 +23,7 @@ from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import AnswerCounter
 from justenough.services.job_history import approval_withdrawers, read_job_history
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
+from tests.adapters.store.event_samples import job_start
 
 pytestmark = pytest.mark.servers
 
@@ -58,13 +59,13 @@ class WaitingJob:
         self.ladder: Ladder = ladder
         self.verdict, self.number = "pending", 0
 
-    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None) -> str:
+    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None, ttl: int | None = None) -> str:
         """Return the request's verdict once somebody's answer was taken; `ladder`: instead of what has been counted."""
         before = ladder or self.ladder
         self.number += 1
         which = "approved" if self.verdict == "approved" else "ladders"
         asked = {"ladders": {}, which: {self.request: before}}
-        received = (self.sign_decision(who, decision).model_dump(mode="json"),)
+        received = (self.sign_decision(who, decision, ttl=ttl).model_dump(mode="json"),)
         counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
         counting.count_signal(received[0], number=self.number)
         self.at.deps.store.ledger.append(counting.events)
@@ -83,9 +84,9 @@ class WaitingJob:
         self.verdict = result.verdicts.get(self.request, self.verdict)
         return self.verdict
 
-    def sign_decision(self, who: Someone, decision: str) -> Any:
+    def sign_decision(self, who: Someone, decision: str, *, ttl: int | None = None) -> Any:
         now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
-        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
+        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ttl or ladder.ttl}
         about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
         times: dict[str, Any] = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
         return who.sign(to_signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
@@ -175,6 +176,21 @@ def test_an_answer_to_a_request_that_is_not_pending_is_rejected(at: Desk) -> Non
     counting = AnswerCounter(at.deps, AnswersInput(job=job.job, received=(signed,), number=1, ladders={}))
     counting.count_signal(signed, number=1)
     assert [event.data["why"] for event in counting.events] == [NOT_WAITING.message]
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_request_of_a_job_that_outlives_its_order_can_be_narrowed_if_the_job_runs(at: Desk, *, is_running: bool) -> None:
+    first = at.shop.newcomer(f"late-{'running' if is_running else 'waiting'}", "support-leads")
+    job = WaitingJob(at)
+    if is_running:
+        at.deps.store.ledger.append([job_start(job.job, at=at.deps.now())])
+    # The orders of these tests are valid for an hour.
+    at.clock.ahead = timedelta(hours=2)
+
+    assert job.answer(first, ttl=60) == "pending"
+
+    assert job.rejections() == ([] if is_running else ["the job's order is no longer valid: the statement has expired"])
+    assert len(job.ladder.answers) == is_running
 
 
 def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
