@@ -12,14 +12,21 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.public_keys import LedgerKeys, PersonKeys
 
 SIGNED_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    EventType.JOB_SUBMITTED.value: ("order", ("params", "bundle", "reason", "parent")),
-    EventType.APPROVAL_DECIDED.value: ("signed", ("request", "person", "decision", "ttl", "action", "reason")),
+    EventType.JOB_SUBMITTED.value: ("order", ("params", "bundle", "reason", "parent", "requester")),
+    EventType.APPROVAL_DECIDED.value: (
+        "signed",
+        ("request", "person", "decision", "ttl", "action", "reason", "on_behalf_of", "tools"),
+    ),
     EventType.APPROVAL_WITHDRAWN.value: ("signed", ("request", "person", "reason")),
     EventType.WITHDRAWAL_REQUESTED.value: ("signed", ("request", "person")),
     EventType.REVIEW_ANSWERED.value: ("signed", ("request", "person", "verdict", "reason")),
-    EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason")),
+    EventType.DELEGATION_MADE.value: ("signed", ("person", "delegate", "reason", "until")),
 }
 """By type: the field with the signed statement, and the fields that must match the statement."""
+NAMES_IN_STATEMENT = {"requester": "person", "until": "expires_at"}
+"""The names of fields that a statement has under another name."""
+ADDING_FIELDS = frozenset({"parent", "on_behalf_of", "tools"})
+"""Fields that a statement has only if they have a value, so an entry without one says that the statement has none."""
 MAY_BE_UNSIGNED = frozenset({EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value})
 """Types that can only reduce access: people may request them while Vault cannot sign."""
 
@@ -60,8 +67,9 @@ class SignatureVerifier:
 def _why_different(kind: str, job: str, data: Mapping[str, Any], statement: Mapping[str, Any], fields: tuple[str, ...]) -> str | None:
     if statement.get("job", job) != job:
         return "it carries a statement about another job"
-    # Older entries lack some of these.
-    different = [name for name in fields if data.get(name) is not None and statement.get(name) != data[name]]
+    # Older entries lack some of the other fields.
+    checked = (name for name in fields if name in ADDING_FIELDS or data.get(name) is not None)
+    different = [name for name in checked if statement.get(NAMES_IN_STATEMENT.get(name, name)) != data.get(name)]
     if kind == EventType.JOB_SUBMITTED and statement.get("spec_digest") != digest_of(data["spec"]):
         different.append("spec")
     return f"it differs from the signed statement in {', '.join(different)}" if different else None

@@ -121,6 +121,18 @@ FORGERIES: dict[str, tuple[str, Callable[[Entry], object]]] = {
     "a longer ttl": ("approval.decided", lambda data: data.update(ttl=99_999)),
     "another decision": ("approval.decided", lambda data: data.update(decision="deny")),
     "another person": ("approval.decided", lambda data: data.update(person="ops")),
+    "somebody away": ("approval.decided", lambda data: data.update(on_behalf_of="ops")),
+    "bounds on tools": ("approval.decided", lambda data: data.update(tools={"find-order": {"arguments": {}}})),
+    "no bounds on tools": (
+        "approval.decided",
+        lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"tools": {"find-order": {"arguments": {}}}})),
+    ),
+    "another launcher": ("job.submitted", lambda data: data.update(requester="lead")),
+    "another parent": ("job.submitted", lambda data: data.update(parent="j-dev-9")),
+    "no parent": (
+        "job.submitted",
+        lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"parent": "j-dev-9"})),
+    ),
     "another request": ("approval.decided", lambda data: data.update(request="r-dev-9-1")),
     "another spec": ("job.submitted", lambda data: data.update(spec={"name": "evil"})),
     "no spec": ("job.submitted", lambda data: data.pop("spec")),
@@ -141,6 +153,15 @@ def test_an_unsigned_answer_is_forged_even_if_the_newest_checkpoint_covers_it(na
     kind, change = FORGERIES[name]
     lines = changed(change, kind)
     assert faults(lines, checkpoint_of(lines)) == {"forged"}
+
+
+def test_a_delegation_that_ends_later_than_its_person_signed_is_forged() -> None:
+    statement = {"type": "delegation", "person": "lead", "delegate": "ops", "reason": "away", "expires_at": "2026-02-01T00:00:00Z"}
+    data = {"person": "lead", "delegate": "ops", "reason": "away", "until": "2026-02-01T00:00:00Z", "signed": signed(LEAD, **statement)}
+    verifier = SignatureVerifier(KEYS)
+    assert verifier.why_invalid("-", "delegation.made", NOW, data) is None
+    later = data | {"until": "2026-03-01T00:00:00Z"}
+    assert verifier.why_invalid("-", "delegation.made", NOW, later) == "it differs from the signed statement in until"
 
 
 def test_only_a_withdrawal_may_be_unsigned() -> None:
