@@ -297,3 +297,13 @@ def test_the_command_for_expired_credentials_also_lists_those_that_nothing_ever_
     assert evidence.command is not None
     assert {f"--type {name.split('/')[1]}" for name in evidence.ids} == {"--type credential.residual"}
     assert "--type credential.expired --type credential.residual" in evidence.command
+
+
+@pytest.mark.parametrize("is_opened_in_period", [True, False])
+def test_an_approval_counts_at_the_tier_of_its_request_even_if_that_opened_before_the_period(is_opened_in_period: bool) -> None:
+    opened = [samples.approval_opening(tier=1)] if is_opened_in_period else []
+    # A person of tier 3 decides a request at tier 1.
+    decided = samples.replace_data(samples.approval_decision("approved"), tier=3, current_tier=1)
+    table = line(report_of(*opened, decided), "approvals.outcomes").table
+    assert table is not None
+    assert [(row[0], row[3]) for row in table.rows] == [(1, 1)]
