@@ -288,7 +288,7 @@ def test_a_review_that_is_open_for_more_than_a_day_wants_attention(age: timedelt
 
 def test_the_command_for_expired_credentials_also_lists_those_that_nothing_ever_ends() -> None:
     # A static secret is never recorded as expired: it stays valid until its owner changes it.
-    endless = {"until": None, "why": "it cannot be revoked"}
+    endless: dict[str, Any] = {"until": None, "why": "it cannot be revoked"}
     numbers = range(1, MAX_SHOWN + 2)
     issued = [samples.issuance(number=number, revocable="never") for number in numbers]
     ended = [samples.credential_event(EventType.CREDENTIAL_RESIDUAL, number=number, **endless) for number in numbers]

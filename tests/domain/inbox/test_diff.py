@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +91,7 @@ def test_each_changed_part_of_a_run_is_reported_as_a_difference() -> None:
 def test_the_access_of_a_run_differs_if_its_tools_bounds_delivery_or_number_of_items_do() -> None:
     item = {"resource": "orders", "action": "read", "ttl": "5m", "reason": "look"}
     bound = {"find-order": {"arguments": {"id": {"maximum": 100}}}}
-    variants = (
+    variants: tuple[list[dict[str, Any]], ...] = (
         [item],
         [item | {"tools": {"find-order": {}}}],
         [item | {"tools": bound}],
