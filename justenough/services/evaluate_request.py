@@ -24,8 +24,6 @@ from justenough.services.parent_chain import inherit_touched
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 Evaluation = tuple[Decision, DecisionFacts]
-MAX_DECISIONS_READ = 10_000
-"""Maximum number of decision entries of one job that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,8 @@ def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, He
     """Return a running job's request and the access that the job held at that time, from store and ledger; None if it made no such request."""
     request = request_id(job, number)
     view = deps.store.requests.get(request)
-    decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
-    facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
+    decided = deps.store.ledger.entries_about(job, (EventType.ACCESS_DECIDED,), request)
+    facts = next((entry.data["facts"] for entry in decided), None)
     if view is None or facts is None:
         return None
     access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)

@@ -33,6 +33,8 @@ class ReadableLedger(Protocol):
 
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
+    def entries_about(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
@@ -73,10 +75,9 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
 
 def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
-    page = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=MAX_PAGE_SIZE)
+    entries = ledger.entries_about(job_of(request), (EventType.APPROVAL_WITHDRAWN,), request)
     # With another verdict, the request stays pending with one answer fewer.
-    withdrawals = [entry.data for entry in page.items if entry.data["verdict"] == "withdrawn"]
-    return tuple(data["name"] for data in withdrawals if data["request"] == request)
+    return tuple(entry.data["name"] for entry in entries if entry.data["verdict"] == "withdrawn")
 
 
 def build_job_history(entries: Iterable[EntryView]) -> JobHistory:

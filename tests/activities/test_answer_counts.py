@@ -12,15 +12,18 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.adapters.vault import ttl_cache
-from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.approvals.verification import NOT_WAITING
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import AnswerCounter
+from justenough.services.evaluate_request import evaluate_grant
 from justenough.services.job_history import approval_withdrawers, read_job_history
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 from tests.adapters.store.event_samples import job_start
@@ -191,6 +194,27 @@ def test_a_request_of_a_job_that_outlives_its_order_can_be_narrowed_if_the_job_r
 
     assert job.rejections() == ([] if is_running else ["the job's order is no longer valid: the statement has expired"])
     assert len(job.ladder.answers) == is_running
+
+
+def test_a_late_request_of_a_job_with_very_many_decisions_can_be_narrowed(at: Desk) -> None:
+    # Each issue in a target that cannot be searched is a decision of its own.
+    job, ledger = WaitingJob(at), at.deps.store.ledger
+    late = request_id(job.job, 2)
+    requested, decided = (
+        ledger.entries(job=job.job, types=[kind]).items[0] for kind in (EventType.ACCESS_REQUESTED, EventType.ACCESS_DECIDED)
+    )
+    told: dict[str, Any] = {"job": job.job, "at": at.deps.now()}
+    ledger.append(
+        build_event(EventType.ACCESS_DECIDED, **told, about=f"{job.request}/issue-{number}", **decided.data)
+        for number in range(MAX_PAGE_SIZE)
+    )
+    ledger.append([build_event(EventType.ACCESS_REQUESTED, **told, about=late, **requested.data | {"request": late, "number": 2})])
+    ledger.append([build_event(EventType.ACCESS_DECIDED, **told, about=f"{late}/runtime", **decided.data | {"request": late})])
+
+    evaluated = evaluate_grant(at.deps, job.job, 2, GrantTerms(action=Action.WRITE, ttl=60))
+
+    assert not isinstance(evaluated, Rejection), evaluated
+    assert (evaluated[0].tier, evaluated[1].ttl) == (job.ladder.needed, 60)
 
 
 def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
