@@ -113,6 +113,30 @@ def test_an_approver_who_withdrew_can_still_withdraw_the_approval_that_others_co
     assert approval_withdrawers(at.deps.store.ledger, job.request) == (first.name,)
 
 
+def test_an_approval_that_was_withdrawn_in_the_same_batch_is_withdrawn_in_a_second_attempt_too(at: Desk) -> None:
+    """A worker can die after it has recorded a batch and before the workflow learns of it; another one then counts the batch again."""
+    first, second = (at.shop.newcomer(f"again-{number}", "support-leads") for number in range(2))
+    job = WaitingJob(at)
+    job.answer(first)
+    received = tuple(job.sign_decision(second, decision).model_dump(mode="json") for decision in ("approve", "withdraw"))
+    batch = AnswersInput(job=job.job, received=received, number=2, ladders={job.request: job.ladder})
+
+    verdicts = []
+    for _ in range(2):
+        counting = AnswerCounter(at.deps, batch)
+        for number, raw in enumerate(received, start=2):
+            counting.count_signal(raw, number=number)
+        at.deps.store.ledger.append(counting.events)
+        verdicts.append(counting.result().verdicts[job.request])
+
+    assert verdicts == ["withdrawn", "withdrawn"]
+    assert job.state() is RequestState.WITHDRAWN
+    assert job.rejections() == []
+    # An answer that nobody has counted yet is rejected all the same.
+    assert job.answer(at.shop.newcomer("too-late", "support-leads")) == "withdrawn"
+    assert job.rejections() == [NOT_WAITING.message]
+
+
 def test_a_forged_ladder_cannot_make_a_withdrawn_answer_count(at: Desk) -> None:
     first, second = (at.shop.newcomer(f"word-{number}", "support-leads") for number in range(2))
     job = WaitingJob(at)
