@@ -33,6 +33,10 @@ class ReadableLedger(Protocol):
 
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
+
+class IndexedLedger(Protocol):
+    """A ledger whose entries about one thing can be read, such as the store's."""
+
     def entries_about(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]: ...
 
 
@@ -73,7 +77,7 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
     return entry.type == EventType.APPROVAL_DECIDED.value and entry.data["request"] == request
 
 
-def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
+def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
     entries = ledger.entries_about(job_of(request), (EventType.APPROVAL_WITHDRAWN,), request)
     # With another verdict, the request stays pending with one answer fewer.
