@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ DEFAULT_PROFILE = "default"
 CHOICE_FILE = "profile"
 """The file with the name that `profile use` chose, next to the login files."""
 CACHE_SUFFIX = ".identity.json"
+DEFAULT_MOUNTS = {"password": "people", "oidc": "oidc"}
+"""The auth mounts of the login methods, unless somebody names another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ class LoginMethod:
             case {"kind": "password" | "oidc" as kind, "mount": str(mount), "role": str(role)}:
                 return cls(kind, mount, role)
         return None
+
+
+def choose_login_method(
+    last: LoginMethod | None, *, kind: Literal["password", "oidc"] | None, mount: str | None, role: str | None
+) -> LoginMethod:
+    """Return how to log in: as the options say, and for the rest like the last login if that was of the same kind at the same mount."""
+    kind = kind or (last.kind if last else "password")
+    if last is None or last.kind != kind or mount not in (None, last.mount):
+        last = LoginMethod(kind, mount or DEFAULT_MOUNTS[kind])
+    return last if role is None else replace(last, role=role)
 
 
 def profile_name(given: str | None) -> str:

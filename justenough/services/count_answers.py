@@ -84,6 +84,11 @@ class AnswerCounter:
         recorded = find_recorded_request(self._deps, self._job, self._received_ladders[str(request)])
         if isinstance(recorded, Rejection):
             return recorded
+        if recorded.state is RequestState.WITHDRAWN and before.verdict in {"pending", "withdrawn"}:
+            # It was withdrawn after this workflow's copy was made: by an earlier attempt to count these answers, or while Vault was away.
+            self._tallies[recorded.id] = replace(before, verdict="withdrawn")
+            is_recorded = any(item.approver_id == signed.statement.get("person") for item in recorded.approvals)
+            return [] if is_recorded or signed.statement.get("decision") == "withdraw" else NOT_WAITING
         # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors.
         ladder = before.ladder.with_barred(
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),

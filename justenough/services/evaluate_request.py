@@ -86,12 +86,13 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
     """Evaluate a job's request as its approvers narrowed it, with the facts of the original request; or return why that is not possible."""
-    record = deps.store.jobs.order(job)
-    if record is None:
+    record, running = deps.store.jobs.order(job), deps.store.jobs.get(job)
+    if record is None or running is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
-    verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
+    # A job may outlive its order if it started while the order was valid. Its session verified the order then, and keeps to that.
+    verified = verify_order(deps, JobInput.of(job, record), now=running.started_at or deps.now())
     if isinstance(verified, Rejection):
-        return verified
+        return Rejection(verified.code, f"the job's order is no longer valid: {verified}")
     at_starts = dict(at_start(verified.spec))
     is_start = number in at_starts
     if rejection := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())) if is_start else None:

@@ -34,6 +34,12 @@ class ReadableLedger(Protocol):
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
 
+class IndexedLedger(Protocol):
+    """A ledger whose entries about one thing can be read, such as the store's."""
+
+    def entries_about(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class JobHistory:
     """The recorded history of a job at one moment."""
@@ -71,12 +77,11 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
     return entry.type == EventType.APPROVAL_DECIDED.value and entry.data["request"] == request
 
 
-def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
+def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
-    entries = read_entries(ledger, job_of(request), types=(EventType.APPROVAL_WITHDRAWN,)).items
+    entries = ledger.entries_about(job_of(request), (EventType.APPROVAL_WITHDRAWN,), request)
     # With another verdict, the request stays pending with one answer fewer.
-    withdrawals = [entry.data for entry in entries if entry.data["verdict"] == "withdrawn"]
-    return tuple(data["name"] for data in withdrawals if data["request"] == request)
+    return tuple(entry.data["name"] for entry in entries if entry.data["verdict"] == "withdrawn")
 
 
 def build_job_history(entries: Iterable[EntryView]) -> JobHistory:

@@ -12,17 +12,21 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.adapters.vault import ttl_cache
-from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.approvals.verification import NOT_WAITING
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import AnswerCounter
+from justenough.services.evaluate_request import evaluate_grant
 from justenough.services.job_history import approval_withdrawers, read_job_history
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
+from tests.adapters.store.event_samples import job_start
 
 pytestmark = pytest.mark.servers
 
@@ -58,13 +62,13 @@ class WaitingJob:
         self.ladder: Ladder = ladder
         self.verdict, self.number = "pending", 0
 
-    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None) -> str:
+    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None, ttl: int | None = None) -> str:
         """Return the request's verdict once somebody's answer was taken; `ladder`: instead of what has been counted."""
         before = ladder or self.ladder
         self.number += 1
         which = "approved" if self.verdict == "approved" else "ladders"
         asked = {"ladders": {}, which: {self.request: before}}
-        received = (self.sign_decision(who, decision).model_dump(mode="json"),)
+        received = (self.sign_decision(who, decision, ttl=ttl).model_dump(mode="json"),)
         counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
         counting.count_signal(received[0], number=self.number)
         self.at.deps.store.ledger.append(counting.events)
@@ -83,9 +87,9 @@ class WaitingJob:
         self.verdict = result.verdicts.get(self.request, self.verdict)
         return self.verdict
 
-    def sign_decision(self, who: Someone, decision: str) -> Any:
+    def sign_decision(self, who: Someone, decision: str, *, ttl: int | None = None) -> Any:
         now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
-        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
+        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ttl or ladder.ttl}
         about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
         times: dict[str, Any] = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
         return who.sign(to_signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
@@ -107,6 +111,30 @@ def test_an_approver_who_withdrew_can_still_withdraw_the_approval_that_others_co
     assert job.state() is RequestState.WITHDRAWN
     assert read_job_history(at.deps.store.ledger, job.job).settled == {job.request: "withdrawn"}
     assert approval_withdrawers(at.deps.store.ledger, job.request) == (first.name,)
+
+
+def test_an_approval_that_was_withdrawn_in_the_same_batch_is_withdrawn_in_a_second_attempt_too(at: Desk) -> None:
+    """A worker can die after it has recorded a batch and before the workflow learns of it; another one then counts the batch again."""
+    first, second = (at.shop.newcomer(f"again-{number}", "support-leads") for number in range(2))
+    job = WaitingJob(at)
+    job.answer(first)
+    received = tuple(job.sign_decision(second, decision).model_dump(mode="json") for decision in ("approve", "withdraw"))
+    batch = AnswersInput(job=job.job, received=received, number=2, ladders={job.request: job.ladder})
+
+    verdicts = []
+    for _ in range(2):
+        counting = AnswerCounter(at.deps, batch)
+        for number, raw in enumerate(received, start=2):
+            counting.count_signal(raw, number=number)
+        at.deps.store.ledger.append(counting.events)
+        verdicts.append(counting.result().verdicts[job.request])
+
+    assert verdicts == ["withdrawn", "withdrawn"]
+    assert job.state() is RequestState.WITHDRAWN
+    assert job.rejections() == []
+    # An answer that nobody has counted yet is rejected all the same.
+    assert job.answer(at.shop.newcomer("too-late", "support-leads")) == "withdrawn"
+    assert job.rejections() == [NOT_WAITING.message]
 
 
 def test_a_forged_ladder_cannot_make_a_withdrawn_answer_count(at: Desk) -> None:
@@ -175,6 +203,42 @@ def test_an_answer_to_a_request_that_is_not_pending_is_rejected(at: Desk) -> Non
     counting = AnswerCounter(at.deps, AnswersInput(job=job.job, received=(signed,), number=1, ladders={}))
     counting.count_signal(signed, number=1)
     assert [event.data["why"] for event in counting.events] == [NOT_WAITING.message]
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_request_of_a_job_that_outlives_its_order_can_be_narrowed_if_the_job_runs(at: Desk, *, is_running: bool) -> None:
+    first = at.shop.newcomer(f"late-{'running' if is_running else 'waiting'}", "support-leads")
+    job = WaitingJob(at)
+    if is_running:
+        at.deps.store.ledger.append([job_start(job.job, at=at.deps.now())])
+    # The orders of these tests are valid for an hour.
+    at.clock.ahead = timedelta(hours=2)
+
+    assert job.answer(first, ttl=60) == "pending"
+
+    assert job.rejections() == ([] if is_running else ["the job's order is no longer valid: the statement has expired"])
+    assert len(job.ladder.answers) == is_running
+
+
+def test_a_late_request_of_a_job_with_very_many_decisions_can_be_narrowed(at: Desk) -> None:
+    # Each issue in a target that cannot be searched is a decision of its own.
+    job, ledger = WaitingJob(at), at.deps.store.ledger
+    late = request_id(job.job, 2)
+    requested, decided = (
+        ledger.entries(job=job.job, types=[kind]).items[0] for kind in (EventType.ACCESS_REQUESTED, EventType.ACCESS_DECIDED)
+    )
+    told: dict[str, Any] = {"job": job.job, "at": at.deps.now()}
+    ledger.append(
+        build_event(EventType.ACCESS_DECIDED, **told, about=f"{job.request}/issue-{number}", **decided.data)
+        for number in range(MAX_PAGE_SIZE)
+    )
+    ledger.append([build_event(EventType.ACCESS_REQUESTED, **told, about=late, **requested.data | {"request": late, "number": 2})])
+    ledger.append([build_event(EventType.ACCESS_DECIDED, **told, about=f"{late}/runtime", **decided.data | {"request": late})])
+
+    evaluated = evaluate_grant(at.deps, job.job, 2, GrantTerms(action=Action.WRITE, ttl=60))
+
+    assert not isinstance(evaluated, Rejection), evaluated
+    assert (evaluated[0].tier, evaluated[1].ttl) == (job.ladder.needed, 60)
 
 
 def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:

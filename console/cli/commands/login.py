@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -22,10 +21,6 @@ from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 
 MAX_PASSWORD_BYTES = 4096
-
-
-DEFAULT_MOUNTS = {"password": "people", "oidc": "oidc"}
-"""The auth mounts of the login methods if --mount is not given and the profile's last login was another."""
 
 
 @command
@@ -68,7 +63,7 @@ def login(
     profile = load_profile(current_options())
     used, pinned = addresses_for_login(current_options(), profile)
     vault = PersonVaultClient(used)
-    how = _choose_method(
+    how = profiles.choose_login_method(
         profile.method if used.vault == profile.seen.vault else None,
         kind=method or ("password" if user or password_stdin else None),
         mount=mount,
@@ -128,16 +123,6 @@ def logout() -> None:
 def whoami() -> None:
     """Show your login: name, groups, roles and approval tier."""
     emit(connect_api().get("/whoami"), table=_print_person, names=lambda person: (person["name"],))
-
-
-def _choose_method(
-    last: profiles.LoginMethod | None, *, kind: Literal["password", "oidc"] | None, mount: str | None, role: str | None
-) -> profiles.LoginMethod:
-    """Return how to log in: as the options say, and for the rest like the last login if that was of the same kind at the same mount."""
-    kind = kind or (last.kind if last else "password")
-    if last is None or last.kind != kind or mount not in (None, last.mount):
-        last = profiles.LoginMethod(kind, mount or DEFAULT_MOUNTS[kind])
-    return last if role is None else replace(last, role=role)
 
 
 def _read_name_and_password(user: str | None, *, last_name: str | None, from_stdin: bool) -> tuple[str, Secret]:

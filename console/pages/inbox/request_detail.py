@@ -16,7 +16,7 @@ from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, request_facts, run_facts, shown_facts
+from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, model_text, request_facts, run_facts, shown_facts
 from justenough.domain.inbox.pending import TimeoutOutcome, timeout_outcome
 from justenough.domain.jobs.spec import JobSpec
 from justenough.domain.jobs.states import Action, RequestState
@@ -31,7 +31,7 @@ MAX_STEPS = 8
 """Number of the job's newest ledger entries on the page."""
 MAX_EARLIER = 5
 """Number of previous decisions of the same kind on the page."""
-COMPARED_FACTS = frozenset({"action", "ttl", "tier", "policies", "revocable", "sensitivity"})
+COMPARED_FACTS = frozenset({"action", "ttl", "tools", "tier", "policies", "revocable", "sensitivity"})
 """Facts of a request, apart from those of its run and its tool call, that are compared with the previous approval."""
 
 
@@ -117,6 +117,11 @@ class RequestCard:
     def agent(self) -> str:
         """The agent; empty for none."""
         return agent_text(self.spec) if self.spec else ""
+
+    @property
+    def model(self) -> str:
+        """The job's language model and its budget; empty for none."""
+        return model_text(self.spec) if self.spec else ""
 
 
 def card_of(console: Console, caller: Caller, request: str) -> RequestCard:

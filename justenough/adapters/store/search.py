@@ -127,7 +127,14 @@ class SearchRepository(Repository):
             return WordMatches((), is_partial=False)
         is_partial = False
         if requester_id is None:
-            counts = {words: _count(connection, words) for words in alternatives}
+            # Counted up to MAX_CANDIDATES + 1, which stands for more.
+            some = {
+                words: select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words)).limit(MAX_CANDIDATES + 1)
+                for words in alternatives
+            }
+            counts = {
+                words: connection.execute(select(func.count()).select_from(found.subquery())).scalar_one() for words, found in some.items()
+            }
             rarest, *others = sorted(alternatives, key=counts.__getitem__)
             candidates = _newest(rarest, MAX_CANDIDATES if others else MAX_FOUND_PER_KIND)
             is_partial = bool(others) and counts[rarest] > MAX_CANDIDATES
@@ -204,12 +211,6 @@ def _terms_beginning(connection: Connection, statement: TextClause, begin: str) 
     """Return the first words or handles with a beginning, in alphabetical order."""
     values = {"begin": begin, "end": begin + AFTER_EVERY_SUFFIX, "words": MAX_WORDS_OF_A_BEGINNING, "most": MAX_TERMS_READ}
     return tuple(connection.execute(statement, values).scalars())
-
-
-def _count(connection: Connection, words: Collection[str]) -> int:
-    """Return how many positions have one of the words; MAX_CANDIDATES + 1 if there are more."""
-    some = select(SEARCH_WORDS.c.position).where(SEARCH_WORDS.c.word.in_(words)).limit(MAX_CANDIDATES + 1)
-    return connection.execute(select(func.count()).select_from(some.subquery())).scalar_one()
 
 
 def _newest(words: Iterable[str], limit: int) -> Select[tuple[int]]:

@@ -114,9 +114,7 @@ class TransitKeys(VaultConnection):
         if data.get("type") == "ed25519":
             for version, key in (data.get("keys") or {}).items():
                 with suppress(TypeError, ValueError, AttributeError):
-                    made = KeyVersion(version=int(version), public_key=key.get("public_key"), valid_from=key.get("creation_time"))
-                    if len(base64.b64decode(made.public_key, validate=True)) == 32:
-                        found.append(made)
+                    found.append(KeyVersion(version=int(version), public_key=key.get("public_key"), valid_from=key.get("creation_time")))
         return tuple(sorted(found, key=lambda made: made.version))
 
 

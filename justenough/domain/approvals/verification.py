@@ -71,9 +71,14 @@ class ApprovalVerifier:
     further_check: Callable[[str, ApprovalAnswer], Rejection | None] | None = None
     """An extra check when answers are counted, such as of an authorization in Vault; it gets the request's id and the answer."""
 
-    def verify_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> ApprovalAnswer | Rejection:
-        """Return the answer that a signed decision gives, or why it does not count."""
-        statement = self._verify_decision(job, ladder, signed)
+    def verify_answer(
+        self, job: str, ladder: Ladder, signed: SignedStatement, *, given_from: int | None = None
+    ) -> ApprovalAnswer | Rejection:
+        """Return the answer that a signed decision gives, or why it does not count.
+
+        `given_from`: the lowest tier at which it may have been given; None if it is given at the current tier.
+        """
+        statement = self._verify_decision(job, ladder, signed, given_from=given_from)
         if isinstance(statement, Rejection):
             return statement
         if statement.decision == "withdraw":
@@ -127,9 +132,9 @@ class ApprovalVerifier:
         roles = self.tiers.roles
         return bool(person.groups & {*self.tiers.approver_groups, *roles.launch, *roles.break_glass})
 
-    def count_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> Ladder | Rejection:
-        """Return the ladder with a signed answer added as its last, or why that answer does not count."""
-        answer = self.verify_answer(job, ladder, signed)
+    def count_answer(self, job: str, ladder: Ladder, signed: SignedStatement, *, given_from: int | None = None) -> Ladder | Rejection:
+        """Return the ladder with a signed answer added as its last, or why that answer does not count. `given_from`: as in `verify_answer`."""
+        answer = self.verify_answer(job, ladder, signed, given_from=given_from)
         if isinstance(answer, Rejection):
             return answer
         updated = ladder.with_answer(answer)
@@ -144,7 +149,8 @@ class ApprovalVerifier:
         """Return the ladder with the answers that count now, and the number (from 1) and the rejection of each answer that does not."""
         rejections: list[tuple[int, Rejection]] = []
         for number, signed in enumerate(answers, start=1):
-            updated = self.count_answer(job, ladder, signed)
+            # Before the request escalated, an approval by somebody of a higher tier may have needed no reason.
+            updated = self.count_answer(job, ladder, signed, given_from=ladder.needed)
             if isinstance(updated, Rejection):
                 rejections.append((number, updated))
             else:
@@ -171,7 +177,9 @@ class ApprovalVerifier:
         absent = self.verify_signer(person, signed)
         return absent if isinstance(absent, Rejection) else None
 
-    def _verify_decision(self, job: str, ladder: Ladder, signed: SignedStatement) -> DecisionStatement | Rejection:
+    def _verify_decision(
+        self, job: str, ladder: Ladder, signed: SignedStatement, *, given_from: int | None = None
+    ) -> DecisionStatement | Rejection:
         statement = read_statement(DecisionStatement, signed)
         if isinstance(statement, Rejection):
             return statement
@@ -187,7 +195,7 @@ class ApprovalVerifier:
                 f"the decision's ttl is {statement.ttl} s; it must be from 1 to {ladder.ttl} s",
             ),
             (
-                statement.reason.strip() or not needs_reason(statement.decision, ladder.current),
+                statement.reason.strip() or not needs_reason(statement.decision, ladder.current if given_from is None else given_from),
                 "reason_missing",
                 "the decision has no reason, but one is required",
             ),

@@ -132,7 +132,8 @@ class ApprovalMetrics:
         if data["verdict"] not in {"approved", "denied"}:
             return
         request = self._tracked_request(fact)
-        self._tiers[request.tier or data["tier"]][data["verdict"]] += 1
+        # Older entries only have the approver's tier, which may be higher; `request.tier` is 0 if it opened before the period.
+        self._tiers[data.get("current_tier") or request.tier or data["tier"]][data["verdict"]] += 1
         self._settle(fact, request)
         if data["verdict"] == "approved":
             # Old entries do not record the granted action.

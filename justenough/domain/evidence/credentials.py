@@ -119,7 +119,9 @@ class CredentialMetrics:
         figures |= {f"revocable_{kind.value}": self._expired_by_revocable[kind.value] for kind in Revocable}
         figures["issued_before_the_period"] = self._expired_by_revocable[""]
         status = status_above(self._expired_by_revocable[Revocable.NOW.value], Status.ATTENTION)
-        yield MetricResult("revocation.expired", figures, status, self._expired, (EventType.CREDENTIAL_EXPIRED,))
+        yield MetricResult(
+            "revocation.expired", figures, status, self._expired, (EventType.CREDENTIAL_EXPIRED, EventType.CREDENTIAL_RESIDUAL)
+        )
 
         irrevocable = self._irrevocable.count
         figures, status = {"issued": self._issued, "never_revocable": irrevocable}, status_above(irrevocable, Status.ATTENTION)

@@ -22,7 +22,7 @@ SIGNED_FIELDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """By type: the field with the signed statement, and the fields that must match the statement."""
 OTHER_NAMES = {"requester": "person", "until": "expires_at"}
 """The names that fields of entries have in statements, if they have others."""
-ABSENT_IF_NONE = frozenset({"on_behalf_of", "tools"})
+ABSENT_IF_NONE = frozenset({"parent", "on_behalf_of", "tools"})
 """Fields whose absence says something, too. Older entries lack other fields that their statements have."""
 WITHDRAWALS = frozenset({EventType.APPROVAL_WITHDRAWN.value, EventType.WITHDRAWAL_REQUESTED.value})
 """Types that can only reduce access: people may request them unsigned while Vault cannot sign."""

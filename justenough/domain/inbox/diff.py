@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 from justenough.domain.core.units import duration_text
-from justenough.domain.jobs.spec import JobSpec, ResourceLimits
+from justenough.domain.jobs.spec import Access, JobSpec, ResourceLimits
 from justenough.domain.jobs.states import BEYOND_TEXTS
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 from justenough.domain.readmodel.views import RequestView
@@ -100,13 +100,27 @@ def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
         **({"interpreter": run.python} if run.python else {}),
         "job's timeout": duration_text(run.timeout),
         **limit_facts(run.limits),
+        **({"language model": model} if (model := model_text(spec)) else {}),
         # An approver assesses what the run can do with all of its access together.
-        **{
-            f"{item.action.value} on {item.resource}": f"requested for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
-            for item in spec.access
-        },
+        **_access_facts(spec.access),
         "beyond the order": BEYOND_TEXTS[spec.beyond],
     }
+
+
+def _access_facts(items: Iterable[Access]) -> NamedFacts:
+    """Return the requested access by action and resource, of which an order may have several items."""
+    texts: dict[str, list[str]] = {}
+    for item in items:
+        deliver = item.deliver
+        names = [*deliver.env, *(way.path for way in (deliver.file, deliver.pgpass, deliver.kubeconfig) if way)]
+        parts = (
+            f"requested for {duration_text(item.ttl)}",
+            "optional" if item.optional else "",
+            f"delivered as {', '.join(names)}" if names else "",
+            f"only through {', '.join(format_tool_lines(item.tools))}" if item.tools else "",
+        )
+        texts.setdefault(f"{item.action.value} on {item.resource}", []).append(", ".join(filter(None, parts)))
+    return {name: "; ".join(found) for name, found in texts.items()}
 
 
 def limit_facts(limits: ResourceLimits) -> NamedFacts:
@@ -141,6 +155,12 @@ def shown_facts(view: RequestView, policy_texts: Mapping[str, str]) -> NamedFact
     texts = {f"policy {name}": policy_texts.get(name, "")[:MAX_FACT_CHARS] for name in view.policies}
     approval = {"current tier": str(view.current_tier), "quorum": str(view.quorum), "Vault control group": "yes" if view.lock else "no"}
     return {**request_facts(view), **approval, "policy set": view.policy_digest, **texts, "digest": view.digest}
+
+
+def model_text(spec: JobSpec) -> str:
+    """Return the language model that a spec uses, with its budget; empty if it uses none."""
+    use = spec.model
+    return f"{use.name}: at most {use.requests:,} requests and {use.tokens:,} tokens" if use else ""
 
 
 def agent_text(spec: JobSpec) -> str:

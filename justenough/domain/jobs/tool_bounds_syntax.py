@@ -148,7 +148,7 @@ def _format_bounds(tool: str, bounds: Bounds) -> Iterator[str]:
     if bounds.other_arguments == "none":
         yield f"{tool}:other_arguments=none"
     for name, bound in bounds.arguments.items():
-        path = f"{ARGUMENT_PREFIX if name in RESERVED_NAMES else ''}{name}"
+        path = f"{ARGUMENT_PREFIX if name in RESERVED_NAMES or name.startswith(ARGUMENT_PREFIX) else ''}{name}"
         yield from (f"{tool}:{line}" for line in _format_plain(path, bound))
         if bound.each is not None:
             yield from (f"{tool}:each {line}" for line in _format_plain(path, bound.each))

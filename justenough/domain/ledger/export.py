@@ -65,7 +65,7 @@ def read_export(lines: Iterable[str]) -> Iterator[ExportedEntry]:
             try:
                 raw = json.loads(text)
                 yield ExportedEntry(int(raw.get("position", 0)), _to_entry(raw), raw.get("text"))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 message = "is not a ledger entry as `justenough ledger export` writes it"
                 raise InvalidInput(EXPORT, (Problem(f"line {number}", message),)) from error
 
@@ -148,5 +148,7 @@ class _TreeCheck:
 def _to_entry(raw: Mapping[str, Any]) -> LedgerEntry:
     """Return the API's entry in the form that was hashed."""
     fields = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
+    # Nothing with a lone surrogate was ever hashed. This raises UnicodeEncodeError, a ValueError.
+    "".join(fields.values()).encode()
     data = to_canonical_json({**raw["data"]}).decode()
     return LedgerEntry(seq=int(raw["seq"]), at=moment_text(datetime.fromisoformat(raw["at"])), data=data, **fields)

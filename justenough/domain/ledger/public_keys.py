@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, reject_if
+
+KEY_BYTES = 32
+
+
+def _check_key(text: str) -> str:
+    # A base64 error is a ValueError.
+    reject_if(len(base64.b64decode(text, validate=True)) != KEY_BYTES, f"must be {KEY_BYTES} bytes as base64")
+    return text
 
 
 class KeyVersion(Message):
     """One version of a key. Vault makes a new version when a key is rotated, and older ones keep verifying."""
 
     version: int
-    public_key: str
+    public_key: Annotated[str, AfterValidator(_check_key)]
     """32 bytes, ed25519, as base64."""
     valid_from: datetime
     """When Vault made it."""

@@ -49,11 +49,6 @@ class DryRunStep:
     context: AccessContext
     decision: Decision
 
-    @property
-    def turn(self) -> tuple[bool, int]:
-        """Its place in the order of decisions: what is needed at the start comes before what the running job may request."""
-        return self.access.at != "start", self.number
-
 
 def dry_run_spec(
     rules: PolicyEvaluator,
@@ -66,18 +61,19 @@ def dry_run_spec(
 ) -> Iterator[DryRunStep]:
     """Yield the decision on each request in the order of the spec, which must have been checked against the catalog.
 
-    `held`: the access at the start. Requests for the start are decided first, in their order, each as if the earlier ones had been issued;
-    then those that the job may make while it runs, in theirs.
+    `held`: the access at the start. A request is decided as if those before it had been issued: at the start, those of the start that the
+    spec lists above it; while the job runs, also all those of the start.
     """
-    held = held or HeldAccess()
-    steps: dict[int, DryRunStep] = {}
-    for number, access in sorted(enumerate(job.spec.access, start=1), key=lambda item: (item[1].at != "start", item[0])):
+    held, steps = held or HeldAccess(), list[DryRunStep]()
+    # The sort is stable: it puts the requests of the start first.
+    for number, access in sorted(enumerate(job.spec.access, start=1), key=lambda item: item[1].at == "request"):
         at = phase if access.at == "start" else "runtime"
         context = AccessContext(at, access.ttl, access.reason, clock, held, break_glass)
-        steps[number] = DryRunStep(number, access, context, rules.decide(job, access, context))
-        if steps[number].decision.outcome != "denied":
+        decision = rules.decide(job, access, context)
+        steps.append(DryRunStep(number, access, context, decision))
+        if decision.outcome != "denied":
             held = rules.with_issued(held, access.resource, access.action)
-    yield from (steps[number] for number in sorted(steps))
+    yield from sorted(steps, key=lambda step: step.number)
 
 
 def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:

@@ -219,7 +219,9 @@ def _policy_changes(rules: PolicyEvaluator, decision: Decision, result: TierResu
 
 
 def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, steps: tuple[DryRunStep, ...]) -> list[Counterfactual]:
-    """For each other request of the spec, return the effect of having it before this request or, if it already was, not before it."""
+    """For each other request of the spec that could be made in another order, return the effect of having it before this request or, if it
+    already was, not before it.
+    """
 
     def decide_after(earlier: Iterable[DryRunStep]) -> Decision:
         held = HeldAccess()
@@ -227,19 +229,24 @@ def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, step
             held = rules.with_issued(held, other.access.resource, other.access.action)
         return rules.decide(job, step.access, replace(step.context, held=held))
 
-    granted = [other for other in steps if other.turn < step.turn and other.decision.outcome != "denied"]
+    granted = [other for other in steps if other.decision.outcome != "denied"]
+    # The order of the spec changes nothing between requests of the start and those of the running job.
+    fixed = [other for other in granted if other.access.at == "start"] if step.access.at == "request" else []
+    movable = [other for other in steps if other.access.at == step.access.at]
+    before = [other for other in granted if other in movable and other.number < step.number]
     changes: list[Counterfactual] = []
-    for other in steps:
+    for other in movable:
         if other.number == step.number:
             continue
-        if other in granted:
-            side, earlier = "before", [item for item in granted if item is not other]
+        if other in before:
+            side, earlier = "before", [item for item in before if item is not other]
         else:
-            side, earlier = "after", [*granted, other]
+            side, earlier = "after", [*before, other]
         what = f"{side} request {other.number} ({other.access.resource} {other.access.action})"
-        changes += _changes("order", what, step.decision, decide_after(earlier))
+        changes += _changes("order", what, step.decision, decide_after([*fixed, *earlier]))
     if not any(change.value.startswith("before") for change in changes):
-        changes += _changes("order", "before every other request", step.decision, decide_after([]))
+        what = f"before every other request{' of the running job' if fixed else ''}"
+        changes += _changes("order", what, step.decision, decide_after(fixed))
     return changes
 
 

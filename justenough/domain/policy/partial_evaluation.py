@@ -71,7 +71,19 @@ def fold_expression(expr: pst.Expr, request: PartialRequest) -> pst.Expr:
                 expr = replace(expr, cond=cond, then_expr=then, else_expr=other)
             else:
                 expr = then if cond.value else other
+        case _:
+            # Also within sets, records and other operators: Cedar does not get the values at each tier.
+            expr = replace(expr, **{field.name: _fold_part(getattr(expr, field.name), request) for field in fields(expr)})
     return expr
+
+
+def _fold_part(part: Any, request: PartialRequest) -> Any:
+    """Return a part of an expression, in which each expression is folded; names and entities stay as they are."""
+    if isinstance(part, tuple):
+        return tuple(_fold_part(item, request) for item in part)
+    if isinstance(part, Mapping):
+        return pst.FrozenMap({name: _fold_part(value, request) for name, value in part.items()})
+    return fold_expression(part, request) if isinstance(part, pst.Expr) else part
 
 
 def uses_whole_context(policy: pst.Template) -> bool:

@@ -233,8 +233,9 @@ class PolicyReplay:
         )
 
     def _decide(self, job: JobFacts, resource: Resource, facts: DecisionFacts, context: AccessContext) -> PolicyOutcome:
-        """Return the current decision, cached by Cedar's inputs, because the past has many equal requests."""
-        key = (facts.action, *self._policies.cedar_inputs(job, facts.resource, resource, facts.action, context=context))
+        """Return the current decision, cached by Cedar's inputs and the order's `beyond`, because the past has many equal requests."""
+        # Cedar does not see `beyond`, but the decision depends on it.
+        key = (facts.action, facts.beyond or "", *self._policies.cedar_inputs(job, facts.resource, resource, facts.action, context=context))
         if key not in self._outcomes:
             if len(self._outcomes) >= MAX_CACHED_OUTCOMES:
                 self._outcomes.clear()

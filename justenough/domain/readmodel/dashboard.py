@@ -181,7 +181,8 @@ def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogr
     bars = tuple(HistogramBar(seconds=bound, count=end - begin) for bound, begin, end in zip(bounds, begins, ends, strict=False))
     if not ordered:
         return DurationHistogram(count=0, bars=bars, whole=whole)
-    p50, p90, p99 = (ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 90, 99))
+    # The least value that at least this share of the values does not exceed.
+    p50, p90, p99 = (ordered[-(-len(ordered) * part // 100) - 1] for part in (50, 90, 99))
     return DurationHistogram(count=len(ordered), p50=p50, p90=p90, p99=p99, longest=ordered[-1], bars=bars, whole=whole)
 
 

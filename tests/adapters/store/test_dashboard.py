@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.adapters.store import Store, dashboard
+from justenough.domain.evidence.statistics import nearest_rank
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, build_histogram, reconstruct_alive_counts
@@ -146,7 +147,7 @@ def test_a_period_trend_shows_how_long_answers_took(store: Store) -> None:
         )
     found = store.dashboard.period_trend(NOW, later(3600), 2).approvals
     # The third waits for somebody else; of two answers the last one settled it.
-    assert (found.count, found.p50, found.longest) == (2, 50.0, 50.0)
+    assert (found.count, found.p50, found.longest) == (2, 5.0, 50.0)
     assert [(bar.seconds, bar.count) for bar in found.bars if bar.count] == [(10, 1), (60, 1)]
     assert store.dashboard.period_trend(later(3600), later(7200), 2).approvals.count == 0
 
@@ -183,3 +184,10 @@ def test_a_histogram_counts_every_duration_in_exactly_one_bar(seconds: list[floa
     quantiles = [one for one in (found.p50, found.p90, found.p99, found.longest) if one is not None]
     assert quantiles == sorted(quantiles)
     assert quantiles[-1:] == ([max([0.0, *seconds])] if seconds else [])
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=1, max_size=250))
+def test_a_histogram_has_the_quantiles_of_the_evidence_report(milliseconds: list[int]) -> None:
+    seconds = sorted(duration / 1000 for duration in milliseconds)
+    found = build_histogram(seconds, whole=True)
+    assert [found.p50, found.p90, found.p99] == [nearest_rank(seconds, percent) for percent in (50, 90, 99)]

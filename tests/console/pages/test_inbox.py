@@ -248,6 +248,16 @@ async def test_the_id_that_a_launcher_chose_hides_no_earlier_run(served: Served,
     assert "no person approved access" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 
+async def test_wider_bounds_on_tools_are_a_difference_from_the_last_approved_run(served: Served, logged_in: LogIn) -> None:
+    narrow, wide = ({"refund-order": {"arguments": {"amount": {"maximum": most}}}} for most in (50, 5000))
+    first = served.record_request(await launch_job(served, "bounds"), tools=narrow)
+    served.record_answer(first, "lead")
+    second = served.record_request(await launch_job(served, "bounds"), tools=wide)
+    page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "No changes since the last run of bounds" not in page.text
+    assert "tools refund-order:amount<=50 refund-order:amount<=5000" in page.text
+
+
 async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged_unjustified(served: Served, logged_in: LogIn) -> None:
     first = served.record_request(await launch_job(served, "glass"), call={"tool": "refund-order", "arguments": {"amount": 12}})
     break_glass(served, first, at=datetime.now(UTC) + timedelta(minutes=-3))

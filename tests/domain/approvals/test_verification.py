@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -293,6 +293,25 @@ def test_answers_are_recounted_with_what_each_breaks() -> None:
     assert [answer.person for answer in recounted.answers] == ["chief", "chief2"]
     assert [(number, rejection.code) for number, rejection in rejections] == [(2, "tier_too_low")]
     assert recounted.grant.ttl == 300
+
+
+def test_an_approval_that_needed_no_reason_still_counts_after_the_request_has_escalated() -> None:
+    # At tier 1 two leads or chiefs decide. One chief approves, and nobody else does before it escalates to the chiefs.
+    tiers = TIERS.model_copy(update={"tiers": {**TIERS.tiers, 1: TIERS.tiers[1].model_copy(update={"quorum": 2})}})
+    at_count = replace(verifier(), tiers=tiers)
+    early, late = decide("chief", reason=""), decide("chief2")
+
+    first = RequestTally(ladder()).with_signed(at_count, JOB, early)
+    assert isinstance(first, RequestTally)
+    higher = first.ladder.to_next_tier(tiers, now=NOW)
+    assert higher is not None
+    second = RequestTally(higher).with_signed(at_count, JOB, late)
+    assert isinstance(second, RequestTally)
+    recounted, rejections = at_count.recount_answers(JOB, ladder(needed=1, current=2), [early, late])
+
+    assert (second.verdict, recounted.verdict(tiers), rejections) == ("approved", "approved", ())
+    assert code_of(at_count.count_answer(JOB, higher, decide("chief2", reason=""))) == "reason_missing"
+    assert [code_of(why) for _, why in at_count.recount_answers(JOB, ladder(2), [early])[1]] == ["reason_missing"]
 
 
 def test_a_further_check_is_applied_only_after_the_ordinary_rules() -> None:

@@ -284,3 +284,26 @@ def test_a_review_that_is_open_for_more_than_a_day_wants_attention(age: timedelt
     assert found.evidence.ids == (f"{JOB}/review.opened/{part_id(JOB, 'r')}",)
     assert found.table is not None
     assert found.table.rows[0][2:] == ("lead", "security", age.total_seconds())
+
+
+def test_the_command_for_expired_credentials_also_lists_those_that_nothing_ever_ends() -> None:
+    # A static secret is never recorded as expired: it stays valid until its owner changes it.
+    endless: dict[str, Any] = {"until": None, "why": "it cannot be revoked"}
+    numbers = range(1, MAX_SHOWN + 2)
+    issued = [samples.issuance(number=number, revocable="never") for number in numbers]
+    ended = [samples.credential_event(EventType.CREDENTIAL_RESIDUAL, number=number, **endless) for number in numbers]
+    evidence = line(report_of(*issued, *ended), "revocation.expired").evidence
+    assert evidence.count == MAX_SHOWN + 1
+    assert evidence.command is not None
+    assert {f"--type {name.split('/')[1]}" for name in evidence.ids} == {"--type credential.residual"}
+    assert "--type credential.expired --type credential.residual" in evidence.command
+
+
+@pytest.mark.parametrize("is_opened_in_period", [True, False])
+def test_an_approval_counts_at_the_tier_of_its_request_even_if_that_opened_before_the_period(is_opened_in_period: bool) -> None:
+    opened = [samples.approval_opening(tier=1)] if is_opened_in_period else []
+    # A person of tier 3 decides a request at tier 1.
+    decided = samples.replace_data(samples.approval_decision("approved"), tier=3, current_tier=1)
+    table = line(report_of(*opened, decided), "approvals.outcomes").table
+    assert table is not None
+    assert [(row[0], row[3]) for row in table.rows] == [(1, 1)]

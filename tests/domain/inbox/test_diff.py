@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from justenough.domain.inbox.diff import (
     to_excerpt,
     word_diff,
 )
-from justenough.domain.jobs.spec import JobSpec, ResourceLimits
+from justenough.domain.jobs.spec import Access, JobSpec, ModelUse, ResourceLimits
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 
@@ -80,10 +81,36 @@ def test_each_changed_part_of_a_run_is_reported_as_a_difference() -> None:
         "job's timeout": SPEC.model_copy(update={"run": run.model_copy(update={"timeout": 60})}),
         "agent": SPEC.model_copy(update={"agent": None}),
         "read on orders": SPEC.model_copy(update={"access": ()}),
+        "language model": SPEC.model_copy(update={"model": ModelUse(name="local", requests=10, tokens=1000)}),
     }
     for what, other in changes.items():
         assert [one.what for one in differences(run_facts(SPEC, None), run_facts(other, None))] == [what]
     assert [one.what for one in differences(run_facts(SPEC, "sha256:1"), run_facts(SPEC, "sha256:2"))] == ["files"]
+
+
+def test_the_access_of_a_run_differs_if_its_tools_bounds_delivery_or_number_of_items_do() -> None:
+    item = {"resource": "orders", "action": "read", "ttl": "5m", "reason": "look"}
+    bound = {"find-order": {"arguments": {"id": {"maximum": 100}}}}
+    variants: tuple[list[dict[str, Any]], ...] = (
+        [item],
+        [item | {"tools": {"find-order": {}}}],
+        [item | {"tools": bound}],
+        [item | {"deliver": {"env": {"PGUSER": "username"}}}],
+        [item | {"deliver": {"file": {"path": "login"}}}],
+        [item | {"tools": bound}, item | {"tools": {"list-orders": {}}}],
+    )
+    texts = [
+        run_facts(SPEC.model_copy(update={"access": tuple(map(Access.model_validate, items))}), None)["read on orders"]
+        for items in variants
+    ]
+    assert texts == [
+        "requested for 5m",
+        "requested for 5m, only through find-order",
+        "requested for 5m, only through find-order:id<=100",
+        "requested for 5m, delivered as PGUSER",
+        "requested for 5m, delivered as login",
+        "requested for 5m, only through find-order:id<=100; requested for 5m, only through list-orders",
+    ]
 
 
 def test_a_policy_whose_text_changed_differs_though_its_name_does_not() -> None:

@@ -91,3 +91,9 @@ def test_written_tool_bounds_are_read_back_unchanged(tools: dict[str, Bounds]) -
     assert read.keys() == readable.keys()
     for name, bounds in readable.items():
         assert not [*read[name].excess_over(bounds), *bounds.excess_over(read[name])]
+
+
+@pytest.mark.parametrize("name", ["calls", "other_arguments", "arguments.calls", "arguments.amount", "arguments.arguments.x"])
+def test_an_argument_whose_name_means_something_in_a_line_is_written_so_that_it_is_read_back(name: str) -> None:
+    tools = {"find-order": Bounds.model_validate({"arguments": {name: {"maximum": 5}}})}
+    assert parse_tool_bounds(format_tool_lines(tools), {"find-order": Bounds()}) == tools

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import re
 
 import pytest
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.ledger.checkpoint import read_checkpoints
+from justenough.domain.ledger.public_keys import read_keys
 from tests.domain.ledger.signed_ledger import LEAD, LEDGER, ORIGIN, checkpoint_of, public, small_ledger
 
 NOTE = checkpoint_of(small_ledger()).note
@@ -52,9 +55,19 @@ def test_a_file_can_hold_several_checkpoints() -> None:
         NOTE.replace(f"\u2014 {ORIGIN}", "\u2014 anybody"),
         with_key_id(bytes(4)),
         with_key_id(b"\xff" * 4),
+        re.sub(r".{5}=*\n$", "\n", NOTE),
         checkpoint_of(small_ledger(), key=LEAD).note,
     ],
-    ids=["another size", "another ledger", "a later name", "an earlier name", "the lowest key id", "the highest key id", "another key"],
+    ids=[
+        "another size",
+        "another ledger",
+        "a later name",
+        "an earlier name",
+        "the lowest key id",
+        "the highest key id",
+        "a cut signature",
+        "another key",
+    ],
 )
 def test_the_signature_of_a_checkpoint_is_invalid_for_any_change_of_it(note: str) -> None:
     (kept,), (changed,) = read_checkpoints(NOTE), read_checkpoints(note)
@@ -92,3 +105,11 @@ def test_one_of_several_signatures_is_enough() -> None:
 def test_a_text_that_is_not_a_checkpoint_is_refused_as_such(text: str) -> None:
     with pytest.raises(InvalidInput, match="not a signed checkpoint"):
         list(read_checkpoints(text))
+
+
+@pytest.mark.parametrize("key", ["A", "AAAA", "no key"])
+def test_a_file_whose_key_is_not_a_key_is_refused_as_such(key: str) -> None:
+    versions = [{"version": 1, "public_key": key, "valid_from": "2026-01-31T00:00:00Z"}]
+    text = json.dumps({"origin": ORIGIN, "checkpoint_keys": versions, "people": []})
+    with pytest.raises(InvalidInput, match="is not a file that `justenough ledger keys` writes"):
+        read_keys(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -68,9 +69,26 @@ def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data:
         assert {problem.fault.value for problem in verify_export(lines).problems} >= {"missing"}
 
 
-@pytest.mark.parametrize(
-    "text", ["no JSON", "[]", "3", "{}", '{"job": "j"}', json.dumps({**json.loads(export_lines([("j", "w")])[0]), "data": 3})]
-)
+def changed_line(**fields: object) -> str:
+    return json.dumps({**json.loads(export_lines([("j", "w")])[0]), **fields})
+
+
+NOT_ENTRIES = {
+    "no JSON": "no JSON",
+    "a list": "[]",
+    "a number": "3",
+    "empty": "{}",
+    "only a job": '{"job": "j"}',
+    "data is a number": changed_line(data=3),
+    "an infinite number": changed_line(seq=math.inf),
+    "a time before all times": changed_line(at="0001-01-01T00:00:00+14:00"),
+    "half a character": changed_line(job="\ud800"),
+    "half a character in a hash": changed_line(hash="\ud800"),
+    "nested too deeply": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", NOT_ENTRIES.values(), ids=NOT_ENTRIES)
 def test_a_line_that_is_not_an_entry_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"line 2: is not a ledger entry"):
         verify_export([*export_lines([("j-dev-1", "why")]), text])

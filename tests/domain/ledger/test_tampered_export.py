@@ -121,6 +121,18 @@ FORGERIES: dict[str, tuple[str, Callable[[Entry], object]]] = {
     "a longer ttl": ("approval.decided", lambda data: data.update(ttl=99_999)),
     "another decision": ("approval.decided", lambda data: data.update(decision="deny")),
     "another person": ("approval.decided", lambda data: data.update(person="ops")),
+    "somebody away": ("approval.decided", lambda data: data.update(on_behalf_of="ops")),
+    "bounds on tools": ("approval.decided", lambda data: data.update(tools={"find-order": {"arguments": {}}})),
+    "no bounds on tools": (
+        "approval.decided",
+        lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"tools": {"find-order": {"arguments": {}}}})),
+    ),
+    "another launcher": ("job.submitted", lambda data: data.update(requester="lead")),
+    "another parent": ("job.submitted", lambda data: data.update(parent="j-dev-9")),
+    "no parent": (
+        "job.submitted",
+        lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"parent": "j-dev-9"})),
+    ),
     "another request": ("approval.decided", lambda data: data.update(request="r-dev-9-1")),
     "another spec": ("job.submitted", lambda data: data.update(spec={"name": "evil"})),
     "no spec": ("job.submitted", lambda data: data.pop("spec")),
@@ -129,16 +141,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Entry], object]]] = {
         "job.submitted",
         lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"person": "mallory"})),
     ),
-    "another launcher": ("job.submitted", lambda data: data.update(requester="lead")),
     "no files": ("job.submitted", lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"bundle": "sha256:1"}))),
-    "an absent person": ("approval.decided", lambda data: data.update(on_behalf_of="ops")),
     "no absent person": (
         "approval.decided",
         lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"on_behalf_of": "ops"})),
-    ),
-    "all tools": (
-        "approval.decided",
-        lambda data: data.update(signed=signed(LEAD, **data["signed"]["statement"] | {"tools": {"refund": {"calls": 1}}})),
     ),
     "another job's": (
         "approval.decided",
@@ -166,6 +172,15 @@ def test_a_statement_with_another_meaning_proves_nothing(kind: str, data: Entry,
     said = {"request": "r-dev-1-1", "person": "lead", "delegate": "ops", "reason": "x"}
     entry = {**said, **data, "signed": signed(LEAD, **{**said, **statement})}
     assert SignatureVerifier(KEYS).why_invalid("j-dev-1", kind, NOW, entry) is not None
+
+
+def test_a_delegation_that_ends_later_than_its_person_signed_is_forged() -> None:
+    statement = {"type": "delegation", "person": "lead", "delegate": "ops", "reason": "away", "expires_at": "2026-02-01T00:00:00Z"}
+    data = {"person": "lead", "delegate": "ops", "reason": "away", "until": "2026-02-01T00:00:00Z", "signed": signed(LEAD, **statement)}
+    verifier = SignatureVerifier(KEYS)
+    assert verifier.why_invalid("-", "delegation.made", NOW, data) is None
+    later = data | {"until": "2026-03-01T00:00:00Z"}
+    assert verifier.why_invalid("-", "delegation.made", NOW, later) == "it differs from the signed statement in until"
 
 
 def test_only_a_withdrawal_may_be_unsigned() -> None:

@@ -33,6 +33,17 @@ ATOMS = [
     "context has break_glass",
     "principal has agent",
     "context.ttl_seconds - context.approved_tier > 599",
+    # Known values within other expressions.
+    "[context.approved_tier].contains(2)",
+    "[0, context.approved_tier].containsAny([1, 2])",
+    "[[context.approved_tier]].contains([3])",
+    "-context.approved_tier < -1",
+    "{tier: context.approved_tier}.tier >= 2",
+    "{tier: [context.approved_tier]}.tier.contains(1)",
+    "{tier: context.approved_tier} has tier",
+    'resource.environment like "p*"',
+    "resource is Resource",
+    "[resource.sensitivity, context.approved_tier].contains(context.touched)",
     "true",
     "false",
     # These err, the second at some tiers only.

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from justenough.domain.core.ids import request_id
+from justenough.domain.jobs.states import BEYOND_ORDER
 from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, DecisionFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
@@ -101,6 +102,19 @@ def test_each_replayed_decision_uses_the_access_that_was_held_then() -> None:
 
     assert [(one.resource, one.verdict) for one in found.items] == [("customers-db", "tighter")]
     assert found.same == 1
+
+
+@pytest.mark.parametrize("places", [(0, 1), (1, 0)])
+def test_access_beyond_the_order_is_not_replayed_as_named_access(places: tuple[int, int]) -> None:
+    # Two jobs with the same request and the same facts; only one order names the access.
+    evaluator = rules(READ)
+    recorded = [entries(job_events(evaluator, "orders-db:read", job=job)) for job in (JOB, f"{JOB[:-1]}x")]
+    recorded[1][-1]["data"]["facts"]["beyond"] = "ask"
+    recorded[1][-1]["data"] |= {"outcome": "needs_approval", "tier": 1, "policies": ["r", BEYOND_ORDER]}
+
+    found = replay_entries([entry for place in places for entry in recorded[place]], evaluator)
+
+    assert counts(found) == (2, 0, 0, 0)
 
 
 @pytest.mark.parametrize("old, expected", [(False, (1, 0, 0, 0)), (True, (0, 0, 0, 1))])

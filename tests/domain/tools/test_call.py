@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.spec import Access, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import (
     CallAccess,
     ToolCall,
+    access_for_call,
     action_of,
     build_http_request,
     call_of,
@@ -200,3 +201,16 @@ def test_access_for_a_call_is_distinguished_from_any_other() -> None:
     call = ToolCall(tool="find", arguments={})
     assert call_of(Access.model_validate(plain)) is None
     assert call_of(CallAccess.model_validate({**plain, "call": call}).model_copy(update={"ttl": 30})) == call
+
+
+def test_access_whose_reason_params_have_made_long_can_be_reduced_and_used_for_a_call() -> None:
+    item = {"resource": "orders", "action": "read", "ttl": 60, "reason": "{why}" * 10}
+    raw = {"name": "a", "task": "a", "environment": "a", "run": {"command": ["a"]}, "params": {"why": "a" * 256}, "access": [item]}
+    (access,) = checked_spec(raw).access
+    call = ToolCall(tool="find-order", arguments={"id": 1})
+
+    of_call = access_for_call(access, call)
+
+    assert (len(of_call.reason), call_of(of_call)) == (2560, call)
+    assert access_for_call(of_call, None) == access
+    assert of_call != access
