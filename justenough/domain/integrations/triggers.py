@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
+from justenough.domain.core.wildcards import fits_wildcards
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
 from justenough.domain.integrations.schedules import MAX_SCHEDULES, Schedule
 from justenough.domain.integrations.subscriptions import Notify, SecretPath, Subscription, Webhook, index_by_name, subscription_problems
@@ -50,7 +51,9 @@ class Trigger(Model):
 
     def could_have_made(self, params: Mapping[str, str]) -> bool:
         """Whether this trigger could have produced these params."""
-        return params.keys() == self.params.keys() and all(_is_filled_template(value, self.params[name]) for name, value in params.items())
+        return params.keys() == self.params.keys() and all(
+            fits_wildcards(value, _PLACEHOLDER.split(self.params[name])[::2]) for name, value in params.items()
+        )
 
 
 class Triggers(Model):
@@ -106,26 +109,6 @@ def fill_params(trigger: Trigger, event: CloudEvent) -> dict[str, str]:
         problems.append(Problem("jeparent", "headers are not signed: send the event in structured mode to name a parent"))
     raise_problems(EVENT, problems)
     return params
-
-
-def _is_filled_template(text: str, template: str) -> bool:
-    """Whether some values of the placeholders turn the template into this text.
-
-    Finds the template's fixed parts one after the other: an event's sender could make a regular expression with several `.*` run for hours.
-    """
-    first, *others = _PLACEHOLDER.split(template)[::2]
-    if not others:
-        return text == first
-    *between, last = others
-    place, end = len(first), len(text) - len(last)
-    if place > end or not text.startswith(first) or not text.endswith(last):
-        return False
-    for part in between:
-        found = text.find(part, place, end)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return True
 
 
 def _fill_template(path: str, template: str, event: CloudEvent, problems: list[Problem]) -> str:
