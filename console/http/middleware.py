@@ -9,7 +9,7 @@ import uuid
 
 import anyio
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.http.problems import problem_response, unexpected_error_response
@@ -55,6 +55,8 @@ class EdgeMiddleware:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            return  # The client went away before its body was complete, and nobody reads a response.
         except Exception as error:
             if status and (isinstance(error, CLIENT_GONE) or (isinstance(error, ExceptionGroup) and error.split(CLIENT_GONE)[1] is None)):
                 return  # The client of a stream has disconnected, and nothing else has failed.
@@ -89,6 +91,8 @@ class BodyLimitMiddleware:
             with anyio.fail_after(BODY_TIMEOUT_S):
                 while more and len(body) <= MAX_BODY_BYTES:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return  # What has arrived is not the client's request: a reason or a whole form may be missing.
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
         except TimeoutError:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 # Controls, surrogates, invisible and direction-changing characters: a task must not be able to overwrite what an approver reads.
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;]{0,32}m)")
+RESET = "\x1b[0m"
+NOT_PLAIN_ASCII = re.compile(r"[^\n -~]")
 TIME_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 """Each unit in seconds with its name, and the next smaller one."""
 ANSI_CODES = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
@@ -32,6 +34,11 @@ def log_text(text: str) -> str:
         part if index % 2 else "".join(character if character in "\n\t" else plain(character) for character in part.replace("\r\n", "\n"))
         for index, part in enumerate(COLOUR_SEQUENCE.split(text))
     )
+
+
+def log_page_text(text: str) -> str:
+    """Return a page of job output for a terminal. Its colours, or concealed text, end with it."""
+    return f"{log_text(text)}{RESET}" if COLOUR_SEQUENCE.search(text) else log_text(text)
 
 
 def strip_colours(text: str) -> str:
@@ -83,7 +90,7 @@ def truncate(text: str, columns: int) -> str:
 
 def colour_text(text: str, colour: str) -> str:
     """Return text in a colour, for a terminal."""
-    return f"\x1b[{ANSI_CODES[colour]}m{text}\x1b[0m"
+    return f"\x1b[{ANSI_CODES[colour]}m{text}{RESET}"
 
 
 def _character_width(character: str) -> int:
@@ -95,3 +102,14 @@ def _character_width(character: str) -> int:
 def to_json_line(value: object) -> str:
     """Return a JSON value on one line of ASCII, so that it contains no terminal control sequence."""
     return json.dumps(value, sort_keys=True)
+
+
+def to_json_text(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON. Letters of all scripts stay as they are; what `plain` escapes is written in JSON's own escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return NOT_PLAIN_ASCII.sub(lambda found: json.dumps(found[0])[1:-1] if has_hidden(found[0]) else found[0], text)
+
+
+def has_hidden(text: str) -> bool:
+    """Whether a text contains control characters other than newlines, or other characters that `plain` escapes."""
+    return any(character != "\n" and unicodedata.category(character) in HIDDEN_CATEGORIES for character in text)

@@ -15,6 +15,7 @@ from console.cli.errors import ExitCode, Failure
 from console.cli.files import read_file_or_stdin
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import emit
+from console.presentation.terminal_text import to_json_text
 
 API_PREFIX = "/api/v1"
 METHODS = ("GET", "POST", "DELETE")
@@ -67,6 +68,6 @@ def read_body(file: str) -> Any:
 
 def print_answer(answer: Any) -> None:
     if current_options().output is CliOutputFormat.TABLE or not isinstance(answer, dict):
-        terminal.write_line(json.dumps(answer, indent=2, ensure_ascii=False))
+        terminal.write_line(to_json_text(answer, indent=2))
     else:
         emit(answer, table=lambda _: None)

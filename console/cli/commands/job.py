@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from typing import Annotated
@@ -36,7 +35,7 @@ from console.cli.render.request_table import NO_TIER, policy_denial
 from console.cli.states import parse_state_option, state_help
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
-from console.presentation.terminal_text import log_text, moment, plain
+from console.presentation.terminal_text import log_page_text, moment, plain, to_json_text
 from justenough.domain.ledger.overdue import end_session_advice
 
 DEFAULT_KILL_TIMEOUT = "60s"
@@ -393,8 +392,9 @@ def _print_job(job: Json) -> None:
 
 
 def _print_logs(items: list[Json], *, as_json: bool = False) -> None:
-    for item in items:
-        if as_json:
-            terminal.write_line(json.dumps(item, ensure_ascii=False))
-        else:
-            terminal.write(log_text(item["text"]) if terminal.columns() is not None else item["text"])
+    if as_json:
+        for item in items:
+            terminal.write_line(to_json_text(item))
+        return
+    text = "".join(item["text"] for item in items)
+    terminal.write(log_page_text(text) if terminal.columns() is not None else text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from console.cli.errors import ExitCode
 from console.cli.files import open_output
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import count_label, emit, note
+from console.presentation.terminal_text import to_json_text
 
 REPORT_TIMEOUT_S = 900.0
 """Seconds: the console reads up to six million entries, and may have to finish another report first."""
@@ -46,7 +46,7 @@ def report(
         emit(content, table=lambda _: None, names=lambda _: (line["key"] for line in lines if line["status"] != "ok"))
     else:
         if form == "json":
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            text = to_json_text(content, indent=2) + "\n"
         else:
             from console.presentation.report import html, markdown  # noqa: PLC0415 - most commands need neither pydantic nor templates
             from justenough.domain.evidence.report import Report  # noqa: PLC0415 - the same

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 
 import typer
@@ -13,7 +12,7 @@ from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.table import Cells, TableLayout, table_lines
 from console.presentation.status_badges import BADGES
-from console.presentation.terminal_text import colour_text, pad, plain, width
+from console.presentation.terminal_text import colour_text, has_hidden, pad, plain, to_json_text, width
 
 COLOUR_BY_TONE = {"good": "green", "live": "yellow", "wait": "yellow", "calm": "yellow", "bad": "red"}
 COLOUR_BY_STATE = {
@@ -37,11 +36,13 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
     """Print a value in the requested output format. `names`: what `-o name` prints; by default the id of the value or of each of its items."""
     match current_options().output:
         case CliOutputFormat.JSON:
-            terminal.write_line(json.dumps(value, indent=2, ensure_ascii=False))
+            terminal.write_line(to_json_text(value, indent=2))
         case CliOutputFormat.YAML:
             import yaml  # noqa: PLC0415 - loads slowly, and only this format needs it
 
-            terminal.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000))
+            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
+            # YAML has no escapes for some characters only.
+            terminal.write(yaml.safe_dump(value, sort_keys=False, width=1000) if has_hidden(text) else text)
         case CliOutputFormat.NAME:
             for name in names(value) if names else (item["id"] for item in value.get("items", [value])):
                 terminal.write_line(plain(name))

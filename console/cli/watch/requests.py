@@ -7,7 +7,6 @@ stream breaks.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from console.cli.render.output import count_label, note
 from console.cli.render.request_table import RequestChange, request_changes, request_table_lines
 from console.cli.watch.job import WatchedEvent, parse_event_stream
 from console.cli.watch.poll import StreamHealth
-from console.presentation.terminal_text import moment
+from console.presentation.terminal_text import moment, to_json_text
 
 ChangeHandler = Callable[[Json, list[RequestChange]], None]
 """Takes a request and its changes."""
@@ -191,7 +190,7 @@ def watch_requests(api: ConsoleApiClient, *, mine: bool, everything: bool) -> No
 
     def print_change(item: Json, changes: list[RequestChange]) -> None:
         if form is CliOutputFormat.JSON:
-            terminal.write_line(json.dumps(item, ensure_ascii=False))
+            terminal.write_line(to_json_text(item))
         elif form is CliOutputFormat.NAME:
             terminal.write_line(item["id"])
         else:

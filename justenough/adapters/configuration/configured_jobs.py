@@ -14,10 +14,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from justenough.adapters.configuration.bundle_packer import SKIPPED_NAMES, bundle_of
+from justenough.adapters.configuration.regular_file import read_regular_file
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.integrations.triggers import Trigger, Triggers
 from justenough.domain.jobs import bundle
@@ -116,7 +118,7 @@ def _load_job(
     """Return the job in the folder. If it is not valid, add its problems and return None."""
     file = folder / launcher.job
     try:
-        raw = read_spec(file.read_bytes())
+        raw = read_spec(read_regular_file(file, max_bytes=MAX_BYTES))
         spec = checked_spec(raw)
         if catalog is not None and (wrong := problems_in_spec(spec, catalog)):
             raise InvalidInput(launcher.job, wrong)

@@ -25,6 +25,7 @@ from justenough.adapters.configuration.configured_jobs import (
     load_scheduled_jobs,
     load_triggered_jobs,
 )
+from justenough.adapters.configuration.regular_file import read_regular_file
 from justenough.domain.approvals.tiers import Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_problems
 from justenough.domain.catalog.loader import read_catalog, with_settings
@@ -240,8 +241,7 @@ def _read_files(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, by
     """Yield each file's name and content. A file that is missing or cannot be read is a problem."""
     for name in _file_names(folder):
         try:
-            with (folder / name).open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
+            content = read_regular_file(folder / name, max_bytes=MAX_FILE_BYTES)
         except OSError as error:
             problems.append(Problem(name, f"cannot be read: {error.strerror or error}"))
             continue

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from justenough.adapters.configuration.bundle_packer import bundle_of
+from justenough.adapters.configuration.regular_file import read_regular_file
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
@@ -76,6 +77,5 @@ def _read_template(path: Path, catalog: Catalog) -> JobTemplate:
 
 @lru_cache(maxsize=MAX_TEMPLATES)
 def _read_spec_cached(path: Path, _inode: int, _mtime: int, _size: int) -> tuple[dict[str, Any], JobSpec]:
-    with path.open("rb") as file:
-        raw = read_spec(file.read(MAX_BYTES + 1))
+    raw = read_spec(read_regular_file(path, max_bytes=MAX_BYTES))
     return raw, checked_spec(raw)

@@ -95,7 +95,8 @@ def _retry_after_seconds(text: str, *, now: datetime) -> int:
         return min(int(text), MAX_RETRY_AFTER_S)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
+        # OverflowError: a year or a zone that no integer of the machine holds.
         return 0
     until = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max(0, round((until - now).total_seconds())), MAX_RETRY_AFTER_S)

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
+from justenough.domain.core.wildcards import fits_wildcards
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
 from justenough.domain.integrations.schedules import MAX_SCHEDULES, Schedule
 from justenough.domain.integrations.subscriptions import Notify, SecretPath, Subscription, Webhook, index_by_name, subscription_problems
@@ -50,8 +51,9 @@ class Trigger(Model):
 
     def could_have_made(self, params: Mapping[str, str]) -> bool:
         """Whether this trigger could have produced these params."""
-        patterns = {name: ".*".join(map(re.escape, _PLACEHOLDER.split(template)[::2])) for name, template in self.params.items()}
-        return params.keys() == patterns.keys() and all(re.fullmatch(patterns[name], value, re.DOTALL) for name, value in params.items())
+        return params.keys() == self.params.keys() and all(
+            fits_wildcards(value, _PLACEHOLDER.split(self.params[name])[::2]) for name, value in params.items()
+        )
 
 
 class Triggers(Model):

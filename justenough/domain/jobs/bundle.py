@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import unicodedata
 import zlib
@@ -25,9 +26,60 @@ MAX_NAME_BYTES = 255
 """Maximum bytes in each part of a path: the limit of file systems."""
 MAX_PATH_BYTES = 1024
 """Bytes in a whole path."""
+MAX_HEADER_BYTES = 64 * 1024
+"""Maximum bytes of an extended header. Besides the path it may contain a file's attributes, which are ignored."""
+
+ONLY_FILES = "only regular files and folders are accepted, no links, devices or sparse files"
+LONG_NAME = f"a name longer than {MAX_NAME_BYTES} bytes, or a path longer than {MAX_PATH_BYTES} bytes"
 
 # Control characters, surrogates (bytes that are not UTF-8), invisible format characters, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+_PAX_TYPES = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE})
+_EXTENDED_TYPES = _PAX_TYPES | {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_PAX_RECORD = re.compile(rb"(?P<length>[1-9][0-9]{0,5}) (?P<key>[^=\n]{1,256})=")
+
+
+class _BoundedEntry(tarfile.TarInfo):
+    """An entry whose extended headers are read in linear time, and only for its path.
+
+    tarfile searches a header with a regular expression that takes hours for a run of digits (CVE-2024-6232), and applies every record of a
+    global header to every entry.
+    """
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED_TYPES and not 0 <= self.size <= MAX_HEADER_BYTES:
+            refuse_entry("", f"an extended header of more than {MAX_HEADER_BYTES:,} bytes")
+        if self.type not in _PAX_TYPES:
+            entry: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # CPython names it as the method to override
+            return entry
+        assert archive.fileobj is not None
+        padding = -self.size % tarfile.BLOCKSIZE
+        records = _read_pax_records(archive.fileobj.read(self.size + padding)[: self.size])
+        entry = self.fromtarfile(archive)
+        if self.type != tarfile.XGLTYPE:
+            if records.get("size", str(entry.size)) != str(entry.size):
+                refuse_entry(entry.name, "its extended header contains another size")
+            entry.name = records.get("path", entry.name).rstrip("/")
+        return entry
+
+
+def _read_pax_records(content: bytes) -> dict[str, str]:
+    """Return the records of an extended header: `<length> <key>=<value>` and a newline each; the length is that of the whole record."""
+    records, place = dict[str, str](), 0
+    while place < len(content):
+        found = _PAX_RECORD.match(content, place)
+        end = place + int(found["length"]) if found else 0
+        if found is None or end <= found.end() or content[end - 1 : end] != b"\n":
+            refuse_entry("", "an extended header that cannot be read")
+        # Bytes that are not UTF-8 become surrogates, which no path may contain.
+        key = found["key"].decode(errors="surrogateescape")
+        if key.startswith("GNU.sparse."):
+            refuse_entry("", ONLY_FILES)
+        records[key] = content[found.end() : end - 1].decode(errors="surrogateescape")
+        place = end
+    return records
 
 
 class _BoundedInflater(io.RawIOBase):
@@ -87,7 +139,7 @@ def read_entries(content: bytes) -> Iterator[tuple[PurePosixPath, bytes | None, 
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = {PurePosixPath()}
     try:
-        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, tarinfo=_BoundedEntry) as archive:
             for count, entry in enumerate(archive, 1):
                 if count > MAX_ENTRIES:
                     refuse_entry("", f"more than {MAX_ENTRIES:,} entries")
@@ -120,7 +172,10 @@ def printable_name(name: str) -> str:
 def _path_of(entry: tarfile.TarInfo) -> PurePosixPath:
     name = entry.name
     if entry.type not in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE} or entry.issparse():
-        refuse_entry(name, "only regular files and folders are accepted, no links, devices or sparse files")
+        refuse_entry(name, ONLY_FILES)
+    if len(name) > MAX_PATH_BYTES:
+        # Before the others, which look at each character.
+        refuse_entry(name, LONG_NAME)
     if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
         refuse_entry(name, "the name contains unprintable characters")
     parts = [part for part in name.split("/") if part != "."]
@@ -131,7 +186,7 @@ def _path_of(entry: tarfile.TarInfo) -> PurePosixPath:
     if "" in parts or (not parts and not entry.isdir()):
         refuse_entry(name, "an empty name is not allowed")
     if len(name.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-        refuse_entry(name, f"a name longer than {MAX_NAME_BYTES} bytes, or a path longer than {MAX_PATH_BYTES} bytes")
+        refuse_entry(name, LONG_NAME)
     return PurePosixPath(*parts)
 
 

@@ -18,6 +18,7 @@ from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, raise_p
 from justenough.domain.core.json_schema import DEFINITIONS, SchemaUnusable, failing_keywords, fits
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean
 from justenough.domain.core.untrusted_yaml import check_json, to_yaml_path
+from justenough.domain.core.wildcards import fits_wildcards
 from justenough.domain.jobs.spec import Access, JobSpec, ToolName
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import ORDER, Bounds, has_path_traversal
@@ -152,7 +153,7 @@ def action_of(uses: ToolUses, name: str) -> Action | None:
 
 def matches_pattern(pattern: str, name: str) -> bool:
     """Whether a name matches a pattern; `*` matches any text."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    return fits_wildcards(name, pattern.split("*"))
 
 
 def sql_parameters(sql: Sql, call: ToolCall, scope: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -278,6 +279,23 @@ def armed_folder(folder: Path) -> Path:
     shutil.copytree(SHOP / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "triggers.yaml").write_text(TRIGGER.replace("hello", "refund-triage").replace("{}", '{ticket: "{data.id}"}'))
     return folder
+
+
+@pytest.mark.parametrize("name", ["catalog.yaml", "triggers.yaml", "jobs/refund-triage.yaml"])
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_a_pipe_or_a_device_in_place_of_a_file_changes_nothing(armed_folder: Path, clock: Clock, name: str, *, is_endless: bool) -> None:
+    config = ConfigFolder(armed_folder, ENV, clock=clock)
+    before = config.current()
+    (armed_folder / name).unlink()
+    if is_endless:
+        (armed_folder / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(armed_folder / name)
+    clock.advance()
+
+    assert config.current() is before
+    assert config.alarm
+    assert "not a regular file" in config.alarm
 
 
 def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> None:

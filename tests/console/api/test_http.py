@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 import structlog
+from anyio import to_thread
 from starlette.types import Message, Receive, Scope, Send
 
 from console.api.dependencies import MAX_BODY_KEYS
@@ -17,6 +18,7 @@ from console.http.middleware import EdgeMiddleware
 from console.http.problems import MEDIA_TYPE
 from justenough.domain.readmodel.views import TargetCheck
 from tests.console.served_console import SPEC, Served
+from tests.support.wait import until
 
 
 def expect_problem(answer: httpx.Response, status: int) -> None:
@@ -107,6 +109,21 @@ async def test_health_and_metrics_requests_are_logged_at_info_only_if_they_fail(
     levels = [(line["path"], line["log_level"]) for line in logged if line["event"] == "request"]
     # No worker polls here, so /readyz is 503.
     assert levels == [("/livez", "debug"), ("/readyz", "info"), ("/metrics", "debug"), ("/nowhere", "info"), ("/metrics", "info")]
+
+
+async def test_a_request_whose_body_never_arrived_changes_nothing_and_is_no_error(served: Served) -> None:
+    job, bearer = (await served.launch())["id"], served.people["ops"].bearer["Authorization"]
+    for path, media_type in ((f"/api/v1/jobs/{job}/cancel", "application/json"), ("/api/v1/bundles", "application/gzip")):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nContent-Type: {media_type}\r\nContent-Length: 30\r\n\r\n"
+        with structlog.testing.capture_logs() as logged:
+            _, writer = await asyncio.open_connection("127.0.0.1", served.http.base_url.port)
+            writer.write(head.encode())
+            await writer.drain()
+            writer.close()
+            await to_thread.run_sync(lambda: until(lambda: any(line["event"] == "request" for line in logged), "the request is logged"))
+        # Nobody got a response.
+        assert [(line["event"], line["status"]) for line in logged if line.get("path") == path] == [("request", 0)]
+    assert [entry.type for entry in served.store.ledger.entries(job=job, after=0, limit=10).items] == ["job.submitted"]
 
 
 async def test_readiness_names_what_answers_and_reports_that_no_worker_polls(served: Served) -> None:

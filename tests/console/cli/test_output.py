@@ -13,10 +13,12 @@ from console.cli import options, terminal
 from console.cli.options import CliOutputFormat, GlobalOptions
 from console.cli.render import output
 from console.presentation.event_text import SENTENCES, duration_label, event_sentence
-from console.presentation.terminal_text import log_text, moment, plain, truncate, width
+from console.presentation.terminal_text import log_page_text, log_text, moment, plain, truncate, width
 from justenough.domain.ledger.events import EVENT_FIELDS, EventType
 
 ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}
+HIDDEN = "\x9b2J \u202e \u200b \x7f \x85 \U000e0041"
+"""A terminal acts on these characters, the first of which begins a control sequence, or does not show them."""
 
 
 @pytest.fixture
@@ -140,6 +142,28 @@ def test_a_coloured_state_keeps_its_text(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_invisible_characters_are_written_as_escapes(text: str, shown: str) -> None:
     assert plain(text) == shown
+
+
+@pytest.mark.parametrize("form", [CliOutputFormat.JSON, CliOutputFormat.YAML])
+def test_json_and_yaml_escape_what_a_terminal_acts_on(form: CliOutputFormat, asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(form)
+    output.emit({"task": f"Zahlung 金 {HIDDEN}"}, table=lambda _: None)
+    printed = capsys.readouterr().out
+
+    read = json.loads if form is CliOutputFormat.JSON else yaml.safe_load
+    assert read(printed) == {"task": f"Zahlung 金 {HIDDEN}"}
+    assert plain(printed.replace("\n", "")) == printed.replace("\n", "")
+
+
+def test_json_keeps_the_letters_of_all_scripts(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(CliOutputFormat.JSON)
+    output.emit({"task": f"Zahlung 金 {HIDDEN}"}, table=lambda _: None)
+    assert "Zahlung 金 \\u009b2J \\u202e " in capsys.readouterr().out
+
+
+def test_colours_and_concealed_text_end_with_a_page_of_output() -> None:
+    assert log_page_text("plain\n") == "plain\n"
+    assert log_page_text("\x1b[8mhidden\n") == "\x1b[8mhidden\n\x1b[0m"
 
 
 def test_a_jobs_output_keeps_lines_and_colours_and_cannot_move_the_cursor() -> None:

@@ -75,6 +75,8 @@ def test_retries_have_bounded_random_delays_and_respect_retry_after(fault: Deliv
         (503, format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),
         (503, "Sat, 31 Jan 2026 09:31:00", 60),
         (503, "soon", 0),
+        (503, "Sat, 31 Jan 99999999999 09:31:00 GMT", 0),
+        (503, "Sat, 31 Jan 2026 09:31:00 +99999999999999999999", 0),
         (503, "-5", 0),
         (503, "١٢", 0),
         (503, "", 0),

@@ -100,6 +100,13 @@ def test_params_that_a_trigger_made_pass_its_check_and_altered_ones_do_not(first
     assert not whole.could_have_made({**made, "a": "u" + made["a"]})
 
 
+def test_a_value_with_many_separators_is_checked_at_once() -> None:
+    # A regular expression takes 20 seconds if there are five, and stops all other threads meanwhile.
+    whole = trigger(a=":".join(["{id}"] * 30) + " {id}")
+    assert whole.could_have_made({"a": ":" * 29 + " " + ":" * 226})
+    assert not whole.could_have_made({"a": ":" * 256})
+
+
 @pytest.mark.parametrize(
     "params",
     [{}, {"a": "t-1"}, {"b": "t-1"}, {"a": "t-1.2", "b": "x", "c": "1"}, {"a": "t-1x2", "b": "fixed"}, {"a": "t-1.2", "b": "Fixed"}],

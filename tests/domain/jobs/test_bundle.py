@@ -109,9 +109,13 @@ def test_a_bomb_of_a_gigabyte_is_refused_without_its_memory() -> None:
     long_name = tarfile.TarInfo("././@LongLink")
     long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 2**30
     # A file that says how large it is; zeros after the archive's end; a file's name of a gigabyte.
-    for header in (large.tobuf(), bytes(1024), long_name.tobuf(tarfile.GNU_FORMAT)):
+    for header, why in (
+        (large.tobuf(), "64 MB inflated"),
+        (bytes(1024), "64 MB inflated"),
+        (long_name.tobuf(tarfile.GNU_FORMAT), "an extended header of more than 65,536 bytes"),
+    ):
         tracemalloc.start()
-        assert "64 MB inflated" in why_refused(gzip.compress(header) + zeros)
+        assert why in why_refused(gzip.compress(header) + zeros)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 140 * 1024 * 1024
@@ -150,3 +154,47 @@ def test_a_broken_archive_is_refused_or_harmless_but_never_an_accident(place: in
             assert ".." not in path.parts
     except InvalidInput:
         pass
+
+
+def with_header(content: bytes, *entries: tuple[tarfile.TarInfo, bytes], kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """An archive that begins with an extended header of this content."""
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, len(content)
+    rest = gzip.decompress(archive(*entries))
+    return gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE) + rest)
+
+
+def test_a_header_of_digits_is_refused_at_once() -> None:
+    # tarfile searches 64 KB of them for 20 s, and 64 MB for months; meanwhile no other thread of the process runs.
+    for size in (60_000, 60_000_000):
+        assert "an extended header" in why_refused(with_header(b"1" * size, tar_entry("a")))
+
+
+def test_the_records_of_a_global_header_are_bounded_and_cost_nothing_per_entry() -> None:
+    # tarfile copies all of them for each entry: 5,000 records and 5,000 entries take 20 s, and 500,000 records an hour.
+    entries = [tar_entry(str(number)) for number in range(5000)]
+    few, many = (b"".join(b"14 k%06d=ab\n" % number for number in range(count)) for count in (3, 500_000))
+    bundle.check_bundle(with_header(few, *entries, kind=tarfile.XGLTYPE))
+    assert "an extended header of more than 65,536 bytes" in why_refused(with_header(many, *entries, kind=tarfile.XGLTYPE))
+
+
+@pytest.mark.parametrize("name", ["é" * 90, "ü/" * 200 + "a", "n" * 120])
+def test_a_long_or_foreign_name_comes_from_the_extended_header(name: str) -> None:
+    assert [str(path) for path, _, _ in bundle.read_entries(archive(tar_entry(name)))] == [name]
+    assert [str(path) for path, _, _ in bundle.read_entries(archive(tar_entry(name, tarfile.DIRTYPE)))] == [name]
+
+
+@pytest.mark.parametrize(
+    "records, reason",
+    [
+        (b"22 GNU.sparse.size=10\n", "only regular files"),
+        (b"11 size=99\n", "a: its extended header contains another size"),
+        (b"20 path=../../evil.\n", "the path leaves the folder"),
+        (b"15 path=\xff\xfe....\n", "unprintable characters"),
+        (b"99 path=b\n", "cannot be read"),
+        (b"3 path=b\n", "cannot be read"),
+        (b"path=b\n", "cannot be read"),
+    ],
+)
+def test_an_odd_extended_header_is_refused(records: bytes, reason: str) -> None:
+    assert reason in why_refused(with_header(records, tar_entry("a")))
