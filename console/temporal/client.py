@@ -18,7 +18,15 @@ import structlog
 from pydantic import ValidationError
 from temporalio import activity
 from temporalio.api.errordetails.v1 import NotFoundFailure
-from temporalio.client import Client, ScheduleAlreadyRunningError, ScheduleUpdate, ScheduleUpdateInput, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+    WorkflowFailureError,
+)
 from temporalio.common import (
     RawValue,
     SearchAttributeKey,
@@ -39,7 +47,7 @@ from justenough.domain.contracts import search_attributes
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion, SignedReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
-from justenough.domain.integrations.schedules import Schedule
+from justenough.domain.integrations.schedules import Schedule as ScheduleDefinition
 from justenough.domain.jobs.states import JobState
 
 SWEEP = "Sweep"
@@ -214,14 +222,15 @@ class TemporalGateway:
         prefix = self._schedule_prefix
         return frozenset(schedule_id.removeprefix(prefix) for schedule_id in ids if schedule_id.startswith(prefix))
 
-    async def put_schedule(self, name: str, definition: Schedule) -> bool:
+    async def put_schedule(self, name: str, definition: ScheduleDefinition) -> bool:
         """Create or update a schedule; return whether anything changed. An existing one keeps its paused state. Raises TemporalUnavailable."""
         schedule = schedules.to_temporal_schedule(name, definition, prefix=self._schedule_prefix, queue=self._console_task_queue)
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
             with _translate_lookup_errors():
                 # Do not update without need: Temporal does not make up occasions that were due before an update.
-                if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
+                current = (await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule
+                if schedules.is_same(current, schedule) and await self._has_arguments(current, name):
                     return False
 
                 def keep_state(current: ScheduleUpdateInput) -> ScheduleUpdate:
@@ -252,6 +261,13 @@ class TemporalGateway:
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         with _translate_lookup_errors():
             await (handle.pause if paused else handle.unpause)(note=note, rpc_timeout=RPC_TIMEOUT)
+
+    async def _has_arguments(self, schedule: Schedule, *args: str) -> bool:
+        """Whether a schedule in Temporal has these arguments for its workflow, and they can still be decrypted."""
+        action, converter = schedule.action, self._client.data_converter
+        assert isinstance(action, ScheduleActionStartWorkflow)
+        found: list[RawValue] = await converter.decode(action.args, [RawValue] * len(action.args))
+        return [value.payload for value in found] == converter.payload_converter.to_payloads(args)
 
     @property
     def _schedule_prefix(self) -> str:

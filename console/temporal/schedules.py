@@ -43,7 +43,7 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: s
 
 
 def is_same(current: Schedule, desired: Schedule) -> bool:
-    """Whether two schedules start the same workflow at the same times, ignoring whether they are paused."""
+    """Whether two schedules start the same workflow at the same times, ignoring its arguments and whether they are paused."""
     return _comparable(current) == _comparable(desired)
 
 
