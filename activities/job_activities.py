@@ -109,10 +109,13 @@ class JobActivities:
         """Take a place for a job among the running jobs of its launcher. Raises NoPlaceLeft until one is free."""
         require_job_workflow(self._deps, order.job)
         verified, places = verify_order(self._deps, order, now=self._deps.now()), self._deps.settings.places
-        if isinstance(verified, Rejection) or not self._deps.store.jobs.requesters([order.job]):
-            # The session will refuse an order that is not valid any more. A job that is not recorded never ends, and would keep its place.
+        if isinstance(verified, Rejection):
+            # The session will refuse an order that is not valid any more.
             return
-        if not self._deps.store.claims.take_place(order.job, account=verified.account, places=places):
+        claims, account = self._deps.store.claims, verified.account
+        # A job that is not recorded never ends, and would keep its place. Its session records it, and then takes a place.
+        is_recorded = bool(self._deps.store.jobs.requesters([order.job]))
+        if not (claims.take_place if is_recorded else claims.may_take_place)(order.job, account=account, places=places):
             raise NoPlaceLeft(f"{places} jobs of this launcher are already running; the job starts once one of them has ended")
 
     @activity.defn(name="take_answers")
