@@ -48,14 +48,29 @@ class SessionActivities:
     async def receive(self, argument: RawValue) -> SessionResult:
         """Run a session if the argument is an order. Anyone may send anything here, and each attempt is recorded."""
         order = decode_argument(argument, SessionInput)
-        if not isinstance(order, SessionInput):
-            return await self._refuse(str(activity.info().workflow_id), "the argument is not an order")
-        return await self.run_session(order)
+        # From the first step on: the store may take longer than Temporal waits for a silent worker.
+        async with send_heartbeats():
+            if not isinstance(order, SessionInput):
+                return await self._refuse(str(activity.info().workflow_id), "the argument is not an order")
+            return await self.run_session(order)
 
     @activity.defn(name="run_session")
     async def run_session(self, order: SessionInput) -> SessionResult:
         """Verify, claim, issue, run, revoke, confirm. Runs once per job: any other run or attempt is refused and issues nothing."""
-        owner, run = uuid.uuid4().hex, str(activity.info().workflow_run_id)
+        owner, stops = uuid.uuid4().hex, list[Stop]()
+        # A cancel only asks the session to stop; the session still revokes before it returns.
+        session = await run_despite_cancel(self._open_session(order, owner), on_cancel=lambda: stops.append(_stop_reason()))
+        if isinstance(session, SessionResult):
+            return session
+        for why in stops:
+            session.stop(why)
+        with hold_session_lock(self._deps.settings, order.order.job):
+            async with self._renew_claim(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
+                return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
+
+    async def _open_session(self, order: SessionInput, owner: str) -> JobSession | SessionResult:
+        """Claim the job for a session; return the session, or the result if there is none."""
+        run = str(activity.info().workflow_run_id)
         verified = await asyncio.to_thread(self._verify, order)
         if isinstance(verified, Rejection):
             return await self._refuse(order.order.job, verified.message)
@@ -83,7 +98,7 @@ class SessionActivities:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
             await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))
         handle = activity.client().get_workflow_handle(order.order.job, run_id=run)
-        session = JobSession(
+        return JobSession(
             self._deps,
             self._sandbox,
             order,
@@ -93,10 +108,6 @@ class SessionActivities:
             run=run,
             notify_workflow=lambda request: handle.signal("ask", request),
         )
-        with hold_session_lock(self._deps.settings, order.order.job):
-            async with self._keep_alive(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
-                # A cancel only asks the session to stop; the session still revokes before it returns.
-                return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 
     def _verify(self, order: SessionInput) -> VerifiedOrder | Rejection:
         if why := why_not_job_workflow(order.order.job):
@@ -124,8 +135,8 @@ class SessionActivities:
         return claim is None and not (view and any(request.lock for request in view.requests))
 
     @contextlib.asynccontextmanager
-    async def _keep_alive(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
-        """Send heartbeats to Temporal and renew the claim in the store; stop the session if its claim was closed."""
+    async def _renew_claim(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
+        """Renew the claim in the store until the block ends; stop the session if its claim was closed."""
 
         async def renew() -> None:
             # The claim was made a moment ago, which counts as the first renewal.
@@ -139,13 +150,12 @@ class SessionActivities:
                 if not is_ours:
                     session.stop(Stop.CUT)
 
-        # In separate tasks: a store that hangs must not stop the heartbeats, or Temporal would consider the session dead.
-        async with send_heartbeats():
-            renewing = asyncio.create_task(renew())
-            try:
-                yield
-            finally:
-                renewing.cancel()
+        # In a separate task: a store that hangs must not stop the session.
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
 
 
 def _stop_reason() -> Stop:
