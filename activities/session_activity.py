@@ -27,7 +27,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import ALREADY_RAN, read_job_history
+from justenough.services.job_history import ALREADY_RAN, is_kill_requested, read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
@@ -92,6 +92,9 @@ class SessionActivities:
             clean = await asyncio.to_thread(self._is_untouched, order.order.job)
             return SessionResult(outcome=JobState.FAILED, reason=claimed.value, no_place=True, clean=clean)
         if claimed is ClaimResult.ALREADY_RAN:
+            if await asyncio.to_thread(self._was_killed_before, order.order.job):
+                # Temporal was down when somebody killed the job, or the session was faster than the signal.
+                return SessionResult(outcome=JobState.KILLED, stopped=True)
             # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
             return await self._refuse(order.order.job, ALREADY_RAN)
         if not past.submitted:
@@ -133,6 +136,11 @@ class SessionActivities:
         """Whether Vault can have issued nothing for a job: no session could issue, and no wrapping token waits for people."""
         view, claim = self._deps.store.jobs.get(job), self._deps.store.claims.get(job)
         return claim is None and not (view and any(request.lock for request in view.requests))
+
+    def _was_killed_before(self, job: str) -> bool:
+        """Whether a person has killed a job before any session claimed it."""
+        claim = self._deps.store.claims.get(job)
+        return claim is not None and claim.owner is None and is_kill_requested(self._deps.store.ledger, job)
 
     @contextlib.asynccontextmanager
     async def _renew_claim(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
