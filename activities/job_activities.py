@@ -63,6 +63,10 @@ class NoPlaceLeft(RetryLater):
     """One person, trigger or schedule already has as many running jobs as allowed."""
 
 
+class NotDueYet(RetryLater):
+    """The people of a request's tier still have time to decide, by this worker's clock."""
+
+
 class JobActivities:
     """The quick activities of a job's workflow."""
 
@@ -105,10 +109,13 @@ class JobActivities:
         """Take a place for a job among the running jobs of its launcher. Raises NoPlaceLeft until one is free."""
         require_job_workflow(self._deps, order.job)
         verified, places = verify_order(self._deps, order, now=self._deps.now()), self._deps.settings.places
-        if isinstance(verified, Rejection) or not self._deps.store.jobs.requesters([order.job]):
-            # The session will refuse an order that is not valid any more. A job that is not recorded never ends, and would keep its place.
+        if isinstance(verified, Rejection):
+            # The session will refuse an order that is not valid any more.
             return
-        if not self._deps.store.claims.take_place(order.job, account=verified.account, places=places):
+        claims, account = self._deps.store.claims, verified.account
+        # A job that is not recorded never ends, and would keep its place. Its session records it, and then takes a place.
+        is_recorded = bool(self._deps.store.jobs.requesters([order.job]))
+        if not (claims.take_place if is_recorded else claims.may_take_place)(order.job, account=account, places=places):
             raise NoPlaceLeft(f"{places} jobs of this launcher are already running; the job starts once one of them has ended")
 
     @activity.defn(name="take_answers")
@@ -129,17 +136,20 @@ class JobActivities:
         require_job_workflow(self._deps, job)
         after = before.to_next_tier(tiers, now=now)
         view = self._deps.store.requests.get(before.request)
-        if view and (view.state is RequestState.EXPIRED or view.current_tier == before.current + 1 > view.tier):
-            # An earlier attempt recorded this step; its result got lost, and the workflow called again.
-            return ClimbResult(ladder=after)
-        recorded, why = find_recorded_request(self._deps, job, before), ""
+        # An earlier attempt may have recorded this step; its result got lost, and the workflow called again.
+        if view and view.state is RequestState.EXPIRED:
+            return ClimbResult(ladder=None)
+        if view and view.current_tier == before.current + 1 > view.tier:
+            return ClimbResult(ladder=after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by}))
+        recorded = find_recorded_request(self._deps, job, before)
         if isinstance(recorded, Rejection):
-            why = recorded.message
-        elif recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW:
-            why = "the time that its tier has to decide has not passed yet"
-        if why:
+            self._deps.store.ledger.append([refused_event(job, recorded.message, at=now)])
+            raise NotTheirs(recorded.message)
+        if recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW:
+            # Either this is a stranger's workflow, or this worker's clock is behind: then another worker, or this one later, does it.
+            why = "the time that its tier has to decide has not passed yet by this worker's clock"
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
-            raise NotTheirs(why)
+            raise NotDueYet(why)
         if after is None:
             fact = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
         else:

@@ -27,7 +27,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import ALREADY_RAN, read_job_history
+from justenough.services.job_history import ALREADY_RAN, is_kill_requested, read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
@@ -48,14 +48,29 @@ class SessionActivities:
     async def receive(self, argument: RawValue) -> SessionResult:
         """Run a session if the argument is an order. Anyone may send anything here, and each attempt is recorded."""
         order = decode_argument(argument, SessionInput)
-        if not isinstance(order, SessionInput):
-            return await self._refuse(str(activity.info().workflow_id), "the argument is not an order")
-        return await self.run_session(order)
+        # From the first step on: the store may take longer than Temporal waits for a silent worker.
+        async with send_heartbeats():
+            if not isinstance(order, SessionInput):
+                return await self._refuse(str(activity.info().workflow_id), "the argument is not an order")
+            return await self.run_session(order)
 
     @activity.defn(name="run_session")
     async def run_session(self, order: SessionInput) -> SessionResult:
         """Verify, claim, issue, run, revoke, confirm. Runs once per job: any other run or attempt is refused and issues nothing."""
-        owner, run = uuid.uuid4().hex, str(activity.info().workflow_run_id)
+        owner, stops = uuid.uuid4().hex, list[Stop]()
+        # A cancel only asks the session to stop; the session still revokes before it returns.
+        session = await run_despite_cancel(self._open_session(order, owner), on_cancel=lambda: stops.append(_stop_reason()))
+        if isinstance(session, SessionResult):
+            return session
+        for why in stops:
+            session.stop(why)
+        with hold_session_lock(self._deps.settings, order.order.job):
+            async with self._renew_claim(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
+                return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
+
+    async def _open_session(self, order: SessionInput, owner: str) -> JobSession | SessionResult:
+        """Claim the job for a session; return the session, or the result if there is none."""
+        run = str(activity.info().workflow_run_id)
         verified = await asyncio.to_thread(self._verify, order)
         if isinstance(verified, Rejection):
             return await self._refuse(order.order.job, verified.message)
@@ -77,13 +92,16 @@ class SessionActivities:
             clean = await asyncio.to_thread(self._is_untouched, order.order.job)
             return SessionResult(outcome=JobState.FAILED, reason=claimed.value, no_place=True, clean=clean)
         if claimed is ClaimResult.ALREADY_RAN:
+            if await asyncio.to_thread(self._was_killed_before, order.order.job):
+                # Temporal was down when somebody killed the job, or the session was faster than the signal.
+                return SessionResult(outcome=JobState.KILLED, stopped=True)
             # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
             return await self._refuse(order.order.job, ALREADY_RAN)
         if not past.submitted:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
             await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))
         handle = activity.client().get_workflow_handle(order.order.job, run_id=run)
-        session = JobSession(
+        return JobSession(
             self._deps,
             self._sandbox,
             order,
@@ -93,10 +111,6 @@ class SessionActivities:
             run=run,
             notify_workflow=lambda request: handle.signal("ask", request),
         )
-        with hold_session_lock(self._deps.settings, order.order.job):
-            async with self._keep_alive(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
-                # A cancel only asks the session to stop; the session still revokes before it returns.
-                return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 
     def _verify(self, order: SessionInput) -> VerifiedOrder | Rejection:
         if why := why_not_job_workflow(order.order.job):
@@ -123,9 +137,14 @@ class SessionActivities:
         view, claim = self._deps.store.jobs.get(job), self._deps.store.claims.get(job)
         return claim is None and not (view and any(request.lock for request in view.requests))
 
+    def _was_killed_before(self, job: str) -> bool:
+        """Whether a person has killed a job before any session claimed it."""
+        claim = self._deps.store.claims.get(job)
+        return claim is not None and claim.owner is None and is_kill_requested(self._deps.store.ledger, job)
+
     @contextlib.asynccontextmanager
-    async def _keep_alive(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
-        """Send heartbeats to Temporal and renew the claim in the store; stop the session if its claim was closed."""
+    async def _renew_claim(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
+        """Renew the claim in the store until the block ends; stop the session if its claim was closed."""
 
         async def renew() -> None:
             # The claim was made a moment ago, which counts as the first renewal.
@@ -139,13 +158,12 @@ class SessionActivities:
                 if not is_ours:
                     session.stop(Stop.CUT)
 
-        # In separate tasks: a store that hangs must not stop the heartbeats, or Temporal would consider the session dead.
-        async with send_heartbeats():
-            renewing = asyncio.create_task(renew())
-            try:
-                yield
-            finally:
-                renewing.cancel()
+        # In a separate task: a store that hangs must not stop the session.
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
 
 
 def _stop_reason() -> Stop:

@@ -35,7 +35,7 @@ from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import read_entries
+from justenough.services.job_history import is_kill_requested, read_entries
 from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
@@ -202,9 +202,19 @@ class SweepActivities:
         if await self._is_closed(job, view, execution):
             return await self._close_lost(job, view)
         claim = await asyncio.to_thread(self._deps.store.claims.get, job) if execution else None
+        if execution and claim and claim.owner is None and await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, job):
+            await self._signal_kill(job)
         if execution and claim and not self._is_attended(claim, execution):
             return await self._revoke_leftover(job, view, "its session is gone, and no worker is revoking")
         return await self._revoke_requested(job, view)
+
+    async def _signal_kill(self, job: str) -> None:
+        """Signal a kill to a job without a session, which could learn of it from the store: the console could not if Temporal was down."""
+        try:
+            await self._temporal.get_workflow_handle(job).signal("kill", rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            # This must not keep the sweep from revoking. The next sweep tries again.
+            log.warning("a kill cannot be signalled", job=job, error=error.status.name.lower())
 
     async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
         if view.revocation.state.is_settled and not await asyncio.to_thread(self._has_traces, job):

@@ -10,7 +10,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from workflows.activity_calls import call_activity, error_type, is_cancelling
+from workflows.activity_calls import call_activity, error_type, is_cancelling, run_unless
 from workflows.signals import ReceivedAnswers
 
 with workflow.unsafe.imports_passed_through():
@@ -57,15 +57,33 @@ class Escalation:
             await workflow.wait_condition(lambda: bool(self._answers) or also(), timeout=left)
 
     async def process(self) -> None:
-        """Examine the answers that have arrived, and escalate the requests that nobody answered in time."""
+        """Examine the answers that have arrived, and escalate the requests that nobody answered in time.
+
+        Raises FailureError if an escalation is refused for good.
+        """
         await self.examine()
         for request in self.pending:
             if self.ladders[request].respond_by <= workflow.now():
-                result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=self.ladders[request]))
-                if result.ladder is None:
+                await self._climb(request)
+
+    async def process_until(self, is_over: Callable[[], bool]) -> None:
+        """Do the same for a running job: until `is_over`, which ends an escalation that cannot be done now. One that is refused for good
+        expires its own request, and no other.
+        """
+        await self.examine()
+        for request in self.pending:
+            if self.ladders[request].respond_by <= workflow.now():
+                # Earlier releases served no further request after a refusal, and did not end the job before an escalation was done.
+                if not workflow.patched("escalate-beside-session"):
+                    await self._climb(request)
+                    continue
+                try:
+                    await run_unless(is_over, self._climb(request))
+                except FailureError as error:
+                    if is_cancelling():
+                        raise
+                    workflow.logger.warning("a request could not be escalated", extra={"request": request, "cause": error_type(error)})
                     self.states[request] = RequestState.EXPIRED
-                else:
-                    self.ladders[request] = result.ladder
 
     async def examine(self) -> None:
         """Examine every answer that has arrived, including answers to settled requests: each is recorded."""
@@ -95,6 +113,13 @@ class Escalation:
 
     def _in_state(self, state: RequestState) -> dict[str, Ladder]:
         return {request: self.ladders[request] for request, found in self.states.items() if found is state}
+
+    async def _climb(self, request: str) -> None:
+        result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=self.ladders[request]))
+        if result.ladder is None:
+            self.states[request] = RequestState.EXPIRED
+        else:
+            self.ladders[request] = result.ladder
 
     async def _examine_batch(self, number: int, received: tuple[Any, ...]) -> None:
         waiting, approved = (self._in_state(state) for state in (RequestState.PENDING, RequestState.APPROVED))

@@ -274,7 +274,7 @@ class Job:
                         workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
                     else:
                         self._escalation.open({request: opened.ladder} if opened.ladder else {})
-                await self._escalation.process()
+                await self._escalation.process_until(self._is_session_over)
 
         async def revocations() -> None:
             while not self._is_session_over():

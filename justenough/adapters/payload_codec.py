@@ -40,6 +40,8 @@ ROTATION_S = 3600.0
 """Age at which a data key is replaced. Within an hour no process comes near the 2^32 payloads that are safe with random nonces."""
 RETRY_S = 60.0
 """Seconds until a failed rotation is tried again. Until then the old key encrypts."""
+RECHECK_S = 600.0
+"""Seconds until Vault is asked again about a key that it could not decrypt: somebody may have allowed the key's version again."""
 MAX_KNOWN_KEYS = 10_000
 UNWRAP_PATIENCE_S, UNWRAP_INTERVAL_S = 10.0, 0.5
 """How many seconds decoding waits for a Vault that restarts, and seconds between two tries.
@@ -60,7 +62,7 @@ class KeyWrapper(Protocol):
         """Return a data key (base64) as ciphertext."""
 
     def unwrap_data_key(self, wrapped: str) -> Secret | None:
-        """Return the data key (base64) of a ciphertext; None if it cannot be decrypted, now or later."""
+        """Return the data key (base64) of a ciphertext; None if Vault cannot decrypt it, however often it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,23 @@ class DataKey:
     cipher: AESGCM = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A data key that decrypts, and when Vault was asked about it."""
+
+    cipher: AESGCM | None = field(repr=False)
+    """None if Vault cannot decrypt the key."""
+    asked_at: float
+
+
 class DataKeys:
     """The data keys of one process: the one that encrypts now, and those that it has unwrapped. Thread-safe."""
 
     def __init__(self, vault: KeyWrapper) -> None:
         self._vault = vault
         self._newest: DataKey | None = None
-        self._known: dict[bytes, AESGCM | None] = {}
-        """Data keys by their wrapped form; None for a key that Vault cannot decrypt."""
+        self._known: dict[bytes, KnownKey] = {}
+        """Data keys by their wrapped form."""
         self._next_rotation = 0.0
         self._lock = threading.Lock()
 
@@ -121,8 +132,9 @@ class DataKeys:
     def ciphers(self, wrapped: Iterable[bytes]) -> dict[bytes, AESGCM | None]:
         """Return the ciphers of those wrapped keys that are already known."""
         # Another thread may replace the dictionary at any time.
-        known = self._known
-        return {one: known[one] for one in wrapped if one in known}
+        known, now = self._known, monotonic()
+        found = {one: known[one] for one in wrapped if one in known}
+        return {one: key.cipher for one, key in found.items() if key.cipher is not None or now < key.asked_at + RECHECK_S}
 
     def unwrap(self, wrapped: Iterable[bytes]) -> dict[bytes, AESGCM | None]:
         """Return the cipher of each wrapped key; None for those that Vault cannot decrypt. Blocking. Raises RetryLater and GiveUp, as Vault does."""
@@ -137,7 +149,7 @@ class DataKeys:
         if len(self._known) >= MAX_KNOWN_KEYS:
             # Anybody can write payloads with keys that do not exist.
             self._known = {}
-        self._known[wrapped] = cipher
+        self._known[wrapped] = KnownKey(cipher, monotonic())
 
 
 class EncryptingCodec(PayloadCodec):

@@ -72,6 +72,11 @@ def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType]
     return Page(items=tuple(entries), next=page.next)
 
 
+def is_kill_requested(ledger: ReadableLedger, job: str) -> bool:
+    """Whether a person has asked to kill a job."""
+    return any(entry.data.get("how") == "kill" for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items)
+
+
 def is_counted_answer(entry: EntryView, request: str) -> bool:
     """Whether an entry is an answer to this request that counted when it was sent."""
     return entry.type == EventType.APPROVAL_DECIDED.value and entry.data["request"] == request

@@ -58,3 +58,14 @@ def test_unrecorded_and_altered_orders_use_up_no_place_of_the_launcher(at: Desk)
     with pytest.raises(NotTheirs):
         take_place(at, order, workflow="j-dev-anothers")
     take_place(at, recorded_order(at, launcher))
+
+
+def test_a_job_that_the_store_has_lost_waits_until_a_place_is_free(at: Desk) -> None:
+    launcher = at.shop.newcomer(f"launcher-{secrets.token_hex(4)}", "ops")
+    first = recorded_order(at, launcher)
+    take_place(at, first)
+    lost = launcher.order(new_job_id("dev", now=at.deps.now()), now=at.deps.now(), spec=SPEC)
+    with pytest.raises(NoPlaceLeft):
+        take_place(at, lost)
+    at.deps.store.claims.close(first.job, at.deps.now())
+    take_place(at, lost)

@@ -142,3 +142,32 @@ def test_a_kill_without_temporal_revokes_before_it_ends_the_process(
         assert answer.result().status_code == 202
     assert ops.until(job)["state"] in {"killed", "failed"}
     assert_one_outcome(ops, shop, job, login)
+
+
+def record_unsent_kill(rig: Rig, job: str) -> None:
+    """Do what a console does that is asked to kill a job while Temporal is down: it cannot signal the workflow."""
+    now, who = datetime.now(UTC), {"person": "e-ops", "name": "ops"}
+    with closing(Store(rig.stack.database_url)) as store:
+        store.claims.close(job, now)
+        store.ledger.append([build_event(EventType.STOP_REQUESTED, job, at=now, about="kill/e-ops", how="kill", **who)])
+
+
+def test_a_waiting_job_that_was_killed_without_temporal_is_closed_as_killed(rig: Rig, ops: Human, shop: Shop, worker: Worker) -> None:
+    job = ops.launch(spec("true", access("refunds-db", "write")))
+    ops.until(job, "awaiting_approval")
+    record_unsent_kill(rig, job)
+    ended = ops.until(job)
+    assert (ended["state"], ended["reason"]) == ("killed", None)
+    assert ended["requests"][0]["state"] == "withdrawn"
+    assert worker.alive
+
+
+def test_a_job_that_was_killed_without_temporal_before_its_session_is_closed_as_killed(
+    rig: Rig, ops: Human, lead: Human, worker: Worker
+) -> None:
+    job = ops.launch(spec("true", access("refunds-db", "write")))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    record_unsent_kill(rig, job)
+    lead.decide(request)
+    assert ops.until(job)["state"] == "killed"
+    assert worker.alive

@@ -156,6 +156,31 @@ async def asked(bench: Bench) -> StartedJob:
     return job
 
 
+async def refused_escalation(bench: Bench) -> StartedJob:
+    """The escalation of a running job's request is refused; another request is opened afterwards.
+
+    abandoned-approvals.json is of an earlier release, which then opened none.
+    """
+    job = await bench.start(session=session_scripts.stays, asked={2: 1, 3: 3}, refusing={"climb"})
+    await job.wait_for_issue()
+    await job.handle.signal("ask", job.known.request(2))
+    await job.known.until(lambda known: known.tried["climb"] > 0)
+    await job.handle.signal("ask", job.known.request(3))
+    await job.known.until(lambda known: "opened 3" in known.ledger)
+    await job.handle.cancel()
+    return job
+
+
+async def overdue_escalation(bench: Bench) -> StartedJob:
+    """The escalation of a running job's request cannot be done until the job is cancelled."""
+    job = await bench.start(session=session_scripts.stays, asked={2: 1}, down={"climb"})
+    await job.wait_for_issue()
+    await job.handle.signal("ask", job.known.request(2))
+    await job.known.until(lambda known: known.tried["climb"] > 3)
+    await job.handle.cancel()
+    return job
+
+
 async def terminated(bench: Bench) -> StartedJob:
     """Its workflow is terminated; what is kept of it is its guard's."""
     job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
@@ -196,6 +221,8 @@ SCENES: tuple[Scene, ...] = (
     locked,
     taken_back,
     asked,
+    refused_escalation,
+    overdue_escalation,
     terminated,
     without_place,
     worker_lost,

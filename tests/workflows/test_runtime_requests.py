@@ -96,3 +96,25 @@ async def test_a_request_that_cannot_be_opened_does_not_block_the_next_one(serve
     job.known.refusing.clear()
     await ask(job, 3)
     await cancel_job(job)
+
+
+async def test_an_escalation_that_is_refused_ends_only_its_own_request(server: Bench) -> None:
+    job = await start_job(server, asked={2: 1, 3: 1}, late=True, refusing={"climb"})
+    await job.handle.signal("ask", job.known.request(2))
+    await job.known.until(lambda known: known.tried["climb"] == 1)
+    job.known.late = False
+    await ask(job, 3)
+    await job.answer("lead", number=3)
+    await job.answer("lead", number=2)
+    await job.known.until(lambda known: {"approve by lead", "rejected"} <= set(known.ledger))
+    assert await job.requests() == [("expired", 1), ("approved", 1)]
+    await cancel_job(job)
+
+
+async def test_an_escalation_that_cannot_be_done_does_not_keep_the_job_from_closing(server: Bench) -> None:
+    job = await start_job(server, asked={2: 1}, late=True, down={"climb"})
+    await job.handle.signal("ask", job.known.request(2))
+    # Three times within a workflow task; then it is retried without limit.
+    await job.known.until(lambda known: known.tried["climb"] > 3)
+    await cancel_job(job)
+    assert "withdrawn 2" in job.known.ledger

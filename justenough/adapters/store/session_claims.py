@@ -71,6 +71,11 @@ class ClaimRepository(Repository):
         """
         return _take_place(connection, job, account, places)
 
+    @reads
+    def may_take_place(self, connection: Connection, job: str, *, account: str, places: int) -> bool:
+        """Return whether the job has a place, needs none, or could take one now. Takes none."""
+        return _has_or_needs_no_place(connection, job) or _has_free_place(connection, account, places)
+
     @writes
     def renew(self, connection: Connection, job: str, owner: str, now: datetime) -> bool:
         """Record that the owner is alive. False once the claim is closed or belongs to another owner."""
@@ -105,8 +110,15 @@ def close_claim(connection: Connection, job: str, now: datetime) -> None:
 
 
 def _take_place(connection: Connection, job: str, account: str, places: int) -> bool:
-    if any(connection.execute(found, {"which": job}).first() for found in (_PLACE, _OVER)):
+    if _has_or_needs_no_place(connection, job):
         return True
     # Only one transaction writes at a time, so that nobody else takes the last place meanwhile.
-    is_free = count_rows(connection, PLACES, PLACES.c.account == account) < places
-    return is_free and insert_new(connection, PLACES, {"job": job, "account": account})
+    return _has_free_place(connection, account, places) and insert_new(connection, PLACES, {"job": job, "account": account})
+
+
+def _has_or_needs_no_place(connection: Connection, job: str) -> bool:
+    return any(connection.execute(found, {"which": job}).first() for found in (_PLACE, _OVER))
+
+
+def _has_free_place(connection: Connection, account: str, places: int) -> bool:
+    return count_rows(connection, PLACES, PLACES.c.account == account) < places

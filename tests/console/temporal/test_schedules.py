@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import itertools
@@ -31,7 +32,7 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
 )
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import RawValue, SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
@@ -46,6 +47,7 @@ from console.temporal import schedule_sync
 from console.temporal.client import TemporalUnavailable
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.payload_codec import ENCODING, WRAPPED_KEY_FIELD
 from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.errors import Conflict, OverQuota
 from justenough.domain.core.ids import new_job_id
@@ -213,6 +215,24 @@ async def test_a_schedule_that_somebody_changed_in_temporal_is_restored(installa
     changed_at = (await installation.describe("nightly")).info.last_updated_at
     await installation.console.schedule_sync.reconcile()
     assert (await installation.describe("nightly")).info.last_updated_at == changed_at
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_what_a_schedule_passes_on_is_restored_if_it_was_changed_or_cannot_be_read(
+    installation: Installation, readable: bool
+) -> None:
+    """An older Vault, or one whose key's earlier versions may not be used any more, cannot read what the schedule has stored."""
+    await installation.sync_schedules(minutely=MINUTELY, other=MINUTELY)
+    before = (await installation.describe("minutely")).schedule
+    lost = {"encoding": ENCODING, WRAPPED_KEY_FIELD: f"vault:v1:{base64.b64encode(secrets.token_bytes(60)).decode()}".encode()}
+    passed = "other" if readable else RawValue(Payload(metadata=lost, data=secrets.token_bytes(60)))
+    broken = dataclasses.replace(before, action=dataclasses.replace(before.action, args=[passed]))
+    await installation.handle("minutely").update(lambda _: _update(broken))
+    await installation.console.schedule_sync.reconcile()
+    (at,) = past_minutes(1)
+    async with take_occasions(installation.console):
+        await installation.backfill("minutely", at)
+        assert await installation.result("minutely", at) in installation.jobs("minutely")
 
 
 async def test_schedules_of_others_are_not_touched(installation: Installation) -> None:
