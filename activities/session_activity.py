@@ -92,7 +92,9 @@ class SessionActivities:
             clean = await asyncio.to_thread(self._is_untouched, order.order.job)
             return SessionResult(outcome=JobState.FAILED, reason=claimed.value, no_place=True, clean=clean)
         if claimed is ClaimResult.ALREADY_RAN:
-            if await asyncio.to_thread(self._was_killed_before, order.order.job):
+            claim = await asyncio.to_thread(self._deps.store.claims.get, order.order.job)
+            is_unclaimed = claim is not None and claim.owner is None
+            if is_unclaimed and await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, order.order.job):
                 # Temporal was down when somebody killed the job, or the session was faster than the signal.
                 return SessionResult(outcome=JobState.KILLED, stopped=True)
             # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
@@ -136,11 +138,6 @@ class SessionActivities:
         """Whether Vault can have issued nothing for a job: no session could issue, and no wrapping token waits for people."""
         view, claim = self._deps.store.jobs.get(job), self._deps.store.claims.get(job)
         return claim is None and not (view and any(request.lock for request in view.requests))
-
-    def _was_killed_before(self, job: str) -> bool:
-        """Whether a person has killed a job before any session claimed it."""
-        claim = self._deps.store.claims.get(job)
-        return claim is not None and claim.owner is None and is_kill_requested(self._deps.store.ledger, job)
 
     @contextlib.asynccontextmanager
     async def _renew_claim(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
