@@ -58,7 +58,9 @@ class PeopleCommands:
         with exit_on_error(self.output):
             people = PeopleSource(file, scim, token_file, tuple(group or ())).read()
             vault = vault_to_set_up(settings)
-            planned = plan_people(vault.settings, people.people, admin_token=vault.admin_token, remove=remove)
+            planned = plan_people(
+                vault.settings, people.people, admin_token=vault.admin_token, remove=remove, fixed_groups=people.ambiguous_groups
+            )
         self._note_ignored(people)
         print_plan(self.output, planned, command="justenough people sync")
 
@@ -81,7 +83,9 @@ class PeopleCommands:
         with exit_on_error(self.output, invalid_input=EXIT_USAGE):
             people = PeopleSource(file, scim, token_file, tuple(group or ())).read()
             vault = vault_to_set_up(settings)
-            applied = sync_people(vault.settings, people.people, admin_token=vault.admin_token, remove=remove)
+            applied = sync_people(
+                vault.settings, people.people, admin_token=vault.admin_token, remove=remove, fixed_groups=people.ambiguous_groups
+            )
         self._note_ignored(people)
         print_applied(self.output, applied)
 

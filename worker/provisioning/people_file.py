@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from pydantic import StringConstraints, field_validator
@@ -59,6 +59,8 @@ class ReadPeople:
     people: Mapping[str, PersonEntry]
     ignored_groups: tuple[str, ...] = field(default=())
     """Groups of a SCIM server that approvals.yaml cannot name."""
+    ambiguous_groups: tuple[str, ...] = field(default=())
+    """Names that several groups of a SCIM server have: whoever can make a group there could make themselves its member."""
 
     def only(self, groups: tuple[str, ...]) -> ReadPeople:
         """Return these groups and the people in them; and everyone who is not active, because they must not keep an identity.
@@ -71,7 +73,7 @@ class ReadPeople:
             name: entry.model_copy(update={"groups": tuple(group for group in entry.groups if group in groups)})
             for name, entry in self.people.items()
         }
-        return ReadPeople({name: entry for name, entry in chosen.items() if entry.groups or not entry.active}, self.ignored_groups)
+        return replace(self, people={name: entry for name, entry in chosen.items() if entry.groups or not entry.active})
 
 
 def read_people(what: str, text: bytes) -> ReadPeople:
@@ -87,5 +89,6 @@ def read_people(what: str, text: bytes) -> ReadPeople:
 
 def read_scim(what: str, documents: list[object]) -> ReadPeople:
     """Return the people of SCIM's list responses. Raises InvalidInput."""
-    people, ignored_groups = people_of_scim(what, documents)
-    return ReadPeople(validate_model(what, PeopleFile, {"people": people}).people, ignored_groups)
+    found = people_of_scim(what, documents)
+    people = validate_model(what, PeopleFile, {"people": found.people}).people
+    return ReadPeople(people, found.ignored_groups, found.ambiguous_groups)

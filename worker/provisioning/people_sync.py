@@ -5,7 +5,7 @@ It changes no entity that it did not create: each of its own entities has MARK i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,23 +21,27 @@ MARK = {"made_by": "justenough-people"}
 """Metadata of the entities that we created."""
 
 
-def sync_people(settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool) -> tuple[AppliedWrite, ...]:
+def sync_people(
+    settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool, fixed_groups: Collection[str] = ()
+) -> tuple[AppliedWrite, ...]:
     """Write these people into Vault, and return the outcome for each path. `remove`: also disable people who are not listed, and take them
-    out of groups.
+    out of groups. `fixed_groups`: groups whose members stay as they are.
 
     Raises InvalidInput, before anything is written, if a conflicting identity is not ours; SetupFailed, VaultNotReady.
     """
     with AdminClient.of(settings, admin_token) as vault:
         directory = _Directory.read(vault, settings, people)
-        return tuple(_steps(vault, directory, people, remove=remove))
+        return tuple(_steps(vault, directory, people, remove=remove, fixed_groups=fixed_groups))
 
 
-def plan_people(settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool) -> tuple[PlannedWrite, ...]:
+def plan_people(
+    settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool, fixed_groups: Collection[str] = ()
+) -> tuple[PlannedWrite, ...]:
     """Return what `sync_people` would do for each path. Writes nothing. Raises as it does."""
     with AdminClient.of(settings, admin_token) as vault:
         directory = _Directory.read(vault, settings, people)
     with _PeoplePlan.of(settings, admin_token, names=directory.names) as plan:
-        return tuple(plan.describe(step) for step in _steps(plan, directory, people, remove=remove))
+        return tuple(plan.describe(step) for step in _steps(plan, directory, people, remove=remove, fixed_groups=fixed_groups))
 
 
 class _PeoplePlan(PlanningClient):
@@ -132,7 +136,9 @@ def _alias(entity: Mapping[str, Any], accessor: str) -> Mapping[str, Any] | None
     return next((alias for alias in entity.get("aliases") or () if alias.get("mount_accessor") == accessor), None)
 
 
-def _steps(vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool) -> Iterator[AppliedWrite]:
+def _steps(
+    vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool, fixed_groups: Collection[str]
+) -> Iterator[AppliedWrite]:
     active = {name: entry for name, entry in people.items() if entry.active}
     ids: dict[str, str] = {}
     for name, entry in active.items():
@@ -143,7 +149,7 @@ def _steps(vault: AdminClient, directory: _Directory, people: Mapping[str, Perso
         for mount, login in directory.logins(name, entry).items():
             yield _ensure_login(vault, directory, name, ids[name], mount=mount, login=login)
     yield from _disable_others(vault, directory, people, remove=remove)
-    yield from _ensure_groups(vault, directory, active, ids, remove=remove)
+    yield from _ensure_groups(vault, directory, active, ids, remove=remove, fixed_groups=fixed_groups)
 
 
 def _ensure_login(vault: AdminClient, directory: _Directory, name: str, entity_id: str, *, mount: str, login: str) -> AppliedWrite:
@@ -177,9 +183,15 @@ def _disable_others(
 
 
 def _ensure_groups(
-    vault: AdminClient, directory: _Directory, active: Mapping[str, PersonEntry], ids: Mapping[str, str], *, remove: bool
+    vault: AdminClient,
+    directory: _Directory,
+    active: Mapping[str, PersonEntry],
+    ids: Mapping[str, str],
+    *,
+    remove: bool,
+    fixed_groups: Collection[str],
 ) -> Iterator[AppliedWrite]:
-    """Give each group its members. Members that people sync did not create stay; with `remove`, members that it created and that are no
+    """Give each group its members, except for the fixed ones. Members that people sync did not create stay; with `remove`, members that it created and that are no
     longer listed are removed.
     """
     ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
@@ -191,6 +203,10 @@ def _ensure_groups(
     groups += [(str(group["name"]), group) for group in found]
     for name, group in groups:
         path = f"identity/group/name/{name}"
+        if name in fixed_groups:
+            note = "several groups of the SCIM server have this name: its members stay as they are; rename all of them but one"
+            yield AppliedWrite(path, WriteOutcome.KEPT, note)
+            continue
         if group is not None and group.get("type") == "external":
             if name in names:
                 yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from pydantic import Field, TypeAdapter
@@ -45,11 +46,19 @@ class ScimGroup(Message):
     members: tuple[ScimReference, ...] = ()
 
 
-def people_of_scim(what: str, documents: Iterable[object]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the people of list responses (or single resources) as a file of people has them, and the groups that approvals.yaml cannot name.
+class ScimPeople(NamedTuple):
+    """The people of a SCIM server, and what of its groups cannot be used."""
 
-    A person's groups include the groups that contain these. Raises InvalidInput.
-    """
+    people: dict[str, Any]
+    """As a file of people has them."""
+    ignored_groups: tuple[str, ...]
+    """Names that approvals.yaml cannot name."""
+    ambiguous_groups: tuple[str, ...]
+    """Names that several groups have."""
+
+
+def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
+    """Return the people of list responses (or single resources). A person's groups include the groups that contain these. Raises InvalidInput."""
     users, groups = [], []
     for resource in _resources(what, documents):
         if "userName" in resource:
@@ -77,7 +86,16 @@ def people_of_scim(what: str, documents: Iterable[object]) -> tuple[dict[str, An
         if user.user_name in people:
             raise InvalidInput(what, (Problem("", f"lists the user {user.user_name} more than once"),))
         people[user.user_name] = {"groups": sorted(usable), "active": user.active}
-    return people, tuple(sorted(ignored))
+    return ScimPeople(people, tuple(sorted(ignored)), names_of_several_groups(users, groups))
+
+
+def names_of_several_groups(users: Iterable[ScimUser], groups: Iterable[ScimGroup]) -> tuple[str, ...]:
+    """Return the names that groups with different ids have, as listed themselves or by their members."""
+    listed = {(group.display_name, group.id) for group in groups}
+    listed |= {(reference.display, reference.value) for user in users for reference in user.groups if reference.display}
+    # An export may leave out ids.
+    counts = Counter(name for name, identity in listed if identity)
+    return tuple(sorted(name for name, count in counts.items() if count > 1))
 
 
 def fetch_scim(address: str, token: Secret) -> list[object]:

@@ -80,6 +80,14 @@ def test_scim_users_are_in_the_groups_that_either_side_names_and_in_those_around
     assert read_in.ignored_groups == ("All Staff",)
 
 
+def test_a_name_is_ambiguous_if_groups_with_several_ids_have_it() -> None:
+    second = {**group("ops", "2"), "id": "g-other"}
+    without_ids = {**user("bob", "2"), "groups": [{"display": "ops"}]}
+    assert read(answer(user("ada", "1", "ops"), without_ids, group("ops", "1"))).ambiguous_groups == ()
+    assert read(answer(user("ada", "1", "ops"), group("ops", "1"), second)).only(("ops",)).ambiguous_groups == ("ops",)
+    assert read(answer(user("ada", "1", "ops"), second)).ambiguous_groups == ("ops",)
+
+
 def test_the_option_group_keeps_only_its_members_and_inactive_people() -> None:
     people = (
         read(answer(user("ada", "1", "ops", "all"), user("bob", "2", "all"), user("eve", "3", "ops", active=False))).only(("ops",)).people

@@ -103,6 +103,29 @@ def test_people_from_scim_are_created_and_disabled_as_scim_says(scim: ScimServer
     assert empty.read("identity/group/name/ops")["member_entity_ids"] == [eve_id]
 
 
+def test_a_second_group_of_the_same_name_makes_nobody_a_member(scim: ScimServer, empty: Emptied, tmp_path: Path) -> None:
+    empty.write("sys/auth/people", type="userpass")
+    ada, eve = (scim.create("User", userName=name, active=True) for name in ("ada", "eve"))
+    scim.create("Group", displayName="chiefs", members=[{"value": ada}])
+    scim.create("Group", displayName="ops", members=[{"value": ada}])
+    token = tmp_path / "scim.token"
+    token.write_text(TOKEN)
+    words = ("people", "sync", "--scim", scim.address, "--token-file", str(token), "--remove")
+    assert empty.command(*words).exit_code == 0
+    ada_id = empty.read("identity/entity/name/ada")["id"]
+
+    scim.create("Group", displayName="chiefs", members=[{"value": eve}])
+    scim.change(f"/Users/{ada}", active=False)
+    done = empty.command(*words)
+
+    assert done.exit_code == 0, done.stderr
+    assert "several groups of the SCIM server have this name" in done.stdout
+    assert empty.read("identity/group/name/chiefs")["member_entity_ids"] == [ada_id]
+    # The others are synced all the same: who has left is disabled, and is in no other group any more.
+    assert empty.read("identity/entity/name/ada")["disabled"] is True
+    assert not empty.read("identity/group/name/ops")["member_entity_ids"]
+
+
 def test_an_incomplete_or_ambiguous_source_of_people_is_refused(scim: ScimServer, tmp_path: Path) -> None:
     empty = tmp_path / "scim.token"
     empty.write_text("\n")
