@@ -48,7 +48,7 @@ class Hold:
         self._go.set()
 
     def until_answered(self, within: float = 180) -> None:
-        """Wait until Vault has answered the held requests."""
+        """Wait until the answers to the held requests have been sent on."""
         assert self._passed.wait(within), "what was released has not been answered"
 
     def try_take(self, method: str, path: str, job: str | None) -> bool:
@@ -65,7 +65,7 @@ class Hold:
         self._go.wait(HELD_AT_MOST)
 
     def note_answered(self) -> None:
-        """Record that Vault has answered a held request."""
+        """Record that the answer to a held request has been sent on, or that its client is gone."""
         self._passed.set()
 
 
@@ -173,15 +173,18 @@ class Gate:
                 gate._learn(job, content)
                 if hold and hold.answer:
                     hold.stop_here()
-                if hold:
-                    hold.note_answered()
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                if status != HTTPStatus.NO_CONTENT:
-                    self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-                self.wfile.flush()
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", kind)
+                    if status != HTTPStatus.NO_CONTENT:
+                        self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                    self.wfile.flush()
+                finally:
+                    # Not earlier: a suspended client that is resumed before the answer is there takes it for lost.
+                    if hold:
+                        hold.note_answered()
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
                 """Log nothing: a path can contain an accessor."""
