@@ -113,9 +113,12 @@ class JobActivities:
             # The session will refuse an order that is not valid any more.
             return
         claims, account = self._deps.store.claims, verified.account
-        # A job that is not recorded never ends, and would keep its place. Its session records it, and then takes a place.
-        is_recorded = bool(self._deps.store.jobs.requesters([order.job]))
-        if not (claims.take_place if is_recorded else claims.may_take_place)(order.job, account=account, places=places):
+        if self._deps.store.jobs.requesters([order.job]):
+            has_place = claims.take_place(order.job, account=account, places=places)
+        else:
+            # A job that is not recorded never ends, and would keep its place. Its session records it, and then takes a place.
+            has_place = claims.may_take_place(order.job, account=account, places=places)
+        if not has_place:
             raise NoPlaceLeft(f"{places} jobs of this launcher are already running; the job starts once one of them has ended")
 
     @activity.defn(name="take_answers")

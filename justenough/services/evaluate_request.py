@@ -93,11 +93,11 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
     verified = verify_order(deps, JobInput.of(job, record), now=running.started_at or deps.now())
     if isinstance(verified, Rejection):
         return Rejection(verified.code, f"the job's order is no longer valid: {verified}")
-    at_starts = dict(at_start(verified.spec))
-    is_start = number in at_starts
-    if rejection := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())) if is_start else None:
-        return rejection
-    start = next((request for request in evaluate_in_order(deps, job, verified) if request.number == number), None) if is_start else None
+    start, at_starts = None, dict(at_start(verified.spec))
+    if number in at_starts:
+        if gone := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())):
+            return gone
+        start = next(request for request in evaluate_in_order(deps, job, verified) if request.number == number)
     recorded = (start.access, start.held) if start else _find_runtime_request(deps, job, number)
     if recorded is None:
         return Rejection("request_unknown", "no such request of this job has been recorded")

@@ -33,7 +33,7 @@ from activities.broker.llm.upstream_client import (
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
-from justenough.adapters.outbound.webhook_client import iter_chunks
+from justenough.adapters.outbound.pinned_client import iter_chunks
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor

@@ -12,7 +12,7 @@ from functools import cache
 
 import httpx
 
-from justenough.adapters.outbound.webhook_client import iter_chunks
+from justenough.adapters.outbound.pinned_client import iter_chunks
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
 from justenough.domain.core.redaction import Redactor

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, iter_chunks, open_client
+from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks, open_client
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput
@@ -211,13 +211,13 @@ async def run_mcp(
         parts = [_block_text(block) for block in answer.content]
         if not parts and answer.structured_content is not None:
             parts = [await asyncio.to_thread(json.dumps, answer.structured_content, ensure_ascii=False)]
-        return _truncated("\n".join(parts), upstream, failed=answer.is_error)
+        return _text_result("\n".join(parts), upstream, failed=answer.is_error)
 
     try:
         return await _converse(upstream, headers, call_tool)
     except (Unanswered, InvalidInput) as error:
         # The server's own text comes last, and may be long: it must be redacted before anything follows it.
-        return _truncated(f"it is not known whether the call had any effect: {error}" if called else str(error), upstream, failed=True)
+        return _text_result(f"it is not known whether the call had any effect: {error}" if called else str(error), upstream, failed=True)
 
 
 async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Result:
@@ -226,11 +226,12 @@ async def list_mcp_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> R
     try:
         tools = await _converse(upstream, headers, lambda conversation: conversation.list_tools())
     except (Unanswered, InvalidInput) as error:
-        return _truncated(str(error), upstream, failed=True)
+        return _text_result(str(error), upstream, failed=True)
     return Result((await asyncio.to_thread(lambda: tools.text)).encode("utf-8", "replace"))
 
 
-def _truncated(text: str, upstream: McpServerDef, *, failed: bool) -> Result:
+def _text_result(text: str, upstream: McpServerDef, *, failed: bool) -> Result:
+    """Return a text as a call's result, cut to the length that the upstream may answer with."""
     content = text.encode("utf-8", "replace")
     return Result(content[: upstream.answer], failed=failed, cut=len(content) > upstream.answer)
 

@@ -17,7 +17,7 @@ from mcp import types
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import ValidationError
 
-from justenough.adapters.outbound.webhook_client import UNCOMPRESSED_ENCODINGS, iter_chunks
+from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks
 
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
