@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from justenough.adapters.store import Store, ledger_repository
-from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.readmodel.views import EntryView, Page
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, job_id, later, part_id
@@ -97,6 +97,19 @@ def test_reading_can_begin_at_the_position_of_another_jobs_entry(filled: Store) 
 @pytest.mark.parametrize("before,count", [(0, 0), (-5, 0), (1, 0), (10**15, 30)])
 def test_reading_can_begin_at_any_position(filled: Store, before: int, count: int) -> None:
     assert len(filled.ledger.entries_newest_first(before=before).items) == count
+
+
+def test_of_many_entries_about_one_thing_the_newest_are_read_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_repository, "MAX_ENTRIES_PER_TYPE", 2)
+    credential, kind = part_id(JOB, "c"), EventType.CREDENTIAL_RENEWED
+    # As text, 10 is less than 9.
+    renewals = [
+        build_event(kind, JOB, at=later(number), about=f"{credential}/{number}", credential=credential, expires_at=later(900).isoformat())
+        for number in (8, 9, 10)
+    ]
+    store.ledger.append([samples.submission(), samples.access_request(), samples.issuance(), *renewals])
+
+    assert [entry.id for entry in store.ledger.entries_about(JOB, (kind,), credential)] == [event.id for event in renewals[1:]]
 
 
 def test_ids_are_found_by_their_whole_text_and_by_their_beginning(store: Store) -> None:
