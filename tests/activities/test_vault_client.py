@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from justenough.adapters.vault.errors import refusal
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.secret import Secret
 from tests.activities.vault_shop import Desk, Shop, admin_vault, secret_values
+from tests.support.canned_server import serve_canned_answers
 
 pytestmark = pytest.mark.servers
 NOWHERE = "00000000-0000-0000-0000-000000000000"
@@ -312,3 +314,11 @@ def test_a_failing_issue_names_the_path_and_no_secret(at: Desk) -> None:
 def test_no_issued_secret_is_in_the_repr_of_its_credential(at: Desk) -> None:
     held = at.issue(at.job())
     assert [value for value in secret_values(held) if value in repr(held)] == []
+
+
+def test_a_page_of_a_proxy_is_no_success() -> None:
+    with serve_canned_answers() as proxy, closing(Vault(proxy.address)) as vault:
+        proxy.set_response(200, b"<html>Back in a moment</html>", media="text/html")
+        vault.login_token(Secret("t"))
+        with pytest.raises(VaultUnavailable, match="does not answer as Vault does"):
+            vault.revoke_lease("database/creds/orders-read-acme/x")

@@ -161,10 +161,12 @@ def test_approved_access_that_left_the_catalog_is_denied_to_the_running_job(ops:
 def test_approvals_of_access_that_left_the_catalog_are_refused_with_the_reason(ops: Human, lead: Human, shop: Shop) -> None:
     spare = {"resource": "spare-db", "action": "write", "ttl": "5m", "reason": "a test needs it"}
     with launch_puppet(ops) as puppet, offer_spare(shop, ops, puppet):
-        job = ops.launch({"name": "spare", "task": "Wait", "environment": "prod", "run": {"command": ["true"]}, "access": [spare]})
-        (asked,) = until(lambda: ops.job(job)["requests"], "the job's request is decided")
-        waiting = await_request(lead, asked["id"])
-    for refused in (lead.answer(waiting, ttl=60), lead.answer(waiting)):
+        order = {"name": "spare", "task": "Wait", "environment": "prod", "run": {"command": ["true"]}, "data_scope": {"tenant": "acme"}}
+        job = ops.launch({**order, "access": [spare, {**spare, "resource": "refunds-db"}]})
+        asked = until(lambda: ops.job(job)["requests"], "the job's requests are decided")
+        waiting, other = (await_request(lead, request["id"]) for request in asked)
+    # Policy decides on the other one as if the first had been issued.
+    for refused in (lead.answer(waiting, ttl=60), lead.answer(waiting), lead.answer(other, ttl=60)):
         assert refused.status_code == HTTPStatus.FORBIDDEN, refused.text
         assert "the catalog no longer offers write on spare-db" in refused.text
     assert lead.answer(waiting, "deny").status_code in ACCEPTED_STATUSES

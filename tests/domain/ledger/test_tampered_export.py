@@ -133,6 +133,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Entry], object]]] = {
         "job.submitted",
         lambda data: data.update(order=signed(OPS, **data["order"]["statement"] | {"parent": "j-dev-9"})),
     ),
+    "a hidden parent": (
+        "job.submitted",
+        lambda data: data.pop("parent", None) or data.update(order=signed(OPS, **data["order"]["statement"] | {"parent": "j-dev-9"})),
+    ),
     "another request": ("approval.decided", lambda data: data.update(request="r-dev-9-1")),
     "another spec": ("job.submitted", lambda data: data.update(spec={"name": "evil"})),
     "no spec": ("job.submitted", lambda data: data.pop("spec")),
