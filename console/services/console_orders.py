@@ -8,12 +8,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from console.concurrency.quotas import Quotas
 from console.services.submit_job import SubmittedOrder, find_recorded_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
-from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME, OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
@@ -30,9 +29,6 @@ from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import verify_order
-
-ORDER_LIFETIME = timedelta(hours=24)
-"""How long an order may wait for its approvals, as for an order that a person signs."""
 
 
 class NoOccasion(GiveUp):
@@ -90,7 +86,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
         origin=request.origin,
         asked_by=request.asked_by,
         issued_at=now,
-        expires_at=now + ORDER_LIFETIME,
+        expires_at=now + MAX_STATEMENT_LIFETIME,
     )
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))

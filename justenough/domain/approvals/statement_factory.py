@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, OrderStatement, ReviewStatement
+from justenough.domain.approvals.statements import (
+    MAX_STATEMENT_LIFETIME,
+    DecisionStatement,
+    DelegationStatement,
+    OrderStatement,
+    ReviewStatement,
+)
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools
-
-STATEMENT_LIFETIME = timedelta(hours=24)
-"""Longer than the deadlines of all tiers together, because order and answers are verified again right before each issue."""
 
 DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
@@ -52,7 +55,7 @@ def build_order_statement(
         person=person,
         parent=parent,
         issued_at=now,
-        expires_at=now + STATEMENT_LIFETIME,
+        expires_at=now + MAX_STATEMENT_LIFETIME,
     )
 
 
@@ -94,4 +97,4 @@ def _request_fields(request: Json, *, reason: str, person: str, now: datetime) -
     """Return the fields that statements about a request have in common."""
     now = now.replace(microsecond=0)
     about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"]}
-    return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + STATEMENT_LIFETIME}
+    return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + MAX_STATEMENT_LIFETIME}

@@ -26,6 +26,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import Bounds, tools_to_json
 
 MAX_STATEMENT_LIFETIME = timedelta(days=7)
+"""Of all statements but delegations. Longer than all tiers together: order and answers are verified again when the job starts."""
 MAX_DELEGATION_LIFETIME = timedelta(days=90)
 MAX_CLOCK_SKEW = timedelta(minutes=2)
 Reason = Annotated[str, StringConstraints(max_length=1000)]

@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
-from justenough.domain.core.units import Duration
+from justenough.domain.core.units import Duration, duration_text
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.jobs.spec import Name
 
 APPROVALS_FILE = "approvals.yaml"
 MAX_TIER = 3
+MAX_WAIT_S = int((MAX_STATEMENT_LIFETIME - timedelta(days=1)).total_seconds())
+"""How long all tiers together may take: a job starts, and its approvals count, only while their signatures are valid."""
 
 
 class Tier(Model):
@@ -26,7 +29,7 @@ class Tier(Model):
     """Groups."""
     quorum: Annotated[int, Field(ge=1, le=20)] = 1
     """Distinct people."""
-    respond_within: Annotated[Duration, Field(le=7 * 24 * 3600)]
+    respond_within: Annotated[Duration, Field(le=MAX_WAIT_S)]
     """Seconds."""
 
 
@@ -47,9 +50,19 @@ class Tiers(Model):
 
     @field_validator("tiers")
     @classmethod
-    def _no_gap(cls, tiers: Mapping[int, Tier]) -> Mapping[int, Tier]:
+    def _check_tiers(cls, tiers: Mapping[int, Tier]) -> Mapping[int, Tier]:
         reject_if(sorted(tiers) != list(range(1, len(tiers) + 1)), f"tiers must be numbered 1, 2, … without a gap; found {sorted(tiers)}")
+        wait = sum(tier.respond_within for tier in tiers.values())
+        most = f"signatures are valid for {MAX_STATEMENT_LIFETIME.days} days, and the job must start before they end"
+        reject_if(
+            wait > MAX_WAIT_S, f"all tiers' respond_within add up to {duration_text(wait)}, more than {duration_text(MAX_WAIT_S)}: {most}"
+        )
         return tiers
+
+    @property
+    def wait_s(self) -> int:
+        """Seconds after which a request that nobody decides has passed every tier."""
+        return sum(tier.respond_within for tier in self.tiers.values())
 
     @property
     def top(self) -> int:

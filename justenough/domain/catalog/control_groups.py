@@ -13,14 +13,10 @@ from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.errors import Problem
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.core.units import duration_text
-from justenough.domain.core.vault_names import HARD_END_HOURS
 from justenough.domain.jobs.states import Action
 
 WAIT_MARGIN_S = 2 * 3600
 """Seconds that a pending credential outlives its tiers' deadlines: time for a session to start and to issue."""
-MAX_TOKEN_TTL_S = HARD_END_HOURS[-1] * 3600
-"""The maximum ttl of a job's token, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +41,7 @@ def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None
     able = [tiers.tiers[number] for number in sorted(tiers.tiers) if number >= action.least_tier]
     groups = tuple(dict.fromkeys(group for tier in able for group in tier.approvers))
     # Use the time of all tiers: another request of the same job may escalate from the lowest tier, and the job waits for it.
-    wait = sum(tier.respond_within for tier in tiers.tiers.values())
-    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=wait + WAIT_MARGIN_S)
+    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=tiers.wait_s + WAIT_MARGIN_S)
 
 
 def why_not_narrowable(catalog: Catalog, resource: str, requested: Action, granted: Action) -> Rejection | None:
@@ -76,9 +71,3 @@ def control_group_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:
                 quorums = f"Vault requires {lock.approvals} people (tier {least}'s quorum), but tier {number} approves with {tier.quorum}"
                 fix = f"raise tier {number}'s quorum in approvals.yaml, or set lock_tier: {number}"
                 yield Problem(f"{where}.lock_tier", f"{quorums}, so Vault would never issue; {fix}")
-        if lock.token_ttl(action) > MAX_TOKEN_TTL_S:
-            ttl, limit = duration_text(lock.token_ttl(action)), duration_text(MAX_TOKEN_TTL_S)
-            yield Problem(
-                f"{where}.lock",
-                f"all tiers' respond_within, max_ttl and a margin add up to {ttl}; a Vault token lives at most {limit}: shorten them",
-            )

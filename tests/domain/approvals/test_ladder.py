@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder, has_quorum
 from justenough.domain.approvals.statements import SignedStatement
-from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
+from justenough.domain.approvals.tiers import MAX_WAIT_S, Tier, Tiers, read_tiers
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action
@@ -258,6 +258,11 @@ def test_repeated_answers_of_the_same_people_do_not_change_the_quorum(given_answ
 TIER = "{name: a, approvers: [x], respond_within: 1m}"
 
 
+def tiers_that_take(*waits: str) -> str:
+    tiers = (f"{number}: {TIER.replace('1m', wait)}" for number, wait in enumerate(waits, start=1))
+    return f"tiers: {{{', '.join(tiers)}}}"
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
@@ -270,6 +275,10 @@ TIER = "{name: a, approvers: [x], respond_within: 1m}"
         (f"tiers: {{1: {TIER}, 4: {TIER}}}", ["tiers.4"]),
         (f"tiers: {{1: {TIER}, 01: {TIER}}}", ["tiers.01"]),
         (f"tiers: {{0: {TIER}}}", ["tiers.0"]),
+        (tiers_that_take("6d"), []),
+        (tiers_that_take("518401s"), ["tiers.1.respond_within"]),
+        (tiers_that_take("72h", "48h", "24h"), []),
+        (tiers_that_take("72h", "48h", "86401s"), ["tiers"]),
         (f"tiers: {{one: {TIER}}}", ["tiers.one"]),
         (
             "tiers: {1: {name: A, approvers: [], quorum: 0, respond_within: soon, x: 1}}",
@@ -284,9 +293,14 @@ TIER = "{name: a, approvers: [x], respond_within: 1m}"
 )
 def test_every_problem_of_the_tiers_file_is_reported_by_path(text: str, expected: list[str]) -> None:
     if not expected:
-        assert read_tiers(text).top == 0
+        assert 0 <= read_tiers(text).wait_s <= MAX_WAIT_S
         return
     with pytest.raises(InvalidInput) as caught:
         read_tiers(text)
     found = [problem.path for problem in caught.value.problems]
     assert found == expected
+
+
+def test_tiers_that_outlast_every_signature_are_refused_with_the_sum_and_the_limit() -> None:
+    with pytest.raises(InvalidInput, match="respond_within add up to 10d, more than 6d: signatures are valid for 7 days, and the job must"):
+        read_tiers(tiers_that_take("5d", "5d"))

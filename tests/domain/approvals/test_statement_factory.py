@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statements import to_signable
+from justenough.domain.approvals.statements import to_signable, why_not_valid_now
+from justenough.domain.approvals.tiers import MAX_WAIT_S
 from justenough.domain.core.canonical_json import digest_of
 
 NOW = datetime(2026, 1, 31, 9, 30, 0, 999999, UTC)
@@ -25,7 +26,7 @@ def test_an_order_statement_names_its_job_content_reason_and_expiry() -> None:
         "reason": "why",
         "person": "me",
         "issued_at": "2026-01-31T09:30:00Z",
-        "expires_at": "2026-02-01T09:30:00Z",
+        "expires_at": "2026-02-07T09:30:00Z",
     }
 
 
@@ -43,7 +44,7 @@ def test_a_decision_statement_names_its_request_digest_duration_and_reason() -> 
         "reason": "why",
         "person": "me",
         "issued_at": "2026-01-31T09:30:00Z",
-        "expires_at": "2026-02-01T09:30:00Z",
+        "expires_at": "2026-02-07T09:30:00Z",
     }
     assert (
         statement_factory.build_decision_statement(
@@ -51,3 +52,12 @@ def test_a_decision_statement_names_its_request_digest_duration_and_reason() -> 
         ).ttl
         == 60
     )
+
+
+def test_orders_and_decisions_are_still_valid_when_the_slowest_tiers_have_decided() -> None:
+    order = statement_factory.build_order_statement("j-dev-x", SPEC, bundle=None, params={}, reason="why", person="me", now=NOW)
+    decision = statement_factory.build_decision_statement(REQUEST, "approve", reason="why", person="me", now=NOW)
+    hour = timedelta(hours=1)
+    for statement in (order, decision):
+        assert why_not_valid_now(statement, now=NOW + timedelta(seconds=MAX_WAIT_S) + 23 * hour) is None
+        assert why_not_valid_now(statement, now=NOW + timedelta(seconds=MAX_WAIT_S) + 24 * hour) is not None
