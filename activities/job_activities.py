@@ -39,7 +39,13 @@ from justenough.services.count_answers import AnswerCounter, find_recorded_reque
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import EvaluatedRequest, compute_request_digest, evaluate_in_order
 from justenough.services.job_history import read_job_history
-from justenough.services.ledger_events import access_decided_event, approval_opened_event, is_well_formed, order_events
+from justenough.services.ledger_events import (
+    access_decided_event,
+    approval_escalated_event,
+    approval_opened_event,
+    is_well_formed,
+    order_events,
+)
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 ATTEMPT_EVENTS = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
@@ -143,7 +149,8 @@ class JobActivities:
         if view and view.state is RequestState.EXPIRED:
             return ClimbResult(ladder=None)
         if view and view.current_tier == before.current + 1 > view.tier:
-            return ClimbResult(ladder=after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by}))
+            kept = after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by})
+            return ClimbResult(ladder=kept, approved=view.state is RequestState.APPROVED)
         recorded = find_recorded_request(self._deps, job, before)
         if isinstance(recorded, Rejection):
             self._deps.store.ledger.append([refused_event(job, recorded.message, at=now)])
@@ -156,18 +163,9 @@ class JobActivities:
         if after is None:
             fact = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
         else:
-            fact = build_event(
-                EventType.APPROVAL_ESCALATED,
-                job,
-                at=now,
-                about=f"{before.request}/{after.current}",
-                request=before.request,
-                tier=after.current,
-                respond_by=after.respond_by.isoformat(),
-                quorum=tiers.tiers[after.current].quorum,
-            )
+            fact = approval_escalated_event(job, after, tiers, at=now)
         self._deps.store.ledger.append([fact])
-        return ClimbResult(ladder=after)
+        return ClimbResult(ladder=after, approved=after is not None and after.verdict(tiers) == "approved")
 
     @activity.defn(name="open_request")
     def open_request(self, open_input: OpenInput) -> OpenResult:

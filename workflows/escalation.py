@@ -120,6 +120,8 @@ class Escalation:
             self.states[request] = RequestState.EXPIRED
         else:
             self.ladders[request] = result.ladder
+            if result.approved:
+                self.states[request] = RequestState.APPROVED
 
     async def _examine_batch(self, number: int, received: tuple[Any, ...]) -> None:
         waiting, approved = (self._in_state(state) for state in (RequestState.PENDING, RequestState.APPROVED))

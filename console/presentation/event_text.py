@@ -31,7 +31,9 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waiting for {_tier_text(d)}",
-    "approval.escalated": lambda d: f"escalated to {_tier_text(d)}",
+    "approval.escalated": lambda d: (
+        f"escalated to {_tier_text(d)}{_suffix('; the approvals so far are enough, so it is {}', d.get('verdict'))}"
+    ),
     "approval.decided": lambda d: (
         f"{d['name']}{_suffix(' (for {})', d.get('on_behalf_of_name'))} {decision_text(d['decision'])}{_suffix(', only through {}', tools_text(d.get('tools')))}{_suffix(': {}', d['reason'])}; "
         f"the request is {d['verdict']}: {d['request']}"

@@ -192,7 +192,7 @@ def _apply_decision(timeline: Timeline, at: datetime, data: Json) -> None:
         row.state, row.settled = ("waits", None) if outcome == "needs_approval" else (str(outcome), at)
 
 
-def _open_approval(timeline: Timeline, _at: datetime, data: Json) -> None:
+def _open_approval(timeline: Timeline, at: datetime, data: Json) -> None:
     row = timeline.row("request", data["request"])
     row.state, row.settled, row.until = "waits", None, _time(data["respond_by"])
     row.tier, row.quorum = int(data["tier"]), int(data["quorum"])
@@ -200,6 +200,8 @@ def _open_approval(timeline: Timeline, _at: datetime, data: Json) -> None:
     # A running job may request more; it goes on running meanwhile.
     if job.state == "pending":
         job.state = "awaiting_approval"
+    if data.get("verdict"):
+        row.state, row.settled = str(data["verdict"]), at
 
 
 def _add_answer(timeline: Timeline, at: datetime, data: Json) -> None:

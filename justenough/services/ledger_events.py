@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.ladder import ApprovalAnswer, GrantTerms, Ladder
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tier_names import bypassed_tiers
 from justenough.domain.approvals.tiers import Person, Tiers
@@ -122,9 +122,33 @@ def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetim
     )
 
 
+def approval_escalated_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
+    """Build the event of a request that has escalated; it says so if the answers that still count are enough for the new tier."""
+    is_approved = ladder.verdict(tiers) == "approved"
+    return build_event(
+        EventType.APPROVAL_ESCALATED,
+        job,
+        at=at,
+        about=f"{ladder.request}/{ladder.current}",
+        request=ladder.request,
+        tier=ladder.current,
+        respond_by=ladder.respond_by.isoformat(),
+        quorum=tiers.tiers[ladder.current].quorum,
+        **({"verdict": "approved", **granted_fields(ladder.grant)} if is_approved else {}),
+    )
+
+
+def granted_fields(granted: GrantTerms | None) -> dict[str, Any]:
+    """Return the fields of the terms that an approval grants; those of a pending request are None."""
+    return {
+        "granted_ttl": granted.ttl if granted else None,
+        "granted_action": granted.action.value if granted else None,
+        **({"granted_tools": tools_to_json(granted.tools)} if granted and granted.tools is not None else {}),
+    }
+
+
 def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, verdict: str, at: datetime) -> Event:
     """Build the event of one answer that counts, with the request's verdict after it."""
-    granted = ladder.grant if verdict == "approved" else None
     return build_event(
         EventType.APPROVAL_DECIDED,
         job,
@@ -136,10 +160,8 @@ def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, 
         signed=answer.signed.model_dump(mode="json"),
         verdict=verdict,
         current_tier=ladder.current,
-        granted_ttl=granted.ttl if granted else None,
-        granted_action=granted.action.value if granted else None,
         **({"tools": tools_to_json(answer.tools)} if answer.tools is not None else {}),
-        **({"granted_tools": tools_to_json(granted.tools)} if granted and granted.tools is not None else {}),
+        **granted_fields(ladder.grant if verdict == "approved" else None),
     )
 
 

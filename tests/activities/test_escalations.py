@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities, NotDueYet
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.contracts.workflow_messages import ClimbInput, ClimbResult
+from justenough.domain.approvals.statement_factory import Narrowing, build_decision_statement
+from justenough.domain.approvals.statements import to_signable
+from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult
 from justenough.domain.core.ids import new_job_id
-from tests.activities.vault_shop import SPEC, Desk
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import RequestView
+from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 
@@ -30,9 +35,23 @@ class WaitingJob:
         assert ladder is not None
         self.ladder: Ladder = ladder
 
-    def climb(self, ladder: Ladder) -> Ladder | None:
+    def climb(self, ladder: Ladder) -> ClimbResult:
         result: ClimbResult = self._call(JobActivities(self.at.deps).climb, ClimbInput(job=self.job, ladder=ladder))
-        return result.ladder
+        return result
+
+    def approve(self, who: Someone, *, ttl: int) -> None:
+        ladder, now = self.ladder, self.at.deps.now()
+        request = {"job_id": self.job, "id": ladder.request, "digest": ladder.digest, "ttl": ladder.ttl, "action": ladder.action}
+        statement = build_decision_statement(request, "approve", narrowing=Narrowing(ttl=ttl), reason="needed", person=who.id, now=now)
+        received = (who.sign(to_signable(statement)).model_dump(mode="json"),)
+        answers = AnswersInput(job=self.job, ladders={ladder.request: ladder}, received=received, number=1)
+        result: AnswersResult = self._call(JobActivities(self.at.deps).take_answers, answers)
+        self.ladder = result.ladders[ladder.request]
+
+    def request(self) -> RequestView:
+        view = self.at.deps.store.requests.get(self.ladder.request)
+        assert view is not None
+        return view
 
     def let_time_pass(self, ladder: Ladder) -> None:
         self.at.clock.ahead += ladder.respond_by - self.at.deps.now()
@@ -48,9 +67,26 @@ def test_a_worker_whose_clock_is_behind_leaves_an_escalation_to_others_and_to_la
     with pytest.raises(NotDueYet, match="by this worker's clock"):
         job.climb(job.ladder)
     job.let_time_pass(job.ladder)
-    after = job.climb(job.ladder)
+    after = job.climb(job.ladder).ladder
     assert after is not None
     assert after.current == job.ladder.current + 1
+
+
+def test_an_escalation_to_a_tier_for_which_the_approvals_so_far_are_enough_approves_the_request(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    approvals = folder / "approvals.yaml"
+    approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2", 1))
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        job = WaitingJob(at)
+        job.approve(at.shop.sign_in("security"), ttl=120)
+        assert job.request().state is RequestState.PENDING
+        job.let_time_pass(job.ladder)
+
+        # The second call is that of a workflow which did not get the first one's result.
+        results = [job.climb(job.ladder) for _ in range(2)]
+
+        assert [result.approved for result in results] == [True, True]
+        assert (job.request().state, job.request().current_tier, job.request().granted_ttl) == (RequestState.APPROVED, 2, 120)
 
 
 def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Desk) -> None:

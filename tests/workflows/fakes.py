@@ -66,7 +66,7 @@ class Fakes:
 
     def __init__(self, now: Callable[[], Awaitable[datetime]], tiers: Tiers = TIERS) -> None:
         self._now = now
-        self._tiers = tiers
+        self.tiers = tiers
         self._known: dict[str, Known] = {}
 
     def know(self, known: Known) -> Known:
@@ -144,7 +144,7 @@ class Fakes:
             requester="requester",
             needed=tier,
             current=tier,
-            respond_by=now if known.late else self._tiers.respond_by(tier, now=now),
+            respond_by=now if known.late else self.tiers.respond_by(tier, now=now),
             ttl=300,
         )
 
@@ -183,7 +183,7 @@ class Fakes:
             if moved is None:
                 await known.note("rejected")
                 continue
-            ladders[moved.request], verdicts[moved.request] = moved, moved.verdict(self._tiers)
+            ladders[moved.request], verdicts[moved.request] = moved, moved.verdict(self.tiers)
             await known.note(f"{moved.answers[-1].decision} by {moved.answers[-1].name}")
         return AnswersResult(ladders=ladders, verdicts=verdicts)
 
@@ -217,9 +217,9 @@ class Fakes:
     async def climb(self, climb_input: ClimbInput) -> ClimbResult:
         known = self.known_job(climb_input.job)
         await known.attempt("climb")
-        after = climb_input.ladder.to_next_tier(self._tiers, now=await self._now())
+        after = climb_input.ladder.to_next_tier(self.tiers, now=await self._now())
         await known.note(f"climbed to {after.current}" if after else "expired")
-        return ClimbResult(ladder=after)
+        return ClimbResult(ladder=after, approved=after is not None and after.verdict(self.tiers) == "approved")
 
     @activity.defn
     async def withdraw(self, withdraw_input: WithdrawInput) -> None:

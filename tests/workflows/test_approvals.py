@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.contracts.workflow_messages import JobResult
 from justenough.domain.jobs.states import JobState
 from tests.workflows.known_jobs import Need
@@ -45,6 +46,15 @@ async def test_after_an_escalation_only_the_next_tier_can_decide_and_not_the_low
     await job.answer("lead", "security")
     assert (await job.result()).state is JobState.SUCCEEDED
     assert job.known.ledger[1:5] == ["climbed to 2", "rejected", "approve by security", "session with 1"]
+
+
+async def test_an_escalation_to_a_tier_for_which_the_approvals_so_far_are_enough_lets_the_job_run(fresh: Bench) -> None:
+    pair, one = (fresh.fakes.tiers.tiers[number].model_copy(update={"quorum": quorum}) for number, quorum in ((1, 2), (2, 1)))
+    fresh.fakes.tiers = Tiers(tiers={1: pair, 2: one})
+    job = await fresh.start(needs=(Need(1),))
+    await job.answer("security")
+    assert (await job.result()).state is JobState.SUCCEEDED
+    assert job.known.ledger[1:4] == ["approve by security", "climbed to 2", "session with 1"]
 
 
 async def test_an_approver_of_a_higher_tier_may_decide_early(server: Bench) -> None:

@@ -218,11 +218,12 @@ def access_decided(connection: Connection, fact: LedgerFact) -> None:
 
 
 def approval_opened(connection: Connection, fact: LedgerFact) -> None:
-    """Make a tier the current one, when the request opens and each time it escalates."""
+    """Make a tier the current one, when the request opens and each time it escalates; earlier answers may be enough for it."""
     data = fact.data
     until = parse_entry_time(data["respond_by"]) if data["respond_by"] else None
     _update_request(connection, _PENDING, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
     _update_job(connection, _AWAIT, fact, {})
+    _approve(connection, fact)
 
 
 def approval_decided(connection: Connection, fact: LedgerFact) -> None:
@@ -234,11 +235,16 @@ def approval_decided(connection: Connection, fact: LedgerFact) -> None:
     later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
     insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
     _update_request(connection, _UNCLAIM, fact, {"row_person": data["person"]})
-    if data["verdict"] == "approved":
-        granted = {name: data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
-        _update_request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
-    elif data["verdict"] == "denied":
+    _approve(connection, fact)
+    if data["verdict"] == "denied":
         _update_request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})
+
+
+def _approve(connection: Connection, fact: LedgerFact) -> None:
+    """Approve the request if the entry says so, with the terms that it names."""
+    if fact.data.get("verdict") == "approved":
+        granted = {name: fact.data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
+        _update_request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
 
 
 def approval_withdrawn(connection: Connection, fact: LedgerFact) -> None:

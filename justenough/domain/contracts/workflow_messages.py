@@ -126,6 +126,8 @@ class ClimbResult(Message):
     """The ladder at the next tier, or None past the top."""
 
     ladder: Ladder | None
+    approved: bool = False
+    """Whether the answers that still count at the new tier are enough for it."""
 
 
 class OpenInput(Message):

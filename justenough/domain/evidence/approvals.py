@@ -84,9 +84,7 @@ class ApprovalMetrics:
                 self._waits += job.since is None
                 job.since = job.since or fact.at
             case "approval.escalated":
-                self._all.add(fact.id)
-                self._tracked_request(fact).tier = fact.data["tier"]
-                self._tiers[fact.data["tier"]]["escalated"] += 1
+                self._escalate(fact)
             case "approval.decided":
                 self._decide(fact)
             case "approval.expired":
@@ -124,6 +122,14 @@ class ApprovalMetrics:
     def _tracked_request(self, fact: EntryFact) -> TrackedRequest:
         return self._jobs.setdefault(fact.job, TrackedJob()).requests.setdefault(fact.data["request"], TrackedRequest())
 
+    def _escalate(self, fact: EntryFact) -> None:
+        self._all.add(fact.id)
+        self._tracked_request(fact).tier = tier = fact.data["tier"]
+        self._tiers[tier]["escalated"] += 1
+        # The answers from before may be enough for the new tier.
+        if fact.data.get("verdict"):
+            self._settle_as_decided(fact, tier)
+
     def _decide(self, fact: EntryFact) -> None:
         data = fact.data
         self._people[data["name"]] += 1
@@ -131,9 +137,12 @@ class ApprovalMetrics:
         self._decisions.add(fact.id)
         if data["verdict"] not in {"approved", "denied"}:
             return
-        request = self._tracked_request(fact)
-        # Older entries only have the approver's tier, which may be higher; `request.tier` is 0 if it opened before the period.
-        self._tiers[data.get("current_tier") or request.tier or data["tier"]][data["verdict"]] += 1
+        # Older entries only have the approver's tier, which may be higher; the request's is 0 if it opened before the period.
+        self._settle_as_decided(fact, data.get("current_tier") or self._tracked_request(fact).tier or data["tier"])
+
+    def _settle_as_decided(self, fact: EntryFact, tier: int) -> None:
+        data, request = fact.data, self._tracked_request(fact)
+        self._tiers[tier][data["verdict"]] += 1
         self._settle(fact, request)
         if data["verdict"] == "approved":
             # Old entries do not record the granted action.

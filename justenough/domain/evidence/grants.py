@@ -23,6 +23,7 @@ class GrantMetrics:
 
     types: ClassVar = (
         EventType.ACCESS_DECIDED,
+        EventType.APPROVAL_ESCALATED,
         EventType.APPROVAL_DECIDED,
         EventType.ACCESS_WITHDRAWN,
         EventType.APPROVAL_WITHDRAWN,
@@ -45,7 +46,7 @@ class GrantMetrics:
         match fact.kind:
             case "access.decided":
                 self._count_decision(fact)
-            case "approval.decided" if fact.data["verdict"] == "approved":
+            case "approval.decided" | "approval.escalated" if fact.data.get("verdict") == "approved":
                 self._add_grant(fact)
             case "approval.withdrawn" if fact.data["verdict"] == "withdrawn":
                 self._remove_grant(fact)

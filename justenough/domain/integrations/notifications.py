@@ -50,7 +50,9 @@ ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
         f"{to_plain_text(d['name'], MAX_NAME_CHARS)} "
         f"{'used break-glass' if d['decision'] == 'break_glass' else d['verdict'] + ' the request'}: “{to_plain_text(d['reason'])}”."
     ),
-    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
+    EventType.APPROVAL_ESCALATED: lambda d: (
+        f"Not decided in time; escalated to tier {d['tier']}{', for which the approvals so far are enough' if d.get('verdict') else ''}."
+    ),
     EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
     EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
     EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",

@@ -88,7 +88,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.ACCESS_REFUSED: _fields("asked why"),
     EventType.LOCK_OPENED: _fields("request accessor expires_at groups approvals"),
     EventType.APPROVAL_OPENED: _fields("request tier respond_by quorum"),
-    EventType.APPROVAL_ESCALATED: _fields("request tier respond_by quorum"),
+    EventType.APPROVAL_ESCALATED: _fields("request tier respond_by quorum verdict granted_ttl granted_action granted_tools"),
     EventType.APPROVAL_DECIDED: _fields(
         "request person name tier decision reason ttl action on_behalf_of on_behalf_of_name signed verdict granted_ttl granted_action tools granted_tools current_tier"
     ),
@@ -135,6 +135,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
 
 OPTIONAL_FIELDS: dict[EventType, frozenset[str]] = {
     EventType.ACCESS_REQUESTED: frozenset({"call", "tools"}),
+    EventType.APPROVAL_ESCALATED: frozenset({"verdict", "granted_ttl", "granted_action", "granted_tools"}),
     EventType.APPROVAL_DECIDED: frozenset({"tools", "granted_tools", "current_tier"}),
     EventType.REVIEW_OPENED: frozenset({"tier_names"}),
     EventType.STOP_REQUESTED: frozenset({"reason"}),

@@ -142,6 +142,13 @@ def test_an_unanswered_request_escalates_and_then_expires(store: Store) -> None:
     assert _request(store).state == "expired"
 
 
+def test_an_escalation_grants_a_request_whose_approvals_are_enough_for_the_new_tier(store: Store) -> None:
+    granted: dict[str, Any] = {"granted_ttl": 120, "granted_action": "read"}
+    escalated = samples.approval_opening(tier=2, at=later(900), escalated=True, quorum=1, verdict="approved", **granted)
+    view = request_after(store, samples.access_decision("needs_approval", tier=1), samples.approval_opening(tier=1, quorum=2), escalated)
+    assert (view.state, view.current_tier, view.granted_ttl, view.granted_action) == ("approved", 2, 120, "read")
+
+
 def test_the_approval_that_reaches_the_quorum_grants_the_request(store: Store) -> None:
     waiting = request_after(
         store,

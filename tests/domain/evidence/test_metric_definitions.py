@@ -13,6 +13,9 @@ from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.evidence_samples import approval_expiry, expiry, line, raw_entry, rejection, report_of, review, review_answer, withdrawal
 
 ASKED = [samples.access_request(), samples.access_decision("needs_approval", tier=1), samples.approval_opening()]
+ESCALATED_AND_APPROVED = samples.approval_opening(
+    tier=2, at=later(900), escalated=True, verdict="approved", granted_ttl=300, granted_action="write"
+)
 THROUGH = [samples.access_request(tools={"a": {"arguments": {}}}), *ASKED[1:]]
 
 CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
@@ -111,6 +114,24 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         [*ASKED, samples.approval_opening(tier=2, at=later(900), escalated=True), samples.approval_decision("approved", at=later(950))],
         "approvals.outcomes",
         {"opened": 1, "escalated": 1, "approved": 1, "denied": 0, "expired": 0},
+        "ok",
+    ),
+    "approvals that are enough for the next tier settle the request as it escalates": (
+        [*ASKED, samples.approval_decision("pending"), ESCALATED_AND_APPROVED],
+        "approvals.outcomes",
+        {"opened": 1, "escalated": 1, "approved": 1, "denied": 0, "expired": 0},
+        "ok",
+    ),
+    "a request that was approved as it escalated waited until then": (
+        [*ASKED, samples.approval_decision("pending"), ESCALATED_AND_APPROVED],
+        "approvals.latency",
+        {"measured": 1, "p95_seconds": 900.0},
+        "ok",
+    ),
+    "a request that was approved as it escalated is a grant that may never be used": (
+        [*ASKED, samples.approval_decision("pending"), ESCALATED_AND_APPROVED, samples.job_end(at=later(950))],
+        "use.unissued",
+        {"granted": 1, "never_issued": 1},
         "ok",
     ),
     "an approval that nobody gave wants attention": ([*ASKED, approval_expiry(900)], "approvals.outcomes", {"expired": 1}, "attention"),
