@@ -49,8 +49,10 @@ LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0
 ScopeKey = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 ParamName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,31}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-Sentence = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-Argument = Annotated[str, StringConstraints(max_length=8192)]
+MAX_SENTENCE_CHARS, MAX_ARGUMENT_CHARS = 1000, 8192
+"""As written, and with params filled in."""
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SENTENCE_CHARS)]
+Argument = Annotated[str, StringConstraints(max_length=MAX_ARGUMENT_CHARS)]
 PGPASSFILE = "PGPASSFILE"
 """The environment variable that names libpq's password file."""
 KUBECONFIG = "KUBECONFIG"
@@ -294,13 +296,19 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ce
     """
     check_json("job spec", raw)
     spec = validate_model("job spec", JobSpec, raw, suggests_keys=True, other_names=OTHER_KEYS)
-    problems = _param_problems(spec, params or {})
-    raise_problems("job spec", problems)
+    raise_problems("job spec", _param_problems(spec, params or {}))
     values = {**spec.params, **(params or {})}
 
     def fill(text: str) -> str:
         return PLACEHOLDER.sub(lambda match: values[match[1]], text)
 
+    filled = ((path, len(fill(text)), most) for path, text, most in _templates(spec))
+    too_long = [
+        Problem(path, f"has {length} characters with its params filled in; at most {most} are accepted")
+        for path, length, most in filled
+        if length > most
+    ]
+    raise_problems("job spec", too_long)
     run = spec.run.model_copy(
         update={"command": tuple(map(fill, spec.run.command)), "env": {name: fill(text) for name, text in spec.run.env.items()}}
     )
@@ -324,18 +332,20 @@ def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:
     for name, value in params.items():
         why = _why_param_invalid(name, value) if name in spec.params else "the spec declares no such parameter"
         problems += [Problem(f"params.{name}", why)] if why else []
-    templates = [
-        ("task", spec.task),
-        *((f"run.command[{index}]", text) for index, text in enumerate(spec.run.command)),
-        *((f"run.env.{name}", text) for name, text in spec.run.env.items()),
-        *((f"access[{index}].reason", item.reason) for index, item in enumerate(spec.access)),
-    ]
     return problems + [
         Problem(path, f"{{{name}}} is not a declared parameter")
-        for path, text in templates
+        for path, text, _ in _templates(spec)
         for name in PLACEHOLDER.findall(text)
         if name not in spec.params
     ]
+
+
+def _templates(spec: JobSpec) -> Iterator[tuple[str, str, int]]:
+    """Yield the path of each text that params are filled into, the text, and its maximum length."""
+    yield "task", spec.task, MAX_SENTENCE_CHARS
+    yield from ((f"run.command[{index}]", text, MAX_ARGUMENT_CHARS) for index, text in enumerate(spec.run.command))
+    yield from ((f"run.env.{name}", text, MAX_ARGUMENT_CHARS) for name, text in spec.run.env.items())
+    yield from ((f"access[{index}].reason", item.reason, MAX_SENTENCE_CHARS) for index, item in enumerate(spec.access))
 
 
 def _why_param_invalid(name: str, value: str) -> str | None:

@@ -212,6 +212,21 @@ def test_dangerous_params_are_refused_as_default_and_as_given(value: str) -> Non
     assert paths(raw_spec(params={"ticket": "1"}), {"ticket": value}) == ["params.ticket"]
 
 
+def test_params_do_not_make_a_text_longer_than_a_spec_may_write_it() -> None:
+    texts: dict[str, Any] = {
+        "task": "{a}" * 5,
+        "run": {"command": ["x", "{a}" * 40], "env": {"LIST": "{a}" * 40}},
+        "access": [access(reason="{a}" * 5)],
+    }
+    raw = raw_spec(params={"a": "1"}, **texts)
+    assert len(checked_spec(raw, {"a": "x" * 200}).task) == 1000
+
+    assert paths(raw, {"a": "x" * 205}) == ["task", "run.command[1]", "run.env.LIST", "access[0].reason"]
+
+    with pytest.raises(InvalidInput, match="task: has 1025 characters with its params filled in; at most 1000 are accepted"):
+        checked_spec(raw, {"a": "x" * 205})
+
+
 @pytest.mark.parametrize("value", ["4711", "-5", "-0.5", "ops@example.com", "a b", "2026-01-31T09:30:00Z", "a+b=c", "x" * 256])
 def test_ordinary_params_are_accepted(value: str) -> None:
     assert spec(params={"ticket": value}).params["ticket"] == value
