@@ -134,7 +134,8 @@ def _ensure_users(
         else:
             vault.write(path, {"password": password.reveal(), **token_settings})
             yield AppliedWrite(path, WriteOutcome.CHANGED if exists else WriteOutcome.CREATED, "password set" if exists else "")
-        yield from _ensure_entity(vault, name, {"disabled": False}, mount=mount)
+        # An entity that exists keeps its state: an administrator may have disabled it.
+        yield from _ensure_entity(vault, name, {}, mount=mount)
 
 
 def locks_names(vault: AdminClient, mount: str) -> bool:

@@ -19,6 +19,8 @@ from worker.provisioning.plan import PlannedWrite, PlanningClient
 
 MARK = {"made_by": "justenough-people"}
 """Metadata of the entities that we created."""
+DISABLED_MARK = {"disabled_by": "justenough-people"}
+"""Metadata of the entities that we disabled. We enable no others: an administrator may have disabled somebody in an emergency."""
 
 
 def sync_people(
@@ -142,9 +144,13 @@ def _steps(
     active = {name: entry for name, entry in people.items() if entry.active}
     ids: dict[str, str] = {}
     for name, entry in active.items():
-        path = f"identity/entity/name/{name}"
-        data: dict[str, Any] = {"disabled": False}
-        yield vault.ensure(path, data if directory.entity(name) else {**data, "metadata": MARK})
+        path, entity = f"identity/entity/name/{name}", directory.entity(name)
+        metadata: dict[str, str] = (entity or {}).get("metadata") or MARK
+        if entity and entity.get("disabled") and not DISABLED_MARK.items() <= metadata.items():
+            yield AppliedWrite(path, WriteOutcome.KEPT, f"disabled by somebody else: bao write {path} disabled=false enables it")
+        else:
+            # A mark that is left would let us enable whom an administrator disables later.
+            yield vault.ensure(path, {"disabled": False, "metadata": {key: metadata[key] for key in metadata.keys() - DISABLED_MARK}})
         ids[name] = str((vault.read(path) or {}).get("id"))
         for mount, login in directory.logins(name, entry).items():
             yield _ensure_login(vault, directory, name, ids[name], mount=mount, login=login)
@@ -176,8 +182,10 @@ def _disable_others(
         path = f"identity/entity/name/{entity['name']}"
         if not is_ours(entity):
             yield AppliedWrite(path, WriteOutcome.KEPT, "not active, but people sync did not make this entity")
-        elif entity in inactive or remove or entity.get("disabled"):
-            yield vault.ensure(path, {"disabled": True})
+        elif entity.get("disabled"):
+            yield AppliedWrite(path, WriteOutcome.UNCHANGED)
+        elif entity in inactive or remove:
+            yield vault.ensure(path, {"disabled": True, "metadata": {**entity["metadata"], **DISABLED_MARK}})
         else:
             yield AppliedWrite(path, WriteOutcome.KEPT, "not listed; --remove disables it")
 

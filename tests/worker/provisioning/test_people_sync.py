@@ -154,6 +154,35 @@ def test_a_person_who_is_not_active_is_disabled_and_never_created(office: Office
     assert "identity/entity/name/never" not in steps
 
 
+def test_a_person_whom_an_administrator_disabled_stays_disabled_whatever_the_list_says(office: Office) -> None:
+    text, path = "  ada: {groups: [ops]}\n", "identity/entity/name/ada"
+    office.sync(text)
+    office.empty.write(path, disabled=True)
+    enables = f"disabled by somebody else: bao write {path} disabled=false enables it"
+    for listed in (text, "  ada: {groups: [ops], active: false}\n", text):
+        planned, applied = office.plan(listed)[path], office.sync(listed)[path]
+        assert planned.note == applied.note == (enables if listed == text else "")
+        assert office.person("ada") is None
+
+    office.empty.write(path, disabled=False)
+    assert office.person("ada")
+
+
+def test_sync_enables_again_whom_it_disabled_but_not_whom_an_administrator_disabled_after_that(office: Office) -> None:
+    text, path = "  ada: {groups: [ops]}\n", "identity/entity/name/ada"
+    office.sync(text)
+    office.empty.write(path, metadata={"made_by": "justenough-people", "desk": "12"})
+    office.sync("  ada: {groups: [ops], active: false}\n")
+    assert office.person("ada") is None
+    office.sync(text)
+    assert office.person("ada")
+    assert office.empty.read(path)["metadata"] == {"made_by": "justenough-people", "desk": "12"}
+
+    office.empty.write(path, disabled=True)
+    office.sync(text)
+    assert office.person("ada") is None
+
+
 def test_objects_that_sync_did_not_create_are_named_before_any_write_and_can_be_handed_over(office: Office) -> None:
     office.empty.write("identity/entity/name/lead", metadata={"team": "support"})
     logged_in = office.log_in("ada")
