@@ -29,7 +29,7 @@ from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import Deps, open_worker_deps
 from worker.crash_watcher import start_crash_watcher
 from worker.self_report import report_self
-from worker.sweep_schedule import keep_sweep_schedule, put_sweep_schedule
+from worker.sweep_schedule import keep_sweep_schedule
 from worker.temporal_worker import run_workers
 
 PACKAGES = ("justenough", "activities", "workflows", "worker")
@@ -90,7 +90,6 @@ async def run(settings: Settings) -> None:
         await codec.prepare()
         client = await connect_temporal(settings, identity=f"worker-{os.getpid()}", codec=codec)
         await prepare_namespace(client)
-        await put_sweep_schedule(client, settings)
         # The liveness signal lasts until the drain ends: a supervisor would kill a worker without it.
         alive = signal_liveness(settings.home / "run" / "worker.alive")
         schedule, firewall = run_beside(partial(keep_sweep_schedule, client, settings)), keep_servers_closed(settings)

@@ -58,14 +58,17 @@ async def put_sweep_schedule(client: Client, settings: Settings) -> bool:
 
 
 async def keep_sweep_schedule(client: Client, settings: Settings, ended: asyncio.Event) -> None:
-    """Restore the schedule within half a minute whenever it differs from the intended one, until the event is set."""
+    """Create the schedule, and restore it within half a minute whenever it differs from the intended one, until the event is set."""
+    is_first = True
     while not ended.is_set():
-        await wait_up_to(timedelta(seconds=secrets.SystemRandom().uniform(*CHECK_INTERVAL_S)), ended)
         try:
-            if await put_sweep_schedule(client, settings):
+            if await put_sweep_schedule(client, settings) and not is_first:
                 log.warning("the sweep's schedule was missing, paused or changed, and has been restored")
+            is_first = False
         except Exception as error:  # noqa: BLE001 - nobody else restores it, so this continues for as long as the worker runs
-            log.warning("the sweep's schedule cannot be checked now", error=type(error).__name__)
+            why = error.message if isinstance(error, RPCError) else ""
+            log.warning("the sweep's schedule cannot be checked now", error=type(error).__name__, why=why)
+        await wait_up_to(timedelta(seconds=secrets.SystemRandom().uniform(*CHECK_INTERVAL_S)), ended)
 
 
 def _essence(schedule: Schedule) -> tuple[object, ...]:

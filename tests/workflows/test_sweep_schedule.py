@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 from temporalio.client import (
+    Client,
     ScheduleActionStartWorkflow,
     ScheduleHandle,
     ScheduleIntervalSpec,
@@ -16,9 +20,10 @@ from temporalio.client import (
     ScheduleUpdateInput,
 )
 
+from activities.support.async_tools import run_beside
 from justenough.adapters.configuration.settings import Settings
 from tests.workflows.servers import Bench
-from worker.sweep_schedule import put_sweep_schedule
+from worker.sweep_schedule import keep_sweep_schedule, put_sweep_schedule
 from workflows import options
 
 SETTINGS = Settings(installation="kept")
@@ -74,3 +79,25 @@ async def test_a_deleted_or_changed_sweep_schedule_is_restored(server: Bench, ha
         assert not found.state.limited_actions
     finally:
         await handle.delete()
+
+
+async def check_once(client: Client) -> None:
+    """Keep the schedule until the first check is over."""
+    async with run_beside(partial(keep_sweep_schedule, client, SETTINGS)):
+        # The check begins. The end of the block waits for it.
+        await asyncio.sleep(0)
+
+
+async def test_a_worker_creates_the_schedule_when_it_starts(server: Bench) -> None:
+    handle = server.client.get_schedule_handle("sweep-kept")
+    await check_once(server.client)
+    assert (await handle.describe()).schedule.spec.intervals[0].every == options.SWEEP_INTERVAL
+    await handle.delete()
+
+
+async def test_a_worker_goes_on_without_the_schedule_while_temporal_refuses_it_and_logs_why(server: Bench) -> None:
+    with capture_logs() as logs:
+        await check_once(Client(server.client.service_client, namespace="no-such-namespace"))
+    (logged,) = logs
+    assert logged["event"] == "the sweep's schedule cannot be checked now"
+    assert "no-such-namespace" in logged["why"]
