@@ -222,9 +222,13 @@ class TemporalGateway:
         prefix = self._schedule_prefix
         return frozenset(schedule_id.removeprefix(prefix) for schedule_id in ids if schedule_id.startswith(prefix))
 
-    async def put_schedule(self, name: str, definition: Schedule) -> bool:
-        """Create or update a schedule; return whether anything changed. An existing one keeps its paused state. Raises TemporalUnavailable."""
-        schedule = schedules.to_temporal_schedule(name, definition, prefix=self._schedule_prefix, queue=self._console_task_queue)
+    async def put_schedule(self, name: str, definition: Schedule, *, pause: str | None) -> bool:
+        """Create or update a schedule; return whether anything changed. An existing one keeps its paused state; a new one is paused if
+        somebody paused it before (`pause`: who and why). Raises TemporalUnavailable.
+        """
+        schedule = schedules.to_temporal_schedule(
+            name, definition, pause=pause, prefix=self._schedule_prefix, queue=self._console_task_queue
+        )
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
             with _translate_lookup_errors():

@@ -11,6 +11,7 @@ from anyio import to_thread
 from console.concurrency.caches import SingleFlightCache
 from console.temporal.client import ScheduleStatus, TemporalGateway, TemporalUnavailable
 from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 2.0
@@ -41,7 +42,9 @@ class ScheduleSync:
         configured = (await to_thread.run_sync(self._deps.config.current)).schedules
         existing = await self._gateway.schedule_names()
         for name, timed in configured.items():
-            await self._apply(name, self._gateway.put_schedule(name, timed.schedule))
+            # Temporal may have lost it, or the file may have lacked it for a moment.
+            pause = await to_thread.run_sync(self.recorded_pause, name)
+            await self._apply(name, self._gateway.put_schedule(name, timed.schedule, pause=pause))
         for name in sorted(existing - configured.keys()):
             await self._apply(name, self._gateway.delete_schedule(name))
 
@@ -61,6 +64,14 @@ class ScheduleSync:
                 done, due = "", loop.time() + RETRY_DELAY_S
                 await asyncio.sleep(RETRY_DELAY_S)
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def recorded_pause(self, name: str) -> str | None:
+        """Return who paused a schedule, and why, if nobody has unpaused it since. Blocking. Raises RetryLater."""
+        kinds = EventType.SCHEDULE_PAUSED, EventType.SCHEDULE_UNPAUSED
+        entries = self._deps.store.ledger.entries_about(UNATTRIBUTED_CHAIN, kinds, name)
+        if not entries or entries[-1].type != EventType.SCHEDULE_PAUSED.value:
+            return None
+        return f"{entries[-1].data['name']}: {entries[-1].data['reason']}"
 
     async def status(self, name: str) -> ScheduleStatus | None:
         """Return a schedule's status, read at most STATUS_TTL_S ago; None if Temporal does not know it (yet). Raises TemporalUnavailable."""

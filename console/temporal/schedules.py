@@ -20,8 +20,11 @@ OVERLAP_POLICIES = {"skip": ScheduleOverlapPolicy.SKIP, "allow": ScheduleOverlap
 """The overlap policies of workflows that wait for a console. The console itself checks whether the previous job has ended."""
 
 
-def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: str, queue: str) -> Schedule:
-    """Convert a schedule of triggers.yaml. Temporal gets calendar ranges instead of the cron text, so that only we parse cron."""
+def to_temporal_schedule(name: str, definition: schedules.Schedule, *, pause: str | None, prefix: str, queue: str) -> Schedule:
+    """Convert a schedule of triggers.yaml. Temporal gets calendar ranges instead of the cron text, so that only we parse cron.
+
+    `pause`: who paused it before, and why; None if nobody did.
+    """
     times = definition.times
     calendar = ScheduleCalendarSpec(
         second=(ScheduleRange(0, 0, 1),),
@@ -38,7 +41,9 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: s
         spec=ScheduleSpec(calendars=[calendar], time_zone_name=definition.timezone),
         # By default Temporal starts the missed occasions of up to a year.
         policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=schedules.CATCHUP_WINDOW),
-        state=ScheduleState(paused=definition.paused, note="triggers.yaml: created paused" if definition.paused else None),
+        state=ScheduleState(
+            paused=pause is not None or definition.paused, note=pause or ("triggers.yaml: created paused" if definition.paused else None)
+        ),
     )
 
 

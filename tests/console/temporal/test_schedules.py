@@ -614,6 +614,26 @@ async def test_a_launcher_can_pause_and_resume_a_schedule_and_both_are_recorded_
     ]
 
 
+async def test_a_paused_schedule_that_temporal_lost_or_the_file_lacked_for_a_while_comes_back_paused(
+    installation: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    nightly, ops, url = "{cron: '0 2 * * *', job: jobs/reconcile.yaml}", served.people["ops"], "/api/v1/schedules/nightly"
+    await installation.sync_schedules(nightly=nightly, nightly2=nightly)
+    (await http.post(f"{url}/pause", json={"reason": "an incident"}, headers=ops.bearer)).raise_for_status()
+    await until_listed(installation, {"nightly", "nightly2"})
+
+    await installation.sync_schedules()
+    await installation.sync_schedules(nightly=nightly, nightly2=nightly)
+
+    states = [(await installation.describe(name)).schedule.state for name in ("nightly", "nightly2")]
+    assert [(state.paused, state.note or None) for state in states] == [(True, "ops: an incident"), (False, None)]
+
+    (await http.post(f"{url}/unpause", headers=ops.bearer)).raise_for_status()
+    await installation.handle("nightly").delete()
+    await installation.console.schedule_sync.reconcile()
+    assert not (await installation.describe("nightly")).schedule.state.paused
+
+
 @pytest.mark.parametrize("what, body", [("pause", {"reason": "x"}), ("unpause", None), ("run", {})])
 async def test_only_launchers_can_pause_resume_or_run_a_schedule(
     installation: Installation, http: httpx.AsyncClient, served: Served, what: str, body: dict[str, str] | None
