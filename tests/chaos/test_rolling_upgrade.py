@@ -129,7 +129,10 @@ def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 environment={**os.environ, **shop_environment(places, database)},
             )
         )
-        old_environment = {**own_environment(common, shop_port=database), "PYTHONPATH": str(release)}
+        # This version's shop uses keys that the last release does not know.
+        old_shop = copy_shop(home.with_name("old-shop"), example=release / "examples" / "shop")
+        old = common.model_copy(update={"config": old_shop})
+        old_environment = {**own_environment(old, shop_port=database), "PYTHONPATH": str(release)}
         old_worker = stack.enter_context(run_worker(old_environment, home / "logs" / "old-worker.log"))
         with closing(Store(owner)) as store:
             revisions = store.migrate(grant="je_store")
@@ -156,7 +159,7 @@ def test_jobs_of_an_old_worker_go_on_through_a_rolling_upgrade(upgrade: Upgrade,
         latch = stack.enter_context(hold_jobs())
         # The old worker goes on with the migrated store and the new console's orders.
         first = ops.until(ops.launch(spec("true")))
-        assert (first["state"], first["revocation"]["state"]) == ("succeeded", "confirmed")
+        assert (first["state"], first["revocation"]["state"]) == ("succeeded", "confirmed"), first["reason"]
         held = ops.launch(spec(f"{witness.hand_over}; {latch.wait}", timeout="10m"))
         stopped = ops.launch(spec(f"{witness.hand_over}; sleep 600", timeout="10m"))
         logins = [witness.login(), witness.login()]
