@@ -18,6 +18,11 @@ from justenough.adapters.store.logins import StoreLogin, StoreLogins
 
 CONNECT_TIMEOUT_S = 5
 LISTENER_CONNECT_TIMEOUT_S = 3
+LINK_LIMITS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
+"""A server whose machine has vanished is noticed after half a minute.
+
+By default Linux waits for its answer for two hours, and then so would every writer of this process. A URL may set other limits.
+"""
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30
@@ -82,7 +87,7 @@ class PostgresConnector:
         """Return a new connection for LISTEN, in autocommit mode. Raises StoreUnavailable."""
         url = self.listen_url or self.url
         args, options = dialect.create_connect_args(url)
-        limits = {"connect_timeout": LISTENER_CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
+        limits = {"connect_timeout": LISTENER_CONNECT_TIMEOUT_S, "application_name": "justenough-listener"}
         return self._open(url, list(args), {**options, **limits})
 
     def is_current(self, session: PostgresSession) -> bool:
@@ -96,7 +101,7 @@ class PostgresConnector:
             if login.user is not None:
                 options["user"] = login.user
         try:
-            connection = psycopg.connect(*args, autocommit=True, **options)
+            connection = psycopg.connect(*args, autocommit=True, **{**LINK_LIMITS, **options})
         except psycopg.Error as error:
             raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
         try:
