@@ -98,7 +98,14 @@ def parse_url(url: str, *, setting: str = "JUSTENOUGH_DATABASE_URL") -> URL:
 
 def _postgres_engine(connector: PostgresConnector) -> Engine:
     engine = create_engine(
-        connector.url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True, use_native_hstore=False
+        connector.url,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE,
+        pool_timeout=BUSY_TIMEOUT_S,
+        pool_pre_ping=True,
+        use_native_hstore=False,
+        # Whatever the database's or the role's default is: with a snapshot from before it got the lock, a writer would miss what others wrote.
+        isolation_level="READ COMMITTED",
     )
 
     @event.listens_for(engine, "do_connect")
