@@ -28,6 +28,12 @@ LOCK_TIMEOUT_S = 30
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30
 """PostgreSQL ends a transaction whose client has gone silent, because it may hold the lock that all writers need."""
 
+REQUIRED_PARAMETERS = {
+    "server_encoding": ("UTF8", "it cannot store every text; create a database with ENCODING 'UTF8', and move the store there"),
+    "DateStyle": ("ISO", "times cannot be read; run ALTER ROLE … SET datestyle = 'ISO' for the role of the store"),
+}
+"""The beginning that the value of a parameter, which the server tells each client, must have; and what is wrong otherwise."""
+
 URL_SETTING = "JUSTENOUGH_DATABASE_URL"
 PASSWORD_SETTINGS = f"{URL_SETTING}, JUSTENOUGH_DATABASE_PASSWORD_FILE or JUSTENOUGH_DATABASE_CREDENTIALS"
 REMEDIES = (
@@ -104,6 +110,11 @@ class PostgresConnector:
             connection = psycopg.connect(*args, autocommit=True, **{**LINK_LIMITS, **options})
         except psycopg.Error as error:
             raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
+        for parameter, (usable, why) in REQUIRED_PARAMETERS.items():
+            value = connection.info.parameter_status(parameter) or usable
+            if not value.startswith(usable):
+                connection.close()
+                raise StoreUnavailable(f"the store cannot use {place_of(url)}: its {parameter} is {value}, so {why}")
         try:
             row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
         except psycopg.Error as error:

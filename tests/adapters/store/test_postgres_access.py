@@ -316,6 +316,27 @@ def test_a_server_whose_machine_vanishes_is_noticed_within_half_a_minute(postgre
         opened.engine.dispose()
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_store_every_text_is_refused(postgres_port: int, encoding: str) -> None:
+    name = f"narrow_{encoding}".lower()
+    administer(postgres_port, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+    with closing(Store(f"postgresql://postgres@127.0.0.1:{postgres_port}/{name}")) as store:
+        with pytest.raises(StoreUnavailable, match=rf"{name} as postgres: its server_encoding is {encoding}.*ENCODING 'UTF8'"):
+            store.migrate()
+        with pytest.raises(StoreUnavailable, match="server_encoding"):
+            store.inspect()
+
+
+def test_a_role_whose_times_cannot_be_read_is_refused(postgres_port: int, ready_database: str) -> None:
+    with database(postgres_port, like=ready_database) as url:
+        administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET datestyle = 'German'")
+        with (
+            closing(Store(url)) as store,
+            pytest.raises(StoreUnavailable, match="DateStyle is German, DMY, so times cannot be read; run ALTER ROLE"),
+        ):
+            store.ping()
+
+
 def test_the_list_of_rights_names_every_table(postgres_port: int, ready_database: str) -> None:
     with psycopg.connect(f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}") as admin:
         found = {name for (name,) in admin.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
