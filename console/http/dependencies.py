@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
-from pydantic import AwareDatetime, BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -33,7 +34,15 @@ def _require_rfc3339(value: Any) -> Any:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
+def to_utc(moment: datetime) -> datetime:
+    """Return the moment in UTC. Raises ValueError if it lies outside of the years 1 to 9999 there."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time in the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339), AfterValidator(to_utc)]
 """A time parameter. A bare number is refused, because seconds and milliseconds look alike."""
 
 

@@ -116,7 +116,8 @@ def _parse_day(text: str, default: date, name: str, errors: dict[str, str]) -> d
         return default
     try:
         day = date.fromisoformat(text)
-        day + timedelta(days=1)  # date.max has no following midnight.
+        # The first and last days of the calendar have no day after them, or no thirty days before them.
+        day + timedelta(days=1), day - DEFAULT_REPORT_PERIOD
     except (ValueError, OverflowError):
         errors[name] = "must be a date like 2026-01-31"
         return default

@@ -154,11 +154,13 @@ def _record_once(
     entity, origin, store = deps.vault.own_entity(), schedule_origin(name), deps.store
     job = store.idempotency.find_job(entity, key)
     if job is None:
-        new = new_job_id(deps.settings.installation, now=deps.now())
-        if scheduled_job.schedule.overlap != "allow":
-            last = next(iter(store.jobs.list_launched_by(origin, requester_id=entity, limit=1)), None)
-            if last is not None and not last.state.ended:
-                return OccasionSkipped(last.id)
+        alone = scheduled_job.schedule.overlap != "allow"
+        last = next(iter(store.jobs.list_launched_by(origin, requester_id=entity, limit=1)), None) if alone else None
+        if last is not None and not last.state.ended:
+            return OccasionSkipped(last.id)
+        # The last job is the one whose id sorts last, so the new one must become it, also after a clock was set back.
+        new = new_job_id(deps.settings.installation, now=deps.now(), after=last.id if last else None)
+        if alone:
             following = digest_of({"schedule": name, "after": last.id if last else None})
             new = store.idempotency.remember(entity, following, new, following)
         job = store.idempotency.remember(entity, key, new, key)

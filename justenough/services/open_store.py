@@ -52,6 +52,10 @@ class _Issued:
         """
         return now < (self.began + self.ends) / 2 and vault.login_identity is self.vault_login
 
+    def lasts(self, now: float) -> bool:
+        """Whether they last long enough for another transaction."""
+        return now < self.ends - MIN_VALID_S
+
 
 class VaultLogins:
     """Users that Vault's database engine creates. Each is used for half its life; Vault drops it at its end. Thread-safe."""
@@ -66,21 +70,36 @@ class VaultLogins:
 
     def current(self) -> StoreLogin:
         """Return the newest user and password. Raises StoreUnavailable if the last credentials have ended and Vault issues no new ones."""
-        issued = self._issued
-        if issued is not None and issued.is_fresh(self._vault, self._ticks()):
+        issued, now = self._issued, self._ticks()
+        if issued is not None and issued.is_fresh(self._vault, now):
+            return issued.login
+        if issued is not None and issued.lasts(now) and self._vault.login_identity is issued.vault_login:
+            # Vault may hang, and every other transaction may wait for this one.
+            if now >= self._retry_at and self._lock.acquire(blocking=False):
+                threading.Thread(target=self._replace, args=(issued,), name="store-login", daemon=True).start()
             return issued.login
         with self._lock:
             issued, now = self._issued, self._ticks()
-            if issued is not None and (issued.is_fresh(self._vault, now) or (now < self._retry_at and now < issued.ends - MIN_VALID_S)):
+            if issued is not None and (issued.is_fresh(self._vault, now) or (now < self._retry_at and issued.lasts(now))):
                 return issued.login
             try:
                 issued = self._issued = self._read()
             except JustEnoughError as error:
                 # While Vault is down, the store stays usable as long as its user lives.
-                if issued is None or self._ticks() >= issued.ends - MIN_VALID_S:
+                if issued is None or not issued.lasts(self._ticks()):
                     raise StoreUnavailable(f"there is no login for the store: {error}; {REMEDY}") from error
                 self._retry_at = self._ticks() + RETRY_INTERVAL_S
             return issued.login
+
+    def _replace(self, issued: _Issued) -> None:
+        """Get the credentials after these, unless another thread has, and release the lock, which the caller took."""
+        try:
+            if self._issued is issued:
+                self._issued = self._read()
+        except JustEnoughError:
+            self._retry_at = self._ticks() + RETRY_INTERVAL_S
+        finally:
+            self._lock.release()
 
     def is_current(self, login: StoreLogin) -> bool:
         """Whether a connection with this login may still be used."""

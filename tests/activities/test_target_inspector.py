@@ -25,6 +25,20 @@ def test_only_users_of_the_job_are_found_and_ended(at: Desk) -> None:
     assert at.shop.can_log_in(bystander)
 
 
+def test_users_are_found_by_name_in_a_database_whose_clients_get_bytes(at: Desk) -> None:
+    """As those of a database with the encoding SQL_ASCII do by default."""
+    job, targets = at.job(), TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation="dev")
+    held = at.issue(job)
+    with psycopg.connect(at.shop.superuser, autocommit=True) as database:
+        database.execute("ALTER DATABASE shop SET client_encoding = 'SQL_ASCII'")
+        try:
+            found = targets.inspect(job)
+        finally:
+            database.execute("ALTER DATABASE shop RESET client_encoding")
+    assert [user.name for user in found.users] == [held.credential.user]
+    targets.close()
+
+
 def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -111,4 +111,5 @@ async def report(
     """Build the evidence report of a period from the ledger. Takes about ten seconds for a million entries."""
     now: datetime = console.deps.now()
     end = min(until or now, now)
-    return await console.background_reads.report(ReportPeriod(since or end - DEFAULT_REPORT_PERIOD, end), now=now)
+    begin = since or end - min(DEFAULT_REPORT_PERIOD, end - datetime.min.replace(tzinfo=UTC))
+    return await console.background_reads.report(ReportPeriod(begin, end), now=now)

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedColumn, UndefinedTable
+from psycopg.errors import DataCorrupted, IndexCorrupted, InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedColumn, UndefinedTable
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from justenough.adapters.store.errors import StoreNotMigrated, StoreUnavailable
@@ -98,7 +98,14 @@ def parse_url(url: str, *, setting: str = "JUSTENOUGH_DATABASE_URL") -> URL:
 
 def _postgres_engine(connector: PostgresConnector) -> Engine:
     engine = create_engine(
-        connector.url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True, use_native_hstore=False
+        connector.url,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE,
+        pool_timeout=BUSY_TIMEOUT_S,
+        pool_pre_ping=True,
+        use_native_hstore=False,
+        # Whatever the database's or the role's default is: with a snapshot from before it got the lock, a writer would miss what others wrote.
+        isolation_level="READ COMMITTED",
     )
 
     @event.listens_for(engine, "do_connect")
@@ -183,6 +190,8 @@ def translate_errors() -> Iterator[None]:
             raise StoreUnavailable(f"the store refuses writes: {line}; name the primary server, not a standby") from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
             raise StoreUnavailable(f"the store does not answer: {line}") from error
+        if type(error) is DatabaseError or isinstance(error.orig, DataCorrupted | IndexCorrupted):
+            raise StoreUnavailable(f"the store is damaged: {line}; repair the database, or restore a backup") from error
         raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, Select, tuple_
@@ -76,6 +76,6 @@ def _decode_cursor(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
         # JSON can contain half a surrogate pair, which cannot be encoded; PostgreSQL rejects NUL in text.
         if b"\0" in "".join(parts).encode() or any(isinstance(part, datetime) and part.tzinfo is None for part in key):
             raise ValueError(cursor)
-        return key
-    except (ValueError, RecursionError) as error:
+        return [part.astimezone(UTC) if isinstance(part, datetime) else part for part in key]
+    except (ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput("cursor", (Problem("cursor", "not a cursor of this list; start again without one"),)) from error

@@ -18,10 +18,21 @@ from justenough.adapters.store.logins import StoreLogin, StoreLogins
 
 CONNECT_TIMEOUT_S = 5
 LISTENER_CONNECT_TIMEOUT_S = 3
+LINK_LIMITS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
+"""A server whose machine has vanished is noticed after half a minute.
+
+By default Linux waits for its answer for two hours, and then so would every writer of this process. A URL may set other limits.
+"""
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30
 """PostgreSQL ends a transaction whose client has gone silent, because it may hold the lock that all writers need."""
+
+REQUIRED_PARAMETERS = {
+    "server_encoding": ("UTF8", "it cannot store every text; create a database with ENCODING 'UTF8', and move the store there"),
+    "DateStyle": ("ISO", "times cannot be read; run ALTER ROLE … SET datestyle = 'ISO' for the role of the store"),
+}
+"""The beginning that the value of a parameter, which the server tells each client, must have; and what is wrong otherwise."""
 
 URL_SETTING = "JUSTENOUGH_DATABASE_URL"
 PASSWORD_SETTINGS = f"{URL_SETTING}, JUSTENOUGH_DATABASE_PASSWORD_FILE or JUSTENOUGH_DATABASE_CREDENTIALS"
@@ -82,7 +93,7 @@ class PostgresConnector:
         """Return a new connection for LISTEN, in autocommit mode. Raises StoreUnavailable."""
         url = self.listen_url or self.url
         args, options = dialect.create_connect_args(url)
-        limits = {"connect_timeout": LISTENER_CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
+        limits = {"connect_timeout": LISTENER_CONNECT_TIMEOUT_S, "application_name": "justenough-listener"}
         return self._open(url, list(args), {**options, **limits})
 
     def is_current(self, session: PostgresSession) -> bool:
@@ -96,9 +107,14 @@ class PostgresConnector:
             if login.user is not None:
                 options["user"] = login.user
         try:
-            connection = psycopg.connect(*args, autocommit=True, **options)
+            connection = psycopg.connect(*args, autocommit=True, **{**LINK_LIMITS, **options})
         except psycopg.Error as error:
             raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
+        for parameter, (usable, why) in REQUIRED_PARAMETERS.items():
+            value = connection.info.parameter_status(parameter) or usable
+            if not value.startswith(usable):
+                connection.close()
+                raise StoreUnavailable(f"the store cannot use {place_of(url)}: its {parameter} is {value}, so {why}")
         try:
             row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
         except psycopg.Error as error:

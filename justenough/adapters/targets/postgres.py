@@ -302,6 +302,8 @@ class _TargetObserver:
             autocommit=True,
             connect_timeout=LOOK_TIMEOUT_S,
             application_name="justenough",
+            # Whatever the database's default is: names that come as bytes equal no name of a user.
+            client_encoding="utf8",
             # A function that somebody made in the target, with the name and arguments of a built-in one, must not run instead.
             options=f"-c statement_timeout={seconds}s -c search_path=pg_catalog,pg_temp",
         )

@@ -22,12 +22,18 @@ TIME_CHARS = 10
 CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}(\.[1-9][0-9]{{0,6}})?")
 
 
-def new_job_id(installation: str, *, now: datetime) -> str:
-    """Return a new id, unique and sortable by `now`; raise ValueError if the installation's name is not `[a-z0-9]{1,8}`."""
+def new_job_id(installation: str, *, now: datetime, after: str | None = None) -> str:
+    """Return a new id, unique and sortable by `now`; raise ValueError if the installation's name is not `[a-z0-9]{1,8}`.
+
+    `after`: a job after which it sorts, even if that job's id is from a clock that was ahead.
+    """
     if not re.fullmatch(INSTALLATION, installation):
         message = f"installation {installation!r} must be 1 to 8 lower-case letters and digits ([a-z0-9]{{1,8}})"
         raise ValueError(message)
-    return f"j-{installation}-{str(ULID.from_datetime(now)).lower()}"
+    ulid = ULID.from_datetime(now)
+    if after is not None and (earlier := ULID.from_str(after.rpartition("-")[2])).milliseconds >= ulid.milliseconds:
+        ulid = ULID.from_timestamp(earlier.milliseconds + 1)
+    return f"j-{installation}-{str(ulid).lower()}"
 
 
 def first_job_id(installation: str, *, since: datetime) -> str:

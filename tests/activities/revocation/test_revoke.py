@@ -14,6 +14,7 @@ from activities.issuing.results import issued_event
 from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS
 from activities.revocation.revoke import RevocationResult, prove, record_lapsed, revoke, revoke_one
 from justenough.adapters.store import Store, queries
+from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.secret import Secret
@@ -276,6 +277,25 @@ def test_a_force_revoked_lease_is_not_taken_as_proof_that_its_user_is_gone(at: D
     assert any("a user of the job still exists in" in why for why in result.failures)
     assert revoke_by_session(at, job, forced, other).confirmed
     assert [at.shop.can_log_in(item) for item in (forced, other)] == [False, False]
+
+
+def test_the_user_of_a_force_revoked_lease_is_found_in_a_database_whose_clients_get_bytes(at: Desk) -> None:
+    """As those of a database with the encoding SQL_ASCII do by default."""
+    job, current = at.job(), at.deps.config.current
+    forced, other = at.issue(job, 1), at.issue(job, 2)
+    with psycopg.connect(at.shop.superuser, autocommit=True) as database:
+        database.execute("ALTER DATABASE shop SET client_encoding = 'SQL_ASCII'")
+        targets = TargetInspector(at.deps.vault, lambda: current().catalog, installation=at.deps.settings.installation)
+        try:
+            with at.shop.door.closed():
+                at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
+            deps = replace(at.deps, targets=targets)
+            result = revoke_one(deps, job, forced.credential.id, by="person", why="a test")
+        finally:
+            database.execute("ALTER DATABASE shop RESET client_encoding")
+            targets.close()
+    assert (result.confirmed, at.shop.can_log_in(forced)) == (False, True)
+    assert revoke_by_session(at, job, forced, other).confirmed
 
 
 def test_a_proof_is_a_new_check_that_finds_live_access(at: Desk) -> None:

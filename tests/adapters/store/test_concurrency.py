@@ -14,6 +14,7 @@ import pytest
 
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.views import EntryView
+from tests.adapters.store.conftest import administer, database
 from tests.adapters.store.event_samples import JOB, NOW, job_id, job_refusal, later, submission
 from tests.support.claims import claim_job
 
@@ -114,6 +115,27 @@ def test_a_reader_that_tails_the_ledger_misses_no_entry_while_others_write(store
     done.set()
     reader.join()
     assert len(seen) == len(set(seen)) == writers * 25
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_database_with_stricter_isolation_by_default_turns_no_writer_away(
+    postgres_port: int, ready_database: str, isolation: str
+) -> None:
+    with database(postgres_port, like=ready_database) as url:
+        administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_isolation = '{isolation}'")
+        with closing(Store(url)) as one, closing(Store(url)) as other:
+            stores = (one, other)
+
+            def write(index: int) -> None:
+                for number in range(25):
+                    stores[index % 2].ledger.append([job_refusal("x", job=job_id(index), about=str(number))])
+                    stores[index % 2].claims.take_place(job_id(100 * index + number), account="e-ops", places=5)
+
+            race(4, write)
+            assert one.ledger.verify().entries == 4 * 25
+            assert not one.claims.may_take_place(JOB, account="e-ops", places=5)
+            assert one.claims.may_take_place(JOB, account="e-ops", places=6)
 
 
 def test_exactly_one_of_many_concurrent_claims_of_a_job_succeeds(store: Store) -> None:

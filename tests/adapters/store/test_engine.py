@@ -94,6 +94,26 @@ def test_a_database_that_is_not_migrated_says_so(empty_url: str) -> None:
     assert "SELECT" not in str(raised.value)
 
 
+def test_a_damaged_sqlite_file_is_unavailable(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    with closing(Store(f"sqlite:///{file}")) as store:
+        store.migrate()
+    # The header stays, so that it is still a database.
+    file.write_bytes(file.read_bytes()[:4096] + b"\xff" * (file.stat().st_size - 4096))
+    with closing(Store(f"sqlite:///{file}")) as store, pytest.raises(StoreUnavailable, match=r"the store is damaged: .*malformed"):
+        store.jobs.list()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("code", ["data_corrupted", "index_corrupted"])
+def test_a_damaged_postgresql_is_unavailable(postgres_port: int, code: str) -> None:
+    engine = open_database(f"postgresql://postgres@127.0.0.1:{postgres_port}/postgres").engine
+    raising = text(f"DO $$ BEGIN RAISE 'invalid page in block 7' USING ERRCODE = '{code}'; END $$")
+    with pytest.raises(StoreUnavailable, match="the store is damaged: invalid page in block 7"), read_transaction(engine) as connection:
+        connection.execute(raising)
+    engine.dispose()
+
+
 def test_a_writer_waits_for_another_writers_transaction(tmp_path: Path) -> None:
     """Another process holds the file's write lock meanwhile."""
     file = tmp_path / "store.db"

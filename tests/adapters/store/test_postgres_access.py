@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_database
+from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction
 from justenough.adapters.store.logins import PasswordFile
 from justenough.adapters.store.rights import RIGHTS
 from tests.adapters.store.conftest import (
@@ -297,6 +298,43 @@ def test_a_standby_is_found_and_refused(postgres_port: int, ready_database: str)
                 store.ledger.append([submission()])
     assert report is not None
     assert report.is_read_only
+
+
+def test_a_server_whose_machine_vanishes_is_noticed_within_half_a_minute(postgres_port: int, ready_database: str) -> None:
+    """Only the kernel can notice it, so these are the kernel's own limits."""
+    url = f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}"
+    asked = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    for query, expected in {"": [30_000, 10, 5, 4], "?tcp_user_timeout=7000&keepalives_idle=3": [7_000, 3, 5, 4]}.items():
+        opened = open_database(url + query)
+        assert opened.connector is not None
+        with closing(opened.connector.connect_listener(opened.engine.dialect)[0]) as listener, read_transaction(opened.engine) as reader:
+            driver: Any = reader.connection.driver_connection
+            for connection in (driver, listener):
+                with socket.socket(fileno=os.dup(connection.fileno())) as link:
+                    assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                    assert [link.getsockopt(socket.IPPROTO_TCP, option) for option in asked] == expected
+        opened.engine.dispose()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_store_every_text_is_refused(postgres_port: int, encoding: str) -> None:
+    name = f"narrow_{encoding}".lower()
+    administer(postgres_port, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+    with closing(Store(f"postgresql://postgres@127.0.0.1:{postgres_port}/{name}")) as store:
+        with pytest.raises(StoreUnavailable, match=rf"{name} as postgres: its server_encoding is {encoding}.*ENCODING 'UTF8'"):
+            store.migrate()
+        with pytest.raises(StoreUnavailable, match="server_encoding"):
+            store.inspect()
+
+
+def test_a_role_whose_times_cannot_be_read_is_refused(postgres_port: int, ready_database: str) -> None:
+    with database(postgres_port, like=ready_database) as url:
+        administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET datestyle = 'German'")
+        with (
+            closing(Store(url)) as store,
+            pytest.raises(StoreUnavailable, match="DateStyle is German, DMY, so times cannot be read; run ALTER ROLE"),
+        ):
+            store.ping()
 
 
 def test_the_list_of_rights_names_every_table(postgres_port: int, ready_database: str) -> None:

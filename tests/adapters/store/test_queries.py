@@ -226,10 +226,11 @@ def cursor_of(text: str) -> str:
 
 
 NOT_OURS = ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"]
+NO_TIME = [cursor_of(f'["{time}", "r"]') for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")]
 NO_TEXT = [cursor_of(f'["2026-11-25T09:00:00+00:00", "{text}"]') for text in (r"\ud800", r"\u0000")]
 
 
-@pytest.mark.parametrize("cursor", [*NOT_OURS, *NO_TEXT])
+@pytest.mark.parametrize("cursor", [*NOT_OURS, *NO_TEXT, *NO_TIME])
 def test_an_invalid_cursor_is_rejected(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
         store.jobs.list(cursor=cursor)

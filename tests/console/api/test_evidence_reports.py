@@ -62,6 +62,8 @@ async def test_the_period_defaults_to_the_last_thirty_days_and_never_ends_in_the
     later = {"since": (now - timedelta(hours=1)).isoformat(), "until": (now + timedelta(days=9)).isoformat()}
     ahead = Report.model_validate((await served.get("/report", "auditor", params=later)).json())
     assert ahead.until == ahead.generated_at < now + timedelta(minutes=1)
+    oldest = Report.model_validate((await served.get("/report", "auditor", params={"until": "0001-01-05T00:00:00Z"})).json())
+    assert (oldest.since, oldest.entries) == (datetime.min.replace(tzinfo=UTC), 0)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,8 @@ async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
         "/ledger?after=-1",
         "/ledger?type=job.begun",
         "/ledger?since=yesterday",
+        "/ledger?since=0001-01-01T00:00:00%2B14:00",
+        "/jobs?since=9999-12-31T23:59:59-14:00",
         "/ledger?since=2026-01-31T09:30:00",
         "/sizing?limit=101",
         "/sizing?since=yesterday",

@@ -114,6 +114,7 @@ async def test_the_report_is_for_those_who_read_everything(records: Desk) -> Non
         ("2026-02-02", "2026-02-01", "e-first", "must not be after the last day"),
         ("2999-01-01", "2999-01-02", "e-first", "is in the future"),
         ("2026-01-01", "9999-12-31", "e-last", "must be a date like 2026-01-31"),
+        ("", "0001-01-05", "e-last", "must be a date like 2026-01-31"),
     ],
 )
 async def test_invalid_days_are_reported_beside_their_field(records: Desk, first: str, last: str, field: str, said: str) -> None:

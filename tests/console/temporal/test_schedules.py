@@ -442,6 +442,24 @@ async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else
     assert isinstance(await take("minutely", last), SubmittedOrder)
 
 
+async def test_each_occasion_launches_a_job_after_a_clock_that_was_ahead_is_set_back(installation: Installation) -> None:
+    installation.write_schedules(minutely=MINUTELY)
+    deps, launched = installation.console.deps, list[str]()
+    for at, ahead in zip(past_minutes(4), (timedelta(minutes=30), timedelta(), timedelta(), timedelta()), strict=True):
+        now = datetime.now(UTC) + ahead
+        order = await asyncio.to_thread(
+            console_orders.order_occasion,
+            dataclasses.replace(deps, now=lambda now=now: now),  # type: ignore[misc]
+            installation.console.quotas,
+            ScheduleOccasion(schedule="minutely", at=at),
+        )
+        assert isinstance(order, SubmittedOrder)
+        launched.append(order.job.id)
+        deps.store.ledger.append([job_end("succeeded", order.job.id, at=now)])
+    assert len(set(launched)) == 4
+    assert installation.jobs("minutely") == launched[::-1]
+
+
 async def test_an_occasion_left_half_done_by_a_console_that_died_is_finished_later(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

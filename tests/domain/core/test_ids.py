@@ -38,6 +38,9 @@ def test_ids_are_unique_and_sort_by_time() -> None:
     made = [new_job_id("dev", now=NOW + timedelta(milliseconds=number)) for number in range(200)]
     assert made == sorted(set(made))
     assert len({new_job_id("dev", now=NOW) for _ in range(1000)}) == 1000
+    ahead = new_job_id("dev", now=NOW + timedelta(hours=1))
+    assert made[0] < ahead < new_job_id("dev", now=NOW, after=ahead)
+    assert made[0] < new_job_id("dev", now=NOW + timedelta(seconds=1), after=made[0]) < ahead
 
 
 def test_the_same_job_and_number_always_make_the_same_id() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +17,10 @@ from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
 from justenough.adapters.vault import Vault
+from justenough.adapters.vault.connection import READ_TIMEOUT_S
 from justenough.services.open_store import VaultLogins, open_store
 from tests.adapters.store.event_samples import job_id, submission
+from tests.support.wait import until
 from tests.worker.provisioning.provisioned_shop import NUMBERS, Emptied, Shop
 from worker.provisioning import WriteOutcome
 from worker.stack.doctor.store import store_findings
@@ -135,7 +139,8 @@ def test_connections_move_to_the_next_user_at_half_of_the_lease(own: OwnStore) -
             assert own.users() - before == {first}
             now = TTL_S / 2 + 1
             store.ledger.append([submission(job_id(3))])
-            assert len(own.users() - before) == 2
+            until(lambda: len(own.users() - before) == 2, "the second user")
+            until(lambda: logins.current().user != first, "the second login")
             second = store.inspect().postgres
             assert second is not None
             assert second.role != first
@@ -170,6 +175,22 @@ def test_while_vault_is_away_the_last_user_is_used_until_it_ends(own: OwnStore) 
             now = TTL_S - 10.0
             with pytest.raises(StoreUnavailable, match="there is no login for the store: not logged in to Vault"):
                 store.ping()
+
+
+def test_while_vault_hangs_no_transaction_waits_for_it(own: OwnStore) -> None:
+    now = 0.0
+    with closing(own.worker_vault()) as vault, socket.create_server(("127.0.0.1", 0)) as hanging:
+        logins = VaultLogins(vault, PATH, ticks=lambda: now)
+        with closing(Store(own.url, logins=logins)) as store:
+            store.ping()
+            assert vault._login
+            vault._login.adapter.base_uri = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+            now = TTL_S * 0.6
+            began = time.monotonic()
+            store.ledger.append([submission(job_id(4))])
+            with closing(hanging.accept()[0]):
+                store.ping()
+                assert time.monotonic() - began < READ_TIMEOUT_S
 
 
 @pytest.mark.parametrize("path", ["store/creds/none", "kv/creds/none"])
