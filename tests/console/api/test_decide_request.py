@@ -54,11 +54,21 @@ async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Ser
     assert len(await decision_signals(served, request["job_id"])) == 1
 
 
+async def test_deciding_after_ones_delegate_is_a_conflict_and_sends_nothing(served: Served) -> None:
+    request = await served.launch_and_request(quorum=2)
+    served.record_answer(request, "security", verdict="pending", absent="lead")
+    listed = await served.get("/requests?mine=true", "lead")
+    assert request["id"] not in {one["id"] for one in listed.json()["items"]}
+    again = await decide(served, "lead", request)
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
+    assert await decision_signals(served, request["job_id"]) == []
+
+
 async def test_deciding_twice_is_a_conflict(served: Served) -> None:
     request = await served.launch_and_request()
     served.record_answer(request, "lead", verdict="pending")
     again = await decide(served, "lead", request)
-    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
 
 
 async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:
@@ -204,7 +214,7 @@ async def test_an_answer_ends_the_claim_and_whoever_has_answered_is_told_so(serv
     served.record_answer(request, "chief", verdict="pending")
     assert (await served.get(path, "lead")).json()["claim"] is None
     again = await served.post(f"{path}/claim", "chief")
-    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
     low = await served.post(f"{path}/claim", "lead")
     assert (low.status_code, low.json()["detail"]) == (403, "needs one of the groups: chiefs")
 

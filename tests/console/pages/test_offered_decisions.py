@@ -127,6 +127,18 @@ async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered
             await lead.send(f"/delegations/{one.id}/end", forms[f"/delegations/{one.id}/end"])
 
 
+async def test_a_request_that_a_delegate_decided_for_somebody_no_longer_waits_for_them(served: Served, logged_in: LogIn) -> None:
+    request, other = [await launch_request(served, quorum=2) for _ in range(2)]
+    for each, absent in ((request, "lead"), (other, "chief")):
+        served.record_answer(each, "security", verdict="pending", absent=absent)
+    lead, path = await logged_in("lead"), "/inbox?show=mine"
+    mine = (await lead.open(path)).text
+    assert (request["id"] in mine, other["id"] in mine) == (False, True)
+    page = await read_words(lead, f"/inbox/{request['id']}")
+    assert "You already decided this request, or a delegate did for you." in page.text
+    assert not {APPROVE, DENY} & page.buttons
+
+
 async def test_the_launcher_of_a_job_is_told_who_can_decide(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served)
     page = await read_words(await logged_in("ops"), f"/inbox/{request['id']}")
