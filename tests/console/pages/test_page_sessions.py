@@ -190,8 +190,13 @@ async def test_use_is_recorded_once_a_minute_and_renews_the_token(site: Site, lo
     assert (seen(), await renewed()) == (first, False)
     site.clock.forward(seconds=61)
     await lead.open("/sessions")
-    assert seen() > first
+    second = seen()
+    assert second > first
     assert await renewed()
+    # Otherwise nothing would be recorded or renewed until the clock has reached the last time again.
+    site.clock.forward(hours=-1)
+    await lead.open("/sessions")
+    assert seen() < first
 
 
 async def test_a_token_that_was_revoked_in_vault_ends_its_session_although_the_clock_was_set_back(
@@ -295,6 +300,15 @@ async def test_a_fresh_login_counts_for_five_minutes_and_keeps_the_session(site:
     answer = await lead.submit("/login/fresh?next=/sessions", "/login/fresh", password="wrong")
     assert answer.status_code == 401
     assert not (await site.console.sessions.session_of(cookie)).fresh
+
+
+async def test_a_login_does_not_stay_fresh_although_the_clock_was_set_back(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in()
+    # Two consoles' clocks may differ a little.
+    site.clock.forward(seconds=-30)
+    assert (await site.console.sessions.session_of(lead.cookie)).fresh
+    site.clock.forward(hours=-1)
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in: LogIn) -> None:
