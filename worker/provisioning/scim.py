@@ -153,7 +153,10 @@ def _resources(what: str, documents: Iterable[object]) -> Iterator[dict[str, Any
         yield from resources
         kinds = frozenset("user" if "userName" in resource else "group" for resource in resources)
         count, total = totals.get(kinds, (0, 0))
-        totals[kinds] = count + len(resources), max(total, int(document.get("totalResults") or 0))
+        try:
+            totals[kinds] = count + len(resources), max(total, int(document.get("totalResults") or 0))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidInput(what, (Problem("totalResults", "must be a number"),)) from error
     for count, total in totals.values():
         if count < total:
             raise InvalidInput(what, (Problem("totalResults", f"has {count} of {total} resources: save all pages, as a JSON list"),))
