@@ -277,14 +277,18 @@ async def test_logging_out_everywhere_ends_every_session_of_the_person_and_of_no
     assert (await other.open("/sessions")).status_code == 200
 
 
-async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged_in: LogIn) -> None:
+async def test_one_session_is_ended_from_another_and_never_somebody_elses(site: Site, logged_in: LogIn) -> None:
     here, there, other = await logged_in("chief"), await logged_in("chief"), await logged_in("ops")
-    csrf = hidden_fields((await here.open("/sessions")).text)["csrf"]
+    page, theirs = (await here.open("/sessions")).text, await site.token_of(there)
+    csrf = hidden_fields(page)["csrf"]
     for browser in (there, other):
         answer = await here.send("/sessions/end", {"csrf": csrf, "key": SessionKey.from_cookie(browser.cookie).hash})
         assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert "You ended this session from another one." in await login_page(there)
     assert [(await browser.open("/sessions")).status_code for browser in (here, other)] == [200, 200]
+    # Decrypting its token would need its cookie.
+    assert await site.is_valid(theirs)
+    assert "If you end another session, the console deletes its token, which then expires in Vault." in page
 
 
 async def test_a_fresh_login_counts_for_five_minutes_and_keeps_the_session(site: Site, logged_in: LogIn) -> None:
