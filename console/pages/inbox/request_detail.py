@@ -11,7 +11,7 @@ from console.auth.authorization import Caller, Role
 from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
-from console.services.deciders import GroupMembers, deciders_from
+from console.services.deciders import GroupMembers, barred_names, deciders_from
 from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
@@ -196,6 +196,7 @@ def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMem
         return ()
     absent = (item.on_behalf_of for item in view.approvals if item.on_behalf_of and item.withdrawn_at is None)
     out = {caller.person.name, view.requester, *(item.approver for item in view.approvals), *absent}
+    out |= barred_names(deps, view.job_id, parent=view.parent)
     return deciders_from(deps, caller.tiers, view.current_tier, without=out)
 
 

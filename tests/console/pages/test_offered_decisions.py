@@ -203,6 +203,25 @@ async def test_a_group_whose_only_member_launched_the_job_has_nobody_else_who_ca
     served.end(job)
 
 
+async def test_people_who_had_the_console_order_a_job_or_launched_its_ancestor_are_not_named_as_deciders(
+    served: Served, logged_in: LogIn
+) -> None:
+    now, (parent, job) = datetime.now(UTC), (new_job_id("dev", now=datetime.now(UTC)) for _ in range(2))
+    statement = {"type": "order", "person": "e-console", "asked_by": served.people["security"].id, "parent": parent}
+    launched = {"requester": "e-console", "requester_name": "schedule:nightly", "order": {**samples.SIGNED, "statement": statement}}
+    served.store.ledger.append(
+        [
+            samples.submission(parent, at=now, requester=served.people["lead"].id, requester_name="lead"),
+            samples.submission(job, at=now, parent=parent, **launched),
+        ]
+    )
+    request, auditor = served.record_request(job), await logged_in("auditor")
+    named = "support-leads (nobody else), security (nobody else), chiefs (chief, chief2)"
+    assert f"Can decide: {named}." in (await read_words(auditor, f"/inbox/{request['id']}")).text
+    assert f"from tier 1 (owner): {named}" in (await read_words(auditor, f"/jobs/{job}")).text
+    served.end(job)
+
+
 async def test_without_the_right_to_read_members_the_groups_are_named(
     site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
