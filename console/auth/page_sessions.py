@@ -30,6 +30,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import PageSessionRecord, Store
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.adapters.vault.user_login import LoginResult, TokenInfo, Unreadable
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp, RetryLater, Unauthenticated
 from justenough.domain.core.secret import Secret
@@ -115,9 +116,10 @@ class PageSessions:
         await to_thread.run_sync(self._require_valid, row, token)
         is_recent = self._token_cache.peek(row.key, max_age_s=CACHE_TTL_S) is not None
         # What Vault does not confirm now is not use that it should renew.
-        if is_recent and by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
+        # A time in the future was recorded before the clock was set back.
+        if is_recent and by_person and abs(self._now() - row.seen_at) >= LAST_USE_WRITE_INTERVAL:
             await VAULT_THREADS.run(partial(self._record_use, key, row))
-        fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH_LOGIN_AGE
+        fresh = row.fresh_at is not None and -MAX_CLOCK_SKEW <= self._now() - row.fresh_at < FRESH_LOGIN_AGE
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
 
     async def refresh_login(self, session: ActiveSession, entry: LoginResult) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from console.auth.authorization import Caller, answering_groups, missing_group_text
-from console.services.decide_request import can_answer, find_request, has_answered, why_own_job
+from console.services.decide_request import ANSWERED_TEXT, can_answer, find_request, has_answered, why_own_job
 from justenough.domain.core.errors import Conflict, Forbidden
 from justenough.domain.inbox.pending import claim_by_other
 from justenough.domain.jobs.states import RequestState
@@ -21,8 +21,8 @@ def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> 
     """
     view, job = find_request(deps, request)
     _require_pending(view)
-    if has_answered(view, caller.person.id):
-        raise Conflict("you have answered this request already")
+    if has_answered(view, caller.person):
+        raise Conflict(ANSWERED_TEXT)
     if not can_answer(deps, caller, view, requester_id=job.requester_id):
         why = why_own_job(deps, caller, view, requester_id=job.requester_id)
         raise Forbidden(str(why) if why else missing_group_text(answering_groups(view.current_tier, caller.tiers)))

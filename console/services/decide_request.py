@@ -16,6 +16,7 @@ from console.services.tell_job import tell_job
 from console.temporal.client import WorkflowGone
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
+from justenough.domain.approvals.tiers import Person
 from justenough.domain.approvals.verification import Withdrawal, needs_reason, why_bounds_invalid
 from justenough.domain.catalog.control_groups import control_group_of, why_not_narrowable
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
@@ -36,6 +37,7 @@ FIRST_POLL_DELAY_S = 0.01
 MAX_POLL_INTERVAL_S = 0.2
 """Pauses grow up to this, so that many waiting callers do not overload a busy worker."""
 WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
+ANSWERED_TEXT = "you have answered this request already, or a delegate has for you"
 
 
 async def submit_decision(
@@ -73,7 +75,7 @@ async def submit_decision(
 
     def is_counted(now: RequestView) -> bool:
         if not is_withdrawal:
-            return has_answered(now, person)
+            return any(item.approver_id == person for item in now.approvals)
         return now.state is RequestState.WITHDRAWN or (has_withdrawn(now) and not has_withdrawn(view))
 
     newest = await poll_until(
@@ -152,7 +154,7 @@ def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
     return (
         view.state is RequestState.PENDING
         and caller.tier >= max(view.current_tier, 1)
-        and not has_answered(view, caller.person.id)
+        and not has_answered(view, caller.person)
         and why_own_job(deps, caller, view, requester_id=requester_id) is None
     )
 
@@ -162,9 +164,9 @@ def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: 
     return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
 
 
-def has_answered(view: RequestView, person: str) -> bool:
-    """Whether a decision of this person is recorded."""
-    return any(approval.approver_id == person for approval in view.approvals)
+def has_answered(view: RequestView, person: Person) -> bool:
+    """Whether a decision of this person is recorded, or one that counts and that a delegate made for them."""
+    return any(item.approver_id == person.id or (item.on_behalf_of == person.name and item.withdrawn_at is None) for item in view.approvals)
 
 
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
@@ -204,8 +206,8 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
     groups = groups_with_role(role, caller.tiers) if breaks_glass else answering_groups(view.current_tier, caller.tiers)
     if role not in caller.roles:
         raise Forbidden(missing_group_text(groups))
-    if has_answered(view, caller.person.id):
-        raise Conflict("you have answered this request already")
+    if has_answered(view, caller.person):
+        raise Conflict(ANSWERED_TEXT)
     if view.state is not RequestState.PENDING:
         last = view.approvals[-1] if view.approvals else None
         decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
@@ -276,7 +278,7 @@ def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_
     if rejection := ladder_of(deps, view, requester_id=requester_id).why_own_job(absent):
         return rejection
     person = deps.vault.person(absent, deps.settings.people_mounts)
-    if has_answered(view, absent) or (person and any(item.on_behalf_of == person.name for item in view.approvals)):
+    if person and has_answered(view, person):
         return Rejection("already_answered", "this person's decision is already recorded")
     if person is None or deps.config.current().tiers.tier_of(person.groups) < view.current_tier:
         return Rejection("tier_too_low", f"this person may not decide at tier {view.current_tier}")

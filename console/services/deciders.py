@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.core.errors import RetryLater
 from justenough.services.dependencies import Deps
+from justenough.services.parent_chain import NoSuchParent, ancestor_launchers, console_requester_of
 
 
 class GroupMembers(NamedTuple):
@@ -29,6 +32,17 @@ def tier_deciders(deps: Deps, tiers: Tiers, number: int) -> tuple[GroupMembers, 
     """Return the approver groups of a tier with their members; empty if there is no such tier."""
     tier = tiers.tiers.get(number)
     return group_members(deps, tier.approvers) if tier else ()
+
+
+def barred_names(deps: Deps, job: str, *, parent: str | None) -> frozenset[str]:
+    """Return the login names of people who can decide none of a job's requests, other than its launcher: those who launched its ancestors or
+    had the console order it. Empty if they cannot be read now.
+    """
+    with suppress(NoSuchParent, RetryLater):
+        barred = ancestor_launchers(deps, parent, asked_by=console_requester_of(deps, job))
+        people = (deps.vault.person(each, deps.settings.people_mounts) for each in barred)
+        return frozenset(person.name for person in people if person)
+    return frozenset()
 
 
 def deciders_from(deps: Deps, tiers: Tiers, number: int, *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:

@@ -5,7 +5,7 @@ Nothing is cached, because ancestors that still run may touch more. Records noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from justenough.services.dependencies import Deps
 
 MAX_ANCESTORS = 10
 """Maximum number of ancestors of a job. A longer chain is most likely a loop."""
-ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
+TOUCHING_EVENTS = (EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
 
 class NoSuchParent(GiveUp):
@@ -39,10 +39,6 @@ class AncestorJob:
     task: str
     requester: str
     """Login name."""
-    requester_id: str
-    asked_by: str | None
-    """Entity id of the person for whom the console ordered it."""
-    parent: str | None
     touched: HeldAccess
 
     def to_view(self) -> views.Ancestor:
@@ -55,31 +51,54 @@ class AncestorJob:
 
 def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
     """Return the job's ancestors, nearest first; empty if `parent` is None. Raises NoSuchParent."""
-    ancestors: list[AncestorJob] = []
-    while parent is not None:
-        if len(ancestors) >= MAX_ANCESTORS:
-            raise NoSuchParent(f"the job would have more than {MAX_ANCESTORS} ancestors; {MAX_ANCESTORS} is the maximum")
-        ancestors.append(_read_ancestor(deps, parent))
-        parent = ancestors[-1].parent
-    return tuple(ancestors)
+    return tuple(
+        AncestorJob(
+            job=job,
+            name=submitted["name"],
+            task=submitted["task"],
+            requester=submitted["requester_name"],
+            touched=_read_touched(deps, job),
+        )
+        for job, submitted in read_submissions(deps, parent)
+    )
+
+
+def read_submissions(deps: Deps, parent: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each ancestor's id, nearest first, with the data of the entry that submitted it. Raises NoSuchParent.
+
+    Unlike reading what the ancestors have touched, this takes no longer for those that were issued many credentials.
+    """
+    for _ in range(MAX_ANCESTORS):
+        if parent is None:
+            return
+        ours = installation_of(parent) == deps.settings.installation
+        entry = deps.store.ledger.entry(f"{parent}/{EventType.JOB_SUBMITTED}") if ours else None
+        if entry is None:
+            raise NoSuchParent(_unknown_job_text(parent))
+        yield parent, entry.data
+        parent = entry.data["order"]["statement"].get("parent")
+    if parent is not None:
+        raise NoSuchParent(f"the job would have more than {MAX_ANCESTORS} ancestors; {MAX_ANCESTORS} is the maximum")
 
 
 def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
     """Return why a person may not launch a job from within this one, or None if it exists and they may read it."""
     try:
-        nearest, *_ = read_ancestors(deps, parent)
+        (_, nearest), *_ = read_submissions(deps, parent)
     except NoSuchParent as error:
         return Rejection("parent_unknown", str(error))
     tiers = deps.config.current().tiers
     reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
     # Use the same message as for an unknown job, so that nobody learns which ids exist.
-    return None if reads_all or nearest.requester_id == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
+    return None if reads_all or nearest["requester"] == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
 
 
 def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
     """Return the entity ids of people who launched a job's ancestors or had the console order one, and `asked_by`. Raises NoSuchParent."""
-    people = [person for ancestor in read_ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
-    return frozenset(person for person in (*people, asked_by) if person is not None)
+    people = [asked_by]
+    for _, submitted in read_submissions(deps, parent):
+        people += [submitted["requester"], submitted["order"]["statement"].get("asked_by")]
+    return frozenset(person for person in people if person is not None)
 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
@@ -91,7 +110,7 @@ def console_requester_of(deps: Deps, job: str) -> str | None:
 def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
     """Return why this job cannot be a parent, whoever the caller is, or None if it can."""
     try:
-        read_ancestors(deps, parent)
+        list(read_submissions(deps, parent))
     except NoSuchParent as error:
         return Rejection("parent_unknown", str(error))
     return None
@@ -111,18 +130,13 @@ def ancestor_views(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]
     return ()
 
 
-def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
-    submitted: Mapping[str, Any] | None = None
+def _read_touched(deps: Deps, job: str) -> HeldAccess:
     at_request: dict[str, Sensitivity] = {}
     touched = HeldAccess()
-    if installation_of(job) != deps.settings.installation:
-        raise NoSuchParent(_unknown_job_text(job))
     ledger = deps.store.ledger
-    for entry in iterate_pages(lambda after: ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after or 0), limit=MAX_PAGE_SIZE)):
-        kind, data = EventType(entry.type), entry.data
-        if kind is EventType.JOB_SUBMITTED:
-            submitted = data
-        elif kind is EventType.ACCESS_REQUESTED:
+    for entry in iterate_pages(lambda after: ledger.entries(job=job, types=TOUCHING_EVENTS, after=int(after or 0), limit=MAX_PAGE_SIZE)):
+        data = entry.data
+        if entry.type == EventType.ACCESS_REQUESTED:
             at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
         else:
             # Use the higher of the recorded and the current sensitivity; restricted if neither is known.
@@ -130,19 +144,7 @@ def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
             sensitivities = (at_request.get(data["request"]), resource.sensitivity if resource else None)
             sensitivity = max((value for value in sensitivities if value is not None), default=Sensitivity.RESTRICTED)
             touched = touched.with_issued(data["resource"], Action(data["action"]), sensitivity)
-    if submitted is None:
-        raise NoSuchParent(_unknown_job_text(job))
-    return AncestorJob(
-        job=job,
-        name=submitted["name"],
-        task=submitted["task"],
-        requester=submitted["requester_name"],
-        requester_id=submitted["requester"],
-        # These two as signed in the order.
-        asked_by=submitted["order"]["statement"].get("asked_by"),
-        parent=submitted["order"]["statement"].get("parent"),
-        touched=touched,
-    )
+    return touched
 
 
 def _unknown_job_text(job: str) -> str:

@@ -184,7 +184,7 @@ class Served:
         found: dict[str, Any] = (await self.get(f"/requests/{request['id']}", "auditor")).json()
         return found
 
-    def record_answer(self, request: dict[str, Any], who: str, *, verdict: str = "approved") -> None:
+    def record_answer(self, request: dict[str, Any], who: str, *, verdict: str = "approved", absent: str | None = None) -> None:
         """Record an answer as the worker would once it has counted it."""
         answer = samples.approval_decision(
             verdict,
@@ -195,6 +195,7 @@ class Served:
             at=datetime.now(UTC),
             ttl=request["ttl"],
             action=request["action"],
+            absent=absent,
         )
         self.store.ledger.append([answer])
 

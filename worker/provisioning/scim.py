@@ -127,12 +127,17 @@ def _pages(client: httpx.Client, address: str) -> Iterator[object]:
         if answer.status_code != 200:
             message = f"{address} answered {answer.status_code}, not 200: check the address of --scim, which ends before /Users"
             raise GiveUp(message)
+        before = total
         try:
             page = answer.json()
             found, total = len(page.get("Resources") or ()), int(page["totalResults"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"{address} did not answer with a SCIM list response: check the address of --scim"
             raise GiveUp(message) from error
+        if count and total != before:
+            # Pages are counted from the start, so somebody may have moved from a page that was not read yet to one that was.
+            message = f"{address} changed while it was read ({before:,} resources, then {total:,}): run the command again"
+            raise RetryLater(message)
         count += found
         if total > MAX_RESOURCES or (found == 0 and count < total):
             # A person who is missing from an incomplete list would be disabled with --remove.
@@ -153,7 +158,10 @@ def _resources(what: str, documents: Iterable[object]) -> Iterator[dict[str, Any
         yield from resources
         kinds = frozenset("user" if "userName" in resource else "group" for resource in resources)
         count, total = totals.get(kinds, (0, 0))
-        totals[kinds] = count + len(resources), max(total, int(document.get("totalResults") or 0))
+        try:
+            totals[kinds] = count + len(resources), max(total, int(document.get("totalResults") or 0))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidInput(what, (Problem("totalResults", "must be a number"),)) from error
     for count, total in totals.values():
         if count < total:
             raise InvalidInput(what, (Problem("totalResults", f"has {count} of {total} resources: save all pages, as a JSON list"),))

@@ -142,6 +142,7 @@ class InboxFilters(Message):
         """Return the filters as a store query."""
         return InboxFilter(
             person=caller.person.id,
+            name=caller.person.name,
             tier=caller.tier,
             mine=mine,
             resource=self.resource or None,

@@ -11,7 +11,7 @@ from console.auth.authorization import Caller, Role
 from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
-from console.services.deciders import GroupMembers, deciders_from
+from console.services.deciders import GroupMembers, barred_names, deciders_from
 from console.services.visibility import job_for, visible_request
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
@@ -183,8 +183,8 @@ def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requeste
         return f"Already {view.state.value}."
     if barred := why_barred(deps, caller, view, requester_id=requester_id):
         return f"You cannot decide this request: {barred}."
-    if has_answered(view, caller.person.id):
-        return "You already decided this request."
+    if has_answered(view, caller.person):
+        return "You already decided this request, or a delegate did for you."
     if caller.tier < max(view.current_tier, 1):
         return "You can decide this by break-glass only, in an emergency." if Role.BREAK_GLASS in caller.roles else "View only."
     return ""
@@ -194,7 +194,9 @@ def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMem
     """Return who else can decide a request now, by group: the groups of its tier first, then those above it."""
     if view.state is not RequestState.PENDING:
         return ()
-    out = {caller.person.name, view.requester, *(item.approver for item in view.approvals)}
+    absent = (item.on_behalf_of for item in view.approvals if item.on_behalf_of and item.withdrawn_at is None)
+    out = {caller.person.name, view.requester, *(item.approver for item in view.approvals), *absent}
+    out |= barred_names(deps, view.job_id, parent=view.parent)
     return deciders_from(deps, caller.tiers, view.current_tier, without=out)
 
 
@@ -216,7 +218,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
     counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
     action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)
-    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me)
+    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, caller.person)
 
     def refusal(action: Action, *, break_glass: bool = False) -> str:
         return _reason(partial(why_approval_refused, deps, caller, view, action=action, break_glass=break_glass))

@@ -26,7 +26,7 @@ from console.presentation import time_text
 from console.presentation.job_status import job_status_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
-from console.services.deciders import deciders_from
+from console.services.deciders import barred_names, deciders_from
 from console.services.stop_job import can_stop
 from console.services.visibility import job_for
 from justenough.domain.jobs.states import CredentialState, RequestState
@@ -107,7 +107,9 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
-        deciders=partial(deciders_from, console.deps, tiers, without={view.requester}),
+        deciders=partial(
+            deciders_from, console.deps, tiers, without={view.requester, *barred_names(console.deps, job, parent=view.parent)}
+        ),
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,

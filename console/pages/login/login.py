@@ -24,7 +24,7 @@ from console.pages.rendering import render, to_sentence
 from console.pages.routing import PageRoute
 from console.services.console import Console
 from justenough.adapters.vault import user_login
-from justenough.adapters.vault.user_login import LoginRefused, LoginResult, ProviderRefused, SecondFactorWanted
+from justenough.adapters.vault.user_login import LoginRefused, LoginResult, NoSuchLogin, ProviderRefused, SecondFactorWanted
 from justenough.domain.core.errors import GiveUp, OverQuota, RetryLater
 from justenough.domain.core.secret import Secret
 
@@ -145,15 +145,16 @@ def _logout_response(console: Console) -> Response:
 
 
 async def log_in_at_vault(request: Request, console: Console, name: str, password: str) -> LoginResult:
-    """Log in at Vault, counting attempts. Raises LoginRefused, SecondFactorWanted, TooManyTries, RetryLater."""
+    """Log in at Vault, counting attempts. Raises NoSuchLogin, LoginRefused, SecondFactorWanted, TooManyTries, RetryLater."""
+    mount = console.deps.settings.pages_password_mount
+    if mount is None:
+        raise NoSuchLogin("login with a password is not configured (JUSTENOUGH_PAGES_MOUNT)")
     address = request.client.host if request.client else ""
     if not name or not password or len(password) > MAX_PASSWORD_LENGTH:
         raise LoginRefused("name or password is missing, or too long")
     console.login_throttle.record_try(name, address)
     try:
-        entry = await LOGIN_THREADS.run(
-            lambda: user_login.log_in(console.deps.vault, name, Secret(password), mount=console.deps.settings.pages_mount)
-        )
+        entry = await LOGIN_THREADS.run(lambda: user_login.log_in(console.deps.vault, name, Secret(password), mount=mount))
     except RetryLater:
         console.login_throttle.undo_try(name, address)
         raise

@@ -40,13 +40,15 @@ class InboxFilter(NamedTuple):
     tier: int
     """The highest tier that the person can decide at."""
     mine: bool | None
-    """True: requests that the person can decide by tier, requester and own answers. False: the other requests. None: both."""
+    """True: requests that the person can decide by tier, requester and earlier answers. False: the other requests. None: both."""
     resource: str | None = None
     action: str | None = None
     tier_now: int | None = None
     job_name: str | None = None
     only: str | None = None
     """Entity id of the requester."""
+    name: str = ""
+    """The person's login name, by which delegates' answers are recorded."""
 
 
 class InboxRepository(Repository):
@@ -113,7 +115,9 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
     if criteria.tier_now is not None:
         conditions.append(REQUESTS.c.current_tier == criteria.tier_now)
     if criteria.mine is not None:
-        answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.approver_id == criteria.person)
+        by_delegate = and_(APPROVALS.c.on_behalf_of == criteria.name, APPROVALS.c.withdrawn_at.is_(None))
+        theirs = or_(APPROVALS.c.approver_id == criteria.person, by_delegate)
+        answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, theirs)
         can_answer = and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(answers.exists()))
         conditions.append(can_answer if criteria.mine else not_(can_answer))
     return conditions

@@ -76,5 +76,6 @@ class PageSessionRepository(Repository):
     def end(self, connection: Connection, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
         """End the person's open session under `key`, or all their open sessions, and delete the tokens. Return how many were open."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
-        which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == key)
+        # A form sends the key. No row contains NUL, and PostgreSQL rejects it in a query.
+        which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == key.replace("\0", "\ufffd"))
         return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ended_why=why, ciphertext="")).rowcount

@@ -95,7 +95,7 @@ class ApprovalVerifier:
                 else "no group that approves requests"
             )
             return Rejection("not_entitled", f"{person.name} is in {needed}")
-        absent = self._verify_absent_person(statement, ladder)
+        absent = self._verify_absent_person(statement, ladder, tier=ladder.current if given_from is None else given_from)
         if isinstance(absent, Rejection):
             return absent
         return ApprovalAnswer(
@@ -149,7 +149,8 @@ class ApprovalVerifier:
         """Return the ladder with the answers that count now, and the number (from 1) and the rejection of each answer that does not."""
         rejections: list[tuple[int, Rejection]] = []
         for number, signed in enumerate(answers, start=1):
-            # Before the request escalated, an approval by somebody of a higher tier may have needed no reason.
+            # Before the request escalated, an approval by somebody of a higher tier may have needed no reason, or was given for an absent
+            # person of the lower tier. It stayed when the request escalated.
             updated = self.count_answer(job, ladder, signed, given_from=ladder.needed)
             if isinstance(updated, Rejection):
                 rejections.append((number, updated))
@@ -209,8 +210,11 @@ class ApprovalVerifier:
             or statement
         )
 
-    def _verify_absent_person(self, statement: DecisionStatement, ladder: Ladder) -> Person | Rejection | None:
-        """Return the absent person on whose behalf a delegate decides, None if people decide for themselves, or why they may not."""
+    def _verify_absent_person(self, statement: DecisionStatement, ladder: Ladder, *, tier: int) -> Person | Rejection | None:
+        """Return the absent person on whose behalf a delegate decides, None if people decide for themselves, or why they may not.
+
+        `tier`: the lowest one at which the delegate may have decided.
+        """
         absent = statement.on_behalf_of
         if absent is None:
             return None
@@ -221,8 +225,8 @@ class ApprovalVerifier:
         if rejection := self.why_not_delegate(absent, statement.person, self.people.delegation(absent, statement.person)):
             return rejection
         absent_person = self.people.person(absent)
-        if absent_person is None or self.tiers.tier_of(absent_person.groups) < ladder.current:
-            return Rejection("tier_too_low", f"the request is at tier {ladder.current}, at which the absent person may not decide")
+        if absent_person is None or self.tiers.tier_of(absent_person.groups) < tier:
+            return Rejection("tier_too_low", f"the request is at tier {tier}, at which the absent person may not decide")
         return absent_person
 
 

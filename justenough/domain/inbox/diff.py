@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
@@ -23,6 +23,8 @@ CONTEXT_CHARS = 60
 """Characters shown before the first difference."""
 MAX_SAME_CHARS = 40
 """Maximum characters kept of an unchanged part between two changed words."""
+MAX_COMPARED_WORDS = 60
+"""Maximum number of words, and of spaces between them, that are compared one by one: the time grows with the cube of their number."""
 MIN_ALIKE = 0.4
 """Minimum similarity for a word diff.
 
@@ -69,20 +71,30 @@ def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Diffe
 def word_diff(before: str, now: str) -> tuple[Part, ...]:
     """Return the removed and added words, with the unchanged text between them shortened."""
     old, new = (re.findall(r"\s+|\S+", text) for text in (before, now))
-    half = MAX_SAME_CHARS // 2
-    matcher = SequenceMatcher(None, old, new, autojunk=False)
-    if matcher.ratio() < MIN_ALIKE:
+    half, shorter = MAX_SAME_CHARS // 2, min(len(old), len(new))
+    head = next((at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), shorter)
+    backwards = zip(reversed(old[head:]), reversed(new[head:]), strict=False)
+    tail = next((at for at, (one, other) in enumerate(backwards) if one != other), shorter - head)
+    inner_old, inner_new = old[head : len(old) - tail], new[head : len(new) - tail]
+    steps: Sequence[tuple[str, int, int, int, int]] = (("replace", 0, len(inner_old), 0, len(inner_new)),)
+    if max(len(inner_old), len(inner_new)) <= MAX_COMPARED_WORDS:
+        steps = SequenceMatcher(None, inner_old, inner_new, autojunk=False).get_opcodes()
+    same_words = head + tail + sum(old_to - old_from for kind, old_from, old_to, _, _ in steps if kind == "equal")
+    if 2 * same_words < MIN_ALIKE * (len(old) + len(new)):
         whole: tuple[Part, ...] = (Part("removed", before), Part("added", now))
         return tuple(part for part in whole if part.text)
     parts: list[Part] = []
-    for kind, old_from, old_to, new_from, new_to in matcher.get_opcodes():
+    for kind, old_from, old_to, new_from, new_to in (
+        ("equal", -head, 0, -head, 0),
+        *steps,
+        ("equal", len(inner_old), len(inner_old) + tail, len(inner_new), len(inner_new) + tail),
+    ):
+        removed, added = "".join(old[head + old_from : head + old_to]), "".join(new[head + new_from : head + new_to])
         if kind == "equal":
-            same = "".join(new[new_from:new_to])
-            parts.append(Part("same", same if len(same) <= MAX_SAME_CHARS else f"{same[:half]} … {same[-half:]}"))
+            parts.append(Part("same", added if len(added) <= MAX_SAME_CHARS else f"{added[:half]} … {added[-half:]}"))
         else:
-            changed: tuple[Part, ...] = (Part("removed", "".join(old[old_from:old_to])), Part("added", "".join(new[new_from:new_to])))
-            parts += [part for part in changed if part.text]
-    return tuple(parts)
+            parts += [Part("removed", removed), Part("added", added)]
+    return tuple(part for part in parts if part.text)
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:

@@ -100,6 +100,7 @@ def approval_decision(
     at: datetime = NOW,
     ttl: int = 300,
     action: str = "write",
+    absent: str | None = None,
 ) -> Event:
     request, approved = part_id(job, "r", number), verdict == "approved"
     data: dict[str, Any] = {
@@ -112,8 +113,8 @@ def approval_decision(
         "action": action,
         "granted_action": action if approved else None,
         "signed": SIGNED,
-        "on_behalf_of": None,
-        "on_behalf_of_name": None,
+        "on_behalf_of": f"e-{absent}" if absent else None,
+        "on_behalf_of_name": absent,
     }
     kind, about = EventType.APPROVAL_DECIDED, f"{request}/{person}"
     return build_event(kind, job, at=at, about=about, request=request, decision=decision, verdict=verdict, **data)

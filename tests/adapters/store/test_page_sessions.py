@@ -41,6 +41,7 @@ def test_the_last_use_and_the_last_fresh_login_of_a_session_are_recorded(store: 
 def test_ending_a_session_deletes_its_token_and_the_first_end_stands(store: Store) -> None:
     store.page_sessions.add(session("k1"), forget_before=NOW)
     assert store.page_sessions.end("ops", later(1), key="k1", why="not theirs") == 0
+    assert store.page_sessions.end("lead", later(1), key="k1\0", why="no key") == 0
     assert store.page_sessions.end("lead", later(2), key="k1", why="you logged out") == 1
     assert store.page_sessions.end("lead", later(3), why="again") == 0
     row = store.page_sessions.get("k1")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.parent_chain import ancestor_launchers
+from tests.adapters.store import event_samples as samples
 from tests.console.served_console import DIGEST, Served
 
 STALE = "sha256:" + "e" * 64
@@ -54,11 +59,41 @@ async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Ser
     assert len(await decision_signals(served, request["job_id"])) == 1
 
 
+async def test_deciding_after_ones_delegate_is_a_conflict_and_sends_nothing(served: Served) -> None:
+    request = await served.launch_and_request(quorum=2)
+    served.record_answer(request, "security", verdict="pending", absent="lead")
+    listed = await served.get("/requests?mine=true", "lead")
+    assert request["id"] not in {one["id"] for one in listed.json()["items"]}
+    again = await decide(served, "lead", request)
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
+    assert await decision_signals(served, request["job_id"]) == []
+
+
+async def test_who_launched_a_jobs_ancestors_is_read_without_what_they_were_issued(served: Served) -> None:
+    parent, mine, statements = (await served.launch())["id"], threading.get_ident(), list[str]()
+
+    def count_statements() -> int:
+        statements.clear()
+        assert ancestor_launchers(served.console.deps, parent, asked_by=None) == {served.people["ops"].id}
+        return len(statements)
+
+    def remember(*seen: Any) -> None:
+        statements.extend([seen[2]] if threading.get_ident() == mine else [])
+
+    event.listen(served.store._engine, "before_cursor_execute", remember)
+    try:
+        before = count_statements()
+        served.store.ledger.append(samples.issuance(parent, number=number) for number in range(1, 2 * MAX_PAGE_SIZE))
+        assert count_statements() == before
+    finally:
+        event.remove(served.store._engine, "before_cursor_execute", remember)
+
+
 async def test_deciding_twice_is_a_conflict(served: Served) -> None:
     request = await served.launch_and_request()
     served.record_answer(request, "lead", verdict="pending")
     again = await decide(served, "lead", request)
-    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
 
 
 async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:
@@ -204,7 +239,7 @@ async def test_an_answer_ends_the_claim_and_whoever_has_answered_is_told_so(serv
     served.record_answer(request, "chief", verdict="pending")
     assert (await served.get(path, "lead")).json()["claim"] is None
     again = await served.post(f"{path}/claim", "chief")
-    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already")
+    assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
     low = await served.post(f"{path}/claim", "lead")
     assert (low.status_code, low.json()["detail"]) == (403, "needs one of the groups: chiefs")
 

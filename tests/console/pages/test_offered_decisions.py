@@ -127,6 +127,18 @@ async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered
             await lead.send(f"/delegations/{one.id}/end", forms[f"/delegations/{one.id}/end"])
 
 
+async def test_a_request_that_a_delegate_decided_for_somebody_no_longer_waits_for_them(served: Served, logged_in: LogIn) -> None:
+    request, other = [await launch_request(served, quorum=2) for _ in range(2)]
+    for each, absent in ((request, "lead"), (other, "chief")):
+        served.record_answer(each, "security", verdict="pending", absent=absent)
+    lead, path = await logged_in("lead"), "/inbox?show=mine"
+    mine = (await lead.open(path)).text
+    assert (request["id"] in mine, other["id"] in mine) == (False, True)
+    page = await read_words(lead, f"/inbox/{request['id']}")
+    assert "You already decided this request, or a delegate did for you." in page.text
+    assert not {APPROVE, DENY} & page.buttons
+
+
 async def test_the_launcher_of_a_job_is_told_who_can_decide(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served)
     page = await read_words(await logged_in("ops"), f"/inbox/{request['id']}")
@@ -188,6 +200,25 @@ async def test_a_group_whose_only_member_launched_the_job_has_nobody_else_who_ca
     served.record_request(job)
     page = await read_words(await logged_in("auditor"), f"/jobs/{job}")
     assert "from tier 1 (owner): support-leads (nobody else), security (security), chiefs (chief, chief2)" in page.text
+    served.end(job)
+
+
+async def test_people_who_had_the_console_order_a_job_or_launched_its_ancestor_are_not_named_as_deciders(
+    served: Served, logged_in: LogIn
+) -> None:
+    now, (parent, job) = datetime.now(UTC), (new_job_id("dev", now=datetime.now(UTC)) for _ in range(2))
+    statement = {"type": "order", "person": "e-console", "asked_by": served.people["security"].id, "parent": parent}
+    launched = {"requester": "e-console", "requester_name": "schedule:nightly", "order": {**samples.SIGNED, "statement": statement}}
+    served.store.ledger.append(
+        [
+            samples.submission(parent, at=now, requester=served.people["lead"].id, requester_name="lead"),
+            samples.submission(job, at=now, parent=parent, **launched),
+        ]
+    )
+    request, auditor = served.record_request(job), await logged_in("auditor")
+    named = "support-leads (nobody else), security (nobody else), chiefs (chief, chief2)"
+    assert f"Can decide: {named}." in (await read_words(auditor, f"/inbox/{request['id']}")).text
+    assert f"from tier 1 (owner): {named}" in (await read_words(auditor, f"/jobs/{job}")).text
     served.end(job)
 
 

@@ -11,11 +11,13 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
+from console.auth.csrf import mask
+from console.pages.login.login import _derive_csrf
 from console.pages.login.oidc import OidcFlow
 from justenough.adapters.configuration.settings import Settings
 from tests.console.pages.conftest import serve_site
 from tests.console.pages.oidc_provider import MAX_AGE, Provider
-from tests.console.pages.plain_browser import Browser, Site
+from tests.console.pages.plain_browser import Browser, Site, hidden_fields
 
 pytestmark = pytest.mark.servers
 
@@ -75,6 +77,23 @@ async def test_an_sso_login_is_fresh_only_if_vault_checked_the_reauthentication(
     answer = await log_in_by_provider(lead, provider, await provider.log_in("lead"), FRESH)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert (await site.console.sessions.session_of(lead.cookie)).fresh
+
+
+async def test_pages_that_take_no_passwords_refuse_them_although_vault_has_a_mount_for_them(
+    oidc_site: tuple[Site, Provider], lead: Browser
+) -> None:
+    site, provider = oidc_site
+    await lead.open("/login")
+    # No form is shown, but a program can make its fields from the cookie.
+    fields = {"csrf": mask(_derive_csrf(lead.http.cookies["je-form"])), "name": "lead", "password": site.passwords["lead"]}
+    answer = await lead.send("/login", fields)
+    assert (answer.status_code, lead.cookie) == (403, "")
+    assert "Login with a password is not configured (JUSTENOUGH_PAGES_MOUNT)." in answer.text
+    await log_in_by_provider(lead, provider, await provider.log_in("lead"))
+    csrf = hidden_fields((await lead.open("/sessions")).text)["csrf"]
+    answer = await lead.send("/login/fresh", {"csrf": csrf, "next": "/sessions", "password": site.passwords["lead"]})
+    assert answer.status_code == 403
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_vault_refuses_a_login_without_reauthentication(oidc_site: tuple[Site, Provider], lead: Browser) -> None:

@@ -190,8 +190,13 @@ async def test_use_is_recorded_once_a_minute_and_renews_the_token(site: Site, lo
     assert (seen(), await renewed()) == (first, False)
     site.clock.forward(seconds=61)
     await lead.open("/sessions")
-    assert seen() > first
+    second = seen()
+    assert second > first
     assert await renewed()
+    # Otherwise nothing would be recorded or renewed until the clock has reached the last time again.
+    site.clock.forward(hours=-1)
+    await lead.open("/sessions")
+    assert seen() < first
 
 
 async def test_a_token_that_was_revoked_in_vault_ends_its_session_although_the_clock_was_set_back(
@@ -272,14 +277,18 @@ async def test_logging_out_everywhere_ends_every_session_of_the_person_and_of_no
     assert (await other.open("/sessions")).status_code == 200
 
 
-async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged_in: LogIn) -> None:
+async def test_one_session_is_ended_from_another_and_never_somebody_elses(site: Site, logged_in: LogIn) -> None:
     here, there, other = await logged_in("chief"), await logged_in("chief"), await logged_in("ops")
-    csrf = hidden_fields((await here.open("/sessions")).text)["csrf"]
+    page, theirs = (await here.open("/sessions")).text, await site.token_of(there)
+    csrf = hidden_fields(page)["csrf"]
     for browser in (there, other):
         answer = await here.send("/sessions/end", {"csrf": csrf, "key": SessionKey.from_cookie(browser.cookie).hash})
         assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert "You ended this session from another one." in await login_page(there)
     assert [(await browser.open("/sessions")).status_code for browser in (here, other)] == [200, 200]
+    # Decrypting its token would need its cookie.
+    assert await site.is_valid(theirs)
+    assert "If you end another session, the console deletes its token, which then expires in Vault." in page
 
 
 async def test_a_fresh_login_counts_for_five_minutes_and_keeps_the_session(site: Site, logged_in: LogIn) -> None:
@@ -295,6 +304,15 @@ async def test_a_fresh_login_counts_for_five_minutes_and_keeps_the_session(site:
     answer = await lead.submit("/login/fresh?next=/sessions", "/login/fresh", password="wrong")
     assert answer.status_code == 401
     assert not (await site.console.sessions.session_of(cookie)).fresh
+
+
+async def test_a_login_does_not_stay_fresh_although_the_clock_was_set_back(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in()
+    # Two consoles' clocks may differ a little.
+    site.clock.forward(seconds=-30)
+    assert (await site.console.sessions.session_of(lead.cookie)).fresh
+    site.clock.forward(hours=-1)
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in: LogIn) -> None:

@@ -180,7 +180,8 @@ def voices_for(world: World, request: Request, acts: Iterable[Act]) -> Iterator[
             made = world.delegations.get((absent, signer))
             if made is None or (absent, signer) in world.ended or made[0] <= world.now or absent == LAUNCHER:
                 continue
-            if world.tier(absent) < ladder.current:
+            # The delegate may have decided before the request escalated.
+            if world.tier(absent) < ladder.needed:
                 continue
         if world.tier(signer) >= ladder.current:
             yield signer

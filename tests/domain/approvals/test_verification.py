@@ -314,6 +314,24 @@ def test_an_approval_that_needed_no_reason_still_counts_after_the_request_has_es
     assert [code_of(why) for _, why in at_count.recount_answers(JOB, ladder(2), [early])[1]] == ["reason_missing"]
 
 
+def test_an_approval_on_behalf_of_somebody_of_a_lower_tier_still_counts_after_the_request_has_escalated() -> None:
+    # The lead is away. A chief approves for them at tier 1, whose quorum is two, and nobody else does before it escalates to the chiefs.
+    tiers = TIERS.model_copy(update={"tiers": {**TIERS.tiers, 1: TIERS.tiers[1].model_copy(update={"quorum": 2})}})
+    at_count = replace(verifier(("lead", "chief", delegate("lead", "chief"))), tiers=tiers)
+    early, late = decide("chief", on_behalf_of="lead"), decide("chief2")
+
+    first = RequestTally(ladder()).with_signed(at_count, JOB, early)
+    assert isinstance(first, RequestTally)
+    higher = first.ladder.to_next_tier(tiers, now=NOW)
+    assert higher is not None
+    second = RequestTally(higher).with_signed(at_count, JOB, late)
+    assert isinstance(second, RequestTally)
+    recounted, rejections = at_count.recount_answers(JOB, ladder(needed=1, current=2), [early, late])
+
+    assert (second.verdict, recounted.verdict(tiers), rejections) == ("approved", "approved", ())
+    assert [code_of(why) for _, why in at_count.recount_answers(JOB, ladder(2), [early])[1]] == ["tier_too_low"]
+
+
 def test_a_further_check_is_applied_only_after_the_ordinary_rules() -> None:
     def refuse(request: str, answer: ApprovalAnswer) -> Rejection | None:
         return Rejection("not_authorized", f"{request}: {answer.person}")

@@ -113,7 +113,7 @@ WHYS = {
     "Forbidden: the decision does not hold: the signature does not match the statement": "invalid signature",
     "the signature names a key that the person does not have": "invalid signature",
     "Forbidden: the decision is another person's: its statement names a different person than the token": "another person's statement",
-    "Conflict: you have answered this request already": "already decided",
+    "Conflict: you have answered this request already, or a delegate has for you": "already decided",
     "this person has answered already": "already decided",
     "Stale: the request is not what you answered any more: its digest has changed": "changed or different content",
     "the decision is for another request": "changed or different content",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,6 +167,22 @@ def test_a_long_unchanged_part_is_shortened() -> None:
     assert (removed.text, added.text) == ("1", "2")
     assert " … " in kept.text
     assert len(kept.text) <= 43
+
+
+def test_between_the_words_that_two_texts_begin_and_end_with_only_some_are_compared_one_by_one() -> None:
+    words = [f"word{number}" for number in range(80)]
+    for places, changed in (({24, 53}, ["word24", "word53"]), ({24, 54}, [" ".join(words[24:55])])):
+        parts = word_diff(" ".join(words), " ".join("new" if at in places else word for at, word in enumerate(words)))
+        assert [part.text for part in parts if part.kind == "removed"] == changed
+        assert (parts[0].kind, parts[-1].kind) == ("same", "same")
+
+
+def test_a_word_diff_takes_no_longer_because_words_are_repeated() -> None:
+    # A spec has room for 400 such values. Comparing each took most of a second.
+    began = time.thread_time()
+    for _ in range(50):
+        word_diff("x " * 300, "x y " * 150)
+    assert time.thread_time() - began < 10
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -54,7 +54,7 @@ def group(name: str, *members: str) -> dict[str, Any]:
     return {"schemas": [schema], "id": f"g-{name}", "displayName": name, "members": [{"value": member} for member in members]}
 
 
-def answer(*resources: dict[str, Any], total: int | None = None) -> dict[str, Any]:
+def answer(*resources: dict[str, Any], total: Any = None) -> dict[str, Any]:
     schema = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
     return {"schemas": [schema], "totalResults": len(resources) if total is None else total, "Resources": list(resources)}
 
@@ -105,6 +105,9 @@ def test_the_option_group_keeps_only_its_members_and_inactive_people() -> None:
         (answer(user("ada", "1", active="perhaps")), "active: must be true or false"),
         (answer(group("ops")), "people: lists nobody"),
         ({**answer(), "Resources": "none"}, "Resources: must be a list of objects"),
+        (answer(user("ada", "1"), total="many"), "totalResults: must be a number"),
+        (answer(user("ada", "1"), total=[1]), "totalResults: must be a number"),
+        (answer(user("ada", "1"), total=float("inf")), "totalResults: must be a number"),
         (["urn:ietf:params:scim:x"], "SCIM's JSON must be an object, or a list of objects"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.core.errors import InvalidInput, JustEnoughError
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, RetryLater
 from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
@@ -76,6 +76,16 @@ def test_an_answer_that_is_not_a_complete_list_is_refused(body: Any, said: str) 
     with serve_canned_answers() as server:
         server.set_response(200, body)
         assert said in refusal(server.address)
+
+
+def test_a_server_whose_users_change_while_they_are_read_is_to_be_read_again(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scim_client, "PAGE_SIZE", 2)
+    first, *_ = (scim.create("User", userName=f"person-{number}", active=True) for number in range(3))
+    pages = scim_client._pages(scim.http, f"{scim.address}/Users")
+    next(pages)
+    scim.http.delete(f"/Users/{first}").raise_for_status()
+    with pytest.raises(RetryLater, match="changed while it was read \\(3 resources, then 2\\): run the command again"):
+        next(pages)
 
 
 @pytest.mark.servers
