@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, tuple_, update
 
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
@@ -218,6 +218,9 @@ class OutboxRepository(Repository):
             # Never move the position backwards: earlier entries were delivered.
             behind = and_(SUBSCRIPTIONS.c.name == name, SUBSCRIPTIONS.c.position < settlement.position)
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
+            # It could not have moved if nothing could be sent. Without a delivery that failed, there is no trouble left.
+            has_failed = exists().where(DELIVERIES.c.subscription == name)
+            connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name, ~has_failed).values(why=None))
         return True
 
     @reads

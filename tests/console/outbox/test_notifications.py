@@ -241,6 +241,21 @@ async def test_nobody_is_told_late_that_a_revocation_is_confirmed_that_is_overdu
     assert chat.events[2]["message"] == "No access of the job is active any more. No action needed."
 
 
+async def test_a_subscription_is_no_longer_failing_once_its_secret_can_be_read_again(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE)
+    console = await start_notifications(rig, people())
+    rig.record(samples.submission(), samples.job_end("failed"))
+    await rig.deliver(console)
+    assert "no field contains an Apprise URL" in (rig.progress_of("leads").why or "")
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    for seconds in (subscription_worker.NOT_READY_RETRY_S, subscription_worker.SAVE_POSITION_INTERVAL_S):
+        rig.clock.advance(seconds)
+        await rig.deliver(console)
+    standing = rig.progress_of("leads")
+    # Nobody had to be notified of the job's end.
+    assert (standing.behind, standing.why, chat.requests) == (0, None, [])
+
+
 async def test_events_that_need_no_person_move_the_position_without_a_delivery(rig: OutboxRig, chat: Receiver) -> None:
     await rig.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(rig, people())
