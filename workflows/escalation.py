@@ -63,7 +63,7 @@ class Escalation:
         """
         await self.examine()
         for request in self.pending:
-            if self.ladders[request].respond_by <= workflow.now():
+            if await self._is_due(request):
                 await self._climb(request)
 
     async def process_until(self, is_over: Callable[[], bool]) -> None:
@@ -72,7 +72,7 @@ class Escalation:
         """
         await self.examine()
         for request in self.pending:
-            if self.ladders[request].respond_by <= workflow.now():
+            if await self._is_due(request):
                 # Earlier releases served no further request after a refusal, and did not end the job before an escalation was done.
                 if not workflow.patched("escalate-beside-session"):
                     await self._climb(request)
@@ -113,6 +113,14 @@ class Escalation:
 
     def _in_state(self, state: RequestState) -> dict[str, Ladder]:
         return {request: self.ladders[request] for request, found in self.states.items() if found is state}
+
+    async def _is_due(self, request: str) -> bool:
+        """Whether a request's tier did not answer in time. Answers that arrived while another request escalated are examined first: that
+        may have taken long.
+        """
+        if self._answers and workflow.patched("examine-between-escalations"):
+            await self.examine()
+        return self.states[request] is RequestState.PENDING and self.ladders[request].respond_by <= workflow.now()
 
     async def _climb(self, request: str) -> None:
         result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=self.ladders[request]))

@@ -1,7 +1,7 @@
 """Checks repeatedly whether listeners may still listen, once per person for all their streams.
 
 A stream ends if its token expires, if its person is disabled or their groups change, if approvals.yaml gives their groups other roles, or if
-Vault has been unreachable for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
+this could not be checked for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from justenough.domain.core.errors import RetryLater
 
 CHECK_INTERVAL_S = 5.0
 MAX_UNCHECKED_S = 30.0
-"""How long the last known rights of a person remain valid while Vault is unreachable."""
+"""How long the last known rights of a person remain valid while they cannot be checked, as while Vault is unreachable."""
 
 EndStream = Callable[[], None]
 log = structlog.get_logger()
@@ -61,8 +61,9 @@ class StreamAuthorization:
             try:
                 current = await self._person(person)
                 roles = Caller(person=current, tiers=await self._tiers(), expires=0.0).roles if current else frozenset()
-            except RetryLater as error:
-                log.warning("a listener's rights cannot be checked now", person=person, error=str(error))
+            except Exception as error:  # noqa: BLE001 - without this task, no stream of the person would ever end
+                why = str(error) if isinstance(error, RetryLater) else type(error).__name__
+                log.warning("a listener's rights cannot be checked now", person=person, error=why)
                 if time.monotonic() - checked_at <= MAX_UNCHECKED_S:
                     continue
                 current, roles = None, frozenset()

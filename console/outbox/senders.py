@@ -28,6 +28,7 @@ from justenough.domain.integrations.notifications import (
     build_notice,
     find_settled,
     is_for_tiers,
+    is_overdue_again,
     is_still_pending,
     notice_subject,
 )
@@ -193,7 +194,7 @@ class NotifySender:
         return replace(_worst_outcome([*outcomes.values()]), told=sent)
 
     async def _notify_of_outcome(self, entry: EntryView, recipients: Sequence[SentNotice]) -> DeliveryOutcome:
-        if not recipients:
+        if not recipients or is_overdue_again(entry, await to_thread.run_sync(self._read_context, entry.job, recipients[0].about)):
             return DeliveryOutcome(nothing=True)
         outcomes = []
         for notice in recipients:

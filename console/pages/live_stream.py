@@ -16,7 +16,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 
 from console.auth.page_sessions import NoSession
-from console.events.live_feed import MAX_LISTENERS, TooManyListeners
+from console.events.live_feed import MAX_LISTENERS, PRELOADED_ENTRIES, TooManyListeners
 from console.events.server_sent_events import EventStream
 from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, ThePageUser
@@ -30,6 +30,8 @@ BEAT_INTERVAL_S = 5.0
 """Seconds between heartbeats on a quiet stream, and between checks of the session."""
 LOG_POLL_INTERVAL_S = 0.5
 """Seconds between reads of a job's output."""
+MAX_REPLAYED_ENTRIES = PRELOADED_ENTRIES
+"""A page that missed more entries than this is refreshed without reading them. A tab that was hidden for days would read all of them."""
 REFRESH_COST_S = 0.02
 """Processor seconds that one refresh of a page takes: 0.011 to 0.025 were measured (decision 57)."""
 REFRESH_SHARE = 0.6
@@ -75,6 +77,10 @@ class _PageStream:
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
         """Yield event blocks until the stream is closed."""
         yield _event_block("beat", {})
+        newest = await self._console.feed.newest_position()
+        if self._job is None and newest - since > MAX_REPLAYED_ENTRIES:
+            since = newest
+            yield _event_block("change", {}, position=newest)
         last_event, last = time.monotonic(), None
         longest_wait_s = BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S
         async with aclosing(self._console.feed.follow(since, job=self._job, wait=partial(self._wait_s, longest_wait_s))) as batches:

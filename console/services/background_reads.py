@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from console.services.checkpoints import verify_ledger
 from console.services.single_flight import SingleFlight
 from console.temporal.client import TemporalGateway
+from justenough.adapters.store.paging import iterate_pages
 from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
@@ -28,7 +29,6 @@ RevocationFilter = Literal["pending", "confirmed", "residual", "overdue"]
 DEFAULT_REPORT_PERIOD = timedelta(days=30)
 WHOLE_LEDGER, WHOLE_CATALOG, WHOLE_INSTALLATION = "ledger", "catalog", "installation"
 USAGE_PERIOD = timedelta(days=90)
-MAX_COUNTED_ACTIONS = 200
 MAX_REPORTS_KEPT = 6
 MAX_PROOF_CONCURRENCY, MAX_PROOFS_KEPT, MAX_PROOFS_PER_PERSON = 8, 200, 20
 
@@ -94,8 +94,9 @@ class BackgroundReads:
 
     async def _count_uses(self, _: str) -> Mapping[AccessKey, ActionUse]:
         since = self._deps.now() - USAGE_PERIOD
-        page = await self._run_alone(partial(self._deps.store.usage.action_uses, since=since, limit=MAX_COUNTED_ACTIONS))
-        return {AccessKey(use.resource, use.action): use for use in page.items}
+        read = self._deps.store.usage.action_uses
+        uses = await self._run_alone(lambda: tuple(iterate_pages(lambda cursor: read(since=since, cursor=cursor))))
+        return {AccessKey(use.resource, use.action): use for use in uses}
 
     async def _run_alone(self, read: Callable[[], T]) -> T:
         return await to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)

@@ -17,7 +17,7 @@ from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import Conflict, GiveUp, InvalidInput, NotFound, Problem
+from justenough.domain.core.errors import Conflict, GiveUp, InvalidInput, NotFound, Problem, raise_problems
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
@@ -56,7 +56,7 @@ class OrderRequest:
 
 
 def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
-    """Sign and record the order of a job id. Raises InvalidInput if the job's spec is invalid, Conflict if a worker would not accept the order, OverQuota."""
+    """Sign and record the order of a job id, whose spec is valid. Raises Conflict if a worker would not accept the order, OverQuota."""
     order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
@@ -69,10 +69,14 @@ def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, j
     return replace(recorded, new=new)
 
 
+def require_valid_spec(deps: Deps, request: OrderRequest) -> None:
+    """Raise InvalidInput with every problem of an order's spec."""
+    spec = checked_spec(request.configured_job.spec, request.params)
+    raise_problems("job spec", problems_in_spec(spec, deps.config.current().catalog))
+
+
 def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> JobInput:
     configured, now = request.configured_job, deps.now().replace(microsecond=0)
-    if problems := problems_in_spec(checked_spec(configured.spec, request.params), deps.config.current().catalog):
-        raise InvalidInput("job spec", problems)
     if configured.bundle is not None:
         deps.store.bundles.add(str(configured.bundle_digest), configured.bundle, at=now)
     statement = OrderStatement(
@@ -98,15 +102,17 @@ def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJ
     if not event.structured and event.id != delivery:
         raise InvalidInput(EVENT, (Problem("id", "in binary mode, ce-id must equal webhook-id: the signature covers only the latter"),))
     entity = deps.vault.own_entity()
-    new = new_job_id(deps.settings.installation, now=deps.now())
     # In binary mode the signature does not cover the source, so a changed source must not launch a second job.
     key = digest_of({"trigger": name, "id": event.id, "source": event.source if event.structured else None})
-    job = deps.store.idempotency.remember(entity, key, new, key)
+    job = deps.store.idempotency.find_job(entity, key)
     # A repeated event gets the same result, even if the trigger, its job or the catalog has changed since.
-    if earlier := find_recorded_order(deps, job):
+    if job and (earlier := find_recorded_order(deps, job)):
         return earlier
     reason, params = f"event {event.id} of {event.source}", fill_params(triggered_job.trigger, event)
     request = OrderRequest(trigger_origin(name), triggered_job, params, reason, parent=event.parent)
+    require_valid_spec(deps, request)
+    # Not before: an event that is fixed and sent again later needs an id of that time, because lists sort jobs by their ids.
+    job = deps.store.idempotency.remember(entity, key, new_job_id(deps.settings.installation, now=deps.now()), key)
     return record_console_order(deps, quotas, request, job=job, entity=entity)
 
 
@@ -164,5 +170,8 @@ def _record_once(
             following = digest_of({"schedule": name, "after": last.id if last else None})
             new = store.idempotency.remember(entity, following, new, following)
         job = store.idempotency.remember(entity, key, new, key)
+    if earlier := find_recorded_order(deps, job):
+        return earlier
     request = OrderRequest(origin, scheduled_job, dict(scheduled_job.schedule.params), reason, asked_by=asked_by)
-    return find_recorded_order(deps, job) or record_console_order(deps, quotas, request, job=job, entity=entity)
+    require_valid_spec(deps, request)
+    return record_console_order(deps, quotas, request, job=job, entity=entity)

@@ -81,7 +81,12 @@ class AnswerCounter:
         before = self._tallies.get(request) if isinstance(request, str) else None
         if before is None:
             return NOT_WAITING
-        recorded = find_recorded_request(self._deps, self._job, self._received_ladders[str(request)])
+        received, view = self._received_ladders[str(request)], self._deps.store.requests.get(before.ladder.request)
+        if view and view.expires_at and view.current_tier == received.current + 1 > view.tier:
+            # It was escalated, and the workflow did not learn of it, because its worker died.
+            self._received_ladders[str(request)] = received = received.at_tier(view.current_tier, respond_by=view.expires_at)
+            self._tallies[str(request)] = before = replace(before, ladder=received)
+        recorded = find_recorded_request(self._deps, self._job, received)
         if isinstance(recorded, Rejection):
             return recorded
         if recorded.state is RequestState.WITHDRAWN and before.verdict in {"pending", "withdrawn"}:

@@ -17,7 +17,7 @@ from justenough.adapters.vault import ttl_cache
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.approvals.verification import NOT_WAITING
-from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
+from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, RequestState
@@ -135,6 +135,31 @@ def test_an_approval_that_was_withdrawn_in_the_same_batch_is_withdrawn_in_a_seco
     # An answer that nobody has counted yet is rejected all the same.
     assert job.answer(at.shop.newcomer("too-late", "support-leads")) == "withdrawn"
     assert job.rejections() == [NOT_WAITING.message]
+
+
+def test_an_answer_after_an_escalation_counts_although_the_workflow_did_not_learn_of_the_escalation(at: Desk) -> None:
+    """A worker can die after it has recorded the escalation; then the workflow has the answers examined first."""
+    early, *chiefs = (at.shop.newcomer(f"late-{number}", group) for number, group in enumerate(("support-leads", "security", "security")))
+    job = WaitingJob(at)
+    assert job.answer(early) == "pending"
+    at.clock.ahead += job.ladder.respond_by - at.deps.now()
+    environment = ActivityEnvironment()
+    environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job.job)
+    escalated = environment.run(JobActivities(at.deps).climb, ClimbInput(job=job.job, ladder=job.ladder)).ladder
+    assert escalated is not None
+
+    received = tuple(job.sign_decision(who, "approve").model_dump(mode="json") for who in chiefs)
+    batch = AnswersInput(job=job.job, received=received, number=2, ladders={job.request: job.ladder})
+    # The result of the first attempt gets lost, too.
+    for _ in range(2):
+        counting = AnswerCounter(at.deps, batch)
+        for number, raw in enumerate(received, start=2):
+            counting.count_signal(raw, number=number)
+        at.deps.store.ledger.append(counting.events)
+        ladder, verdict = counting.result().ladders[job.request], counting.result().verdicts[job.request]
+        assert (verdict, ladder.current, ladder.respond_by, len(ladder.answers)) == ("approved", 2, escalated.respond_by, 2)
+
+    assert (job.state(), job.rejections()) == (RequestState.APPROVED, [])
 
 
 def test_a_forged_ladder_cannot_make_a_withdrawn_answer_count(at: Desk) -> None:

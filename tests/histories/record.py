@@ -57,6 +57,17 @@ async def climbed_and_approved(bench: Bench) -> StartedJob:
     return job
 
 
+async def answered_between_escalations(bench: Bench) -> StartedJob:
+    """The second of two requests is answered while the first cannot be escalated; then the second tier answers for the first."""
+    job = await bench.start(needs=(Need(1), Need(2)), down={"climb"})
+    await job.known.until(lambda known: known.tried["climb"] > 3)
+    await job.answer("security", number=2)
+    job.known.down.clear()
+    await job.known.until(lambda known: "climbed to 2" in known.ledger)
+    await job.answer("security")
+    return job
+
+
 async def denied(bench: Bench) -> StartedJob:
     """One of two requests is denied, the other withdrawn."""
     job = await bench.start(needs=(Need(3), Need(3)))
@@ -210,6 +221,7 @@ SCENES: tuple[Scene, ...] = (
     approved,
     climbed_and_expired,
     climbed_and_approved,
+    answered_between_escalations,
     denied,
     refused,
     cancelled_waiting,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from justenough.adapters.configuration.configured_jobs import load_triggered_jobs
-from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.ids import first_job_id, new_job_id
 from justenough.domain.integrations.triggers import read_triggers
 from tests.attacks.secret_scan import files
 from tests.support.people import ACCEPTED_STATUSES, Human
@@ -133,6 +133,20 @@ def test_an_event_that_does_not_match_gets_the_missing_fields_and_launches_nothi
     answer = helpdesk.send(event(**changes))
     assert (answer.status_code, [one["path"] for one in answer.json()["errors"]]) == (422, [path])
     assert job_count(auditor) == before
+
+
+@pytest.mark.parametrize("wrong", [None, {"id": "4711; rm -rf"}])
+def test_an_event_that_is_fixed_and_sent_again_launches_a_job_of_that_time(
+    helpdesk: Sender, auditor: Human, lead: Human, wrong: dict[str, Any] | None
+) -> None:
+    fixed = event()
+    assert helpdesk.send({**fixed, "data": wrong}).status_code == 422
+    began = datetime.now(UTC)
+    answer = helpdesk.send(fixed)
+    assert answer.status_code == 201
+    # Lists sort jobs by their ids, which contain their time.
+    assert answer.json()["id"] >= first_job_id("dev", since=began)
+    kill_jobs(lead, auditor, answer.json()["id"])
 
 
 def test_a_body_over_the_limit_is_not_read(helpdesk: Sender) -> None:

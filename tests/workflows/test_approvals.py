@@ -117,6 +117,21 @@ async def test_a_job_keeps_waiting_while_answers_or_escalations_cannot_be_proces
     assert (await job.result()).state is JobState.SUCCEEDED
 
 
+async def test_an_answer_in_time_counts_although_another_request_could_not_be_escalated_until_later(fresh: Bench) -> None:
+    job = await fresh.start(down={"climb"}, needs=(Need(1), Need(2)))
+    await job.wait_for_timer()
+    await fresh.env.sleep(timedelta(minutes=16))
+    await job.known.until(lambda known: known.tried["climb"] > 3)
+    # The second tier has an hour for its own.
+    await job.answer("security", number=2)
+    await fresh.env.sleep(timedelta(minutes=50))
+    job.known.down.clear()
+    await job.known.until(lambda known: known.signals == [1])
+    await job.answer("security")
+    assert (await job.result()).state is JobState.SUCCEEDED
+    assert job.known.ledger[2:5] == ["climbed to 2", "approve by security", "approve by security"]
+
+
 async def test_the_view_of_a_job_shows_each_requests_state_and_tier(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.wait_for_timer()

@@ -252,10 +252,25 @@ def _read_files(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, by
 
 
 def _file_names(folder: Path) -> list[str]:
-    policies = sorted(f"{POLICIES}/{path.name}" for path in (folder / POLICIES).glob("*.cedar"))
-    reviewed = sorted(f"{TOOLS_KEY}/{path.name}" for path in (folder / TOOLS_KEY).glob("*.json"))
-    triggers = [TRIGGERS_FILE] if (folder / TRIGGERS_FILE).exists() else []
+    """Return the names of the folder's files. What cannot be looked at is among them, so that reading it reports why."""
+    triggers = [TRIGGERS_FILE]
+    try:
+        (folder / TRIGGERS_FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        triggers = []
+    except OSError:
+        pass
+    policies, reviewed = _names_in(folder, POLICIES, ".cedar"), _names_in(folder, TOOLS_KEY, ".json")
     return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA_FILE}", *policies, *reviewed, *triggers]
+
+
+def _names_in(folder: Path, part: str, ending: str) -> list[str]:
+    try:
+        return sorted(f"{part}/{path.name}" for path in (folder / part).iterdir() if path.name.endswith(ending))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return [part]
 
 
 def _fingerprint_of(folder: Path) -> FolderFingerprint:

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, tuple_, update
 
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
 from justenough.adapters.store.paging import fetch_page
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.integrations.subscriptions import delivery_id
@@ -119,7 +120,8 @@ class OutboxRepository(Repository):
         """Take or extend the lease. False if another process holds it."""
         if insert_new(connection, LEASES, {"name": LEASE_NAME, "holder": holder, "until": until}):
             return True
-        free = or_(LEASES.c.holder == holder, LEASES.c.until <= now)
+        # A lease that ends too late is a wrong clock's. Its holder may be dead, and then nobody would deliver until that time.
+        free = or_(LEASES.c.holder == holder, LEASES.c.until <= now, LEASES.c.until > until + MAX_CLOCK_SKEW)
         return connection.execute(update(LEASES).where(LEASES.c.name == LEASE_NAME, free).values(holder=holder, until=until)).rowcount == 1
 
     @writes
@@ -131,10 +133,13 @@ class OutboxRepository(Repository):
     def keep_subscriptions(self, connection: Connection, kinds: Mapping[str, str], *, holder: str, now: datetime) -> bool:
         """Store which subscriptions (kinds by name) are configured, and delete those that were in no configuration for FORGET_AFTER.
 
-        A new subscription begins at the ledger's end. Return False, and change nothing, without the lease.
+        A new subscription begins at the ledger's end. Deliveries that failed while a clock was ahead become due. Return False, and change
+        nothing, without the lease.
         """
         if not _has_lease(connection, holder, now):
             return False
+        is_ahead = (DELIVERIES.c.state == DeliveryState.PENDING.value, DELIVERIES.c.last_at > now)
+        connection.execute(update(DELIVERIES).where(*is_ahead).values(next_at=now))
         begin = {"position": newest_position(connection), "created_at": now, "seen_at": now, "delivered": 0}
         for name, kind in kinds.items():
             insert_new(connection, SUBSCRIPTIONS, {"name": name, "kind": kind, **begin})
@@ -213,6 +218,9 @@ class OutboxRepository(Repository):
             # Never move the position backwards: earlier entries were delivered.
             behind = and_(SUBSCRIPTIONS.c.name == name, SUBSCRIPTIONS.c.position < settlement.position)
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
+            # It could not have moved if nothing could be sent. Without a delivery that failed, there is no trouble left.
+            has_failed = exists().where(DELIVERIES.c.subscription == name)
+            connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name, ~has_failed).values(why=None))
         return True
 
     @reads

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, case, not_, select, update
+from sqlalchemy import ColumnElement, Connection, case, not_, or_, select, update
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.repository import Repository, fetch_first, reads, writes
@@ -58,4 +58,5 @@ class SweepRepository(Repository):
 
 
 def _steady_since(now: datetime) -> ColumnElement[datetime]:
-    return case((SWEEPS.c.active_at < now - MAX_GAP, now), else_=SWEEPS.c.steady_since)
+    # A time in the future is a wrong clock's, and would hide dead sessions from sweeps until then.
+    return case((or_(SWEEPS.c.active_at < now - MAX_GAP, SWEEPS.c.steady_since > now), now), else_=SWEEPS.c.steady_since)

@@ -121,8 +121,12 @@ class Ladder(Message):
         if self.current >= tiers.top:
             return None
         tier = self.current + 1
+        return self.at_tier(tier, respond_by=tiers.respond_by(tier, now=now))
+
+    def at_tier(self, tier: int, *, respond_by: datetime) -> Self:
+        """Return the ladder at a higher tier, without answers from lower tiers."""
         answers = tuple(answer for answer in self.answers if answer.tier >= tier)
-        return self.model_copy(update={"current": tier, "respond_by": tiers.respond_by(tier, now=now), "answers": answers})
+        return self.model_copy(update={"current": tier, "respond_by": respond_by, "answers": answers})
 
     def verdict(self, tiers: Tiers) -> Literal["pending", "approved", "denied"]:
         """Return the request's state after the answers so far."""

@@ -143,6 +143,12 @@ def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
             return request is not None and request.state is RequestState.PENDING and request.current_tier == entry.data["tier"]
 
 
+def is_overdue_again(entry: EntryView, scene: NoticeContext) -> bool:
+    """Whether an event says that a job's access has ended, but its revocation is overdue again. If so, a late follow-up is not sent."""
+    is_overdue = scene.job is not None and scene.job.revocation.state is RevocationState.OVERDUE
+    return is_overdue and entry.type == EventType.REVOCATION_CONFIRMED
+
+
 def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
     """Build the notice of an event that needs a person to act."""
     match EventType(entry.type):

@@ -298,6 +298,22 @@ def test_a_pipe_or_a_device_in_place_of_a_file_changes_nothing(armed_folder: Pat
     assert "not a regular file" in config.alarm
 
 
+@pytest.mark.parametrize("name", ["policies", "tools", "triggers.yaml"])
+def test_a_part_of_the_folder_that_cannot_be_looked_at_changes_nothing(armed_folder: Path, clock: Clock, name: str) -> None:
+    (armed_folder / "tools").mkdir(exist_ok=True)
+    config = ConfigFolder(armed_folder, ENV, clock=clock)
+    before = config.current()
+    assert before.triggers
+    (armed_folder / name).rename(armed_folder.parent / "moved")
+    # The system refuses such a name to everybody, also to root: as it refuses others a folder that they may not enter.
+    (armed_folder / name).symlink_to("x" * 300)
+    clock.advance()
+
+    assert config.current() is before
+    assert config.alarm
+    assert f"{name}: cannot be read: File name too long" in config.alarm
+
+
 def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> None:
     found = ConfigFolder(armed_folder, ENV).current()
     assert found.triggers["one"].spec["name"] == "refund-triage"

@@ -45,6 +45,15 @@ def test_one_process_holds_the_lease_until_it_expires_or_is_released(store: Stor
     assert outbox.acquire_lease(US, now=later(30), until=later(45))
 
 
+def test_a_lease_dated_in_the_future_by_a_wrong_clock_does_not_keep_others_from_delivering(store: Store) -> None:
+    outbox = store.outbox
+    # A console whose clock was a day ahead took it, and was killed before it could give it up.
+    assert outbox.acquire_lease(US, now=later(86_400), until=later(86_415))
+    assert outbox.acquire_lease(THEM, now=NOW, until=later(15))
+    # Consoles whose clocks differ a little do not take it from each other.
+    assert not outbox.acquire_lease(US, now=later(-100), until=later(-85))
+
+
 def test_a_new_subscription_gets_later_events_and_no_earlier_ones(store: Store) -> None:
     store.ledger.append([submission()])
     store.outbox.acquire_lease(US, now=NOW, until=later(15))
@@ -59,6 +68,19 @@ def test_a_new_subscription_gets_later_events_and_no_earlier_ones(store: Store) 
     # Again is fine, and moves nothing.
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder=US, now=later(1))
     assert store.outbox.status().positions == {"siem": 1}
+
+
+def test_a_delivery_that_failed_while_a_clock_was_ahead_does_not_wait_until_that_time(held: Store) -> None:
+    held.ledger.append([submission(), job_start(), job_end()])
+    ahead, usual = held.outbox.next_batch(ALL, after=0, limit=2).entries, held.outbox.next_batch(ALL, after=2, limit=1).entries
+    assert held.outbox.acquire_lease(US, now=later(3_600), until=later(3_615))
+    assert held.outbox.settle(Settlement(subscription="siem", at=later(3_600), position=2, failed=failures(ahead, again=3_605)), holder=US)
+    # The clock was set back.
+    assert held.outbox.acquire_lease(US, now=NOW, until=later(15))
+    assert held.outbox.settle(Settlement(subscription="siem", at=NOW, position=3, failed=failures(usual)), holder=US)
+    assert held.outbox.keep_subscriptions({"siem": "webhook"}, holder=US, now=later(1))
+    assert held.outbox.due_batch("siem", now=later(1), limit=10).entries == ahead
+    assert held.outbox.due_batch("siem", now=later(5), limit=10).entries == (*ahead, *usual)
 
 
 def test_a_failed_delivery_waits_is_found_when_due_and_is_gone_once_delivered(held: Store) -> None:

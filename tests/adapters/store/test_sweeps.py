@@ -55,6 +55,15 @@ def test_a_sweep_dated_in_the_future_does_not_block_the_next_sweep(store: Store)
     assert store.sweeps.begin_if_idle(now=NOW, idle=IDLE)
 
 
+def test_after_a_clock_that_was_ahead_the_store_is_known_to_take_writes_since_the_next_sweep(store: Store) -> None:
+    store.sweeps.begin(now=NOW, by_clock=False)
+    store.sweeps.renew(now=later(3600))
+    store.sweeps.begin(now=later(10), by_clock=False)
+    last = store.sweeps.last()
+    assert last is not None
+    assert last.steady_since == later(10)
+
+
 def test_only_one_of_many_workers_begins_a_sweep_that_is_due(store: Store) -> None:
     for now in (NOW, later(20)):
         assert race(8, partial(lambda now, _: store.sweeps.begin_if_idle(now=now, idle=IDLE), now)).count(True) == 1

@@ -264,6 +264,23 @@ async def test_a_persons_last_known_rights_are_used_for_a_while_if_vault_is_away
     assert time.monotonic() - began > 0.5
 
 
+async def test_a_stream_ends_if_its_listeners_rights_cannot_be_checked_for_whatever_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("console.events.stream_authorization.MAX_UNCHECKED_S", 0.1)
+    person = Person(id="e-a", name="a", groups=frozenset({"auditors"}))
+    caller = Caller(person=person, tiers=ConfigFolder(SHOP).current().tiers, expires=time.time() + 900)
+    over = asyncio.Event()
+
+    async def look(_: str) -> Person | None:
+        return person
+
+    async def unreadable() -> Tiers:
+        raise OSError("the disk is broken")
+
+    async with asyncio.timeout(30), StreamAuthorization(look, unreadable).admit(caller, over.set):
+        await over.wait()
+
+
 async def test_the_launcher_of_a_job_is_looked_up_once_for_all_listeners(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     job = (await served.launch())["id"]
     asked: list[frozenset[str]] = []

@@ -205,7 +205,7 @@ async def test_a_revocation_that_stays_overdue_is_reported_once_and_so_is_its_en
     assert chat.events[1]["message"] == "No access of the job is active any more. No action needed."
 
 
-async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_released_once_more(rig: OutboxRig, chat: Receiver) -> None:
+async def test_a_person_who_catches_up_with_a_revocation_that_was_overdue_twice_is_released_once(rig: OutboxRig, chat: Receiver) -> None:
     await rig.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(rig, people())
     rig.record(samples.submission(), event_samples.issuance(), samples.job_end("failed"), event_samples.overdue_revocation(at=later(1)))
@@ -218,7 +218,42 @@ async def test_a_person_who_is_notified_released_and_notified_again_at_once_is_r
     rig.record(event_samples.revocation_proof(at=later(5), about="sweep"))
     await rig.deliver(console)
     await rig.deliver(console)
-    assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
+    # When the first proof was to be sent, the revocation was overdue again.
+    assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"]
+
+
+async def test_nobody_is_told_late_that_a_revocation_is_confirmed_that_is_overdue_again(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    chat.answer = lambda number: 500 if number == 1 else 204
+    console = await start_notifications(rig, people())
+    rig.record(samples.submission(), event_samples.issuance(), samples.job_end("failed"), event_samples.overdue_revocation(at=later(1)))
+    await rig.deliver(console)
+    rig.record(event_samples.revocation_proof(at=later(2)))
+    await rig.deliver(console)
+    assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"], "the control: its first attempt failed"
+    rig.record(event_samples.issuance(number=2, at=later(3)), event_samples.overdue_revocation(at=later(4), attempt=2))
+    await rig.deliver(console)
+    rig.clock.advance(7)
+    await rig.deliver(console)
+    assert (len(chat.requests), rig.progress_of("leads").pending) == (2, 0)
+    rig.record(event_samples.revocation_proof(at=later(5), about="sweep"))
+    await rig.deliver(console)
+    assert chat.events[2]["message"] == "No access of the job is active any more. No action needed."
+
+
+async def test_a_subscription_is_no_longer_failing_once_its_secret_can_be_read_again(rig: OutboxRig, chat: Receiver) -> None:
+    await rig.write_secret(PEOPLE)
+    console = await start_notifications(rig, people())
+    rig.record(samples.submission(), samples.job_end("failed"))
+    await rig.deliver(console)
+    assert "no field contains an Apprise URL" in (rig.progress_of("leads").why or "")
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    for seconds in (subscription_worker.NOT_READY_RETRY_S, subscription_worker.SAVE_POSITION_INTERVAL_S):
+        rig.clock.advance(seconds)
+        await rig.deliver(console)
+    standing = rig.progress_of("leads")
+    # Nobody had to be notified of the job's end.
+    assert (standing.behind, standing.why, chat.requests) == (0, None, [])
 
 
 async def test_events_that_need_no_person_move_the_position_without_a_delivery(rig: OutboxRig, chat: Receiver) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from console.pages import live_stream
 from console.pages.regions import AUTO_REFRESH_HEADER
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.plain_browser import SAME, Browser, Site
@@ -79,6 +80,17 @@ async def test_a_launcher_gets_events_of_their_own_jobs_only(site: Site, served:
         assert [(await anext(events))[0], (await anext(events))[0]] == ["beat", "beat"]
     refused = await mallory.open(stream_address(site, job=theirs["id"]))
     assert refused.status_code == 404
+
+
+async def test_a_page_that_missed_much_is_refreshed_once_and_reads_none_of_it(
+    site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead, begin, missed = await logged_in("lead"), stream_address(site), await served.launch()
+    monkeypatch.setattr(live_stream, "MAX_REPLAYED_ENTRIES", 0)
+    async with open_page(lead, begin) as events:
+        assert [await anext(events), await anext(events)] == [("beat", {}), ("change", {})]
+        job = await served.launch()
+        assert (await next_change(events))["job"] == job["id"] != missed["id"]
 
 
 async def test_output_is_streamed_as_it_arrives_and_only_once(site: Site, served: Served, logged_in: LogIn) -> None:
