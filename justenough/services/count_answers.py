@@ -85,7 +85,8 @@ class AnswerCounter:
         if view and view.expires_at and view.current_tier == received.current + 1 > view.tier:
             # It was escalated, and the workflow did not learn of it, because its worker died.
             self._received_ladders[str(request)] = received = received.at_tier(view.current_tier, respond_by=view.expires_at)
-            self._tallies[str(request)] = before = replace(before, ladder=received)
+            verdict = received.verdict(self._deps.config.current().tiers)
+            self._tallies[str(request)] = before = replace(before, ladder=received, verdict=verdict)
         recorded = find_recorded_request(self._deps, self._job, received)
         if isinstance(recorded, Rejection):
             return recorded

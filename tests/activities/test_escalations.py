@@ -43,10 +43,12 @@ class WaitingJob:
         ladder, now = self.ladder, self.at.deps.now()
         request = {"job_id": self.job, "id": ladder.request, "digest": ladder.digest, "ttl": ladder.ttl, "action": ladder.action}
         statement = build_decision_statement(request, "approve", narrowing=Narrowing(ttl=ttl), reason="needed", person=who.id, now=now)
-        received = (who.sign(to_signable(statement)).model_dump(mode="json"),)
-        answers = AnswersInput(job=self.job, ladders={ladder.request: ladder}, received=received, number=1)
+        self.ladder = self.count(who.sign(to_signable(statement)).model_dump(mode="json")).ladders[ladder.request]
+
+    def count(self, answer: Any) -> AnswersResult:
+        answers = AnswersInput(job=self.job, ladders={self.ladder.request: self.ladder}, received=(answer,), number=1)
         result: AnswersResult = self._call(JobActivities(self.at.deps).take_answers, answers)
-        self.ladder = result.ladders[ladder.request]
+        return result
 
     def request(self) -> RequestView:
         view = self.at.deps.store.requests.get(self.ladder.request)
@@ -82,10 +84,12 @@ def test_an_escalation_to_a_tier_for_which_the_approvals_so_far_are_enough_appro
         assert job.request().state is RequestState.PENDING
         job.let_time_pass(job.ladder)
 
-        # The second call is that of a workflow which did not get the first one's result.
+        # The later calls are those of a workflow which did not get the first one's result.
         results = [job.climb(job.ladder) for _ in range(2)]
+        counted = job.count({"statement": {"request": job.ladder.request}, "signature": "none"})
 
         assert [result.approved for result in results] == [True, True]
+        assert (counted.verdicts, counted.ladders) == ({job.ladder.request: "approved"}, {job.ladder.request: results[0].ladder})
         assert (job.request().state, job.request().current_tier, job.request().granted_ttl) == (RequestState.APPROVED, 2, 120)
 
 
