@@ -97,7 +97,7 @@ class _Trial:
         yield "log in", self.log_in
         yield "revoke", self.revoke
         yield "verify", self.verify
-        if self.definition.target is not None:
+        if self.definition.target is not None and self.definition.revocable is Revocable.NOW:
             # Vault's own statements ended the first user. The worker also ends users by itself.
             yield "end in target", self.end_in_target
 
@@ -185,7 +185,9 @@ class _Trial:
         if self.definition.target is None or not self.issued:
             return
         ended = self.targets.end_all_of(self.job, self._where())
-        seen = self.targets.inspect(self.job, self._where(), names=(self._user(),))
+        # Of what cannot be revoked, the user may stay, such as a static role's.
+        names = (self._user(),) if self.definition.revocable is Revocable.NOW else ()
+        seen = self.targets.inspect(self.job, self._where(), names=names)
         if seen.failures:
             raise StepFailed(f"Vault has revoked it, but the target could not be checked: {'; '.join(seen.failures)}")
         if alive := [trace.name for trace in seen.users]:
