@@ -88,7 +88,7 @@ put_shared() {
 }
 
 put_policy() {
-    "$vault" policy write "$1" "$2" > /dev/null
+    fill "$2" | "$vault" policy write "$1" - > /dev/null
     echo "written sys/policies/acl/$1"
 }
 
