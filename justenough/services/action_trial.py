@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
 from justenough.adapters.configuration.folder import load_config_folder
@@ -167,9 +168,11 @@ class _Trial:
         return self._verify_user_is_gone("public.je_end_users has not ended it; PostgreSQL's log has its warning")
 
     def clean_up(self) -> tuple[str, ...]:
-        """Revoke everything under the job's prefix, end its users, delete the prefix. Return why something may be left over."""
+        """Revoke its leases and everything under the job's prefix, end its users, delete the prefix. Return why something may be left over."""
         left = []
         acts: tuple[Callable[[], object], ...] = (
+            # Vault revokes a token's leases some time after the token.
+            *(partial(self.vault.revoke_lease, one.lease_id) for one in self.issued if one.lease_id),
             lambda: self.vault.revoke_prefix(self.job),
             self._end_users,
             lambda: self.vault.close_prefix(self.job),
