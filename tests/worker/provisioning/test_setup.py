@@ -253,6 +253,21 @@ def test_a_mount_below_a_folder_is_planned_created_and_then_left_alone(empty: Em
         empty.plan()
 
 
+def test_a_mount_that_is_tuned_differently_is_reported_with_its_values(empty: Emptied, tmp_path: Path) -> None:
+    first, mount = "  - {path: sys/mounts/database, ", "sys/mounts/short"
+    short = f"  - {{path: {mount}, data: {{type: kv, config: {{default_lease_ttl: 5m, max_lease_ttl: 10m}}}}}}\n"
+    empty.settings = empty.settings.model_copy(update={"config": config_with(tmp_path, first, short + first)})
+
+    def outcomes() -> set[tuple[WriteOutcome, str]]:
+        return {(step.outcome, step.note) for steps in (empty.plan(), empty.apply()) for step in steps if step.path == mount}
+
+    assert outcomes() == {(WriteOutcome.CREATED, "")}
+    assert outcomes() == {(WriteOutcome.UNCHANGED, "")}
+    empty.write(f"{mount}/tune", max_lease_ttl="768h")
+    note = f"its max_lease_ttl is 2764800, not 10m as in the catalog; write it to {mount}/tune, or correct the catalog"
+    assert outcomes() == {(WriteOutcome.KEPT, note)}
+
+
 def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
         shop.setup(config=tmp_path)
