@@ -77,7 +77,9 @@ class LeaseKeeper:
         await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _keep(self, item: IssuedCredential) -> None:
-        lives, why = item.lease_seconds, TTL_OVER
+        # Since its issue, its session may have waited for other credentials or for the job's files.
+        waited, why = max(0.0, self._deps.ticks() - item.began), TTL_OVER
+        lives = None if item.lease_seconds is None else max(0.0, item.lease_seconds - waited)
         while (left := self._seconds_left(item)) > 0:
             if lives is None or lives >= left:
                 await asyncio.sleep(left)

@@ -109,6 +109,11 @@ class IssuedCredential:
     lease_seconds: int | None
     """Seconds that the lease lives before it must be renewed; None if there is nothing to renew."""
 
+    @property
+    def began(self) -> float:
+        """When it was issued, in ticks."""
+        return self.ends - self.access.ttl
+
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
         """Return the grant's remaining seconds by the clock that leaves less: a clock that was set back must not prolong it."""
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
