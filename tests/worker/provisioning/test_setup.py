@@ -399,3 +399,14 @@ def test_the_console_reads_exactly_the_secrets_of_its_event_receivers(shop: Shop
         assert {console.write(path, data={"secret": "y"}).status_code for path in named} == {403}
     finally:
         shop.setup()
+
+
+def test_a_vault_that_refuses_more_requests_is_not_called_sealed(empty: Emptied, shop: Shop) -> None:
+    quota = f"sys/quotas/rate-limit/{empty.namespace}"
+    made = shop.admin.call("POST", quota, {"path": f"{empty.namespace}/", "rate": 1, "interval": "1h"})
+    assert made.is_success, made.text
+    try:
+        with pytest.raises(VaultNotReady, match=r"refuses more requests for now: .*quota exceeded.*sys/quotas/rate-limit"):
+            empty.plan()
+    finally:
+        shop.admin.delete(quota)
