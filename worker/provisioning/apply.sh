@@ -18,7 +18,7 @@ fill() {
             out = ""
             for (at = 1; at <= length(text); at++) {
                 one = substr(text, at, 1)
-                out = out (one == "\\" || one == "\"" ? "\\" one : one == "\n" ? "\\n" : one == "\t" ? "\\t" : one)
+                out = out (one == "\\" || one == "\"" ? "\\" one : one == "\n" ? "\\n" : one == "\r" ? "\\r" : one == "\t" ? "\\t" : one)
             }
             return out
         }

@@ -19,7 +19,7 @@ from worker.provisioning import ExportFormat, VaultTarget, export_vault, plan_va
 
 pytestmark = pytest.mark.servers
 
-HARD = 'a \\ backslash, "quotes", a\ttab & a line\nbreak'
+HARD = 'a \\ backslash, "quotes", a\ttab & a line\nbreak, and one of Windows\r\n'
 
 
 def export(empty: Emptied, folder: Path, form: ExportFormat = ExportFormat.HCL) -> dict[str, str]:
