@@ -27,8 +27,11 @@ from activities.issuing.results import (
     OrderNotValid,
     PendingApproval,
     ToolAccess,
+    end_of_issued,
     issued_event,
     refused_event,
+    renewed_event,
+    user_of_issued,
 )
 from activities.issuing.vault_issuer import VaultIssuer
 from activities.revocation import revoke
@@ -42,6 +45,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Revocable
+from justenough.domain.ledger.events import Event
 from justenough.domain.policy.cedar_request import Phase
 from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
@@ -321,7 +325,6 @@ class Issuer:
         grant.ends = ends if grant.ends is None else grant.ends
         if call := call_of(access):
             grant.count(call)
-        user = issued.fields["username"].reveal() if action.target and "username" in issued.fields else None
         credential = CredentialHandle(
             id=credential_id(job, grant.number, nth),
             request_id=request_id(job, grant.number),
@@ -330,17 +333,15 @@ class Issuer:
             lease_id=issued.lease_id,
             accessor=accessor,
             issued_at=now,
-            expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=ttl),
+            expires_at=end_of_issued(action, issued, lives=issued.ttl, granted=ttl, at=now),
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
             held_by_job=call_of(access) is None and resource.used_by == "job",
-            # Refused below. Its user was not made for it and does not end with it, so finding the user says nothing about the job's access.
-            user=None if issued.lease_id is None and action.revocable is Revocable.NOW else user,
+            user=user_of_issued(action, issued),
             search_digest=controls.search_digest,
         )
-        self.holdings.add(credential, grant.basis)
         # Record how to revoke it before anyone can use it.
-        deps.store.ledger.append([issued_event(job, credential)])
+        self._record(credential, grant, issued_event(job, credential))
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it does not match the catalog")
@@ -350,13 +351,20 @@ class Issuer:
             self.holdings.add(credential, grant.basis)
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
+        if (end := end_of_issued(action, issued, lives=lease_seconds, granted=ttl, at=deps.now())) < credential.expires_at:
+            credential = credential.model_copy(update={"expires_at": end})
+            self._record(credential, grant, renewed_event(job, credential, at=deps.now()))
         self.holdings.touch(credential, resource.sensitivity)
-        # A withdrawal is recorded before its credentials are looked up; here the credential is recorded before the withdrawal is looked up. So
-        # one of the two finds the other.
+        # Whoever withdraws records it and then looks for credentials; this is recorded, and then a withdrawal is looked for. One finds the other.
         if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
             self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
         return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+
+    def _record(self, credential: CredentialHandle, grant: AccessGrant, event: Event) -> None:
+        """Remember a credential, and record an event about it."""
+        self.holdings.add(credential, grant.basis)
+        self._deps.store.ledger.append([event])
 
     def _ask_vault(self, grant: AccessGrant, access: Access, action: ActionDef, *, nth: int) -> tuple[str, IssuedSecret]:
         """Issue, and count the attempt as answered. It counts too if its answer is lost: Vault may have issued a credential, so the next one

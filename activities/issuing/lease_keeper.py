@@ -13,11 +13,11 @@ from functools import partial
 import structlog
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import EndReason, IssuedCredential
+from activities.issuing.results import EndReason, IssuedCredential, renewed_event
 from activities.revocation import revoke
 from justenough.adapters.vault import UnknownHandle, VaultRefused
 from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
-from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.events import Event
 from justenough.services.dependencies import Deps
 
 RENEW_AT_FRACTION = 0.5
@@ -77,7 +77,9 @@ class LeaseKeeper:
         await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _keep(self, item: IssuedCredential) -> None:
-        lives, why = item.lease_seconds, TTL_OVER
+        # Since its issue, its session may have waited for other credentials or for the job's files.
+        waited, why = max(0.0, self._deps.ticks() - item.began), TTL_OVER
+        lives = None if item.lease_seconds is None else max(0.0, item.lease_seconds - waited)
         while (left := self._seconds_left(item)) > 0:
             if lives is None or lives >= left:
                 await asyncio.sleep(left)
@@ -124,10 +126,7 @@ class LeaseKeeper:
         if ending := self._issuer.reason_to_end(item):
             return ending
         lives = self._deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
-        now, credential, ends = self._deps.now(), item.credential.id, item.credential.expires_at.isoformat()
-        about = f"{credential}/{now.timestamp():.0f}"
-        renewed = build_event(EventType.CREDENTIAL_RENEWED, self._job, at=now, about=about, credential=credential, expires_at=ends)
-        self._deps.store.ledger.append([renewed])
+        self._deps.store.ledger.append([renewed_event(self._job, item.credential, at=self._deps.now())])
         return lives or TTL_OVER
 
     async def _end_until_confirmed(self, item: IssuedCredential, ending: EndReason) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle, Decision
 from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 
 ACCESS_CLOSED = "the job's access has been closed"
@@ -106,9 +109,31 @@ class IssuedCredential:
     lease_seconds: int | None
     """Seconds that the lease lives before it must be renewed; None if there is nothing to renew."""
 
+    @property
+    def began(self) -> float:
+        """When it was issued, in ticks."""
+        return self.ends - self.access.ttl
+
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
         """Return the grant's remaining seconds by the clock that leaves less: a clock that was set back must not prolong it."""
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
+
+
+def end_of_issued(action: ActionDef, issued: IssuedSecret, *, lives: int | None, granted: int, at: datetime) -> datetime:
+    """Return when an issued credential ends: with its certificate or its grant. What cannot be revoked works until its lease ends, if that is later.
+
+    `lives`: the lease's seconds from `at`, None if it has none; `granted`: the grant's.
+    """
+    leased = lives or 0 if action.revocable is Revocable.ON_EXPIRY else 0
+    return pki.ends_at(action, issued) or at + timedelta(seconds=max(granted, leased))
+
+
+def user_of_issued(action: ActionDef, issued: IssuedSecret) -> str | None:
+    """Return the name of a credential's user in its target; None if it has none, or is refused for its missing lease."""
+    # Without a lease, the user was not made for it and does not end with it, so finding the user says nothing about the job's access.
+    if not action.target or (issued.lease_id is None and action.revocable is Revocable.NOW):
+        return None
+    return issued.fields["username"].reveal() if "username" in issued.fields else None
 
 
 def issued_event(job: str, credential: CredentialHandle) -> Event:
@@ -133,6 +158,12 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
         target_digest=credential.target_digest,
         search_digest=credential.search_digest,
     )
+
+
+def renewed_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
+    """Return the event of a lease that was renewed, or shortened to its grant; with the end of its credential."""
+    about, ends = f"{credential.id}/{at.timestamp():.0f}", credential.expires_at.isoformat()
+    return build_event(EventType.CREDENTIAL_RENEWED, job, at=at, about=about, credential=credential.id, expires_at=ends)
 
 
 def refused_event(job: str, request: str, nth: int, why: str, *, at: datetime) -> Event:

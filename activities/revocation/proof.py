@@ -74,7 +74,8 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
         if credential.accessor is not None:
             notes.inspect_handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.is_accessor_alive)
         notes.inspect_certificate(deps, credential)
-    known = frozenset(credential.user for credential in credentials if credential.user is not None)
+    # The user of a credential that no revocation ends stays in its target: what was issued is residual.
+    known = frozenset(item.user for item in credentials if item.user is not None and item.revocable is Revocable.NOW)
     seen = deps.targets.inspect(job, accesses, names=known)
     gone = "its known user does not exist" if len(known) == 1 else f"none of its {len(known)} known users exists"
     none = f"{gone}, and {NONE_WITH_JOB_ID}" if known else NONE_WITH_JOB_ID

@@ -246,10 +246,20 @@ def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
     lease, steps = handle.lease_id, FailureCollector()
     _revoke_leases(deps, steps, (handle,))
-    if steps.attempt("its lease", lambda: deps.vault.is_lease_alive(lease), otherwise=True):
-        return tuple(steps.failures) or ("its lease is still alive",), ""
-    if steps.attempt("its certificate", lambda: is_certificate_valid(deps, handle), otherwise=True):
-        return tuple(steps.failures) or ("its lease is gone, but its certificate is not in the CRL that Vault serves",), ""
+    checks: tuple[tuple[str, Callable[[], bool], str], ...] = (
+        ("its lease", lambda: deps.vault.is_lease_alive(lease), "its lease is still alive"),
+        (
+            "its certificate",
+            lambda: is_certificate_valid(deps, handle),
+            "its lease is gone, but its certificate is not in the CRL that Vault serves",
+        ),
+    )
+    for what, is_alive, why in checks:
+        if steps.attempt(what, is_alive, otherwise=True):
+            return tuple(steps.failures) or (why,), ""
+    if handle.revocable is not Revocable.NOW:
+        # Revoking its lease need not end its user, so the user proves nothing.
+        return (), ""
     if unprovable := why_unprovable(deps, handle):
         return (unprovable,), ""
     # If a lease was force-revoked, Vault does not know it any more, but its user may still exist. The job's space must stay.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
 from justenough.adapters.configuration.folder import load_config_folder
@@ -97,7 +98,7 @@ class _Trial:
         yield "log in", self.log_in
         yield "revoke", self.revoke
         yield "verify", self.verify
-        if self.definition.target is not None:
+        if self.definition.target is not None and self.definition.revocable is Revocable.NOW:
             # Vault's own statements ended the first user. The worker also ends users by itself.
             yield "end in target", self.end_in_target
 
@@ -167,9 +168,11 @@ class _Trial:
         return self._verify_user_is_gone("public.je_end_users has not ended it; PostgreSQL's log has its warning")
 
     def clean_up(self) -> tuple[str, ...]:
-        """Revoke everything under the job's prefix, end its users, delete the prefix. Return why something may be left over."""
+        """Revoke its leases and everything under the job's prefix, end its users, delete the prefix. Return why something may be left over."""
         left = []
         acts: tuple[Callable[[], object], ...] = (
+            # Vault revokes a token's leases some time after the token.
+            *(partial(self.vault.revoke_lease, one.lease_id) for one in self.issued if one.lease_id),
             lambda: self.vault.revoke_prefix(self.job),
             self._end_users,
             lambda: self.vault.close_prefix(self.job),
@@ -185,7 +188,9 @@ class _Trial:
         if self.definition.target is None or not self.issued:
             return
         ended = self.targets.end_all_of(self.job, self._where())
-        seen = self.targets.inspect(self.job, self._where(), names=(self._user(),))
+        # Of what cannot be revoked, the user may stay, such as a static role's.
+        names = (self._user(),) if self.definition.revocable is Revocable.NOW else ()
+        seen = self.targets.inspect(self.job, self._where(), names=names)
         if seen.failures:
             raise StepFailed(f"Vault has revoked it, but the target could not be checked: {'; '.join(seen.failures)}")
         if alive := [trace.name for trace in seen.users]:

@@ -64,7 +64,7 @@ class SetupFailed(GiveUp):
 
 
 class VaultNotReady(RetryLater):
-    """Vault does not answer or is sealed."""
+    """Vault does not answer, is sealed, or refuses more requests for now."""
 
 
 def admin_token() -> Secret | None:
@@ -211,7 +211,10 @@ class AdminClient:
         for value in (self._token.reveal(), *self._hide):
             error = error.replace(value, "…")
         error = " ".join(error.split())[:500]
-        if response.status_code in {429, 473, 503}:
+        if response.status_code == 429:
+            remedy = "Raise its quota (bao list sys/quotas/rate-limit), or run the same command again later: it continues where it stopped."
+            raise VaultNotReady(f"Vault at {self.address} refuses more requests for now: {error}. {remedy}")
+        if response.status_code in {473, 503}:
             message = f"Vault at {self.address} is sealed or not active: {error}. Unseal it, then run `justenough vault setup` again."
             raise VaultNotReady(message)
         raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path))

@@ -18,7 +18,7 @@ fill() {
             out = ""
             for (at = 1; at <= length(text); at++) {
                 one = substr(text, at, 1)
-                out = out (one == "\\" || one == "\"" ? "\\" one : one == "\n" ? "\\n" : one == "\t" ? "\\t" : one)
+                out = out (one == "\\" || one == "\"" ? "\\" one : one == "\n" ? "\\n" : one == "\r" ? "\\r" : one == "\t" ? "\\t" : one)
             }
             return out
         }
@@ -88,7 +88,7 @@ put_shared() {
 }
 
 put_policy() {
-    "$vault" policy write "$1" "$2" > /dev/null
+    fill "$2" | "$vault" policy write "$1" - > /dev/null
     echo "written sys/policies/acl/$1"
 }
 

@@ -226,7 +226,7 @@ def _terraform(writes: Sequence[ExportedWrite]) -> str:
     for number, write in enumerate(writes, 1):
         name = f"w{number:03}_" + re.sub(r"[^A-Za-z0-9_]+", "_", REFERENCE.sub("id", write.path))
         if write.policy is not None:
-            made.add("vault_policy", name, {"name": write.policy, "policy": _literal(str(write.data["policy"]))})
+            made.add("vault_policy", name, {"name": write.policy, "policy": made.text_of(str(write.data["policy"]))})
             continue
         text = json.dumps(dict(write.data), ensure_ascii=False)
         for match in REFERENCE.finditer(json.dumps([write.path]) + text):

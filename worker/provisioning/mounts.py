@@ -44,6 +44,14 @@ def ensure_mounted(vault: AdminClient, path: str, data: Mapping[str, Any]) -> Ap
     if any(not is_same_value(current.get(key) or {}, data[key]) for key in ("type", "options") if key in data):
         why = f"something else is mounted there already ({current.get('type')} {current.get('options') or ''})"
         raise SetupFailed(path, why=why, remedy="Nothing was changed there. Use another mount path in the catalog, or move that mount.")
+    tuned = current.get("config") or {}
+    other = [
+        f"its {key} is {tuned.get(key)}, not {value} as in the catalog"
+        for key, value in (data.get("config") or {}).items()
+        if not is_same_value(tuned.get(key), value)
+    ]
+    if other:
+        return AppliedWrite(path, WriteOutcome.KEPT, f"{'; '.join(other)}; write it to {path}/tune, or correct the catalog")
     return AppliedWrite(path, WriteOutcome.UNCHANGED)
 
 

@@ -377,12 +377,18 @@ def to_request_views(connection: Connection, rows: Sequence[RowMapping | Mapping
 
 
 def _credentials_of(connection: Connection, job_id: str) -> tuple[tuple[CredentialView, ...], int]:
-    """Return the job's credentials, oldest first: all live ones and the newest of the rest; and how many were left out."""
+    """Return the job's credentials, oldest first: all live ones, the newest that are residual, and the newest of the rest; and how many were
+    left out.
+    """
     theirs, newest = CREDENTIALS.c.job_id == job_id, (CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc())
     statement = select(CREDENTIALS).where(theirs).order_by(*newest).limit(MAX_DEAD_CREDENTIALS + 1)
     credentials = fetch_all(connection, statement, CredentialView)
     if len(credentials) <= MAX_DEAD_CREDENTIALS:
         return credentials[::-1], 0
-    by_id = {credential.id: credential for credential in (*credentials[:MAX_DEAD_CREDENTIALS], *live_credentials(connection, job_id))}
+    # Those that their owner must change are not live, but they are valid.
+    valid = select(CREDENTIALS).where(theirs, CREDENTIALS.c.state == CredentialState.RESIDUAL.value).order_by(*newest)
+    residual = fetch_all(connection, valid.limit(MAX_DEAD_CREDENTIALS), CredentialView)
+    shown = (*credentials[:MAX_DEAD_CREDENTIALS], *residual, *live_credentials(connection, job_id))
+    by_id = {credential.id: credential for credential in shown}
     left_out = count_rows(connection, CREDENTIALS, theirs) - len(by_id)
     return tuple(sorted(by_id.values(), key=lambda credential: (credential.issued_at, credential.id))), left_out

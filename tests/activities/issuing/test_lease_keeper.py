@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -72,6 +73,19 @@ async def test_a_renewal_extends_the_users_expiry_in_the_target_but_not_beyond_t
     item = issuance(at, at.issue(job), ttl=3.5, lease=3)
     await keep_until(at, job, WILLING, item, lambda: renewal_count(at, job) > 0)
     assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
+
+
+async def test_a_lease_is_renewed_in_time_if_its_session_needed_most_of_it_until_its_process_began(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    item = issuance(at, held, ttl=60, lease=6)
+    # Four seconds ago.
+    item = replace(item, ends=item.ends - 4)
+    assert held.credential.lease_id
+    assert at.deps.vault.renew_lease(held.credential.lease_id, 2) == 2
+    await keep_until(at, job, WILLING, item, lambda: bool(at.entry_types(job)))
+    assert at.entry_types(job)[0] == "credential.renewed"
+    assert at.shop.can_log_in(held)
 
 
 async def test_a_job_keeps_its_access_if_the_target_is_back_before_the_lease_ends(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

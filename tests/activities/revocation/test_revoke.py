@@ -13,6 +13,7 @@ import pytest
 from activities.issuing.results import issued_event
 from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS
 from activities.revocation.revoke import RevocationResult, prove, record_lapsed, revoke, revoke_one
+from console.presentation.job_status import residual_text
 from justenough.adapters.store import Store, queries
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import Vault
@@ -321,6 +322,19 @@ def test_a_proof_says_how_many_credentials_it_did_not_check_again(at: Desk, monk
     monkeypatch.setattr(queries, "MAX_DEAD_CREDENTIALS", 1)
     older = [finding for finding in prove(at.deps, job).findings if "older" in finding.what]
     assert [(finding.what, finding.alive) for finding in older] == [("1 older credentials", False)]
+
+
+def test_a_value_that_stays_valid_is_proved_valid_however_many_credentials_came_after_it(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MAX_DEAD_CREDENTIALS", 1)
+    job = at.job()
+    value = at.issue(job, 3)
+    revoke_by_session(at, job, value, at.issue(job, 1), at.issue(job, 2))
+    proof = prove(at.deps, job)
+    assert (proof.revoked, proof.dead) == (True, False)
+    assert [finding.credential for finding in proof.findings if finding.residual] == [value.credential.id]
+    view = at.deps.store.jobs.get(job)
+    assert view is not None
+    assert residual_text(view).startswith("1 credential cannot be revoked early; valid until its owner changes it.")
 
 
 def test_a_proof_says_that_it_could_not_check_a_target_that_is_away(at: Desk) -> None:

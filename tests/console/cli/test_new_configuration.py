@@ -154,6 +154,20 @@ def test_jobs_verify_the_tls_certificate_of_a_database_as_vault_and_the_worker_d
     assert conninfo_to_dict(target.postgres) == billing.connect
 
 
+def test_a_url_with_encoded_parameters_and_an_ipv6_address_means_the_same_to_jobs_worker_and_vault(alone: Cli, folder: Path) -> None:
+    url = "postgresql://[2001:db8::7]/billing?sslmode=verify-full&sslrootcert=%2Fetc%2Fours.pem"
+    assert add(alone, folder, "postgres", "billing", url=url).exit_code == 0
+
+    catalog = read_catalog((folder / "catalog.yaml").read_text())
+    billing = catalog.resources["billing"]
+    assert (billing.connect["host"], billing.connect["sslrootcert"]) == ("2001:db8::7", "/etc/ours.pem")
+    target = billing.actions[Action.READ].target
+    assert target is not None
+    assert conninfo_to_dict(target.postgres) == billing.connect
+    (vaults,) = (write.data["connection_url"] for write in catalog.provision if write.path == "database/config/billing")
+    assert conninfo_to_dict(vaults.replace("{{username}}:{{password}}@", "")) == billing.connect
+
+
 def test_generated_policy_tests_state_what_policy_decides_now(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "people", "--sensitivity", "restricted")
 
@@ -173,6 +187,7 @@ def test_actions_that_no_policy_permits_are_named(alone: Cli, folder: Path) -> N
 @pytest.mark.parametrize(
     "kind, url, why",
     [
+        ("postgres", "postgresql://db.example/billing?options=%27%22", "is not a URL of this kind"),
         ("postgres", "db.example/billing", "is not a URL of this kind; write one like postgresql://db.example:5432/billing"),
         ("postgres", "mysql://db.example/billing", "is not a URL of this kind"),
         ("postgres", "postgresql://je:secret@db.example/billing", "must not contain a password"),

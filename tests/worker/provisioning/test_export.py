@@ -19,7 +19,7 @@ from worker.provisioning import ExportFormat, VaultTarget, export_vault, plan_va
 
 pytestmark = pytest.mark.servers
 
-HARD = 'a \\ backslash, "quotes", a\ttab & a line\nbreak'
+HARD = 'a \\ backslash, "quotes", a\ttab & a line\nbreak, and one of Windows\r\n'
 
 
 def export(empty: Emptied, folder: Path, form: ExportFormat = ExportFormat.HCL) -> dict[str, str]:
@@ -60,6 +60,15 @@ KEPT = ("sys/mounts/", "database/config/", "pki/root/", "kv/data/models/")
 """Of the shop's provisioning, what stays in the small catalog: one process of `bao` writes each."""
 
 
+SHELF: dict[str, Any] = {
+    "title": "A shelf whose place the environment names",
+    "environment": "prod",
+    "sensitivity": "internal",
+    "owner": "support-leads",
+    "actions": {"read": {"issue": {"path": "kv/data/${SHOP_SHELF}"}, "max_ttl": "5m", "revocable": "never"}},
+}
+
+
 @pytest.fixture
 def with_people(empty: Emptied, tmp_path: Path) -> Emptied:
     """A namespace in which people can log in already, for a small part of the shop's catalog, and with hard values."""
@@ -73,7 +82,7 @@ def with_people(empty: Emptied, tmp_path: Path) -> Emptied:
     mine = {"path": "kv/data/mine", "data": {"data": {"token": "<${MINE}>", "both": "${MINE}${OTHER}"}}}
     small = {
         "defaults": catalog["defaults"],
-        "resources": {"orders-db": orders},
+        "resources": {"orders-db": orders, "shelf": SHELF},
         "scopes": catalog["scopes"],
         "texts": catalog["texts"],
         "provision": [*(write for write in catalog["provision"] if write["path"].startswith(KEPT)), mine],
@@ -82,7 +91,7 @@ def with_people(empty: Emptied, tmp_path: Path) -> Emptied:
     config.mkdir()
     (config / "catalog.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     empty.settings = empty.settings.model_copy(update={"config": config})
-    empty.environment |= {"MINE": HARD, "OTHER": "&"}
+    empty.environment |= {"MINE": HARD, "OTHER": "&", "SHOP_SHELF": "upper-shelf"}
     return empty
 
 
@@ -93,6 +102,7 @@ def test_the_script_does_what_apply_does_with_the_rights_of_je_admin(with_people
     token = administrator(with_people, shop, files["je-admin.hcl"])
     done = apply(with_people, out, token)
     assert done.returncode == 0, done.stderr
+    assert with_people.read("sys/policies/acl/je-grant-shelf-read")["policy"].startswith('path "kv/data/upper-shelf"')
     assert "LEFT    identity/oidc/config: everybody in this Vault shares it" in done.stdout
     assert set(remaining_changes(with_people)) == {"identity/oidc/config"}
     assert with_people.read("kv/data/mine")["data"] == {"token": f"<{HARD}>", "both": f"{HARD}&"}
@@ -145,6 +155,13 @@ def test_a_secret_that_cannot_be_read_is_not_taken_as_missing_and_replaced(with_
     assert again.returncode == 1
     assert "permission denied" in again.stderr
     assert "apply.sh: whether kv/data/models/default exists cannot be seen; what stands before it has been written" in again.stderr
+
+
+def test_terraforms_policies_name_the_environments_values(with_people: Emptied, tmp_path: Path) -> None:
+    document = json.loads(export(with_people, tmp_path, ExportFormat.TERRAFORM)["main.tf.json"])
+    policies = {body["name"]: body["policy"] for body in document["resource"]["vault_policy"].values()}
+    assert policies["je-grant-shelf-read"].startswith('path "kv/data/${var.SHOP_SHELF}"')
+    assert "SHOP_SHELF" in document["variable"]
 
 
 def test_terraforms_resources_follow_one_another_and_hold_no_secret(empty: Emptied, tmp_path: Path) -> None:

@@ -253,6 +253,21 @@ def test_a_mount_below_a_folder_is_planned_created_and_then_left_alone(empty: Em
         empty.plan()
 
 
+def test_a_mount_that_is_tuned_differently_is_reported_with_its_values(empty: Emptied, tmp_path: Path) -> None:
+    first, mount = "  - {path: sys/mounts/database, ", "sys/mounts/short"
+    short = f"  - {{path: {mount}, data: {{type: kv, config: {{default_lease_ttl: 5m, max_lease_ttl: 10m}}}}}}\n"
+    empty.settings = empty.settings.model_copy(update={"config": config_with(tmp_path, first, short + first)})
+
+    def outcomes() -> set[tuple[WriteOutcome, str]]:
+        return {(step.outcome, step.note) for steps in (empty.plan(), empty.apply()) for step in steps if step.path == mount}
+
+    assert outcomes() == {(WriteOutcome.CREATED, "")}
+    assert outcomes() == {(WriteOutcome.UNCHANGED, "")}
+    empty.write(f"{mount}/tune", max_lease_ttl="768h")
+    note = f"its max_lease_ttl is 2764800, not 10m as in the catalog; write it to {mount}/tune, or correct the catalog"
+    assert outcomes() == {(WriteOutcome.KEPT, note)}
+
+
 def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
         shop.setup(config=tmp_path)
@@ -384,3 +399,14 @@ def test_the_console_reads_exactly_the_secrets_of_its_event_receivers(shop: Shop
         assert {console.write(path, data={"secret": "y"}).status_code for path in named} == {403}
     finally:
         shop.setup()
+
+
+def test_a_vault_that_refuses_more_requests_is_not_called_sealed(empty: Emptied, shop: Shop) -> None:
+    quota = f"sys/quotas/rate-limit/{empty.namespace}"
+    made = shop.admin.call("POST", quota, {"path": f"{empty.namespace}/", "rate": 1, "interval": "1h"})
+    assert made.is_success, made.text
+    try:
+        with pytest.raises(VaultNotReady, match=r"refuses more requests for now: .*quota exceeded.*sys/quotas/rate-limit"):
+            empty.plan()
+    finally:
+        shop.admin.delete(quota)

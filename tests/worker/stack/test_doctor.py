@@ -262,6 +262,15 @@ def test_a_vaults_configuration_is_read_with_an_administrators_token(servers: St
 
 
 @pytest.mark.servers
+def test_a_vaults_configuration_is_read_in_its_root_namespace(servers: Stack) -> None:
+    root = servers.admin_token_file.read_text(encoding="utf-8").strip()
+    made = httpx.post(f"{servers.vault}/v1/sys/namespaces/doctored", headers={"X-Vault-Token": root}, timeout=60, trust_env=False)
+    made.raise_for_status()
+    findings = by_name(tuple(vault_findings(servers.vault or "", token=Secret(root), namespace="doctored")))
+    assert {"vault audit": "ok", "vault longest request": "ok"}.items() <= {name: found.level for name, found in findings.items()}.items()
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize("token", [None, Secret("s.wrong")])
 def test_a_vaults_configuration_is_not_guessed_without_a_valid_token(servers: Stack, token: Secret | None) -> None:
     findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))

@@ -28,7 +28,11 @@ REQUEST_BOUND_REMEDY = f'Put default_max_request_duration = "{MAX_REQUEST_DURATI
 AUDIT_REMEDY = "Declare an audit device; without one there is no record of the requests to Vault."
 SEAL_STATES = {501: ("is not initialised", "bao operator init"), 503: ("is sealed", "bao operator unseal")}
 """By the status of sys/health: the state and its remedy."""
-READ_AUDIT_REMEDY = "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/sanitized, and run doctor again."
+ROOT_NAMESPACE = {"X-Vault-Namespace": ""}
+"""Only the root namespace has `sys/health`, the audit devices and the server's configuration."""
+READ_AUDIT_REMEDY = (
+    "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/sanitized in the root namespace, and run doctor again."
+)
 
 
 class RoleUnreadable(Exception):
@@ -56,8 +60,7 @@ def vault_findings(
         with httpx.Client(
             base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
         ) as vault:
-            # Only the root namespace has sys/health.
-            health = vault.get("sys/health", params={"standbyok": "true"}, headers={"X-Vault-Namespace": ""})
+            health = vault.get("sys/health", params={"standbyok": "true"}, headers=ROOT_NAMESPACE)
             state, remedy = SEAL_STATES.get(health.status_code, ("is unsealed", ""))
             yield DoctorFinding("vault seal", "missing" if remedy else "ok", f"{address} {state}", remedy)
             if pages_mount and health.status_code == 200:
@@ -136,7 +139,7 @@ def _search_findings(vault: httpx.Client, token: Secret, catalog: Catalog) -> It
 def _get(vault: httpx.Client, path: str, token: Secret | None) -> dict[str, Any] | None:
     if token is None:
         return None
-    answer = vault.get(path, headers={"X-Vault-Token": token.reveal()})
+    answer = vault.get(path, headers={"X-Vault-Token": token.reveal(), **ROOT_NAMESPACE})
     if answer.status_code != 200:
         return None
     data = answer.json().get("data")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import jinja2
 
@@ -94,7 +94,8 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
     sql, password = new.name.replace("-", "_"), f"{new.name.replace('-', '_').upper()}_VAULT_PASSWORD"
     database, query = where.path.strip("/"), f"?{where.query}" if where.query else ""
     port, sql_file = where.port or kind.port, f"sql/{new.name}.sql"
-    conninfo = f"host={where.hostname} port={port} dbname={database}{' ' + where.query.replace('&', ' ') if where.query else ''}"
+    parameters = parse_qsl(where.query)
+    conninfo = " ".join((f"host={where.hostname} port={port} dbname={database}", *(f"{name}={value}" for name, value in parameters)))
     review_by = date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)
     terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None} | {"review": f"{{by: {review_by}}}"}
     terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
@@ -105,11 +106,12 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
         "url": new.url.rstrip("/"),
         "scheme": where.scheme,
         "host": where.hostname,
+        "address": f"[{where.hostname}]:{port}" if ":" in str(where.hostname) else f"{where.hostname}:{port}",
         "port": port,
         "database": database,
         "query": query,
         # What verifies the server for Vault and the worker must verify it for jobs too.
-        "parameters": "".join(f", {name}: {json.dumps(value)}" for name, value in parse_qsl(where.query)),
+        "parameters": "".join(f", {name}: {json.dumps(value)}" for name, value in parameters),
         "conninfo": conninfo,
         "username": where.username or "default",
         "mount": kind.mount or new.name,
@@ -142,7 +144,10 @@ def _parse_url(new: NewResource) -> SplitResult:
     try:
         where = urlsplit(new.url)
         is_valid = (
-            bool(where.hostname) and (where.port is None or where.port > 0) and new.url.isascii() and not set(new.url) & set("\"'{}$ \\")
+            bool(where.hostname)
+            and (where.port is None or where.port > 0)
+            and new.url.isascii()
+            and not set(new.url + unquote(where.query)) & set("\"'{}$ \\")
         )
     except ValueError:
         is_valid, where = False, urlsplit("")
