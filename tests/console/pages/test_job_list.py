@@ -189,6 +189,18 @@ async def test_columns_are_chosen_in_the_address(site: Site, logged_in: LogIn) -
     assert [text for text in ("Access", "Agent", "Environment", "Duration") if f'scope="col">{text}<' in form] == ["Duration"]
 
 
+async def test_chosen_columns_stay_when_the_list_is_filtered_or_turned(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    record_order(site.store, "e-5", name="kept-columns")
+    # As the form of the columns sends them.
+    page = (await lead.open("/jobs?name=kept-columns&column=access&column=agent")).text
+    for link in (r'href="(\?[^"]+)">Oldest first', r'href="(\?[^"]*state=pending[^"]*)"'):
+        (onward,) = re.findall(link, page)
+        assert jobs_on(followed := (await lead.open("/jobs" + onward.replace("&amp;", "&"))).text), link
+        assert [text for text in ("Access", "Agent", "Duration") if f'scope="col">{text}<' in followed] == ["Access", "Agent"], link
+    assert '<input type="hidden" name="columns" value="access,agent">' in page
+
+
 async def test_the_list_is_exported_with_its_filters_and_without_formulas(site: Site, logged_in: LogIn) -> None:
     lead, mallory = await logged_in("lead"), await logged_in("mallory")
     jobs = [record_order(site.store, "e-5", name="exported", task="=HYPERLINK(1)") for _ in range(2)]
