@@ -12,10 +12,12 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, Route, expect
 
+from tests.adapters.store.event_samples import job_start
 from tests.browser.rig import check_fits, launch_chromium
 from tests.console.pages.oidc_provider import Provider
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.provider_site import Front
+from tests.console.pages.recorded_jobs import record_order
 from tests.console.served_console import Served
 
 pytestmark = pytest.mark.servers
@@ -233,3 +235,22 @@ async def test_an_idle_login_is_announced_before_it_ends_and_can_be_extended(sit
         await expect(warning).to_contain_text("You will be logged out in 1 min")
         await page.get_by_role("button", name="Stay logged in").click()
         await expect(warning).to_be_hidden()
+
+
+async def test_an_update_keeps_the_focus_on_the_row_that_the_keyboard_reached(site: Site, chromium: Chromium) -> None:
+    older, newer = (record_order(site.store, "e-1", name="focused") for _ in range(2))
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        await page.goto("/jobs?name=focused")
+        await expect(page.locator("[data-alive]")).to_contain_text("Live")
+        row, link = (page.locator(what, has=page.locator(f"a[href='/jobs/{older}']")) for what in ("tr", "th .cell"))
+        await page.keyboard.press("j")
+        await page.keyboard.press("j")
+        await expect(row).to_be_focused()
+        site.store.ledger.append([job_start(newer)])
+        await expect(page.locator("#rows")).to_contain_text("running")
+        await expect(row).to_be_focused()
+        await link.locator("a").focus()
+        site.store.ledger.append([job_start(older)])
+        await expect(row).to_contain_text("running")
+        await expect(link.locator("a")).to_be_focused()
