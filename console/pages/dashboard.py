@@ -72,9 +72,14 @@ def headline_figures(counts: CurrentCounts, before: Sequence[JobResults]) -> Hea
         running=sum(counts.jobs.values()),
         ended=ended,
         succeeded=succeeded,
-        success_share=100 * succeeded / ended if ended else None,
-        share_before=100 * sum(part.succeeded for part in before) / ended_before if ended_before else None,
+        success_share=percent_of(succeeded, ended),
+        share_before=percent_of(sum(part.succeeded for part in before), ended_before),
     )
+
+
+def percent_of(part: int, whole: int) -> float | None:
+    """Return a share in per cent, rounded down to tenths so that 100 means all; None if `whole` is 0."""
+    return 1000 * part // whole / 10 if whole else None
 
 
 def split_results(results: Sequence[JobResults]) -> tuple[Sequence[JobResults], Sequence[JobResults]]:
