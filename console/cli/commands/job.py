@@ -350,13 +350,13 @@ def _print_job(job: Json) -> None:
             ("Launch reason", job["order_reason"]),
             ("Agent", join_pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
             ("Data scope", join_pairs(job["data_scope"])),
-            ("Labels", join_pairs(job["labels"])),
-            ("Params", join_pairs(job["params"])),
+            *((title, join_pairs(job[title.lower()])) for title in ("Labels", "Params")),
             ("Bundle", job["bundle"]),
             ("Sandbox", job["sandbox"]),
             ("Created", moment(job["created_at"])),
             ("Started", moment(job["started_at"])),
             ("Ended", moment(job["ended_at"])),
+            ("Not listed", f"{older:,} older credentials, revoked or expired" if (older := job.get("older_credentials")) else ""),
         )
     )
     if job["requests"]:
