@@ -254,3 +254,16 @@ async def test_an_update_keeps_the_focus_on_the_row_that_the_keyboard_reached(si
         site.store.ledger.append([job_start(older)])
         await expect(row).to_contain_text("running")
         await expect(link.locator("a")).to_be_focused()
+
+
+async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, chromium: Chromium) -> None:
+    name, agent = "n" * 63, {"name": "a" * 63, "version": "v" * 64, "model": "m" * 64, "owner": "o" * 64}
+    job = record_order(site.store, "e-1", name=name, task="t" * 400, requester_name="r" * 200, agent=agent)
+    columns = "columns=access,environment,requester,agent,launched,duration"
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        for width in (390, 1280, 1920):
+            await page.set_viewport_size({"width": width, "height": 900})
+            for path in (f"/jobs/{job}", f"/jobs?name={name}&{columns}", f"/jobs/by-name/{name}", f"/search?q={name[:20]}", "/now"):
+                await page.goto(path)
+                await check_fits(page)
