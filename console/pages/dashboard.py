@@ -112,8 +112,9 @@ async def now(
 async def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
     """Record that the visitor takes care of an item, and return to the dashboard with the same filter."""
     key, note = (str(form.get(name, "")).strip() for name in ("item", "note"))
-    await to_thread.run_sync(acknowledge, console.deps, console.dashboard, visitor.caller, key, note)
-    chosen = {name: str(form.get(name, "")) for name in JobFilter.model_fields}
+    chosen = {name: str(form.get(name, "")) for name in ("environment", "agent", "team")}
+    only = JobFilter(**chosen)
+    await to_thread.run_sync(lambda: acknowledge(console.deps, console.dashboard, visitor.caller, key, note, only=only))
     query = urlencode({name: value for name, value in chosen.items() if value})
     return RedirectResponse(f"/now?{query}" if query else "/now", status_code=303)
 
@@ -126,7 +127,7 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
     current, trend, (before, results) = figures.current_counts(only), figures.course(), split_results(figures.results(only))
     readable, mine = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
     overdue = store.dashboard.overdue_jobs_of(mine) if mine and current.overdue_jobs else current.overdue
-    items = visible_items(caller, figures.attention(only))
+    items = visible_items(caller, figures, only)
     return render(
         request,
         "now.html",
