@@ -282,6 +282,18 @@ async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged
     assert [(await browser.open("/sessions")).status_code for browser in (here, other)] == [200, 200]
 
 
+async def test_the_page_does_not_promise_that_another_sessions_token_is_revoked(site: Site, logged_in: LogIn) -> None:
+    here, there = await logged_in("chief"), await logged_in("chief")
+    token = await site.token_of(there)
+    page = (await here.open("/sessions")).text
+    ended = {"csrf": hidden_fields(page)["csrf"], "key": SessionKey.from_cookie(there.cookie).hash}
+    assert (await here.send("/sessions/end", ended)).status_code == 303
+    # Nobody can decrypt the token any more, but Vault knows it until it expires.
+    assert await site.is_valid(token)
+    assert "Ending a session also revokes its Vault token" not in page
+    assert "Logging out revokes this session's Vault token. If you end another session, nobody can decrypt its token any more" in page
+
+
 async def test_a_fresh_login_counts_for_five_minutes_and_keeps_the_session(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     cookie = lead.cookie
