@@ -127,6 +127,7 @@ def test_a_narrowed_approval_and_its_withdrawal_take_one_command_each(cli: Cli, 
     assert "(tier 1) approved read for 2m: -" in shown
     until(lambda: cli.json("request", "show", request, who="lead")["state"] == "withdrawn", "a worker has verified the withdrawal")
     assert "lead withdrew the approval: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
+    assert "lead approved, then withdrew it" in cli.run("job", "show", job).stdout
     assert cli.run("request", "withdraw", request, "--reason", "again", who="lead").exit_code == 8
     cli.run("job", "kill", job, "--yes")
 
