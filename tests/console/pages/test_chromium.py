@@ -14,6 +14,7 @@ from playwright.async_api import Page, Route, expect
 
 from tests.adapters.store.event_samples import job_start
 from tests.browser.rig import check_fits, launch_chromium
+from tests.console.pages.inbox_requests import decisions
 from tests.console.pages.oidc_provider import Provider
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.provider_site import Front
@@ -267,3 +268,17 @@ async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, 
             for path in (f"/jobs/{job}", f"/jobs?name={name}&{columns}", f"/jobs/by-name/{name}", f"/search?q={name[:20]}", "/now"):
                 await page.goto(path)
                 await check_fits(page)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_enter_on_a_ticked_request_signs_nothing(site: Site, served: Served, chromium: Chromium, *, scripts: bool) -> None:
+    request, _ = [served.record_request((await served.launch())["id"]) for _ in range(2)]
+    async with open_page(chromium, site, scripts=scripts) as page:
+        await log_in(page, site)
+        await page.goto("/inbox?show=mine")
+        pick = page.locator(f"#pick-{request['id']}")
+        await pick.check()
+        await pick.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("Press Approve selected or Deny selected.")
+        await expect(pick).to_be_checked()
+        assert await decisions(served, request["job_id"]) == []
