@@ -15,6 +15,8 @@ from console.cli.errors import ExitCode, Failure
 Web = Annotated[bool, typer.Option("--web", "-w", help="Open its page in the browser.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; it is part of the statement that you sign.")]
 Param = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter of the spec; may be repeated.")]
+DEFAULT_PAGE_SIZE = 100
+"""The console's maximum number of items of a page if no other is requested."""
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of items.")]
 Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="The `next` value of the previous page.")]
 Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only from this time on: an age (24h, 7d), a date or a time.")]

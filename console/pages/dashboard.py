@@ -72,9 +72,14 @@ def headline_figures(counts: CurrentCounts, before: Sequence[JobResults]) -> Hea
         running=sum(counts.jobs.values()),
         ended=ended,
         succeeded=succeeded,
-        success_share=100 * succeeded / ended if ended else None,
-        share_before=100 * sum(part.succeeded for part in before) / ended_before if ended_before else None,
+        success_share=percent_of(succeeded, ended),
+        share_before=percent_of(sum(part.succeeded for part in before), ended_before),
     )
+
+
+def percent_of(part: int, whole: int) -> float | None:
+    """Return a share in per cent, rounded down to tenths so that 100 means all; None if `whole` is 0."""
+    return 1000 * part // whole / 10 if whole else None
 
 
 def split_results(results: Sequence[JobResults]) -> tuple[Sequence[JobResults], Sequence[JobResults]]:
@@ -107,8 +112,9 @@ async def now(
 async def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
     """Record that the visitor takes care of an item, and return to the dashboard with the same filter."""
     key, note = (str(form.get(name, "")).strip() for name in ("item", "note"))
-    await to_thread.run_sync(acknowledge, console.deps, console.dashboard, visitor.caller, key, note)
-    chosen = {name: str(form.get(name, "")) for name in JobFilter.model_fields}
+    chosen = {name: str(form.get(name, "")) for name in ("environment", "agent", "team")}
+    only = JobFilter(**chosen)
+    await to_thread.run_sync(lambda: acknowledge(console.deps, console.dashboard, visitor.caller, key, note, only=only))
     query = urlencode({name: value for name, value in chosen.items() if value})
     return RedirectResponse(f"/now?{query}" if query else "/now", status_code=303)
 
@@ -121,7 +127,7 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
     current, trend, (before, results) = figures.current_counts(only), figures.course(), split_results(figures.results(only))
     readable, mine = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
     overdue = store.dashboard.overdue_jobs_of(mine) if mine and current.overdue_jobs else current.overdue
-    items = visible_items(caller, figures.attention(only))
+    items = visible_items(caller, figures, only)
     return render(
         request,
         "now.html",

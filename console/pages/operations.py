@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from anyio import to_thread
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from console.auth.authorization import Role
@@ -44,7 +46,6 @@ PERIOD_NAMES: Mapping[Period, str] = {"24h": "last 24 hours", "7d": "last 7 days
 REFUSED_WORDS = {"over_budget": "over budget", "denied": "denied or waiting for approval", "not_allowed": "model not allowed"}
 """Why calls of a model were refused."""
 Name = Annotated[str, Path(max_length=63)]
-Done = Annotated[str, Query(max_length=200)]
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -74,26 +75,26 @@ async def workers(request: Request, console: TheConsole, _: PageMember) -> HTMLR
 
 
 @router.get("/operations/schedules")
-async def list_schedules(request: Request, console: TheConsole, visitor: PageMember, done: Done = "") -> HTMLResponse:
+async def list_schedules(request: Request, console: TheConsole, visitor: PageMember) -> HTMLResponse:
     """Show the schedules with their next and last runs."""
     views = await schedules.list_schedules(console)
     launches = Role.LAUNCH in visitor.caller.roles
     triggers = console.deps.config.current().triggers
-    return await _render(request, "operations_schedules.html", schedules=views, triggers=triggers, launches=launches, done=done)
+    return await _render(request, "operations_schedules.html", schedules=views, triggers=triggers, launches=launches)
 
 
 @router.post("/operations/schedules/{name}/pause")
 async def pause(console: TheConsole, visitor: PageLauncher, form: TheForm, name: Name) -> Response:
     """Pause a schedule, for a reason."""
     await schedules.set_paused(console, name, visitor.caller.person, reason=_reason(form.get("reason"), required=True))
-    return _back("schedules", f"{name} is paused.")
+    return _back(visitor, "schedules", f"{name} is paused.")
 
 
 @router.post("/operations/schedules/{name}/unpause")
 async def unpause(console: TheConsole, visitor: PageLauncher, _: TheForm, name: Name) -> Response:
     """Unpause a schedule."""
     await schedules.set_paused(console, name, visitor.caller.person, reason=None)
-    return _back("schedules", f"{name} goes on with its next occasion.")
+    return _back(visitor, "schedules", f"{name} goes on with its next occasion.")
 
 
 @router.post("/operations/schedules/{name}/run")
@@ -105,40 +106,40 @@ async def run_now(console: TheConsole, visitor: PageLauncher, form: TheForm, nam
     )
     await start_job(console, order)
     if not visitor.caller.can_read_jobs_of(order.job.requester_id):
-        return _back("schedules", f"{name} has launched {order.job.id}.")
+        return _back(visitor, "schedules", f"{name} has launched {order.job.id}.")
     return RedirectResponse(f"/jobs/{order.job.id}", status_code=303)
 
 
 @router.get("/operations/deliveries")
-async def list_subscriptions(request: Request, console: TheConsole, visitor: PageReader, done: Done = "") -> HTMLResponse:
+async def list_subscriptions(request: Request, console: TheConsole, visitor: PageReader) -> HTMLResponse:
     """Show the state of each webhook and notification."""
     views = (await subscriptions.subscription_views(console)).values()
-    return await _render(request, "operations_deliveries.html", subscriptions=tuple(views), may_act=_may_act(visitor), done=done)
+    return await _render(request, "operations_deliveries.html", subscriptions=tuple(views), may_act=_may_act(visitor))
 
 
 @router.get("/operations/deliveries/{name}")
-async def deliveries(
-    request: Request, console: TheConsole, visitor: PageReader, name: Name, done: Done = "", cursor: Cursor = None
-) -> HTMLResponse:
+async def deliveries(request: Request, console: TheConsole, visitor: PageReader, name: Name, cursor: Cursor = None) -> HTMLResponse:
     """Show one webhook or notification with its failed deliveries."""
     view = await subscriptions.find_subscription(console, name)
     outbox = console.deps.store.outbox
     page = await to_thread.run_sync(lambda: outbox.deliveries(name, state=None, limit=PAGE_SIZE, cursor=cursor or None))
-    return await _render(request, "operations_delivery.html", view=view, page=page, may_act=_may_act(visitor), done=done)
+    return await _render(request, "operations_delivery.html", view=view, page=page, may_act=_may_act(visitor))
 
 
 @router.post("/operations/deliveries/{name}/test")
 async def send_test(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
     """Send a test event, and show its result."""
     tested = await subscriptions.send_test(console, name, visitor.caller)
-    return _back(f"deliveries/{quote(name)}", f"Test event: {'delivered' if tested.arrived else 'not delivered'}, {tested.detail}"[:200])
+    return _back(
+        visitor, f"deliveries/{quote(name)}", f"Test event: {'delivered' if tested.arrived else 'not delivered'}, {tested.detail}"[:200]
+    )
 
 
 @router.post("/operations/deliveries/{name}/resend")
 async def resend(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
     """Queue all its dead letters again."""
     count = await subscriptions.resend_deliveries(console, name, None, by=visitor.caller)
-    return _back(f"deliveries/{quote(name)}", f"{count} deliveries will be sent again.")
+    return _back(visitor, f"deliveries/{quote(name)}", f"{count} deliveries will be sent again.")
 
 
 @router.get("/models")
@@ -176,7 +177,10 @@ async def show_settings(request: Request, console: TheConsole, _: PageReader) ->
 
 
 async def _render(request: Request, template: str, **context: Any) -> HTMLResponse:
-    return await to_thread.run_sync(lambda: render(request, template, pages=PAGES, **context))
+    done, seal = (request.query_params.get(name, "") for name in ("done", "seal"))
+    # Somebody else may have made the address.
+    shown = done if hmac.compare_digest(seal.encode(), _seal(request.state.visitor, done).encode()) else ""
+    return await to_thread.run_sync(lambda: render(request, template, pages=PAGES, done=shown, **context))
 
 
 def _may_act(visitor: PageUser) -> bool:
@@ -191,5 +195,10 @@ def _reason(value: object, *, required: bool = False) -> str:
     return reason
 
 
-def _back(page: str, done: str) -> Response:
-    return RedirectResponse(f"/operations/{page}?done={quote(done)}", status_code=303)
+def _back(visitor: PageUser, page: str, done: str) -> Response:
+    return RedirectResponse(f"/operations/{page}?{urlencode({'done': done, 'seal': _seal(visitor, done)})}", status_code=303)
+
+
+def _seal(visitor: PageUser, done: str) -> str:
+    """Return what shows that a message in the address is of an action of this session."""
+    return hmac.new(visitor.csrf.encode(), f"done/{done}".encode(), hashlib.sha256).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
@@ -128,9 +128,9 @@ def _with_query(context: Context, **changes: object) -> str:
 
     `here` in the context: the path to link to if the page is the response to a form, because the form's own address cannot be opened.
     """
-    query: Mapping[str, str] = context["request"].query_params
-    unchanged = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
-    changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
-    new_query = urlencode({**unchanged, **changed})
+    # A parameter may occur several times, as `column` of the list of jobs.
+    unchanged = [(name, value) for name, value in context["request"].query_params.multi_items() if name not in {"cursor", *changes}]
+    changed = [(name, str(value)) for name, value in changes.items() if value not in {None, ""}]
+    new_query = urlencode([*unchanged, *changed])
     here = context.get("here")
     return f"{here or ''}?{new_query}" if new_query else str(here or context["request"].url.path)

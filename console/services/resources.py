@@ -34,6 +34,9 @@ class ResourceAccess:
     active: Sequence[CredentialView]
     """Not yet verified as revoked, or valid until their owner changes them; newest first."""
     past: Sequence[CredentialView]
+    """Of the newest credentials."""
+    has_older: bool
+    """Whether there are credentials older than those."""
     requests: Sequence[RequestView]
     """Newest first."""
 
@@ -52,8 +55,8 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
     readable = [request for request in newest if console.job_owners.can_read(caller, request.job_id)]
     active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=MAX_CREDENTIALS, cursor=None).items
     endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS).items
-    issued = credential_page(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS, cursor=None).items
-    if definition is None and not readable and not issued:
+    issued = credential_page(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS, cursor=None)
+    if definition is None and not readable and not issued.items:
         raise NotFound(f"there is no resource {name}")
     # Usage is of everyone's jobs.
     counted = definition.actions if definition is not None and caller.can_read_all else ()
@@ -63,6 +66,7 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
         definition=definition,
         actions=offered_actions(current, name, now=now, uses=uses if counted else None) if definition is not None else (),
         active=sorted([*active, *endless], key=lambda one: (one.issued_at, one.id), reverse=True),
-        past=[one for one in issued if one.state.is_dead],
+        past=[one for one in issued.items if one.state.is_dead],
+        has_older=issued.next is not None,
         requests=sorted(readable, key=lambda request: request.created_at, reverse=True)[:MAX_REQUESTS],
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from console.cli.arguments import DEFAULT_PAGE_SIZE
 from console.cli.client.config import ADDRESS_HINT
 from console.cli.client.http_client import REQUEST_ID_HEADER, open_http_client, to_unreachable
 from console.cli.client.profile import CliSession, profile_hint
@@ -22,8 +23,6 @@ HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Long, because some answers wait for a worker to count a decision or to end a sweep."""
 MAX_TRIES = 3
 PAGE_SIZE = 1000
-DEFAULT_PAGE_SIZE = 100
-"""The console's."""
 MAX_PAGES_TO_FILL = 20
 POSITION_BEYOND_END = 2**53
 """A position that no ledger reaches."""

@@ -31,9 +31,9 @@ from console.cli.render.output import (
     print_table,
     with_state_colour,
 )
-from console.cli.render.request_table import NO_TIER, policy_denial
+from console.cli.render.request_table import NO_TIER, decisions_text, policy_denial
 from console.cli.states import parse_state_option, state_help
-from console.presentation.event_text import ancestor_lines, decision_text, duration_label, event_sentence, informative_reason, tools_text
+from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_page_text, moment, plain, to_json_text
 from justenough.domain.ledger.overdue import end_session_advice
@@ -350,13 +350,13 @@ def _print_job(job: Json) -> None:
             ("Launch reason", job["order_reason"]),
             ("Agent", join_pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
             ("Data scope", join_pairs(job["data_scope"])),
-            ("Labels", join_pairs(job["labels"])),
-            ("Params", join_pairs(job["params"])),
+            *((title, join_pairs(job[title.lower()])) for title in ("Labels", "Params")),
             ("Bundle", job["bundle"]),
             ("Sandbox", job["sandbox"]),
             ("Created", moment(job["created_at"])),
             ("Started", moment(job["started_at"])),
             ("Ended", moment(job["ended_at"])),
+            ("Not listed", f"{older:,} older credentials, revoked or expired" if (older := job.get("older_credentials")) else ""),
         )
     )
     if job["requests"]:
@@ -375,10 +375,7 @@ def _print_job(job: Json) -> None:
                     item["tier"] or NO_TIER,
                     state_word("request", item["state"]),
                     join_values(item["policies"]),
-                    join_values(
-                        f"{answer['approver']} {decision_text(answer['decision'])}" + (f" ({answer['reason']})" if answer["reason"] else "")
-                        for answer in item["approvals"]
-                    ),
+                    decisions_text(item),
                 )
                 for item in job["requests"]
             ],

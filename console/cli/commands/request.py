@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, Reason, Web, parse_duration_option, path_segment
+from console.cli.arguments import DEFAULT_PAGE_SIZE, Cursor, Limit, Reason, Web, parse_duration_option, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of, request_id_of
 from console.cli.client.web_page import open_page
@@ -79,11 +79,20 @@ def list_requests(
         raise Failure("--pending, --mine, --all and --state are mutually exclusive; give one of them", code=ExitCode.USAGE)
     wanted = "all" if everything else parse_state_option("--state", "request", state) or "pending"
     api = connect_api()
-    query = {"state": wanted, "mine": "true" if mine else None, "job": job_id_of(api, job) if job else job, "resource": resource}
-    found = api.get_page("/requests", **query, limit=limit, cursor=cursor)
-    if current_options().output is CliOutputFormat.TABLE and wanted == "pending":
-        found = {**found, "items": by_deadline(found["items"])}
-    now = datetime.now(UTC)
+    query: dict[str, Any] = {
+        "state": wanted,
+        "mine": "true" if mine else None,
+        "job": job_id_of(api, job) if job else job,
+        "resource": resource,
+    }
+    now, less_urgent = datetime.now(UTC), 0
+    if current_options().output is CliOutputFormat.TABLE and wanted == "pending" and cursor is None:
+        # The console lists the newest first, so the most urgent one may be on its last page.
+        items = by_deadline(list(api.get_all("/requests", **query)))
+        shown = len(items) if current_options().all_pages else limit or DEFAULT_PAGE_SIZE
+        found, less_urgent = {"items": items[:shown], "next": None}, max(0, len(items) - shown)
+    else:
+        found = api.get_page("/requests", **query, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=(
@@ -105,6 +114,8 @@ def list_requests(
         optional=("DECIDE BY", "STATE", "REASON BY", "TTL", "REQUESTER", "AGE", "TIER"),
         empty="No pending requests that you can decide." if mine else "No pending requests." if wanted == "pending" else "No requests.",
     )
+    if less_urgent:
+        note(f"{count_label(less_urgent, 'more pending request')}, less urgent: add --all-pages")
     # Break-glass approvals must not be forgotten: remind those who may read their reviews.
     with contextlib.suppress(Failure):
         if reviews := api.get("/reviews", limit=100)["items"]:

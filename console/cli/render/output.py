@@ -53,12 +53,12 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
 def emit_page(
     value: Json, *, header: Cells, row: Callable[[Json], Cells], empty: str, name: str = "id", optional: Sequence[str] = ()
 ) -> None:
-    """Print a page of a list. On stderr, note an empty page, and how to get the next one."""
+    """Print a page of a list. On stderr, note an empty list, or how to get the next page."""
 
     def table(page: Json) -> None:
         if page["items"]:
             print_table(header, [row(item) for item in page["items"]], optional=optional)
-        else:
+        elif page["next"] is None:
             note(empty)
 
     emit(value, table=table, names=lambda page: dict.fromkeys(item[name] for item in page["items"]))

@@ -126,6 +126,17 @@ def counted_approvals(item: Json) -> int:
     return sum(answer["tier"] >= item["current_tier"] for answer in approvals)
 
 
+def decisions_text(item: Json) -> str:
+    """Return a request's decisions for one cell: `lead approved (the reason); chief for chief2 approved, then withdrew it`."""
+    texts = []
+    for answer in item["approvals"]:
+        absent = f" for {answer['on_behalf_of']}" if answer.get("on_behalf_of") else ""
+        reason = f" ({answer['reason']})" if answer["reason"] else ""
+        withdrawn = ", then withdrew it" if answer["withdrawn_at"] else ""
+        texts.append(f"{answer['approver']}{absent} {decision_text(answer['decision'])}{reason}{withdrawn}")
+    return "; ".join(texts)
+
+
 def request_sentence(item: Json) -> str:
     """Return a sentence that says what a request asks for."""
     deadline = f", until {deadline_text(item)}" if item["state"] == "pending" and decide_by(item) else ""

@@ -83,9 +83,11 @@ def credential_word(item: Json) -> str:
 
 def job_verdict(job: Json) -> str:
     """Return a sentence with the state of a job and its credentials."""
-    credentials = job["credentials"]
-    dead = sum(item["dead"] for item in credentials)
-    summary = f"{dead} of {len(credentials)} credentials are revoked or expired" if credentials else "no credentials were issued"
+    credentials, older = job["credentials"], job.get("older_credentials", 0)
+    dead = sum(item["dead"] for item in credentials) + older
+    summary = (
+        f"{dead:,} of {len(credentials) + older:,} credentials are revoked or expired" if credentials else "no credentials were issued"
+    )
     residual = sum(map(_is_residual, credentials))
     left = f"; {residual} cannot be revoked early: valid {residual_end(job['revocation'])}" if residual else ""
     proof = "" if job["revocation"]["state"] in SETTLED_REVOCATION_STATES else f"; revocation {revocation_text(job)}"

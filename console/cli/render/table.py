@@ -24,6 +24,9 @@ SHORT_ID_CHARS = 10
 """Characters of an id's time-sortable part in a short id: its millisecond. More are shown if several ids of a table begin alike."""
 LONG_ID = re.compile(r"([jrc]-[a-z0-9]{1,8}-)([0-9a-hjkmnp-tv-z]{26})((?:-\d+(?:\.\d+)?)?)")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
+DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+) ?s)?")
+SECONDS = (86_400, 3_600, 60, 1)
+"""Seconds of each part of DURATION."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def sort_rows(table: list[list[str]], sort: str | None) -> list[list[str]]:
 
     def key(line: list[str]) -> tuple[bool, float, str]:
         cell = line[column]
+        if cell and (parts := DURATION.fullmatch(cell)):
+            return False, sum(seconds * int(part or 0) for seconds, part in zip(SECONDS, parts.groups(), strict=True)), cell
         is_number = NUMBER.fullmatch(cell) is not None
         return not is_number, float(cell) if is_number else 0.0, cell
 

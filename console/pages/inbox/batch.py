@@ -80,7 +80,7 @@ def _parse_batch(
     views = _readable_requests(console, visitor, digests)
     _require_one_kind(views, digests)
     if draft.decision not in {"approve", "deny"}:
-        raise InvalidInput("form", (Problem("", "The decision must be approve or deny."),))
+        raise InvalidInput("form", (Problem("", "Press Approve selected or Deny selected."),))
     answer, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), next(iter(views.values())))
     if errors:
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))

@@ -178,13 +178,12 @@ function updateRegions(fresh) {
     region.dataset.region = next.dataset.region;
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
-    // List items that the keyboard reached have no id, but something in them has.
-    const mark = focused && (focused.id || one("[id]", focused)?.id);
+    const mark = focused && markOf(focused);
     const isItem = focused?.matches("[data-item]");
     region.replaceChildren(...next.childNodes);
     keepTarget(region);
     for (const it of all("details[id]", region)) it.open = open.has(it.id);
-    const marked = mark && document.getElementById(mark);
+    const marked = mark && one(mark, region);
     if (marked) focus(isItem ? marked.closest("[data-item]") : marked);
     region.classList.remove("changed");
     void region.offsetWidth;
@@ -192,6 +191,14 @@ function updateRegions(fresh) {
   }
   showLimits();
   tick();
+}
+
+// Return a selector of the same element in new content. An item of a list is known by the first id or link in it.
+function markOf(element) {
+  const known = element.matches("[data-item]:not([id])") ? one("[id], a[href]", element) : element;
+  if (!known || known.id) return known && `#${CSS.escape(known.id)}`;
+  if (known.matches("summary") && known.parentElement.id) return `#${CSS.escape(known.parentElement.id)} > summary`;
+  return known.hasAttribute("href") ? `a[href="${CSS.escape(known.getAttribute("href"))}"]` : null;
 }
 
 // A form that was open as the target of the address stays open when it is replaced.

@@ -1,6 +1,6 @@
 """Reads what needs a person now: failed jobs, late requests, denials, dead deliveries, missed schedules, silent workers.
 
-Each kind has at most MAX_ITEMS_PER_KIND items, the newest ones.
+Each kind has at most MAX_ITEMS_PER_KIND items: the newest ones, of jobs those first that nobody has acknowledged.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, exists, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, select
 
 from justenough.adapters.store.dashboard import job_conditions
 from justenough.adapters.store.repository import Repository, fetch_all, reads
@@ -70,7 +70,8 @@ class AttentionRepository(Repository):
 
 def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
     failed = and_(JOBS.c.ended_at >= since, JOBS.c.state.in_(FAILED_STATES), ~_SUCCEEDED_SINCE, *job_conditions(only))
-    for job in connection.execute(select(JOBS).where(failed).order_by(JOBS.c.ended_at.desc()).limit(MAX_ITEMS_PER_KIND)):
+    order = (_acknowledged(AttentionKind.FAILED, JOBS.c.ended_at), JOBS.c.ended_at.desc())
+    for job in connection.execute(select(JOBS).where(failed).order_by(*order).limit(MAX_ITEMS_PER_KIND)):
         how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value.replace("_", " "))
         yield AttentionItem(
             key=f"{AttentionKind.FAILED}/{job.id}",
@@ -82,6 +83,12 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
             detail="; ".join(filter(None, (how, _last_line(connection, job.id)))),
             since=job.ended_at,
         )
+
+
+def _acknowledged(kind: AttentionKind, since: ColumnElement[datetime]) -> ColumnElement[int]:
+    """Return 1 if somebody acknowledged the job's item of this kind after `since`, else 0."""
+    theirs = exists().where(ACKNOWLEDGEMENTS.c.item == literal(f"{kind}/").concat(JOBS.c.id), ACKNOWLEDGEMENTS.c.at >= since)
+    return case((theirs, 1), else_=0)
 
 
 def _last_line(connection: Connection, job: str) -> str:
@@ -134,7 +141,7 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
         .join(REQUESTS, REQUESTS.c.job_id == JOBS.c.id)
         .where(denied)
         .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id)
-        .order_by(func.max(REQUESTS.c.created_at).desc())
+        .order_by(func.min(_acknowledged(AttentionKind.DENIED, REQUESTS.c.created_at)), func.max(REQUESTS.c.created_at).desc())
         .limit(MAX_ITEMS_PER_KIND)
     )
     for job in connection.execute(statement):

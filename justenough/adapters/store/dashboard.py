@@ -174,7 +174,7 @@ class DashboardRepository(Repository):
 
 def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on JOBS of a filter; none if it is empty."""
-    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team))
+    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (JOBS.c.requester_id, only.requester_id))
     return [column == value for column, value in columns if value]
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from justenough.adapters.store import Store
+from justenough.adapters.store.attention import MAX_ITEMS_PER_KIND
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.readmodel.attention import AttentionItem
@@ -163,3 +164,17 @@ def test_counts_follow_the_filter(store: Store) -> None:
     whole, one = (store.dashboard.current_counts(NOW, JobFilter(team=team)) for team in ("", "billing"))
     assert [(found.live_credentials, sum(found.jobs.values()), found.open_requests) for found in (whole, one)] == [(2, 2, 2), (1, 1, 1)]
     assert whole.longest_wait == NOW
+
+
+def test_what_nobody_has_acknowledged_is_not_crowded_out_by_what_somebody_has(store: Store) -> None:
+    failed = [record_end(store, number, "failed", name=f"fails-{number}", seconds=number) for number in range(1, MAX_ITEMS_PER_KIND + 2)]
+    for job in failed[1:]:
+        acknowledge(store, f"failed/{job}", "lead", seconds=100)
+    assert f"failed/{failed[0]}" in keys(store)
+    denied = [job_id(number) for number in range(100, 100 + MAX_ITEMS_PER_KIND + 1)]
+    for seconds, job in enumerate(denied):
+        at = later(seconds)
+        store.ledger.append([samples.submission(job), samples.access_request(job, at=at), samples.access_decision("denied", job, at=at)])
+    for job in denied[1:]:
+        acknowledge(store, f"denied/{job}", "lead", seconds=100)
+    assert f"denied/{denied[0]}" in keys(store)

@@ -74,6 +74,12 @@ def test_an_empty_list_is_noted_on_stderr_unless_quiet(asked: Any, capsys: pytes
     assert capsys.readouterr() == ("", "")
 
 
+def test_an_empty_page_that_others_follow_is_not_noted_as_an_empty_list(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(CliOutputFormat.TABLE)
+    print_page(cursor="c")
+    assert capsys.readouterr() == ("", "More results: add --all-pages, or for the next page --cursor c\n")
+
+
 @pytest.mark.parametrize("terminal_columns,shown", [(None, "one very long task"), (24, "one very lon…"), (23, "one very lo…")])
 def test_only_the_last_column_is_cut_and_only_on_a_terminal(
     asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal_columns: int | None, shown: str

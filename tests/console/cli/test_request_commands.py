@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from console.cli.render.request_table import decide_by
 from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
 from tests.support.people import Human
 from tests.support.shop import Shop
@@ -35,6 +36,20 @@ def waiting(cli: Cli, ops: Human, tmp_path: Path) -> Iterator[PendingJob]:
     job = PendingJob(cli, ops, tmp_path, [WRITE])
     yield job
     cli.run("job", "cancel", job.id)
+
+
+def test_a_short_table_of_pending_requests_begins_with_the_most_urgent_one_of_all(
+    cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
+) -> None:
+    (tmp_path / "later").mkdir()
+    later = PendingJob(cli, ops, tmp_path / "later", [WRITE])
+    most_urgent = min(cli.json("request", "list", "--all-pages", who="lead")["items"], key=lambda item: decide_by(item) or "~")["id"]
+
+    shown = cli.run("request", "list", "--limit", "1", "--columns", "id", who="lead")
+    cli.run("job", "cancel", later.id)
+
+    assert shown.stdout.split() == ["ID", most_urgent]
+    assert re.search(r"^\d+ more pending requests?, less urgent: add --all-pages$", shown.stderr, re.MULTILINE), shown.stderr
 
 
 def test_one_command_approves_a_request_and_the_job_continues(cli: Cli, ops: Human, waiting: PendingJob) -> None:
@@ -112,6 +127,7 @@ def test_a_narrowed_approval_and_its_withdrawal_take_one_command_each(cli: Cli, 
     assert "(tier 1) approved read for 2m: -" in shown
     until(lambda: cli.json("request", "show", request, who="lead")["state"] == "withdrawn", "a worker has verified the withdrawal")
     assert "lead withdrew the approval: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
+    assert "lead approved, then withdrew it" in cli.run("job", "show", job).stdout
     assert cli.run("request", "withdraw", request, "--reason", "again", who="lead").exit_code == 8
     cli.run("job", "kill", job, "--yes")
 

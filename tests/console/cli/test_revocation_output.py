@@ -252,6 +252,15 @@ def test_a_kill_that_is_not_confirmed_in_time_says_what_is_alive_and_why_and_exi
     assert "justenough doctor" in done.stderr
 
 
+def test_credentials_beyond_those_that_the_console_lists_are_counted(cli: Cli) -> None:
+    found = {**job("killed", "confirmed", credential("confirmed")), "older_credentials": 1234}
+    assert aftermath.job_verdict(aftermath.job_report(found)) == f"{JOB}: killed; 1,235 of 1,235 credentials are revoked or expired"
+    with serve_canned_answers() as console:
+        answer_kill(console, found)
+        killed = run_against(console, cli, "job", "kill", JOB, "--timeout", "10s")
+    assert killed.stdout.splitlines()[-1] == f"{JOB}: killed; 1,235 of 1,235 credentials are revoked or expired"
+
+
 def test_a_kill_that_no_worker_handles_exits_with_9_if_something_is_alive_and_otherwise_with_7(cli: Cli) -> None:
     with serve_canned_answers() as console:
         answer_kill(console, job("running", "none", credential("issued")))

@@ -90,3 +90,20 @@ def test_an_unknown_column_is_refused_and_the_columns_are_named(layout: TableLay
 
     assert failure.value.code is ExitCode.USAGE
     assert str(failure.value).startswith(f"{option}: there is no column nope; the columns are id, name, state, revocation, ")
+
+
+def test_durations_are_sorted_by_how_long_they_are() -> None:
+    rows: list[tuple[object, ...]] = [
+        ("a", "1d02h"),
+        ("b", "45s"),
+        ("c", "10m00s"),
+        ("d", ""),
+        ("e", "4m05s"),
+        ("f", "3h20m"),
+        ("g", "12 s"),
+    ]
+    shown = lines(TableLayout(sort="time-left"), header=("ID", "TIME LEFT"), rows=rows)
+    assert [line[0] for line in shown[1:]] == ["g", "b", "e", "c", "f", "a", "d"]
+    ttls: list[tuple[object, ...]] = [("a", "1h"), ("b", "10m"), ("c", "1m30s"), ("d", "2m")]
+    shown = lines(TableLayout(sort="-ttl"), header=("ID", "TTL"), rows=ttls)
+    assert [line[0] for line in shown[1:]] == ["a", "b", "d", "c"]

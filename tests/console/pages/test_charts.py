@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from console.concurrency.caches import ThreadCache
 from console.pages import charts
+from console.pages.dashboard import headline_figures
 from console.pages.jobs import timeline
 from console.pages.jobs.detail import MAX_LOG_BYTES, MAX_LOG_CHUNKS, OutputTail, fitting_length, last_output
 from console.presentation import time_text
@@ -27,7 +28,7 @@ from justenough.domain.approvals.tiers import Tier, Tiers
 from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event, EventType
-from justenough.domain.readmodel.dashboard import build_histogram
+from justenough.domain.readmodel.dashboard import CurrentCounts, JobResults, build_histogram
 from justenough.domain.readmodel.views import JobSummary, JobView, LogChunk, RevocationView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, later
@@ -368,3 +369,12 @@ def test_a_moment_is_shown_in_utc() -> None:
     start = datetime(2026, 1, 31, 9, 30, 7, tzinfo=UTC)
     assert [text for _, text in timeline.tick_times(start, start + timedelta(minutes=4))] == ["09:31", "09:32", "09:33", "09:34"]
     assert [text for _, text in timeline.tick_times(start, start + timedelta(days=4))] == ["02-01", "02-02", "02-03", "02-04"]
+
+
+@pytest.mark.parametrize("part, total, percent", [(2499, 2500, 99.9), (2500, 2500, 100.0), (0, 3, 0.0), (2, 3, 66.6), (0, 0, None)])
+def test_a_hundred_per_cent_means_all(part: int, total: int, percent: float | None) -> None:
+    results = [JobResults(begin=NOW, succeeded=part, failed=total - part, stopped=0)]
+    ended = {JobState.SUCCEEDED: part, JobState.FAILED: total - part}
+    none: dict[str, Any] = {"live": (), "jobs": {}, "requests": {}, "soonest": None, "overdue": (), "overdue_jobs": 0, "open_reviews": 0}
+    shown = headline_figures(CurrentCounts(ended=ended, **none), results)
+    assert (shown.success_share, shown.share_before) == (percent, percent)

@@ -12,10 +12,13 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, Route, expect
 
+from tests.adapters.store.event_samples import job_start
 from tests.browser.rig import check_fits, launch_chromium
+from tests.console.pages.inbox_requests import decisions
 from tests.console.pages.oidc_provider import Provider
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.provider_site import Front
+from tests.console.pages.recorded_jobs import record_order
 from tests.console.served_console import Served
 
 pytestmark = pytest.mark.servers
@@ -233,3 +236,49 @@ async def test_an_idle_login_is_announced_before_it_ends_and_can_be_extended(sit
         await expect(warning).to_contain_text("You will be logged out in 1 min")
         await page.get_by_role("button", name="Stay logged in").click()
         await expect(warning).to_be_hidden()
+
+
+async def test_an_update_keeps_the_focus_on_the_row_that_the_keyboard_reached(site: Site, chromium: Chromium) -> None:
+    older, newer = (record_order(site.store, "e-1", name="focused") for _ in range(2))
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        await page.goto("/jobs?name=focused")
+        await expect(page.locator("[data-alive]")).to_contain_text("Live")
+        row, link = (page.locator(what, has=page.locator(f"a[href='/jobs/{older}']")) for what in ("tr", "th .cell"))
+        await page.keyboard.press("j")
+        await page.keyboard.press("j")
+        await expect(row).to_be_focused()
+        site.store.ledger.append([job_start(newer)])
+        await expect(page.locator("#rows")).to_contain_text("running")
+        await expect(row).to_be_focused()
+        await link.locator("a").focus()
+        site.store.ledger.append([job_start(older)])
+        await expect(row).to_contain_text("running")
+        await expect(link.locator("a")).to_be_focused()
+
+
+async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, chromium: Chromium) -> None:
+    name, agent = "n" * 63, {"name": "a" * 63, "version": "v" * 64, "model": "m" * 64, "owner": "o" * 64}
+    job = record_order(site.store, "e-1", name=name, task="t" * 400, requester_name="r" * 200, agent=agent)
+    columns = "columns=access,environment,requester,agent,launched,duration"
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        for width in (390, 1280, 1920):
+            await page.set_viewport_size({"width": width, "height": 900})
+            for path in (f"/jobs/{job}", f"/jobs?name={name}&{columns}", f"/jobs/by-name/{name}", f"/search?q={name[:20]}", "/now"):
+                await page.goto(path)
+                await check_fits(page)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_enter_on_a_ticked_request_signs_nothing(site: Site, served: Served, chromium: Chromium, *, scripts: bool) -> None:
+    request, _ = [served.record_request((await served.launch())["id"]) for _ in range(2)]
+    async with open_page(chromium, site, scripts=scripts) as page:
+        await log_in(page, site)
+        await page.goto("/inbox?show=mine")
+        pick = page.locator(f"#pick-{request['id']}")
+        await pick.check()
+        await pick.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("Press Approve selected or Deny selected.")
+        await expect(pick).to_be_checked()
+        assert await decisions(served, request["job_id"]) == []

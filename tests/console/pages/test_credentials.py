@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,16 @@ async def test_the_list_shows_active_credentials_and_all_on_request(records: Des
     both = await load_page(lead, "/credentials?show=all")
     assert {link for link in both.links if link.startswith("/credentials/c-")} == {f"/credentials/{alive}", f"/credentials/{dead}"}
     assert "its lease is gone, its login is gone" in both.text
+
+
+async def test_a_credential_whose_answer_was_lost_is_not_said_to_have_no_lease(records: Desk) -> None:
+    lead, job, now = await records.log_in(), records.record_job(), datetime.now(UTC)
+    known: dict[str, Any] = {"request": part_id(job, "r"), "resource": "orders-db", "action": "write", "revocable": "now"}
+    times: dict[str, Any] = {"asked_at": now.isoformat(), "expires_at": (now + timedelta(minutes=10)).isoformat()}
+    records.store.ledger.append([samples.credential_event(EventType.CREDENTIAL_DOUBTED, job, at=now, **known, **times)])
+    page = (await load_page(lead, f"/credentials/{part_id(job, 'c')}")).text
+    assert "may have been issued" in page
+    assert "Vault lease unknown Vault accessor unknown" in page
 
 
 async def test_a_credential_shows_its_user_in_the_target(records: Desk) -> None:

@@ -19,6 +19,7 @@ from console.services.dashboard import DashboardFigures
 from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.store import Store
+from justenough.adapters.store.attention import MAX_ITEMS_PER_KIND
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import TargetCheck, WorkerView
@@ -325,6 +326,19 @@ async def test_a_filter_limits_figures_and_lists_and_is_offered_to_those_who_rea
     assert "billing-fails" not in text_of((await lead.open("/now?team=support")).text, "attention")
     assert '<option value="&lt;none&gt;" selected>' in (await lead.open("/now?team=<none>")).text
     assert 'name="team"' not in (await ops.open("/now")).text
+
+
+async def test_what_a_filtered_dashboard_lists_can_be_acknowledged_there(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = record_order(site.store, "e-5", name="filtered-fails", labels={"team": "filtered"})
+    site.store.ledger.append([samples.job_end("failed", job, at=now())])
+    for number in range(MAX_ITEMS_PER_KIND):
+        other = record_order(site.store, "e-5", name=f"unfiltered-fails-{number}")
+        site.store.ledger.append([samples.job_end("failed", other, at=now())])
+    assert "filtered-fails" in text_of((await lead.open("/now?team=filtered")).text, "attention")
+    fields = {"item": f"failed/{job}", "note": "I restart it"}
+    assert (await post_fields(lead, "/now/acknowledge", **fields, team="filtered")).status_code == 303
+    assert "lead is taking care of it" in text_of((await lead.open("/now?team=filtered")).text, "taken")
 
 
 async def test_an_installation_without_jobs_says_what_to_do_first(site: Site, logged_in: LogIn, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: L
         ((3, 3), "deny", {"reason": "all"}, "Requests at tier 3 and above must be decided one at a time"),
         ((1, 1), "deny", {}, "Enter a reason."),
         ((2, 2), "approve", {}, "Enter a reason."),
-        ((1, 1), "break_glass", {"reason": "all"}, "must be approve or deny"),
-        ((1, 1), "withdraw", {"reason": "all"}, "must be approve or deny"),
+        ((1, 1), "break_glass", {"reason": "all"}, "Press Approve selected or Deny selected"),
+        ((1, 1), "withdraw", {"reason": "all"}, "Press Approve selected or Deny selected"),
         ((), "approve", {}, "Select at least one request."),
     ],
 )

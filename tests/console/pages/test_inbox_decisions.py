@@ -605,3 +605,17 @@ async def count_reviews(served: Served, browser: Browser) -> int:
     both = reviews + (served.store.inbox.count(InboxFilter(person=me.id, tier=tier, mine=True, name=me.name)) if tier else 0)
     assert shown == ("99+" if both >= MAX_COUNT else str(both or ""))
     return reviews
+
+
+async def test_a_decision_after_another_persons_does_not_claim_that_its_form_is_still_there(
+    served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    browser = await logged_in("lead")
+    path = f"/inbox/{request_['id']}/answer"
+    known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
+    served.record_answer(request_, "chief")
+    late = await browser.send(path, {**known, "decision": "deny", "reason": "the amount is wrong"})
+    page = Words(late.text)
+    assert (late.status_code, page.buttons & {DENY}) == (409, set())
+    assert "Not submitted" in page.text
+    assert "Your input is still in the form" not in page.text

@@ -86,6 +86,15 @@ async def test_a_job_shows_its_state_requests_decisions_and_credentials(site: Si
     assert len(page) < 100_000
 
 
+async def test_the_timeline_of_a_job_that_lasted_for_days_says_on_which_day_it_ended(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    submitted, ended = ago(days=3), ago(days=1)
+    job = record_order(site.store, "e-9", at=submitted)
+    site.store.ledger.append([samples.job_start(job, at=submitted), samples.job_end(job=job, at=ended)])
+    page = text_of((await lead.open(f"/jobs/{job}")).text, "timeline")
+    assert f"{submitted:%Y-%m-%d} UTC, from {submitted:%H:%M:%S} to {ended:%Y-%m-%d %H:%M:%S}" in page
+
+
 async def test_the_deciding_policys_text_is_shown_and_whether_it_has_changed(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     policies = site.console.deps.config.current().policies

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from console.pages.jobs.job_list import PAGE_SIZE
+from console.services.visibility import MAX_PAGES_READ
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
 from tests.adapters.store.event_samples import (
@@ -187,6 +188,34 @@ async def test_columns_are_chosen_in_the_address(site: Site, logged_in: LogIn) -
     assert 'data-label="Agent">refund-agent' in page
     form = (await lead.open("/jobs?name=columns&column=duration&column=nonsense")).text
     assert [text for text in ("Access", "Agent", "Environment", "Duration") if f'scope="col">{text}<' in form] == ["Duration"]
+
+
+async def test_a_page_without_matches_does_not_say_that_no_job_matches_if_more_jobs_follow(
+    site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = await logged_in("lead")
+    wanted = record_order(site.store, "e-5", name="far-back", labels={"team": "far-back"})
+    for _ in range(MAX_PAGES_READ):
+        record_order(site.store, "e-5", name="far-back", labels={})
+    monkeypatch.setattr("console.pages.jobs.job_list.PAGE_SIZE", 1)
+    page = (await lead.open("/jobs?name=far-back&label=team%3Dfar-back")).text
+    assert jobs_on(page) == []
+    assert text_of(page, "rows") == "No jobs on this page match these filters. The next page may have some. Clear filters Next page"
+    onward = re.search(r'rel="next" href="(\?[^"]+)"', page)
+    assert onward
+    assert jobs_on((await lead.open("/jobs" + onward[1].replace("&amp;", "&"))).text) == [wanted]
+
+
+async def test_chosen_columns_stay_when_the_list_is_filtered_or_turned(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    record_order(site.store, "e-5", name="kept-columns")
+    # As the form of the columns sends them.
+    page = (await lead.open("/jobs?name=kept-columns&column=access&column=agent")).text
+    for link in (r'href="(\?[^"]+)">Oldest first', r'href="(\?[^"]*state=pending[^"]*)"'):
+        (onward,) = re.findall(link, page)
+        assert jobs_on(followed := (await lead.open("/jobs" + onward.replace("&amp;", "&"))).text), link
+        assert [text for text in ("Access", "Agent", "Duration") if f'scope="col">{text}<' in followed] == ["Access", "Agent"], link
+    assert '<input type="hidden" name="columns" value="access,agent">' in page
 
 
 async def test_the_list_is_exported_with_its_filters_and_without_formulas(site: Site, logged_in: LogIn) -> None:

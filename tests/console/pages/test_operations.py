@@ -97,3 +97,14 @@ async def test_settings_show_tiers_and_no_address_with_a_password(site: Site, lo
     assert site.console.deps.config.current().digest in page
     assert "database_url" not in page
     assert (await (await logged_in("ops")).open("/operations/settings")).status_code == 403
+
+
+async def test_only_messages_of_the_persons_own_actions_are_shown(site: Site, logged_in: LogIn) -> None:
+    ops, mallory = await logged_in("ops"), await logged_in("mallory")
+    planted = "Your login was stolen. Call 555-0100."
+    assert planted not in (await ops.open("/operations/schedules", params={"done": planted})).text
+    (name, *_) = site.console.deps.config.current().schedules
+    link = (await post_fields(mallory, f"/operations/schedules/{name}/unpause")).headers["location"]
+    assert f"{name} goes on" in text_of((await mallory.open(link)).text, "main")
+    assert f"{name} goes on" not in text_of((await ops.open(link)).text, "main")
+    assert planted not in (await mallory.open(link, params={"done": planted})).text

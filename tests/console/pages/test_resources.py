@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from console.services.resources import MAX_CREDENTIALS
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk
@@ -53,6 +54,25 @@ async def test_a_resource_page_shows_who_has_and_had_access_and_who_decided(reco
     assert {f"/inbox/{part_id(job, 'r')}" for job in (now, past)} <= set(page.links)
     assert "2 of 2 granted" in page.text
     assert "/catalog/policies#" in " ".join(page.links)
+
+
+async def test_a_resource_with_much_active_access_is_not_said_to_have_been_used_by_nobody(records: Desk) -> None:
+    lead, _ = await records.log_in(), record_access(records, over=True)
+    for _ in range(MAX_CREDENTIALS):
+        record_access(records)
+    page = await load_page(lead, "/resources/orders-db")
+    assert "Nobody has had access yet." not in page.text
+    assert "/credentials?show=all&resource=orders-db" in page.links
+
+
+async def test_a_withdrawn_approval_is_not_shown_as_one_that_stands(records: Desk) -> None:
+    lead, job = await records.log_in(), record_access(records, over=True)
+    who = {"request": part_id(job, "r"), "person": "e-lead", "name": "lead", "reason": "no longer needed", "signed": None}
+    about = f"{part_id(job, 'r')}/lead/withdrawn"
+    records.store.ledger.append(
+        [build_event(EventType.APPROVAL_WITHDRAWN, job, at=datetime.now(UTC), about=about, verdict="withdrawn", **who)]
+    )
+    assert "lead approved, then withdrew it" in (await load_page(lead, "/resources/orders-db")).text
 
 
 async def test_access_that_nothing_can_revoke_is_listed_after_its_job_ended(records: Desk) -> None:
