@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -160,6 +162,22 @@ async def test_idle_connections_on_loopback_do_not_keep_the_job_from_its_broker(
             assert (await reading.readline()).startswith(b"HTTP/1.1 200")
         for _, each in held:
             each.transport.abort()
+
+
+async def test_a_stranger_on_loopback_who_resets_the_connection_needs_the_token_too() -> None:
+    async with run_listener(loopback=True) as (asked, place):
+        asked.answers.set()
+        port = urlsplit(str(place.env["JUSTENOUGH_BROKER_URL"])).port
+        # The broker accepts it once its peer is gone, and cannot learn the peer's address any more.
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(ASKS)
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        token = cast("Secret", place.env["JUSTENOUGH_BROKER_TOKEN"]).reveal()
+        reading, writing = await asyncio.open_connection("127.0.0.1", port)
+        writing.write(ASKS.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {token}\r\n\r\n".encode()))
+        assert (await reading.readline()).startswith(b"HTTP/1.1 200")
+        writing.transport.abort()
+        assert asked.asked == 1
 
 
 def body_request(path: str, body: bytes) -> bytes:
