@@ -168,12 +168,14 @@ class Broker:
         return await self._obtain(named, partial(self._issuer.through_tools, named), wait=wait)
 
     @asynccontextmanager
-    async def borrow(self, access: Access, *, used_for: str, wait: float = 0.0) -> AsyncIterator[IssuedCredential | PendingRequest]:
+    async def borrow(
+        self, access: Access, *, used_for: str, wait: float = 0.0, waited_for: str = ""
+    ) -> AsyncIterator[IssuedCredential | PendingRequest]:
         """Yield a credential that a gateway uses for the job, or the pending request. The job never sees it; it is revoked when the block ends.
 
-        The ledger records `used_for` as the purpose. Raises as `access` does.
+        The ledger records `used_for` as the purpose. `waited_for`: as in `Issuer.access`. Raises as `access` does.
         """
-        issued = await self._obtain(access, partial(self._issuer.access, access), wait=wait)
+        issued = await self._obtain(access, partial(self._issuer.access, access), wait=wait, waited_for=waited_for)
         if isinstance(issued, PendingRequest):
             yield issued
             return
@@ -250,9 +252,11 @@ class Broker:
             await self._lease_keeper.give_back(item.credential.id, ending.why, before=ending.events)
         return ending is None
 
-    async def _obtain(self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float) -> T | PendingRequest:
+    async def _obtain(
+        self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float, waited_for: str = ""
+    ) -> T | PendingRequest:
         """Call `issue` until it issues or people have not answered within `wait` seconds; return its result or the pending request."""
-        end, waited_for = self._deps.ticks() + wait, ""
+        end = self._deps.ticks() + wait
         while True:
             try:
                 async with self._turn:

@@ -212,7 +212,7 @@ class ToolGateway:
         """Execute a call with a separate credential if policy and, if needed, people allow it; else return the request that it waits for."""
         call, began = access.call, self._deps.ticks()
         while True:
-            async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:
+            async with self._broker.borrow(access, used_for=f"tool {call.tool}", waited_for=record.request or "") as lent:
                 if isinstance(lent, IssuedCredential):
                     record.request, record.credential = lent.credential.request_id, lent.credential.id
                     return await self._execute_scrubbed(tool, call, lent, record)
