@@ -185,8 +185,9 @@ class Broker:
             yield issued
         finally:
             self._borrowed.discard(issued.credential.id)
-            # If the credential cannot be revoked now, the lease keeper keeps trying; the answer does not wait for it.
-            with suppress(TimeoutError):
+            # If the credential cannot be revoked now, the lease keeper keeps trying; the answer does not wait for it. NotFound: the lease keeper
+            # has revoked it already, because its ttl has ended, for example.
+            with suppress(TimeoutError, NotFound):
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
                     await self._give_back(issued.credential.id, used_for)
 

@@ -35,7 +35,6 @@ from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.adapters.outbound.pinned_client import iter_chunks
 from justenough.domain.catalog.llm_validation import model_access
-from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import ModelUse
 from justenough.domain.llm.definition import ModelDef
@@ -213,10 +212,10 @@ class ModelGateway:
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Release the key, unless its lease keeper has already revoked it."""
+        """Release the key."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
-        with suppress(NotFound, AccessClosed):
+        with suppress(AccessClosed):
             await lending.aclose()
 
     async def _list_models(self, model: ModelDef, item: IssuedCredential) -> list[dict[str, Any]]:

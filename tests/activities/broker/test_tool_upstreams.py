@@ -23,6 +23,7 @@ from tests.activities.broker.test_runtime_requests import entries
 from tests.activities.broker.test_tool_gateway import HEADERS, call_tool, messages, rows, tenant_order, until_offered
 from tests.support.people import Human
 from tests.support.shop import Login, Shop
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 READ = {"resource": "orders-db", "action": "read"}
@@ -46,6 +47,7 @@ def tools_at(url: str) -> dict[str, Any]:
         **paths,
         "echo": {**http("echo/{tenant}", method="POST", json={"note": "{note}"}), "input": NOTE},
         "patient": http("slow", timeout="50s"),
+        "held": http("held", timeout="50s"),
         "elsewhere": http("echo", url="https://127.0.0.1:65000/echo", allow_private=True),
         "inside": {**http("x", url="https://localhost/x"), "http": {"url": "https://localhost/x", "headers": headers}},
         "say": {**sql("SELECT %(note)s::text AS said, current_user AS me"), "input": NOTE},
@@ -208,6 +210,20 @@ def say_by_tcp(job: Puppet, note: str) -> str:
     answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=180, trust_env=False)
     content = messages(PuppetAnswer(answer.status_code, dict(answer.headers), answer.text))[-1]["result"]["content"]
     return str(content[0]["text"])
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_call_that_outlives_its_login_still_returns_its_answer(ops: Human, bad: Upstream, shop: Shop) -> None:
+    item = {**READ, "ttl": "2s", "at": "request", "reason": "a short look"}
+    with launch_puppet(ops, item) as job, ThreadPoolExecutor(1) as pool:
+        calling = pool.submit(call_tool, job, "held")
+        ended = ("confirmed",)
+        until(lambda: tuple(one["state"] for one in ops.job(job.job)["credentials"]) == ended, "its login has ended", within=60)
+        assert not shop.can_log_in(last_login(bad))
+        bad.let_go.set()
+        text, failed = calling.result()
+        assert (json.loads(text)["path"], failed) == ("/held", False)
+        assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done"]
 
 
 @pytest.mark.usefixtures("agent")
