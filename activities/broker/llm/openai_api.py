@@ -27,11 +27,22 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of one request's body, which may include documents and pictures."""
 ROUTING_PARAMS = frozenset(
     {
-        *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),
+        *(
+            "model",
+            "models",
+            "route",
+            "fallbacks",
+            "context_window_fallbacks",
+            "content_policy_fallbacks",
+            "model_list",
+            "provider",
+            "plugins",
+        ),
         *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
     }
 )
-"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names."""
+"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names. `model` is one of them if it is
+not written so: servers that ignore case in JSON keys use the last of both."""
 NO_MODEL_MESSAGE = "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
@@ -113,8 +124,9 @@ def _parse_chat_request(content: bytes) -> dict[str, Any]:
     ):
         if not isinstance(body.get(param), kind):
             raise InvalidChatRequest(f"{param} {must}", param)
-    for param in sorted(ROUTING_PARAMS & body.keys()):
-        raise InvalidChatRequest(f"{param} is not passed on: `model` and the catalog choose which model answers; remove {param}", param)
+    for param in sorted(body.keys() - {"model"}):
+        if param.casefold() in ROUTING_PARAMS:
+            raise InvalidChatRequest(f"{param} is not passed on: `model` and the catalog choose which model answers; remove {param}", param)
     return body
 
 
