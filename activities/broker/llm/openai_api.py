@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from activities.broker.broker import denial_details
-from activities.broker.errors import BodyTooLarge, MissingBrokerToken
+from activities.broker.errors import BodyTooLarge, MalformedBody, MissingBrokerToken
 from activities.broker.llm.gateway import JSON_TYPE, ModelGateway
 from activities.broker.llm.streaming_call import error_body
 from activities.broker.llm.upstream_client import ModelCallError
@@ -100,12 +100,15 @@ async def _models(gateway: ModelGateway, request: Request) -> Response:
 
 
 async def read_request_body(request: Request, *, what: str, max_bytes: int) -> bytes:
-    """Return a request's body. Raises BodyTooLarge; `what` names the body in its message."""
+    """Return a request's body. Raises BodyTooLarge, MalformedBody; `what` names the body in the former's message."""
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > max_bytes:
-            raise BodyTooLarge(f"{what} may have at most {max_bytes:,} bytes")
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > max_bytes:
+                raise BodyTooLarge(f"{what} may have at most {max_bytes:,} bytes")
+    except ClientDisconnect as error:
+        raise MalformedBody("the client left before the body arrived") from error
     return bytes(content)
 
 

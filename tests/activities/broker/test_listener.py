@@ -13,6 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 
 from activities.broker.broker import Broker
 from activities.broker.errors import TooManyCalls
@@ -38,7 +39,7 @@ class Unhurried:
     """A door and its tools, as far as the sockets know them: what is asked of them is answered when the test says so."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.admitted = 0
         self.charged = 0.0
         self.refuses: Exception | None = None
         self.answers = asyncio.Event()
@@ -51,6 +52,7 @@ class Unhurried:
         """Admit everything, unless the test says otherwise."""
         if self.refuses:
             raise self.refuses
+        self.admitted += 1
 
     def charge(self, calls: float) -> None:
         """Count what a request costs."""
@@ -178,6 +180,21 @@ async def test_a_stranger_on_loopback_who_resets_the_connection_needs_the_token_
         assert (await reading.readline()).startswith(b"HTTP/1.1 200")
         writing.transport.abort()
         assert asked.asked == 1
+
+
+async def test_a_client_that_leaves_before_its_body_has_arrived_leaves_no_error_in_the_log() -> None:
+    with capture_logs() as logged:
+        async with run_listener() as (asked, place):
+            asked.answers.set()
+            async with talk(place) as (_, writing):
+                writing.write(body_request("/v1/access", b"{}")[:-1])
+                await writing.drain()
+                while not asked.admitted:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0)
+            async with talk(place) as (reading, writing):
+                writing.write(ASKS)
+                assert (await reading.readline()).startswith(b"HTTP/1.1 200")
+    assert logged == []
 
 
 def body_request(path: str, body: bytes) -> bytes:
