@@ -52,6 +52,7 @@ from justenough.domain.tools.call import DEFAULT_TTL_S
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_request
 from justenough.services.inherited_limits import why_exceeds_ancestors
+from justenough.services.job_history import read_entries
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
@@ -241,10 +242,17 @@ class Broker:
             # Not asyncio.to_thread in a separate task: that costs each access two more iterations of the event loop.
             return await self._track(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
 
-    async def was_revoked(self, item: IssuedCredential) -> bool:
-        """Whether somebody outside this session ended a credential that a gateway keeps. Raises AccessClosed, RetryLater."""
+    async def has_ended(self, item: IssuedCredential) -> bool:
+        """Whether a credential that a gateway keeps was ended, by its lease keeper or anybody else. Raises AccessClosed, RetryLater."""
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, item.credential.id))
         return view is None or view.state is not CredentialState.ISSUED
+
+    async def was_revoked(self, item: IssuedCredential) -> bool:
+        """Whether a person requested the revocation of a credential, or another process than this session revoked it. Raises AccessClosed, RetryLater."""
+        types = EventType.REVOCATION_REQUESTED, EventType.CREDENTIAL_REVOKED
+        read = partial(read_entries, self._deps.store.ledger, self._job, types=types)
+        entries = (await self.run_in_thread(read)).items
+        return any(entry.data["credential"] == item.credential.id and entry.data.get("by") != "session" for entry in entries)
 
     async def is_still_allowed(self, item: IssuedCredential) -> bool:
         """Decide again whether a gateway may keep using a credential; revoke it if not. Raises AccessClosed, RetryLater."""

@@ -75,7 +75,7 @@ class ModelGateway:
         self._lent: IssuedCredential | None = None
         self._checked_at = 0.0
         self._revoked_why = ""
-        """The reason if somebody revoked the key, else empty. Once it is set, no further key is requested."""
+        """The reason if a person revoked the key, else empty. Once it is set, no further key is requested."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
@@ -205,8 +205,10 @@ class ModelGateway:
             return False
         if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
-        if await self._broker.was_revoked(item):
-            self._revoked_why = "the model's key was revoked for this job"
+        if await self._broker.has_ended(item):
+            # Otherwise its approval was withdrawn, or it was not renewed: both are decided anew when it is borrowed again.
+            if await self._broker.was_revoked(item):
+                self._revoked_why = "the model's key was revoked for this job"
             return False
         self._checked_at = self._deps.ticks()
         return await self._broker.is_still_allowed(item)

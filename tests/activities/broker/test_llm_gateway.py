@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -28,7 +31,7 @@ from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
-from tests.support.wait import until
+from tests.support.wait import pause, until
 
 pytestmark = pytest.mark.servers
 
@@ -431,6 +434,32 @@ def test_a_model_key_that_needs_approval_waits_for_it(ops: Human, lead: Human, s
         assert lead.answer(request).status_code in ACCEPTED_STATUSES
         asking.join(180)
         assert [answer.status for answer in answers] == [200]
+
+
+def test_a_model_key_whose_approval_is_withdrawn_needs_another_approval(ops: Human, lead: Human, shop: Shop, model: ModelServer) -> None:
+    model.answer_with(text_answer("Hello"))
+    use = {**MODEL, "requests": 1_000, "tokens": 1_000_000}
+    with launch_puppet(ops, model=use) as job, add_policy(shop, job, APPROVED, outcome="needs_approval"), ThreadPoolExecutor(1) as pool:
+
+        def requests() -> list[str]:
+            return [request["id"] for request in ops.job(job.job)["requests"]]
+
+        def ask_until(number: int) -> Answer:
+            """Ask until there are so many requests for the key, or a call fails; return the last answer."""
+            answer = ask(job)
+            while answer.status == 200 and len(requests()) < number:
+                pause(since=time.monotonic())
+                answer = ask(job)
+            return answer
+
+        for number in (1, 2):
+            asking = pool.submit(ask_until, number)
+            until(partial(lambda asking, number: asking.done() or len(requests()) == number, asking, number), "the job asks for the key")
+            assert not asking.done(), asking.result()
+            request = await_request(lead, requests()[-1])
+            assert lead.answer(request).status_code in ACCEPTED_STATUSES
+            assert asking.result().status == 200
+            assert lead.answer(request, "withdraw").status_code in ACCEPTED_STATUSES
 
 
 CLIENT = """
