@@ -35,6 +35,7 @@ from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.adapters.outbound.pinned_client import iter_chunks
 from justenough.domain.catalog.llm_validation import model_access
+from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import ModelUse
 from justenough.domain.llm.definition import ModelDef
@@ -244,7 +245,7 @@ class ModelGateway:
                     raise await upstream_refusal(answer, redactor)
                 if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
                     require_uncompressed(answer)
-                    await self._stream_answer(call, answer, redactor)
+                    await self._stream_answer(call, answer, redactor, item)
                 else:
                     content = await read_body(answer)
                     # In threads: a long answer takes a while to parse, and this loop serves every job of the worker.
@@ -265,10 +266,20 @@ class ModelGateway:
             message = "unexpected error; the worker's log has its type"
             call.end(ModelCallError(message, status=502, code="upstream_failed", outcome="failed"))
 
-    async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
+    async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor, item: IssuedCredential) -> None:
         metered, size = StreamMeter(prompt=call.request.prompt, usage_requested=call.request.wants_usage), 0
         call.head.set_result(EVENT_STREAM_TYPE)
+        checked_at = self._deps.ticks()
         async for chunk in iter_chunks(answer):
+            if self._deps.ticks() - checked_at >= RECHECK_INTERVAL_S:
+                checked_at = self._deps.ticks()
+                # A stream may take an hour. While a server is away, it goes on, as other access of a running job does.
+                with suppress(RetryLater, AccessClosed):
+                    async with self._turn:
+                        usable = self._lent is item and await self._is_key_usable(item)
+                    if not usable:
+                        message = "the model's key may no longer be used: it was revoked, its grant has ended, or policy denies it now"
+                        raise ModelCallError(message, status=403, code="denied", outcome="cut", again=False)
             size += len(chunk)
             passed = redactor.feed(metered.feed(chunk))
             call.usage = metered.usage

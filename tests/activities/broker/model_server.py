@@ -137,6 +137,18 @@ def stream_forever(handler: Handler, asked: dict[str, Any]) -> None:
         handler.model.reached.set()
 
 
+def stream_slowly(handler: Handler, asked: dict[str, Any]) -> None:
+    """Stream a word now and then until somebody hangs up."""
+    del asked
+    handler.begin()
+    handler.model.reached.set()
+    try:
+        while not handler.model.over.wait(0.2):
+            handler.send(build_chunk("word "))
+    except OSError:
+        handler.model.hung_up.set()
+
+
 def hold_stream(handler: Handler, asked: dict[str, Any]) -> None:
     """Begin a stream and send no more of it, until the other end is gone."""
     handler.begin()

@@ -25,6 +25,7 @@ from tests.activities.broker.model_server import (
     stay_silent,
     stream_answer,
     stream_forever,
+    stream_slowly,
     text_answer,
 )
 from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
@@ -357,6 +358,20 @@ def test_many_model_calls_make_few_ledger_entries(ops: Human, model: ModelServer
     assert usage_of(ops, job.job) == {"answered": (150, 150 * 30, 150 * 12)}
     assert len(entries(ops, job.job, "model.used")) <= 5
     assert len(entries(ops, job.job, "credential.issued")) == 1
+
+
+def test_a_stream_ends_soon_after_a_person_has_revoked_the_models_key(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.answer_with(stream_slowly)
+    with launch_puppet(ops, model=MODEL) as job:
+        lines = job.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True})
+        assert "word" in next(lines)
+        (credential,) = ops.job(job.job)["credentials"]
+        assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
+        last = [line for line in lines if line][-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "denied"
+        assert model.hung_up.wait(180)
+    assert_over(ops.job(job.job), shop)
+    assert usage_of(ops, job.job)["cut"][0] == 1
 
 
 @contextmanager
