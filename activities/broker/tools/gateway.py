@@ -233,6 +233,10 @@ class ToolGateway:
         """Execute a call with a separate credential if policy and, if needed, people allow it; else return the request that it waits for."""
         call, began = access.call, self._deps.ticks()
         while True:
+            # A call may wait for people for minutes. Who removes a tool, its pin or its address meanwhile does not want it to be called.
+            if self._known_tools().get(call.tool) != tool:
+                problem = Problem("", f"the catalog has changed: it no longer defines {call.tool} as it did when this call began")
+                raise InvalidInput("tool", (problem,))
             async with self._broker.borrow(access, used_for=f"tool {call.tool}", waited_for=record.request or "") as lent:
                 if isinstance(lent, IssuedCredential):
                     record.request, record.credential = lent.credential.request_id, lent.credential.id

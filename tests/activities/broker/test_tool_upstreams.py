@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,18 @@ from tests.activities.broker.catalog_edits import offer_tools
 from tests.activities.broker.killed_call import kill_in_call
 from tests.activities.broker.remote_job import Answer as PuppetAnswer
 from tests.activities.broker.remote_job import Puppet, launch_puppet
-from tests.activities.broker.test_runtime_requests import entries
-from tests.activities.broker.test_tool_gateway import HEADERS, call_tool, messages, rows, tenant_order, until_offered
-from tests.support.people import Human
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.activities.broker.test_tool_gateway import (
+    HEADERS,
+    call_tool,
+    mcp_result,
+    messages,
+    newest_request,
+    rows,
+    tenant_order,
+    until_offered,
+)
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop
 from tests.support.wait import until
 
@@ -224,6 +234,32 @@ def test_a_call_that_outlives_its_login_still_returns_its_answer(ops: Human, bad
         text, failed = calling.result()
         assert (json.loads(text)["path"], failed) == ("/held", False)
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done"]
+
+
+def test_a_tool_that_leaves_the_catalog_while_its_call_waits_for_people_is_not_called(
+    ops: Human, lead: Human, shop: Shop, bad: Upstream
+) -> None:
+    http = {"url": f"{bad.url}/echo", "method": "POST", "allow_private": True}
+    pay = {"description": "Pay", "uses": {"resource": "refunds-db", "action": "write"}, "http": http}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "pay", "arguments": {}, "_meta": {"progressToken": "p"}}}
+    with launch_puppet(ops) as job, ExitStack() as catalog:
+        catalog.enter_context(offer_tools(shop, {"pay": pay}))
+        until_offered(job, "pay")
+        headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
+        before = len(bad.seen)
+        with (
+            httpx.Client(trust_env=False, timeout=180, headers=headers) as caller,
+            caller.stream("POST", f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body) as answer,
+        ):
+            lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
+            assert "notifications/progress" in next(lines)
+            catalog.close()
+            until(lambda: "pay" not in {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}, "the catalog is read again")
+            assert lead.answer(await_request(lead, newest_request(ops, job))).status_code in ACCEPTED_STATUSES
+            result = json.loads([*lines][-1].removeprefix("data: "))["result"]
+        assert "the catalog has changed" in result["content"][0]["text"]
+        assert len(bad.seen) == before
+        assert ops.job(job.job)["credentials"] == []
 
 
 @pytest.mark.usefixtures("agent")
