@@ -74,6 +74,8 @@ class ModelGateway:
         self._readers = asyncio.Semaphore(MAX_CONCURRENT_PARSES)
         self._lending = AsyncExitStack()
         self._lent: IssuedCredential | None = None
+        self._lent_for: ModelDef | None = None
+        """The model as the catalog defined it when the key was borrowed: the key may belong to no other server."""
         self._checked_at = 0.0
         self._revoked_why = ""
         """The reason if a person revoked the key, else empty. Once it is set, no further key is requested."""
@@ -182,7 +184,7 @@ class ModelGateway:
     async def _borrow_key(self, model: ModelDef) -> IssuedCredential:
         """Return the model's key, borrowed again if it is not usable. Raises ModelCallError if people must answer first."""
         async with self._turn:
-            if self._lent and await self._is_key_usable(self._lent):
+            if self._lent and self._lent_for == model and await self._is_key_usable(self._lent):
                 return self._lent
             await self._give_back_key()
             if self._revoked_why:
@@ -197,8 +199,11 @@ class ModelGateway:
             if isinstance(item, PendingRequest):
                 message = f"the model's key waits for approval at tier {item.tier}: request {item.request_id}"
                 raise ModelCallError(message, status=503, code="waiting_for_approval", outcome="denied", wait="5")
-            self._lent, self._checked_at = item, self._deps.ticks()
+            self._lent, self._lent_for, self._checked_at = item, model, self._deps.ticks()
             self.usage.record_key_use(item.credential.id)
+            if self._definition() != model:
+                # It changed while people were asked, for example. The next call uses what it is now.
+                raise ModelCallError("the catalog has changed; try again", status=503, code="try_again", outcome="failed")
             return item
 
     async def _is_key_usable(self, item: IssuedCredential) -> bool:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
+from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.model_server import (
     Handler,
     ModelServer,
@@ -22,6 +23,7 @@ from tests.activities.broker.model_server import (
     build_chunk,
     error_answer,
     hold_stream,
+    serve_model,
     stay_silent,
     stream_answer,
     stream_forever,
@@ -372,6 +374,20 @@ def test_a_stream_ends_soon_after_a_person_has_revoked_the_models_key(ops: Human
         assert model.hung_up.wait(180)
     assert_over(ops.job(job.job), shop)
     assert usage_of(ops, job.job)["cut"][0] == 1
+
+
+def test_a_models_key_is_not_sent_to_another_server_that_the_catalog_names_later(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.answer_with(text_answer("Hello"))
+    text, url = (shop.config / "catalog.yaml").read_text(), '"${MODEL_URL}"\n'
+    path_to_url = text[text.index("kv/data/models/default") : text.index(url) + len(url)]
+    with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job, serve_model(0) as other:
+        assert ask(job).status == 200
+        # The other server has a key of its own, which nobody has provisioned yet.
+        changed = path_to_url.replace("models/default", "models/other").replace(url, f"http://127.0.0.1:{other.port}/v1\n")
+        with edit_catalog(shop, path_to_url, changed):
+            until(lambda: ask(job).status != 200 or other.questions, "the worker reads the edited catalog")
+            assert other.questions == []
+        until(lambda: ask(job).status == 200, "the worker reads the catalog again")
 
 
 @contextmanager
