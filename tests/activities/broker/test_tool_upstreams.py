@@ -13,8 +13,9 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.broker.tools.executors import run_sql
-from justenough.domain.tools.definitions import Sql
+from activities.broker.tools.executors import run_http, run_sql
+from justenough.domain.tools.call import HttpRequest
+from justenough.domain.tools.definitions import Http, Sql
 from tests.activities.broker.bad_upstream import Upstream, serve_upstream
 from tests.activities.broker.catalog_edits import offer_tools
 from tests.activities.broker.killed_call import kill_in_call
@@ -200,6 +201,25 @@ async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     at = conninfo_to_dict(shop.dsn)
     one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
     result = await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
+    assert (result.failed, result.content.decode()) == (True, says)
+
+
+UNKNOWN = "; it is not known whether anything was changed"
+
+
+@pytest.mark.parametrize(
+    "method, path, says",
+    [
+        ("POST", "hangup", "the upstream does not answer (RemoteProtocolError)" + UNKNOWN),
+        ("POST", "slow", "the upstream took longer than 1 s" + UNKNOWN),
+        ("GET", "slow", "the upstream took longer than 1 s"),
+        ("POST", "", "the upstream does not answer (ConnectError)"),
+    ],
+)
+async def test_each_failed_http_request_says_whether_it_may_have_changed_anything(bad: Upstream, method: str, path: str, says: str) -> None:
+    url = f"{bad.url}/{path}" if path else "http://127.0.0.1:65000/"
+    http = Http.model_validate({"url": url, "method": method, "allow_private": True, "timeout": "1s"})
+    result = await run_http(http, HttpRequest(url, {}, None))
     assert (result.failed, result.content.decode()) == (True, says)
 
 
