@@ -52,6 +52,7 @@ from justenough.domain.tools.call import DEFAULT_TTL_S
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_request
 from justenough.services.inherited_limits import why_exceeds_ancestors
+from justenough.services.job_history import read_entries
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
@@ -168,12 +169,14 @@ class Broker:
         return await self._obtain(named, partial(self._issuer.through_tools, named), wait=wait)
 
     @asynccontextmanager
-    async def borrow(self, access: Access, *, used_for: str, wait: float = 0.0) -> AsyncIterator[IssuedCredential | PendingRequest]:
+    async def borrow(
+        self, access: Access, *, used_for: str, wait: float = 0.0, waited_for: str = ""
+    ) -> AsyncIterator[IssuedCredential | PendingRequest]:
         """Yield a credential that a gateway uses for the job, or the pending request. The job never sees it; it is revoked when the block ends.
 
-        The ledger records `used_for` as the purpose. Raises as `access` does.
+        The ledger records `used_for` as the purpose. `waited_for`: as in `Issuer.access`. Raises as `access` does.
         """
-        issued = await self._obtain(access, partial(self._issuer.access, access), wait=wait)
+        issued = await self._obtain(access, partial(self._issuer.access, access), wait=wait, waited_for=waited_for)
         if isinstance(issued, PendingRequest):
             yield issued
             return
@@ -183,8 +186,9 @@ class Broker:
             yield issued
         finally:
             self._borrowed.discard(issued.credential.id)
-            # If the credential cannot be revoked now, the lease keeper keeps trying; the answer does not wait for it.
-            with suppress(TimeoutError):
+            # If the credential cannot be revoked now, the lease keeper keeps trying; the answer does not wait for it. NotFound: the lease keeper
+            # has revoked it already, because its ttl has ended, for example.
+            with suppress(TimeoutError, NotFound):
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
                     await self._give_back(issued.credential.id, used_for)
 
@@ -238,10 +242,17 @@ class Broker:
             # Not asyncio.to_thread in a separate task: that costs each access two more iterations of the event loop.
             return await self._track(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
 
-    async def was_revoked(self, item: IssuedCredential) -> bool:
-        """Whether somebody outside this session ended a credential that a gateway keeps. Raises AccessClosed, RetryLater."""
+    async def has_ended(self, item: IssuedCredential) -> bool:
+        """Whether a credential that a gateway keeps was ended, by its lease keeper or anybody else. Raises AccessClosed, RetryLater."""
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, item.credential.id))
         return view is None or view.state is not CredentialState.ISSUED
+
+    async def was_revoked(self, item: IssuedCredential) -> bool:
+        """Whether a person requested the revocation of a credential, or another process than this session revoked it. Raises AccessClosed, RetryLater."""
+        types = EventType.REVOCATION_REQUESTED, EventType.CREDENTIAL_REVOKED
+        read = partial(read_entries, self._deps.store.ledger, self._job, types=types)
+        entries = (await self.run_in_thread(read)).items
+        return any(entry.data["credential"] == item.credential.id and entry.data.get("by") != "session" for entry in entries)
 
     async def is_still_allowed(self, item: IssuedCredential) -> bool:
         """Decide again whether a gateway may keep using a credential; revoke it if not. Raises AccessClosed, RetryLater."""
@@ -250,9 +261,11 @@ class Broker:
             await self._lease_keeper.give_back(item.credential.id, ending.why, before=ending.events)
         return ending is None
 
-    async def _obtain(self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float) -> T | PendingRequest:
+    async def _obtain(
+        self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float, waited_for: str = ""
+    ) -> T | PendingRequest:
         """Call `issue` until it issues or people have not answered within `wait` seconds; return its result or the pending request."""
-        end, waited_for = self._deps.ticks() + wait, ""
+        end = self._deps.ticks() + wait
         while True:
             try:
                 async with self._turn:

@@ -156,7 +156,7 @@ class RuntimeRequests:
         self._deps = deps
         self._verified = verified
         self.waiting: dict[str, Access] = {}
-        """By id, the access of each request that waits for people."""
+        """By id, the access of each request that waits for people, or whose answer the job has not used yet."""
         self._asked_people = 0
         self._numbers = len(verified.spec.access)
         self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}
@@ -182,7 +182,9 @@ class RuntimeRequests:
 
     def require_room(self) -> None:
         """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its account has."""
-        if len(self.waiting) >= MAX_WAITING_REQUESTS:
+        # Some may have been answered, or have expired, without the job asking again: those are still in `waiting`.
+        views = self._deps.store.requests.by_ids(self.waiting) if len(self.waiting) >= MAX_WAITING_REQUESTS else {}
+        if sum(view.state is RequestState.PENDING for view in views.values()) >= MAX_WAITING_REQUESTS:
             raise NotPermitted(f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first")
         if self._asked_people >= MAX_APPROVAL_REQUESTS_PER_JOB:
             raise NotPermitted(

@@ -124,6 +124,7 @@ class JobSession:
         self._notify_workflow = notify_workflow
         self._broker: Broker | None = None
         self._model_gateway: ModelGateway | None = None
+        self._tools: ToolGateway | None = None
         self._issuer = Issuer(deps, order.order, verified, history, owner=owner)
         self._issued: list[IssuedCredential] = []
         self._stop: Stop | None = None
@@ -195,6 +196,7 @@ class JobSession:
                 *self._unrecorded,
                 *(issued_event(self._job, credential) for credential in alive),
                 *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
+                *(self._tools.unrecorded_events() if self._tools else ()),
             ),
         )
         self._unrecorded = result.events
@@ -245,7 +247,7 @@ class JobSession:
             self._model_gateway = model_gateway = (
                 ModelGateway(self._deps, self._verified, broker, self._spec.model) if self._spec.model else None
             )
-            tools = ToolGateway(self._deps, self._verified, self._issuer, broker)
+            self._tools = tools = ToolGateway(self._deps, self._verified, self._issuer, broker)
             self._raise_if_stopped()
             async with run_process(
                 self._deps.settings,

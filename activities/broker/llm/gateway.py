@@ -35,7 +35,7 @@ from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.adapters.outbound.pinned_client import iter_chunks
 from justenough.domain.catalog.llm_validation import model_access
-from justenough.domain.core.errors import NotFound
+from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import ModelUse
 from justenough.domain.llm.definition import ModelDef
@@ -74,9 +74,11 @@ class ModelGateway:
         self._readers = asyncio.Semaphore(MAX_CONCURRENT_PARSES)
         self._lending = AsyncExitStack()
         self._lent: IssuedCredential | None = None
+        self._lent_for: ModelDef | None = None
+        """The model as the catalog defined it when the key was borrowed: the key may belong to no other server."""
         self._checked_at = 0.0
         self._revoked_why = ""
-        """The reason if somebody revoked the key, else empty. Once it is set, no further key is requested."""
+        """The reason if a person revoked the key, else empty. Once it is set, no further key is requested."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
@@ -182,7 +184,7 @@ class ModelGateway:
     async def _borrow_key(self, model: ModelDef) -> IssuedCredential:
         """Return the model's key, borrowed again if it is not usable. Raises ModelCallError if people must answer first."""
         async with self._turn:
-            if self._lent and await self._is_key_usable(self._lent):
+            if self._lent and self._lent_for == model and await self._is_key_usable(self._lent):
                 return self._lent
             await self._give_back_key()
             if self._revoked_why:
@@ -197,8 +199,11 @@ class ModelGateway:
             if isinstance(item, PendingRequest):
                 message = f"the model's key waits for approval at tier {item.tier}: request {item.request_id}"
                 raise ModelCallError(message, status=503, code="waiting_for_approval", outcome="denied", wait="5")
-            self._lent, self._checked_at = item, self._deps.ticks()
+            self._lent, self._lent_for, self._checked_at = item, model, self._deps.ticks()
             self.usage.record_key_use(item.credential.id)
+            if self._definition() != model:
+                # It changed while people were asked, for example. The next call uses what it is now.
+                raise ModelCallError("the catalog has changed; try again", status=503, code="try_again", outcome="failed")
             return item
 
     async def _is_key_usable(self, item: IssuedCredential) -> bool:
@@ -206,17 +211,19 @@ class ModelGateway:
             return False
         if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
-        if await self._broker.was_revoked(item):
-            self._revoked_why = "the model's key was revoked for this job"
+        if await self._broker.has_ended(item):
+            # Otherwise its approval was withdrawn, or it was not renewed: both are decided anew when it is borrowed again.
+            if await self._broker.was_revoked(item):
+                self._revoked_why = "the model's key was revoked for this job"
             return False
         self._checked_at = self._deps.ticks()
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Release the key, unless its lease keeper has already revoked it."""
+        """Release the key."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
-        with suppress(NotFound, AccessClosed):
+        with suppress(AccessClosed):
             await lending.aclose()
 
     async def _list_models(self, model: ModelDef, item: IssuedCredential) -> list[dict[str, Any]]:
@@ -243,7 +250,7 @@ class ModelGateway:
                     raise await upstream_refusal(answer, redactor)
                 if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
                     require_uncompressed(answer)
-                    await self._stream_answer(call, answer, redactor)
+                    await self._stream_answer(call, answer, redactor, item)
                 else:
                     content = await read_body(answer)
                     # In threads: a long answer takes a while to parse, and this loop serves every job of the worker.
@@ -264,10 +271,20 @@ class ModelGateway:
             message = "unexpected error; the worker's log has its type"
             call.end(ModelCallError(message, status=502, code="upstream_failed", outcome="failed"))
 
-    async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
+    async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor, item: IssuedCredential) -> None:
         metered, size = StreamMeter(prompt=call.request.prompt, usage_requested=call.request.wants_usage), 0
         call.head.set_result(EVENT_STREAM_TYPE)
+        checked_at = self._deps.ticks()
         async for chunk in iter_chunks(answer):
+            if self._deps.ticks() - checked_at >= RECHECK_INTERVAL_S:
+                checked_at = self._deps.ticks()
+                # A stream may take an hour. While a server is away, it goes on, as other access of a running job does.
+                with suppress(RetryLater, AccessClosed):
+                    async with self._turn:
+                        usable = self._lent is item and await self._is_key_usable(item)
+                    if not usable:
+                        message = "the model's key may no longer be used: it was revoked, its grant has ended, or policy denies it now"
+                        raise ModelCallError(message, status=403, code="denied", outcome="cut", again=False)
             size += len(chunk)
             passed = redactor.feed(metered.feed(chunk))
             call.usage = metered.usage

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from activities.broker.broker import denial_details
-from activities.broker.errors import BodyTooLarge, MissingBrokerToken
+from activities.broker.errors import BodyTooLarge, MalformedBody, MissingBrokerToken
 from activities.broker.llm.gateway import JSON_TYPE, ModelGateway
 from activities.broker.llm.streaming_call import error_body
 from activities.broker.llm.upstream_client import ModelCallError
@@ -27,11 +27,22 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of one request's body, which may include documents and pictures."""
 ROUTING_PARAMS = frozenset(
     {
-        *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),
+        *(
+            "model",
+            "models",
+            "route",
+            "fallbacks",
+            "context_window_fallbacks",
+            "content_policy_fallbacks",
+            "model_list",
+            "provider",
+            "plugins",
+        ),
         *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
     }
 )
-"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names."""
+"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names. `model` is one of them if it is
+not written so: servers that ignore case in JSON keys use the last of both."""
 NO_MODEL_MESSAGE = "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
@@ -89,12 +100,15 @@ async def _models(gateway: ModelGateway, request: Request) -> Response:
 
 
 async def read_request_body(request: Request, *, what: str, max_bytes: int) -> bytes:
-    """Return a request's body. Raises BodyTooLarge; `what` names the body in its message."""
+    """Return a request's body. Raises BodyTooLarge, MalformedBody; `what` names the body in the former's message."""
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > max_bytes:
-            raise BodyTooLarge(f"{what} may have at most {max_bytes:,} bytes")
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > max_bytes:
+                raise BodyTooLarge(f"{what} may have at most {max_bytes:,} bytes")
+    except ClientDisconnect as error:
+        raise MalformedBody("the client left before the body arrived") from error
     return bytes(content)
 
 
@@ -113,8 +127,9 @@ def _parse_chat_request(content: bytes) -> dict[str, Any]:
     ):
         if not isinstance(body.get(param), kind):
             raise InvalidChatRequest(f"{param} {must}", param)
-    for param in sorted(ROUTING_PARAMS & body.keys()):
-        raise InvalidChatRequest(f"{param} is not passed on: `model` and the catalog choose which model answers; remove {param}", param)
+    for param in sorted(body.keys() - {"model"}):
+        if param.casefold() in ROUTING_PARAMS:
+            raise InvalidChatRequest(f"{param} is not passed on: `model` and the catalog choose which model answers; remove {param}", param)
     return body
 
 

@@ -171,8 +171,9 @@ class _Admission:
 
         request = Request(scope)
         try:
-            # A connection to the Unix socket was checked when it was made; uvicorn has no client address for it.
-            if request.client is not None:
+            # A connection to the Unix socket, which has no port, was checked when it was made. The client's address does not tell: it is unknown
+            # on TCP, too, once the client has reset the connection.
+            if scope["server"][1] is not None:
                 scheme, _, sent = request.headers.get("authorization", "").partition(" ")
                 if (
                     self._token is None

@@ -145,6 +145,7 @@ def _json(value: Any) -> bytes:
 
 async def run_http(http: Http, request: HttpRequest) -> Result:
     """Return the upstream's response. Upstream errors become a failed `Result`; nothing is raised for them."""
+    effect = "" if http.method == "GET" else f"; {EFFECT_UNKNOWN}"
     try:
         async with asyncio.timeout(http.timeout):
             return await _send_http(http, request)
@@ -153,10 +154,11 @@ async def run_http(http: Http, request: HttpRequest) -> Result:
     except UnknownHost:
         return failure("the upstream's host name cannot be resolved now")
     except (TimeoutError, httpx.TimeoutException):
-        return failure(f"the upstream took longer than {http.timeout} s")
+        return failure(f"the upstream took longer than {http.timeout} s{effect}")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         # The errors' texts may contain the request's headers.
-        return failure(f"the upstream does not answer ({type(error).__name__})")
+        effect = "" if isinstance(error, httpx.ConnectError | httpx.InvalidURL) else effect
+        return failure(f"the upstream does not answer ({type(error).__name__}){effect}")
 
 
 async def _send_http(http: Http, request: HttpRequest) -> Result:

@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import structlog
+
 from activities.broker.broker import Broker, PendingRequest
 from activities.broker.errors import TooManyCalls
 from activities.broker.tools.discovery import OfferedTool, tool_entry, with_how
@@ -43,6 +45,7 @@ MAX_UNDONE_RECORDED = 200
 MAX_REASON_CHARS = 1_000
 MAX_NAMES_LISTED = 30
 """Names of other tools in one answer."""
+log = structlog.get_logger()
 
 ReportProgress = Callable[[PendingRequest, float], Awaitable[None]]
 """Called every few seconds while a call waits for people, with the request and the seconds so far."""
@@ -118,6 +121,7 @@ class ToolGateway:
         self._calls = self._under_way = self._undone = 0
         self._made = CallCounts()
         """The calls that were made or are under way: bounds count them."""
+        self._unrecorded: dict[str, Event] = {}
 
     async def offered_tools(self) -> list[OfferedTool]:
         """Return the tools that policy does not deny this job at every tier."""
@@ -191,9 +195,26 @@ class ToolGateway:
             # Even if the broker closes now, a call that was made must be in the ledger.
             if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
                 build = partial(record.to_event, self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
-                # The event is built in the thread too: the digest of long arguments takes milliseconds.
-                await asyncio.shield(asyncio.to_thread(lambda: self._deps.store.ledger.append([build()])))
+                await asyncio.shield(self.record(build))
         return record.answer
+
+    async def record(self, build: Callable[[], Event]) -> None:
+        """Record a call. If the store is away, the next call or the session's end records it: its caller must get its answer, or would call again."""
+        # In a thread: the digest of long arguments takes milliseconds.
+        event = await asyncio.to_thread(build)
+        self._unrecorded[event.id] = event
+        events = self.unrecorded_events()
+        try:
+            await asyncio.to_thread(self._deps.store.ledger.append, events)
+        except RetryLater as error:
+            log.warning("tool calls not recorded yet", job=self._job, calls=len(events), error=type(error).__name__)
+        else:
+            for recorded in events:
+                self._unrecorded.pop(recorded.id, None)
+
+    def unrecorded_events(self) -> tuple[Event, ...]:
+        """Return the calls that are not in the ledger yet. Recording an event twice changes nothing."""
+        return tuple(self._unrecorded.values())
 
     def _resolve(self, name: str, arguments: Any) -> _ResolvedCall:
         """Return the checked call. Raises InvalidInput."""
@@ -212,7 +233,11 @@ class ToolGateway:
         """Execute a call with a separate credential if policy and, if needed, people allow it; else return the request that it waits for."""
         call, began = access.call, self._deps.ticks()
         while True:
-            async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:
+            # A call may wait for people for minutes. Who removes a tool, its pin or its address meanwhile does not want it to be called.
+            if self._known_tools().get(call.tool) != tool:
+                problem = Problem("", f"the catalog has changed: it no longer defines {call.tool} as it did when this call began")
+                raise InvalidInput("tool", (problem,))
+            async with self._broker.borrow(access, used_for=f"tool {call.tool}", waited_for=record.request or "") as lent:
                 if isinstance(lent, IssuedCredential):
                     record.request, record.credential = lent.credential.request_id, lent.credential.id
                     return await self._execute_scrubbed(tool, call, lent, record)

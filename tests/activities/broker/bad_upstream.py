@@ -21,6 +21,8 @@ class Upstream:
     reached: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     """Ends what is slow on purpose."""
+    let_go: threading.Event = field(default_factory=threading.Event)
+    """Ends what is held."""
 
     @property
     def authorization(self) -> str:
@@ -96,6 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _slow(self, upstream: Upstream, request: dict[str, Any]) -> None:
         upstream.over.wait(600)
+        self._send_body(200, json.dumps(request).encode())
+
+    def _held(self, upstream: Upstream, request: dict[str, Any]) -> None:
+        upstream.let_go.wait(600)
         self._send_body(200, json.dumps(request).encode())
 
     def _endless(self, upstream: Upstream, request: dict[str, Any]) -> None:

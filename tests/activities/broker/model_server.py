@@ -137,6 +137,18 @@ def stream_forever(handler: Handler, asked: dict[str, Any]) -> None:
         handler.model.reached.set()
 
 
+def stream_slowly(handler: Handler, asked: dict[str, Any]) -> None:
+    """Stream a word now and then until somebody hangs up."""
+    del asked
+    handler.begin()
+    handler.model.reached.set()
+    try:
+        while not handler.model.over.wait(0.2):
+            handler.send(build_chunk("word "))
+    except OSError:
+        handler.model.hung_up.set()
+
+
 def hold_stream(handler: Handler, asked: dict[str, Any]) -> None:
     """Begin a stream and send no more of it, until the other end is gone."""
     handler.begin()
@@ -160,10 +172,13 @@ def error_answer(status: int, body: Any, **headers: str) -> Callable[[Handler, d
 
 @contextmanager
 def serve_model(port: int) -> Iterator[ModelServer]:
-    """Serve for the length of a block."""
-    model = ModelServer(port, text_answer("Hello"))
-    bound = type("Bound", (Handler,), {"model": model})
-    server = ThreadingHTTPServer(("127.0.0.1", port), bound)
+    """Serve for the length of a block. Port 0 is a free one."""
+
+    class Bound(Handler):
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Bound)
+    model = Bound.model = ModelServer(server.server_port, text_answer("Hello"))
     server.daemon_threads = True
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     serving.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 
 from activities.broker.broker import Broker
 from activities.broker.errors import TooManyCalls
@@ -36,7 +39,7 @@ class Unhurried:
     """A door and its tools, as far as the sockets know them: what is asked of them is answered when the test says so."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.admitted = 0
         self.charged = 0.0
         self.refuses: Exception | None = None
         self.answers = asyncio.Event()
@@ -49,6 +52,7 @@ class Unhurried:
         """Admit everything, unless the test says otherwise."""
         if self.refuses:
             raise self.refuses
+        self.admitted += 1
 
     def charge(self, calls: float) -> None:
         """Count what a request costs."""
@@ -160,6 +164,37 @@ async def test_idle_connections_on_loopback_do_not_keep_the_job_from_its_broker(
             assert (await reading.readline()).startswith(b"HTTP/1.1 200")
         for _, each in held:
             each.transport.abort()
+
+
+async def test_a_stranger_on_loopback_who_resets_the_connection_needs_the_token_too() -> None:
+    async with run_listener(loopback=True) as (asked, place):
+        asked.answers.set()
+        port = urlsplit(str(place.env["JUSTENOUGH_BROKER_URL"])).port
+        # The broker accepts it once its peer is gone, and cannot learn the peer's address any more.
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(ASKS)
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        token = cast("Secret", place.env["JUSTENOUGH_BROKER_TOKEN"]).reveal()
+        reading, writing = await asyncio.open_connection("127.0.0.1", port)
+        writing.write(ASKS.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {token}\r\n\r\n".encode()))
+        assert (await reading.readline()).startswith(b"HTTP/1.1 200")
+        writing.transport.abort()
+        assert asked.asked == 1
+
+
+async def test_a_client_that_leaves_before_its_body_has_arrived_leaves_no_error_in_the_log() -> None:
+    with capture_logs() as logged:
+        async with run_listener() as (asked, place):
+            asked.answers.set()
+            async with talk(place) as (_, writing):
+                writing.write(body_request("/v1/access", b"{}")[:-1])
+                await writing.drain()
+                while not asked.admitted:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0)
+            async with talk(place) as (reading, writing):
+                writing.write(ASKS)
+                assert (await reading.readline()).startswith(b"HTTP/1.1 200")
+    assert logged == []
 
 
 def body_request(path: str, body: bytes) -> bytes:

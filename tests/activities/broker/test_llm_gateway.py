@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
+from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.model_server import (
     Handler,
     ModelServer,
@@ -19,16 +23,18 @@ from tests.activities.broker.model_server import (
     build_chunk,
     error_answer,
     hold_stream,
+    serve_model,
     stay_silent,
     stream_answer,
     stream_forever,
+    stream_slowly,
     text_answer,
 )
 from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
-from tests.support.wait import until
+from tests.support.wait import pause, until
 
 pytestmark = pytest.mark.servers
 
@@ -215,6 +221,8 @@ def test_an_answer_that_breaks_off_counts_against_the_budget(ops: Human, model: 
         ({"model": "gpt-4o", "messages": [], "models": ["o9-secret"]}, 400, "invalid_request", "models"),
         ({"model": "gpt-4o", "messages": [], "fallbacks": ["o9-secret"]}, 400, "invalid_request", "fallbacks"),
         ({"model": "gpt-4o", "messages": [], "api_base": "https://elsewhere.example"}, 400, "invalid_request", "api_base"),
+        ({"model": "gpt-4o", "messages": [], "Model": "o9-secret"}, 400, "invalid_request", "Model"),
+        ({"model": "gpt-4o", "messages": [], "Fallbac\u212as": ["o9-secret"]}, 400, "invalid_request", "Fallbac\u212as"),
         ([], 400, "invalid_request", None),
         ({"model": "gpt-4o", "messages": ["x" * 5_000_000]}, 413, "question_too_large", None),
     ],
@@ -354,6 +362,34 @@ def test_many_model_calls_make_few_ledger_entries(ops: Human, model: ModelServer
     assert len(entries(ops, job.job, "credential.issued")) == 1
 
 
+def test_a_stream_ends_soon_after_a_person_has_revoked_the_models_key(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.answer_with(stream_slowly)
+    with launch_puppet(ops, model=MODEL) as job:
+        lines = job.stream_call("POST", CHAT, {"model": "scripted", "messages": [], "stream": True})
+        assert "word" in next(lines)
+        (credential,) = ops.job(job.job)["credentials"]
+        assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
+        last = [line for line in lines if line][-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "denied"
+        assert model.hung_up.wait(180)
+    assert_over(ops.job(job.job), shop)
+    assert usage_of(ops, job.job)["cut"][0] == 1
+
+
+def test_a_models_key_is_not_sent_to_another_server_that_the_catalog_names_later(ops: Human, shop: Shop, model: ModelServer) -> None:
+    model.answer_with(text_answer("Hello"))
+    text, url = (shop.config / "catalog.yaml").read_text(), '"${MODEL_URL}"\n'
+    path_to_url = text[text.index("kv/data/models/default") : text.index(url) + len(url)]
+    with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job, serve_model(0) as other:
+        assert ask(job).status == 200
+        # The other server has a key of its own, which nobody has provisioned yet.
+        changed = path_to_url.replace("models/default", "models/other").replace(url, f"http://127.0.0.1:{other.port}/v1\n")
+        with edit_catalog(shop, path_to_url, changed):
+            until(lambda: ask(job).status != 200 or other.questions, "the worker reads the edited catalog")
+            assert other.questions == []
+        until(lambda: ask(job).status == 200, "the worker reads the catalog again")
+
+
 @contextmanager
 def add_policy(shop: Shop, job: Puppet, text: str, *, outcome: str) -> Iterator[None]:
     """Add a policy for the length of a block, which begins when the worker has it."""
@@ -429,6 +465,32 @@ def test_a_model_key_that_needs_approval_waits_for_it(ops: Human, lead: Human, s
         assert lead.answer(request).status_code in ACCEPTED_STATUSES
         asking.join(180)
         assert [answer.status for answer in answers] == [200]
+
+
+def test_a_model_key_whose_approval_is_withdrawn_needs_another_approval(ops: Human, lead: Human, shop: Shop, model: ModelServer) -> None:
+    model.answer_with(text_answer("Hello"))
+    use = {**MODEL, "requests": 1_000, "tokens": 1_000_000}
+    with launch_puppet(ops, model=use) as job, add_policy(shop, job, APPROVED, outcome="needs_approval"), ThreadPoolExecutor(1) as pool:
+
+        def requests() -> list[str]:
+            return [request["id"] for request in ops.job(job.job)["requests"]]
+
+        def ask_until(number: int) -> Answer:
+            """Ask until there are so many requests for the key, or a call fails; return the last answer."""
+            answer = ask(job)
+            while answer.status == 200 and len(requests()) < number:
+                pause(since=time.monotonic())
+                answer = ask(job)
+            return answer
+
+        for number in (1, 2):
+            asking = pool.submit(ask_until, number)
+            until(partial(lambda asking, number: asking.done() or len(requests()) == number, asking, number), "the job asks for the key")
+            assert not asking.done(), asking.result()
+            request = await_request(lead, requests()[-1])
+            assert lead.answer(request).status_code in ACCEPTED_STATUSES
+            assert asking.result().status == 200
+            assert lead.answer(request, "withdraw").status_code in ACCEPTED_STATUSES
 
 
 CLIENT = """

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -175,6 +177,28 @@ def test_a_refund_waits_for_approvers_who_see_its_arguments_and_is_made_once_as_
             assert "You may use without approval: find-order, list-tickets." in text
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "denied", "denied"]
         assert len(rows(shop, "SELECT 1 FROM refunds WHERE reason = %s", reason)) == 1
+
+
+def test_every_identical_call_that_waits_gets_the_denial_and_none_asks_people_again(ops: Human, lead: Human, shop: Shop) -> None:
+    given = {"order_id": tenant_order(shop), "amount": 5, "reason": "asked twice at once"}
+    params = {"name": "refund-order", "arguments": given, "_meta": {"progressToken": "p"}}
+    with launch_puppet(ops) as job, ExitStack() as open_calls:
+        headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
+        calls = []
+        for _ in range(2):
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            http = open_calls.enter_context(httpx.Client(trust_env=False, timeout=180, headers=headers))
+            answer = open_calls.enter_context(http.stream("POST", f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body))
+            lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
+            # Its first progress report: it waits for people.
+            assert "notifications/progress" in next(lines)
+            calls.append(lines)
+        request = newest_request(ops, job)
+        assert lead.answer(await_request(lead, request), "deny").status_code in ACCEPTED_STATUSES
+        for lines in calls:
+            result = json.loads([*lines][-1].removeprefix("data: "))["result"]
+            assert result["content"][0]["text"].startswith("Denied: write on refunds-db: the request is denied.")
+        assert [one["id"] for one in ops.job(job.job)["requests"]] == [request]
 
 
 def newest_request(ops: Human, job: Puppet, *, after: int = 0) -> str:

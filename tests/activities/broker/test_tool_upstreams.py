@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,28 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.broker.tools.executors import run_sql
-from justenough.domain.tools.definitions import Sql
+from activities.broker.tools.executors import run_http, run_sql
+from justenough.domain.tools.call import HttpRequest
+from justenough.domain.tools.definitions import Http, Sql
 from tests.activities.broker.bad_upstream import Upstream, serve_upstream
 from tests.activities.broker.catalog_edits import offer_tools
 from tests.activities.broker.killed_call import kill_in_call
 from tests.activities.broker.remote_job import Answer as PuppetAnswer
 from tests.activities.broker.remote_job import Puppet, launch_puppet
-from tests.activities.broker.test_runtime_requests import entries
-from tests.activities.broker.test_tool_gateway import HEADERS, call_tool, messages, rows, tenant_order, until_offered
-from tests.support.people import Human
+from tests.activities.broker.test_runtime_requests import await_request, entries
+from tests.activities.broker.test_tool_gateway import (
+    HEADERS,
+    call_tool,
+    mcp_result,
+    messages,
+    newest_request,
+    rows,
+    tenant_order,
+    until_offered,
+)
+from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 READ = {"resource": "orders-db", "action": "read"}
@@ -46,6 +58,7 @@ def tools_at(url: str) -> dict[str, Any]:
         **paths,
         "echo": {**http("echo/{tenant}", method="POST", json={"note": "{note}"}), "input": NOTE},
         "patient": http("slow", timeout="50s"),
+        "held": http("held", timeout="50s"),
         "elsewhere": http("echo", url="https://127.0.0.1:65000/echo", allow_private=True),
         "inside": {**http("x", url="https://localhost/x"), "http": {"url": "https://localhost/x", "headers": headers}},
         "say": {**sql("SELECT %(note)s::text AS said, current_user AS me"), "input": NOTE},
@@ -191,6 +204,25 @@ async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     assert (result.failed, result.content.decode()) == (True, says)
 
 
+UNKNOWN = "; it is not known whether anything was changed"
+
+
+@pytest.mark.parametrize(
+    "method, path, says",
+    [
+        ("POST", "hangup", "the upstream does not answer (RemoteProtocolError)" + UNKNOWN),
+        ("POST", "slow", "the upstream took longer than 1 s" + UNKNOWN),
+        ("GET", "slow", "the upstream took longer than 1 s"),
+        ("POST", "", "the upstream does not answer (ConnectError)"),
+    ],
+)
+async def test_each_failed_http_request_says_whether_it_may_have_changed_anything(bad: Upstream, method: str, path: str, says: str) -> None:
+    url = f"{bad.url}/{path}" if path else "http://127.0.0.1:65000/"
+    http = Http.model_validate({"url": url, "method": method, "allow_private": True, "timeout": "1s"})
+    result = await run_http(http, HttpRequest(url, {}, None))
+    assert (result.failed, result.content.decode()) == (True, says)
+
+
 @pytest.mark.usefixtures("agent")  # While it runs these tools are in the catalog.
 def test_simultaneous_calls_have_logins_of_their_own_under_one_request_and_all_of_them_end(ops: Human, shop: Shop) -> None:
     with launch_puppet(ops) as other, ThreadPoolExecutor(5) as pool:
@@ -208,6 +240,46 @@ def say_by_tcp(job: Puppet, note: str) -> str:
     answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=180, trust_env=False)
     content = messages(PuppetAnswer(answer.status_code, dict(answer.headers), answer.text))[-1]["result"]["content"]
     return str(content[0]["text"])
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_call_that_outlives_its_login_still_returns_its_answer(ops: Human, bad: Upstream, shop: Shop) -> None:
+    item = {**READ, "ttl": "2s", "at": "request", "reason": "a short look"}
+    with launch_puppet(ops, item) as job, ThreadPoolExecutor(1) as pool:
+        calling = pool.submit(call_tool, job, "held")
+        ended = ("confirmed",)
+        until(lambda: tuple(one["state"] for one in ops.job(job.job)["credentials"]) == ended, "its login has ended", within=60)
+        assert not shop.can_log_in(last_login(bad))
+        bad.let_go.set()
+        text, failed = calling.result()
+        assert (json.loads(text)["path"], failed) == ("/held", False)
+        assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done"]
+
+
+def test_a_tool_that_leaves_the_catalog_while_its_call_waits_for_people_is_not_called(
+    ops: Human, lead: Human, shop: Shop, bad: Upstream
+) -> None:
+    http = {"url": f"{bad.url}/echo", "method": "POST", "allow_private": True}
+    pay = {"description": "Pay", "uses": {"resource": "refunds-db", "action": "write"}, "http": http}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "pay", "arguments": {}, "_meta": {"progressToken": "p"}}}
+    with launch_puppet(ops) as job, ExitStack() as catalog:
+        catalog.enter_context(offer_tools(shop, {"pay": pay}))
+        until_offered(job, "pay")
+        headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
+        before = len(bad.seen)
+        with (
+            httpx.Client(trust_env=False, timeout=180, headers=headers) as caller,
+            caller.stream("POST", f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body) as answer,
+        ):
+            lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
+            assert "notifications/progress" in next(lines)
+            catalog.close()
+            until(lambda: "pay" not in {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}, "the catalog is read again")
+            assert lead.answer(await_request(lead, newest_request(ops, job))).status_code in ACCEPTED_STATUSES
+            result = json.loads([*lines][-1].removeprefix("data: "))["result"]
+        assert "the catalog has changed" in result["content"][0]["text"]
+        assert len(bad.seen) == before
+        assert ops.job(job.job)["credentials"] == []
 
 
 @pytest.mark.usefixtures("agent")

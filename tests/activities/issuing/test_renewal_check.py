@@ -21,7 +21,7 @@ from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.contracts.workflow_messages import GrantedRequest
-from justenough.domain.core.ids import credential_id, new_job_id, request_id
+from justenough.domain.core.ids import credential_id, job_of, new_job_id, request_id
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
@@ -410,6 +410,15 @@ def test_a_job_at_its_limit_of_pending_requests_still_gets_access_that_policy_al
     # The same thing asked again is no further request.
     assert isinstance(issuer.access(refund_call(101)), PendingApproval)
     assert isinstance(issuer.access(ORDERS), IssuedCredential)
+
+
+def test_requests_that_nobody_waits_for_any_more_do_not_count_against_the_limit_of_pending_requests(at: Desk) -> None:
+    issuer, _ = refund_issuer(at)
+    waiting = [issuer.access(refund_call(101 + number)) for number in range(MAX_WAITING_REQUESTS)]
+    ended = [one.request for one in waiting if isinstance(one, PendingApproval)]
+    events = (build_event(EventType.APPROVAL_EXPIRED, job_of(one), at=at.deps.now(), about=one, request=one, tier=3) for one in ended)
+    at.deps.store.ledger.append([*events])
+    assert isinstance(issuer.access(refund_call(1000)), PendingApproval)
 
 
 def test_calls_that_only_python_considers_equal_need_separate_approvals(at: Desk) -> None:
