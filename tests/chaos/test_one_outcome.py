@@ -6,12 +6,11 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from temporalio.service import RPCError
 
 from tests.attacks.intruder import NothingToResetTo
@@ -45,6 +44,8 @@ KINDS = {
 }
 """Nothing is delivered to the job: the gate records the logins."""
 
+WHICH = st.integers(0, 11)
+"""Which of the course's jobs."""
 ORDERS = st.tuples(st.sampled_from(SCRIPTS), st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=2, unique=True))
 
 
@@ -102,21 +103,31 @@ class World:
 
 
 class Storm(RuleBasedStateMachine):
-    """One random sequence of events."""
+    """One random sequence of events.
+
+    What is drawn must not depend on what the servers do: hypothesis takes that for a fault of the test. So every rule is always possible,
+    and does nothing where there is nothing to do.
+    """
 
     world: World
-    jobs = Bundle("jobs")
 
-    @initialize(target=jobs, orders=st.lists(ORDERS, min_size=4, max_size=4))
-    def begin(self, orders: list[Order]) -> Any:
-        self.began = len(self.world.jobs)
+    @initialize(orders=st.lists(ORDERS, min_size=4, max_size=4))
+    def begin(self, orders: list[Order]) -> None:
+        self.began, self.struck = len(self.world.jobs), set[str]()
         self.world.rig.ensure_worker()
         for script, kinds in orders:
             self.world.jobs.append(self.world.ops.launch(spec(script, *(KINDS[kind] for kind in kinds))))
-        return multiple(*self.world.jobs[self.began :])
 
-    @rule(target=jobs, order=ORDERS)
-    def launch(self, order: Order) -> Any:
+    @property
+    def mine(self) -> list[str]:
+        """The course's jobs."""
+        return self.world.jobs[self.began :]
+
+    def job(self, which: int) -> str:
+        return self.mine[which % len(self.mine)]
+
+    @rule(order=ORDERS)
+    def launch(self, order: Order) -> None:
         """Launch another, whatever is down; a console that cannot take it says so, and then there is no job."""
         script, kinds = order
         sent = self.world.ops.order(spec(script, *(KINDS[kind] for kind in kinds)))
@@ -124,23 +135,26 @@ class Storm(RuleBasedStateMachine):
         if answer.status_code != 201:
             assert answer.status_code == 503, answer.text
             assert self.world.ops.api.get(f"jobs/{sent['id']}").status_code == 404
-            return multiple()
+            return
         self.world.jobs.append(sent["id"])
-        return sent["id"]
 
-    @rule(job=jobs, decision=st.sampled_from(["approve", "approve", "deny"]))
-    def answer(self, job: str, decision: str) -> None:
-        for request in self.world.ops.job(job)["requests"]:
+    @rule(which=WHICH, decision=st.sampled_from(["approve", "approve", "deny"]))
+    def answer(self, which: int, decision: str) -> None:
+        for request in self.world.ops.job(self.job(which))["requests"]:
             if request["state"] == "pending" and request["digest"]:
                 self.world.lead.answer(request, decision)
 
-    @rule(job=jobs, how=st.sampled_from(["cancel", "kill"]))
-    def stop(self, job: str, how: str) -> None:
-        self.world.ops.api.post(f"jobs/{job}/{how}")
+    @rule(which=WHICH, how=st.sampled_from(["cancel", "kill"]))
+    def stop(self, which: int, how: str) -> None:
+        self.world.ops.api.post(f"jobs/{self.job(which)}/{how}")
 
-    @rule(job=consumes(jobs), what=st.sampled_from(["job", "guard", "both", "delete", "reset"]))
-    def strike_workflow(self, job: str, what: str) -> None:
-        administrator = self.world.administrator
+    @rule(which=WHICH, what=st.sampled_from(["job", "guard", "both", "delete", "reset"]))
+    def strike_workflow(self, which: int, what: str) -> None:
+        """Strike a job's workflows, once in the job's life."""
+        job, administrator = self.job(which), self.world.administrator
+        if job in self.struck:
+            return
+        self.struck.add(job)
         strikes = {
             "guard": lambda: administrator.terminate(f"{job}-guard"),
             "job": lambda: administrator.terminate(job),
@@ -152,9 +166,9 @@ class Storm(RuleBasedStateMachine):
         with suppress(RPCError, NothingToResetTo):
             strikes[what]()
 
-    @rule(job=jobs)
-    def revoke_one(self, job: str) -> None:
-        for item in self.world.ops.job(job)["credentials"]:
+    @rule(which=WHICH)
+    def revoke_one(self, which: int) -> None:
+        for item in self.world.ops.job(self.job(which))["credentials"]:
             self.world.ops.api.post(f"credentials/{item['id']}/revoke")
 
     @rule()
@@ -169,15 +183,17 @@ class Storm(RuleBasedStateMachine):
         if len(self.world.rig.workers) < 3:
             self.world.rig.start(ready=False)
 
-    @precondition(lambda self: len([item for item in self.world.rig.workers if item.alive]) > 1)
     @rule()
     def worker_sleeps(self) -> None:
-        self.world.rig.suspend(next(item for item in self.world.rig.workers if item.alive))
+        """Suspend a worker, if there is another one."""
+        alive = [item for item in self.world.rig.workers if item.alive]
+        if len(alive) > 1:
+            self.world.rig.suspend(alive[0])
 
-    @precondition(lambda self: any(item.stopped for item in self.world.rig.workers))
     @rule()
     def worker_wakes(self) -> None:
-        next(item for item in self.world.rig.workers if item.stopped).go_on()
+        for worker in [item for item in self.world.rig.workers if item.stopped][:1]:
+            worker.go_on()
 
     @rule(server=st.sampled_from(["vault", "postgres", "temporal"]))
     def kill_server(self, server: str) -> None:
@@ -193,15 +209,21 @@ class Storm(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Restore everything and let every job end."""
-        mine = self.world.jobs[self.began :]
-        self.world.calm(mine)
+        self.world.calm(self.mine)
         if self.world.one_by_one:
-            self.world.settle(mine)
+            self.world.settle(self.mine)
 
 
 @pytest.fixture
 def storm(rig: Rig, shop: Shop, ops: Human, lead: Human, administrator: Administrator) -> type[Storm]:
     """Return a state machine on this rig."""
+    # Until a search in the target has found the users of a job, a credential that may have been issued is in doubt for as long as it may live.
+    rig.ensure_worker()
+    first = ops.launch(spec("true", KINDS["read"], KINDS["write"]))
+    for request in ops.until(first, "awaiting_approval")["requests"]:
+        if request["state"] == "pending":
+            lead.answer(request)
+    assert ops.until(first)["state"] == "succeeded"
     return type("Storm", (Storm,), {"world": World(rig, shop, ops, lead, administrator)})
 
 
