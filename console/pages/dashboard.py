@@ -121,7 +121,7 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
     current, trend, (before, results) = figures.current_counts(only), figures.course(), split_results(figures.results(only))
     readable, mine = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
     overdue = store.dashboard.overdue_jobs_of(mine) if mine and current.overdue_jobs else current.overdue
-    items = visible_items(caller, figures.attention(only))
+    items = visible_items(figures, caller, only)
     return render(
         request,
         "now.html",

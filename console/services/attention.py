@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from console.auth.authorization import STOPPING_ROLES, Caller, groups_with_role, missing_group_text
 from console.services.dashboard import DashboardFigures
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Forbidden, InvalidInput, NotFound, Problem
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.readmodel.attention import Acknowledgement, AttentionItem
+from justenough.domain.readmodel.dashboard import ALL_JOBS, JobFilter
 from justenough.services.dependencies import Deps
 
 MAX_NOTE_CHARS = 500
 
 
-def visible_items(caller: Caller, items: Iterable[AttentionItem]) -> tuple[AttentionItem, ...]:
+def visible_items(figures: DashboardFigures, caller: Caller, only: JobFilter = ALL_JOBS) -> tuple[AttentionItem, ...]:
     """Return the items that a person may read: those about jobs that they may read; about the installation, if they may read all jobs."""
+    # Of each kind only the newest items are read, so they must be this person's.
+    items = figures.attention(only.model_copy(update={"requester": caller.requester_filter or ""}))
     return tuple(item for item in items if (caller.can_read_jobs_of(item.requester_id) if item.job else caller.can_read_all))
 
 
@@ -32,7 +33,7 @@ def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str,
     """
     if len(note) > MAX_NOTE_CHARS:
         raise InvalidInput("acknowledgement", (Problem("note", f"is longer than {MAX_NOTE_CHARS} characters; shorten it"),))
-    item = next((item for item in visible_items(caller, figures.attention()) if item.key == key), None)
+    item = next((item for item in visible_items(figures, caller) if item.key == key), None)
     if item is None:
         raise NotFound("this needs no attention any more, or you may not see it")
     if not can_acknowledge(caller, item):

@@ -246,7 +246,7 @@ def find(
 @router.get("/attention")
 def list_attention(console: TheConsole, caller: Member) -> Page[AttentionItem]:
     """List what needs attention now, acknowledged or not. A launcher sees only what is about their own jobs."""
-    return Page(items=visible_items(caller, console.dashboard.attention()), next=None)
+    return Page(items=visible_items(console.dashboard, caller), next=None)
 
 
 @router.post("/attention/acknowledge", responses=problem_responses(404))

@@ -41,6 +41,8 @@ MAX_UNSEEN_LIFETIME = timedelta(days=7)
 """Unverified expiries count if their credential was issued at most this long before the period."""
 
 _AGENT, _TEAM = JOBS.c.agent["name"].as_string(), JOBS.c.labels["team"].as_string()
+# An expression, so that no index of it is used: one person may have launched most jobs, and few of them are recent.
+_REQUESTER = func.coalesce(JOBS.c.requester_id, "")
 _LATE = case((CREDENTIALS.c.state == CredentialState.OVERDUE.value, 1))
 _LIVE = (
     select(
@@ -174,7 +176,7 @@ class DashboardRepository(Repository):
 
 def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on JOBS of a filter; none if it is empty."""
-    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team))
+    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (_REQUESTER, only.requester))
     return [column == value for column, value in columns if value]
 
 

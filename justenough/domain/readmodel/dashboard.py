@@ -141,9 +141,11 @@ class JobFilter(Message):
     """The agent's name."""
     team: str = ""
     """The value of the label `team`."""
+    requester: str = ""
+    """Entity id of the launcher."""
 
     def __bool__(self) -> bool:
-        return bool(self.environment or self.agent or self.team)
+        return bool(self.environment or self.agent or self.team or self.requester)
 
 
 ALL_JOBS = JobFilter()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+from justenough.adapters.store.attention import MAX_ITEMS_PER_KIND
+from tests.adapters.store import event_samples as samples
+from tests.adapters.store.event_samples import job_id
 from tests.console.served_console import Served
 
 
@@ -34,3 +38,16 @@ async def test_people_who_may_stop_a_failed_job_can_acknowledge_it(served: Serve
     found = (await items_of(served, "ops"))[key]["acknowledged"]
     assert (found["person"], found["note"], found["at"]) == ("lead", "I restart it", taken.json()["acknowledged"]["at"])
     assert (await served.post("/attention/acknowledge", "lead", {"item": "failed/j-none"})).status_code == 404
+
+
+async def test_launchers_see_what_needs_them_however_much_needs_others(served: Served) -> None:
+    job = (await served.launch())["id"]
+    served.end(job, "failed")
+    for other in map(job_id, range(MAX_ITEMS_PER_KIND)):
+        served.store.ledger.append([samples.submission(other, requester="e-other", name=other)])
+        served.store.ledger.append([samples.job_end("failed", other, at=datetime.now(UTC))])
+    assert f"failed/{job}" in await items_of(served, "ops")
+    assert f"failed/{job}" not in await items_of(served, "auditor")
+    taken = await served.post("/attention/acknowledge", "ops", {"item": f"failed/{job}", "note": "I restart it"})
+    assert taken.status_code == 200, taken.text
+    assert (await items_of(served, "ops"))[f"failed/{job}"]["acknowledged"]["person"] == "ops"
