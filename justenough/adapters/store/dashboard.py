@@ -192,9 +192,10 @@ def _approval_delays(connection: Connection, since: datetime, until: datetime) -
         .limit(MAX_ROWS_PER_KIND)
         .subquery()
     )
-    settled = REQUESTS.c.state != RequestState.PENDING.value
+    # A request that expired, or whose job ended, may have some answers, too. One whose approval was withdrawn has granted terms.
+    decided = REQUESTS.c.state.in_((RequestState.APPROVED.value, RequestState.DENIED.value)) | REQUESTS.c.granted_ttl.is_not(None)
     settling = select(answers.c.request_id, answers.c.at, REQUESTS.c.created_at).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)
-    rows = connection.execute(settling.where(settled)).all()
+    rows = connection.execute(settling.where(decided)).all()
     # The last of several answers settled the request.
     last: dict[str, float] = {}
     for request, at, created in rows:
