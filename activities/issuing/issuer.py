@@ -51,7 +51,7 @@ from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_offered
 from justenough.services.inherited_limits import why_exceeds_ancestors
-from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, is_counted_answer, read_entries
+from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event, issue_decision_about
 from justenough.services.positive_control import KnownControls, NotObservable, known_controls, with_observed_user
 from justenough.services.verify_order import VerifiedOrder, verify_order
@@ -261,12 +261,13 @@ class Issuer:
             why = f"{access.action} on {access.resource}: the request is {view.state}"
             raise AccessDenied(why, request=request, outcome=view.state.value)
         entries = read_entries(self._deps.store.ledger, self._order.job, types=APPROVAL_EVENTS).items
+        history = build_job_history(entries)
         answers = tuple(
-            ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries if is_counted_answer(entry, request)
+            ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries if history.is_counted_answer(entry, request)
         )
         granted = GrantedRequest(id=request, number=request_number_of(request), answers=answers)
         try:
-            result = grant(granted, access, "runtime", build_job_history(entries))
+            result = grant(granted, access, "runtime", history)
         except IssueRefused:
             self._requests.waiting.pop(request, None)
             raise

@@ -118,9 +118,9 @@ def expired_event(job: str, credential: CredentialHandle, *, at: datetime, token
         Revocable.ON_EXPIRY: "it could not be revoked early, and its expiry time has passed",
         Revocable.NOW: "its target could not show that it was gone; its expiry time has passed" if credential.lease_id else unknown_lease,
     }
-    return build_event(
-        EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable]
-    )
+    revocable, why = credential.revocable, reasons[credential.revocable]
+    data = {"credential": credential.id, "why": why, "revocable": revocable.value}
+    return build_event(EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, **data)
 
 
 def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:

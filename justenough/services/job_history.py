@@ -55,6 +55,13 @@ class JobHistory:
     taken_back: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By request, the entity ids of people who withdrew their answer."""
 
+    def is_counted_answer(self, entry: EntryView, request: str) -> bool:
+        """Whether an entry is an answer to this request that counts: not withdrawn, nor discarded because the request escalated."""
+        if entry.type != EventType.APPROVAL_DECIDED.value or entry.data["request"] != request:
+            return False
+        reaches = entry.data["decision"] == "break_glass" or entry.data["tier"] >= self.tiers.get(request, 0)
+        return reaches and entry.data["person"] not in self.taken_back.get(request, frozenset())
+
 
 def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
     """Return a job's history from the ledger."""
@@ -75,11 +82,6 @@ def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType]
 def is_kill_requested(ledger: ReadableLedger, job: str) -> bool:
     """Whether a person has asked to kill a job."""
     return any(entry.data.get("how") == "kill" for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items)
-
-
-def is_counted_answer(entry: EntryView, request: str) -> bool:
-    """Whether an entry is an answer to this request that counted when it was sent."""
-    return entry.type == EventType.APPROVAL_DECIDED.value and entry.data["request"] == request
 
 
 def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.issuing.results import IssuedCredential, PendingApproval
 from activities.job_activities import JobActivities, NotDueYet
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statement_factory import Narrowing, build_decision_statement
 from justenough.domain.approvals.statements import to_signable
-from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult
-from justenough.domain.core.ids import new_job_id
-from justenough.domain.jobs.states import RequestState
+from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult, OpenInput
+from justenough.domain.core.ids import job_of, new_job_id
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action, RequestState
+from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import RequestView
+from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
@@ -26,12 +30,15 @@ WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": 
 
 
 class WaitingJob:
-    """A job whose write waits for people."""
+    """A job whose write waits for people: at its start, or while it runs if `asked` is the request of its session."""
 
-    def __init__(self, at: Desk) -> None:
-        self.at, self.job = at, new_job_id("dev", now=at.deps.now())
-        order = at.shop.sign_in("ops").order(self.job, now=at.deps.now(), spec=WRITE)
-        ladder = self._call(JobActivities(at.deps).decide_requests, order).requests[0].ladder
+    def __init__(self, at: Desk, *, asked: str = "") -> None:
+        self.at, self.job = at, job_of(asked) if asked else new_job_id("dev", now=at.deps.now())
+        if asked:
+            ladder = self._call(JobActivities(at.deps).open_request, OpenInput(job=self.job, request=asked)).ladder
+        else:
+            order = at.shop.sign_in("ops").order(self.job, now=at.deps.now(), spec=WRITE)
+            ladder = self._call(JobActivities(at.deps).decide_requests, order).requests[0].ladder
         assert ladder is not None
         self.ladder: Ladder = ladder
 
@@ -39,10 +46,10 @@ class WaitingJob:
         result: ClimbResult = self._call(JobActivities(self.at.deps).climb, ClimbInput(job=self.job, ladder=ladder))
         return result
 
-    def approve(self, who: Someone, *, ttl: int) -> None:
-        ladder, now = self.ladder, self.at.deps.now()
+    def answer(self, who: Someone, decision: Literal["approve", "withdraw"] = "approve", *, ttl: int | None = None) -> None:
+        ladder, now, narrowing = self.ladder, self.at.deps.now(), Narrowing(ttl=ttl)
         request = {"job_id": self.job, "id": ladder.request, "digest": ladder.digest, "ttl": ladder.ttl, "action": ladder.action}
-        statement = build_decision_statement(request, "approve", narrowing=Narrowing(ttl=ttl), reason="needed", person=who.id, now=now)
+        statement = build_decision_statement(request, decision, narrowing=narrowing, reason="needed", person=who.id, now=now)
         self.ladder = self.count(who.sign(to_signable(statement)).model_dump(mode="json")).ladders[ladder.request]
 
     def count(self, answer: Any) -> AnswersResult:
@@ -64,6 +71,14 @@ class WaitingJob:
         return environment.run(activity, argument)
 
 
+def two_at_tier_1(folder: Path) -> Path:
+    """A configuration whose first tier needs two approvals."""
+    found = copy_config(folder)
+    approvals = found / "approvals.yaml"
+    approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2", 1))
+    return found
+
+
 def test_a_worker_whose_clock_is_behind_leaves_an_escalation_to_others_and_to_later(at: Desk) -> None:
     job = WaitingJob(at)
     with pytest.raises(NotDueYet, match="by this worker's clock"):
@@ -75,12 +90,9 @@ def test_a_worker_whose_clock_is_behind_leaves_an_escalation_to_others_and_to_la
 
 
 def test_an_escalation_to_a_tier_for_which_the_approvals_so_far_are_enough_approves_the_request(shop: Shop, tmp_path: Path) -> None:
-    folder = copy_config(tmp_path)
-    approvals = folder / "approvals.yaml"
-    approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2", 1))
-    with open_desk(shop, tmp_path, folder=folder) as at:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
         job = WaitingJob(at)
-        job.approve(at.shop.sign_in("security"), ttl=120)
+        job.answer(at.shop.sign_in("security"), ttl=120)
         assert job.request().state is RequestState.PENDING
         job.let_time_pass(job.ladder)
 
@@ -99,3 +111,27 @@ def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Des
     first = job.climb(job.ladder)
     at.clock.ahead += timedelta(minutes=7)
     assert job.climb(job.ladder) == first
+
+
+def test_approvals_that_an_escalation_discarded_or_people_withdrew_are_not_recorded_as_rejected_attempts(
+    shop: Shop, tmp_path: Path
+) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+        write = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="Mend the order", at="request")
+        asked = session.issuer.access(write)
+        assert isinstance(asked, PendingApproval)
+        job = WaitingJob(at, asked=asked.request)
+        job.answer(at.shop.sign_in("chief"))
+        job.answer(at.shop.sign_in("chief"), "withdraw")
+        job.answer(at.shop.sign_in("lead"))
+        job.let_time_pass(job.ladder)
+        job.ladder = job.climb(job.ladder).ladder or job.ladder
+        job.answer(at.shop.sign_in("security"))
+        assert job.request().state is RequestState.APPROVED
+
+        issued = session.issuer.access(write)
+
+        assert isinstance(issued, IssuedCredential)
+        session.end()
+        assert at.deps.store.ledger.entries(job=session.job, types=[EventType.APPROVAL_REJECTED]).items == ()

@@ -122,6 +122,21 @@ def test_the_generated_parts_of_the_docs_are_up_to_date(script: str, capsys: pyt
     assert status == 0, f"{capsys.readouterr().err}run `make docs`, and add a meaning for each new key to docs/reference/meanings.toml"
 
 
+def cell_count(row: str) -> int:
+    """Return the number of cells of a table's row."""
+    return len(re.findall(r"(?<!\\)\|", row.strip().strip("|"))) + 1
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_each_row_of_a_table_has_as_many_cells_as_its_head(document: Path) -> None:
+    # Further cells are not shown.
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    tables = [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+    is_odd = [row for table in tables for row in table if row.startswith("||") or cell_count(row) != cell_count(table[1])]
+
+    assert is_odd == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_prose_wraps_at_120_characters(document: Path) -> None:
     assert long_lines(document.read_text()) == []

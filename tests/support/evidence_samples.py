@@ -62,8 +62,8 @@ def rejection(why: str, number: int = 1) -> Event:
     )
 
 
-def expiry(number: int = 1, *, seconds: float = 700) -> Event:
-    return credential_event(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its expiry time has passed")
+def expiry(number: int = 1, *, seconds: float = 700, **more: Any) -> Event:
+    return credential_event(EventType.CREDENTIAL_EXPIRED, number=number, at=later(seconds), why="its expiry time has passed", **more)
 
 
 def withdrawal(seconds: float, number: int = 1) -> Event:

@@ -109,7 +109,7 @@ def metrics(console: TheConsole) -> Response:
     ).set(overdue.credentials)
     failing = [check for check in console.deps.store.targets.all() if check.failure is not None]
     Gauge("justenough_targets_failing", "Targets that did not answer the last sweep", registry=registry).set(len(failing))
-    Gauge("justenough_reviews_open", "Tiers bypassed by break-glass whose review is open", registry=registry).set(figures.open_reviews)
+    Gauge("justenough_reviews_open", "Break-glass uses whose review is open", registry=registry).set(figures.open_reviews)
     now, last = console.deps.now(), console.deps.store.sweeps.last()
     age = (now - last.ended_at).total_seconds() if last and last.ended_at else math.inf
     Gauge("justenough_sweep_age_seconds", "Time since the last sweep ended, +Inf if none has; late above 60", registry=registry).set(age)

@@ -88,10 +88,15 @@ def show_progress(
 
 
 def with_request(event: WatchedEvent, groups: dict[str, str], fetch_request: Callable[[str], Json]) -> WatchedEvent:
-    """Look up the request of an event: add who can decide it to `groups` (text by request); return the event with why policy denied it."""
+    """Look up the request of an event: add who can decide it to `groups` (text by request; none if it is decided); return the event with
+    why policy denied it.
+    """
     request = str(event.data.get("request"))
     if event.kind in APPROVAL_EVENT_TYPES:
-        groups[request] = join_values(fetch_request(request).get("approvers") or ())
+        groups.pop(request, None)
+        found = fetch_request(request)
+        if found.get("state", "pending") == "pending":
+            groups[request] = join_values(found.get("approvers") or ())
     if event.kind != "access.decided" or event.data.get("outcome") != "denied":
         return event
     return replace(event, data={**event.data, "policy_reasons": fetch_request(request).get("policy_reasons") or {}})
@@ -101,8 +106,8 @@ def _event_text(event: WatchedEvent, *, colour: bool, groups: Mapping[str, str])
     kind = event.kind.ljust(EVENT_TYPE_COLUMNS)
     shown = colour_text(kind, COLOUR_BY_EVENT_TYPE[event.kind]) if colour and event.kind in COLOUR_BY_EVENT_TYPE else kind
     hint = ""
-    if event.kind in APPROVAL_EVENT_TYPES:
-        request = str(event.data.get("request"))
+    request = str(event.data.get("request"))
+    if event.kind in APPROVAL_EVENT_TYPES and request in groups:
         who = plain(groups.get(request) or "its approvers")
         hint = f"  ({who} can decide: justenough request approve {request})"
     return f"{moment(event.at)}  {shown} {plain(event_sentence(event.kind, event.data))}{hint}".rstrip()

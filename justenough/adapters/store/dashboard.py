@@ -41,6 +41,8 @@ MAX_UNSEEN_LIFETIME = timedelta(days=7)
 """Unverified expiries count if their credential was issued at most this long before the period."""
 
 _AGENT, _TEAM = JOBS.c.agent["name"].as_string(), JOBS.c.labels["team"].as_string()
+# An expression, so that no index of it is used: one person may have launched most jobs, and few of them are recent.
+_REQUESTER = func.coalesce(JOBS.c.requester_id, "")
 _LATE = case((CREDENTIALS.c.state == CredentialState.OVERDUE.value, 1))
 _LIVE = (
     select(
@@ -174,7 +176,7 @@ class DashboardRepository(Repository):
 
 def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on JOBS of a filter; none if it is empty."""
-    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (JOBS.c.requester_id, only.requester_id))
+    columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (_REQUESTER, only.requester_id))
     return [column == value for column, value in columns if value]
 
 
@@ -190,9 +192,10 @@ def _approval_delays(connection: Connection, since: datetime, until: datetime) -
         .limit(MAX_ROWS_PER_KIND)
         .subquery()
     )
-    settled = REQUESTS.c.state != RequestState.PENDING.value
+    # A request that expired, or whose job ended, may have some answers, too. One whose approval was withdrawn has granted terms.
+    decided = REQUESTS.c.state.in_((RequestState.APPROVED.value, RequestState.DENIED.value)) | REQUESTS.c.granted_ttl.is_not(None)
     settling = select(answers.c.request_id, answers.c.at, REQUESTS.c.created_at).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)
-    rows = connection.execute(settling.where(settled)).all()
+    rows = connection.execute(settling.where(decided)).all()
     # The last of several answers settled the request.
     last: dict[str, float] = {}
     for request, at, created in rows:

@@ -22,6 +22,8 @@ from justenough.domain.evidence.statistics import (
 from justenough.domain.ledger.events import EventType
 
 OUTCOMES = ("opened", "escalated", "approved", "denied", "expired")
+APPROVING_EVENTS = (EventType.APPROVAL_ESCALATED, EventType.APPROVAL_DECIDED)
+"""Events that may approve a request: as it escalates, the earlier approvals may be enough for the new tier."""
 
 
 @dataclass(slots=True)
@@ -103,10 +105,10 @@ class ApprovalMetrics:
         totals = {name: sum(tier[name] for tier in self._tiers.values()) for name in OUTCOMES}
         rows = tuple((tier, *(self._tiers[tier][name] for name in OUTCOMES)) for tier in sorted(self._tiers))
         table, status = Table(columns=("tier", *OUTCOMES), rows=rows), status_above(totals["expired"], Status.ATTENTION)
-        opened, decided, expired = EventType.APPROVAL_OPENED, EventType.APPROVAL_DECIDED, EventType.APPROVAL_EXPIRED
-        types = (opened, EventType.APPROVAL_ESCALATED, decided, expired)
-        yield MetricResult("approvals.outcomes", totals, status, self._all, types, table)
-        yield MetricResult("approvals.latency", self._latency.figures(), Status.OK, self._settled, (decided, expired))
+        opened, decided, approving = EventType.APPROVAL_OPENED, EventType.APPROVAL_DECIDED, APPROVING_EVENTS
+        settling = (*approving, EventType.APPROVAL_EXPIRED)
+        yield MetricResult("approvals.outcomes", totals, status, self._all, (opened, *settling), table)
+        yield MetricResult("approvals.latency", self._latency.figures(), Status.OK, self._settled, settling)
         people = {"answers": self._people.total(), "people": len(self._people), "for_somebody_away": self._for_others}
         table = count_table(("person", "answers"), self._people)
         yield MetricResult("approvals.people", people, Status.OK, self._decisions, (decided,), table)
@@ -116,7 +118,7 @@ class ApprovalMetrics:
         waiting = {"job_hours": round(seconds / 3600, 3), "waits": self._waits, "waiting_at_the_end": len(waiting_since)}
         yield MetricResult("approvals.waiting", waiting, Status.OK, self._openings, (opened,))
         narrowed = {"narrowed": self._narrowed.count, **{name: self._narrowed_by[name] for name in ("by_ttl", "by_action", "by_tools")}}
-        yield MetricResult("approvals.narrowed", narrowed, Status.OK, self._narrowed, (decided,))
+        yield MetricResult("approvals.narrowed", narrowed, Status.OK, self._narrowed, approving)
         yield count_result("approvals.withdrawn", "withdrawn", self._withdrawn, (EventType.APPROVAL_WITHDRAWN,))
 
     def _tracked_request(self, fact: EntryFact) -> TrackedRequest:

@@ -102,7 +102,7 @@ class CredentialMetrics:
             case "credential.expired" | "credential.residual":
                 expired = self.open.pop(credential, None)
                 self._expired.add(fact.id)
-                self._expired_by_revocable[expired.revocable if expired else ""] += 1
+                self._expired_by_revocable[expired.revocable if expired else fact.data.get("revocable", "")] += 1
 
     def metric_results(self) -> Iterator[MetricResult]:
         """Yield the results of this module's metrics."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar
 
+from justenough.domain.evidence.approvals import APPROVING_EVENTS
 from justenough.domain.evidence.report import Status
 from justenough.domain.evidence.statistics import EntryFact, MetricResult, Sample, count_result, count_table
 from justenough.domain.ledger.events import EventType
@@ -23,8 +24,7 @@ class GrantMetrics:
 
     types: ClassVar = (
         EventType.ACCESS_DECIDED,
-        EventType.APPROVAL_ESCALATED,
-        EventType.APPROVAL_DECIDED,
+        *APPROVING_EVENTS,
         EventType.ACCESS_WITHDRAWN,
         EventType.APPROVAL_WITHDRAWN,
         EventType.CREDENTIAL_ISSUED,
@@ -68,7 +68,7 @@ class GrantMetrics:
         yield count_result("policy.denied", "denied", self._denied, types, table=count_table(("policy", "denials"), self._denied_by))
         yield count_result("policy.errors", "decisions_with_errors", self._errors, types, above=Status.ATTENTION)
         unissued = {"granted": self._granted, "never_issued": self._unissued.count}
-        yield MetricResult("use.unissued", unissued, Status.OK, self._unissued, (*types, EventType.APPROVAL_DECIDED))
+        yield MetricResult("use.unissued", unissued, Status.OK, self._unissued, (*types, *APPROVING_EVENTS))
         # Only a gateway observes uses, so a credential without a recorded use may still have been used.
         yield MetricResult("use.unused", {"uses_observed": self._uses or NOT_OBSERVABLE, "issued_without_use": NOT_OBSERVABLE})
 

@@ -141,7 +141,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     "approvals.narrowed": MetricDefinition(
         "Grants narrower than requested",
         "Requests approved in the period for less time, a lesser action, or fewer tool calls than requested.",
-        "How often approvers set limits. Approving in full can also be right.",
+        "How often approvers set limits. Approving in full can also be right. Requests made before the period are excluded.",
         ("NHI5", "ASI03", "MAP 3.5"),
     ),
     "approvals.withdrawn": MetricDefinition(

@@ -109,7 +109,8 @@ def is_for_tiers(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -
         return False
     kind = EventType(entry.type)
     if kind in TIER_EVENTS:
-        return entry.data["tier"] in set(tiers)
+        # A request that was approved as it escalated waits for nobody: that settles the notice before.
+        return entry.data["tier"] in set(tiers) and not entry.data.get("verdict")
     return bool(set(tiers) & set(entry.data["tiers"])) if kind is EventType.REVIEW_OPENED else True
 
 

@@ -115,7 +115,7 @@ EVENT_FIELDS: dict[EventType, tuple[str, ...]] = {
     EventType.CREDENTIAL_REVOKED: _fields("credential by why done_at"),
     EventType.CREDENTIAL_CONFIRMED: _fields("credential how done_at"),
     EventType.CREDENTIAL_RESIDUAL: _fields("credential until why"),
-    EventType.CREDENTIAL_EXPIRED: _fields("credential why"),
+    EventType.CREDENTIAL_EXPIRED: _fields("credential why revocable"),
     EventType.CREDENTIAL_OVERDUE: _fields("credential by failures attempt"),
     EventType.IDENTITY_ISSUED: _fields("audience expires_at jti"),
     EventType.MODEL_USED: _fields("name model credential calls prompt_tokens completion_tokens estimated outcome"),
@@ -141,6 +141,8 @@ OPTIONAL_FIELDS: dict[EventType, frozenset[str]] = {
     EventType.STOP_REQUESTED: frozenset({"reason"}),
     EventType.CREDENTIAL_REVOKED: frozenset({"done_at"}),
     EventType.CREDENTIAL_CONFIRMED: frozenset({"done_at"}),
+    # Older versions left it out.
+    EventType.CREDENTIAL_EXPIRED: frozenset({"revocable"}),
 }
 """Fields that are left out if they do not apply."""
 

@@ -187,7 +187,7 @@ def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None
 )
 def test_an_expired_credential_says_why_nothing_else_could_end_it(credential: CredentialHandle, revocable: Revocable, why: str) -> None:
     event = expired_event(JOB, credential.model_copy(update={"revocable": revocable}), at=LATER)
-    assert (event.type, event.data["why"]) == (EXPIRED, why)
+    assert (event.type, event.data["why"], event.data["revocable"]) == (EXPIRED, why, revocable)
 
 
 def test_a_credential_that_cannot_be_proven_dead_ends_only_at_its_expiry() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from justenough.adapters.store import Store, dashboard
 from justenough.domain.evidence.statistics import nearest_rank
 from justenough.domain.jobs.states import JobState
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, build_histogram, reconstruct_alive_counts
 from tests.adapters.store import event_samples as samples
-from tests.adapters.store.event_samples import NOW, job_id, later
+from tests.adapters.store.event_samples import NOW, job_id, later, part_id
 
 
 def test_an_empty_store_has_nothing_open(store: Store) -> None:
@@ -150,6 +151,24 @@ def test_a_period_trend_shows_how_long_answers_took(store: Store) -> None:
     assert (found.count, found.p50, found.longest) == (2, 5.0, 50.0)
     assert [(bar.seconds, bar.count) for bar in found.bars if bar.count] == [(10, 1), (60, 1)]
     assert store.dashboard.period_trend(later(3600), later(7200), 2).approvals.count == 0
+
+
+def test_the_time_to_decision_leaves_out_requests_that_too_few_people_answered(store: Store) -> None:
+    jobs = [job_id(number) for number in range(3)]
+    for job in jobs:
+        store.ledger.append([samples.submission(job), samples.access_request(job), samples.access_decision("needs_approval", job, tier=1)])
+        store.ledger.append([samples.approval_opening(job), samples.approval_decision("pending", job, person="first", at=later(1))])
+    expired, ended, withdrawn = jobs
+    request = {"about": part_id(expired, "r"), "request": part_id(expired, "r")}
+    store.ledger.append([build_event(EventType.APPROVAL_EXPIRED, expired, at=later(900), tier=1, **request)])
+    store.ledger.append([samples.job_end("cancelled", ended, at=later(900))])
+    # This one was decided before its approval was withdrawn.
+    request = {"about": part_id(withdrawn, "r"), "request": part_id(withdrawn, "r")}
+    person: dict[str, Any] = {"person": "e-lead", "name": "lead", "reason": "a fake", "signed": None, "verdict": "withdrawn"}
+    store.ledger.append([samples.approval_decision("approved", withdrawn, at=later(30))])
+    store.ledger.append([build_event(EventType.APPROVAL_WITHDRAWN, withdrawn, at=later(60), **request, **person)])
+    found = store.dashboard.period_trend(NOW, later(3600), 2).approvals
+    assert (found.count, found.longest) == (1, 30.0)
 
 
 def test_a_trend_of_a_busy_period_covers_only_its_newest_part_and_is_marked_incomplete(

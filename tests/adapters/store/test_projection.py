@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,9 @@ def credential_after(store: Store, *facts: Event) -> CredentialView:
 def test_every_type_of_event_has_an_effect_or_is_known_to_have_none() -> None:
     assert set(EventType) == EFFECTS.keys() | WITHOUT_EFFECT
     assert not EFFECTS.keys() & WITHOUT_EFFECT
+    docs = (Path(__file__).resolve().parents[3] / "docs/reference/ledger.md").read_text().partition("## What each type does")[2]
+    described = (cell for row in docs.splitlines() if row.startswith("| `") for cell in re.findall(r"`([^`]+)`", row.split("|")[1]))
+    assert sorted(described) == sorted(EventType)
 
 
 def test_a_submitted_job_is_pending_and_shows_what_was_ordered(store: Store) -> None:

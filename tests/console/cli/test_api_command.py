@@ -132,6 +132,9 @@ def test_job_watch_names_the_groups_that_can_decide_and_the_command_to_approve(
         "Approvers: ", "Approvers:  "
     )
     cli.run("job", "cancel", name, "--wait")
+    over = cli.run("job", "watch", name)
+    opened = next(line for line in over.stderr.splitlines() if " approval.opened " in line)
+    assert "can decide" not in opened
 
 
 def complete(cli: Cli, line: str) -> list[str]:

@@ -135,6 +135,21 @@ async def test_people_of_both_tiers_are_notified_of_each_tier_and_of_the_end_onc
     assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Approval needed (tier 2)", "Settled"]
 
 
+@pytest.mark.parametrize("tiers", [[1], [1, 2]])
+async def test_people_learn_that_a_request_was_approved_as_it_escalated(rig: OutboxRig, chat: Receiver, tiers: list[int]) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people(tiers=tiers))
+    rig.record(*request_events(), samples.approval_decision("pending", person="chief"))
+    await rig.deliver(console)
+    rig.record(samples.approval_opening(tier=2, escalated=True, verdict="approved", granted_ttl=300, granted_action="write"))
+    await rig.deliver(console)
+    assert [title.split(":")[0] for title in titles(chat)] == ["Approval needed (tier 1)", "Settled"]
+    assert chat.events[1]["message"] == (
+        "Not decided in time; escalated to tier 2, for which the approvals so far are enough. No action needed."
+    )
+    assert rig.deps.store.outbox.unsettled_notices("leads", JOB) == ()
+
+
 async def test_nobody_is_notified_of_a_request_that_was_answered_meanwhile(rig: OutboxRig, chat: Receiver) -> None:
     await rig.write_secret(PEOPLE, chat=apprise_url(chat))
     console = await start_notifications(rig, people())

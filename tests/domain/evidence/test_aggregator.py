@@ -299,6 +299,24 @@ def test_the_command_for_expired_credentials_also_lists_those_that_nothing_ever_
     assert "--type credential.expired --type credential.residual" in evidence.command
 
 
+@pytest.mark.parametrize("key", ["approvals.outcomes", "approvals.latency", "approvals.narrowed", "use.unissued"])
+def test_the_command_for_settled_requests_also_lists_those_that_were_approved_as_they_escalated(key: str) -> None:
+    approved: dict[str, Any] = {"verdict": "approved", "granted_ttl": 60, "granted_action": "write"}
+    jobs = [
+        [
+            samples.access_request(job),
+            samples.access_decision("needs_approval", job, tier=1),
+            samples.approval_opening(job),
+            samples.approval_opening(job, tier=2, escalated=True, **approved),
+            samples.job_end(job=job),
+        ]
+        for job in map(job_id, range(MAX_SHOWN + 1))
+    ]
+    evidence = line(report_of(*(event for events in jobs for event in events)), key).evidence
+    assert evidence.command is not None
+    assert {name.split("/")[1] for name in evidence.ids} <= set(evidence.command.split())
+
+
 @pytest.mark.parametrize("is_opened_in_period", [True, False])
 def test_an_approval_counts_at_the_tier_of_its_request_even_if_that_opened_before_the_period(is_opened_in_period: bool) -> None:
     opened = [samples.approval_opening(tier=1)] if is_opened_in_period else []

@@ -104,6 +104,12 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         {"expired_unconfirmed": 1, "revocable_on_expiry": 1},
         "ok",
     ),
+    "what could be revoked and expired wants attention, whenever it was issued": (
+        [expiry(revocable="now"), expiry(2, revocable="on_expiry"), expiry(3)],
+        "revocation.expired",
+        {"expired_unconfirmed": 3, "revocable_now": 1, "revocable_on_expiry": 1, "issued_before_the_period": 1},
+        "attention",
+    ),
     "what cannot be revoked is counted when it is issued": (
         [samples.issuance(), samples.issuance(number=2, revocable="never")],
         "revocation.never",
