@@ -265,9 +265,8 @@ class Issuer:
         answers = tuple(
             ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries if history.is_counted_answer(entry, request)
         )
-        granted = GrantedRequest(id=request, number=request_number_of(request), answers=answers)
         try:
-            result = grant(granted, access, "runtime", history)
+            result = grant(GrantedRequest(id=request, number=request_number_of(request), answers=answers), access, "runtime", history)
         except IssueRefused:
             self._requests.waiting.pop(request, None)
             raise
