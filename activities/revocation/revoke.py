@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
@@ -61,6 +61,7 @@ __all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "recor
 
 MAX_CONCURRENT_LEASES = 32
 """Leases that are revoked at once, so that one that hangs does not delay the others."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = structlog.get_logger()
 
 
@@ -93,6 +94,8 @@ class _JobMemory:
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
     """Wrapping tokens that waited for people's authorization and must be revoked."""
+    proven_at: datetime = LONG_AGO
+    """The time of the newest proof, by the clock of its worker."""
 
 
 def revoke(
@@ -129,7 +132,8 @@ def revoke(
         for lock in memory.locks:
             # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
             steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
-        seen_from, inspection = deps.now(), inspect(deps, job, memory.credentials, memory.accesses)
+        # What is alive now is newer than the proof that was read before, even if the clock of that proof's worker was ahead.
+        seen_from, inspection = max(deps.now(), memory.proven_at), inspect(deps, job, memory.credentials, memory.accesses)
         if inspection.users or inspection.spaces:
             inspection = _end_remains(deps, job, memory, steps)
 
@@ -316,6 +320,7 @@ def _close_claim_and_read(
         closed=True,
         unclaimed=unclaimed,
         locks=locks,
+        proven_at=view.revocation.confirmed_at or LONG_AGO,
     )
 
 
