@@ -115,7 +115,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    view = deps.store.jobs.get(job)
+    view = with_store_timeout(lambda: deps.store.jobs.get(job))
     if view is None:
         raise NotFound(f"no job {job}")
     credentials = tuple(map(credential_of, view.credentials))

@@ -203,10 +203,11 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
     """Revoke one credential while its job continues. Raises NotFound, or RetryLater if the store cannot be read."""
-    view = deps.store.credentials.get(credential)
+    view = with_store_timeout(lambda: deps.store.credentials.get(credential))
     if view is None or view.job_id != job:
         raise NotFound(f"no credential {credential} in job {job}")
-    others = tuple(credential_of(item) for item in deps.store.credentials.live_of(job) if item.id != credential)
+    live = with_store_timeout(lambda: deps.store.credentials.live_of(job))
+    others = tuple(credential_of(item) for item in live if item.id != credential)
     return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
 

@@ -16,10 +16,12 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from activities.revocation.proof import has_standing_proof
+from activities.revocation.proof import has_standing_proof, prove
+from activities.revocation.revoke import revoke_one
 from activities.session.session import JobSession
-from justenough.adapters.store import Store
+from justenough.adapters.store import Store, StoreUnavailable
 from justenough.domain.contracts.workflow_messages import SessionInput
+from justenough.domain.core.ids import credential_id
 from justenough.services.job_history import JobHistory
 from tests.activities.issuing_session import start_session
 from tests.activities.tcp_door import Door
@@ -41,16 +43,23 @@ def postgres_door(at: Desk) -> Iterator[tuple[Door, str]]:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def test_a_proof_that_a_hanging_store_does_not_show_does_not_delay_a_revocation(at: Desk, postgres_door: tuple[Door, str]) -> None:
+def test_nothing_that_shares_threads_with_revocations_waits_for_a_store_that_hangs(at: Desk, postgres_door: tuple[Door, str]) -> None:
     door, url = postgres_door
-    with closing(Store(url)) as store, ThreadPoolExecutor(1) as pool:
+    with closing(Store(url)) as store, ThreadPoolExecutor(3) as pool:
         store.migrate()
-        job = at.job()
+        job, deps = at.job(), replace(at.deps, store=store)
         assert store.jobs.get(job) is None
         door.hang()
-        asked = pool.submit(has_standing_proof, replace(at.deps, store=store), job)
+        proven, checked, ended = (
+            pool.submit(has_standing_proof, deps, job),
+            pool.submit(prove, deps, job),
+            pool.submit(revoke_one, deps, job, credential_id(job, 1), by="person", why="a test"),
+        )
         try:
-            assert asked.result(timeout=60) is False
+            assert proven.result(timeout=60) is False, "a revocation goes on without a proof"
+            for asked in (checked, ended):
+                with pytest.raises(StoreUnavailable, match="did not answer within 2 s"):
+                    asked.result(timeout=60)
         finally:
             door.open()
 
