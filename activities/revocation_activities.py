@@ -15,6 +15,7 @@ from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import why_not_job_workflow
+from activities.support.store_timeout import with_store_timeout
 from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput, RevokeResult, SignedProofReport
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.ids import REQUEST_ID, installation_of
@@ -88,7 +89,7 @@ class RevocationActivities:
             # Histories of earlier releases have the request in `credential`.
             request = revoke_input.credential
         if request is not None:
-            view = self._deps.store.jobs.get(job)
+            view = with_store_timeout(lambda: self._deps.store.jobs.get(job))
             credentials = revoke.live_credential_ids(view, request) if view else ()
         results = [revoke.revoke_one(self._deps, job, credential, by=by, why="its revocation was requested") for credential in credentials]
         return RevokeResult(

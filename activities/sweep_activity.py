@@ -201,7 +201,7 @@ class SweepActivities:
                 raise
         if await self._is_closed(job, view, execution):
             return await self._close_lost(job, view)
-        claim = await asyncio.to_thread(self._deps.store.claims.get, job) if execution else None
+        claim = await self._read_claim(job) if execution else None
         if execution and claim and claim.owner is None and await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, job):
             await self._signal_kill(job)
         if execution and claim and not self._is_attended(claim, execution):
@@ -266,7 +266,7 @@ class SweepActivities:
     async def _is_closed(self, job: str, view: JobView, execution: WorkflowExecutionDescription | None) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
         if execution is None:
-            claim = await asyncio.to_thread(self._deps.store.claims.get, job)
+            claim = await self._read_claim(job)
             if claim is not None:
                 return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
@@ -274,6 +274,16 @@ class SweepActivities:
         # Another workflow with this id proves nothing about the job.
         ours = (execution.workflow_type, execution.task_queue) == ("Job", self._deps.settings.task_queue)
         return not ours or execution.status is not WorkflowExecutionStatus.RUNNING
+
+    async def _read_claim(self, job: str) -> SessionClaim | None:
+        """Return the job's claim. If it was renewed in the future, count its lease from now on: the clock of the session's worker was wrong, and
+        if the session is dead, nobody would notice until then. If it lives, it renews again within seconds.
+        """
+        claims, now = self._deps.store.claims, self._deps.now()
+        claim = await asyncio.to_thread(claims.get, job)
+        if claim and claim.owner and claim.open and claim.renewed_at > now + CLAIM_LEASE:
+            await asyncio.to_thread(claims.renew, job, claim.owner, now)
+        return claim
 
     def _is_attended(self, claim: SessionClaim, execution: WorkflowExecutionDescription) -> bool:
         """Whether a worker deals with the job's access: its session, or a revocation.
@@ -291,7 +301,8 @@ class SweepActivities:
             return may_begin and now - max(claim.renewed_at, self._steady_since) <= CLAIM_LEASE
         waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
-        return bool(expected) and now - max(filter(None, (claim.closed_at, claim.attempted_at))) < ATTEMPT_TIMEOUT
+        # A time in the future is a wrong clock's. Another attempt beside one that runs harms nobody.
+        return bool(expected) and abs(now - max(filter(None, (claim.closed_at, claim.attempted_at)))) < ATTEMPT_TIMEOUT
 
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))

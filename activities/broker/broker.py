@@ -9,7 +9,7 @@ Over 400 lines: access, identity, release and closing share one lock and one sta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -150,7 +150,7 @@ class Broker:
         if isinstance(item, PendingRequest):
             return item
         self._require_open()
-        self._redactor.learn(secret_texts(item.fields))
+        self._mask(secret_texts(item.fields), about=item.credential.id)
         self._lease_keeper.keep(item)
         connect = self._deps.config.current().catalog.resources[item.access.resource].connect
         return replace(item, fields={**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields})
@@ -317,8 +317,12 @@ class Broker:
         except NotVouchedFor as error:
             await self.record_refusal("an identity token", str(error))
             raise
-        self._redactor.learn([token.reveal()])
+        self._mask([token.reveal()], about="identity")
         return token, now + TOKEN_LIFETIME
+
+    def _mask(self, secrets: Iterable[str], *, about: str) -> None:
+        """Redact these secrets in the job's output. What is alive stays masked, however much is issued after it."""
+        self._redactor.learn(secrets, about=about, kept={credential.id for credential in self._issuer.holdings.alive})
 
     def default_ttl(self, resource: str, action: Action) -> int:
         """Return the default ttl of an access in seconds: the order's, else five minutes, never more than the catalog allows."""

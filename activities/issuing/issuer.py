@@ -333,7 +333,7 @@ class Issuer:
             lease_id=issued.lease_id,
             accessor=accessor,
             issued_at=now,
-            expires_at=end_of_issued(action, issued, lives=issued.ttl, granted=ttl, at=now),
+            expires_at=end_of_issued(action, issued, lives=issued.ttl, granted=ttl, at=now, seen=action.target is None),
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
             held_by_job=call_of(access) is None and resource.used_by == "job",

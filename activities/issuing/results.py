@@ -119,12 +119,13 @@ class IssuedCredential:
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 
-def end_of_issued(action: ActionDef, issued: IssuedSecret, *, lives: int | None, granted: int, at: datetime) -> datetime:
-    """Return when an issued credential ends: with its certificate or its grant. What cannot be revoked works until its lease ends, if that is later.
+def end_of_issued(action: ActionDef, issued: IssuedSecret, *, lives: int | None, granted: int, at: datetime, seen: bool = True) -> datetime:
+    """Return when an issued credential ends: with its certificate or its grant. What cannot be revoked works until its lease ends, if that is
+    later, and so may what its target has not shown yet (`seen`): nobody knows whether its revocation ends it.
 
     `lives`: the lease's seconds from `at`, None if it has none; `granted`: the grant's.
     """
-    leased = lives or 0 if action.revocable is Revocable.ON_EXPIRY else 0
+    leased = lives or 0 if action.revocable is Revocable.ON_EXPIRY or not seen else 0
     return pki.ends_at(action, issued) or at + timedelta(seconds=max(granted, leased))
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from activities.support.failure_collector import FailureCollector
+from activities.support.store_timeout import with_store_timeout
 from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
@@ -102,7 +103,7 @@ def has_standing_proof(deps: Deps, job: str) -> bool:
     Raises RetryLater if there is a proof but Vault does not answer: an outage does not put a proof in doubt.
     """
     try:
-        view = deps.store.jobs.get(job)
+        view = with_store_timeout(lambda: deps.store.jobs.get(job))
     except RetryLater:
         # Revocation does not wait for a proof that cannot be read.
         return False
@@ -114,7 +115,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    view = deps.store.jobs.get(job)
+    view = with_store_timeout(lambda: deps.store.jobs.get(job))
     if view is None:
         raise NotFound(f"no job {job}")
     credentials = tuple(map(credential_of, view.credentials))

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 import structlog
 
@@ -44,7 +43,8 @@ from activities.revocation.proof import (
     with_latest_ends,
 )
 from activities.support.failure_collector import FailureCollector
-from justenough.adapters.store import StoredWrappingToken, StoreUnavailable
+from activities.support.store_timeout import with_store_timeout
+from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.targets.postgres import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
 from justenough.domain.core.base_model import Message
@@ -59,13 +59,10 @@ from justenough.services.dependencies import Deps
 __all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "record_lapsed", "revoke", "revoke_one"]
 
 
-STORE_TIMEOUT_S = 2.0
-"""Seconds that a revocation waits for the store before it continues without it."""
 MAX_CONCURRENT_LEASES = 32
 """Leases that are revoked at once, so that one that hangs does not delay the others."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 class RevocationResult(Message):
@@ -97,6 +94,8 @@ class _JobMemory:
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
     """Wrapping tokens that waited for people's authorization and must be revoked."""
+    proven_at: datetime = LONG_AGO
+    """The time of the newest proof, by the clock of its worker."""
 
 
 def revoke(
@@ -124,7 +123,7 @@ def revoke(
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
         memory = steps.attempt(
             "the store",
-            lambda: _with_store_timeout(partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)),
+            lambda: with_store_timeout(partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)),
             _JobMemory(known or ()),
         )
         role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
@@ -133,7 +132,8 @@ def revoke(
         for lock in memory.locks:
             # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
             steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
-        seen_from, inspection = deps.now(), inspect(deps, job, memory.credentials, memory.accesses)
+        # What is alive now is newer than the proof that was read before, even if the clock of that proof's worker was ahead.
+        seen_from, inspection = max(deps.now(), memory.proven_at), inspect(deps, job, memory.credentials, memory.accesses)
         if inspection.users or inspection.spaces:
             inspection = _end_remains(deps, job, memory, steps)
 
@@ -180,7 +180,7 @@ def _record_attempt(deps: Deps, job: str, facts: list[Event], *, may_be_doubted:
     unrecorded = _try_record(deps, facts)
     if not may_be_doubted:
         return unrecorded
-    ended = FailureCollector().attempt("doubts", lambda: _with_store_timeout(partial(_ends_of_doubts, deps, job)), list[Event]())
+    ended = FailureCollector().attempt("doubts", lambda: with_store_timeout(partial(_ends_of_doubts, deps, job)), list[Event]())
     return unrecorded + (_try_record(deps, ended) if ended else ())
 
 
@@ -203,10 +203,11 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
     """Revoke one credential while its job continues. Raises NotFound, or RetryLater if the store cannot be read."""
-    view = deps.store.credentials.get(credential)
+    view = with_store_timeout(lambda: deps.store.credentials.get(credential))
     if view is None or view.job_id != job:
         raise NotFound(f"no credential {credential} in job {job}")
-    others = tuple(credential_of(item) for item in deps.store.credentials.live_of(job) if item.id != credential)
+    live = with_store_timeout(lambda: deps.store.credentials.live_of(job))
+    others = tuple(credential_of(item) for item in live if item.id != credential)
     return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
 
@@ -313,7 +314,14 @@ def _close_claim_and_read(
     recorded = [credential_of(item) for item in view.credentials if not item.state.is_settled]
     credentials = {item.id: item for item in (*doubts, *recorded)} | known_by_id
     return _JobMemory(
-        tuple(credentials.values()), doubts, tuple(asked.failures), accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks
+        tuple(credentials.values()),
+        doubts,
+        tuple(asked.failures),
+        accesses_of(view),
+        closed=True,
+        unclaimed=unclaimed,
+        locks=locks,
+        proven_at=view.revocation.confirmed_at or LONG_AGO,
     )
 
 
@@ -342,27 +350,10 @@ def _revoke_leases(deps: Deps, steps: FailureCollector, credentials: tuple[Crede
 def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
     """Record the events and return those that could not be recorded."""
     try:
-        _with_store_timeout(lambda: deps.store.ledger.append(facts))
+        with_store_timeout(lambda: deps.store.ledger.append(facts))
     except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller keeps the events
         return tuple(facts)
     return ()
-
-
-def _with_store_timeout(call: Callable[[], T]) -> T:
-    """Return the store's answer; raise StoreUnavailable if it takes longer than STORE_TIMEOUT_S."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="revocation-store", daemon=True).start()
-    try:
-        return answer.result(timeout=STORE_TIMEOUT_S)
-    except TimeoutError as error:
-        raise StoreUnavailable(f"did not answer within {STORE_TIMEOUT_S:.0f} s") from error
 
 
 @contextmanager

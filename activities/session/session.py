@@ -51,6 +51,8 @@ RESTART_RETRY_INTERVAL = timedelta(seconds=1)
 LOG_TIMEOUT_S = 2.0
 LOG_WRITER_POOL = ThreadPoolExecutor(4, thread_name_prefix="output")
 """Separate threads for storing output: if they hang in a slow store, issuing and revoking must not wait for them."""
+REVOCATION_POOL = ThreadPoolExecutor(64, thread_name_prefix="session-revocation")
+"""Separate threads for the same reason: those of issuing, of brokers and of leases may all hang in the store."""
 log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -182,7 +184,7 @@ class JobSession:
 
     async def _revoke(self, why: str, *, settled: bool) -> revoke.RevocationResult:
         alive = self._issuer.holdings.alive
-        result = await asyncio.to_thread(
+        revoke_all = partial(
             revoke.revoke,
             self._deps,
             self._job,
@@ -199,6 +201,7 @@ class JobSession:
                 *(self._tools.unrecorded_events() if self._tools else ()),
             ),
         )
+        result = await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, revoke_all)
         self._unrecorded = result.events
         return result
 

@@ -63,7 +63,15 @@ async def run_occasions(console: Console) -> None:
 
 
 async def launch_occasion(console: Console, occasion: ScheduleOccasion) -> str:
-    """Order and start the job of a scheduled run; return its id, or why no job was ordered."""
+    """Order and start the job of a scheduled run; return its id, or why no job was ordered.
+
+    The run may have waited, for a console or for the launcher's quota, until after people paused the schedule.
+    """
+    pause = await to_thread.run_sync(console.schedule_sync.recorded_pause, occasion.schedule)
+    # The record does not show that somebody unpaused it in Temporal.
+    if pause and (status := await console.gateway.schedule_status(occasion.schedule)) and status.paused:
+        log.info("schedule run not launched: paused", schedule=occasion.schedule, at=occasion.at.isoformat())
+        return f"paused by {pause}"
     try:
         order = await to_thread.run_sync(order_occasion, console.deps, console.quotas, occasion)
     except GiveUp as error:

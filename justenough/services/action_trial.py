@@ -19,7 +19,7 @@ from justenough.adapters.targets.postgres import TargetInspector, log_in_once
 from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.catalog.models import ActionDef
-from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, RetryLater
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.jobs.states import Action, Revocable
@@ -90,6 +90,8 @@ class _Trial:
     definition: ActionDef
     data_scope: Mapping[str, str]
     issued: list[IssuedSecret] = field(default_factory=list, repr=False)
+    lost: bool = False
+    """Whether Vault's answer was lost: then a user may exist all the same, or appear later."""
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
         """Yield the steps in order. An empty result means that the step does not apply to the action."""
@@ -114,7 +116,11 @@ class _Trial:
             self.job, policy=self.definition.policy, alias=scope_alias(self.definition, self.data_scope), ttl=TRIAL_TTL_S
         )
         values = {"job": self.job, "ttl": str(TRIAL_TTL_S)}
-        one = self.vault.issue(token, resolve_issue(self.definition, self.data_scope, issue_values=values))
+        try:
+            one = self.vault.issue(token, resolve_issue(self.definition, self.data_scope, issue_values=values))
+        except RetryLater:
+            self.lost = True
+            raise
         self.issued.append(one)
         if self.definition.revocable is Revocable.NOW and not one.lease_id:
             raise StepFailed("Vault gave no lease, so nothing can revoke it: the action cannot be `revocable: now`")
@@ -185,16 +191,18 @@ class _Trial:
         return tuple(left)
 
     def _end_users(self) -> None:
-        if self.definition.target is None or not self.issued:
+        if self.definition.target is None or not (self.issued or self.lost):
             return
         ended = self.targets.end_all_of(self.job, self._where())
         # Of what cannot be revoked, the user may stay, such as a static role's.
-        names = (self._user(),) if self.definition.revocable is Revocable.NOW else ()
+        names = (self._user(),) if self.issued and self.definition.revocable is Revocable.NOW else ()
         seen = self.targets.inspect(self.job, self._where(), names=names)
         if seen.failures:
-            raise StepFailed(f"Vault has revoked it, but the target could not be checked: {'; '.join(seen.failures)}")
+            raise StepFailed(f"the target could not be checked: {'; '.join(seen.failures)}")
         if alive := [trace.name for trace in seen.users]:
             raise StepFailed(f"the target still has {', '.join(alive)}: {'; '.join(ended.failures) or 'they were not deleted'}")
+        if self.lost:
+            raise StepFailed("Vault's answer was lost, so it may still create a user: check in half a minute that the target has none")
 
     def _verify_user_is_gone(self, otherwise: str) -> str:
         if self.definition.target is None:

@@ -8,14 +8,14 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.ledger.events import Event
+from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.readmodel.views import EntryView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.control_group_votes import build_control_group_verifier
@@ -100,16 +100,29 @@ class AnswerCounter:
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
             taken_back=frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at),
         )
+        lost, tally = self._lost_answer(recorded, before, signed), replace(before, ladder=ladder)
         verifier = build_control_group_verifier(self._deps, now=self._deps.now())
-        after = replace(before, ladder=ladder).with_signed(verifier, self._job, signed)
+        after = tally.with_recorded(lost, verifier.tiers) if lost else tally.with_signed(verifier, self._job, signed)
         if isinstance(after, Rejection):
             return after
-        events = self._build_events(after)
+        events = [] if lost else self._build_events(after, recorded)
         if not isinstance(events, Rejection):
             self._tallies[ladder.request] = after
         return events
 
-    def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
+    def _lost_answer(self, recorded: RequestView, before: RequestTally, signed: SignedStatement) -> ApprovalAnswer | None:
+        """Return an answer to a pending request as it is recorded, if the workflow did not learn of it, because its worker died; else None.
+
+        Examined again, it could have another result: its person's groups may have changed, and the record would differ for good.
+        """
+        person, known = signed.statement.get("person"), {item.person for item in before.ladder.answers}
+        if before.verdict != "pending" or person in known or person not in {item.approver_id for item in recorded.approvals}:
+            return None
+        entries = self._deps.store.ledger.entries_about(self._job, (EventType.APPROVAL_DECIDED,), f"{recorded.id}/{person}")
+        answers = (ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries)
+        return next((answer for answer in answers if answer.signed == signed), None)
+
+    def _build_events(self, after: RequestTally, recorded: RequestView) -> list[Event] | Rejection:
         """Build the events of the last answer, or return why policy denies the request after the answer has narrowed it."""
         job, now, ladder, last, events = self._job, self._deps.now(), after.ladder, after.last, list[Event]()
         if isinstance(last, Withdrawal):
@@ -125,7 +138,9 @@ class AnswerCounter:
                 return rejection
             about, digest = f"narrowed/{last.person}", ladder.digest
             events.append(access_decided_event(job, ladder.request, decision, digest, facts=facts, phase="narrowed", at=now, about=about))
-        events.append(approval_decided_event(job, ladder, last, verdict=after.verdict, at=now))
+        # Who rose to the tier to which a request escalated answers it again.
+        again = any(item.approver_id == last.person for item in recorded.approvals)
+        events.append(approval_decided_event(job, ladder, last, verdict=after.verdict, at=now, again=again))
         if last.decision == "break_glass":
             events.append(review_opened_event(job, ladder, last, self._deps.config.current().tiers, at=now))
         return events

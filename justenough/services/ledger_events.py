@@ -147,13 +147,13 @@ def granted_fields(granted: GrantTerms | None) -> dict[str, Any]:
     }
 
 
-def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, verdict: str, at: datetime) -> Event:
-    """Build the event of one answer that counts, with the request's verdict after it."""
+def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, verdict: str, at: datetime, again: bool = False) -> Event:
+    """Build the event of one answer that counts, with the request's verdict after it. `again`: the person answered at a lower tier, too."""
     return build_event(
         EventType.APPROVAL_DECIDED,
         job,
         at=at,
-        about=f"{ladder.request}/{answer.person}",
+        about=f"{ladder.request}/{answer.person}" + (f"/{ladder.current}" if again else ""),
         request=ladder.request,
         **_fields_of(answer, "person", "name", "tier", "decision", "reason", "ttl", "on_behalf_of", "on_behalf_of_name"),
         action=answer.action.value if answer.action else None,

@@ -62,6 +62,15 @@ class Door:
         finally:
             self.open()
 
+    @contextmanager
+    def leading_to(self, port: int) -> Iterator[None]:
+        """For the length of a block, forward new connections to another port, as after a failover; those that are there stay."""
+        before, self._behind = self._behind, port
+        try:
+            yield
+        finally:
+            self._behind = before
+
     def is_quiet(self) -> bool:
         """Whether all that came through has been forwarded to its end."""
         with self._lock:

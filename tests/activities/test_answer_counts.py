@@ -74,6 +74,14 @@ class WaitingJob:
         self.at.deps.store.ledger.append(counting.events)
         return self._keep(counting.result())
 
+    def escalate(self) -> None:
+        self.at.clock.ahead += self.ladder.respond_by - self.at.deps.now()
+        environment = ActivityEnvironment()
+        environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
+        climbed = environment.run(JobActivities(self.at.deps).climb, ClimbInput(job=self.job, ladder=self.ladder)).ladder
+        assert climbed is not None
+        self.ladder = climbed
+
     def state(self) -> RequestState:
         found = self.at.deps.store.requests.get(self.request)
         assert found is not None
@@ -135,6 +143,32 @@ def test_an_approval_that_was_withdrawn_in_the_same_batch_is_withdrawn_in_a_seco
     # An answer that nobody has counted yet is rejected all the same.
     assert job.answer(at.shop.newcomer("too-late", "support-leads")) == "withdrawn"
     assert job.rejections() == [NOT_WAITING.message]
+
+
+def test_an_answer_that_was_recorded_counts_as_recorded_in_a_second_attempt_although_its_person_has_another_tier_now(at: Desk) -> None:
+    first, second = (at.shop.newcomer(f"moved-{number}", "support-leads") for number in range(2))
+    job = WaitingJob(at)
+    before = job.ladder
+    assert job.answer(first) == "pending"
+    at.shop.join(first, "security")
+
+    job.number = 0
+    assert job.answer(first, ladder=before) == "pending"
+
+    assert [answer.tier for answer in job.ladder.answers] == [1]
+    assert job.answer(second) == "approved"
+    assert (job.state(), job.rejections()) == (RequestState.APPROVED, [])
+
+
+def test_somebody_who_rises_to_the_tier_to_which_a_request_escalated_can_answer_it_again(at: Desk) -> None:
+    first, second = at.shop.newcomer("riser", "support-leads"), at.shop.newcomer("risen", "security")
+    job = WaitingJob(at)
+    assert job.answer(first) == "pending"
+    job.escalate()
+    at.shop.join(first, "security")
+    assert job.answer(first) == "pending"
+    assert job.answer(second) == "approved"
+    assert (job.state(), job.rejections()) == (RequestState.APPROVED, [])
 
 
 def test_an_answer_after_an_escalation_counts_although_the_workflow_did_not_learn_of_the_escalation(at: Desk) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import psycopg
 import pytest
 
+from justenough.adapters.targets import postgres
 from justenough.adapters.targets.postgres import TargetInspector, escape_like, why_unreachable
 from tests.activities.vault_shop import Desk
 
@@ -147,6 +149,21 @@ def test_a_target_that_accepts_no_connections_gets_no_further_observer_with_each
     assert during[0] <= before[0] + 1
     assert targets.inspect(job).failures == ()
     targets.close()
+
+
+def test_a_server_to_which_the_targets_address_no_longer_leads_is_not_believed(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old primary still answers on the connection that the observer has, and knows nothing of what lives on the new one."""
+    job = at.job()
+    at.issue(job)
+    assert at.deps.targets.inspect(job).traces
+    monkeypatch.setattr(postgres, "MAX_OBSERVER_AGE_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with at.shop.door.leading_to(port):
+        look = at.deps.targets.inspect(job)
+        assert look.inspected == ()
+        assert len(look.failures) == 1
+    assert at.deps.targets.inspect(job).traces
 
 
 def test_many_threads_can_search_a_target_at_once(at: Desk) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,7 +81,7 @@ class _ResolvedCall:
 
 @dataclass(slots=True)
 class _CallRecord:
-    """The ledger entry of one call, filled in as the call proceeds."""
+    """The ledger entries of one call, filled in as the call proceeds."""
 
     call: ToolCall
     action: str
@@ -91,8 +91,12 @@ class _CallRecord:
     credential: str | None = None
     answer: ToolAnswer = field(default=ToolAnswer("the job's access was closed during the call", failed=True))
 
-    def to_event(self, job: str, number: int, *, at: datetime, ticks: float) -> Event:
-        return build_event(
+    def to_events(self, job: str, number: int, *, at: datetime, ticks: float) -> Iterator[Event]:
+        if used := self.credential:
+            # Usually it was recorded when the credential was given back, but not if it ended before that.
+            what = f"tool {self.call.tool}"
+            yield build_event(EventType.CREDENTIAL_USED, job, at=at, about=used, credential=used, what=what)
+        yield build_event(
             EventType.TOOL_CALLED,
             job,
             at=at,
@@ -194,15 +198,14 @@ class ToolGateway:
                 self._undone += 1
             # Even if the broker closes now, a call that was made must be in the ledger.
             if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
-                build = partial(record.to_event, self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
+                build = partial(record.to_events, self._job, number, at=self._deps.now(), ticks=self._deps.ticks())
                 await asyncio.shield(self.record(build))
         return record.answer
 
-    async def record(self, build: Callable[[], Event]) -> None:
+    async def record(self, build: Callable[[], Iterator[Event]]) -> None:
         """Record a call. If the store is away, the next call or the session's end records it: its caller must get its answer, or would call again."""
         # In a thread: the digest of long arguments takes milliseconds.
-        event = await asyncio.to_thread(build)
-        self._unrecorded[event.id] = event
+        self._unrecorded |= await asyncio.to_thread(lambda: {event.id: event for event in build()})
         events = self.unrecorded_events()
         try:
             await asyncio.to_thread(self._deps.store.ledger.append, events)

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ LOOK_TIMEOUT_S = 3
 END_TIMEOUT_S = 10
 """The function that deletes users waits for their sessions to end."""
 MAX_CONCURRENCY = 8
+MAX_OBSERVER_AGE_S = 5.0
+"""An observer then connects again: the target's address may lead to another server by now, while the old one still answers."""
 FIND_NAMES_SQL = """
     SELECT false, rolname FROM pg_catalog.pg_roles
     WHERE rolname = ANY (%(names)s) OR (rolname LIKE %(users)s ESCAPE '!' AND rolname NOT LIKE %(spaces)s ESCAPE '!')
@@ -40,10 +43,7 @@ FIND_NAMES_SQL = """
     UNION SELECT true, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(spaces)s ESCAPE '!'
     ORDER BY 1, 2
 """
-"""Selects users (false) and spaces (true). A space is a schema and the role that owns its objects.
-
-If only one of the two exists, it is the remains of a space.
-"""
+"""Selects users (false) and spaces (true). A space is a schema and the role that owns its objects; its remains may be one of the two."""
 END_USERS_SQL = "SELECT public.je_end_users(%s::text)"
 END_SPACE_SQL = "SELECT public.je_end_space(%s::text)"
 JOB_ID_PATTERN = r"j-{installation}-[0-9a-z]{{26}}"
@@ -75,10 +75,7 @@ class _Found(NamedTuple):
 REFUSED_CONNECTION = re.compile(
     r"FATAL:.*|Connection refused|timeout expired|Name or service not known|server closed the connection unexpectedly"
 )
-"""Matches messages of PostgreSQL before a login, and of libpq if it cannot connect.
-
-They name users and databases, and never quote a password.
-"""
+"""Matches messages of PostgreSQL before a login, and of libpq if it cannot connect. They never quote a password."""
 
 REFUSED_LOGIN = re.compile(
     r"password authentication failed|role .* does not exist|is not permitted to log in|permission denied for database"
@@ -109,7 +106,7 @@ class TargetDown(RetryLater):
 
 
 class TargetInspector:
-    """Every target of the catalog, each with one persistent connection."""
+    """Every target of the catalog, each with one connection that is used for some seconds."""
 
     def __init__(self, vault: Vault, catalog: Callable[[], Catalog], *, installation: str) -> None:
         self._vault = vault
@@ -218,7 +215,7 @@ class TargetInspector:
 
 
 class _TargetObserver:
-    """One target, with a persistent connection as its observer, for one caller at a time."""
+    """One target, with a connection as its observer, for one caller at a time."""
 
     def __init__(self, vault: Vault, target: Target) -> None:
         self._vault = vault
@@ -226,6 +223,7 @@ class _TargetObserver:
         self._lock = threading.Lock()
         self._creds: IssuedSecret | None = None
         self._connection: _Connection | None = None
+        self._connected_at = 0.0
         where = conninfo_to_dict(target.postgres)
         self.name = f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 
@@ -234,6 +232,8 @@ class _TargetObserver:
         if not self._lock.acquire(timeout=LOOK_TIMEOUT_S):
             raise TargetDown("an earlier check of this target is still hanging")
         try:
+            if time.monotonic() - self._connected_at > MAX_OBSERVER_AGE_S:
+                self._drop_connection()
             if self._connection is not None:
                 try:
                     with _cut_after(self._connection, LOOK_TIMEOUT_S):
@@ -243,6 +243,7 @@ class _TargetObserver:
                     raise
                 except psycopg.Error:
                     self._drop_connection()
+            self._connected_at = time.monotonic()
             self._connection = self._reconnect()
             try:
                 with _cut_after(self._connection, LOOK_TIMEOUT_S):

@@ -250,6 +250,13 @@ class RequestTally:
             return updated
         return replace(self, ladder=updated, verdict=updated.verdict(verifier.tiers), last=updated.answers[-1])
 
+    def with_recorded(self, answer: ApprovalAnswer, tiers: Tiers) -> Self | Rejection:
+        """Return the state after an answer that was counted before, or why it does not count any more."""
+        updated = self.ladder.with_answer(answer)
+        if isinstance(updated, Rejection):
+            return updated
+        return replace(self, ladder=updated, verdict=updated.verdict(tiers), last=answer)
+
     def _with_withdrawal(self, verifier: ApprovalVerifier, job: str, signed: SignedStatement) -> Self | Rejection:
         if self.verdict not in {"pending", "approved"}:
             return NOT_WAITING

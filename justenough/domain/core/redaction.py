@@ -13,7 +13,7 @@ import json
 import re
 import shlex
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate, chain
 from typing import NamedTuple, Self
 from urllib.parse import quote, quote_plus
@@ -24,7 +24,9 @@ MIN_SECRET_BYTES = 4
 HEAD_BYTES = 8
 """Number of bytes of each form that are compared first, for speed."""
 MAX_LEARNT_SECRETS = 500
-"""Of the secrets learnt while the stream runs, only this many are remembered. Searching for this many costs about 25 ms for 64 KB."""
+"""Of the secrets learnt while the stream runs that are not kept, only this many are remembered. Searching for this many costs about 25 ms
+for 64 KB.
+"""
 MIN_LINE_BYTES = 16
 """A line of a multi-line secret counts as a secret from this many bytes on."""
 MIN_LINE_OF_BASE64 = 16
@@ -90,7 +92,8 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
-        self._learnt: tuple[str, ...] = ()
+        self._learnt: dict[str, str] = {}
+        """By secret, what it belongs to. Replaced by each `learn`, never changed."""
         self._forms_by_secret: dict[str, SecretForms] = {}
         """The forms of the secrets that are looked for now."""
         self._forms = self._base64_forms = NO_FORMS
@@ -100,9 +103,17 @@ class Redactor:
         self._covered = 0
         # The number of bytes at the start of `_held` that belong to a match whose mark is already written.
 
-    def learn(self, secrets: Iterable[str]) -> None:
-        """Redact these secrets too, from the next bytes on. Only the newest MAX_LEARNT_SECRETS are remembered. Takes microseconds."""
-        self._learnt = (*self._learnt, *secrets)[-MAX_LEARNT_SECRETS:]
+    def learn(self, secrets: Iterable[str], *, about: str = "", kept: Collection[str] = ()) -> None:
+        """Redact these secrets too, from the next bytes on. Takes microseconds.
+
+        `about`: what they belong to. Secrets about nothing ("") and about what is in `kept` stay; of the others, only the newest
+        MAX_LEARNT_SECRETS are remembered.
+        """
+        new = dict.fromkeys(secrets, about)
+        learnt = {secret: owner for secret, owner in self._learnt.items() if secret not in new} | new
+        others = [secret for secret, owner in learnt.items() if owner and owner not in kept]
+        forgotten = set(others[:-MAX_LEARNT_SECRETS])
+        self._learnt = {secret: owner for secret, owner in learnt.items() if secret not in forgotten}
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the redacted bytes that are final. Bytes that may be the start of a secret are held back until more arrive."""

@@ -15,6 +15,7 @@ from tests.support.shop import Login, Shop
 
 KILL_TIMEOUT_S = 300
 """Seconds on a busy machine; the tool would be at work for longer."""
+RECORDS = ("tool.called", "credential.used")
 
 
 def kill_in_call(
@@ -38,4 +39,6 @@ def kill_in_call(
     seen = ops.until(job.job, "killed")
     assert time.monotonic() - began < KILL_TIMEOUT_S
     calling.join(180)
+    credentials = {kind: {entry["data"]["credential"] for entry in ops.ledger(job.job) if entry["type"] == kind} for kind in RECORDS}
+    assert credentials["tool.called"] <= credentials["credential.used"], "right-sizing counts what was used"
     return seen, held

@@ -231,9 +231,11 @@ def end_of_password(at: Desk, user: str | None) -> datetime:
     return found[0]
 
 
-@pytest.mark.parametrize("role_is_gone, longest", [(False, timedelta(minutes=20)), (True, LONGEST)])
+@pytest.mark.parametrize(
+    "role_later, longest", [("as it was", timedelta(minutes=20)), ("lowered", timedelta(minutes=20)), ("gone", LONGEST)]
+)
 def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_role(
-    shop: Shop, tmp_path: Path, *, role_is_gone: bool, longest: timedelta
+    shop: Shop, tmp_path: Path, *, role_later: str, longest: timedelta
 ) -> None:
     def live_long(catalog: dict[str, Any]) -> None:
         (role,) = (write["data"] for write in catalog["provision"] if write["path"] == "database/roles/plain-read")
@@ -244,16 +246,21 @@ def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_rol
         with pytest.raises(IssueRefused, match="does not show it"):
             session.issue()
         (view,) = at.deps.store.credentials.list(job=session.job).items
-        if role_is_gone:
+        if role_later == "gone":
             shop.admin("DELETE", "database/roles/plain-read")
-        at.clock.ahead = view.expires_at - view.issued_at + timedelta(seconds=1)
+        elif role_later == "lowered":
+            role = shop.admin("GET", "database/roles/plain-read")["data"]
+            shop.admin("POST", "database/roles/plain-read", {**role, "default_ttl": "1m"})
+        at.clock.ahead = timedelta(minutes=5, seconds=6)
         assert end_of_password(at, view.user) > at.deps.now(), "its grant is over"
         result = session.end()
         assert not result.confirmed
         assert any("has never shown v-token-" in why for why in result.failures), result
         assert not prove(at.deps, session.job).dead
         assert "credential.expired" not in session.entry_types()
-        assert role_is_gone or end_of_password(at, view.user) > view.issued_at + longest, "Vault lets it log in for five seconds more"
+        assert role_later == "gone" or end_of_password(at, view.user) > view.issued_at + longest, (
+            "Vault lets it log in for five seconds more"
+        )
         at.clock.stopped = view.issued_at + longest + timedelta(seconds=3)
         assert not session.end().confirmed
         at.clock.stopped = view.issued_at + longest + timedelta(seconds=6)

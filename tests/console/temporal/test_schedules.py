@@ -40,6 +40,7 @@ from console.concurrency.quotas import Quotas
 from console.services import console_orders, job_starter
 from console.services.console import Console
 from console.services.console_orders import OrderRequest, record_console_order
+from console.services.schedules import set_paused
 from console.services.submit_job import SubmittedOrder
 from console.startup import build_console
 from console.temporal import client as temporal_client
@@ -48,6 +49,7 @@ from console.temporal.client import TemporalUnavailable
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.payload_codec import ENCODING, WRAPPED_KEY_FIELD
+from justenough.domain.approvals.tiers import Person
 from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.errors import Conflict, OverQuota
 from justenough.domain.core.ids import new_job_id
@@ -650,6 +652,17 @@ async def test_a_paused_schedule_that_temporal_lost_or_the_file_lacked_for_a_whi
     await installation.handle("nightly").delete()
     await installation.console.schedule_sync.reconcile()
     assert not (await installation.describe("nightly")).schedule.state.paused
+
+
+async def test_a_run_that_still_waits_when_somebody_pauses_its_schedule_launches_nothing(installation: Installation) -> None:
+    (at,) = past_minutes(1)
+    await installation.sync_schedules(nightly=f"{{cron: '{at.minute} {at.hour} * * *', job: jobs/reconcile.yaml}}")
+    await installation.backfill("nightly", at)
+    await until_known(installation.temporal.get_workflow_handle(f"{installation.prefix}nightly-{to_rfc3339(at)}").describe)
+    await set_paused(installation.console, "nightly", Person(id="e-ops", name="ops"), reason="an incident")
+    async with take_occasions(installation.console):
+        assert await installation.result("nightly", at) == "paused by ops: an incident"
+    assert installation.jobs("nightly") == []
 
 
 @pytest.mark.parametrize("what, body", [("pause", {"reason": "x"}), ("unpause", None), ("run", {})])

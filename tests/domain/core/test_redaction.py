@@ -165,9 +165,20 @@ def test_a_secret_learnt_during_a_stream_is_redacted_in_all_later_output() -> No
 
 def test_the_newest_learnt_secrets_are_remembered_and_the_initial_ones_always() -> None:
     redactor, learnt = Redactor(["hunter22"]), [f"swordfish-{number:06}" for number in range(MAX_LEARNT_SECRETS + 1)]
-    redactor.learn(learnt)
+    redactor.learn(learnt, about="identity")
     seen = redactor.feed(" ".join(["hunter22", learnt[0], learnt[1], learnt[-1]]).encode()) + redactor.flush()
     assert seen == b" ".join([REDACTION_MARK, learnt[0].encode(), REDACTION_MARK, REDACTION_MARK])
+
+
+def test_a_kept_secret_is_redacted_however_many_are_learnt_after_it_and_forgotten_when_it_is_not_kept_any_more() -> None:
+    redactor, learnt = Redactor([]), [f"swordfish-{number:06}" for number in range(MAX_LEARNT_SECRETS)]
+    redactor.learn(["the-brokers-token"])
+    redactor.learn(["the-live-password"], about="c-1", kept={"c-1"})
+    redactor.learn(learnt, about="identity", kept={"c-1"})
+    text = b"the-brokers-token the-live-password swordfish-000000"
+    assert redactor.feed(text) + redactor.flush() == b" ".join([REDACTION_MARK] * 3)
+    redactor.learn(["one-more"], about="identity", kept=())
+    assert redactor.feed(text) + redactor.flush() == b" ".join([REDACTION_MARK, b"the-live-password", b"swordfish-000000"])
 
 
 def test_only_text_that_may_be_the_start_of_a_secret_is_held_back() -> None:
