@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -28,6 +31,11 @@ def watch_lifeline(descriptor: int, loop: asyncio.AbstractEventLoop, on_end: Cal
             on_end()
 
     loop.add_reader(descriptor, read)
+    if sys.platform == "linux":
+        # A supervisor that is suspended (SIGSTOP) sees nothing. The kernel resumes it when the pipe ends.
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGCONT)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 @contextlib.contextmanager

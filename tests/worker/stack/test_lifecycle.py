@@ -296,6 +296,18 @@ def test_a_stack_ends_with_its_starter_even_if_that_is_killed(home: Path) -> Non
 
 
 @pytest.mark.timeout(900)
+def test_a_stack_ends_with_its_starter_even_if_its_processes_are_suspended(home: Path) -> None:
+    with run_starter(home, "temporal") as process:
+        assert process.stdout
+        stack = Stack.model_validate_json(process.stdout.readline())
+        pids = (stack.supervisor, stack.pids["temporal"])
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        process.kill()
+    assert wait_until(lambda: not any(map(birth_time, pids)), within=300), check_status(StackPaths.of(home))
+
+
+@pytest.mark.timeout(900)
 def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path) -> None:
     places = StackPaths.of(home)
     with run_starter(home, *SERVERS) as process:
