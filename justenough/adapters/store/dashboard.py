@@ -190,13 +190,13 @@ def _approval_delays(connection: Connection, since: datetime, until: datetime) -
         .limit(MAX_ROWS_PER_KIND)
         .subquery()
     )
-    settled = REQUESTS.c.state != RequestState.PENDING.value
-    settling = select(answers.c.request_id, answers.c.at, REQUESTS.c.created_at).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)
-    rows = connection.execute(settling.where(settled)).all()
+    columns = (answers.c.request_id, answers.c.at, REQUESTS.c.created_at, REQUESTS.c.state)
+    rows = connection.execute(select(*columns).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)).all()
     # The last of several answers settled the request.
     last: dict[str, float] = {}
-    for request, at, created in rows:
-        last[request] = max(last.get(request, 0.0), (at - created).total_seconds())
+    for request, at, created, state in rows:
+        if state != RequestState.PENDING.value:
+            last[request] = max(last.get(request, 0.0), (at - created).total_seconds())
     return build_histogram(list(last.values()), whole=len(rows) < MAX_ROWS_PER_KIND)
 
 
