@@ -245,6 +245,11 @@ async def test_a_request_whose_ancestors_cannot_be_read_is_left_out_of_those_tha
     served.end(job)
 
 
+async def test_an_approver_whose_login_name_has_a_slash_can_be_looked_up(served: Served) -> None:
+    answer = await served.get("/people/corp%2Fada", "lead")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "there is no approver corp/ada")
+
+
 async def test_an_answer_ends_the_claim_and_whoever_has_answered_is_told_so(served: Served) -> None:
     request = await served.launch_and_request(tier=3)
     path = f"/requests/{request['id']}"
