@@ -173,7 +173,7 @@ def inbox_page(
     caller = visitor.caller
     me, owners = caller.person.id, console.job_owners
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
-    # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
+    # The query reads the store alone. Requests that the person cannot decide for another reason are moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
     decidable = {line.view.id: line for line in mine.lines if not line.why_not}
     batches = group_into_batches(line.view for line in decidable.values())
