@@ -175,7 +175,8 @@ class DashboardRepository(Repository):
 def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on JOBS of a filter; none if it is empty."""
     columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (JOBS.c.requester_id, only.requester_id))
-    return [column == value for column, value in columns if value]
+    # No row contains NUL, and PostgreSQL rejects it in a query.
+    return [column == value.replace("\0", "\ufffd") for column, value in columns if value]
 
 
 def _newest_rows(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:
