@@ -140,8 +140,10 @@ class Dispatcher:
 
     async def _remove_worker(self, name: str) -> None:
         task, worker = self._running.get(name), self._workers.pop(name)
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await worker.close()
+        try:
+            if task is not None:
+                task.cancel()
+                # To await the task would confuse its cancellation with that of this dispatcher.
+                await asyncio.wait({task})
+        finally:
+            await worker.close()

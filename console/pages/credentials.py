@@ -115,7 +115,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
     store, dead, proof = console.deps.store, view.state.is_dead, console.background_reads.proofs.get(view.job_id)
-    job_entries = store.ledger.entries(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
+    job_entries = store.ledger.entries_newest_first(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
     history = sorted([*store.ledger.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *job_entries], key=lambda entry: entry.seq)
     revocation_request = next((entry for entry in reversed(history) if entry.type == EventType.REVOCATION_REQUESTED), None)
     return render(

@@ -33,8 +33,6 @@ MAX_ITEMS = 5
 SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers": "Workers"}
 OPEN_STATES = tuple(state for state in JobState if not state.ended)
 ENDED_STATES = tuple(state for state in JobState if state.ended)
-STOPPED_STATES = (JobState.CANCELLED, JobState.KILLED)
-"""Jobs in these states were ended by people on purpose: they are neither a success nor a failure."""
 ATTENTION_PAGES = {
     "webhook": "/operations/deliveries",
     "schedule": "/operations/schedules",
@@ -65,7 +63,7 @@ class HeadlineFigures:
 def headline_figures(counts: CurrentCounts, before: Sequence[JobResults]) -> HeadlineFigures:
     """Return the numbers at the top. `before`: the results of the day before the last 24 hours."""
     succeeded = counts.ended.get(JobState.SUCCEEDED, 0)
-    ended = sum(count for state, count in counts.ended.items() if state not in STOPPED_STATES)
+    ended = sum(count for state, count in counts.ended.items() if not state.is_stopped)
     ended_before = sum(part.succeeded + part.failed for part in before)
     return HeadlineFigures(
         counts=counts,

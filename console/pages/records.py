@@ -39,7 +39,7 @@ def show_resource(request: Request, console: TheConsole, visitor: PageMember, na
     )
 
 
-@router.get("/people/{name}")
+@router.get("/people/{name:path}")
 async def show_person(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
     """Show what a person launched, decided and delegated, to themselves and to those who may read everything."""
     found = await person_record(console, visitor.caller, name)

@@ -29,7 +29,7 @@ from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
 from justenough.services.ledger_events import approval_rejected_event, approval_withdrawn_event, withdrawal_requested_event
-from justenough.services.parent_chain import ancestor_launchers, console_requester_of
+from justenough.services.parent_chain import NoSuchParent, ancestor_launchers, console_requester_of
 from justenough.services.verify_order import build_approval_verifier
 
 COUNT_TIMEOUT_S = 5.0
@@ -160,8 +160,11 @@ def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
 
 
 def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> Rejection | None:
-    """Return a rejection if the caller launched the request's job or an ancestor of it, else None."""
-    return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
+    """Return a rejection if the caller launched the request's job or an ancestor of it, or if the ancestors cannot be read, else None."""
+    try:
+        return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
+    except NoSuchParent as error:
+        return Rejection("parent_unknown", str(error))
 
 
 def has_answered(view: RequestView, person: Person) -> bool:

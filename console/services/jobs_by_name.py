@@ -63,10 +63,9 @@ class JobsByName:
 
     @property
     def succeeded_percent(self) -> int | None:
-        """The percentage of ended runs that succeeded, rounded down so that 100 means all; None if none ended."""
-        return (
-            100 * sum(run.job.state is JobState.SUCCEEDED for run in self.ended_runs) // len(self.ended_runs) if self.ended_runs else None
-        )
+        """The percentage of ended runs, without those that people stopped, that succeeded; None if there are none. Rounded down: 100 means all."""
+        states = [run.job.state for run in self.ended_runs if not run.job.state.is_stopped]
+        return 100 * states.count(JobState.SUCCEEDED) // len(states) if states else None
 
     @property
     def duration_quantiles(self) -> tuple[float, float] | None:

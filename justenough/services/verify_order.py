@@ -96,6 +96,9 @@ def _verify_console_order(deps: Deps, statement: OrderStatement, order: JobInput
     rejection = why_signature_invalid(order.order, deps.vault.public_keys(statement.person)) or _why_not_configured(deps, statement)
     if rejection is None and statement.parent is not None:
         rejection = why_no_chain(deps, statement.parent)
+    if rejection is None and statement.asked_by is not None and VaultPeople(deps).person(statement.asked_by) is None:
+        # They may have another entity by now, which could decide the requests of their own run.
+        rejection = Rejection("requester_inactive", "the person who requested the run is no longer an active person")
     # Without groups, the console cannot answer requests, and no policy treats it as a person.
     return rejection or Person(id=statement.person, name=str(statement.origin), groups=frozenset())
 

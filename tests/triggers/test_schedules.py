@@ -80,6 +80,7 @@ def test_a_compromised_console_can_run_for_a_schedule_only_what_the_workers_conf
         "has no schedule:weekly": (nightly.spec, {**whole, "origin": "schedule:weekly"}),
         "has no trigger:nightly-reconcile": (nightly.spec, {**whole, "origin": "trigger:nightly-reconcile"}),
         "cannot have a parent job": (nightly.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
+        "is no longer an active person": (nightly.spec, {**whole, "asked_by": "00000000-0000-0000-0000-000000000000"}),
         "not an active person": (nightly.spec, {**whole, "origin": None}),
     }
     for why, (ordered, changes) in attempts.items():

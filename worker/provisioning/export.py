@@ -198,14 +198,18 @@ class _Terraform:
             self.newest = address
         return f"data.{address}" if data else address
 
-    def text_of(self, text: str, *, random: str = "") -> str:
-        """Return a text in Terraform's template syntax, in which references and variables are expressions."""
+    def text_of(self, text: str, *, random: str = "", is_json: bool = False) -> str:
+        """Return a text in Terraform's template syntax, in which references and variables are expressions.
+
+        `is_json`: it is JSON, in whose texts the values of variables must be escaped.
+        """
         parts, rest = [], text
         while match := re.search(rf"{REFERENCE.pattern}|{SETTING_PLACEHOLDER.pattern}", rest):
             if match[1] is not None:
                 expression = f'{self.references[match[1], match[2]]}.data["{match[2]}"]'
             else:
-                expression = random if match[3] == RANDOM else f"var.{match[3]}"
+                variable = f'trimsuffix(trimprefix(jsonencode(var.{match[3]}), "\\""), "\\"")' if is_json else f"var.{match[3]}"
+                expression = random if match[3] == RANDOM else variable
             parts += [_literal(rest[: match.start()]), f"${{{expression}}}"]
             rest = rest[match.end() :]
         return "".join((*parts, _literal(rest)))
@@ -240,7 +244,7 @@ def _terraform(writes: Sequence[ExportedWrite]) -> str:
             random = f"random_password.{name}.result"
         body = {
             "path": made.text_of(write.path),
-            "data_json": made.text_of(text, random=random),
+            "data_json": made.text_of(text, random=random, is_json=True),
             "disable_read": True,
             "disable_delete": True,
             "ignore_absent_fields": True,

@@ -16,7 +16,7 @@ from justenough.domain.readmodel.views import DelegationView, Page
 router = APIRouter(route_class=AuthenticatedRoute, tags=["delegations"])
 
 
-@router.get("/people/{name}")
+@router.get("/people/{name:path}")
 def find_person(name: Annotated[str, Path(description="A login name")], console: TheConsole, caller: Approver) -> PersonView:
     """Find an approver by login name, on the mounts where the caller has a login."""
     return find_approver(console.deps, caller, name)

@@ -16,13 +16,14 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
-from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of, why_barred, why_cannot_answer
+from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of, why_cannot_answer
 from console.pages.page_user import PageMember, PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
 from console.presentation.time_text import span
 from console.services.console import Console
+from console.services.decide_request import why_own_job
 from console.services.deciders import GroupMembers
 from console.services.visibility import visible_answered_requests
 from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
@@ -172,7 +173,7 @@ def inbox_page(
     caller = visitor.caller
     me, owners = caller.person.id, console.job_owners
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
-    # The query does not read ancestors. Requests of jobs that descend from the user's own job are therefore moved to the others here.
+    # The query reads the store alone. Requests that the person cannot decide for another reason are moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
     decidable = {line.view.id: line for line in mine.lines if not line.why_not}
     batches = group_into_batches(line.view for line in decidable.values())
@@ -315,7 +316,7 @@ def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[Review
     own_jobs = {
         view.id
         for view in views.values()
-        if why_barred(console.deps, caller, view, requester_id=console.job_owners.owner_of(view.job_id) or "") is not None
+        if why_own_job(console.deps, caller, view, requester_id=console.job_owners.owner_of(view.job_id) or "") is not None
     }
     return tuple(one for one in reviews if one.request_id in views.keys() - own_jobs)[:limit]
 

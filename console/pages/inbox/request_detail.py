@@ -25,7 +25,7 @@ from justenough.domain.readmodel.views import DelegationView, EntryView, JobView
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 from justenough.services.order_spec import read_order_spec
-from justenough.services.parent_chain import NoSuchParent, ancestor_views
+from justenough.services.parent_chain import ancestor_views
 
 MAX_STEPS = 8
 """Number of the job's newest ledger entries on the page."""
@@ -168,20 +168,11 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
     )
 
 
-def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
-    """Return why somebody can never decide on a job's requests; None if they can."""
-    try:
-        own_job = why_own_job(deps, caller, view, requester_id=requester_id)
-    except NoSuchParent as error:
-        return str(error)
-    return own_job.message if own_job else None
-
-
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
     """Return why somebody cannot decide a request now; empty if they can."""
     if view.state is not RequestState.PENDING:
         return f"Already {view.state.value}."
-    if barred := why_barred(deps, caller, view, requester_id=requester_id):
+    if barred := why_own_job(deps, caller, view, requester_id=requester_id):
         return f"You cannot decide this request: {barred}."
     if has_answered(view, caller.person):
         return "You already decided this request, or a delegate did for you."
@@ -214,7 +205,7 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
     """Return the actions that a person can take on a request now, without those that policy, Vault or the job's order would refuse."""
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
-    barred = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
+    barred = why_own_job(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
     counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
     action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)

@@ -6,7 +6,7 @@ Each kind has at most MAX_ITEMS_PER_KIND items: the newest ones, of jobs those f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, select
@@ -98,17 +98,16 @@ def _last_line(connection: Connection, job: str) -> str:
     return next((f"last output: {line.strip()[:MAX_LINE_CHARS]}" for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Iterator[AttentionItem]:
+def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Sequence[AttentionItem]:
     pending = and_(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0, *job_conditions(only))
     statement = select(REQUESTS, JOBS.c.name).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
-    late = 0
+    items: list[AttentionItem] = []
     for one in connection.execute(statement.order_by(REQUESTS.c.expires_at, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
         escalated = one.current_tier > one.tier
-        if late == MAX_ITEMS_PER_KIND or not (escalated or is_half_gone(one.created_at, one.expires_at, now=now)):
+        if not (escalated or is_half_gone(one.created_at, one.expires_at, now=now)):
             continue
-        late += 1
         kind = AttentionKind.ESCALATED if escalated else AttentionKind.WAITING
-        yield AttentionItem(
+        item = AttentionItem(
             # What a tier has acknowledged is new to the next one.
             key=f"{kind}/{one.id}/{one.current_tier}",
             kind=kind,
@@ -121,6 +120,10 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Ite
             until=one.expires_at,
             tier=one.current_tier,
         )
+        items.append(item)
+    acknowledged = select(ACKNOWLEDGEMENTS.c.item).where(ACKNOWLEDGEMENTS.c.item.in_([item.key for item in items]))
+    known = frozenset(connection.execute(acknowledged).scalars())
+    return sorted(items, key=lambda item: item.key in known)[:MAX_ITEMS_PER_KIND]
 
 
 def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:

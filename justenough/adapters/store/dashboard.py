@@ -177,7 +177,8 @@ class DashboardRepository(Repository):
 def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on JOBS of a filter; none if it is empty."""
     columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (_REQUESTER, only.requester_id))
-    return [column == value for column, value in columns if value]
+    # No row contains NUL, and PostgreSQL rejects it in a query.
+    return [column == value.replace("\0", "\ufffd") for column, value in columns if value]
 
 
 def _newest_rows(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:
@@ -194,12 +195,13 @@ def _approval_delays(connection: Connection, since: datetime, until: datetime) -
     )
     # A request that expired, or whose job ended, may have some answers, too. One whose approval was withdrawn has granted terms.
     decided = REQUESTS.c.state.in_((RequestState.APPROVED.value, RequestState.DENIED.value)) | REQUESTS.c.granted_ttl.is_not(None)
-    settling = select(answers.c.request_id, answers.c.at, REQUESTS.c.created_at).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)
-    rows = connection.execute(settling.where(decided)).all()
+    columns = (answers.c.request_id, answers.c.at, REQUESTS.c.created_at, decided.label("is_decided"))
+    rows = connection.execute(select(*columns).join(REQUESTS, REQUESTS.c.id == answers.c.request_id)).all()
     # The last of several answers settled the request.
     last: dict[str, float] = {}
-    for request, at, created in rows:
-        last[request] = max(last.get(request, 0.0), (at - created).total_seconds())
+    for request, at, created, is_decided in rows:
+        if is_decided:
+            last[request] = max(last.get(request, 0.0), (at - created).total_seconds())
     return build_histogram(list(last.values()), whole=len(rows) < MAX_ROWS_PER_KIND)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select, tuple_
 
+from justenough.adapters.store.forebears import is_forebear
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
 from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
@@ -40,7 +41,7 @@ class InboxFilter(NamedTuple):
     tier: int
     """The highest tier that the person can decide at."""
     mine: bool | None
-    """True: requests that the person can decide by tier, requester and earlier answers. False: the other requests. None: both."""
+    """True: requests that the person can decide by tier, launchers of the job and its ancestors, and earlier answers. False: the other requests. None: both."""
     resource: str | None = None
     action: str | None = None
     tier_now: int | None = None
@@ -118,7 +119,14 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
         by_delegate = and_(APPROVALS.c.on_behalf_of == criteria.name, APPROVALS.c.withdrawn_at.is_(None))
         theirs = or_(APPROVALS.c.approver_id == criteria.person, by_delegate)
         answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, theirs)
-        can_answer = and_(REQUESTS.c.current_tier <= criteria.tier, REQUESTS.c.requester_id != criteria.person, not_(answers.exists()))
+        # Few jobs have a parent or were run by a schedule, and only for those does the chain say more than the request.
+        is_barred = and_(or_(JOBS.c.parent.is_not(None), JOBS.c.requester.startswith("schedule:")), is_forebear(criteria.person, REQUESTS))
+        can_answer = and_(
+            REQUESTS.c.current_tier <= criteria.tier,
+            REQUESTS.c.requester_id != criteria.person,
+            not_(answers.exists()),
+            not_(is_barred),
+        )
         conditions.append(can_answer if criteria.mine else not_(can_answer))
     return conditions
 

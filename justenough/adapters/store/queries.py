@@ -81,7 +81,8 @@ class JobRepository(Repository):
         """Return a job with its requests and credentials; None if there is no such job. If there are very many credentials, it includes all
         live ones and the newest of the rest.
         """
-        row = connection.execute(select(JOBS).where(JOBS.c.id == job)).mappings().first()
+        # A form may send any id. No row contains NUL, and PostgreSQL rejects it in a query.
+        row = connection.execute(select(JOBS).where(JOBS.c.id == job.replace("\0", "\ufffd"))).mappings().first()
         if row is None:
             return None
         theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id == job).order_by(REQUESTS.c.number, REQUESTS.c.id)
@@ -250,7 +251,8 @@ class CredentialRepository(Repository):
     @reads
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
         """Return a credential's handle; None if there is no such credential."""
-        return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == credential), CredentialView)
+        # As for jobs.
+        return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == credential.replace("\0", "\ufffd")), CredentialView)
 
     @reads
     def list(  # noqa: PLR0913 - each is one filter of the list

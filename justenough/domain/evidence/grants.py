@@ -62,7 +62,8 @@ class GrantMetrics:
         """Yield the results of this module's metrics."""
         types, decided = (EventType.ACCESS_DECIDED,), self._outcomes.total()
         outcomes = {name: self._outcomes[name] for name in ("allowed", "needs_approval", "denied")}
-        share = round(outcomes["allowed"] / decided, 4) if decided else None
+        # Rounded down, so that 1 means all.
+        share = 10_000 * outcomes["allowed"] // decided / 10_000 if decided else None
         figures = {"decided": decided, **outcomes, "auto_approved_share": share}
         yield MetricResult("policy.automatic", figures, Status.OK, self._allowed, types)
         yield count_result("policy.denied", "denied", self._denied, types, table=count_table(("policy", "denials"), self._denied_by))

@@ -89,6 +89,11 @@ class JobState(StrEnum):
         """Whether the job has ended."""
         return self not in {JobState.PENDING, JobState.AWAITING_APPROVAL, JobState.RUNNING, JobState.REVOKING}
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether people ended the job on purpose, which is neither a success nor a failure."""
+        return self in {JobState.CANCELLED, JobState.KILLED}
+
 
 class RequestState(StrEnum):
     PENDING = "pending"

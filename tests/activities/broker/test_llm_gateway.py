@@ -220,6 +220,8 @@ def test_an_answer_that_breaks_off_counts_against_the_budget(ops: Human, model: 
         ({"model": "gpt-4o", "messages": [], "stream_options": 1}, 400, "invalid_request", "stream_options"),
         ({"model": "gpt-4o", "messages": [], "models": ["o9-secret"]}, 400, "invalid_request", "models"),
         ({"model": "gpt-4o", "messages": [], "fallbacks": ["o9-secret"]}, 400, "invalid_request", "fallbacks"),
+        ({"model": "gpt-4o", "messages": [], "deployment_id": "o9-secret"}, 400, "invalid_request", "deployment_id"),
+        ({"model": "gpt-4o", "messages": [], "extra_body": {"model": "o9-secret"}}, 400, "invalid_request", "extra_body"),
         ({"model": "gpt-4o", "messages": [], "api_base": "https://elsewhere.example"}, 400, "invalid_request", "api_base"),
         ({"model": "gpt-4o", "messages": [], "Model": "o9-secret"}, 400, "invalid_request", "Model"),
         ({"model": "gpt-4o", "messages": [], "Fallbac\u212as": ["o9-secret"]}, 400, "invalid_request", "Fallbac\u212as"),

@@ -178,3 +178,7 @@ def test_what_nobody_has_acknowledged_is_not_crowded_out_by_what_somebody_has(st
     for job in denied[1:]:
         acknowledge(store, f"denied/{job}", "lead", seconds=100)
     assert f"denied/{denied[0]}" in keys(store)
+    late = [record_request(store, number) for number in range(200, 200 + MAX_ITEMS_PER_KIND + 1)]
+    for request in late[:-1]:
+        acknowledge(store, f"waiting/{request}/1", "lead", seconds=451)
+    assert f"waiting/{late[-1]}/1" in keys(store, seconds=452)

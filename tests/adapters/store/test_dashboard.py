@@ -182,6 +182,18 @@ def test_a_trend_of_a_busy_period_covers_only_its_newest_part_and_is_marked_inco
     assert (found.lifetimes.count, found.lifetimes.whole) == (3, False)
 
 
+def test_decisions_beyond_the_limit_are_missed_also_if_some_of_the_newest_settled_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 2)
+    for number, verdict in ((1, "approved"), (2, "approved"), (3, "pending")):
+        asked = (samples.access_request(number=number), samples.access_decision("needs_approval", number=number, tier=1))
+        opened = samples.approval_opening(number=number)
+        store.ledger.append([*asked, opened, samples.approval_decision(verdict, number=number, at=later(10 * number))])
+    found = store.dashboard.period_trend(NOW, later(3600), 2).approvals
+    assert (found.count, found.whole) == (1, False)
+
+
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 50))), st.integers(1, 12))
 def test_reconstructed_counts_equal_those_counted_at_each_moment(lives: list[tuple[int, int]], buckets: int) -> None:
     ends = [later(100 * part / buckets) for part in range(1, buckets + 1)]

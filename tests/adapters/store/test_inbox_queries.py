@@ -62,10 +62,11 @@ def test_the_reviews_that_a_person_can_answer_leave_out_their_own_break_glass_th
         "groups": ["support-leads", "security"],
         "reason": "the shop is down",
     }
-    name = add_request(store, 1, requester="e-ops")
+    store.ledger.append([samples.submission(job_id(2), requester="e-parent")])
+    name = add_request(store, 1, requester="e-ops", parent=job_id(2))
     store.ledger.append([build_event(EventType.REVIEW_OPENED, job, at=NOW, about=name, request=name, **opened)])
-    people = (("e-security", 2), ("e-security", 1), ("e-oncall", 2), ("e-ops", 2))
-    assert [store.reviews.count_answerable(person, tier, up_to=10) for person, tier in people] == [1, 0, 0, 0]
+    people = (("e-security", 2), ("e-security", 1), ("e-oncall", 2), ("e-ops", 2), ("e-parent", 2))
+    assert [store.reviews.count_answerable(person, tier, up_to=10) for person, tier in people] == [1, 0, 0, 0, 0]
 
 
 def test_requests_with_the_same_deadline_are_each_listed_once(store: Store) -> None:
@@ -92,6 +93,24 @@ def test_a_persons_queue_leaves_out_higher_tiers_their_own_requests_and_those_th
     assert over not in ids(store.inbox.items(MINE._replace(mine=False)))
     assert ids(store.inbox.items(MINE._replace(tier=2))) == [plain_, above]
     assert sorted(ids(store.inbox.items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
+
+
+def test_a_persons_queue_leaves_out_requests_of_jobs_that_descend_from_theirs_or_that_they_had_a_schedule_run(store: Store) -> None:
+    by_console: dict[str, Any] = {"requester": "e-console", "requester_name": "schedule:nightly"}
+    order: dict[str, Any] = {**samples.SIGNED, "statement": {"asked_by": "e-lead"}}
+    store.ledger.append(
+        [
+            samples.submission(job_id(1), requester="e-lead"),
+            samples.submission(job_id(2), parent=job_id(1)),
+            samples.submission(job_id(3), order=order, **by_console),
+        ]
+    )
+    child, own, grandchild = add_request(store, 4, parent=job_id(2)), add_request(store, 5, order=order, **by_console), job_id(3)
+    other, of_other = add_request(store, 6, **by_console), add_request(store, 7, parent=job_id(6))
+    below = add_request(store, 8, parent=grandchild)
+    assert ids(store.inbox.items(MINE)) == [other, of_other]
+    assert ids(store.inbox.items(MINE._replace(mine=False))) == [child, own, below]
+    assert store.inbox.count(MINE) == 2
 
 
 def test_the_count_of_pending_requests_stops_at_its_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,4 +236,5 @@ def test_no_inbox_query_scans_a_table(ready_file: Path, tmp_path: Path) -> None:
         store.ledger.append([samples.submission(job_id(1))])
     found = query_plans(url, ask)
     assert found
-    assert not [row for row in found if "SCAN" in row and "INDEX" not in row], found
+    # A chain has at most as many rows as a job may have ancestors, and the job.
+    assert not [row for row in found if "SCAN" in row and "INDEX" not in row and "SCAN chain" not in row], found

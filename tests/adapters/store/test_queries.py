@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from justenough.adapters.store.engine import read_transaction
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.dashboard import JobFilter
 from justenough.domain.readmodel.views import Page
 from tests.adapters.store import event_samples as samples
-from tests.adapters.store.event_samples import JOB, job_id, later, part_id
+from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.claims import claim_job
 
 
@@ -247,6 +249,9 @@ def test_a_cursor_of_another_list_is_rejected(store: Store) -> None:
 @pytest.mark.parametrize("value", ["\x00", "'", "x" * 5000, "\u2028"])
 def test_any_text_can_be_a_filter_value(store: Store, value: str) -> None:
     assert store.jobs.list(environment=value, requester_id=value).items == ()
+    # Forms send these.
+    assert (store.jobs.get(value), store.credentials.get(value)) == (None, None)
+    assert store.attention.items(JobFilter(team=value), now=NOW, worker_silence=timedelta(minutes=1)) == ()
 
 
 def test_jobs_can_be_filtered_by_the_beginning_of_their_id_and_by_a_start_time(store: Store) -> None:

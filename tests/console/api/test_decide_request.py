@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.parent_chain import ancestor_launchers
 from tests.adapters.store import event_samples as samples
@@ -230,6 +231,23 @@ async def test_each_person_can_list_the_requests_that_they_may_decide(served: Se
     assert await ids("auditor") == {second["id"]}
     assert await ids("auditor", state="all") == both
     assert await ids("auditor", state="approved") == {first["id"]}
+
+
+async def test_a_request_whose_ancestors_cannot_be_read_is_left_out_of_those_that_a_person_may_decide(served: Served) -> None:
+    other, (parent, job) = await served.launch_and_request(), (new_job_id("dev", now=datetime.now(UTC)) for _ in range(2))
+    served.store.ledger.append([samples.submission(job, at=datetime.now(UTC), parent=parent)])
+    request = served.record_request(job)
+    listed = await served.get("/requests?mine=true", "lead")
+    assert listed.status_code == 200, listed.text
+    assert {other["id"], request["id"]} & {one["id"] for one in listed.json()["items"]} == {other["id"]}
+    refused = await decide(served, "lead", request)
+    assert (refused.status_code, refused.json()["detail"]) == (403, f"there is no job {parent}")
+    served.end(job)
+
+
+async def test_an_approver_whose_login_name_has_a_slash_can_be_looked_up(served: Served) -> None:
+    answer = await served.get("/people/corp%2Fada", "lead")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "there is no approver corp/ada")
 
 
 async def test_an_answer_ends_the_claim_and_whoever_has_answered_is_told_so(served: Served) -> None:

@@ -168,6 +168,22 @@ def test_a_url_with_encoded_parameters_and_an_ipv6_address_means_the_same_to_job
     assert conninfo_to_dict(vaults.replace("{{username}}:{{password}}@", "")) == billing.connect
 
 
+@pytest.mark.parametrize(
+    "kind, url, connect",
+    [
+        ("postgres", "postgresql://[::1]/123", {"host": "::1", "port": "5432", "dbname": "123"}),
+        ("mysql", "mysql://[::1]/true", {"host": "::1", "port": "3306", "dbname": "true"}),
+        ("ssh", "ssh://null@10", {"host": "10", "port": "22", "user": "null"}),
+    ],
+)
+def test_names_that_yaml_would_read_as_something_else_stay_texts(
+    alone: Cli, folder: Path, kind: str, url: str, connect: dict[str, str]
+) -> None:
+    added = add(alone, folder, kind, "mine", url=url)
+    assert added.exit_code == 0, added.stderr
+    assert read_catalog((folder / "catalog.yaml").read_text()).resources["mine"].connect == connect
+
+
 def test_generated_policy_tests_state_what_policy_decides_now(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "people", "--sensitivity", "restricted")
 
@@ -191,6 +207,11 @@ def test_actions_that_no_policy_permits_are_named(alone: Cli, folder: Path) -> N
         ("postgres", "db.example/billing", "is not a URL of this kind; write one like postgresql://db.example:5432/billing"),
         ("postgres", "mysql://db.example/billing", "is not a URL of this kind"),
         ("postgres", "postgresql://je:secret@db.example/billing", "must not contain a password"),
+        ("postgres", "postgresql://db.example/billing?password=secret", "must not contain a password"),
+        ("postgres", "postgresql://db.example/billing?host=other", "must not name a host, port, database or user after the `?`"),
+        ("postgres", "postgresql://db.example/my%20db", "must name a host, database and user without % and /"),
+        ("mysql", "mysql://db.example/a/b", "must name a host, database and user without % and /"),
+        ("ssh", "ssh://us%20er@web.example", "must name a host, database and user without % and /"),
         ("postgres", "postgresql://db.example", "must end in the name of the database"),
         ("postgres", 'postgresql://db.example/b"; DROP', "is not a URL of this kind"),
         ("redis", "redis://cache.example:port", "is not a URL of this kind"),

@@ -394,6 +394,34 @@ async def test_a_console_that_stops_lets_the_next_one_deliver_at_once(rig: Outbo
     assert len(receiver.requests) == 1
 
 
+async def test_a_console_that_is_stopped_while_it_waits_for_the_end_of_a_delivery_stops(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = await start_webhooks(rig, hook(receiver))
+    begun, interrupted, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deliver_slowly(_: object) -> bool:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            interrupted.set()
+            await may_end.wait()
+        return False
+
+    monkeypatch.setattr(subscription_worker.SubscriptionWorker, "deliver_batch", deliver_slowly)
+    rig.record(*submissions(1))
+    await console.dispatch()
+    await begun.wait()
+    rig.configure()
+    running = asyncio.create_task(console.run())
+    await interrupted.wait()
+    running.cancel()
+    may_end.set()
+    assert await asyncio.wait({running}, timeout=20) == ({running}, set())
+    assert running.cancelled()
+
+
 async def test_a_subscription_keeps_its_place_when_the_file_is_reordered_or_it_is_away_for_a_while(
     rig: OutboxRig, receiver: Receiver
 ) -> None:

@@ -152,6 +152,16 @@ async def test_one_credential_shows_only_its_own_history_in_order(records: Desk)
     assert f"/credentials/{name}/revoke" not in page.forms
 
 
+async def test_after_very_many_attempts_to_revoke_a_jobs_access_the_newest_are_shown(records: Desk) -> None:
+    lead, job, at = await records.log_in(), records.record_job(), datetime.now(UTC)
+    name = issue(records, job)
+    records.store.ledger.append(samples.overdue_revocation(job, at=at, attempt=number) for number in range(1, 61))
+    records.store.ledger.append([samples.credential_confirmation(job, at=at), samples.revocation_proof(job, at=at)])
+    page = await load_page(lead, f"/credentials/{name}")
+    assert "revocation.confirmed" in page.text
+    assert "revocation.overdue" in page.text
+
+
 async def test_a_value_that_only_its_owner_can_change_is_shown_without_a_date_at_which_it_would_end(records: Desk) -> None:
     lead, job, at = await records.log_in(), records.record_job(), datetime.now(UTC)
     name = issue(records, job, revocable="never")

@@ -67,6 +67,8 @@ async def test_use_is_shown_against_the_budgets_of_the_jobs(records: Desk) -> No
         in page.text
     )
     assert [link for link in page.links if link.startswith("/jobs/j-")] == [f"/jobs/{second}", f"/jobs/{first}"]
+    record_use(records, ("answered", 1, 999, 295))
+    assert "99 % of 3,000" in (await load_page(lead, "/models")).text
     assert "120 % of 1,000 over 10 % of 10" in text_of(source, "jobs")
     assert "other-agent 1 1 700 500" in text_of(source, "agents")
     assert {"/agents/parcel-agent", "/agents/other-agent"} <= set(page.links)

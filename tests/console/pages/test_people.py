@@ -54,6 +54,14 @@ async def test_a_person_is_shown_with_their_groups_jobs_and_decisions(records: D
     assert "No decisions." in other.text
 
 
+async def test_a_login_name_with_a_slash_has_a_page(records: Desk) -> None:
+    auditor = await records.log_in("auditor")
+    job = records.record_job(requester="e-ada", requester_name="corp/ada")
+    index(records)
+    for path in ("/people/corp/ada", "/people/corp%2Fada"):
+        assert f"/jobs/{job}" in (await load_page(auditor, path)).links
+
+
 async def test_others_see_only_themselves(records: Desk) -> None:
     ops, mallory, auditor = [await records.log_in(name) for name in ("ops", "mallory", "auditor")]
     job = records.record_job(requester=await records.id_of(ops), requester_name="ops")

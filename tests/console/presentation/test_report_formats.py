@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.markdown import Markdown
 
 from console.presentation.report import html, markdown
-from console.presentation.report.figures import span
+from console.presentation.report.figures import span, value_text
 from console.presentation.terminal_text import plain
 from justenough.domain.evidence.report import Report
 from tests.adapters.store.event_samples import approval_decision, credential_confirmation, issuance, later, replace_data
@@ -162,3 +162,8 @@ def test_every_metric_is_shown_in_full(render: Any) -> None:
 )
 def test_durations_use_a_suitable_unit(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize("share, text", [(1.0, "100.0%"), (0.9999, "99.9%"), (0.57, "57.0%"), (0.0005, "0.0%")])
+def test_a_share_of_a_hundred_per_cent_means_all(share: float, text: str) -> None:
+    assert value_text(share, share=True) == text

@@ -254,6 +254,12 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         {"decided": 4, "allowed": 2, "needs_approval": 1, "denied": 1, "auto_approved_share": 0.5},
         "ok",
     ),
+    "a share of all but one is not all": (
+        [samples.access_decision("denied"), *(samples.access_decision("allowed", number=number) for number in range(2, 20_002))],
+        "policy.automatic",
+        {"decided": 20_001, "allowed": 20_000, "needs_approval": 0, "denied": 1, "auto_approved_share": 0.9999},
+        "ok",
+    ),
     "nothing decided has no share": ([], "policy.automatic", {"decided": 0, "auto_approved_share": None}, "ok"),
     "denials are counted in any phase": (
         [samples.access_decision("denied"), samples.access_decision("denied", phase="issue")],

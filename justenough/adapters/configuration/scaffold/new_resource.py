@@ -151,13 +151,25 @@ def _parse_url(new: NewResource) -> SplitResult:
         )
     except ValueError:
         is_valid, where = False, urlsplit("")
+    parameters = {name for name, _ in parse_qsl(where.query, keep_blank_values=True)}
     problems = [
         message
         for message, applies in (
             (f"is not a URL of this kind; write one like {kind.example}", not is_valid or where.scheme not in kind.schemes),
-            ("must not contain a password: Vault gets it from the environment, and nobody else needs it", bool(where.password)),
+            (
+                "must not contain a password: Vault gets it from the environment, and nobody else needs it",
+                bool(where.password) or not parameters.isdisjoint({"password", "sslpassword"}),
+            ),
             (f"must end in the name of the database, as in {kind.example}", kind.has_database and not where.path.strip("/")),
             (f"must name the user, as in {kind.example}", new.kind == "ssh" and not where.username),
+            (
+                "must not name a host, port, database or user after the `?`",
+                kind.has_database and not parameters.isdisjoint({"host", "hostaddr", "port", "dbname", "user"}),
+            ),
+            (
+                "must name a host, database and user without % and /: write resources with such names by hand",
+                "%" in where.netloc or (kind.has_database and not set(where.path.strip("/")).isdisjoint("%/")),
+            ),
         )
         if applies
     ]
