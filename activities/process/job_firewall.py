@@ -1,5 +1,5 @@
-"""The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, and excess connections to
-any server.
+"""The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, connections to jobs that
+listen in their place, and excess connections to any server.
 
 A process that reaches Vault can try passwords in other people's names, and a process that reaches a Temporal server without authentication
 can signal workflows and take tasks. Jobs need neither: the broker gives them what they are granted. With hundreds of idle connections to a
@@ -59,6 +59,10 @@ add rule inet {table} {chain} meta skuid {first}-{last} ip daddr . tcp dport @{s
 add rule inet {table} {chain} meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
 add rule inet {table} {chain} meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
 """
+ANSWERS = """
+add rule inet {table} output meta skuid {first}-{last} tcp flags & (syn | ack) == syn | ack tcp sport @{server}_here drop
+"""
+"""Nobody can connect to a job that listens on a server's port, at another address or while the server restarts: clients send it secrets."""
 FLUSH = "flush set inet {table} {name}\n"
 COUNTERS = {"counted4": "uid . ipv4_addr . inet_service", "counted6": "uid . ipv6_addr . inet_service"}
 """The sets that count connections. They are never emptied, because that would lose the count of open connections."""
@@ -148,7 +152,9 @@ class JobFirewall:
             for ending, kind in SET_KINDS.items()
         ]
         counters = [COUNTER.format(table=table, name=name, kind=kind) for name, kind in COUNTERS.items()]
-        limits = LIMITS.format(table=table, first=first, last=first + MAX_UIDS - 1, most=MAX_CONNECTIONS)
+        last = first + MAX_UIDS - 1
+        limits = LIMITS.format(table=table, first=first, last=last, most=MAX_CONNECTIONS)
+        answers = [ANSWERS.format(table=table, first=first, last=last, server=server) for server in CLOSED_TO]
         chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
         rules = [
             RULES.format(table=table, chain=chain, server=server, first=first, last=first + count - 1)
@@ -156,7 +162,7 @@ class JobFirewall:
             for server, count in CLOSED_TO.items()
         ]
         elements = [ELEMENT.format(table=table, name=name, entry=entry) for name, entry in entries]
-        return "".join((*deletions, f"add table inet {table}\n", *sets, *counters, *chains, *rules, limits, *elements))
+        return "".join((*deletions, f"add table inet {table}\n", *sets, *counters, *chains, *rules, *answers, limits, *elements))
 
 
 def dead_tables(program: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from socket import AF_INET6, create_server
+from socket import AF_INET6, create_connection, create_server
 from typing import Any
 
 import psutil
@@ -121,6 +121,45 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
             assert (connect(UID, "127.0.0.1", asked), connect(UID - 1, "127.0.0.1", asked)) == ("refused", "connected")
         finally:
             subprocess.run(("nft", "delete", "table", "ip", f"redirect_{asked}"), check=True)
+
+
+LISTEN = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+open_ = [socket.create_server((sys.argv[1], int(port)), family=family) for port in sys.argv[2:]]
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def job_listens(uid: int, address: str, *ports: int) -> Iterator[None]:
+    """Listen as this user until the block ends."""
+    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", LISTEN, address)
+    with subprocess.Popen((*argv, *map(str, ports)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        yield
+        process.kill()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "127.0.0.2"])
+@pytest.mark.parametrize("server, uid", [("vault", UID), ("vault", UID + MAX_UIDS - 1), ("temporal", UID)])
+def test_a_job_that_listens_in_a_servers_place_gets_no_connection(address: str, server: str, uid: int) -> None:
+    """The server restarts, or `localhost` means another address too. A client would send it a token or a password."""
+    if is_root():
+        closed, other = unused_port(), unused_port()
+        settings = {"vault": {"vault_addr": f"http://127.0.0.1:{closed}"}, "temporal": {"temporal_address": f"127.0.0.1:{closed}"}}
+        with job_listens(uid, address, closed, other):
+            JobFirewall(Settings(job_uid_base=UID)).apply()
+            assert connect(0, address, closed) == connect(0, address, other) == "connected"
+            JobFirewall(Settings(job_uid_base=UID).model_copy(update=settings[server])).apply()
+            try:
+                with pytest.raises(TimeoutError):
+                    create_connection((address, closed), timeout=1)
+                assert connect(0, address, other) == connect(uid, address, other) == "connected"
+            finally:
+                JobFirewall(Settings(job_uid_base=UID)).remove()
 
 
 MANY = """
