@@ -126,12 +126,12 @@ class JobFirewall:
 
     def _resolve(self) -> tuple[str, ...]:
         """Look up the servers' addresses. Return why each URL that was never resolved cannot be."""
-        unresolved, settings = [], self.settings
+        unresolved, settings, first = [], self.settings, self.settings.job_uid_base
         urls = dict.fromkeys((f"grpc://{settings.temporal_address}", *settings.temporal_other_addrs), "temporal")
         urls |= dict.fromkeys((settings.vault_addr, *settings.vault_other_addrs), "vault")
         for url, server in urls.items():
             try:
-                self._entries[url] = tuple(entries_of(url, server))
+                self._entries[url] = tuple(entries_of(url, server, jobs=range(first, first + MAX_UIDS)))
             except (OSError, ValueError) as error:
                 if url not in self._entries:
                     # A URL may contain a password, and the ValueError a part of it.
@@ -192,8 +192,8 @@ def _run_nft(program: str, *arguments: str, ruleset: str = "") -> subprocess.Com
         raise FirewallMissing(f"{program} does not run: {error}", remedy="Reinstall nftables.") from error
 
 
-def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
-    """Yield the set and the entry for each address that a server's URL leads to. Raises OSError, ValueError. Blocks."""
+def entries_of(url: str, server: str, *, jobs: range) -> Iterator[tuple[str, str]]:
+    """Yield the set and the entry for each address that a server's URL leads to. `jobs`: the jobs' user ids. Raises OSError, ValueError. Blocks."""
     parts = urlsplit(url)
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if not parts.hostname or port is None:
@@ -204,17 +204,24 @@ def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
         # Only an address of this machine can be bound. A server here may listen on the machine's other addresses too.
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address[0]), 0, *address[2:]))
-            yield from ((f"{server}_here", str(one)) for one in ports_beside(port))
+            yield from ((f"{server}_here", str(one)) for one in ports_beside(port, jobs=jobs))
 
 
-def ports_beside(port: int) -> frozenset[int]:
+def ports_beside(port: int, *, jobs: range) -> frozenset[int]:
     """Return a port of this machine and, if a Temporal or Vault listens on it, the other TCP ports of that process. Blocks."""
     with suppress(psutil.Error, OSError):
         listening = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
-        pids = {found.pid for found in listening if found.laddr.port == port and found.pid is not None}
-        servers = {pid for pid in pids if psutil.Process(pid).name() in PROGRAMS}
+        servers = {found.pid for found in listening if found.laddr.port == port and found.pid is not None and is_server(found.pid, jobs)}
         return frozenset({port, *(found.laddr.port for found in listening if found.pid in servers)})
     return frozenset({port})
+
+
+def is_server(pid: int, jobs: range) -> bool:
+    """Whether a process is a Temporal or Vault, and not a job's that takes its name. A process that has ended meanwhile is none."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.uids().real not in jobs and process.name() in PROGRAMS
+    return False
 
 
 @asynccontextmanager
