@@ -49,7 +49,7 @@ async def run_process(
     python = find_interpreter(settings, run.python)
     with lend_uid(settings, reaches_vault=task.reaches_vault) as uid:
         async with serve(uid) as broker:
-            redactor.learn(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
+            redactor.learn_for_good(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
             launch = JobLaunch(
                 task.job,
                 run.command,

@@ -85,7 +85,7 @@ NO_FORMS = Forms.of(())
 class Redactor:
     """Redacts one stream. The output does not depend on how the input is cut into chunks.
 
-    `learn` may be called while `feed` runs in another thread; `feed` and `flush` must follow each other.
+    Secrets may be learnt while `feed` runs in another thread; `feed` and `flush` must follow each other.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -102,7 +102,12 @@ class Redactor:
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Redact these secrets too, from the next bytes on. Only the newest MAX_LEARNT_SECRETS are remembered. Takes microseconds."""
-        self._learnt = (*self._learnt, *secrets)[-MAX_LEARNT_SECRETS:]
+        newest = dict.fromkeys(secrets)
+        self._learnt = (*(secret for secret in self._learnt if secret not in newest), *newest)[-MAX_LEARNT_SECRETS:]
+
+    def learn_for_good(self, secrets: Iterable[str]) -> None:
+        """Redact these secrets too, from the next bytes on, however many are learnt later."""
+        self._secrets = (*self._secrets, *secrets)
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the redacted bytes that are final. Bytes that may be the start of a secret are held back until more arrive."""

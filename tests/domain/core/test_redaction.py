@@ -170,6 +170,14 @@ def test_the_newest_learnt_secrets_are_remembered_and_the_initial_ones_always() 
     assert seen == b" ".join([REDACTION_MARK, learnt[0].encode(), REDACTION_MARK, REDACTION_MARK])
 
 
+def test_a_secret_that_is_learnt_again_and_again_makes_the_redactor_forget_no_other() -> None:
+    redactor = Redactor([])
+    redactor.learn(["hunter22"])
+    for _ in range(MAX_LEARNT_SECRETS):
+        redactor.learn(["swordfish"])
+    assert redactor.feed(b"hunter22 swordfish") + redactor.flush() == REDACTION_MARK + b" " + REDACTION_MARK
+
+
 def test_only_text_that_may_be_the_start_of_a_secret_is_held_back() -> None:
     redactor = Redactor(["hunter22"])
     assert redactor.feed(b"user: hunter") == b"user: "
