@@ -43,7 +43,7 @@ from justenough.domain.core.redaction import Redactor
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.job_identity import TOKEN_LIFETIME
 from justenough.domain.jobs.credentials import Decision
-from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.spec import MAX_SENTENCE_CHARS, Access
 from justenough.domain.jobs.states import Action, CredentialState, RequestState
 from justenough.domain.jobs.tool_bounds import tools_to_json
 from justenough.domain.ledger.events import EventType, build_event
@@ -140,6 +140,7 @@ class Broker:
 
         Raises AccessDenied, IssueRefused, InvalidInput, NotFound, AccessClosed, TooManyCalls, or RetryLater.
         """
+        access = await self._without_secrets(access)
 
         def issue(*, waited_for: str) -> IssuedCredential | PendingApproval:
             if why := why_for_gateways_only(access, self._deps.config.current().catalog):
@@ -165,7 +166,7 @@ class Broker:
             why = f"the order names no tools for {access.action} on {access.resource}"
             await self.record_refusal(f"{access.action} on {access.resource} through tools", why)
             raise InvalidInput("access", (Problem("through", why),))
-        named = access.model_copy(update={"tools": items[0].tools})
+        named = (await self._without_secrets(access)).model_copy(update={"tools": items[0].tools})
         return await self._obtain(named, partial(self._issuer.through_tools, named), wait=wait)
 
     @asynccontextmanager
@@ -260,6 +261,11 @@ class Broker:
         if ending:
             await self._lease_keeper.give_back(item.credential.id, ending.why, before=ending.events)
         return ending is None
+
+    async def _without_secrets(self, access: Access) -> Access:
+        """Redact the reason, which the ledger keeps and people read: programs put into it what they have at hand, such as a command line."""
+        reason = await self.run_in_thread(partial(self._redactor.redact, access.reason))
+        return access.model_copy(update={"reason": reason[:MAX_SENTENCE_CHARS]})
 
     async def _obtain(
         self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float, waited_for: str = ""

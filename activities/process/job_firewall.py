@@ -1,5 +1,5 @@
-"""The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, and excess connections to
-any server.
+"""The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, connections to jobs that
+listen in their place, and excess connections to any server.
 
 A process that reaches Vault can try passwords in other people's names, and a process that reaches a Temporal server without authentication
 can signal workflows and take tasks. Jobs need neither: the broker gives them what they are granted. With hundreds of idle connections to a
@@ -59,6 +59,10 @@ add rule inet {table} {chain} meta skuid {first}-{last} ip daddr . tcp dport @{s
 add rule inet {table} {chain} meta skuid {first}-{last} ip6 daddr . tcp dport @{server}6 reject with tcp reset
 add rule inet {table} {chain} meta skuid {first}-{last} fib daddr type local tcp dport @{server}_here reject with tcp reset
 """
+ANSWERS = """
+add rule inet {table} output meta skuid {first}-{last} tcp flags & (syn | ack) == syn | ack tcp sport @{server}_here drop
+"""
+"""Nobody can connect to a job that listens on a server's port, at another address or while the server restarts: clients send it secrets."""
 FLUSH = "flush set inet {table} {name}\n"
 COUNTERS = {"counted4": "uid . ipv4_addr . inet_service", "counted6": "uid . ipv6_addr . inet_service"}
 """The sets that count connections. They are never emptied, because that would lose the count of open connections."""
@@ -122,12 +126,12 @@ class JobFirewall:
 
     def _resolve(self) -> tuple[str, ...]:
         """Look up the servers' addresses. Return why each URL that was never resolved cannot be."""
-        unresolved, settings = [], self.settings
+        unresolved, settings, first = [], self.settings, self.settings.job_uid_base
         urls = dict.fromkeys((f"grpc://{settings.temporal_address}", *settings.temporal_other_addrs), "temporal")
         urls |= dict.fromkeys((settings.vault_addr, *settings.vault_other_addrs), "vault")
         for url, server in urls.items():
             try:
-                self._entries[url] = tuple(entries_of(url, server))
+                self._entries[url] = tuple(entries_of(url, server, jobs=range(first, first + MAX_UIDS)))
             except (OSError, ValueError) as error:
                 if url not in self._entries:
                     # A URL may contain a password, and the ValueError a part of it.
@@ -148,7 +152,9 @@ class JobFirewall:
             for ending, kind in SET_KINDS.items()
         ]
         counters = [COUNTER.format(table=table, name=name, kind=kind) for name, kind in COUNTERS.items()]
-        limits = LIMITS.format(table=table, first=first, last=first + MAX_UIDS - 1, most=MAX_CONNECTIONS)
+        last = first + MAX_UIDS - 1
+        limits = LIMITS.format(table=table, first=first, last=last, most=MAX_CONNECTIONS)
+        answers = [ANSWERS.format(table=table, first=first, last=last, server=server) for server in CLOSED_TO]
         chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
         rules = [
             RULES.format(table=table, chain=chain, server=server, first=first, last=first + count - 1)
@@ -156,7 +162,7 @@ class JobFirewall:
             for server, count in CLOSED_TO.items()
         ]
         elements = [ELEMENT.format(table=table, name=name, entry=entry) for name, entry in entries]
-        return "".join((*deletions, f"add table inet {table}\n", *sets, *counters, *chains, *rules, limits, *elements))
+        return "".join((*deletions, f"add table inet {table}\n", *sets, *counters, *chains, *rules, *answers, limits, *elements))
 
 
 def dead_tables(program: str) -> tuple[str, ...]:
@@ -186,8 +192,8 @@ def _run_nft(program: str, *arguments: str, ruleset: str = "") -> subprocess.Com
         raise FirewallMissing(f"{program} does not run: {error}", remedy="Reinstall nftables.") from error
 
 
-def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
-    """Yield the set and the entry for each address that a server's URL leads to. Raises OSError, ValueError. Blocks."""
+def entries_of(url: str, server: str, *, jobs: range) -> Iterator[tuple[str, str]]:
+    """Yield the set and the entry for each address that a server's URL leads to. `jobs`: the jobs' user ids. Raises OSError, ValueError. Blocks."""
     parts = urlsplit(url)
     port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     if not parts.hostname or port is None:
@@ -198,17 +204,24 @@ def entries_of(url: str, server: str) -> Iterator[tuple[str, str]]:
         # Only an address of this machine can be bound. A server here may listen on the machine's other addresses too.
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address[0]), 0, *address[2:]))
-            yield from ((f"{server}_here", str(one)) for one in ports_beside(port))
+            yield from ((f"{server}_here", str(one)) for one in ports_beside(port, jobs=jobs))
 
 
-def ports_beside(port: int) -> frozenset[int]:
+def ports_beside(port: int, *, jobs: range) -> frozenset[int]:
     """Return a port of this machine and, if a Temporal or Vault listens on it, the other TCP ports of that process. Blocks."""
     with suppress(psutil.Error, OSError):
         listening = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
-        pids = {found.pid for found in listening if found.laddr.port == port and found.pid is not None}
-        servers = {pid for pid in pids if psutil.Process(pid).name() in PROGRAMS}
+        servers = {found.pid for found in listening if found.laddr.port == port and found.pid is not None and is_server(found.pid, jobs)}
         return frozenset({port, *(found.laddr.port for found in listening if found.pid in servers)})
     return frozenset({port})
+
+
+def is_server(pid: int, jobs: range) -> bool:
+    """Whether a process is a Temporal or Vault, and not a job's that takes its name. A process that has ended meanwhile is none."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process.uids().real not in jobs and process.name() in PROGRAMS
+    return False
 
 
 @asynccontextmanager

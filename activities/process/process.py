@@ -158,7 +158,7 @@ class JobProcess:
             # The process's parent has ended, so the process is ending too, or another process has its pid already. A dead process has no namespace.
             os.close(self._init)
             self._init, self._empty = None, process_tree.is_dead(self._first)
-        if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
+        if self._has_own_user:
             self._belongs = process_tree.of_uid(self.launch.uid)
         elif self.sandbox.isolation is Isolation.OFF:
             self._belongs = process_tree.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
@@ -166,6 +166,10 @@ class JobProcess:
             self._belongs = process_tree.of_namespace(namespace)
         self._watched = asyncio.create_task(self._watch(), name=f"limits of {self.launch.job}")
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
+
+    @property
+    def _has_own_user(self) -> bool:
+        return self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0
 
     def _kill_now(self) -> None:
         self._killed = True
@@ -237,6 +241,9 @@ class JobProcess:
                 elif not self._empty:
                     if not process_tree.PROC.is_dir():
                         self._signal_group(signal.SIGKILL)
+                    if self._has_own_user:
+                        while not await asyncio.to_thread(process_tree.kill_user, self.launch.uid):  # noqa: ASYNC110 - as below
+                            await asyncio.sleep(POLL_INTERVAL_S)
                     while await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nothing reports their end
                         await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:

@@ -7,9 +7,12 @@ import ctypes
 import os
 import platform
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from activities.process.launcher import CLEAN_ENV, drop_rights_command
 
 PROC = Path("/proc")
 KCMP_SYSCALL = {"x86_64": 312, "aarch64": 272}
@@ -110,6 +113,15 @@ def open_pidfd(pid: int) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def kill_user(uid: int) -> bool:
+    """Kill every process of a job's user id at once, and return whether that was possible. Only root can. Blocks.
+
+    `signal_all` misses a process that forks and exits again and again. One of the job's processes may kill the killer first.
+    """
+    argv = (*drop_rights_command(uid), "/bin/sh", "-c", "kill -s KILL -- -1 || true")
+    return subprocess.run(argv, env=CLEAN_ENV, cwd="/", stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def is_dead(pid: int) -> bool:

@@ -87,7 +87,7 @@ NO_FORMS = Forms.of(())
 class Redactor:
     """Redacts one stream. The output does not depend on how the input is cut into chunks.
 
-    `learn` may be called while `feed` runs in another thread; `feed` and `flush` must follow each other.
+    Secrets may be learnt while `feed` runs in another thread; `feed` and `flush` must follow each other.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -130,6 +130,11 @@ class Redactor:
     def flush(self) -> bytes:
         """Return the bytes that were held back, redacted. Call it when the stream has ended."""
         return self._redact(self._held, is_end=True) if self._held else b""
+
+    def redact(self, text: str) -> str:
+        """Return a text that is not part of the stream, redacted. Takes about as long as learning all secrets anew."""
+        other = Redactor((*self._secrets, *self._learnt))
+        return (other.feed(text.encode()) + other.flush()).decode("utf-8", "replace")
 
     def _redact(self, text: bytes, *, is_end: bool) -> bytes:
         """Redact and return the part of the text that is decided, and hold the rest back. Overlapping matches become one mark."""

@@ -197,6 +197,15 @@ async def test_a_client_that_leaves_before_its_body_has_arrived_leaves_no_error_
     assert logged == []
 
 
+@pytest.mark.parametrize("request_", [b"\0\r\n\r\n", ASKS[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"])
+async def test_a_job_cannot_fill_the_workers_log_with_odd_requests(caplog: pytest.LogCaptureFixture, request_: bytes) -> None:
+    async with run_listener() as (asked, place), talk(place) as (reading, writing):
+        asked.answers.set()
+        writing.write(request_)
+        assert (await reading.readline()).startswith(b"HTTP/1.1 ")
+    assert caplog.messages == []
+
+
 def body_request(path: str, body: bytes) -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: broker\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 

@@ -49,6 +49,14 @@ def test_access_that_policy_allows_is_issued_at_once_and_revoked_on_release(ops:
         assert again.status == 404
 
 
+def test_secrets_of_the_job_are_redacted_in_the_reasons_that_it_gives(ops: Human) -> None:
+    with launch_puppet(ops) as job:
+        password = job.request_access("orders-db").json["data"]["password"]
+        again = job.request_access("refunds-db", "read", reason=f"psql 'password={password}' failed")
+        assert again.status in {200, 202, 403}, again.body
+        assert [asked["reason"] for asked in entries(ops, job.job, "access.requested")][-1] == "psql 'password=[redacted]' failed"
+
+
 def test_a_reason_that_its_parameters_make_very_long_does_not_keep_its_grant_from_being_used_again(ops: Human) -> None:
     item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "{why}" * 10}
     with launch_puppet(ops, item, params={"why": "x" * 256}) as job:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from socket import AF_INET6, create_server
+from socket import AF_INET6, create_connection, create_server
 from typing import Any
 
 import psutil
@@ -123,6 +123,46 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
             subprocess.run(("nft", "delete", "table", "ip", f"redirect_{asked}"), check=True)
 
 
+LISTEN = """
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(15, b"bao", 0, 0, 0)
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+open_ = [socket.create_server((sys.argv[1], int(port)), family=family) for port in sys.argv[2:]]
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def job_listens(uid: int, address: str, *ports: int) -> Iterator[None]:
+    """Listen as this user until the block ends, in a process that calls itself `bao`."""
+    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", LISTEN, address)
+    with subprocess.Popen((*argv, *map(str, ports)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        yield
+        process.kill()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "127.0.0.2"])
+@pytest.mark.parametrize("server, uid", [("vault", UID), ("vault", UID + MAX_UIDS - 1), ("temporal", UID)])
+def test_a_job_that_listens_in_a_servers_place_gets_no_connection(address: str, server: str, uid: int) -> None:
+    """The server restarts, or `localhost` means another address too. A client would send it a token or a password."""
+    if is_root():
+        closed, other = unused_port(), unused_port()
+        settings = {"vault": {"vault_addr": f"http://127.0.0.1:{closed}"}, "temporal": {"temporal_address": f"127.0.0.1:{closed}"}}
+        with job_listens(uid, address, closed, other):
+            JobFirewall(Settings(job_uid_base=UID)).apply()
+            assert connect(0, address, closed) == connect(0, address, other) == "connected"
+            JobFirewall(Settings(job_uid_base=UID).model_copy(update=settings[server])).apply()
+            try:
+                with pytest.raises(TimeoutError):
+                    create_connection((address, closed), timeout=1)
+                assert connect(0, address, other) == connect(uid, address, other) == "connected"
+            finally:
+                JobFirewall(Settings(job_uid_base=UID)).remove()
+
+
 MANY = """
 import socket, sys
 open_ = []
@@ -172,7 +212,19 @@ def test_the_servers_own_port_is_closed_if_processes_cannot_be_listed(servers: t
         raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil, "net_connections", refuse)
-    assert ports_beside(servers[0]) == {servers[0]}
+    assert ports_beside(servers[0], jobs=range(UID, UID + MAX_UIDS)) == {servers[0]}
+
+
+def test_a_job_that_calls_itself_vault_does_not_close_other_ports() -> None:
+    if is_root():
+        vault, other = unused_port(), unused_port()
+        with closing(create_server(("127.0.0.1", vault))), closing(create_server(("127.0.0.1", other))):
+            with job_listens(UID, "127.0.0.2", vault, other):
+                JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID)).apply()
+            try:
+                assert (connect(UID, "127.0.0.1", vault), connect(UID, "127.0.0.1", other)) == ("refused", "connected")
+            finally:
+                JobFirewall(Settings(job_uid_base=UID)).remove()
 
 
 def unused_port() -> int:
@@ -249,7 +301,7 @@ def test_a_port_is_open_again_once_no_server_uses_it(servers: tuple[int, int]) -
 def test_vaults_other_addresses_are_closed_too(servers: tuple[int, int]) -> None:
     vault, other = servers
     settings = Settings(vault_addr=f"http://127.0.0.1:{vault}", vault_other_addrs=(f"http://[::1]:{other}", "https://192.0.2.7"))
-    assert set(entries_of("https://192.0.2.7", "vault")) == {("vault4", "192.0.2.7 . 443")}
+    assert set(entries_of("https://192.0.2.7", "vault", jobs=range(0))) == {("vault4", "192.0.2.7 . 443")}
     if is_root():
         JobFirewall(settings.model_copy(update={"job_uid_base": UID})).apply()
         assert {connect(UID, "127.0.0.1", port) for port in servers} == {"refused"}
@@ -290,7 +342,8 @@ def test_while_a_name_cannot_be_resolved_its_last_addresses_stay_closed(servers:
         firewall.apply()
         firewall.remove()
         firewall.settings = firewall.settings.model_copy(update={"vault_addr": "http://no-such-host.invalid:8200"})
-        firewall._entries["http://no-such-host.invalid:8200"] = tuple(entries_of(f"http://127.0.0.1:{servers[0]}", "vault"))
+        known = entries_of(f"http://127.0.0.1:{servers[0]}", "vault", jobs=range(0))
+        firewall._entries["http://no-such-host.invalid:8200"] = tuple(known)
         firewall.apply()
         assert connect(UID, "127.0.0.1", servers[0]) == "refused"
 

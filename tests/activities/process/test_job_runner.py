@@ -17,7 +17,7 @@ from activities.process.sandbox import Sandbox
 from activities.session.job_runner import JobTask, run_process
 from activities.support.async_tools import run_to_completion
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.core.redaction import Redactor
+from justenough.domain.core.redaction import MAX_LEARNT_SECRETS, Redactor
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import JobSpec, RunSpec
 from tests.activities.process.job_process import is_alive, until
@@ -29,6 +29,7 @@ class Jobs:
     sandbox: Sandbox
     broker: Path
     texts: list[str] = field(default_factory=list)
+    redactor: Redactor = field(default_factory=lambda: Redactor(["hunter22"]))
 
     @property
     def log(self) -> str:
@@ -45,9 +46,9 @@ class Jobs:
             self.settings,
             self.sandbox,
             JobTask("j-dev-test", spec, None, given),
-            redactor=Redactor(["hunter22"]),
+            redactor=self.redactor,
             sink=self.sink,
-            serve=lambda _: nullcontext(BrokerAddress(self.broker)),
+            serve=lambda _: nullcontext(BrokerAddress(self.broker, {"JUSTENOUGH_BROKER_TOKEN": Secret("swordfish")})),
         ) as process:
             yield process
 
@@ -63,6 +64,15 @@ async def test_a_job_gets_its_variables_and_its_log_is_there_after_it(jobs: Jobs
     async with jobs.run("sh", "-c", "echo $MODE $PGPASSWORD; exit 3") as process:
         assert await process.wait() == 3
     assert jobs.log == "dry [redacted]\n"
+
+
+async def test_the_brokers_token_is_redacted_however_many_secrets_a_job_gets(jobs: Jobs) -> None:
+    script = "trap 'echo $JUSTENOUGH_BROKER_TOKEN; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    async with jobs.run("sh", "-c", script) as process:
+        await until(lambda: jobs.log == "ready\n")
+        jobs.redactor.learn((f"secret-{number:06}" for number in range(MAX_LEARNT_SECRETS)), about="identity")
+        assert await process.finish(60) == 0
+    assert jobs.log.splitlines()[-1] == "[redacted]"
 
 
 async def test_leaving_the_block_ends_the_job(jobs: Jobs) -> None:

@@ -232,6 +232,30 @@ async def test_without_a_sandbox_a_daemon_that_a_job_leaves_is_ended_too(bare: R
     assert not is_alive("sleep\x0031422.25")
 
 
+RABBIT = """
+import os, time
+end = time.monotonic() + 120
+if os.fork() == 0:
+    os.setsid()
+    os.fork()
+    os.fork()
+    # None of them lives long enough to be found and then signalled.
+    while time.monotonic() < end:
+        if os.fork():
+            os._exit(0)
+"""
+
+
+async def test_without_a_sandbox_processes_that_fork_and_exit_again_and_again_are_ended_too(bare: Runner, uid: int) -> None:
+    if is_root():
+        process = await bare.start("python", "-c", RABBIT, uid=uid)
+        assert await process.wait() == 0
+        os.set_blocking(process.output, False)
+        assert os.read(process.output, 1) == b"", "nobody has the other end of the pipe"
+        assert process.survivors == ()
+        os.close(process.output)
+
+
 async def test_without_a_sandbox_kill_ends_the_tree(bare: Runner, uid: int) -> None:
     process = await start_process(bare, "sh", "-c", "trap '' TERM; setsid sleep 31423.25 & wait", uid=uid, marker="31423.25")
     assert await process.finish(0.2) == 137

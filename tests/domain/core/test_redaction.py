@@ -181,6 +181,14 @@ def test_a_kept_secret_is_redacted_however_many_are_learnt_after_it_and_forgotte
     assert redactor.feed(text) + redactor.flush() == b" ".join([REDACTION_MARK, b"the-live-password", b"swordfish-000000"])
 
 
+def test_a_secret_that_is_learnt_again_and_again_makes_the_redactor_forget_no_other() -> None:
+    redactor = Redactor([])
+    redactor.learn(["hunter22"], about="c-1")
+    for _ in range(MAX_LEARNT_SECRETS):
+        redactor.learn(["swordfish"], about="identity")
+    assert redactor.feed(b"hunter22 swordfish") + redactor.flush() == REDACTION_MARK + b" " + REDACTION_MARK
+
+
 def test_only_text_that_may_be_the_start_of_a_secret_is_held_back() -> None:
     redactor = Redactor(["hunter22"])
     assert redactor.feed(b"user: hunter") == b"user: "
