@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from justenough.adapters.configuration.settings import Settings
@@ -18,6 +18,8 @@ RETRY_INTERVAL_S = 5.0
 REMEDY = "check JUSTENOUGH_DATABASE_CREDENTIALS, and run `justenough vault apply` with it"
 MIN_VALID_S = 15.0
 """Credentials with less time left are not used for another transaction."""
+MIN_REJECTED_AGE_S = 60.0
+"""Newer credentials are kept although the server refuses them: if a right is missing, no others are better, and each is another user."""
 
 
 def open_store(settings: Settings, vault: Vault) -> Store:
@@ -104,6 +106,13 @@ class VaultLogins:
     def is_current(self, login: StoreLogin) -> bool:
         """Whether a connection with this login may still be used."""
         return self.current() is login
+
+    def reject(self, login: StoreLogin) -> None:
+        """Use other credentials as soon as Vault issues some: it drops a user before its time if its lease is revoked."""
+        issued = self._issued
+        if issued is not None and issued.login is login and self._ticks() - issued.began >= MIN_REJECTED_AGE_S:
+            # As if they came from an earlier login to Vault.
+            self._issued = replace(issued, vault_login=object())
 
     def _read(self) -> _Issued:
         began, vault_login = self._ticks(), self._vault.login_identity

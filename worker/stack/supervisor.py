@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import GiveUp
 from worker.stack.job_python import with_job_python
 from worker.stack.lifeline import watch_lifeline
 from worker.stack.lock import hold_supervisor_lock
@@ -33,21 +34,32 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ORPHAN_TIMEOUT_S = 5
 
 
+class OtherLogins(GiveUp):
+    """The home has logins of an installation whose Vault is not the stack's. The stack would replace them."""
+
+
 def supervise(
     settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, lifeline: int | None = None, report: Report
 ) -> None:
     """Run the stack until a signal or the end of its lifeline, a pipe's descriptor, stops it.
 
-    Raises AlreadyRunning, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
+    Raises AlreadyRunning, OtherLogins, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
-    places = StackPaths.of(settings.home)
+    places, children = StackPaths.of(settings.home), frozenset(only)
+    # Where no Vault of a stack has ever run, `vault apply` wrote the logins.
+    logins = () if "vault" not in children or places.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
+    if other := [str(file) for file in logins if file.expanduser().exists()]:
+        raise OtherLogins(
+            f"{' and '.join(other)}: an installation with a Vault of its own logs in with it, and a stack on this machine would replace it;"
+            " set JUSTENOUGH_HOME to another folder for a stack"
+        )
     # Other users must not read the files of this process and its children, and no child may leave a core dump.
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     make_home(places)
     with hold_supervisor_lock(places):
         end_orphans(places)
-        with prepare_plan(with_job_python(settings, report) if "worker" in only else settings, frozenset(only)) as plan:
+        with prepare_plan(with_job_python(settings, report) if "worker" in children else settings, children) as plan:
             asyncio.run(Supervisor(plan, provision=provision, lifeline=lifeline, report=report).run())
 
 

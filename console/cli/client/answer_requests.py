@@ -142,7 +142,9 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     if options.decision in {"approve", "break_glass"} and view["lock"]:
         # The worker counts no approval without Vault's own authorization.
         is_open = api.session.authorize(view["lock"]["accessor"])
-        note("  vault:   authorized in Vault too; " + ("its control group is satisfied" if is_open else "it may need more authorizations"))
+        # Vault answers alike whether it counts this person's authorization and needs more, or does not count it.
+        satisfied, unsatisfied = "authorized in Vault too; its control group is satisfied", "its control group is not satisfied yet"
+        note(f"  vault:   {satisfied if is_open else unsatisfied}")
     statement = statement_factory.build_decision_statement(
         view,
         options.decision,

@@ -156,6 +156,6 @@ def _print_verification(report: Json) -> None:
         lines = [(problem["job"], problem["seq"], problem["fault"], problem["message"]) for problem in report["problems"]]
         print_table(("JOB", "SEQ", "FAULT", "DETAIL"), lines)
     verdict = count_label(len(report["problems"]), "problem") if report["problems"] else "sound"
-    terminal.write_line(f"{verdict}: {count_label(report['entries'], 'entry', 'entries')} of {count_label(report['jobs'], 'job')}")
+    terminal.write_line(f"{verdict}: {count_label(report['entries'], 'entry', 'entries')} in {count_label(report['jobs'], 'chain')}")
     for limit in report["unseen"]:
         terminal.write_line(f"not verifiable: {limit}")

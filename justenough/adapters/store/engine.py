@@ -120,6 +120,12 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
         if not connector.is_current(record.info[SESSION]):
             raise DisconnectionError  # The pool opens another one.
 
+    @event.listens_for(engine, "handle_error")
+    def _reject_login(context: Any) -> None:
+        # A connection outlives its user.
+        if context.connection is not None and isinstance(context.original_exception, InsufficientPrivilege):
+            connector.reject(context.connection.info[SESSION].login)
+
     return engine
 
 

@@ -19,13 +19,16 @@ class StoreLogin:
 
 
 class StoreLogins(Protocol):
-    """Provides the login of each new connection. Thread-safe. Both methods may raise StoreUnavailable."""
+    """Provides the login of each new connection. Thread-safe. The first two methods may raise StoreUnavailable."""
 
     def current(self) -> StoreLogin:
         """Return the login for a new connection."""
 
     def is_current(self, login: StoreLogin) -> bool:
         """Whether a connection that was opened with this login may still be used. Called before each transaction."""
+
+    def reject(self, login: StoreLogin) -> None:
+        """Note that the server refused this login, or what was done with it. Another login may work."""
 
 
 class PasswordFile:
@@ -51,3 +54,6 @@ class PasswordFile:
         """Return True."""
         del login
         return True
+
+    def reject(self, login: StoreLogin) -> None:
+        """Do nothing: the file is read for the next connection anyway."""

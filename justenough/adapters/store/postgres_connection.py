@@ -36,8 +36,9 @@ REQUIRED_PARAMETERS = {
 
 URL_SETTING = "JUSTENOUGH_DATABASE_URL"
 PASSWORD_SETTINGS = f"{URL_SETTING}, JUSTENOUGH_DATABASE_PASSWORD_FILE or JUSTENOUGH_DATABASE_CREDENTIALS"
+REFUSED_LOGIN = r"password authentication failed|no password supplied|authentication failed"
 REMEDIES = (
-    (r"password authentication failed|no password supplied|authentication failed", f"correct the user and password ({PASSWORD_SETTINGS})"),
+    (REFUSED_LOGIN, f"correct the user and password ({PASSWORD_SETTINGS})"),
     (r'role "[^"]*" (does not exist|is not permitted to log in)', f"correct the user in {URL_SETTING}, or create the role"),
     (r'database "[^"]*" does not exist', f"correct the database in {URL_SETTING}, or create it"),
     (r"permission denied for database", "grant the role CONNECT on the database"),
@@ -100,6 +101,11 @@ class PostgresConnector:
         """Whether a connection's login may still be used."""
         return self.logins is None or session.login is None or self.logins.is_current(session.login)
 
+    def reject(self, login: StoreLogin | None) -> None:
+        """Note that the server refused a login, or what was done with it."""
+        if self.logins is not None and login is not None:
+            self.logins.reject(login)
+
     def _open(self, url: URL, args: list[Any], options: dict[str, Any]) -> tuple[psycopg.Connection[Any], PostgresSession]:
         login = self.logins.current() if self.logins else None
         if login is not None:
@@ -109,6 +115,8 @@ class PostgresConnector:
         try:
             connection = psycopg.connect(*args, autocommit=True, **{**LINK_LIMITS, **options})
         except psycopg.Error as error:
+            if re.search(REFUSED_LOGIN, str(error)):
+                self.reject(login)
             raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
         for parameter, (usable, why) in REQUIRED_PARAMETERS.items():
             value = connection.info.parameter_status(parameter) or usable

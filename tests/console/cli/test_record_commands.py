@@ -112,7 +112,7 @@ def test_verifying_a_ledger_with_problems_exits_with_1(cli: Cli) -> None:
         done = cli.run("ledger", "verify", "--console-url", console.address)
 
     assert done.exit_code == 1
-    assert "1 problem: 3 entries of 1 job" in done.stdout
+    assert "1 problem: 3 entries in 1 chain" in done.stdout
     assert "edited" in done.stdout
 
 

@@ -302,6 +302,11 @@ def test_one_command_approves_a_locked_request_and_authorizes_it_in_vault(cli: C
     shown = cli.run("request", "show", request, who="security").stdout
     assert f"accessor {ops.job(job.id)['requests'][0]['lock']['accessor']}" in shown
 
+    outside = cli.run("request", "approve", request, "--reason", "let me try", who="lead")
+    assert "authorized" not in outside.stderr
+    assert "vault:   its control group is not satisfied yet" in outside.stderr
+    assert "needs one of the groups: chiefs, security" in outside.stderr
+
     done = cli.run("request", "approve", request, "--reason", "the customer waits", who="security")
 
     assert done.exit_code == 0, done.stderr

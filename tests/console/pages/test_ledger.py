@@ -175,7 +175,7 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(records: D
     copy = tmp_path / "copy.jsonl"
     copy.write_text(answer.text)
     done = verify_offline(copy)
-    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "sound: 24 entries of 3 jobs")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "sound: 24 entries in 3 chains")
     forged = json.loads(lines[4])
     forged["data"]["worker"] = "another"
     copy.write_text("\n".join([*lines[:4], json.dumps(forged), *lines[5:]]))

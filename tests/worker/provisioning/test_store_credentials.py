@@ -17,8 +17,8 @@ from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
 from justenough.adapters.vault import Vault
-from justenough.adapters.vault.connection import READ_TIMEOUT_S
-from justenough.services.open_store import VaultLogins, open_store
+from justenough.adapters.vault.connection import MIN_RELOGIN_AGE_S, READ_TIMEOUT_S
+from justenough.services.open_store import MIN_REJECTED_AGE_S, VaultLogins, open_store
 from tests.adapters.store.event_samples import job_id, submission
 from tests.support.wait import until
 from tests.worker.provisioning.provisioned_shop import NUMBERS, Emptied, Shop
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.servers
 PATH = "store/creds/je-store"
 TTL_S = 3600
 CREATION = """CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE je_store"""
+REVOCATION = 'DROP ROLE IF EXISTS "{{name}}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def own(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnSto
         "password": "vaults-own",
     }
     empty.write("store/config/pg", plugin_name="postgresql-database-plugin", allowed_roles="je-store", **connection)
-    empty.write("store/roles/je-store", db_name="pg", creation_statements=[CREATION], default_ttl=f"{TTL_S}s", max_ttl="24h")
+    statements = {"creation_statements": [CREATION], "revocation_statements": [REVOCATION]}
+    empty.write("store/roles/je-store", db_name="pg", **statements, default_ttl=f"{TTL_S}s", max_ttl="24h")
     made = OwnStore(admin_url, f"postgresql://{place}", empty)
     yield made
     shop.admin.delete(f"sys/namespaces/{empty.namespace}")
@@ -86,7 +88,7 @@ def own(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnSto
     with shop.database() as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
         for role in roles:
-            admin.execute(f'DROP ROLE "{role}"'.encode())
+            admin.execute(f'DROP ROLE IF EXISTS "{role}"'.encode())
 
 
 def test_a_worker_and_a_console_use_users_of_their_own_with_the_rights_of_the_role(own: OwnStore) -> None:
@@ -160,6 +162,50 @@ def test_a_new_login_to_vault_brings_new_users_because_the_old_ones_end_with_the
         vault.login_from_file(own.settings.worker_approle_file)
         store.ping()
         assert own.users() > before
+
+
+def test_vault_drops_a_user_when_its_lease_ends(own: OwnStore) -> None:
+    before = own.users()
+    with closing(own.worker_vault()) as vault, closing(open_store(own.settings, vault)) as store:
+        store.ping()
+        (user,) = own.users() - before
+        for lease in own.namespace.lists(f"sys/leases/lookup/{PATH}"):
+            own.namespace.write("sys/leases/revoke", lease_id=f"{PATH}/{lease}", sync=True)
+    assert user not in own.users()
+
+
+@pytest.mark.parametrize("opens_a_connection", [False, True])
+def test_a_process_whose_user_was_dropped_uses_the_next_one(own: OwnStore, *, opens_a_connection: bool) -> None:
+    """As after `lease revoke -prefix auth/approle/login`: the process does not know that its login to Vault is revoked."""
+    now = 0.0
+    with closing(own.worker_vault()) as vault:
+        logins = VaultLogins(vault, PATH, ticks=lambda: now)
+        with closing(Store(own.url, logins=logins)) as store, closing(Store(own.url, logins=logins)) as other:
+            store.ledger.append([submission(job_id(5))])
+            dropped = logins.current().user
+            own.namespace.write("sys/leases/revoke-prefix/auth/approle/login", sync=True)
+            until(lambda: dropped not in own.users(), "the end of the user")
+            assert vault._login
+            old_enough = vault._login.began + MIN_RELOGIN_AGE_S
+            until(lambda: time.monotonic() > old_enough, "a login that may be replaced")
+            now = MIN_REJECTED_AGE_S
+            with pytest.raises(StoreUnavailable):
+                (other if opens_a_connection else store).ledger.append([submission(job_id(6))])
+            store.ledger.append([submission(job_id(6))])
+            assert logins.current().user in own.users()
+
+
+def test_a_user_that_lacks_a_right_is_kept_for_a_minute(own: OwnStore) -> None:
+    now = 0.0
+    with closing(own.worker_vault()) as vault:
+        logins = VaultLogins(vault, PATH, ticks=lambda: now)
+        login = logins.current()
+        now = MIN_REJECTED_AGE_S - 1
+        logins.reject(login)
+        assert logins.current() is login
+        now = MIN_REJECTED_AGE_S
+        logins.reject(login)
+        assert logins.current() is not login
 
 
 def test_while_vault_is_away_the_last_user_is_used_until_it_ends(own: OwnStore) -> None:

@@ -50,6 +50,16 @@ def test_down_without_a_stack_says_so_and_succeeds(tmp_path: Path) -> None:
     assert done.stderr == f"Nothing is running in {tmp_path / 'home'}.\n"
 
 
+def test_up_replaces_no_login_of_an_installation_with_a_vault_of_its_own(tmp_path: Path) -> None:
+    login = tmp_path / "home" / "worker.approle.json"
+    login.parent.mkdir()
+    login.write_text("{}")
+    done = run("up", "--detach")
+    assert done.exit_code == 1
+    assert f"{login}: an installation with a Vault of its own logs in with it" in done.stderr
+    assert login.read_text() == "{}"
+
+
 def test_status_without_a_stack_says_how_to_start_it(tmp_path: Path) -> None:
     done = run("status")
     assert (done.exit_code, done.stdout) == (1, "")

@@ -55,6 +55,10 @@ def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None
     assert findings["stack"].remedy == "justenough up --detach"
 
 
+def test_on_servers_of_its_own_no_installation_lacks_a_stack(tmp_path: Path) -> None:
+    assert "stack" not in by_name(examine(Settings(home=tmp_path, vault_addr="http://127.0.0.1:9")))
+
+
 def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
     findings = by_name(examine(Settings(home=tmp_path)))
     assert {name: findings[name].level for name in ("python", "temporal", "openbao", "postgresql", "disk")} == dict.fromkeys(
