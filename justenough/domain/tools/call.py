@@ -92,7 +92,7 @@ def call_of(access: Access) -> ToolCall | None:
 def access_for_call(access: Access, call: ToolCall | None) -> Access:
     """Return a copy of the access for this single call; for None, without a call."""
     same = {name: getattr(access, name) for name in Access.model_fields}
-    # Without validating again: with its parameters filled in, a reason may be longer than a spec's.
+    # A copy needs no validation.
     return CallAccess.model_construct(**same, call=call) if call else Access.model_construct(**same)
 
 

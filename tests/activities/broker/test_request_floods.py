@@ -156,7 +156,7 @@ async def test_credentials_of_one_job_that_end_together_take_few_of_the_workers_
     keeper = LeaseKeeper(deps, "j-test", issuer)
     over: Callable[..., float] = lambda **_: 0.0  # noqa: E731 - the time of each credential is over
     for number in range(MAX_LIVE_CREDENTIALS):
-        item = SimpleNamespace(credential=SimpleNamespace(id=f"c-{number}"), lease_seconds=None, seconds_left=over)
+        item = SimpleNamespace(credential=SimpleNamespace(id=f"c-{number}"), lease_seconds=None, began=0.0, seconds_left=over)
         keeper.keep(cast("Any", item))
     endings: list[Awaitable[object]] = [task for _, task in keeper._keepers.values()]
     assert await server.count_threads(endings, room=2 * MAX_LIVE_CREDENTIALS) <= MAX_LEASE_THREADS
