@@ -92,8 +92,7 @@ def call_of(access: Access) -> ToolCall | None:
 def access_for_call(access: Access, call: ToolCall | None) -> Access:
     """Return a copy of the access for this single call; for None, without a call."""
     same = {name: getattr(access, name) for name in Access.model_fields}
-    # A copy needs no validation.
-    return CallAccess.model_construct(**same, call=call) if call else Access.model_construct(**same)
+    return CallAccess(**same, call=call) if call else Access(**same)
 
 
 def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
