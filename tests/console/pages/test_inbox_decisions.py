@@ -153,7 +153,7 @@ async def test_after_a_decision_the_page_leads_to_the_next_request_and_to_a_with
     assert following != f"/inbox/{first['id']}"
     assert DENY in (await read_words(browser, following)).buttons, "it can be decided, too"
     assert "/inbox" in links
-    assert re.search(r"Approved and recorded\. Next request \(\d+\) the most urgent one: tier 1, .* Back to list", page.text), page.text
+    assert re.search(r"Approved and recorded\. Next request \(\d+\+?\) the most urgent one: tier 1, .* Back to list", page.text), page.text
     assert "Withdraw approval No more credentials are issued, and issued credentials are revoked" in page.text
 
 

@@ -30,9 +30,9 @@ PAYOUTS: dict[str, Any] = {"resource": "payouts-db", "title": "Payouts", "action
 FREEZE = '@id("freeze")\nforbid (principal, action == Action::"{action}", resource == Resource::"refunds-db");\n'
 
 
-async def launch_request(served: Served, *, tier: int = 1, **asked: Any) -> dict[str, Any]:
+async def launch_request(served: Served, *, tier: int = 1, name: str = "refund-triage", **asked: Any) -> dict[str, Any]:
     access = {name: asked.get(name, default) for name, default in (("resource", "refunds-db"), ("action", "write"))}
-    job = await served.launch(spec(access=[{**access, "ttl": "5m", "reason": "Write the refund"}]))
+    job = await served.launch(spec(name=name, access=[{**access, "ttl": "5m", "reason": "Write the refund"}]))
     return served.record_request(job["id"], tier=tier, **asked)
 
 
@@ -128,10 +128,10 @@ async def test_a_decision_for_an_absent_person_who_may_not_decide_is_not_offered
 
 
 async def test_a_request_that_a_delegate_decided_for_somebody_no_longer_waits_for_them(served: Served, logged_in: LogIn) -> None:
-    request, other = [await launch_request(served, quorum=2) for _ in range(2)]
+    request, other = [await launch_request(served, name="decided-by-a-delegate", quorum=2) for _ in range(2)]
     for each, absent in ((request, "lead"), (other, "chief")):
         served.record_answer(each, "security", verdict="pending", absent=absent)
-    lead, path = await logged_in("lead"), "/inbox?show=mine"
+    lead, path = await logged_in("lead"), "/inbox?show=mine&job=decided-by-a-delegate"
     mine = (await lead.open(path)).text
     assert (request["id"] in mine, other["id"] in mine) == (False, True)
     page = await read_words(lead, f"/inbox/{request['id']}")
@@ -155,8 +155,8 @@ async def test_the_others_who_can_decide_are_named(served: Served, logged_in: Lo
     )
     lead = await read_words(await logged_in("lead"), path)
     assert "Can also decide: security (security), chiefs (chief, chief2)." in lead.text, "without the person who reads it"
-    above = await launch_request(served, tier=2)
-    page = await read_words(await logged_in("lead"), "/inbox?show=others")
+    above = await launch_request(served, tier=2, name="above-the-lead")
+    page = await read_words(await logged_in("lead"), "/inbox?show=others&job=above-the-lead")
     assert f"line-{above['id']}" in {known.get("id") for _, known in page.tags}
     assert "View only. Can decide: security (security), chiefs (chief, chief2)." in page.text
 
