@@ -256,8 +256,8 @@ class JobSpec(Model):
     @classmethod
     def _plain_params(cls, params: Mapping[str, str]) -> Mapping[str, str]:
         for name, value in params.items():
-            if problem := _why_param_invalid(name, value):
-                raise ValueError(problem)
+            if problem := _why_param_invalid(value):
+                raise ValueError(f"{name}: {problem}")
         return params
 
     @model_validator(mode="after")
@@ -330,7 +330,7 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ce
 def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:
     problems = []
     for name, value in params.items():
-        why = _why_param_invalid(name, value) if name in spec.params else "the spec declares no such parameter"
+        why = _why_param_invalid(value) if name in spec.params else "the spec declares no such parameter"
         problems += [Problem(f"params.{name}", why)] if why else []
     return problems + [
         Problem(path, f"{{{name}}} is not a declared parameter")
@@ -348,7 +348,7 @@ def _templates(spec: JobSpec) -> Iterator[tuple[str, str, int]]:
     yield from ((f"access[{index}].reason", item.reason, MAX_SENTENCE_CHARS) for index, item in enumerate(spec.access))
 
 
-def _why_param_invalid(name: str, value: str) -> str | None:
+def _why_param_invalid(value: str) -> str | None:
     if PARAM_VALUE.match(value):
         return None
-    return f"{name}: only letters, digits, spaces and . _ @ : + = - are accepted, at most 256 characters, without a leading dash"
+    return "only letters, digits, spaces and . _ @ : + = - are accepted, at most 256 characters, without a leading dash"
