@@ -125,8 +125,9 @@ def end_of_issued(action: ActionDef, issued: IssuedSecret, *, lives: int | None,
 
     `lives`: the lease's seconds from `at`, None if it has none; `granted`: the grant's.
     """
-    leased = lives or 0 if action.revocable is Revocable.ON_EXPIRY or not seen else 0
-    return pki.ends_at(action, issued) or at + timedelta(seconds=max(granted, leased))
+    may_outlive_grant = action.revocable is Revocable.ON_EXPIRY or not seen
+    seconds = max(granted, lives or 0) if may_outlive_grant else granted
+    return pki.ends_at(action, issued) or at + timedelta(seconds=seconds)
 
 
 def user_of_issued(action: ActionDef, issued: IssuedSecret) -> str | None:

@@ -70,7 +70,7 @@ class AttentionRepository(Repository):
 
 def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
     failed = and_(JOBS.c.ended_at >= since, JOBS.c.state.in_(FAILED_STATES), ~_SUCCEEDED_SINCE, *job_conditions(only))
-    order = (_acknowledged(AttentionKind.FAILED, JOBS.c.ended_at), JOBS.c.ended_at.desc())
+    order = (_acknowledgement_order(AttentionKind.FAILED, JOBS.c.ended_at), JOBS.c.ended_at.desc())
     for job in connection.execute(select(JOBS).where(failed).order_by(*order).limit(MAX_ITEMS_PER_KIND)):
         how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value.replace("_", " "))
         yield AttentionItem(
@@ -85,8 +85,8 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
         )
 
 
-def _acknowledged(kind: AttentionKind, since: ColumnElement[datetime]) -> ColumnElement[int]:
-    """Return 1 if somebody acknowledged the job's item of this kind after `since`, else 0."""
+def _acknowledgement_order(kind: AttentionKind, since: ColumnElement[datetime]) -> ColumnElement[int]:
+    """Return what sorts a job's items of this kind: 1 if somebody acknowledged it after `since`, else 0."""
     theirs = exists().where(ACKNOWLEDGEMENTS.c.item == literal(f"{kind}/").concat(JOBS.c.id), ACKNOWLEDGEMENTS.c.at >= since)
     return case((theirs, 1), else_=0)
 
@@ -144,7 +144,7 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
         .join(REQUESTS, REQUESTS.c.job_id == JOBS.c.id)
         .where(denied)
         .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id)
-        .order_by(func.min(_acknowledged(AttentionKind.DENIED, REQUESTS.c.created_at)), func.max(REQUESTS.c.created_at).desc())
+        .order_by(func.min(_acknowledgement_order(AttentionKind.DENIED, REQUESTS.c.created_at)), func.max(REQUESTS.c.created_at).desc())
         .limit(MAX_ITEMS_PER_KIND)
     )
     for job in connection.execute(statement):

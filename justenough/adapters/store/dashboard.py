@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast, func, or_, select
 
 from justenough.adapters.store.metrics import OPEN_STATES
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, without_nul
 from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.dashboard import (
@@ -177,8 +177,7 @@ class DashboardRepository(Repository):
 def job_conditions(only: JobFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on JOBS of a filter; none if it is empty."""
     columns = ((JOBS.c.environment, only.environment), (_AGENT, only.agent), (_TEAM, only.team), (_REQUESTER, only.requester_id))
-    # No row contains NUL, and PostgreSQL rejects it in a query.
-    return [column == value.replace("\0", "\ufffd") for column, value in columns if value]
+    return [column == without_nul(value) for column, value in columns if value]
 
 
 def _newest_rows(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:

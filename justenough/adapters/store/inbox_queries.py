@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select, tuple
 
 from justenough.adapters.store.forebears import is_forebear
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
 from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.ids import first_job_id, installation_of
@@ -111,8 +111,7 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
         (REQUESTS.c.requester_id, criteria.only),
     ):
         if value is not None:
-            # No row contains NUL, and PostgreSQL rejects it in a query.
-            conditions.append(column == value.replace("\0", "\ufffd"))
+            conditions.append(column == without_nul(value))
     if criteria.tier_now is not None:
         conditions.append(REQUESTS.c.current_tier == criteria.tier_now)
     if criteria.mine is not None:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or
 from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, has_type, newest_position, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, has_type, newest_position, reads, without_nul
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
@@ -178,8 +178,7 @@ class LedgerRepository(Repository):
     @reads
     def entry(self, connection: Connection, entry: str) -> EntryView | None:
         """Return an entry by its id; None if there is none."""
-        # No row contains NUL, and PostgreSQL rejects it in a query.
-        row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == entry.replace("\0", "\ufffd"))).first()
+        row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == without_nul(entry))).first()
         return row_to_view(row) if row else None
 
     @reads

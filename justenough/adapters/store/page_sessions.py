@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_first, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_first, reads, without_nul, writes
 from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.domain.core.base_model import Message
 
@@ -77,5 +77,5 @@ class PageSessionRepository(Repository):
         """End the person's open session under `key`, or all their open sessions, and delete the tokens. Return how many were open."""
         is_open = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
         # A form sends the key. No row contains NUL, and PostgreSQL rejects it in a query.
-        which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == key.replace("\0", "\ufffd"))
+        which = is_open if key is None else is_open & (PAGE_SESSIONS.c.key == without_nul(key))
         return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ended_why=why, ciphertext="")).rowcount

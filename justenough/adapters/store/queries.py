@@ -12,7 +12,7 @@ from justenough.adapters.store import reviews
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, fetch_page, iterate_pages, merge_pages
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, count_rows, fetch_all, fetch_first, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, count_rows, fetch_all, fetch_first, reads, without_nul
 from justenough.adapters.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
 from justenough.domain.approvals.statements import OrderRecord, SignedStatement
 from justenough.domain.evidence.current_state import LiveCredential
@@ -81,8 +81,7 @@ class JobRepository(Repository):
         """Return a job with its requests and credentials; None if there is no such job. If there are very many credentials, it includes all
         live ones and the newest of the rest.
         """
-        # A form may send any id. No row contains NUL, and PostgreSQL rejects it in a query.
-        row = connection.execute(select(JOBS).where(JOBS.c.id == job.replace("\0", "\ufffd"))).mappings().first()
+        row = connection.execute(select(JOBS).where(JOBS.c.id == without_nul(job))).mappings().first()
         if row is None:
             return None
         theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id == job).order_by(REQUESTS.c.number, REQUESTS.c.id)
@@ -107,7 +106,7 @@ class JobRepository(Repository):
         # Each combination of filters has an index by the requester's entity id. A login name usually belongs to one entity, but a user who
         # was deleted and created again has a new one.
         pages, last = [], ""
-        entities = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == requester.replace("\0", "\ufffd"))
+        entities = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == without_nul(requester))
         while (entity := connection.execute(entities.where(JOBS.c.requester_id > last)).scalar()) is not None:
             theirs: JobFilters = {**filters, "requester_id": entity}
             pages.append(_fetch_jobs(connection, theirs, oldest_first=oldest_first, limit=limit, cursor=cursor))
@@ -228,7 +227,7 @@ class RequestRepository(Repository):
     @reads
     def of_action(self, connection: Connection, resource: str, action: str, *, limit: int) -> tuple[RequestView, ...]:
         """Return the newest requests for an action of a resource, newest first."""
-        theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == resource.replace("\0", "\ufffd"), REQUESTS.c.action == action)
+        theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == without_nul(resource), REQUESTS.c.action == action)
         newest = theirs.order_by(REQUESTS.c.created_at.desc()).limit(limit)
         return to_request_views(connection, connection.execute(newest).mappings().all())
 
@@ -251,8 +250,7 @@ class CredentialRepository(Repository):
     @reads
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
         """Return a credential's handle; None if there is no such credential."""
-        # As for jobs.
-        return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == credential.replace("\0", "\ufffd")), CredentialView)
+        return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == without_nul(credential)), CredentialView)
 
     @reads
     def list(  # noqa: PLR0913 - each is one filter of the list
@@ -317,7 +315,7 @@ def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[s
 
 def _ids_beginning(connection: Connection, table: Table, beginning: str) -> Sequence[str]:
     """Return the first ids with this beginning. A range of ids uses the index, because ids sort by code point."""
-    prefix = beginning.replace("\0", "\ufffd")
+    prefix = without_nul(beginning)
     matches = select(table.c.id).where(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
     return connection.execute(matches.order_by(table.c.id).limit(MAX_PAGE_SIZE)).scalars().all()
 
@@ -345,7 +343,7 @@ def _matching_jobs(connection: Connection, statement: Select[Any], filters: JobF
 
 def _apply_filter(statement: Select[Any], table: Table, criteria: Mapping[str, object]) -> Select[Any]:
     # str(): drivers may mistake a state, which is an enum, for an enum of the database. No row contains NUL, and PostgreSQL rejects it in a query.
-    values = {name: str(value).replace("\0", "\ufffd") for name, value in criteria.items() if value is not None}
+    values = {name: without_nul(str(value)) for name, value in criteria.items() if value is not None}
     if "requester_id" in values and "requester" in values:
         # A person mostly has one login name, so that the indexes by entity, one for each combination of filters, find jobs sooner. But all
         # triggers are one entity, and many of its jobs are in the state in which most jobs end: there, the index by login name is better.

@@ -48,6 +48,11 @@ def writes(command: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Cal
     return run
 
 
+def without_nul(text: str) -> str:
+    """Return a text that a query may compare rows with: PostgreSQL rejects NUL, which no row contains."""
+    return text.replace("\0", "\ufffd")
+
+
 def count_rows(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> int:
     """Return the number of a table's rows that meet every condition."""
     return int(connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one())

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Column, Connection, Select, TextClause, exists, func, select, text, union_all
 
-from justenough.adapters.store.repository import Repository, fetch_all, has_type, reads, writes
+from justenough.adapters.store.repository import Repository, fetch_all, has_type, reads, without_nul, writes
 from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
@@ -82,7 +82,7 @@ class SearchRepository(Repository):
     @reads
     def find(self, connection: Connection, text: str, *, installation: str) -> tuple[SearchHit, ...]:
         """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position."""
-        query = text.strip().replace("\0", "\ufffd")[:MAX_QUERY_CHARS]
+        query = without_nul(text.strip())[:MAX_QUERY_CHARS]
         if not query:
             return ()
         is_entry = LEDGER.c.position == int(query) if re.fullmatch(r"[0-9]{1,15}", query) else LEDGER.c.id == query
@@ -171,7 +171,7 @@ class SearchRepository(Repository):
 
         If a requester is named, search only that requester's newest MAX_CANDIDATES jobs.
         """
-        term = agent_term(agent.replace("\0", "\ufffd"))
+        term = agent_term(without_nul(agent))
         theirs = _newest([term], limit) if requester_id is None else _positions_with([(term,)], _newest_of(requester_id)).limit(limit)
         positions = connection.execute(theirs).scalars().all()
         jobs = select(LEDGER.c.job).where(LEDGER.c.position.in_(positions)).order_by(LEDGER.c.position.desc())
@@ -188,7 +188,7 @@ class SearchRepository(Repository):
         """Return the entity ids under which a login name launched jobs or decided; usually one, none for an unknown name."""
         is_theirs = (
             SEARCH_NAMES.c.kind == "person",
-            SEARCH_NAMES.c.name == name.replace("\0", "\ufffd"),
+            SEARCH_NAMES.c.name == without_nul(name),
             SEARCH_NAMES.c.reader_id != EVERYTHING_READER,
         )
         return tuple(connection.execute(select(SEARCH_NAMES.c.reader_id).where(*is_theirs).order_by(SEARCH_NAMES.c.reader_id)).scalars())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, Text, and_, case, cast, func, literal, or_, select, tuple_
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, ORDERS, REQUESTS
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType
@@ -102,7 +102,7 @@ class UsageRepository(Repository):
 
 
 def _run_history(connection: Connection, name: str, *, requester_id: str | None, since: datetime | None, runs: int) -> RunHistory | None:
-    theirs = select(*_RUN).where(JOBS.c.name == name.replace("\0", "\ufffd"))
+    theirs = select(*_RUN).where(JOBS.c.name == without_nul(name))
     if requester_id is not None:
         theirs = theirs.where(JOBS.c.requester_id == requester_id)
     jobs = connection.execute(theirs.order_by(JOBS.c.id.desc()).limit(min(runs, MAX_PAGE_SIZE))).all()

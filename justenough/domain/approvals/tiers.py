@@ -33,6 +33,11 @@ class Tier(Model):
     """Seconds."""
 
 
+def seconds_to_pass(tiers: Mapping[int, Tier]) -> int:
+    """Return the time of all tiers together."""
+    return sum(tier.respond_within for tier in tiers.values())
+
+
 class Roles(Model):
     """The groups that may launch jobs, read all jobs, and use break-glass."""
 
@@ -52,7 +57,7 @@ class Tiers(Model):
     @classmethod
     def _check_tiers(cls, tiers: Mapping[int, Tier]) -> Mapping[int, Tier]:
         reject_if(sorted(tiers) != list(range(1, len(tiers) + 1)), f"tiers must be numbered 1, 2, … without a gap; found {sorted(tiers)}")
-        wait = sum(tier.respond_within for tier in tiers.values())
+        wait = seconds_to_pass(tiers)
         most = f"signatures are valid for {MAX_STATEMENT_LIFETIME.days} days, and the job must start before they end"
         reject_if(
             wait > MAX_WAIT_S, f"all tiers' respond_within add up to {duration_text(wait)}, more than {duration_text(MAX_WAIT_S)}: {most}"
@@ -62,7 +67,7 @@ class Tiers(Model):
     @property
     def wait_s(self) -> int:
         """Seconds after which a request that nobody decides has passed every tier."""
-        return sum(tier.respond_within for tier in self.tiers.values())
+        return seconds_to_pass(self.tiers)
 
     @property
     def top(self) -> int:

@@ -75,21 +75,20 @@ def word_diff(before: str, now: str) -> tuple[Part, ...]:
     head = next((at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), shorter)
     backwards = zip(reversed(old[head:]), reversed(new[head:]), strict=False)
     tail = next((at for at, (one, other) in enumerate(backwards) if one != other), shorter - head)
-    inner_old, inner_new = old[head : len(old) - tail], new[head : len(new) - tail]
-    steps: Sequence[tuple[str, int, int, int, int]] = (("replace", 0, len(inner_old), 0, len(inner_new)),)
-    if max(len(inner_old), len(inner_new)) <= MAX_COMPARED_WORDS:
-        steps = SequenceMatcher(None, inner_old, inner_new, autojunk=False).get_opcodes()
-    same_words = head + tail + sum(old_to - old_from for kind, old_from, old_to, _, _ in steps if kind == "equal")
+    old_end, new_end = len(old) - tail, len(new) - tail
+    # Only what lies between the first and the last difference is compared word by word, if it is not too long.
+    changes: Sequence[tuple[str, int, int, int, int]] = (("replace", head, old_end, head, new_end),)
+    if max(old_end, new_end) - head <= MAX_COMPARED_WORDS:
+        matcher = SequenceMatcher(None, old[head:old_end], new[head:new_end], autojunk=False)
+        changes = [(kind, a + head, b + head, c + head, d + head) for kind, a, b, c, d in matcher.get_opcodes()]
+    steps = (("equal", 0, head, 0, head), *changes, ("equal", old_end, len(old), new_end, len(new)))
+    same_words = sum(old_to - old_from for kind, old_from, old_to, _, _ in steps if kind == "equal")
     if 2 * same_words < MIN_ALIKE * (len(old) + len(new)):
         whole: tuple[Part, ...] = (Part("removed", before), Part("added", now))
         return tuple(part for part in whole if part.text)
     parts: list[Part] = []
-    for kind, old_from, old_to, new_from, new_to in (
-        ("equal", -head, 0, -head, 0),
-        *steps,
-        ("equal", len(inner_old), len(inner_old) + tail, len(inner_new), len(inner_new) + tail),
-    ):
-        removed, added = "".join(old[head + old_from : head + old_to]), "".join(new[head + new_from : head + new_to])
+    for kind, old_from, old_to, new_from, new_to in steps:
+        removed, added = "".join(old[old_from:old_to]), "".join(new[new_from:new_to])
         if kind == "equal":
             parts.append(Part("same", added if len(added) <= MAX_SAME_CHARS else f"{added[:half]} … {added[-half:]}"))
         else:

@@ -295,40 +295,42 @@ def test_answers_are_recounted_with_what_each_breaks() -> None:
     assert recounted.grant.ttl == 300
 
 
-def test_an_approval_that_needed_no_reason_still_counts_after_the_request_has_escalated() -> None:
-    # At tier 1 two leads or chiefs decide. One chief approves, and nobody else does before it escalates to the chiefs.
-    tiers = TIERS.model_copy(update={"tiers": {**TIERS.tiers, 1: TIERS.tiers[1].model_copy(update={"quorum": 2})}})
-    at_count = replace(verifier(), tiers=tiers)
-    early, late = decide("chief", reason=""), decide("chief2")
+TWO_AT_TIER_1 = TIERS.model_copy(update={"tiers": {**TIERS.tiers, 1: TIERS.tiers[1].model_copy(update={"quorum": 2})}})
+"""At tier 1 two leads or chiefs decide."""
 
+
+def ladder_after_escalation(at_count: ApprovalVerifier, early: SignedStatement) -> Ladder:
+    """Let one chief approve at tier 1, and nobody else before it escalates to the chiefs, of whom a second one approves. Check that both count,
+    also when they are recounted. Return the ladder between the two.
+    """
+    late = decide("chief2")
     first = RequestTally(ladder()).with_signed(at_count, JOB, early)
     assert isinstance(first, RequestTally)
-    higher = first.ladder.to_next_tier(tiers, now=NOW)
+    higher = first.ladder.to_next_tier(TWO_AT_TIER_1, now=NOW)
     assert higher is not None
     second = RequestTally(higher).with_signed(at_count, JOB, late)
     assert isinstance(second, RequestTally)
     recounted, rejections = at_count.recount_answers(JOB, ladder(needed=1, current=2), [early, late])
+    assert (second.verdict, recounted.verdict(TWO_AT_TIER_1), rejections) == ("approved", "approved", ())
+    return higher
 
-    assert (second.verdict, recounted.verdict(tiers), rejections) == ("approved", "approved", ())
+
+def test_an_approval_that_needed_no_reason_still_counts_after_the_request_has_escalated() -> None:
+    early, at_count = decide("chief", reason=""), replace(verifier(), tiers=TWO_AT_TIER_1)
+
+    higher = ladder_after_escalation(at_count, early)
+
     assert code_of(at_count.count_answer(JOB, higher, decide("chief2", reason=""))) == "reason_missing"
     assert [code_of(why) for _, why in at_count.recount_answers(JOB, ladder(2), [early])[1]] == ["reason_missing"]
 
 
 def test_an_approval_on_behalf_of_somebody_of_a_lower_tier_still_counts_after_the_request_has_escalated() -> None:
-    # The lead is away. A chief approves for them at tier 1, whose quorum is two, and nobody else does before it escalates to the chiefs.
-    tiers = TIERS.model_copy(update={"tiers": {**TIERS.tiers, 1: TIERS.tiers[1].model_copy(update={"quorum": 2})}})
-    at_count = replace(verifier(("lead", "chief", delegate("lead", "chief"))), tiers=tiers)
-    early, late = decide("chief", on_behalf_of="lead"), decide("chief2")
+    # The lead is away.
+    early = decide("chief", on_behalf_of="lead")
+    at_count = replace(verifier(("lead", "chief", delegate("lead", "chief"))), tiers=TWO_AT_TIER_1)
 
-    first = RequestTally(ladder()).with_signed(at_count, JOB, early)
-    assert isinstance(first, RequestTally)
-    higher = first.ladder.to_next_tier(tiers, now=NOW)
-    assert higher is not None
-    second = RequestTally(higher).with_signed(at_count, JOB, late)
-    assert isinstance(second, RequestTally)
-    recounted, rejections = at_count.recount_answers(JOB, ladder(needed=1, current=2), [early, late])
+    ladder_after_escalation(at_count, early)
 
-    assert (second.verdict, recounted.verdict(tiers), rejections) == ("approved", "approved", ())
     assert [code_of(why) for _, why in at_count.recount_answers(JOB, ladder(2), [early])[1]] == ["tier_too_low"]
 
 
