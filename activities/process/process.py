@@ -241,14 +241,17 @@ class JobProcess:
                 elif not self._empty:
                     if not process_tree.PROC.is_dir():
                         self._signal_group(signal.SIGKILL)
-                    if self._has_own_user:
-                        while not await asyncio.to_thread(process_tree.kill_user, self.launch.uid):  # noqa: ASYNC110 - as below
-                            await asyncio.sleep(POLL_INTERVAL_S)
-                    while await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nothing reports their end
+                    while await asyncio.to_thread(self._kill_all):  # noqa: ASYNC110 - nothing reports their end
                         await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:
             self.survivors = tuple(process_tree.find(self._belongs))
             log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.survivors)  # noqa: TRY400 - the timeout says nothing
+
+    def _kill_all(self) -> bool:
+        """Kill every process of the job; return whether some may be left. Blocks."""
+        # One by one, too, because the other way may fail.
+        is_done = not self._has_own_user or process_tree.kill_user(self.launch.uid)
+        return bool(process_tree.signal_all(self._belongs, signal.SIGKILL)) or not is_done
 
     def _signal_group(self, number: signal.Signals) -> None:
         """Signal the first process's group: without /proc no other processes can be found."""

@@ -116,12 +116,15 @@ def open_pidfd(pid: int) -> Iterator[int]:
 
 
 def kill_user(uid: int) -> bool:
-    """Kill every process of a job's user id at once, and return whether that was possible. Only root can. Blocks.
+    """Kill every process of a job's user id at once, and return whether that was done. Only root can. Blocks.
 
-    `signal_all` misses a process that forks and exits again and again. One of the job's processes may kill the killer first.
+    `signal_all` misses a process that forks and exits again and again. The killer may not start on a machine that is full, and one of the
+    job's processes may kill it first.
     """
     argv = (*drop_rights_command(uid), "/bin/sh", "-c", "kill -s KILL -- -1 || true")
-    return subprocess.run(argv, env=CLEAN_ENV, cwd="/", stderr=subprocess.DEVNULL, check=False).returncode == 0
+    with contextlib.suppress(OSError):
+        return subprocess.run(argv, env=CLEAN_ENV, cwd="/", stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return False
 
 
 def is_dead(pid: int) -> bool:

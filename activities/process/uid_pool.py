@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,8 @@ def _clear_uid(lock: int, uid: int) -> bool:
     end = time.monotonic() + KILL_TIMEOUT_S
     # A killed process keeps its pid until its parent has waited for it.
     while (in_use := process_tree.anyone_runs_as(uid)) and time.monotonic() < end:
-        process_tree.kill_user(uid)
+        if not process_tree.kill_user(uid):
+            process_tree.signal_all(process_tree.of_uid(uid), signal.SIGKILL)
         time.sleep(0.01)
     return not in_use
 

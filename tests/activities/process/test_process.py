@@ -14,6 +14,7 @@ import pytest
 
 from activities.delivery.delivery import Delivered
 from activities.process import process_tree
+from activities.process.launcher import drop_rights_command
 from activities.process.process import JobProcess, StartFailed
 from activities.process.sandbox import Sandbox, SandboxMissing
 from justenough.domain.core.secret import Secret
@@ -252,6 +253,20 @@ async def test_without_a_sandbox_processes_that_fork_and_exit_again_and_again_ar
         assert await process.wait() == 0
         os.set_blocking(process.output, False)
         assert os.read(process.output, 1) == b"", "nobody has the other end of the pipe"
+        assert process.survivors == ()
+        os.close(process.output)
+
+
+async def test_a_jobs_processes_are_ended_although_the_program_that_kills_all_of_them_cannot_be_started_at_first(
+    bare: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_root():
+        commands = iter([("/no/such/program",)])
+        monkeypatch.setattr(process_tree, "drop_rights_command", lambda of: next(commands, None) or drop_rights_command(of))
+        process = await bare.start("python", "-c", DAEMON, "31424.25", uid=uid)
+        assert await process.wait() == 0
+        assert next(commands, None) is None, "it was tried"
+        assert not is_alive("sleep\x0031424.25")
         assert process.survivors == ()
         os.close(process.output)
 
