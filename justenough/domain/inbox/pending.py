@@ -20,7 +20,7 @@ class TimeoutOutcome(NamedTuple):
     at: datetime | None
     """When; None if there is no deadline."""
     climbs_to: int | None
-    """The next tier; None if the request is denied instead."""
+    """The next tier; None if the request expires instead."""
     groups: tuple[str, ...] = ()
     """The groups that approve at the next tier."""
     ends_with_job: bool = False

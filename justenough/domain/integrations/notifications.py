@@ -53,7 +53,7 @@ ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
     EventType.APPROVAL_ESCALATED: lambda d: (
         f"Not decided in time; escalated to tier {d['tier']}{', for which the approvals so far are enough' if d.get('verdict') else ''}."
     ),
-    EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
+    EventType.APPROVAL_EXPIRED: lambda _: "Not decided in time, so the request has expired.",
     EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
     EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
     EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
