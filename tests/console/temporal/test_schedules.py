@@ -49,7 +49,7 @@ from console.temporal.client import TemporalUnavailable
 from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.payload_codec import ENCODING, WRAPPED_KEY_FIELD
-from justenough.domain.approvals.tiers import Person
+from justenough.domain.approvals.tiers import MAX_WAIT_S, Person
 from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.errors import Conflict, OverQuota
 from justenough.domain.core.ids import new_job_id
@@ -702,7 +702,10 @@ async def test_a_launcher_can_run_a_schedule_now_but_not_twice_at_once(
     assert installation.reason(job) == "run now by ops: after the repair"
     order = installation.console.deps.store.jobs.order(job)
     assert order is not None
-    assert (order.signed.statement["origin"], order.signed.statement["asked_by"]) == ("schedule:nightly", ops.id)
+    statement = order.signed.statement
+    assert (statement["origin"], statement["asked_by"]) == ("schedule:nightly", ops.id)
+    issued, expires = (datetime.fromisoformat(statement[name]) for name in ("issued_at", "expires_at"))
+    assert expires - issued > timedelta(seconds=MAX_WAIT_S), "its job may wait for every tier"
     end_job(installation, job)
     shown = (await http.get("/api/v1/schedules/nightly", headers=ops.bearer)).json()["jobs"]
     assert [(one["id"], one["state"], one["order_reason"]) for one in shown] == [(job, "succeeded", "run now by ops: after the repair")]
