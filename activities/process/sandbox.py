@@ -18,7 +18,7 @@ from pathlib import Path
 from shutil import which
 from typing import Self
 
-from activities.process import no_sandbox
+from activities.process import no_sandbox, uid_pool
 from activities.process.interpreters import SYSTEM_PREFIX, Interpreter
 from activities.process.launcher import (
     CLEAN_ENV,
@@ -83,7 +83,7 @@ class Sandbox:
 
     @classmethod
     def probe(cls, settings: Settings) -> Self:
-        """Return the sandbox of this machine after starting a program in it. Raises SandboxMissing. Blocks."""
+        """Return the sandbox of this machine after starting a program in it. Raises SandboxMissing, NoFreeUid. Blocks."""
         if settings.sandbox == "off":
             return cls(Isolation.OFF)
         program = which("bwrap")
@@ -98,12 +98,13 @@ class Sandbox:
             sized="--size BYTES" in _run_bwrap((program, "--help")).stdout,
             hidden=tuple(path.resolve() for path in own),
         )
-        uid = settings.job_uid_base if root else os.geteuid()
-        launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
-        with sandbox.prepare(launch) as ready:
-            done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
+        # Lent like a job's: whoever ends another job kills every process of that job's user.
+        with uid_pool.lend_uid(settings) as uid:
+            launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
+            with sandbox.prepare(launch) as ready:
+                done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
         if done.returncode != 0 or done.stdout.strip() != str(uid):
-            output = done.stderr.strip()[:500] or f"its user is {done.stdout.strip()!r}"
+            output = done.stderr.strip()[:500] or f"exit code {done.returncode}, its user is {done.stdout.strip()!r}"
             raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({output}): {_REMEDY}")
         return sandbox
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from activities.delivery.delivery import Delivered
 from activities.process import process_tree
 from activities.process.launcher import drop_rights_command
 from activities.process.process import JobProcess, StartFailed
-from activities.process.sandbox import Sandbox, SandboxMissing
+from activities.process.sandbox import Isolation, Sandbox, SandboxMissing
+from activities.process.uid_pool import lend_uid
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import Runner, is_alive, is_job_uid, is_root, until
 from tests.support.child_process import run_child
@@ -287,6 +290,22 @@ def test_each_reason_why_a_machine_has_no_sandbox_has_its_own_remedy(monkeypatch
     fake.chmod(0o755)
     with pytest.raises(SandboxMissing, match=r"No permissions to create new namespace.*run the worker as root"):
         Sandbox.probe(run.settings)
+
+
+def test_a_worker_can_start_while_others_on_the_machine_end_their_jobs(settings: Settings) -> None:
+    mine, stop = settings.model_copy(update={"job_uid_base": 745_000}), threading.Event()
+
+    def end_again_and_again(uid: int) -> None:
+        while not stop.is_set():
+            process_tree.kill_user(uid)
+
+    with ExitStack() as stack:
+        if is_root():
+            ending = threading.Thread(target=end_again_and_again, args=(stack.enter_context(lend_uid(mine)),))
+            ending.start()
+            stack.callback(ending.join)
+        stack.callback(stop.set)
+        assert [Sandbox.probe(mine).isolation for _ in range(5)] == [Isolation.BUBBLEWRAP if is_root() else Isolation.NAMESPACES] * 5
 
 
 async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runner, uid: int) -> None:
