@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -27,7 +29,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
-from justenough.adapters.store import SessionClaim
+from justenough.adapters.store import CLAIM_RENEWAL_INTERVAL_S, SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
@@ -42,6 +44,8 @@ MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep ignores younger jobs."""
 CLAIM_LEASE = timedelta(seconds=30)
 """A session whose lease was not renewed for this long counts as dead."""
+WATCH_S = 1.5 * CLAIM_RENEWAL_INTERVAL_S
+"""Seconds for which a worker watches a lease that is over by its clock. The clock of the session's worker may differ, but it renews meanwhile."""
 UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """How long the console may take to start the workflow of an accepted job."""
 TASK_START_TIMEOUT = timedelta(seconds=5)
@@ -56,8 +60,8 @@ CLOCK_INTERVAL_S = 2.0, 3.0
 RENEWAL_INTERVAL = timedelta(seconds=4)
 """How often a sweep records that it is still running."""
 MAX_CONCURRENT_JOBS = 8
-SWEEP_BUDGET_S = 35.0
-"""Seconds after which a sweep begins with no further job; with JOB_TIMEOUT_S added, it ends within its activity's minute."""
+SWEEP_BUDGET_S = 30.0
+"""Seconds after which a sweep begins with no further job; with WATCH_S and JOB_TIMEOUT_S added, it ends within its activity's minute."""
 SWEEP_TIMEOUT_S = 60.0
 """Seconds after which a hanging sweep is abandoned, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
@@ -68,7 +72,23 @@ SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 log = structlog.get_logger()
 
 SweepVerdict = tuple[str, str, str]
-"""The outcome for a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and the reason."""
+"""The outcome for a job (revoked, lost, unknown, failed, silent, or waiting for the next sweep), its id, and the reason."""
+UNDONE = {"failed", "silent", "waiting"}
+
+
+class TooEarly(RetryLater):
+    """A session's lease is over by this worker's clock, but this worker has not watched it for WATCH_S yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRenewal:
+    """The last renewal of a session's lease that this worker saw."""
+
+    renewed_at: datetime
+    since: float
+    """When this worker first saw it, in ticks."""
+    is_first: bool
+    """Whether this worker saw no earlier renewal of this lease."""
 
 
 class SweepActivities:
@@ -84,6 +104,8 @@ class SweepActivities:
 
         Before that, a session could not renew its lease although it was alive.
         """
+        self._renewals: dict[str, SeenRenewal] = {}
+        """By open job."""
         self._sweep: asyncio.Task[SweepReport] | None = None
         """The sweep that this worker runs, or its last one."""
 
@@ -145,10 +167,9 @@ class SweepActivities:
             prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
             still_open = await asyncio.to_thread(self._deps.store.jobs.open, self._deps.now() - MIN_JOB_AGE)
             jobs = {*traced, *prefixed, *still_open}
-            gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
+            self._renewals = {job: seen for job, seen in self._renewals.items() if job in jobs}
             # Stuck jobs come last, so that they do not keep the sweep from the others.
-            ordered = [*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)]
-            checked = await asyncio.gather(*(self._check_in_time(gate, job, end) for job in ordered))
+            checked = await self._check_all([*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)])
             verdicts = [verdict for verdict in checked if verdict is not None]
             self._stuck = frozenset(job for what, job, _ in verdicts if what == "failed")
             report = SweepReport(
@@ -156,7 +177,7 @@ class SweepActivities:
                 revoked=tuple(job for what, job, _ in verdicts if what == "revoked"),
                 lost=tuple(job for what, job, _ in verdicts if what == "lost"),
                 unknown=tuple(job for what, job, _ in verdicts if what == "unknown"),
-                failures=(*inspection.failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})),
+                failures=(*inspection.failures, *(f"{job}: {why}" for what, job, why in verdicts if what in UNDONE)),
                 at=self._deps.now(),
             )
             # One event per unknown job: a set would be reported again whenever one job is added or removed.
@@ -173,6 +194,17 @@ class SweepActivities:
         await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now()))
         return report
 
+    async def _check_all(self, jobs: Sequence[str]) -> list[SweepVerdict | None]:
+        """Check the jobs in this order, and then once more those whose sessions seem to be dead at first sight."""
+        gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
+        checked = await asyncio.gather(*(self._check_in_time(gate, job, end) for job in jobs))
+        silent = [job for what, job, _ in filter(None, checked) if what == "silent"]
+        if not silent:
+            return checked
+        await asyncio.sleep(WATCH_S)
+        others = [verdict for verdict in checked if not verdict or verdict[0] != "silent"]
+        return [*others, *await asyncio.gather(*(self._check_in_time(gate, job, end) for job in silent))]
+
     async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
         """Check one job and return the verdict; None if there is nothing to report. A failure, or an exhausted budget, becomes a verdict
         too.
@@ -182,6 +214,8 @@ class SweepActivities:
                 return "waiting", job, "left to the next sweep"
             try:
                 return await asyncio.wait_for(self._check(job), JOB_TIMEOUT_S)
+            except TooEarly:
+                return "silent", job, "its session's lease is over by this worker's clock, which may be wrong"
             except TimeoutError:
                 return "failed", job, f"not done in {JOB_TIMEOUT_S:.0f} s"
             except Exception as error:  # noqa: BLE001 - one job's failure must not keep the sweep from the others
@@ -268,7 +302,7 @@ class SweepActivities:
         if execution is None:
             claim = await self._read_claim(job)
             if claim is not None:
-                return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
+                return not claim.open or self._is_over(claim, claim.renewed_at)
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
             return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
         # Another workflow with this id proves nothing about the job.
@@ -283,7 +317,21 @@ class SweepActivities:
         claim = await asyncio.to_thread(claims.get, job)
         if claim and claim.owner and claim.open and claim.renewed_at > now + CLAIM_LEASE:
             await asyncio.to_thread(claims.renew, job, claim.owner, now)
+            claim = claim.model_copy(update={"renewed_at": now})
+        seen = self._renewals.get(job)
+        if claim and (seen is None or seen.renewed_at != claim.renewed_at):
+            self._renewals[job] = SeenRenewal(claim.renewed_at, self._deps.ticks(), is_first=seen is None)
         return claim
+
+    def _is_over(self, claim: SessionClaim, since: datetime) -> bool:
+        """Whether a lease that began at `since` is over, and was not renewed while this worker watched. Raises TooEarly."""
+        seen = self._renewals[claim.job]
+        if self._deps.now() - since <= CLAIM_LEASE:
+            return False
+        is_watched = self._deps.ticks() - seen.since >= WATCH_S
+        if seen.is_first and not is_watched:
+            raise TooEarly
+        return is_watched
 
     def _is_attended(self, claim: SessionClaim, execution: WorkflowExecutionDescription) -> bool:
         """Whether a worker deals with the job's access: its session, or a revocation.
@@ -298,7 +346,7 @@ class SweepActivities:
             # No worker has begun to revoke, which would close the claim. One may be about to, or the session to learn that its run is closed.
             begun = [item.scheduled_time.ToDatetime(UTC) for item in revocations] if is_its_run else [execution.start_time]
             may_begin = all(now - at < TASK_START_TIMEOUT for at in begun) and all(item.attempt <= 1 for item in revocations)
-            return may_begin and now - max(claim.renewed_at, self._steady_since) <= CLAIM_LEASE
+            return may_begin and not self._is_over(claim, max(claim.renewed_at, self._steady_since))
         waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
         # A time in the future is a wrong clock's. Another attempt beside one that runs harms nobody.
