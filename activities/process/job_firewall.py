@@ -1,5 +1,5 @@
 """The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, connections to jobs that
-listen in their place, and excess connections to any server.
+listen in the place of any server of the machine, and excess connections to any server.
 
 A process that reaches Vault can try passwords in other people's names, and a process that reaches a Temporal server without authentication
 can signal workflows and take tasks. Jobs need neither: the broker gives them what they are granted. With hundreds of idle connections to a
@@ -20,6 +20,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from shutil import which
+from time import monotonic
 from urllib.parse import urlsplit
 
 import psutil
@@ -63,6 +64,12 @@ ANSWERS = """
 add rule inet {table} output meta skuid {first}-{last} tcp flags & (syn | ack) == syn | ack tcp sport @{server}_here drop
 """
 """Nobody can connect to a job that listens on a server's port, at another address or while the server restarts: clients send it secrets."""
+OTHERS = "others"
+"""The server that stands for all the others on this machine, which jobs may connect to."""
+SOCKET_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+LISTENS = "0A"
+"""The state of a listening socket there."""
+EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 FLUSH = "flush set inet {table} {name}\n"
 COUNTERS = {"counted4": "uid . ipv4_addr . inet_service", "counted6": "uid . ipv6_addr . inet_service"}
 """The sets that count connections. They are never emptied, because that would lose the count of open connections."""
@@ -95,6 +102,8 @@ class JobFirewall:
     settings: Settings
     _entries: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """The last known entries (set and entry) of each server's URLs, used while its name cannot be resolved."""
+    _taken: dict[int, float] = field(default_factory=dict)
+    """When (monotonic) somebody else than a job last listened on a port of this machine."""
 
     def apply(self, *, check: bool = False) -> None:
         """Write the rules, or with `check` only ask the kernel whether it would accept them. Raises FirewallMissing. Blocks."""
@@ -103,7 +112,9 @@ class JobFirewall:
         program = which("nft", path=SYSTEM_PROGRAMS)
         if program is None:
             raise FirewallMissing("nftables is not installed", remedy="apt install nftables")
-        unresolved = self._resolve()
+        unresolved, now = self._resolve(), monotonic()
+        self._taken |= dict.fromkeys(ports_of_others(self._jobs), now)
+        self._taken = {port: seen for port, seen in self._taken.items() if now - seen < ENTRY_LIFETIME_S}
         done = _run_nft(program, *(("--check",) if check else ()), "--file", "-", ruleset=self._ruleset(dead_tables(program)))
         if done.returncode != 0:
             remedy = "Give the worker the capability NET_ADMIN, and use a kernel with nf_tables, as distribution kernels are."
@@ -124,14 +135,18 @@ class JobFirewall:
         """The name of this worker's table, with its pid: another worker deletes the table only after that process has ended."""
         return f"justenough_{self.settings.job_uid_base}_{_pid_namespace()}_{os.getpid()}"
 
+    @property
+    def _jobs(self) -> range:
+        return range(self.settings.job_uid_base, self.settings.job_uid_base + MAX_UIDS)
+
     def _resolve(self) -> tuple[str, ...]:
         """Look up the servers' addresses. Return why each URL that was never resolved cannot be."""
-        unresolved, settings, first = [], self.settings, self.settings.job_uid_base
+        unresolved, settings = [], self.settings
         urls = dict.fromkeys((f"grpc://{settings.temporal_address}", *settings.temporal_other_addrs), "temporal")
         urls |= dict.fromkeys((settings.vault_addr, *settings.vault_other_addrs), "vault")
         for url, server in urls.items():
             try:
-                self._entries[url] = tuple(entries_of(url, server, jobs=range(first, first + MAX_UIDS)))
+                self._entries[url] = tuple(entries_of(url, server, jobs=self._jobs))
             except (OSError, ValueError) as error:
                 if url not in self._entries:
                     # A URL may contain a password, and the ValueError a part of it.
@@ -151,16 +166,18 @@ class JobFirewall:
             for server in CLOSED_TO
             for ending, kind in SET_KINDS.items()
         ]
+        sets.append((SET + FLUSH).format(table=table, name=f"{OTHERS}_here", kind=SET_KINDS["_here"], lifetime=ENTRY_LIFETIME_S))
         counters = [COUNTER.format(table=table, name=name, kind=kind) for name, kind in COUNTERS.items()]
         last = first + MAX_UIDS - 1
         limits = LIMITS.format(table=table, first=first, last=last, most=MAX_CONNECTIONS)
-        answers = [ANSWERS.format(table=table, first=first, last=last, server=server) for server in CLOSED_TO]
+        answers = [ANSWERS.format(table=table, first=first, last=last, server=server) for server in (*CLOSED_TO, OTHERS)]
         chains = [CHAIN.format(table=table, chain=chain, priority=priority) for chain, priority in CHAINS.items()]
         rules = [
             RULES.format(table=table, chain=chain, server=server, first=first, last=first + count - 1)
             for chain in CHAINS
             for server, count in CLOSED_TO.items()
         ]
+        entries |= dict.fromkeys((f"{OTHERS}_here", str(port)) for port in self._taken)
         elements = [ELEMENT.format(table=table, name=name, entry=entry) for name, entry in entries]
         return "".join((*deletions, f"add table inet {table}\n", *sets, *counters, *chains, *rules, *answers, limits, *elements))
 
@@ -214,6 +231,17 @@ def ports_beside(port: int, *, jobs: range) -> frozenset[int]:
         servers = {found.pid for found in listening if found.laddr.port == port and found.pid is not None and is_server(found.pid, jobs)}
         return frozenset({port, *(found.laddr.port for found in listening if found.pid in servers)})
     return frozenset({port})
+
+
+def ports_of_others(jobs: range) -> frozenset[int]:
+    """Return the TCP ports of this machine on which somebody else than a job listens. Blocks.
+
+    Without those that the kernel hands out: a job may be given one for a server of its own right after somebody else had it.
+    """
+    rows = [line.split() for table in SOCKET_TABLES if table.exists() for line in table.read_text().splitlines()[1:]]
+    ports = {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTENS and int(row[7]) not in jobs}
+    first, last = map(int, EPHEMERAL_PORTS.read_text().split())
+    return frozenset(ports - set(range(first, last + 1)))
 
 
 def is_server(pid: int, jobs: range) -> bool:

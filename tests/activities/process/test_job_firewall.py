@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from socket import AF_INET6, create_connection, create_server
@@ -106,6 +106,33 @@ def test_no_job_reaches_temporal_even_if_it_may_reach_vault(servers: tuple[int, 
         for uid in (UID, UID + CLOSED_UIDS, UID + MAX_UIDS - 1):
             assert (connect(uid, "127.0.0.1", temporal), connect(uid, "127.0.0.1", other)) == ("refused", "connected"), uid
         assert connect(UID + MAX_UIDS, "127.0.0.1", temporal) == connect(UID - 1, "127.0.0.1", temporal) == "connected"
+
+
+def fixed_port() -> int:
+    """Return an unused port that the kernel does not hand out to who asks for any."""
+    for port in range(20_000, 32_768):
+        with suppress(OSError), closing(create_server(("127.0.0.1", port))):
+            return port
+    raise AssertionError("no port is free")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_a_job_that_listens_in_the_place_of_any_server_of_the_machine_gets_no_connection(address: str) -> None:
+    """Of PostgreSQL, for example, to which workers and Vault send passwords, or of the console."""
+    if is_root():
+        firewall, port = JobFirewall(Settings(job_uid_base=UID)), fixed_port()
+        try:
+            with job_listens(UID, address, port):
+                firewall.apply()
+                assert connect(0, address, port) == "connected", "nobody else ever listened there"
+            with closing(create_server(("127.0.0.1", port))):
+                firewall.apply()
+                assert connect(UID, "127.0.0.1", port) == "connected", "jobs may connect to it"
+            firewall.apply()
+            with job_listens(UID, address, port), pytest.raises(TimeoutError):
+                create_connection((address, port), timeout=1)
+        finally:
+            firewall.remove()
 
 
 def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -> None:
