@@ -257,7 +257,7 @@ def test_a_vault_that_cannot_be_reached_is_reported_in_one_sentence(
     assert expected in str(raised.value)
     assert opened.address in str(raised.value)
     assert "hush" not in str(raised.value)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_token_file_holds_one_token(client: VaultConnection, write_login: LoginWriter, tmp_path: Path) -> None:

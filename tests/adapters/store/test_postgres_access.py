@@ -32,7 +32,7 @@ from tests.adapters.store.event_samples import JOB, submission
 from tests.support.tls_authority import create_authority
 
 pytestmark = pytest.mark.servers
-PATIENCE_S = 10
+PATIENCE_S = 60
 """Within which every error must be told."""
 ACCESS = f"""
 hostssl all {RUNTIME_ROLE} all scram-sha-256

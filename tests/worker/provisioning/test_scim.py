@@ -46,7 +46,7 @@ def refusal(address: str, token: str = TOKEN) -> str:
     began = time.monotonic()
     with pytest.raises(JustEnoughError) as refused:
         fetch_scim(address, Secret(token))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert token not in str(refused.value)
     return str(refused.value)
 

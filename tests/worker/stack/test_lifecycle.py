@@ -76,7 +76,7 @@ class Belongings:
 
     def _vault(self, method: str, path: str, body: object = None) -> int:
         token = self._stack.admin_token_file.read_text(encoding="utf-8")
-        return httpx.request(method, f"{self._stack.vault}/v1/{path}", json=body, headers={"X-Vault-Token": token}, timeout=10).status_code
+        return httpx.request(method, f"{self._stack.vault}/v1/{path}", json=body, headers={"X-Vault-Token": token}, timeout=60).status_code
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_postgres_starts_although_another_process_got_the_pid_of_a_killed_server
         os.chown(lock, account.st_uid, account.st_gid)
         assert start_stack(home, "postgres").pids["postgres"] != stranger.pid
         # It is still alive.
-        assert stranger.communicate(b"here", timeout=10)[0] == b"here"
+        assert stranger.communicate(b"here", timeout=60)[0] == b"here"
 
 
 def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_down_never_ends_another_process_that_got_the_pid_of_a_child(tmp_path: P
         write_pidfile(places.run, "vault", ProcessIdentity(pid=stranger.pid, born=f"not {mark.born}"))
         assert stop_stack(places) == ()
         # It is still alive.
-        assert stranger.communicate(b"here", timeout=10)[0] == b"here"
+        assert stranger.communicate(b"here", timeout=60)[0] == b"here"
 
 
 def test_a_start_without_the_admin_token_says_what_to_do_and_leaves_nothing_running(home: Path) -> None:
