@@ -56,6 +56,6 @@ def console(shop: Shop) -> Session:
 @pytest.fixture
 def empty(shop: Shop, tmp_path: Path) -> Iterator[Emptied]:
     made = Emptied(shop, tmp_path)
-    shop.admin.write(f"sys/namespaces/{made.namespace}")
+    made.create()
     yield made
-    shop.admin.delete(f"sys/namespaces/{made.namespace}")
+    made.delete()

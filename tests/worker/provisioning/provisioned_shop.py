@@ -22,6 +22,7 @@ from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
+from tests.support.wait import until
 from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, VaultTarget, WriteOutcome, plan_vault, provision_vault
 
 NUMBERS = count(1)
@@ -107,6 +108,16 @@ class Emptied:
         """What fills `${X}` of the catalog."""
         own: dict[str, Any] = {"vault_namespace": self.namespace, "home": home, "worker_approle": None, "console_approle": None}
         self.settings = Settings.model_validate({**shop.settings.model_dump(), **own})
+
+    def create(self) -> None:
+        self._shop.admin.write(f"sys/namespaces/{self.namespace}")
+
+    def delete(self) -> None:
+        """Delete the namespace after its last lease: OpenBao 2.7.2 ends in a panic if one is being revoked while its namespace disappears."""
+        for mount in self.lists("sys/leases/lookup"):
+            self.write(f"sys/leases/revoke-prefix/{mount.rstrip('/')}", sync=True)
+        until(lambda: not self.lists("sys/leases/lookup"), f"the leases of {self.namespace} are gone")
+        self._shop.admin.delete(f"sys/namespaces/{self.namespace}")
 
     def _run(self, run: Callable[..., Any], **environment: str) -> Any:
         token, env = Secret(self._shop.admin.token), {**self.environment, **environment}

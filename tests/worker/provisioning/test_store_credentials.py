@@ -58,7 +58,7 @@ class OwnStore:
 @pytest.fixture(scope="module")
 def own(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnStore]:
     empty = Emptied(shop, tmp_path_factory.mktemp("own"))
-    shop.admin.write(f"sys/namespaces/{empty.namespace}")
+    empty.create()
     parts = urlsplit(shop.superuser)
     name = f"own_store_{next(NUMBERS)}"
     with shop.database() as admin:
@@ -83,7 +83,7 @@ def own(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnSto
     empty.write("store/roles/je-store", db_name="pg", **statements, default_ttl=f"{TTL_S}s", max_ttl="24h")
     made = OwnStore(admin_url, f"postgresql://{place}", empty)
     yield made
-    shop.admin.delete(f"sys/namespaces/{empty.namespace}")
+    empty.delete()
     roles = (*made.users(), "store_vault", "je_store")
     with shop.database() as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
