@@ -12,7 +12,7 @@ import httpx
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE
 from console.cli.client.config import ADDRESS_HINT
-from console.cli.client.http_client import REQUEST_ID_HEADER, open_http_client, to_unreachable
+from console.cli.client.http_client import REQUEST_ID_HEADER, open_http_client, tls_context, to_unreachable
 from console.cli.client.profile import CliSession, profile_hint
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
@@ -63,8 +63,7 @@ class ConsoleApiClient:
             path="/api/v1",
             auth=IdentityTokenAuth(session),
             timeout=HTTP_TIMEOUT,
-            # Without TLS, do not load certificates, which is slow. With it, SSL_CERT_FILE counts on loopback, too, where no proxy does.
-            verify=httpx.create_ssl_context() if self.address.startswith("https:") else False,
+            verify=tls_context(self.address),
         )
 
     def get(self, path: str, **query: Any) -> Json:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from console.cli import terminal
-from console.cli.errors import Unreachable
+from console.cli.errors import ExitCode, Failure, Unreachable
 from console.cli.options import close_with_command, current_options
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -29,6 +31,18 @@ def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Clien
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
     client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
     return close_with_command(client)
+
+
+def tls_context(address: str, *, cacert: str | None = None) -> ssl.SSLContext | bool:
+    """Return how to verify the certificate of an address: by the CAs in `cacert`, else in SSL_CERT_FILE, else the usual ones. Raises Failure."""
+    # Without TLS, do not load certificates, which is slow. A scheme may have capital letters.
+    if urlsplit(address).scheme != "https":
+        return False
+    try:
+        return ssl.create_default_context(cafile=cacert) if cacert else httpx.create_ssl_context()
+    except OSError as error:
+        source, file = ("VAULT_CACERT", cacert) if cacert else ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE"))
+        raise Failure(f"{source}: cannot read certificates from {file}", code=ExitCode.USAGE) from error
 
 
 def is_loopback(address: str) -> bool:

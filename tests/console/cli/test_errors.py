@@ -125,6 +125,35 @@ def test_a_vault_with_a_private_authority_is_trusted_by_vault_cacert(alone: Cli,
     assert trusting.exit_code != 0
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize("server", ["VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL"])
+def test_a_certificate_is_verified_however_the_scheme_is_spelled(cli: Cli, alone: Cli, tmp_path: Path, server: str) -> None:
+    _, contexts = create_authority(tmp_path, "localhost")
+    with serve_canned_answers(contexts["localhost"]) as served:
+        env = {server: served.address.replace("https:", "HTTPS:")}
+        if server == "VAULT_ADDR":
+            done = alone.run("login", "--user", "ada", "--password-stdin", stdin="hunter2", env=env)
+        else:
+            done = cli.run("job", "list", env=env)
+
+    assert served.requests == []
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "VAULT_CACERT"])
+def test_a_file_of_certificates_that_cannot_be_read_is_named(alone: Cli, tmp_path: Path, variable: str, content: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    env = {"VAULT_ADDR": "https://127.0.0.1:9", variable: str(file)}
+
+    done = alone.run("login", "--user", "ada", "--password-stdin", stdin="hunter2", env=env)
+
+    assert (done.exit_code, done.stderr) == (2, f"error: {variable}: cannot read certificates from {file}\n")
+
+
 @pytest.mark.parametrize("arguments", EVERY, ids=" ".join)
 def test_every_command_says_how_to_start_the_stack_if_nothing_runs(alone: Cli, arguments: tuple[str, ...]) -> None:
     done = alone.run(*arguments)
