@@ -21,6 +21,8 @@ from console.cli.options import close_with_command, current_options
 
 REQUEST_ID_HEADER = "X-Request-Id"
 """The console logs it with the request."""
+GATEWAY_STATUSES = frozenset({502, 503, 504})
+"""What a proxy answers while the server behind it does not. Vault itself answers 503 while it is sealed."""
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 LOOPBACK_HINT = "Start it. If it belongs to the stack on this machine: justenough up --detach"
 """A server on this machine can be part of the stack, or somebody's own: then `up` would start another one."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from console.cli.client.config import ADDRESS_HINT, ServerAddresses
-from console.cli.client.http_client import open_http_client, tls_context, to_unreachable
+from console.cli.client.http_client import GATEWAY_STATUSES, open_http_client, tls_context, to_unreachable
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
@@ -139,8 +139,8 @@ class PersonVaultClient:
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
             raise NotLoggedIn("your login is no longer valid, or lacks the policy je-person")
-        if answer.status_code == 503:
-            raise Unreachable(f"Vault at {self.address} is sealed or not ready")
+        if answer.status_code in GATEWAY_STATUSES:
+            raise Unreachable(f"Vault at {self.address} is sealed or not ready ({answer.status_code})")
         try:
             found = answer.json() if answer.content else {}
         except ValueError:

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from console.cli.client import api
-from console.cli.errors import ExitCode, worst_exit_code
+from console.cli.client.config import ServerAddresses
+from console.cli.client.vault import PersonVaultClient
+from console.cli.errors import ExitCode, Unreachable, worst_exit_code
+from console.cli.options import DEFAULT_OPTIONS, run_with_options
+from justenough.domain.core.secret import Secret
 from tests.console.cli.conftest import ROOT, Cli
 from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
@@ -181,6 +185,19 @@ def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) 
     assert done.exit_code == 1
     assert f"Vault at {address} does not answer (connection refused)" in done.stderr
     assert "justenough up --detach" in done.stderr
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxys_answer_in_place_of_vault_is_an_outage(status: int) -> None:
+    """A withdrawal is then recorded without a signature."""
+    with serve_canned_answers() as vault:
+        vault.set_response(status, b"<html>", "text/html")
+
+        def sign() -> str:
+            return PersonVaultClient(ServerAddresses(vault=vault.address)).sign(Secret("t"), "e", b"x")
+
+        with pytest.raises(Unreachable, match=f"is sealed or not ready \\({status}\\)"):
+            run_with_options(DEFAULT_OPTIONS, sign)
 
 
 @pytest.mark.servers
