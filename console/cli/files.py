@@ -32,12 +32,18 @@ def read_text(file: Path) -> str:
 
 @contextmanager
 def open_output(out: Path | None) -> Iterator[TextIO]:
-    """Open a file for writing, stdout for None. The file appears only once it is complete."""
+    """Open a file for writing, stdout for None. The file appears only once it is complete. Raises Failure."""
     if out is None:
         yield sys.stdout
         return
-    part = out.with_name(f".{out.name}.part")
+    part: Path | None = None
     try:
+        # A device, a pipe such as a shell's >(…), or /dev/stdout stays what it is: root could replace it.
+        if out.exists() and (not out.is_file() or (out.is_symlink() and out.absolute().is_relative_to("/dev"))):
+            with out.open("w", encoding="utf-8") as file:
+                yield file
+            return
+        part = out.with_name(f".{out.name}.part")
         # Entries contain the names of people and leases, so only the user may read the file.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             yield file
@@ -45,7 +51,8 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
     except OSError as error:
         raise Failure(f"cannot write {out}: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def replace_text(file: Path, text: str) -> None:
