@@ -16,6 +16,7 @@ from console.cli import terminal
 from console.cli.arguments import parse_duration_option, parse_params, path_segment
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
+from console.cli.client.references import job_id_of
 from console.cli.errors import ExitCode, Failure
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
@@ -76,7 +77,8 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
         raise InvalidInput(f"{file}: {error.what}", with_lines(problems, text)) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = pack_folder(folder, spec.run.workdir) if spec.run.workdir is not None else None
-    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None, text=text)
+    parent = job_id_of(connect_api(), parent) if parent else None
+    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent, text=text)
 
 
 def print_dry_run(run_input: JobRunInput) -> None:
