@@ -29,9 +29,18 @@ LOOPBACK_HINT = "Start it. If it belongs to the stack on this machine: justenoug
 
 
 def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Client:
-    """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy."""
+    """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy.
+
+    Raises Failure.
+    """
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
-    client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+    try:
+        client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        # The error may contain a proxy's password.
+        why = "SOCKS proxies are not supported" if isinstance(error, ImportError) else "this address or that of its proxy is invalid"
+        hint = "Proxies come from HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; NO_PROXY exempts hosts"
+        raise Failure(f"cannot connect to {address}: {why}", code=ExitCode.USAGE, hint=hint) from error
     return close_with_command(client)
 
 

@@ -200,6 +200,24 @@ def test_a_proxys_answer_in_place_of_vault_is_an_outage(status: int) -> None:
             run_with_options(DEFAULT_OPTIONS, sign)
 
 
+@pytest.mark.parametrize(
+    "proxy,why",
+    [
+        ("socks5://user:secret@127.0.0.1:9", "SOCKS proxies are not supported"),
+        ("odd://user:secret@127.0.0.1:9", "this address or that of its proxy is invalid"),
+        ("http://user:secret@127.0.0.1:port", "this address or that of its proxy is invalid"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_reported_without_its_password(alone: Cli, proxy: str, why: str) -> None:
+    done = alone.run(
+        "login", "--user", "ops", "--password-stdin", stdin="x", env={"VAULT_ADDR": "https://vault.example", "ALL_PROXY": proxy}
+    )
+
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (2, f"error: cannot connect to https://vault.example: {why}")
+    assert "ALL_PROXY" in done.stderr
+    assert "secret" not in done.stderr
+
+
 @pytest.mark.servers
 def test_an_option_overrides_the_environment_and_the_environment_overrides_the_settings_file(
     cli: Cli, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -212,7 +230,7 @@ def test_an_option_overrides_the_environment_and_the_environment_overrides_the_s
     assert cli.run("whoami", "--console-url", whole.console, env={"JUSTENOUGH_CONSOLE_URL": "http://127.0.0.1:9"}).exit_code == 0
 
 
-@pytest.mark.parametrize("address", ["localhost:8080", "ftp://x", "http://", "http://[", "https://x?y=1"])
+@pytest.mark.parametrize("address", ["localhost:8080", "ftp://x", "http://", "http://[", "https://x?y=1", "https://a..b"])
 def test_an_invalid_address_is_a_usage_error(alone: Cli, address: str) -> None:
     done = alone.run("job", "list", "--console-url", address)
 
