@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,9 @@ from console.cli.errors import ExitCode, Failure
 def open_text(file: Path) -> Iterator[TextIO]:
     """Open a text file; - is stdin. Raises Failure if it cannot be read."""
     try:
-        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8", newline="\n") as opened:
+        # An export is UTF-8, whatever the locale says of stdin.
+        stdin = TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n") if str(file) == "-" else None
+        with stdin or file.open(encoding="utf-8", newline="\n") as opened:
             yield opened
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -60,10 +60,18 @@ def api(
 
 
 def read_body(file: str) -> Any:
+    from justenough.domain.core.untrusted_yaml import MAX_BYTES  # noqa: PLC0415 - loads yaml
+
+    text = read_file_or_stdin(file)
+    if len(text) > MAX_BYTES:
+        raise Failure(f"--input: {file} is larger than {MAX_BYTES:,} bytes", code=ExitCode.USAGE)
     try:
-        return json.loads(read_file_or_stdin(file))
-    except ValueError as error:
+        body = json.loads(text)
+        # Python reads more than JSON allows: NaN, and halves of characters.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
         raise Failure(f"--input: {file} is not JSON: {error}", code=ExitCode.USAGE) from error
+    return body
 
 
 def print_answer(answer: Any) -> None:

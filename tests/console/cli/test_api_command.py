@@ -37,6 +37,26 @@ def test_the_api_command_takes_a_method_and_a_path(cli: Cli, job: str) -> None:
     assert cli.run("api", "GET", f"/jobs/{job}", "-o", "name").stdout == f"{job}\n"
 
 
+@pytest.mark.parametrize(
+    "body,said",
+    [
+        ("[1, NaN]", "is not JSON"),
+        ('"\\ud800"', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        (f'"{"x" * 300_000}"', "is larger than 262,144 bytes"),
+    ],
+    ids=("nan", "surrogate", "deep", "large"),
+)
+def test_a_body_that_cannot_be_sent_is_a_usage_error(cli: Cli, tmp_path: Path, body: str, said: str) -> None:
+    file = tmp_path / "body.json"
+    file.write_text(body)
+
+    done = cli.run("api", "POST", "/jobs", "--input", file)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"error: --input: {file} {said}" in done.stderr
+
+
 def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:
     spec = {"name": "x", "task": "t", "environment": "prod", "run": {"command": ["true"]}}
     done = cli.run("api", "POST", "/jobs", "--input", "-", stdin=json.dumps({"spec": spec, "dry_run": True}))
