@@ -140,9 +140,10 @@ class CliGroup(SharedHelp, TyperGroup):
         except typer.TyperException as error:
             print_usage_error(error)
             code = error.exit_code
-        except typer.Abort:
+        except typer.Abort as error:
             terminal.write_error("nothing was done: the question was not answered")
-            code = ExitCode.FAILURE
+            # A prompt turns both Ctrl-C and the end of the input into this.
+            code = ExitCode.INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else ExitCode.FAILURE
         sys.exit(code or 0)
 
 

@@ -74,6 +74,13 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
     for request in unique_requests:
         try:
             answered.append(_answer_request(api, request, options, absent=absent))
+        except typer.Abort:
+            if not answered:
+                raise
+            # Those before have been sent, and are printed.
+            print_failure(Failure("not decided, and none after it: the question was not answered"), subject=request)
+            codes.append(ExitCode.INTERRUPTED)
+            break
         except JustEnoughError as error:
             failure = to_failure(error)
             print_failure(failure, subject=request if len(unique_requests) > 1 else "")

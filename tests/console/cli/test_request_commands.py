@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,43 @@ def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Pen
 
     assert process.returncode == code
     assert ops.job(waiting.id)["requests"][0]["state"] == state
+
+
+def test_ctrl_c_at_a_question_leaves_what_was_answered_before_and_says_so(
+    cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
+) -> None:
+    (tmp_path / "second").mkdir()
+    second = PendingJob(cli, ops, tmp_path / "second", [WRITE])
+    names = (waiting.requests[0], second.requests[0])
+    with run_on_terminal(cli, "request", "approve", *names, "--reason", "yes", "-o", "name", who="lead") as (process, terminal):
+        terminal.read_until(b"Approve this?")
+        terminal.write(b"y\n")
+        terminal.read_until(b"Approve this?")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout
+        assert process.stdout.read().decode().split() == [names[0]]
+        told = terminal.read_until(b"\0")
+        process.wait(30)
+
+    states = [ops.job(job.id)["requests"][0]["state"] for job in (waiting, second)]
+    cli.run("job", "cancel", second.id)
+    assert (process.returncode, states) == (130, ["approved", "pending"])
+    assert f"{names[1]}: not decided, and none after it: the question was not answered" in told
+    assert "nothing was done" not in told
+
+
+@pytest.mark.parametrize("how,code", [("interrupt", 130), ("end", 1)])
+def test_a_question_that_is_not_answered_ends_the_command(waiting: PendingJob, cli: Cli, how: str, code: int) -> None:
+    with run_on_terminal(cli, "request", "deny", waiting.requests[0], who="lead") as (process, terminal):
+        terminal.read_until(b"Reason:")
+        if how == "interrupt":
+            process.send_signal(signal.SIGINT)
+        else:
+            terminal.write(b"\x04")
+        told = terminal.read_until(b"\0")
+        process.wait(30)
+
+    assert (process.returncode, "nothing was done: the question was not answered" in told) == (code, True)
 
 
 def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: PendingJob) -> None:
