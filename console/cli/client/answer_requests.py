@@ -104,6 +104,14 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
         raise typer.Exit(worst_exit_code(codes))
 
 
+def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
+    """Return a request. Raises Failure if the console returns another one, which the person's signature would then be about."""
+    view = api.get(f"/requests/{path_segment(request)}")
+    if view["id"] != request:
+        raise Failure(f"the console at {api.address} answered with another request, {view['id']}; nothing was signed")
+    return view
+
+
 def _missing_text(item: Json) -> str:
     """Return how many approvals a request lacks; empty if it will get no more."""
     if item["state"] == "pending":
@@ -132,7 +140,7 @@ def approver_by_login(api: ConsoleApiClient, name: str) -> Json:
 
 def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions, *, absent: str | None) -> Json:
     path = f"/requests/{path_segment(request)}"
-    view = api.get(path)
+    view = fetch_request_to_sign(api, request)
     if not view["digest"]:
         raise Failure(f"the request is {state_word('request', view['state'])}, not pending", code=ExitCode.CONFLICT)
     tools: BoundedTools | None = None

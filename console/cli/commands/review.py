@@ -53,11 +53,10 @@ def answer(
     if justified is None:
         raise Failure("the verdict is missing; give --justified or --unjustified", code=ExitCode.USAGE)
     why, api = answer_requests.require_reason(reason), connect_api()
-    path = f"/requests/{path_segment(request_id_of(api, request))}"
-    view, person = api.get(path), api.session.identity_token().entity
+    view, person = answer_requests.fetch_request_to_sign(api, request_id_of(api, request)), api.session.identity_token().entity
     verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"
     statement = statement_factory.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
-    _, found = api.post(f"{path}/review", api.session.sign_statement(statement))
+    _, found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
     review = found["review"]
     emit(
         found,

@@ -13,6 +13,7 @@ import pytest
 
 from console.cli.render.request_table import decide_by
 from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
 from tests.support.wait import until
@@ -323,6 +324,20 @@ def test_a_question_that_is_not_answered_ends_the_command(waiting: PendingJob, c
         process.wait(30)
 
     assert (process.returncode, "nothing was done: the question was not answered" in told) == (code, True)
+
+
+@pytest.mark.parametrize("command", [("request", "approve"), ("review", "answer", "--justified")], ids=" ".join)
+def test_nothing_is_signed_about_another_request_than_the_named_one(cli: Cli, waiting: PendingJob, command: tuple[str, ...]) -> None:
+    pending = waiting.requests[0]
+    view = cli.json("request", "show", pending, who="lead")
+    named = f"{pending.rpartition('-')[0]}-7"
+    with serve_canned_answers() as console:
+        console.routes = {f"/{named}": (200, view), "/decisions": (200, view), "/review": (409, {"title": "no"})}
+        done = cli.run(*command, named, "--reason", "the customer is right", "--console-url", console.address, who="lead")
+
+    assert [one.path for one in console.requests if b"signature" in one.body] == []
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"answered with another request, {pending}; nothing was signed" in done.stderr
 
 
 def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: PendingJob) -> None:
