@@ -164,7 +164,8 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
 
 def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
-    view = _follow_job(api, job, every_event=every_event, deadline=deadline)
+    interrupted = f"{job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}"
+    view = _follow_job(api, job, every_event=every_event, deadline=deadline, interrupted=interrupted)
     code = job_exit_code(view)
     emit_items(
         [view],
@@ -186,7 +187,9 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
 
 def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
-    view = _follow_job(api, job, every_event=False, deadline=deadline, extra_types=frozenset({"revocation.overdue"}))
+    interrupted = f"the stop of {job} was requested and goes on. Check its revocation: justenough credential prove {job}"
+    extra_types = frozenset({"revocation.overdue"})
+    view = _follow_job(api, job, every_event=False, deadline=deadline, interrupted=interrupted, extra_types=extra_types)
     report = revocation.job_report(view)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)
     if job_exit_code(view) is ExitCode.TIMED_OUT:
@@ -194,8 +197,15 @@ def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | Non
 
 
 def _follow_job(
-    api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None, extra_types: frozenset[str] = frozenset()
+    api: ConsoleApiClient,
+    job: str,
+    *,
+    every_event: bool,
+    deadline: float | None,
+    interrupted: str,
+    extra_types: frozenset[str] = frozenset(),
 ) -> Json:
+    """Return the job once it has ended, or at the deadline. `interrupted`: what to say of the job after Ctrl-C."""
     try:
         with show_progress(
             job,
@@ -206,7 +216,7 @@ def _follow_job(
         ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
-        note(f"Stopped waiting; {job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
+        note(f"Stopped waiting; {interrupted}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
