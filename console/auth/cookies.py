@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from starlette.responses import Response
 
 from justenough.adapters.configuration.settings import Settings
@@ -11,7 +13,7 @@ class PageCookies:
     """Names and sets cookies, Secure if the console's URL is https."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secure = (settings.console_url or "").startswith("https:")
+        self._secure = urlsplit(settings.console_url or "").scheme == "https"
         # For this prefix browsers require https and refuse cookies from other hosts.
         self.session = "__Host-je" if self._secure else "je"
         self.form = f"{self.session}-form"

@@ -29,9 +29,11 @@ IdempotencyKey = Annotated[
 
 
 def path_segment(name: str) -> str:
-    """Return an id as one segment of a URL path, percent-encoded. Raises Failure if it is empty."""
-    if not name.strip():
-        raise Failure("the id is empty; give the id of an existing item", code=ExitCode.USAGE)
+    """Return an id as one segment of a URL path, percent-encoded. Raises Failure if it is empty or a dot segment, which names another path."""
+    if name.strip() in {"", ".", ".."}:
+        raise Failure(
+            f"{'the id is empty' if not name.strip() else f'{name} is no id'}; give the id of an existing item", code=ExitCode.USAGE
+        )
     return quote(name, safe="")
 
 

@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,9 @@ from console.cli.errors import ExitCode, Failure
 def open_text(file: Path) -> Iterator[TextIO]:
     """Open a text file; - is stdin. Raises Failure if it cannot be read."""
     try:
-        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8", newline="\n") as opened:
+        # An export is UTF-8, whatever the locale says of stdin.
+        stdin = TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n") if str(file) == "-" else None
+        with stdin or file.open(encoding="utf-8", newline="\n") as opened:
             yield opened
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
@@ -32,12 +35,18 @@ def read_text(file: Path) -> str:
 
 @contextmanager
 def open_output(out: Path | None) -> Iterator[TextIO]:
-    """Open a file for writing, stdout for None. The file appears only once it is complete."""
+    """Open a file for writing, stdout for None. The file appears only once it is complete. Raises Failure."""
     if out is None:
         yield sys.stdout
         return
-    part = out.with_name(f".{out.name}.part")
+    part: Path | None = None
     try:
+        # A device, a pipe such as a shell's >(…), or /dev/stdout stays what it is: root could replace it.
+        if out.exists() and (not out.is_file() or (out.is_symlink() and out.absolute().is_relative_to("/dev"))):
+            with out.open("w", encoding="utf-8") as file:
+                yield file
+            return
+        part = out.with_name(f".{out.name}.part")
         # Entries contain the names of people and leases, so only the user may read the file.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             yield file
@@ -45,7 +54,8 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
     except OSError as error:
         raise Failure(f"cannot write {out}: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def replace_text(file: Path, text: str) -> None:

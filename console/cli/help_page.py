@@ -29,6 +29,8 @@ PYTHON_TYPE = re.compile(r" <(str|path|list\[\w+\])>$")
 """The type that typer writes behind an argument; it means nothing to people."""
 EXTRA_ARGUMENTS = re.compile(r"Got unexpected extra argument\(s\) \((.+)\)")
 """Typer's message, and the arguments in it."""
+UNENCODABLE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are not UTF-8."""
 RANGE = re.compile(r"(\d+)<=x<=(\d+)")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage or invalid input, 3 the job failed, 4 not logged in, 5 not found, 6 not allowed or "
@@ -123,6 +125,10 @@ class CliGroup(SharedHelp, TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run the program. A usage error is printed like every other error."""
+        if any(UNENCODABLE.search(word) for word in (sys.argv[1:] if args is None else args)):
+            # Neither a URL nor JSON can contain it.
+            terminal.write_error("an argument is not UTF-8 text")
+            sys.exit(ExitCode.USAGE)
         run = super().main
         if not standalone_mode:
             return run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
@@ -134,9 +140,10 @@ class CliGroup(SharedHelp, TyperGroup):
         except typer.TyperException as error:
             print_usage_error(error)
             code = error.exit_code
-        except typer.Abort:
+        except typer.Abort as error:
             terminal.write_error("nothing was done: the question was not answered")
-            code = ExitCode.FAILURE
+            # A prompt turns both Ctrl-C and the end of the input into this.
+            code = ExitCode.INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else ExitCode.FAILURE
         sys.exit(code or 0)
 
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the program with this process's arguments."""
+    # A stream that the caller closed gives and takes nothing. No file that is opened later may get its number.
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - it stays open like the stream itself
     for name in ("stdout", "stderr"):
-        # A stream that the caller closed takes nothing. No file that is opened later may get its number.
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays open like the stream itself
         with contextlib.suppress(AttributeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -30,7 +31,7 @@ class NoConsole(Exception):
 def fetch_readyz(address: str) -> Json:
     """Return the /readyz report of the console at an address. SSL_CERT_FILE may name its CA. Raises NoConsole."""
     try:
-        verify = httpx.create_ssl_context() if address.startswith("https:") else False
+        verify = httpx.create_ssl_context() if urlsplit(address).scheme == "https" else False
         report = httpx.get(f"{address.rstrip('/')}/readyz", timeout=REQUEST_TIMEOUT_S, verify=verify, trust_env=False).json()
         return {"checks": report["checks"], "overdue_revocations": report["overdue_revocations"], **report}
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:

@@ -74,6 +74,13 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
     for request in unique_requests:
         try:
             answered.append(_answer_request(api, request, options, absent=absent))
+        except typer.Abort:
+            if not answered:
+                raise
+            # Those before have been sent, and are printed.
+            print_failure(Failure("not decided, and none after it: the question was not answered"), subject=request)
+            codes.append(ExitCode.INTERRUPTED)
+            break
         except JustEnoughError as error:
             failure = to_failure(error)
             print_failure(failure, subject=request if len(unique_requests) > 1 else "")
@@ -95,6 +102,14 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
             _note_other_requests(api, job, {item["id"] for item in answered})
     if codes:
         raise typer.Exit(worst_exit_code(codes))
+
+
+def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
+    """Return a request. Raises Failure if the console returns another one, which the person's signature would then be about."""
+    view = api.get(f"/requests/{path_segment(request)}")
+    if view["id"] != request:
+        raise Failure(f"the console at {api.address} answered with another request, {view['id']}; nothing was signed")
+    return view
 
 
 def _missing_text(item: Json) -> str:
@@ -125,7 +140,7 @@ def approver_by_login(api: ConsoleApiClient, name: str) -> Json:
 
 def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions, *, absent: str | None) -> Json:
     path = f"/requests/{path_segment(request)}"
-    view = api.get(path)
+    view = fetch_request_to_sign(api, request)
     if not view["digest"]:
         raise Failure(f"the request is {state_word('request', view['state'])}, not pending", code=ExitCode.CONFLICT)
     tools: BoundedTools | None = None

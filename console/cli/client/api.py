@@ -12,7 +12,7 @@ import httpx
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE
 from console.cli.client.config import ADDRESS_HINT
-from console.cli.client.http_client import REQUEST_ID_HEADER, open_http_client, to_unreachable
+from console.cli.client.http_client import GATEWAY_STATUSES, REQUEST_ID_HEADER, open_http_client, tls_context, to_unreachable
 from console.cli.client.profile import CliSession, profile_hint
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
@@ -63,8 +63,7 @@ class ConsoleApiClient:
             path="/api/v1",
             auth=IdentityTokenAuth(session),
             timeout=HTTP_TIMEOUT,
-            # Without TLS, do not load certificates, which is slow. With it, SSL_CERT_FILE counts on loopback, too, where no proxy does.
-            verify=httpx.create_ssl_context() if self.address.startswith("https:") else False,
+            verify=tls_context(self.address),
         )
 
     def get(self, path: str, **query: Any) -> Json:
@@ -172,10 +171,10 @@ class ConsoleApiClient:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
         except (ValueError, KeyError, AttributeError):
-            return Failure(
-                f"the console at {self.address} answered {answer.status_code}",
-                code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE),
-            )
+            message = f"the console at {self.address} answered {answer.status_code}"
+            if answer.status_code in GATEWAY_STATUSES:
+                return Unreachable(message, hint="A proxy answered in its place; check that the console runs")
+            return Failure(message, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE))
         # The API's `query.state` is the option --state.
         problems = tuple(
             Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))

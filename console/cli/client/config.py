@@ -98,7 +98,8 @@ def _parse_address(source: str, value: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(value)
-        is_address = parts.scheme in {"http", "https"} and parts.hostname and not (parts.query or parts.fragment)
+        # Python encodes names so; this raises UnicodeError, a ValueError.
+        is_address = parts.scheme in {"http", "https"} and (parts.hostname or "").encode("idna") and not (parts.query or parts.fragment)
     except ValueError:
         is_address = False
     if not is_address:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import time
 import uuid
 from collections.abc import Callable
@@ -14,21 +16,44 @@ from urllib.parse import urlsplit
 import httpx
 
 from console.cli import terminal
-from console.cli.errors import Unreachable
+from console.cli.errors import ExitCode, Failure, Unreachable
 from console.cli.options import close_with_command, current_options
 
 REQUEST_ID_HEADER = "X-Request-Id"
 """The console logs it with the request."""
+GATEWAY_STATUSES = frozenset({502, 503, 504})
+"""What a proxy answers while the server behind it does not. Vault itself answers 503 while it is sealed."""
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 LOOPBACK_HINT = "Start it. If it belongs to the stack on this machine: justenough up --detach"
 """A server on this machine can be part of the stack, or somebody's own: then `up` would start another one."""
 
 
 def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Client:
-    """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy."""
+    """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy.
+
+    Raises Failure.
+    """
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
-    client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+    try:
+        client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        # The error may contain a proxy's password.
+        why = "SOCKS proxies are not supported" if isinstance(error, ImportError) else "this address or that of its proxy is invalid"
+        hint = "Proxies come from HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; NO_PROXY exempts hosts"
+        raise Failure(f"cannot connect to {address}: {why}", code=ExitCode.USAGE, hint=hint) from error
     return close_with_command(client)
+
+
+def tls_context(address: str, *, cacert: str | None = None) -> ssl.SSLContext | bool:
+    """Return how to verify the certificate of an address: by the CAs in `cacert`, else in SSL_CERT_FILE, else the usual ones. Raises Failure."""
+    # Without TLS, do not load certificates, which is slow. A scheme may have capital letters.
+    if urlsplit(address).scheme != "https":
+        return False
+    try:
+        return ssl.create_default_context(cafile=cacert) if cacert else httpx.create_ssl_context()
+    except OSError as error:
+        source, file = ("VAULT_CACERT", cacert) if cacert else ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE"))
+        raise Failure(f"{source}: cannot read certificates from {file}", code=ExitCode.USAGE) from error
 
 
 def is_loopback(address: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from console.cli.client.config import ADDRESS_HINT, ServerAddresses
-from console.cli.client.http_client import open_http_client, to_unreachable
+from console.cli.client.http_client import GATEWAY_STATUSES, open_http_client, tls_context, to_unreachable
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
@@ -50,12 +49,7 @@ class PersonVaultClient:
             raise Failure("Vault's address is unknown", hint=ADDRESS_HINT)
         self.address, self._namespace = addresses.vault, addresses.namespace
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
-        tls: ssl.SSLContext | bool = self.address.startswith("https:")
-        if tls and addresses.cacert:
-            try:
-                tls = ssl.create_default_context(cafile=addresses.cacert)
-            except (OSError, ssl.SSLError) as error:
-                raise Failure(f"VAULT_CACERT: cannot read certificates from {addresses.cacert}", code=ExitCode.USAGE) from error
+        tls = tls_context(self.address, cacert=addresses.cacert)
         self._http = open_http_client(self.address, path="/v1/", headers=headers, timeout=HTTP_TIMEOUT, verify=tls)
 
     def log_in(self, user: str, password: Secret, *, mount: str) -> CliLogin:
@@ -145,8 +139,8 @@ class PersonVaultClient:
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
             raise NotLoggedIn("your login is no longer valid, or lacks the policy je-person")
-        if answer.status_code == 503:
-            raise Unreachable(f"Vault at {self.address} is sealed or not ready")
+        if answer.status_code in GATEWAY_STATUSES:
+            raise Unreachable(f"Vault at {self.address} is sealed or not ready ({answer.status_code})")
         try:
             found = answer.json() if answer.content else {}
         except ValueError:

@@ -51,19 +51,33 @@ def api(
     if all_pages:
         if method != "GET":
             raise Failure("--all-pages works only with GET", code=ExitCode.USAGE)
-        if taken := sorted({"limit", "cursor"} & query.keys()):
+        # A job's output is continued by the number of its last chunk.
+        cursor_name = "after" if parts.path.endswith("/logs") else "cursor"
+        if taken := sorted({"limit", "cursor", cursor_name} & query.keys()):
             raise Failure(f"--all-pages gets every page; leave out {' and '.join(taken)}", code=ExitCode.USAGE)
-        print_answer({"items": list(client.get_all(parts.path, **query)), "next": None})
+        try:
+            items = list(client.get_all(parts.path, cursor_name=cursor_name, **query))
+        except KeyError as error:
+            raise Failure(f"{parts.path} is no list; leave out --all-pages", code=ExitCode.USAGE) from error
+        print_answer({"items": items, "next": None})
         return
     content = read_body(body) if body is not None else (fields or None)
     print_answer(client.send(method, parts.path, query=query, body=None if is_get else content))
 
 
 def read_body(file: str) -> Any:
+    from justenough.domain.core.untrusted_yaml import MAX_BYTES  # noqa: PLC0415 - loads yaml
+
+    text = read_file_or_stdin(file)
+    if len(text) > MAX_BYTES:
+        raise Failure(f"--input: {file} is larger than {MAX_BYTES:,} bytes", code=ExitCode.USAGE)
     try:
-        return json.loads(read_file_or_stdin(file))
-    except ValueError as error:
+        body = json.loads(text)
+        # Python reads more than JSON allows: NaN, and halves of characters.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
         raise Failure(f"--input: {file} is not JSON: {error}", code=ExitCode.USAGE) from error
+    return body
 
 
 def print_answer(answer: Any) -> None:

@@ -13,12 +13,13 @@ from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import credential_id_of, job_id_of
 from console.cli.completion import complete_action, complete_credential, complete_credential_state
+from console.cli.errors import ExitCode
 from console.cli.files import open_output
 from console.cli.job_arguments import JobId, OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation
-from console.cli.render.output import emit_page, emit_revocation, note, print_table
+from console.cli.render.output import emit_page, emit_revocation, print_table
 from console.cli.states import parse_state_option, state_help
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
@@ -93,7 +94,10 @@ def revoke(
 def prove(
     job: JobId,
     attest: Annotated[
-        Path | None, typer.Option("--attest", metavar="FILE", help="If all are revoked, write a signed attestation (in-toto in DSSE).")
+        Path | None,
+        typer.Option(
+            "--attest", metavar="FILE", help="If all are revoked, write a signed attestation (in-toto in DSSE). Exit 1 without one."
+        ),
     ] = None,
 ) -> None:
     """Verify that all of a job's credentials are revoked. Checks Vault and the targets. Exit 9 if one is active, still valid, or cannot be checked.
@@ -102,7 +106,7 @@ def prove(
     justenough credential prove refund-triage --attest proof.json
 
     """
-    api = connect_api()
+    api, envelope = connect_api(), None
     job = job_id_of(api, job)
     if attest is None:
         _, found = api.post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
@@ -113,10 +117,13 @@ def prove(
             with open_output(attest) as file:
                 file.write(json.dumps(envelope, indent=2) + "\n")
         else:
-            note(f"No attestation was written: {attested['why_none']}.")
+            terminal.write_error(f"no attestation was written: {attested['why_none']}")
     failures = () if found["dead"] else api.get(f"/jobs/{path_segment(job)}")["revocation"].get("failures") or ()
     report = revocation.proof_report(found, failures)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
+    if attest is not None and envelope is None:
+        # A script must not take an older file for it.
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 def _print_proof(report: Json) -> None:

@@ -134,11 +134,12 @@ def list_jobs(
     justenough job list --label team=support --resource orders-db --all
 
     """
-    filters = {"state": parse_state_option("--state", "job", state), "environment": environment, "requester": requester, "parent": parent}
+    filters = {"state": parse_state_option("--state", "job", state), "environment": environment, "requester": requester}
     filters["revocation"] = parse_state_option("--revocation", "revocation", revocation)
     filters |= {"name": name, "since": time_argument_text("--since", since, now=datetime.now(UTC)), "agent": agent, "resource": resource}
-    order = "oldest" if oldest else None
-    found = connect_api().get_page("/jobs", **filters, label=label or None, order=order, limit=limit, cursor=cursor)
+    api, order = connect_api(), "oldest" if oldest else None
+    filters["parent"] = job_id_of(api, parent) if parent else parent
+    found = api.get_page("/jobs", **filters, label=label or None, order=order, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),

@@ -9,7 +9,7 @@ import typer
 
 from console.cli.arguments import Out, Until, time_argument_text
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode
+from console.cli.errors import ExitCode, Failure
 from console.cli.files import open_output
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import count_label, emit, note
@@ -37,11 +37,16 @@ def report(
     justenough report --since 30d --format html --out report.html
 
     """
+    output = current_options().output
+    if form is None and out is not None and output is CliOutputFormat.JSON:
+        form = "json"
+    elif out is not None and output in {CliOutputFormat.YAML, CliOutputFormat.NAME}:
+        raise Failure(f"--out takes no -o {output}; give --format md, json or html", code=ExitCode.USAGE)
     now = datetime.now(UTC)
     begin, end = time_argument_text("--since", since, now=now), time_argument_text("--until", until, now=now)
     note("Reading the ledger; a million entries take about ten seconds.")
     content = connect_api().get_once("/report", timeout_s=REPORT_TIMEOUT_S, since=begin, until=end)
-    if form is None and current_options().output is not CliOutputFormat.TABLE and out is None:
+    if form is None and output is not CliOutputFormat.TABLE and out is None:
         lines = [line for section in content["sections"] for line in section["lines"]]
         emit(content, table=lambda _: None, names=lambda _: (line["key"] for line in lines if line["status"] != "ok"))
     else:

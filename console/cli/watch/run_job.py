@@ -16,6 +16,7 @@ from console.cli import terminal
 from console.cli.arguments import parse_duration_option, parse_params, path_segment
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
+from console.cli.client.references import job_id_of
 from console.cli.errors import ExitCode, Failure
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
@@ -76,7 +77,8 @@ def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent:
         raise InvalidInput(f"{file}: {error.what}", with_lines(problems, text)) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = pack_folder(folder, spec.run.workdir) if spec.run.workdir is not None else None
-    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None, text=text)
+    parent = job_id_of(connect_api(), parent) if parent else None
+    return JobRunInput(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent, text=text)
 
 
 def print_dry_run(run_input: JobRunInput) -> None:
@@ -162,7 +164,8 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
 
 def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
-    view = _follow_job(api, job, every_event=every_event, deadline=deadline)
+    interrupted = f"{job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}"
+    view = _follow_job(api, job, every_event=every_event, deadline=deadline, interrupted=interrupted)
     code = job_exit_code(view)
     emit_items(
         [view],
@@ -184,7 +187,9 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
 
 def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
-    view = _follow_job(api, job, every_event=False, deadline=deadline, extra_types=frozenset({"revocation.overdue"}))
+    interrupted = f"the stop of {job} was requested and goes on. Check its revocation: justenough credential prove {job}"
+    extra_types = frozenset({"revocation.overdue"})
+    view = _follow_job(api, job, every_event=False, deadline=deadline, interrupted=interrupted, extra_types=extra_types)
     report = revocation.job_report(view)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)
     if job_exit_code(view) is ExitCode.TIMED_OUT:
@@ -192,8 +197,15 @@ def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | Non
 
 
 def _follow_job(
-    api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None, extra_types: frozenset[str] = frozenset()
+    api: ConsoleApiClient,
+    job: str,
+    *,
+    every_event: bool,
+    deadline: float | None,
+    interrupted: str,
+    extra_types: frozenset[str] = frozenset(),
 ) -> Json:
+    """Return the job once it has ended, or at the deadline. `interrupted`: what to say of the job after Ctrl-C."""
     try:
         with show_progress(
             job,
@@ -204,7 +216,7 @@ def _follow_job(
         ) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
-        note(f"Stopped waiting; {job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
+        note(f"Stopped waiting; {interrupted}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.console.cli.conftest import ROOT, Cli, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
 from worker.stack import Stack
@@ -35,6 +37,50 @@ def test_the_api_command_takes_a_method_and_a_path(cli: Cli, job: str) -> None:
     assert json.loads(cli.run("api", "GET", "/jobs?name=asked-by-api", "--all").stdout)["next"] is None
     assert json.loads(cli.run("api", "POST", f"/jobs/{job}/prove").stdout)["job"] == job
     assert cli.run("api", "GET", f"/jobs/{job}", "-o", "name").stdout == f"{job}\n"
+
+
+@pytest.mark.parametrize(
+    "body,said",
+    [
+        ("[1, NaN]", "is not JSON"),
+        ('"\\ud800"', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        (f'"{"x" * 300_000}"', "is larger than 262,144 bytes"),
+    ],
+    ids=("nan", "surrogate", "deep", "large"),
+)
+def test_a_body_that_cannot_be_sent_is_a_usage_error(cli: Cli, tmp_path: Path, body: str, said: str) -> None:
+    file = tmp_path / "body.json"
+    file.write_text(body)
+
+    done = cli.run("api", "POST", "/jobs", "--input", file)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"error: --input: {file} {said}" in done.stderr
+
+
+def test_all_pages_of_a_jobs_output_are_one_list(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_canned_answers() as console:
+        seen = console.requests
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """Continue after a chunk, as the console does; end a client that asks for the same page again and again."""
+            after = int(parse_qs(urlsplit(path).query).get("after", ["-1"])[0])
+            if len(seen) > 10:
+                return 404, b"{}"
+            return 200, json.dumps({"items": [{"seq": after + 1}], "next": str(after + 1) if after < 1 else None}).encode()
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("api", "GET", "/jobs/j-dev-x/logs", "--all", "--console-url", console.address)
+
+    assert done.exit_code == 0, done.stderr
+    assert [item["seq"] for item in json.loads(done.stdout)["items"]] == [0, 1, 2]
+
+
+def test_all_pages_of_what_is_no_list_are_a_usage_error(cli: Cli) -> None:
+    done = cli.run("api", "GET", "/whoami", "--all")
+
+    assert (done.exit_code, done.stderr) == (2, "error: /whoami is no list; leave out --all-pages\n")
 
 
 def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:

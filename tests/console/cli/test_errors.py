@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from console.cli.client import api
-from console.cli.errors import ExitCode, worst_exit_code
+from console.cli.client.config import ServerAddresses
+from console.cli.client.vault import PersonVaultClient
+from console.cli.errors import ExitCode, Unreachable, worst_exit_code
+from console.cli.options import DEFAULT_OPTIONS, run_with_options
+from justenough.domain.core.secret import Secret
 from tests.console.cli.conftest import ROOT, Cli
 from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
@@ -125,6 +129,35 @@ def test_a_vault_with_a_private_authority_is_trusted_by_vault_cacert(alone: Cli,
     assert trusting.exit_code != 0
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize("server", ["VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL"])
+def test_a_certificate_is_verified_however_the_scheme_is_spelled(cli: Cli, alone: Cli, tmp_path: Path, server: str) -> None:
+    _, contexts = create_authority(tmp_path, "localhost")
+    with serve_canned_answers(contexts["localhost"]) as served:
+        env = {server: served.address.replace("https:", "HTTPS:")}
+        if server == "VAULT_ADDR":
+            done = alone.run("login", "--user", "ada", "--password-stdin", stdin="hunter2", env=env)
+        else:
+            done = cli.run("job", "list", env=env)
+
+    assert served.requests == []
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "VAULT_CACERT"])
+def test_a_file_of_certificates_that_cannot_be_read_is_named(alone: Cli, tmp_path: Path, variable: str, content: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    env = {"VAULT_ADDR": "https://127.0.0.1:9", variable: str(file)}
+
+    done = alone.run("login", "--user", "ada", "--password-stdin", stdin="hunter2", env=env)
+
+    assert (done.exit_code, done.stderr) == (2, f"error: {variable}: cannot read certificates from {file}\n")
+
+
 @pytest.mark.parametrize("arguments", EVERY, ids=" ".join)
 def test_every_command_says_how_to_start_the_stack_if_nothing_runs(alone: Cli, arguments: tuple[str, ...]) -> None:
     done = alone.run(*arguments)
@@ -154,6 +187,37 @@ def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) 
     assert "justenough up --detach" in done.stderr
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxys_answer_in_place_of_vault_is_an_outage(status: int) -> None:
+    """A withdrawal is then recorded without a signature."""
+    with serve_canned_answers() as vault:
+        vault.set_response(status, b"<html>", "text/html")
+
+        def sign() -> str:
+            return PersonVaultClient(ServerAddresses(vault=vault.address)).sign(Secret("t"), "e", b"x")
+
+        with pytest.raises(Unreachable, match=f"is sealed or not ready \\({status}\\)"):
+            run_with_options(DEFAULT_OPTIONS, sign)
+
+
+@pytest.mark.parametrize(
+    "proxy,why",
+    [
+        ("socks5://user:secret@127.0.0.1:9", "SOCKS proxies are not supported"),
+        ("odd://user:secret@127.0.0.1:9", "this address or that of its proxy is invalid"),
+        ("http://user:secret@127.0.0.1:port", "this address or that of its proxy is invalid"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_reported_without_its_password(alone: Cli, proxy: str, why: str) -> None:
+    done = alone.run(
+        "login", "--user", "ops", "--password-stdin", stdin="x", env={"VAULT_ADDR": "https://vault.example", "ALL_PROXY": proxy}
+    )
+
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (2, f"error: cannot connect to https://vault.example: {why}")
+    assert "ALL_PROXY" in done.stderr
+    assert "secret" not in done.stderr
+
+
 @pytest.mark.servers
 def test_an_option_overrides_the_environment_and_the_environment_overrides_the_settings_file(
     cli: Cli, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +230,7 @@ def test_an_option_overrides_the_environment_and_the_environment_overrides_the_s
     assert cli.run("whoami", "--console-url", whole.console, env={"JUSTENOUGH_CONSOLE_URL": "http://127.0.0.1:9"}).exit_code == 0
 
 
-@pytest.mark.parametrize("address", ["localhost:8080", "ftp://x", "http://", "http://[", "https://x?y=1"])
+@pytest.mark.parametrize("address", ["localhost:8080", "ftp://x", "http://", "http://[", "https://x?y=1", "https://a..b"])
 def test_an_invalid_address_is_a_usage_error(alone: Cli, address: str) -> None:
     done = alone.run("job", "list", "--console-url", address)
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
 from tests.support.people import Human
 from tests.support.terminal_signals import interruptible_command
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -138,6 +140,23 @@ def test_ctrl_c_ends_the_wait_with_exit_code_130_but_not_the_job(cli: Cli, ops: 
     assert "Traceback" not in told
     assert job["state"] == "running"
     cli.run("job", "kill", job["id"])
+
+
+@pytest.mark.parametrize("command", [("kill",), ("cancel", "--wait")], ids=" ".join)
+def test_ctrl_c_does_not_say_that_a_stopped_job_continues(cli: Cli, command: tuple[str, ...]) -> None:
+    job = {"id": "j-dev-x", "name": "n", "state": "running", "revocation": {"state": "none"}}
+    with serve_canned_answers() as console:
+        console.routes = {"/jobs/j-dev-x": (200, job), f"/{command[0]}": (202, job)}
+        program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", *command, "j-dev-x", "--console-url", console.address]
+        with run_child(interruptible_command(program), cwd=ROOT, env=cli.env(), stderr=subprocess.PIPE, text=True) as process:
+            until(lambda: any("/events" in one.path for one in console.requests), "the command waits")
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == (
+        "Stopped waiting; the stop of j-dev-x was requested and goes on. Check its revocation: justenough credential prove j-dev-x"
+    )
 
 
 def test_a_kill_prints_the_killed_job_and_a_second_kill_is_a_conflict(cli: Cli, ops: Human, tmp_path: Path) -> None:

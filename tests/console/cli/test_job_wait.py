@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from console.cli.client import api
 from console.cli.errors import Unreachable
 from console.cli.watch import job as following
 from console.cli.watch import poll
@@ -104,6 +105,27 @@ def test_waiting_polls_until_the_end_if_streams_do_not_pass(cli: Cli, monkeypatc
     assert [one.path.rpartition("/")[2] for one in seen].count("events") == 1
     assert done.stderr.count("job.ended") == 1
     assert "Events do not arrive (no streams here)" in done.stderr
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_waiting_survives_a_restart_of_the_console_behind_a_proxy(cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(poll, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
+    with serve_canned_answers() as console:
+        seen, original = console.requests, console.answer_to
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """Show a running job, then the proxy's page, then the job's end."""
+            if 1 < len(seen) < 30:
+                return status, b"<html><h1>The server behind this proxy does not answer</h1></html>"
+            console.routes = {"/jobs/j-dev-x": (200, job("failed", "confirmed") if len(seen) > 1 else job("running", "none"))}
+            return original(path)
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+
+    assert (done.exit_code, "error" in done.stderr) == (3, False), done.stderr
 
 
 @pytest.mark.servers

@@ -206,8 +206,19 @@ def test_a_proven_job_can_be_attested_and_a_running_one_cannot(cli: Cli, ops: Hu
     out.unlink()
     refused = cli.run("credential", "prove", running, "--attest", out)
     assert (refused.exit_code, out.exists()) == (9, False)
-    assert "No attestation was written" in refused.stderr
+    assert "error: no attestation was written" in refused.stderr
     assert cli.run("job", "kill", running, "--wait").exit_code == 0
+
+
+def test_a_job_without_credentials_is_proven_but_has_nothing_to_attest(cli: Cli, tmp_path: Path) -> None:
+    job, out = cli.json("job", "run", write_spec(tmp_path, ["true"]), "--wait")["id"], tmp_path / "proof.json"
+    out.write_text("of another job")
+
+    done = cli.run("credential", "prove", job, "--attest", out, "-q")
+
+    assert (done.exit_code, out.read_text()) == (1, "of another job")
+    assert done.stdout.splitlines()[-1] == f"{job}: every credential is revoked"
+    assert done.stderr == "error: no attestation was written: the job was never issued a credential\n"
 
 
 def test_a_person_who_may_not_read_everything_cannot_verify_the_ledger(cli: Cli) -> None:

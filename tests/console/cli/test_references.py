@@ -67,6 +67,15 @@ def test_a_text_that_refers_to_no_job_is_reported_as_not_found(cli: Cli, text: s
     assert f"there is no job {text}" in done.stderr
 
 
+@pytest.mark.parametrize("text", [".", ".."])
+@pytest.mark.parametrize("command", [("job", "show"), ("job", "kill"), ("request", "show"), ("credential", "revoke"), ("schedule", "show")])
+def test_a_dot_is_no_id_and_names_no_other_path_of_the_api(cli: Cli, command: tuple[str, ...], text: str) -> None:
+    done = cli.run(*command, text)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"error: {text} is no id; give the id of an existing item" in done.stderr
+
+
 def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli: Cli, jobs: list[dict[str, Any]]) -> None:
     second = jobs[0]["requests"][1]["id"]
     short = f"r-dev-{second.split('-')[2][:12]}-2"

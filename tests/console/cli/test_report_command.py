@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections import Counter
 from dataclasses import dataclass
@@ -151,6 +152,15 @@ def test_a_report_is_written_whole_for_its_reader_alone(cli: Cli, tmp_path: Path
     assert "Last checkpoint" in out.read_text()
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert str(out) in done.stderr
+
+
+def test_the_output_format_counts_in_a_file_too(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+
+    assert cli.run("report", "--since", "1h", "-o", "json", "--out", out, who="auditor").exit_code == 0
+    assert json.loads(out.read_text())["installation"] == "dev"
+    refused = cli.run("report", "--since", "1h", "-o", "yaml", "--out", out, who="auditor")
+    assert (refused.exit_code, refused.stderr) == (2, "error: --out takes no -o yaml; give --format md, json or html\n")
 
 
 def test_a_report_can_be_printed_as_json_as_names_and_as_markdown(cli: Cli) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from console.cli.render.request_table import decide_by
 from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
 from tests.support.wait import until
@@ -88,7 +90,7 @@ def test_the_approver_of_a_child_job_sees_its_parent_and_what_the_parent_touched
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
     assert ops.until(waiting.id)["state"] == "succeeded"
 
-    child, alone = (cli.json("job", "run", file, "--parent", parent, env=inside)["id"] for parent in (waiting.id, ""))
+    child, alone = (cli.json("job", "run", file, "--parent", parent, env=inside)["id"] for parent in (waiting.id[:20], ""))
     within = cli.json("job", "run", file, env=inside)["id"]
     (request,) = ops.until(within, "awaiting_approval")["requests"]
 
@@ -97,7 +99,7 @@ def test_the_approver_of_a_child_job_sees_its_parent_and_what_the_parent_touched
     assert f"launched by: {line}" in cli.run("request", "approve", request["id"], "--reason", "yes", who="lead").stderr
     assert line in cli.run("job", "show", within).stdout
     assert f"from job {waiting.id}" in cli.run("job", "timeline", within).stdout
-    assert sorted(cli.run("job", "list", "--parent", waiting.id, "-o", "name").stdout.split()) == sorted([child, within])
+    assert sorted(cli.run("job", "list", "--parent", waiting.id[:20], "-o", "name").stdout.split()) == sorted([child, within])
     assert [cli.json("job", "show", job)["parent"] for job in (child, alone)] == [waiting.id, None]
     for job in (child, alone):
         cli.run("job", "cancel", job)
@@ -168,7 +170,9 @@ def test_a_break_glass_approval_is_mentioned_in_lists_until_it_is_reviewed(cli: 
     assert " tier 1 or above " in next(line for line in cli.run("review", "list", who="auditor").stdout.splitlines() if request in line)
     assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
 
-    cli.json("review", "answer", request, "--justified", "--reason", "it was down", who="lead")
+    # As a terminal shows the request.
+    short = f"{request[:20]}-{request.rpartition('-')[2]}"
+    cli.json("review", "answer", short, "--justified", "--reason", "it was down", who="lead")
     assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
     assert "Review: justified, according to lead" in cli.run("request", "show", request, who="auditor").stdout
 
@@ -283,6 +287,57 @@ def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Pen
 
     assert process.returncode == code
     assert ops.job(waiting.id)["requests"][0]["state"] == state
+
+
+def test_ctrl_c_at_a_question_leaves_what_was_answered_before_and_says_so(
+    cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
+) -> None:
+    (tmp_path / "second").mkdir()
+    second = PendingJob(cli, ops, tmp_path / "second", [WRITE])
+    names = (waiting.requests[0], second.requests[0])
+    with run_on_terminal(cli, "request", "approve", *names, "--reason", "yes", "-o", "name", who="lead") as (process, terminal):
+        terminal.read_until(b"Approve this?")
+        terminal.write(b"y\n")
+        terminal.read_until(b"Approve this?")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout
+        assert process.stdout.read().decode().split() == [names[0]]
+        told = terminal.read_until(b"\0")
+        process.wait(30)
+
+    states = [ops.job(job.id)["requests"][0]["state"] for job in (waiting, second)]
+    cli.run("job", "cancel", second.id)
+    assert (process.returncode, states) == (130, ["approved", "pending"])
+    assert f"{names[1]}: not decided, and none after it: the question was not answered" in told
+    assert "nothing was done" not in told
+
+
+@pytest.mark.parametrize("how,code", [("interrupt", 130), ("end", 1)])
+def test_a_question_that_is_not_answered_ends_the_command(waiting: PendingJob, cli: Cli, how: str, code: int) -> None:
+    with run_on_terminal(cli, "request", "deny", waiting.requests[0], who="lead") as (process, terminal):
+        terminal.read_until(b"Reason:")
+        if how == "interrupt":
+            process.send_signal(signal.SIGINT)
+        else:
+            terminal.write(b"\x04")
+        told = terminal.read_until(b"\0")
+        process.wait(30)
+
+    assert (process.returncode, "nothing was done: the question was not answered" in told) == (code, True)
+
+
+@pytest.mark.parametrize("command", [("request", "approve"), ("review", "answer", "--justified")], ids=" ".join)
+def test_nothing_is_signed_about_another_request_than_the_named_one(cli: Cli, waiting: PendingJob, command: tuple[str, ...]) -> None:
+    pending = waiting.requests[0]
+    view = cli.json("request", "show", pending, who="lead")
+    named = f"{pending.rpartition('-')[0]}-7"
+    with serve_canned_answers() as console:
+        console.routes = {f"/{named}": (200, view), "/decisions": (200, view), "/review": (409, {"title": "no"})}
+        done = cli.run(*command, named, "--reason", "the customer is right", "--console-url", console.address, who="lead")
+
+    assert [one.path for one in console.requests if b"signature" in one.body] == []
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"answered with another request, {pending}; nothing was signed" in done.stderr
 
 
 def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: PendingJob) -> None:

@@ -108,8 +108,8 @@ class Script:
 
     STREAMS = (event(7, "r-1"), b"", event(7, "r-1") + event(9, "r-2"), b": ping\n\n")
 
-    def __init__(self, console: CannedServer) -> None:
-        self._original, self._stream = console.answer_to, 0
+    def __init__(self, console: CannedServer, away: tuple[int, bytes]) -> None:
+        self._original, self._stream, self._away = console.answer_to, 0, away
         console.routes = {"/requests/r-1": (200, APPROVED), "/requests/r-2": (200, OTHER)}
 
     def answer_to(self, path: str) -> tuple[int, bytes]:
@@ -118,19 +118,24 @@ class Script:
             return (200, self.STREAMS[self._stream - 1]) if self._stream <= len(self.STREAMS) else (403, b"{}")
         if path.partition("?")[0].endswith("/requests"):
             if self._stream == 2:
-                return 503, b'{"title": "Away", "detail": "Vault is away"}'
+                return self._away
             return 200, json.dumps({"items": [PENDING] if self._stream < 2 else [], "next": None}).encode()
         return self._original(path)
 
 
-@pytest.mark.parametrize("form", ["table", "json"])
+VAULT_AWAY = (503, b'{"title": "Away", "detail": "Vault is away"}')
+PROXY_PAGE = (502, b"<html><h1>502 Bad Gateway</h1></html>")
+"""What a proxy answers while the console behind it restarts."""
+
+
+@pytest.mark.parametrize("form,away", [("table", VAULT_AWAY), ("json", VAULT_AWAY), ("table", PROXY_PAGE)])
 def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_reported_twice(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, form: str
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, form: str, away: tuple[int, bytes]
 ) -> None:
     monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
     monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
     with serve_canned_answers() as console:
-        monkeypatch.setattr(console, "answer_to", Script(console).answer_to)
+        monkeypatch.setattr(console, "answer_to", Script(console, away).answer_to)
         done = cli.run("request", "watch", "-o", form, "--console-url", console.address, who="lead")
         heard = [one for one in console.requests if one.path.endswith("/events")]
 
@@ -141,7 +146,8 @@ def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_
     assert done.exit_code == 6
     assert [one.headers.get("Last-Event-ID") for one in heard] == [None, "7", "7", "9", "9"]
     assert told == (["r-1", "r-1", "r-1", "r-2", "r-2"] if form == "table" else ["r-1", "r-1", "r-2"])
-    assert done.stderr.splitlines()[:-1] == ["Connection lost: Vault is away. Reconnecting.", "Reconnected to the console."]
+    why = "Vault is away" if away == VAULT_AWAY else f"the console at {console.address} answered 502"
+    assert done.stderr.splitlines()[:-1] == [f"Connection lost: {why}. Reconnecting.", "Reconnected to the console."]
 
 
 class Blocked:

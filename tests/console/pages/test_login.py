@@ -232,8 +232,9 @@ async def test_a_browser_without_fetch_metadata_is_redirected_once(browser: Call
     assert hidden_fields(shown.text)["next"] == "/sessions"
 
 
-async def test_with_https_the_cookies_are_limited_to_the_host(settings: Settings, passwords: dict[str, str]) -> None:
-    secure = settings.model_copy(update={"console_url": "https://je.example"})
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_with_https_the_cookies_are_limited_to_the_host(settings: Settings, passwords: dict[str, str], scheme: str) -> None:
+    secure = settings.model_copy(update={"console_url": f"{scheme}://je.example"})
     async with serve_site(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False, verify=NO_TLS) as http:
         shown = await http.get("/login", headers=SAME)
         cookie = shown.headers["set-cookie"].partition(";")[0]

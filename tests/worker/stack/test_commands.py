@@ -195,16 +195,20 @@ def test_another_server_is_not_taken_for_a_console() -> None:
         fetch_readyz("http://127.0.0.1:9")
 
 
-def test_a_console_with_a_private_authority_is_trusted_by_ssl_cert_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_console_with_a_private_authority_is_trusted_by_ssl_cert_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     authority, contexts = create_authority(tmp_path, "localhost")
     with serve_canned_answers(contexts["localhost"]) as console:
         console.set_response(200, READY)
+        address = console.address.replace("https", scheme)
         with pytest.raises(
             NoConsole, match=r"does not answer \(its certificate is not trusted: set SSL_CERT_FILE to the CA that signed it\)"
         ):
-            fetch_readyz(console.address)
+            fetch_readyz(address)
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        assert fetch_readyz(console.address)["checks"] == READY["checks"]
+        assert fetch_readyz(address)["checks"] == READY["checks"]
 
 
 def test_doctor_checks_another_installations_console(monkeypatch: pytest.MonkeyPatch) -> None:
