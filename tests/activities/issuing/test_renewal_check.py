@@ -285,6 +285,27 @@ async def test_data_that_a_parent_reads_while_its_child_runs_counts_at_the_child
     assert job.renewals()[0]["facts"]["touched_resources"] == ["customers-db", "orders-db"]
 
 
+async def test_access_beyond_a_childs_order_ends_once_the_parents_approval_for_it_is_withdrawn(at: Desk, folder: Path) -> None:
+    with (folder / "policies" / "writes.cedar").open("a") as file:
+        file.write('\n@id("child-writes") permit (principal, action == Action::"write", resource) when { principal.name == "child" };\n')
+    reads = {**READ["access"][0], "at": "request"}
+    parent = start_job(at, {**WRITE, "access": [*WRITE["access"], reads], "beyond": "policy"}, tier=1)
+    child = start_job(at, {**READ, "name": "child", "beyond": "policy"}, parent=parent.job, by=parent.launcher)
+    item = child.issuer.access(ORDERS.model_copy(update={"action": Action.WRITE, "ttl": 600}))
+    assert isinstance(item, IssuedCredential)
+    assert item.credential.lease_id
+    writes = replace(child, item=replace(item, lease_seconds=at.deps.vault.renew_lease(item.credential.lease_id, LEASE)))
+    assert writes.can_log_in
+    assert child.issuer.reason_to_end(item) is None
+
+    record_withdrawal(at, parent.job, parent.approver.id, parent.approver.name)
+
+    await writes.until(lambda: bool(writes.entries_of(EventType.CREDENTIAL_CONFIRMED)))
+    (revoked,) = writes.entries_of(EventType.CREDENTIAL_REVOKED)
+    assert (revoked["credential"], revoked["why"]) == (item.credential.id, "the parent job has read on orders-db, but not write")
+    assert (writes.can_log_in, child.can_log_in) == (False, True)
+
+
 @pytest.mark.parametrize("away", ["vault", "store"])
 async def test_a_server_that_does_not_answer_does_not_end_a_grant(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
     job = start_job(at, WRITE, tier=1)
