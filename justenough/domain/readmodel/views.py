@@ -216,6 +216,11 @@ class RequestView(Message):
         return tuple(item for item in valid if item.decision == "break_glass" or item.tier >= self.current_tier)
 
     @property
+    def lasting_answers(self) -> tuple[ApprovalView, ...]:
+        """The answers after which their people cannot answer again: withdrawn ones, and those that no escalation has discarded."""
+        return tuple(item for item in self.approvals if item.withdrawn_at or item.tier >= self.current_tier)
+
+    @property
     def break_glass(self) -> ApprovalView | None:
         """The break-glass by which it was approved; None if it is not approved, or was approved by its tier."""
         counting = self.counting_approvals if self.state is RequestState.APPROVED else ()

@@ -191,7 +191,7 @@ def test_the_decision_at_issue_can_only_take_access_away(store: Store, outcome: 
 
 @pytest.mark.parametrize("phase", ["issue", "granted"])
 def test_a_request_that_other_policies_deny_at_the_issue_names_their_digest(store: Store, phase: str) -> None:
-    changed = {"policies": ["closed"], "policy_digest": "sha256:" + "9" * 64}
+    changed: dict[str, Any] = {"policies": ["closed"], "policy_digest": "sha256:" + "9" * 64}
     denied = request_after(store, samples.access_decision("allowed"), samples.access_decision("denied", phase=phase, **changed))
     assert (denied.state, denied.policies, denied.policy_digest) == ("denied", ("closed",), changed["policy_digest"])
 
