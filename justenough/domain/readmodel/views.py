@@ -133,9 +133,9 @@ class RequestView(Message):
     ttl: int
     """Requested, in seconds."""
     granted_ttl: int | None = None
-    """The approved ttl in seconds, if less than requested."""
+    """The approved ttl in seconds, at most the requested one; None if no person has approved it."""
     granted_action: str | None = None
-    """Approved, if less than requested."""
+    """The approved action, at most the requested one."""
     tools: Mapping[str, Bounds] | None = None
     """The requested tools, each with its bounds; None if the request is for a credential or for one call."""
     granted_tools: Mapping[str, Bounds] | None = None
