@@ -67,6 +67,9 @@ async def submit_decision(
     if isinstance(failure, WorkflowGone):
         raise Conflict("the job is no longer running")
 
+    def answers_of(request: RequestView) -> int:
+        return sum(item.approver_id == person for item in request.approvals)
+
     def has_withdrawn(request: RequestView) -> bool:
         return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)
 
@@ -75,7 +78,8 @@ async def submit_decision(
 
     def is_counted(now: RequestView) -> bool:
         if not is_withdrawal:
-            return any(item.approver_id == person for item in now.approvals)
+            # They may have decided at a lower tier, too.
+            return answers_of(now) > answers_of(view)
         return now.state is RequestState.WITHDRAWN or (has_withdrawn(now) and not has_withdrawn(view))
 
     newest = await poll_until(
@@ -168,8 +172,10 @@ def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: 
 
 
 def has_answered(view: RequestView, person: Person) -> bool:
-    """Whether a decision of this person is recorded, or one that counts and that a delegate made for them."""
-    return any(item.approver_id == person.id or (item.on_behalf_of == person.name and item.withdrawn_at is None) for item in view.approvals)
+    """Whether a decision of this person counts at the current tier, or one that a delegate made for them, or they withdrew theirs."""
+    return any(
+        item.approver_id == person.id or (item.on_behalf_of == person.name and item.withdrawn_at is None) for item in view.lasting_answers
+    )
 
 
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -118,10 +119,11 @@ def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -
 
 def find_by_id(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
     """Return the jobs, requests, credentials and entries whose id starts with `text` or occurs in it, and that the caller may read."""
-    find, installation = console.deps.store.search.find, console.deps.settings.installation
-    hits = readable(console, caller, find(text, installation=installation))
+    # There are at most so many hits, so those of other people must not be among them.
+    find = partial(console.deps.store.search.find, installation=console.deps.settings.installation, requester_id=caller.requester_filter)
+    hits = readable(console, caller, find(text))
     named = id_within(text)
-    return hits or (readable(console, caller, find(named, installation=installation)) if named else ())
+    return hits or (readable(console, caller, find(named)) if named else ())
 
 
 def readable(console: Console, caller: Caller, hits: Iterable[SearchHit]) -> tuple[SearchHit, ...]:

@@ -125,7 +125,9 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
 
 def _to_granted_access(item: Access, view: RequestView) -> Access:
     """Return an item as granted, but never more than its order requests, even if the store records more."""
-    ttl = item.ttl if view.granted_ttl is None else min(item.ttl, view.granted_ttl)
+    # A running job may have requested less than its order says. That is not what approvers removed.
+    shortened = view.granted_ttl if view.granted_ttl is not None and view.granted_ttl < view.ttl else item.ttl
+    ttl = min(item.ttl, shortened)
     action = min(item.action, Action(view.granted_action or item.action), key=lambda each: each.rank)
     tools = intersect_all(item.tools, view.granted_tools) if item.tools is not None and view.granted_tools is not None else item.tools
     return item.model_copy(update={"ttl": ttl, "action": action, "tools": tools})

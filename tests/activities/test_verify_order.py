@@ -180,6 +180,20 @@ def test_an_order_of_a_person_who_may_not_launch_is_rejected(at: Desk) -> None:
     assert "may launch" in rejection_message(verify_order(at.deps, lead.order(fresh_job_id(at), now=now), now=now))
 
 
+@pytest.mark.parametrize("group", ["support-leads", "auditors", "break-glass"])
+def test_a_launcher_who_may_read_every_job_may_name_any_as_the_parent(at: Desk, group: str) -> None:
+    parent, now = fresh_job_id(at), at.clock.now()
+    verified = verify_order(at.deps, order := at.shop.sign_in("ops").order(parent, now=now), now=now)
+    assert isinstance(verified, VerifiedOrder)
+    at.deps.store.ledger.append([job_submitted_event(order, verified, at=now)])
+    launcher = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops")
+    child = launcher.order(fresh_job_id(at), {"parent": parent}, now=now)
+    assert f"there is no job {parent}" in rejection_message(verify_order(at.deps, child, now=now))
+    at.shop.admin("POST", f"identity/group/name/{group}", {})
+    reader = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops", group)
+    assert isinstance(verify_order(at.deps, reader.order(fresh_job_id(at), {"parent": parent}, now=now), now=now), VerifiedOrder)
+
+
 def test_an_edited_configuration_applies_to_the_next_order(shop: Shop, tmp_path: Path) -> None:
     approvals = copy_config(tmp_path) / "approvals.yaml"
     closed = approvals.read_text()

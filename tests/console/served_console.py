@@ -192,6 +192,7 @@ class Served:
             number=number_of(request),
             person=who,
             person_id=self.people[who].id,
+            tier=request["current_tier"],
             at=datetime.now(UTC),
             ttl=request["ttl"],
             action=request["action"],

@@ -185,8 +185,8 @@ def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMem
     """Return who else can decide a request now, by group: the groups of its tier first, then those above it."""
     if view.state is not RequestState.PENDING:
         return ()
-    absent = (item.on_behalf_of for item in view.approvals if item.on_behalf_of and item.withdrawn_at is None)
-    out = {caller.person.name, view.requester, *(item.approver for item in view.approvals), *absent}
+    absent = (item.on_behalf_of for item in view.lasting_answers if item.on_behalf_of and item.withdrawn_at is None)
+    out = {caller.person.name, view.requester, *(item.approver for item in view.lasting_answers), *absent}
     out |= barred_names(deps, view.job_id, parent=view.parent)
     return deciders_from(deps, caller.tiers, view.current_tier, without=out)
 

@@ -117,7 +117,9 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
     if criteria.mine is not None:
         by_delegate = and_(APPROVALS.c.on_behalf_of == criteria.name, APPROVALS.c.withdrawn_at.is_(None))
         theirs = or_(APPROVALS.c.approver_id == criteria.person, by_delegate)
-        answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, theirs)
+        # An escalation discards the answers of lower tiers, whose people may answer again.
+        lasting = or_(APPROVALS.c.withdrawn_at.is_not(None), APPROVALS.c.tier >= REQUESTS.c.current_tier)
+        answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, theirs, lasting)
         # Few jobs have a parent or were run by a schedule, and only for those does the chain say more than the request.
         is_barred = and_(or_(JOBS.c.parent.is_not(None), JOBS.c.requester.startswith("schedule:")), is_forebear(criteria.person, REQUESTS))
         can_answer = and_(

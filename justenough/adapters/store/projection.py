@@ -214,7 +214,7 @@ def access_decided(connection: Connection, fact: LedgerFact) -> None:
         why = {name: data[name] for name in ("tier", "policies", "policy_digest", "digest")}
         _update_request(connection, _DECIDE, fact, {"state": state.value, "needed": data["tier"], **why})
     elif data["phase"] in SETTLING_PHASES and state is RequestState.DENIED:
-        _update_request(connection, _OPEN, fact, {"state": state.value, "policies": data["policies"]})
+        _update_request(connection, _OPEN, fact, {"state": state.value, **{name: data[name] for name in ("policies", "policy_digest")}})
 
 
 def approval_opened(connection: Connection, fact: LedgerFact) -> None:

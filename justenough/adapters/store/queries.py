@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, case, exists, func, select, tuple_, union_all
 
 from justenough.adapters.store import reviews
 from justenough.adapters.store.engine import read_transaction
@@ -214,7 +214,7 @@ class RequestRepository(Repository):
         criteria = {"state": state, "job_id": job, "requester_id": requester_id}
         statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
         if beginning is not None:
-            statement = statement.where(REQUESTS.c.id.in_(_ids_beginning(connection, REQUESTS, beginning)))
+            statement = statement.where(_id_begins(connection, REQUESTS, beginning))
         page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
@@ -270,7 +270,7 @@ class CredentialRepository(Repository):
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
         statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
         if beginning is not None:
-            statement = statement.where(CREDENTIALS.c.id.in_(_ids_beginning(connection, CREDENTIALS, beginning)))
+            statement = statement.where(_id_begins(connection, CREDENTIALS, beginning))
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 
     @reads
@@ -313,11 +313,16 @@ def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[s
     return {request: views[request] for request in ids if request in views}
 
 
-def _ids_beginning(connection: Connection, table: Table, beginning: str) -> Sequence[str]:
-    """Return the first ids with this beginning. A range of ids uses the index, because ids sort by code point."""
+def _id_begins(connection: Connection, table: Table, beginning: str) -> ColumnElement[bool]:
+    """Return the condition that a row's id has this beginning."""
     prefix = without_nul(beginning)
-    matches = select(table.c.id).where(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
-    return connection.execute(matches.order_by(table.c.id).limit(MAX_PAGE_SIZE)).scalars().all()
+    is_match = and_(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
+    # A range of ids uses the index, because ids sort by code point.
+    ids = connection.execute(select(table.c.id).where(is_match).order_by(table.c.id).limit(MAX_PAGE_SIZE + 1)).scalars().all()
+    if len(ids) <= MAX_PAGE_SIZE:
+        return table.c.id.in_(ids)
+    # In this form, planners do not collect and sort every match, but read in the list's order, which finds a page of so many soon.
+    return case((is_match, 1)).is_not(None)
 
 
 def _fetch_jobs(connection: Connection, filters: JobFilters, *, oldest_first: bool, limit: int, cursor: str | None) -> Page[JobSummary]:
@@ -337,7 +342,7 @@ def _matching_jobs(connection: Connection, statement: Select[Any], filters: JobF
     if (first := filters.get("first")) is not None:
         statement = statement.where(JOBS.c.id >= first)
     if (beginning := filters.get("beginning")) is not None:
-        statement = statement.where(JOBS.c.id.in_(_ids_beginning(connection, JOBS, beginning)))
+        statement = statement.where(_id_begins(connection, JOBS, beginning))
     return statement
 
 

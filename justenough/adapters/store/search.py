@@ -80,8 +80,11 @@ class SearchRepository(Repository):
         return read_progress(connection)
 
     @reads
-    def find(self, connection: Connection, text: str, *, installation: str) -> tuple[SearchHit, ...]:
-        """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position."""
+    def find(self, connection: Connection, text: str, *, installation: str, requester_id: str | None = None) -> tuple[SearchHit, ...]:
+        """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position.
+
+        `requester_id`: of the former, only those of this person's jobs.
+        """
         query = without_nul(text.strip())[:MAX_QUERY_CHARS]
         if not query:
             return ()
@@ -94,6 +97,8 @@ class SearchRepository(Repository):
         matches = select(column, job, JOBS.c.name, JOBS.c.task).where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)
         if kind != "job":
             matches = matches.outerjoin(JOBS, JOBS.c.id == job)
+        if requester_id is not None:
+            matches = matches.where(JOBS.c.requester_id == requester_id)
         return (
             *(SearchHit(kind="entry", id=row[0], job=row[1], name=row[2] or "") for row in connection.execute(entries)),
             *(

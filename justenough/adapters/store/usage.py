@@ -20,6 +20,8 @@ from justenough.domain.rightsizing.usage import AccessKey, ActionUse, Credential
 
 MAX_REQUESTS_PER_ACTION = 5_000
 """Maximum number of requests of one action that a query reads."""
+MAX_CHILDREN = 1_000
+"""Maximum number of jobs of each generation that the analysed runs launched, whose requests a query reads; the newest ones."""
 GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
@@ -152,8 +154,33 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
             uses=credentials,
         )
         asks[row.job_id].append(request)
+    passed_on = _passed_on_keys(connection, ids)
     for job in jobs:
-        yield PastRun(job=job.id, ran=job.started_at is not None, offered=requested_keys(specs[job.id]), asks=tuple(asks[job.id]))
+        yield PastRun(
+            job=job.id,
+            ran=job.started_at is not None,
+            offered=requested_keys(specs[job.id]),
+            asks=tuple(asks[job.id]),
+            passed_on=frozenset(passed_on[job.id]),
+        )
+
+
+def _passed_on_keys(connection: Connection, jobs: Sequence[str]) -> Mapping[str, set[AccessKey]]:
+    """Return the access that each job's descendants requested, in their specs or while they ran."""
+    keys, ancestors = defaultdict[str, set[AccessKey]](set), {job: job for job in jobs}
+    launched = select(JOBS.c.id, JOBS.c.parent, ORDERS.c.spec).join(ORDERS, ORDERS.c.job == JOBS.c.id).order_by(JOBS.c.id.desc())
+    asked = select(REQUESTS.c.job_id, REQUESTS.c.resource, REQUESTS.c.action).distinct()
+    parents = jobs
+    while parents:
+        children = connection.execute(launched.where(JOBS.c.parent.in_(parents)).limit(MAX_CHILDREN)).all()
+        # Without a job that was seen before: a chain that is a loop must not go on for ever.
+        parents = [child.id for child in children if child.id not in ancestors]
+        for child in children:
+            ancestors[child.id] = ancestors[child.parent]
+            keys[ancestors[child.id]] |= requested_keys(child.spec)
+        for job, *key in connection.execute(asked.where(REQUESTS.c.job_id.in_(parents))) if parents else ():
+            keys[ancestors[job]].add(AccessKey(*key))
+    return keys
 
 
 def _end_of(row: Row[Any], job_ended_at: datetime | None) -> datetime | None:

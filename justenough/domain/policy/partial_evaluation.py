@@ -100,10 +100,16 @@ def mentioned_attributes(policies: Iterable[pst.Template]) -> frozenset[tuple[st
         match node:
             case pst.GetAttr(base=pst.Var(name=variable), attr=attribute) | pst.HasAttr(base=pst.Var(name=variable), attrs=(attribute, *_)):
                 mentioned.add((variable, attribute))
-            case pst.GetAttr(base=pst.IfThenElse()) | pst.HasAttr(base=pst.IfThenElse()):
-                # The condition decides which variable's attribute is read.
+            case pst.GetAttr(base=base) | pst.HasAttr(base=base) if not isinstance(_innermost_base(base), pst.Var):
+                # A condition decides which variable's attribute is read, or a record contains the variable.
                 mentioned.update((variable, ANY_ATTRIBUTE) for variable in ("principal", "resource", "context"))
     return frozenset(mentioned)
+
+
+def _innermost_base(expr: pst.Expr) -> pst.Expr:
+    while isinstance(expr, pst.GetAttr):
+        expr = expr.base
+    return expr
 
 
 def walk(tree: object) -> Iterator[Any]:

@@ -133,9 +133,9 @@ class RequestView(Message):
     ttl: int
     """Requested, in seconds."""
     granted_ttl: int | None = None
-    """The approved ttl in seconds, if less than requested."""
+    """The approved ttl in seconds, at most the requested one; None if no person has approved it."""
     granted_action: str | None = None
-    """Approved, if less than requested."""
+    """The approved action, at most the requested one."""
     tools: Mapping[str, Bounds] | None = None
     """The requested tools, each with its bounds; None if the request is for a credential or for one call."""
     granted_tools: Mapping[str, Bounds] | None = None
@@ -214,6 +214,11 @@ class RequestView(Message):
         """The approvals that count at the current tier: not withdrawn, and not lost by an escalation."""
         valid = (item for item in self.approvals if item.decision != "deny" and item.withdrawn_at is None)
         return tuple(item for item in valid if item.decision == "break_glass" or item.tier >= self.current_tier)
+
+    @property
+    def lasting_answers(self) -> tuple[ApprovalView, ...]:
+        """The answers after which their people cannot answer again: withdrawn ones, and those that no escalation has discarded."""
+        return tuple(item for item in self.approvals if item.withdrawn_at or item.tier >= self.current_tier)
 
     @property
     def break_glass(self) -> ApprovalView | None:

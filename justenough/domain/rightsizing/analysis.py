@@ -196,7 +196,12 @@ def _concerns(ask: PastRequest, key: AccessKey) -> bool:
 
 
 def _changes(item: Mapping[str, Any], evidence: _AccessEvidence, runs: Sequence[PastRun], asked_ttl: int) -> Iterator[Change]:
-    """Yield the change that drops an item, or else the changes to a narrower action and a shorter ttl that would have been enough."""
+    """Yield the change that drops an item, or else the changes to a narrower action and a shorter ttl that would have been enough.
+
+    An item that jobs launched by the runs requested, too, does not change: with less, the orders of those jobs would be rejected.
+    """
+    if any(evidence.key in run.passed_on for run in runs):
+        return
     judged_by, action = [evidence], _action_change(evidence)
     if action:
         # Judge the narrowed item too, by what the runs say about its new action, so that a tightened spec needs no second tightening.

@@ -70,6 +70,8 @@ class PastRun:
     offered: frozenset[AccessKey]
     """The access that its spec requested."""
     asks: tuple[PastRequest, ...]
+    passed_on: frozenset[AccessKey] = frozenset()
+    """The access that jobs which it launched requested, themselves or through other jobs. They may have no more than its spec requests."""
 
 
 class ActionUse(Message):

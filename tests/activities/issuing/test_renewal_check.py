@@ -23,17 +23,19 @@ from justenough.domain.approvals.statements import DecisionStatement, to_signabl
 from justenough.domain.contracts.workflow_messages import GrantedRequest
 from justenough.domain.core.ids import credential_id, job_of, new_job_id, request_id
 from justenough.domain.core.rfc3339 import to_rfc3339
-from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.spec import Access, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.tools.call import CallAccess, ToolCall
 from justenough.services.evaluate_request import compute_request_digest
+from justenough.services.inherited_limits import parent_limit_problems
 from justenough.services.job_history import read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.held_credentials import keep_until
 from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, copy_config, open_desk
+from tests.adapters.store import event_samples as samples
 from tests.support.claims import claim_job
 from tests.support.wait import until
 
@@ -283,6 +285,39 @@ async def test_data_that_a_parent_reads_while_its_child_runs_counts_at_the_child
     )
     assert await job.until_ended() == "policy denies it now (apart)"
     assert job.renewals()[0]["facts"]["touched_resources"] == ["customers-db", "orders-db"]
+
+
+async def test_access_beyond_a_childs_order_ends_once_the_parents_approval_for_it_is_withdrawn(at: Desk, folder: Path) -> None:
+    with (folder / "policies" / "writes.cedar").open("a") as file:
+        file.write('\n@id("child-writes") permit (principal, action == Action::"write", resource) when { principal.name == "child" };\n')
+    reads = {**READ["access"][0], "at": "request"}
+    parent = start_job(at, {**WRITE, "access": [*WRITE["access"], reads], "beyond": "policy"}, tier=1)
+    child = start_job(at, {**READ, "name": "child", "beyond": "policy"}, parent=parent.job, by=parent.launcher)
+    item = child.issuer.access(ORDERS.model_copy(update={"action": Action.WRITE, "ttl": 600}))
+    assert isinstance(item, IssuedCredential)
+    assert item.credential.lease_id
+    writes = replace(child, item=replace(item, lease_seconds=at.deps.vault.renew_lease(item.credential.lease_id, LEASE)))
+    assert writes.can_log_in
+    assert child.issuer.reason_to_end(item) is None
+
+    record_withdrawal(at, parent.job, parent.approver.id, parent.approver.name)
+
+    await writes.until(lambda: bool(writes.entries_of(EventType.CREDENTIAL_CONFIRMED)))
+    (revoked,) = writes.entries_of(EventType.CREDENTIAL_REVOKED)
+    assert (revoked["credential"], revoked["why"]) == (item.credential.id, "the parent job has read on orders-db, but not write")
+    assert (writes.can_log_in, child.can_log_in) == (False, True)
+
+
+@pytest.mark.parametrize("granted,problems", [(60, ()), (30, ("access[0].ttl: longer than the parent job's 30s",))])
+def test_a_child_has_the_ttl_of_its_parents_order_unless_approvers_shortened_it(at: Desk, granted: int, problems: tuple[str, ...]) -> None:
+    parent = start_job(at, {**READ, "access": [*READ["access"], {**WRITE["access"][0], "at": "request"}]})
+    # The parent needs it for less long than its order says.
+    waiting = parent.issuer.access(ORDERS.model_copy(update={"action": Action.WRITE, "ttl": 60}))
+    assert isinstance(waiting, PendingApproval)
+    answer = samples.approval_decision("approved", parent.job, number=2, ttl=granted)
+    at.deps.store.ledger.append([samples.approval_opening(parent.job, number=2), answer])
+    child = checked_spec({**WRITE, "params": {"ticket": "1"}})
+    assert tuple(map(str, parent_limit_problems(at.deps, child, parent.job))) == problems
 
 
 @pytest.mark.parametrize("away", ["vault", "store"])

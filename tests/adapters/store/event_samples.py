@@ -96,6 +96,7 @@ def approval_decision(
     number: int = 1,
     person: str = "lead",
     person_id: str | None = None,
+    tier: int = 1,
     decision: str = "approve",
     at: datetime = NOW,
     ttl: int = 300,
@@ -106,7 +107,7 @@ def approval_decision(
     data: dict[str, Any] = {
         "person": person_id or f"e-{person}",
         "name": person,
-        "tier": 1,
+        "tier": tier,
         "reason": "Looks right",
         "ttl": ttl,
         "granted_ttl": ttl if approved else None,

@@ -95,6 +95,18 @@ def test_a_persons_queue_leaves_out_higher_tiers_their_own_requests_and_those_th
     assert sorted(ids(store.inbox.items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
 
 
+def test_a_request_that_escalated_is_again_in_the_queue_of_people_who_answered_at_a_tier_below(store: Store) -> None:
+    again, answered, withdrawn = (add_request(store, number) for number in range(1, 4))
+    for number, tier in ((1, 1), (2, 2), (3, 1)):
+        store.ledger.append([samples.approval_decision("pending", job_id(number), tier=tier)])
+    taken_back = {"request": withdrawn, "person": "e-lead", "name": "lead", "reason": "no", "signed": None, "verdict": "pending"}
+    store.ledger.append([build_event(EventType.APPROVAL_WITHDRAWN, job_id(3), at=NOW, about=withdrawn, **taken_back)])
+    assert ids(store.inbox.items(MINE._replace(tier=2))) == []
+    store.ledger.append([samples.approval_opening(job_id(number), tier=2, escalated=True) for number in range(1, 4)])
+    assert ids(store.inbox.items(MINE._replace(tier=2))) == [again]
+    assert sorted(ids(store.inbox.items(MINE._replace(tier=2, mine=False)))) == sorted([answered, withdrawn])
+
+
 def test_a_persons_queue_leaves_out_requests_of_jobs_that_descend_from_theirs_or_that_they_had_a_schedule_run(store: Store) -> None:
     by_console: dict[str, Any] = {"requester": "e-console", "requester_name": "schedule:nightly"}
     order: dict[str, Any] = {**samples.SIGNED, "statement": {"asked_by": "e-lead"}}

@@ -189,6 +189,13 @@ def test_the_decision_at_issue_can_only_take_access_away(store: Store, outcome: 
     assert request_after(store, *settled, samples.access_decision(outcome, phase="issue", tier=1)).state == state
 
 
+@pytest.mark.parametrize("phase", ["issue", "granted"])
+def test_a_request_that_other_policies_deny_at_the_issue_names_their_digest(store: Store, phase: str) -> None:
+    changed: dict[str, Any] = {"policies": ["closed"], "policy_digest": "sha256:" + "9" * 64}
+    denied = request_after(store, samples.access_decision("allowed"), samples.access_decision("denied", phase=phase, **changed))
+    assert (denied.state, denied.policies, denied.policy_digest) == ("denied", ("closed",), changed["policy_digest"])
+
+
 def test_a_withdrawal_sets_the_request_to_withdrawn(store: Store) -> None:
     assert request_after(store, _request_event(EventType.ACCESS_WITHDRAWN, why="cancelled")).state == "withdrawn"
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from justenough.adapters.store import LedgerSpan, Store
+from justenough.adapters.store import LedgerSpan, Store, queries
 from justenough.adapters.store.engine import read_transaction
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
@@ -268,6 +268,23 @@ def test_jobs_can_be_filtered_by_the_beginning_of_their_id_and_by_a_start_time(s
     assert [view.id for view in store.credentials.list(beginning=part_id(JOB, "c", 1)).items] == [part_id(JOB, "c", 1)]
     assert store.jobs.with_request_for([JOB], "orders-db") == {JOB}
     assert store.jobs.with_request_for([JOB], "nowhere") == frozenset()
+
+
+def test_a_beginning_that_many_ids_share_leaves_out_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MAX_PAGE_SIZE", 2)
+    others, theirs = [job_id(number) for number in range(3)], job_id(3)
+    store.ledger.append([*map(samples.submission, others), samples.submission(theirs, requester="e-sam")])
+    store.ledger.append([samples.access_request(theirs, number=number) for number in range(1, 5)])
+    store.ledger.append([samples.issuance(theirs, number=number) for number in range(1, 5)])
+    store.ledger.append([samples.credential_confirmation(theirs, number=number) for number in range(1, 4)])
+
+    assert all_ids(lambda cursor: store.jobs.list(beginning="j-", cursor=cursor)) == [theirs, *others[::-1]]
+    assert [job.id for job in store.jobs.list(beginning="j-", requester_id="e-sam").items] == [theirs]
+    for kind, read in (("r", store.requests.list), ("c", store.credentials.list)):
+        parts = [part_id(theirs, kind, number) for number in range(1, 5)]
+        assert sorted(all_ids(lambda cursor, read=read, kind=kind: read(beginning=f"{kind}-", cursor=cursor))) == parts  # type: ignore[misc]
+    alive = store.credentials.list(beginning=part_id(theirs, "c", 1)[:-2], live=True)
+    assert [credential.id for credential in alive.items] == [part_id(theirs, "c", 4)]
 
 
 def query_plans(url: str, ask: Callable[[Store], object]) -> list[str]:

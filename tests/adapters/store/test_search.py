@@ -122,6 +122,17 @@ def test_a_person_who_may_read_only_their_own_jobs_finds_only_those(filled: Stor
     assert found_jobs(filled, "refund", "e-nobody") == []
 
 
+def test_a_persons_own_ids_are_found_although_many_ids_of_others_begin_like_them(store: Store) -> None:
+    theirs = job_id(99)
+    for job in (*map(job_id, range(search.MAX_FOUND_PER_KIND)), theirs):
+        store.ledger.append([samples.submission(job, requester="e-eve" if job == theirs else "e-ops"), samples.access_request(job)])
+    found = {text: store.search.find(text, installation="dev", requester_id="e-eve") for text in ("0000", "r-dev-")}
+    assert {text: [(hit.kind, hit.job) for hit in hits] for text, hits in found.items()} == {
+        "0000": [("job", theirs)],
+        "r-dev-": [("request", theirs)],
+    }
+
+
 def test_a_search_for_names_finds_parts_of_names_that_the_reader_may_know(filled: Store) -> None:
     assert filled.search.find_names("fund") == (("agent", "refund-agent"), ("name", "refund-triage"), ("name", "nightly-refunds"))
     assert filled.search.find_names("FUND night") == (("name", "nightly-refunds"),)

@@ -93,6 +93,19 @@ def test_a_credential_counts_as_used_only_if_the_ledger_records_a_use_of_it(stor
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
 
+def test_a_run_passed_on_what_its_descendants_requested_in_their_specs_or_while_they_ran(store: Store) -> None:
+    spec: dict[str, Any] = {"name": "part", "run": {"command": ["python"]}}
+    reads = {**spec, "access": [{"resource": "orders-db", "action": "read", "ttl": "1m", "reason": "Look", "at": "request"}]}
+    store.ledger.append([*run_events(job_id(1)), *run_events(job_id(2), start=1000)])
+    store.ledger.append([samples.submission(job_id(3), name="part", spec=spec, parent=job_id(1))])
+    store.ledger.append([samples.submission(job_id(4), name="part", spec=reads, parent=job_id(3))])
+    store.ledger.append([samples.access_request(job_id(3), resource="customers-db", action="admin")])
+    found = store.usage.run_history("refund-triage")
+    assert found is not None
+    passed_on = frozenset({AccessKey("customers-db", "admin"), AccessKey("orders-db", "read")})
+    assert {run.job: run.passed_on for run in found.runs} == {job_id(1): passed_on, job_id(2): frozenset()}
+
+
 def test_narrowed_and_denied_requests_are_reported(store: Store) -> None:
     approved = [
         samples.access_request(number=2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -95,6 +95,28 @@ async def test_deciding_twice_is_a_conflict(served: Served) -> None:
     served.record_answer(request, "lead", verdict="pending")
     again = await decide(served, "lead", request)
     assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
+
+
+@pytest.mark.parametrize("who,decision", [("security", "approve"), ("oncall", "break_glass")])
+async def test_whoever_decided_at_a_tier_below_may_decide_again_once_the_request_escalated(
+    served: Served, monkeypatch: pytest.MonkeyPatch, who: str, decision: str
+) -> None:
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+    request = await served.launch_and_request(quorum=2)
+    # When they approved, their groups were those of tier 1.
+    served.record_answer(request, who, verdict="pending")
+    until = datetime.now(UTC) + timedelta(minutes=5)
+    served.store.ledger.append(
+        [samples.approval_opening(request["job_id"], tier=2, escalated=True, at=datetime.now(UTC), respond_by=until)]
+    )
+
+    if who == "security":
+        mine = await served.get("/requests", who, params={"mine": True, "job": request["job_id"]})
+        assert [item["id"] for item in mine.json()["items"]] == [request["id"]]
+        assert (await served.post(f"/requests/{request['id']}/claim", who)).status_code == 200
+    answer = await decide(served, who, request, decision=decision, reason="The shop is down")
+    assert (answer.status_code, answer.json()["state"]) == (202, "pending")
+    assert len(await decision_signals(served, request["job_id"])) == 1
 
 
 async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from justenough.adapters.store.search import MAX_FOUND_PER_KIND
 from tests.console.served_console import SPEC, Served
 
 
@@ -34,6 +35,14 @@ async def test_everyone_finds_what_they_may_read(served: Served) -> None:
             who: hit in {(one["kind"], one["id"]) for one in (await find(served, text, who))["hits"]} for who in ("ops", "lead", "ops2")
         }
         assert seen == {"ops": True, "lead": True, "ops2": False}, text
+
+
+async def test_a_launcher_finds_their_job_by_a_beginning_that_many_ids_of_others_share(served: Served) -> None:
+    for _ in range(MAX_FOUND_PER_KIND):
+        await served.launch()
+    launched = await served.post("/jobs", "ops2", served.people["ops2"].order(SPEC))
+    job = launched.json()["id"]
+    assert ("job", job) in {(one["kind"], one["id"]) for one in (await find(served, job[:7], "ops2"))["hits"]}
 
 
 async def test_people_are_found_only_by_themselves_and_by_those_who_read_everything(served: Served) -> None:

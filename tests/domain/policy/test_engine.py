@@ -73,6 +73,22 @@ def test_a_forbid_that_holds_below_the_needed_tier_is_named_beside_the_permits()
     assert (decision.outcome, decision.tier, decision.policies) == ("needs_approval", 2, ("always", "ask-security"))
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        '{job: principal}.job.environment == "prod"',
+        "{job: principal}.job has environment",
+        "{all: {job: principal}}.all.job has agent.owner",
+        '{it: resource}.it.environment == "prod"',
+        "(if context.break_glass then {job: principal} else {job: principal}).job has environment",
+    ],
+)
+def test_a_policy_reads_an_attribute_of_a_job_or_resource_also_through_a_record(condition: str) -> None:
+    assert decide(policy_text(condition)).outcome == "allowed"
+    forbidden = decide(ALWAYS + policy_text(condition, "never", "forbid"))
+    assert (forbidden.outcome, forbidden.policies, forbidden.errors) == ("denied", ("never",), ())
+
+
 def test_policies_that_hold_only_below_the_needed_tier_are_not_named() -> None:
     text = (
         policy_text("context.approved_tier >= 2", "two")

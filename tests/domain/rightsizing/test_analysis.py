@@ -177,6 +177,13 @@ def test_granted_access_that_was_never_used_is_dropped_if_its_use_would_be_obser
     assert elsewhere.used == (1 if own.seen else None)
 
 
+@pytest.mark.parametrize("past", [run(ran=True, offers=frozenset({READ})), run(ask(READ, use(3))), run(ask(READ, use(), granted_ttl=60))])
+def test_an_item_that_jobs_launched_by_a_run_requested_too_does_not_change(past: PastRun) -> None:
+    assert changes(access_of([past] * 3)) != {}
+    assert changes(access_of([past, past, replace(past, passed_on=frozenset({WRITE}))])) != {}
+    assert changes(access_of([past, past, replace(past, passed_on=frozenset({READ}))])) == {}
+
+
 def test_items_of_other_revisions_match_by_resource_and_action() -> None:
     older = run(denial(WRITE), ask(READ, use(100)))
     newer = run(ask(READ, use(3)), ask(ADMIN, use(None)))
