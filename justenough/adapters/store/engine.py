@@ -121,10 +121,13 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
             raise DisconnectionError  # The pool opens another one.
 
     @event.listens_for(engine, "handle_error")
-    def _reject_login(context: Any) -> None:
+    def _replace_connections(context: Any) -> None:
         # A connection outlives its user.
         if context.connection is not None and isinstance(context.original_exception, InsufficientPrivilege):
             connector.reject(context.connection.info[SESSION].login)
+        # After a failover, open connections may lead to a standby while the address leads to the primary. The pool opens others.
+        if isinstance(context.original_exception, ReadOnlySqlTransaction):
+            context.is_disconnect = True
 
     return engine
 
