@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction, write_transaction
 from justenough.adapters.store.logins import PasswordFile
 from justenough.adapters.store.rights import RIGHTS
 from tests.adapters.store.conftest import (
@@ -302,6 +302,18 @@ def test_a_standby_is_found_and_refused_until_the_address_leads_to_the_primary(p
             assert store.ledger.append([submission()])
     assert report is not None
     assert report.is_read_only
+
+
+@pytest.mark.parametrize("configured, used", [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_what_was_recorded_survives_a_crash_of_the_server_whatever_its_setting(
+    postgres_port: int, ready_database: str, configured: str, used: str
+) -> None:
+    with database(postgres_port, like=ready_database) as url:
+        administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = {configured}")
+        opened = open_database(as_role(url, RUNTIME_ROLE))
+        with write_transaction(opened.engine) as writer:
+            assert writer.exec_driver_sql("SHOW synchronous_commit").scalar_one() == used
+        opened.engine.dispose()
 
 
 def test_a_server_whose_machine_vanishes_is_noticed_within_half_a_minute(postgres_port: int, ready_database: str) -> None:
