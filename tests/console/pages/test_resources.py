@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from console.services.resources import MAX_CREDENTIALS
+from console.services.resources import MAX_CREDENTIALS, MAX_REQUESTS_PER_ACTION
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
@@ -106,6 +106,17 @@ async def test_a_launcher_sees_access_of_their_own_jobs_only(records: Desk) -> N
     assert f"/credentials/{part_id(own, 'c')}" in page.links
     assert not [link for link in page.links if other[2:] in link]
     assert "90 days" not in page.text
+
+
+async def test_a_launcher_sees_older_access_of_their_own_jobs_however_much_others_have(records: Desk) -> None:
+    ops = await records.log_in("ops")
+    mine = await records.id_of(ops)
+    oldest = record_access(records, requester=mine)
+    for _ in range(MAX_REQUESTS_PER_ACTION):
+        record_access(records, requester="e-else")
+    own = oldest, record_access(records, requester=mine)
+    page = await load_page(ops, "/resources/orders-db")
+    assert {f"/{kind}/{part_id(job, name)}" for job in own for kind, name in (("credentials", "c"), ("inbox", "r"))} <= set(page.links)
 
 
 async def test_a_removed_resource_is_shown_to_those_who_may_read_of_it(records: Desk) -> None:
