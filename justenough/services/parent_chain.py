@@ -87,8 +87,7 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
         (_, nearest), *_ = read_submissions(deps, parent)
     except NoSuchParent as error:
         return Rejection("parent_unknown", str(error))
-    tiers = deps.config.current().tiers
-    reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
+    reads_all = person.groups & deps.config.current().tiers.reading_groups
     # Use the same message as for an unknown job, so that nobody learns which ids exist.
     return None if reads_all or nearest["requester"] == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
 
