@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import installation_of
@@ -133,7 +132,12 @@ def _read_touched(deps: Deps, job: str) -> HeldAccess:
     at_request: dict[str, Sensitivity] = {}
     touched = HeldAccess()
     ledger = deps.store.ledger
-    for entry in iterate_pages(lambda after: ledger.entries(job=job, types=TOUCHING_EVENTS, after=int(after or 0), limit=MAX_PAGE_SIZE)):
+    # A job may have been issued very many credentials. Those of one request are for the same resource, so that one is enough.
+    newest: dict[tuple[str, str], str] = {}
+    for entry_id in ledger.ids(job, TOUCHING_EVENTS):
+        _, kind, about = entry_id.split("/", 2)
+        newest[kind, about.partition(".")[0]] = entry_id
+    for entry in ledger.with_ids(newest.values()):
         data = entry.data
         if entry.type == EventType.ACCESS_REQUESTED:
             at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
