@@ -62,7 +62,7 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
     # What the caller may not read is left out of a page.
     size = MAX_CREDENTIALS if caller.can_read_all else MAX_PAGE_SIZE
     active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=size, cursor=None).items
-    endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=size).items
+    endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=MAX_PAGE_SIZE).items
     issued = credential_page(console, caller, CredentialQuery(resource=name), limit=size, cursor=None)
     if definition is None and not readable and not issued.items:
         raise NotFound(f"there is no resource {name}")
