@@ -30,6 +30,7 @@ from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
 from justenough.adapters.store import CLAIM_RENEWAL_INTERVAL_S, SessionClaim
+from justenough.adapters.store.sweeps import WatchedSweep
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
@@ -56,7 +57,7 @@ RPC_TIMEOUT = timedelta(seconds=5)
 MAX_IDLE = timedelta(seconds=13)
 """If no worker has swept for this long, one does by its own clock. Longer than the schedule's interval."""
 CLOCK_INTERVAL_S = 2.0, 3.0
-"""Seconds between two checks of that clock, random so that workers do not check at the same moment."""
+"""Seconds between two checks of that clock, random so that workers do not check at the same moment; at most MAX_LOOK_INTERVAL of the store."""
 RENEWAL_INTERVAL = timedelta(seconds=4)
 """How often a sweep records that it is still running."""
 MAX_CONCURRENT_JOBS = 8
@@ -106,6 +107,8 @@ class SweepActivities:
         """
         self._renewals: dict[str, SeenRenewal] = {}
         """By open job."""
+        self._seen_sweep: tuple[datetime, float] | None = None
+        """When the last sweep was active, by the store, and since when this worker has seen that, in ticks."""
         self._sweep: asyncio.Task[SweepReport] | None = None
         """The sweep that this worker runs, or its last one."""
 
@@ -117,22 +120,38 @@ class SweepActivities:
         """
         async with send_heartbeats():
             if self._sweep is None or self._sweep.done():
-                await asyncio.to_thread(lambda: self._deps.store.sweeps.begin(now=self._deps.now(), by_clock=False))
+                await asyncio.to_thread(
+                    lambda: self._deps.store.sweeps.begin(now=self._deps.now(), by_clock=False, watched=self._watch_sweeps())
+                )
             report = await asyncio.shield(self._start())
             signed = await asyncio.to_thread(sign_report, self._deps, report, nonce=nonce)
             return SignedSweepReport(signed=signed, **dict(report))
 
     async def sweep_by_clock(self, ended: asyncio.Event) -> None:
         """Start a sweep whenever no worker has swept for MAX_IDLE, until the event is set."""
-        sweeps = self._deps.store.sweeps
         while not ended.is_set():
             await wait_up_to(timedelta(seconds=secrets.SystemRandom().uniform(*CLOCK_INTERVAL_S)), ended)
             try:
-                if await asyncio.to_thread(lambda: sweeps.begin_if_idle(now=self._deps.now(), idle=MAX_IDLE)):
+                if await asyncio.to_thread(self.begin_if_idle):
                     log.warning("sweeping by this worker's clock: none came through Temporal", idle=MAX_IDLE.total_seconds())
                     _ = self._start()
             except Exception as error:  # noqa: BLE001 - whatever is the matter now, the next look must come
                 log.warning("this worker cannot sweep by its own clock now", error=type(error).__name__)
+
+    def begin_if_idle(self) -> bool:
+        """Record that this worker begins a sweep by its own clock, if none has swept for MAX_IDLE. Return whether it does. Blocks."""
+        watched = self._watch_sweeps()
+        return self._deps.store.sweeps.begin_if_idle(now=self._deps.now(), idle=MAX_IDLE, watched=watched)
+
+    def _watch_sweeps(self) -> WatchedSweep | None:
+        """Return the last sweep and for how long this worker has seen no progress of it; None at first sight. Blocks."""
+        last, seen, ticks = self._deps.store.sweeps.last(), self._seen_sweep, self._deps.ticks()
+        if last is None:
+            return None
+        if seen is None or seen[0] != last.active_at:
+            self._seen_sweep = last.active_at, ticks
+            return None if seen is None else WatchedSweep(last.active_at, timedelta())
+        return WatchedSweep(last.active_at, timedelta(seconds=ticks - seen[1]))
 
     def _start(self) -> asyncio.Task[SweepReport]:
         """Return the sweep that runs; start one if none does. A caller that stops waiting does not end it."""
@@ -154,7 +173,7 @@ class SweepActivities:
             await wait_up_to(RENEWAL_INTERVAL, ended)
             while not ended.is_set():
                 try:
-                    await asyncio.to_thread(lambda: sweeps.renew(now=self._deps.now()))
+                    await asyncio.to_thread(lambda: sweeps.renew(now=self._deps.now(), watched=self._watch_sweeps()))
                 except RetryLater as error:
                     log.warning("the sweep's progress cannot be recorded", error=type(error).__name__)
                 await wait_up_to(RENEWAL_INTERVAL, ended)
@@ -191,7 +210,7 @@ class SweepActivities:
                 await asyncio.to_thread(self._deps.store.targets.record, checks)
             # If the ledger fails now, the next sweep finds these credentials again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
-        await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now()))
+        await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now(), watched=self._watch_sweeps()))
         return report
 
     async def _check_all(self, jobs: Sequence[str]) -> list[SweepVerdict | None]:

@@ -45,7 +45,7 @@ class Caller:
     @property
     def can_read_all(self) -> bool:
         """Whether they may read every job."""
-        return bool(self.roles & set(READING_ROLES))
+        return bool(self.person.groups & self.tiers.reading_groups)
 
     @property
     def requester_filter(self) -> str | None:

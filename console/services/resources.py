@@ -10,6 +10,7 @@ from console.services.background_reads import USAGE_PERIOD
 from console.services.catalog_offers import OfferedAction, offered_actions
 from console.services.console import Console
 from console.services.credentials import CredentialQuery, credential_page, endless_credentials
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action
@@ -19,7 +20,7 @@ from justenough.domain.rightsizing.usage import AccessKey
 MAX_CREDENTIALS = 25
 """Maximum number of credentials that may be active, and of those that are not."""
 MAX_REQUESTS_PER_ACTION = 100
-"""Number of newest requests that are read for each action, before those that the caller may not read are left out."""
+"""Number of newest requests, of those that the caller may read, for each action."""
 MAX_REQUESTS = 25
 
 
@@ -50,12 +51,19 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
     """Return the access to a resource. Raises NotFound if it is neither in the catalog nor in anything that the caller may read."""
     store, current, now = console.deps.store, console.deps.config.current(), console.deps.now()
     definition = current.catalog.resources.get(name)
-    newest = [request for action in Action for request in store.requests.of_action(name, action.value, limit=MAX_REQUESTS_PER_ACTION)]
+    whose = caller.requester_filter
+    newest = [
+        request
+        for action in Action
+        for request in store.requests.of_action(name, action.value, requester_id=whose, limit=MAX_REQUESTS_PER_ACTION)
+    ]
     console.job_owners.preload(request.job_id for request in newest)
     readable = [request for request in newest if console.job_owners.can_read(caller, request.job_id)]
-    active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=MAX_CREDENTIALS, cursor=None).items
-    endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS).items
-    issued = credential_page(console, caller, CredentialQuery(resource=name), limit=MAX_CREDENTIALS, cursor=None)
+    # What the caller may not read is left out of a page.
+    size = MAX_CREDENTIALS if caller.can_read_all else MAX_PAGE_SIZE
+    active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=size, cursor=None).items
+    endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=MAX_PAGE_SIZE).items
+    issued = credential_page(console, caller, CredentialQuery(resource=name), limit=size, cursor=None)
     if definition is None and not readable and not issued.items:
         raise NotFound(f"there is no resource {name}")
     # Usage is of everyone's jobs.
@@ -65,8 +73,8 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
         name=name,
         definition=definition,
         actions=offered_actions(current, name, now=now, uses=uses if counted else None) if definition is not None else (),
-        active=sorted([*active, *endless], key=lambda one: (one.issued_at, one.id), reverse=True),
-        past=[one for one in issued.items if one.state.is_dead],
-        has_older=issued.next is not None,
+        active=sorted([*active[:MAX_CREDENTIALS], *endless[:MAX_CREDENTIALS]], key=lambda one: (one.issued_at, one.id), reverse=True),
+        past=[one for one in issued.items[:MAX_CREDENTIALS] if one.state.is_dead],
+        has_older=issued.next is not None or len(issued.items) > MAX_CREDENTIALS,
         requests=sorted(readable, key=lambda request: request.created_at, reverse=True)[:MAX_REQUESTS],
     )

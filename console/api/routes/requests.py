@@ -11,7 +11,7 @@ from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reade
 from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.claims import claim_request, release_claim
-from console.services.decide_request import can_answer, submit_decision, withdraw_unsigned
+from console.services.decide_request import can_answer, submit_decision, validate_decision, withdraw_unsigned
 from console.services.inputs import ClaimBody, SignedBody, WithdrawBody
 from console.services.policy_reasons import with_policy_reasons
 from console.services.reviews import submit_review
@@ -22,6 +22,10 @@ from justenough.domain.readmodel.views import Page, RequestView, ReviewView
 from justenough.services.parent_chain import ancestor_views
 
 router = APIRouter(route_class=AuthenticatedRoute)
+
+IfMatch = Annotated[
+    str | None, Header(max_length=200, description="Digest of the request that is decided", json_schema_extra={"pattern": r"\S"})
+]
 
 
 class Wanted(StrEnum):
@@ -103,14 +107,22 @@ async def decide(
     response: Response,
     console: TheConsole,
     caller: Member,
-    if_match: Annotated[
-        str | None, Header(max_length=200, description="Digest of the request that is decided", json_schema_extra={"pattern": r"\S"})
-    ] = None,
+    if_match: IfMatch = None,
 ) -> RequestView:
     """Decide a request with a signed statement."""
     view, counted = await submit_decision(console, caller, request, body, if_match=if_match)
     response.status_code = 200 if counted else 202
     return view
+
+
+@router.post(
+    "/requests/{request}/decisions/check", tags=["requests"], operation_id="check_decision", responses=problem_responses(409, 412, 428)
+)
+def check_decision(request: str, body: SignedBody, console: TheConsole, caller: Member, if_match: IfMatch = None) -> RequestView:
+    """Check whether a signed decision is valid now, without sending it. Refusals are recorded as if it had been sent. Authorize a request in
+    Vault only after that: an authorization cannot be withdrawn.
+    """
+    return validate_decision(console.deps, caller, request, body, if_match=if_match)
 
 
 @router.post("/requests/{request}/withdraw", tags=["requests"], operation_id="withdraw_request", responses=problem_responses(409))

@@ -154,12 +154,6 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     reason = _reason_for(api, view, options)
     _confirm(options.decision)
     person = api.session.identity_token().entity
-    if options.decision in {"approve", "break_glass"} and view["lock"]:
-        # The worker counts no approval without Vault's own authorization.
-        is_open = api.session.authorize(view["lock"]["accessor"])
-        # Vault answers alike whether it counts this person's authorization and needs more, or does not count it.
-        satisfied, unsatisfied = "authorized in Vault too; its control group is satisfied", "its control group is not satisfied yet"
-        note(f"  vault:   {satisfied if is_open else unsatisfied}")
     statement = statement_factory.build_decision_statement(
         view,
         options.decision,
@@ -176,7 +170,16 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
             raise
         note("Vault does not answer, so the withdrawal is recorded without your signature. Credentials are revoked once Vault answers.")
         return api.post(f"{path}/withdraw", {"reason": reason})[1]
-    status, found = api.post(f"{path}/decisions", signed, headers={"If-Match": f'"{view["digest"]}"'})
+    headers = {"If-Match": f'"{view["digest"]}"'}
+    if options.decision in {"approve", "break_glass"} and view["lock"]:
+        # The worker counts no approval without Vault's own authorization, which nobody can withdraw.
+        api.post(f"{path}/decisions/check", signed, headers=headers)
+        is_open = api.session.authorize(view["lock"]["accessor"])
+        # Vault answers alike whether it counts this person's authorization and needs more, or does not count it.
+        note(
+            f"  vault:   {'authorized in Vault too; its control group is satisfied' if is_open else 'its control group is not satisfied yet'}"
+        )
+    status, found = api.post(f"{path}/decisions", signed, headers=headers)
     if status == 202:
         note(f"Your decision was sent and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found

@@ -44,10 +44,13 @@ NOT_SQLITE = "file is not a database"
 SESSION = "je_session"
 """The name under which each pooled connection to PostgreSQL keeps its PostgresSession."""
 
-# One round trip. The limits apply to the wait for the lock, so they must be set before.
+# One round trip. The limits apply to the wait for the lock, so they must be set before. Whatever the database's or the role's default is, a
+# crash of the server loses nothing that was committed.
 _LOCK_OUT_OTHER_WRITERS = text(
     "WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', :lock_timeout, true),"
-    " set_config('idle_in_transaction_session_timeout', :idle_timeout, true)) SELECT pg_advisory_xact_lock(:key) FROM limits"
+    " set_config('idle_in_transaction_session_timeout', :idle_timeout, true),"
+    " set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), true))"
+    " SELECT pg_advisory_xact_lock(:key) FROM limits"
 )
 _LOCK_VALUES = {"lock_timeout": f"{LOCK_TIMEOUT_S}s", "idle_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s", "key": WRITERS_LOCK_KEY}
 
@@ -121,10 +124,13 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
             raise DisconnectionError  # The pool opens another one.
 
     @event.listens_for(engine, "handle_error")
-    def _reject_login(context: Any) -> None:
+    def _replace_connections(context: Any) -> None:
         # A connection outlives its user.
         if context.connection is not None and isinstance(context.original_exception, InsufficientPrivilege):
             connector.reject(context.connection.info[SESSION].login)
+        # After a failover, open connections may lead to a standby while the address leads to the primary. The pool opens others.
+        if isinstance(context.original_exception, ReadOnlySqlTransaction):
+            context.is_disconnect = True
 
     return engine
 

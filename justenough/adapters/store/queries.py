@@ -225,9 +225,13 @@ class RequestRepository(Repository):
         return to_request_views(connection, connection.execute(statement).mappings().all())
 
     @reads
-    def of_action(self, connection: Connection, resource: str, action: str, *, limit: int) -> tuple[RequestView, ...]:
-        """Return the newest requests for an action of a resource, newest first."""
+    def of_action(
+        self, connection: Connection, resource: str, action: str, *, requester_id: str | None, limit: int
+    ) -> tuple[RequestView, ...]:
+        """Return the newest requests for an action of a resource, newest first; with `requester_id`, only those of that person's jobs."""
         theirs = REQUESTS_WITH_JOBS.where(REQUESTS.c.resource == without_nul(resource), REQUESTS.c.action == action)
+        if requester_id is not None:
+            theirs = theirs.where(REQUESTS.c.requester_id == requester_id)
         newest = theirs.order_by(REQUESTS.c.created_at.desc()).limit(limit)
         return to_request_views(connection, connection.execute(newest).mappings().all())
 

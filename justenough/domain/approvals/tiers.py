@@ -87,6 +87,11 @@ class Tiers(Model):
         """Every group that approves at some tier."""
         return frozenset(group for tier in self.tiers.values() for group in tier.approvers)
 
+    @property
+    def reading_groups(self) -> frozenset[str]:
+        """Every group whose members may read every job."""
+        return self.approver_groups | {*self.roles.read, *self.roles.break_glass}
+
 
 class Person(Message):
     """A person's current data in Vault: an enabled entity with an alias on a people mount."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -86,3 +87,31 @@ async def test_a_dead_session_that_a_worker_sees_for_the_first_time_is_revoked_i
     async with await WorkflowEnvironment.start_time_skipping(test_server_existing_path=str(PROGRAMS / "temporal-test-server")) as empty:
         report = await SweepActivities(at.deps, empty.client).run()
     assert not at.shop.can_log_in(held), report
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=20), AHEAD, -timedelta(seconds=20), -AHEAD], ids=str)
+def test_a_worker_whose_clock_differs_neither_sweeps_beside_the_others_nor_hides_how_long_the_store_has_been_steady(
+    at: Desk, ahead: timedelta
+) -> None:
+    sweeps, other = at.deps.store.sweeps, SweepActivities(replace(at.deps, now=lambda: at.clock.now() + ahead), cast("Any", None))
+    sweeps.begin(now=at.clock.now(), by_clock=False)
+    # At first sight it has only its clock.
+    other.begin_if_idle()
+    at.clock.ahead += timedelta(seconds=1)
+    sweeps.begin(now=at.clock.now(), by_clock=False)
+    begun = []
+    for second in range(1, 61):
+        at.clock.ahead += timedelta(seconds=1)
+        if second % 10 == 0:
+            sweeps.begin(now=at.clock.now(), by_clock=False)
+        if second % 3 == 0:
+            begun.append(other.begin_if_idle())
+    assert not any(begun)
+    last = sweeps.last()
+    assert last is not None
+    assert (last.by_clock, last.steady_since <= at.clock.now() - timedelta(seconds=59)) == (False, True)
+    # No worker sweeps any more.
+    for _ in range(6):
+        at.clock.ahead += timedelta(seconds=3)
+        begun.append(other.begin_if_idle())
+    assert begun.count(True) == (1 if ahead > timedelta() or ahead == -AHEAD else 0)

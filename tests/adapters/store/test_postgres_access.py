@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction, write_transaction
 from justenough.adapters.store.logins import PasswordFile
 from justenough.adapters.store.rights import RIGHTS
 from tests.adapters.store.conftest import (
@@ -289,15 +289,31 @@ def test_a_role_that_cannot_be_given_rights_is_refused(postgres_port: int, ready
         owner.migrate(grant=role)
 
 
-def test_a_standby_is_found_and_refused(postgres_port: int, ready_database: str) -> None:
+def test_a_standby_is_found_and_refused_until_the_address_leads_to_the_primary(postgres_port: int, ready_database: str) -> None:
     with database(postgres_port, like=ready_database) as url:
-        administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+        name = url.rpartition("/")[2]
+        administer(postgres_port, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         with closing(Store(as_role(url, RUNTIME_ROLE))) as store:
             report = store.inspect().postgres
             with pytest.raises(StoreUnavailable, match=r"refuses writes.*name the primary server"):
                 store.ledger.append([submission()])
+            # As after a failover by DNS: open connections still lead to the standby, and new ones to the primary.
+            administer(postgres_port, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+            assert store.ledger.append([submission()])
     assert report is not None
     assert report.is_read_only
+
+
+@pytest.mark.parametrize("configured, used", [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_what_was_recorded_survives_a_crash_of_the_server_whatever_its_setting(
+    postgres_port: int, ready_database: str, configured: str, used: str
+) -> None:
+    with database(postgres_port, like=ready_database) as url:
+        administer(postgres_port, f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = {configured}")
+        opened = open_database(as_role(url, RUNTIME_ROLE))
+        with write_transaction(opened.engine) as writer:
+            assert writer.exec_driver_sql("SHOW synchronous_commit").scalar_one() == used
+        opened.engine.dispose()
 
 
 def test_a_server_whose_machine_vanishes_is_noticed_within_half_a_minute(postgres_port: int, ready_database: str) -> None:

@@ -178,6 +178,7 @@ async def test_openapi_names_every_route_of_the_contract(served: Served) -> None
         "/api/v1/requests": {"get"},
         "/api/v1/requests/{request}": {"get"},
         "/api/v1/requests/{request}/decisions": {"post"},
+        "/api/v1/requests/{request}/decisions/check": {"post"},
         "/api/v1/requests/{request}/claim": {"post", "delete"},
         "/api/v1/requests/{request}/review": {"post"},
         "/api/v1/requests/{request}/withdraw": {"post"},

@@ -120,8 +120,13 @@ def signed(
 
 
 def call_request(check: Held, request: dict[str, Any], *, lead: Human, oncall: Human) -> None:
-    """Claim a request, decide it by break-glass, and review that."""
+    """Claim a request, check a decision and make it by break-glass, and review that."""
     path = "/api/v1/requests/{request}"
+    decision, digest = lead.decision(request), {"If-Match": request["digest"]}
+    checked = check(
+        f"POST {path}/decisions/check", lead.api.post(f"requests/{request['id']}/decisions/check", json=decision, headers=digest), 200
+    )
+    assert (checked["state"], checked["approvals"]) == ("pending", [])
     check(f"POST {path}/claim", lead.api.post(f"requests/{request['id']}/claim"), 200)
     check(f"DELETE {path}/claim", lead.api.delete(f"requests/{request['id']}/claim"), 200)
     check(f"POST {path}/decisions", oncall.answer(request, "break_glass", reason="the shop is down"), 200, 202)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from console.services.resources import MAX_CREDENTIALS
+from console.services.resources import MAX_CREDENTIALS, MAX_REQUESTS_PER_ACTION
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
@@ -92,6 +92,25 @@ async def test_access_that_nothing_can_revoke_is_listed_after_its_job_ended(reco
     assert "still valid: show" not in (await load_page(lead, "/credentials?resource=orders-db")).text
 
 
+async def test_access_that_nothing_can_revoke_is_listed_however_much_newer_access_ends_by_itself(records: Desk) -> None:
+    lead, now = await records.log_in(), datetime.now(UTC)
+    ends = now + timedelta(minutes=10)
+
+    def leave(revocable: str, until: str | None) -> str:
+        job = records.record_job()
+        left = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, job, at=now, until=until, why="nothing revokes it early")
+        issued = samples.issuance(job, at=now, expires_at=ends, resource="refunds-db", action="read", revocable=revocable)
+        records.store.ledger.append([issued, samples.revocation_start(job, at=now), left, samples.revocation_proof(job, at=now)])
+        return job
+
+    endless = leave("never", None)
+    for _ in range(MAX_CREDENTIALS):
+        leave("on_expiry", ends.isoformat())
+    page = await load_page(lead, "/resources/refunds-db")
+    assert f"/credentials/{part_id(endless, 'c')}" in page.links
+    assert "valid until its owner changes it" in page.text
+
+
 async def test_a_resource_page_names_actions_that_nobody_requested(records: Desk) -> None:
     auditor = await records.log_in("auditor")
     page = await load_page(auditor, "/resources/refunds-db")
@@ -106,6 +125,17 @@ async def test_a_launcher_sees_access_of_their_own_jobs_only(records: Desk) -> N
     assert f"/credentials/{part_id(own, 'c')}" in page.links
     assert not [link for link in page.links if other[2:] in link]
     assert "90 days" not in page.text
+
+
+async def test_a_launcher_sees_older_access_of_their_own_jobs_however_much_others_have(records: Desk) -> None:
+    ops = await records.log_in("ops")
+    mine = await records.id_of(ops)
+    oldest = record_access(records, requester=mine)
+    for _ in range(MAX_REQUESTS_PER_ACTION):
+        record_access(records, requester="e-else")
+    own = oldest, record_access(records, requester=mine)
+    page = await load_page(ops, "/resources/orders-db")
+    assert {f"/{kind}/{part_id(job, name)}" for job in own for kind, name in (("credentials", "c"), ("inbox", "r"))} <= set(page.links)
 
 
 async def test_a_removed_resource_is_shown_to_those_who_may_read_of_it(records: Desk) -> None:

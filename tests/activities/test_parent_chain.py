@@ -1,0 +1,46 @@
+"""What a job's ancestors have touched, as the ledger tells it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from activities.issuing.results import issued_event
+from justenough.domain.core.ids import credential_id, request_id
+from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
+from justenough.domain.jobs.states import Action, Revocable, Sensitivity
+from justenough.domain.ledger.events import Event
+from justenough.services.parent_chain import inherit_touched
+from tests.activities.vault_shop import Shop, open_desk
+
+pytestmark = pytest.mark.servers
+
+
+def issuance(job: str, number: int, nth: int, resource: str, *, at: datetime) -> Event:
+    credential = CredentialHandle(
+        id=credential_id(job, number, nth),
+        request_id=request_id(job, number),
+        resource=resource,
+        action=Action.READ,
+        lease_id=None,
+        accessor=None,
+        issued_at=at,
+        expires_at=at,
+        revocable=Revocable.NOW,
+    )
+    return issued_event(job, credential)
+
+
+def test_a_job_inherits_each_resource_of_an_ancestor_however_many_credentials_that_was_issued(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path) as at:
+        job, now = at.job(), at.clock.now()
+        again = [issuance(job, 1, nth, "orders-db", at=now) for nth in range(1, 1_200)]
+        # A resource that neither a request nor the catalog describes counts as restricted.
+        others = [issuance(job, 11, 1, "gone-db", at=now), issuance(job, 2, 1, "refunds-db", at=now)]
+        at.deps.store.ledger.append([*again, *others])
+        held = inherit_touched(at.deps, job, HeldAccess(touched_resources=frozenset({"own-db"})))
+    assert held.touched_resources == {"own-db", "orders-db", "gone-db", "refunds-db"}
+    assert held.touched is Sensitivity.RESTRICTED
+    assert (held.held, held.issued_count) == (frozenset(), 0)
