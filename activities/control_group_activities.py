@@ -2,6 +2,8 @@
 
 The wrapping token is stored encrypted, for the session only. A second attempt finds the token of the first. If an attempt died before it
 stored its token, that token is still under the job's prefix: it grants nothing without authorization, and is revoked with the job.
+
+Not interrupted when it is cancelled: see `job_activities`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class ControlGroupActivities:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn(name="open_locks")
+    @activity.defn(name="open_locks", no_thread_cancel_exception=True)
     def open_locks(self, locks_input: ControlGroupsInput) -> ControlGroupsResult:
         """Request each locked access in Vault, and only then open its approval."""
         job = locks_input.order.job
