@@ -64,6 +64,10 @@ class ControlGroupActivities:
         recorded = view and (view.job_id, view.digest, view.tier, view.current_tier, view.action)
         if lock is None or recorded != (job, ladder.digest, ladder.needed, ladder.current, ladder.action):
             raise NotOpened(f"{access.action} on {access.resource}: the request differs from the recorded one; launch the job again")
+        if ladder.current not in current.tiers.tiers:
+            raise NotOpened(
+                f"{access.action} on {access.resource}: approvals.yaml has no tier {ladder.current} any more; launch the job again"
+            )
         ttl = lock.token_ttl(action)
         deps.vault.open_prefix(job, ttl)
         token = deps.vault.create_token(job, policy=action.policy, alias=scope_alias(action, scope), ttl=ttl)
