@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import installation_of
@@ -133,8 +132,11 @@ def ancestor_views(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]
 def _read_touched(deps: Deps, job: str) -> HeldAccess:
     at_request: dict[str, Sensitivity] = {}
     touched = HeldAccess()
-    ledger = deps.store.ledger
-    for entry in iterate_pages(lambda after: ledger.entries(job=job, types=TOUCHING_EVENTS, after=int(after or 0), limit=MAX_PAGE_SIZE)):
+    ledger, first = deps.store.ledger, dict[str, str]()
+    # Read one credential of each request: all are for the same resource, and there may be very many.
+    for entry_id in ledger.ids(job, TOUCHING_EVENTS):
+        first.setdefault(entry_id.rpartition("/")[2].partition(".")[0], entry_id)
+    for entry in ledger.with_ids(first.values()):
         data = entry.data
         if entry.type == EventType.ACCESS_REQUESTED:
             at_request[data["request"]] = Sensitivity[data["sensitivity"].upper()]
