@@ -105,7 +105,14 @@ class JobActivities:
             )
             if request.ladder and not request.locked:
                 events.append(approval_opened_event(order.job, request.ladder, current.tiers, at=self._deps.now()))
-        deps.store.ledger.append(events)
+        new = {entry.id for entry in deps.store.ledger.append(events)}
+        again = {event.id: event.data for event in events if event.type is EventType.ACCESS_DECIDED and event.id not in new}
+        recorded = deps.store.ledger.with_ids(again) if again else ()
+        if any(entry.data[field] != again[entry.id][field] for entry in recorded for field in ("outcome", "digest")):
+            # Policy or the configuration changed since an earlier attempt, whose result got lost. People see what that one recorded.
+            why = "another attempt to decide its requests, a moment ago, decided otherwise; launch the job again"
+            deps.store.ledger.append([refused_event(order.job, why, at=now)])
+            return StartDecisions(refused=why)
         person, account, spec = verified.person.id, verified.account, verified.spec
         return StartDecisions(
             requester=person, account=account, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests)
