@@ -2,6 +2,8 @@
 
 The wrapping token is stored encrypted, for the session only. A second attempt finds the token of the first. If an attempt died before it
 stored its token, that token is still under the job's prefix: it grants nothing without authorization, and is revoked with the job.
+
+Not interrupted when it is cancelled: see `job_activities`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class ControlGroupActivities:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn(name="open_locks")
+    @activity.defn(name="open_locks", no_thread_cancel_exception=True)
     def open_locks(self, locks_input: ControlGroupsInput) -> ControlGroupsResult:
         """Request each locked access in Vault, and only then open its approval."""
         job = locks_input.order.job
@@ -62,6 +64,10 @@ class ControlGroupActivities:
         recorded = view and (view.job_id, view.digest, view.tier, view.current_tier, view.action)
         if lock is None or recorded != (job, ladder.digest, ladder.needed, ladder.current, ladder.action):
             raise NotOpened(f"{access.action} on {access.resource}: the request differs from the recorded one; launch the job again")
+        if ladder.current not in current.tiers.tiers:
+            raise NotOpened(
+                f"{access.action} on {access.resource}: approvals.yaml has no tier {ladder.current} any more; launch the job again"
+            )
         ttl = lock.token_ttl(action)
         deps.vault.open_prefix(job, ttl)
         token = deps.vault.create_token(job, policy=action.policy, alias=scope_alias(action, scope), ttl=ttl)

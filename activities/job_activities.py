@@ -1,6 +1,7 @@
 """The quick steps of a job's workflow: decide its requests, examine answers, escalate, close. Each records before it returns.
 
-Each may run twice: event ids are derived from what happened, so that the second run changes nothing.
+Each may run twice: event ids are derived from what happened, so that the second run changes nothing. None is interrupted when it is
+cancelled or takes too long (`no_thread_cancel_exception`): its thread may be writing for other jobs, too (`group_commit`).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class JobActivities:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn(name="decide_requests")
+    @activity.defn(name="decide_requests", no_thread_cancel_exception=True)
     def decide_requests(self, order: JobInput) -> StartDecisions:
         """Verify the order and decide each of its start requests; nothing is issued here."""
         deps, now = self._deps, self._deps.now()
@@ -104,13 +105,20 @@ class JobActivities:
             )
             if request.ladder and not request.locked:
                 events.append(approval_opened_event(order.job, request.ladder, current.tiers, at=self._deps.now()))
-        deps.store.ledger.append(events)
+        new = {entry.id for entry in deps.store.ledger.append(events)}
+        again = {event.id: event.data for event in events if event.type is EventType.ACCESS_DECIDED and event.id not in new}
+        recorded = deps.store.ledger.with_ids(again) if again else ()
+        if any(entry.data[field] != again[entry.id][field] for entry in recorded for field in ("outcome", "digest")):
+            # Policy or the configuration changed since an earlier attempt, whose result got lost. People see what that one recorded.
+            why = "another attempt to decide its requests, a moment ago, decided otherwise; launch the job again"
+            deps.store.ledger.append([refused_event(order.job, why, at=now)])
+            return StartDecisions(refused=why)
         person, account, spec = verified.person.id, verified.account, verified.spec
         return StartDecisions(
             requester=person, account=account, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests)
         )
 
-    @activity.defn(name="take_place")
+    @activity.defn(name="take_place", no_thread_cancel_exception=True)
     def take_place(self, order: JobInput) -> None:
         """Take a place for a job among the running jobs of its launcher. Raises NoPlaceLeft until one is free."""
         require_job_workflow(self._deps, order.job)
@@ -127,7 +135,7 @@ class JobActivities:
         if not has_place:
             raise NoPlaceLeft(f"{places} jobs of this launcher are already running; the job starts once one of them has ended")
 
-    @activity.defn(name="take_answers")
+    @activity.defn(name="take_answers", no_thread_cancel_exception=True)
     def take_answers(self, answers_input: AnswersInput) -> AnswersResult:
         """Examine signals in order; each becomes one ledger entry, whether it counts or not."""
         require_job_workflow(self._deps, answers_input.job)
@@ -137,7 +145,7 @@ class JobActivities:
         self._deps.store.ledger.append(counting.events)
         return counting.result()
 
-    @activity.defn(name="climb")
+    @activity.defn(name="climb", no_thread_cancel_exception=True)
     def climb(self, climb_input: ClimbInput) -> ClimbResult:
         """Escalate an unanswered request to the next tier; past the top tier it expires."""
         now, tiers = self._deps.now(), self._deps.config.current().tiers
@@ -167,7 +175,7 @@ class JobActivities:
         self._deps.store.ledger.append([fact])
         return ClimbResult(ladder=after, approved=after is not None and after.verdict(tiers) == "approved")
 
-    @activity.defn(name="open_request")
+    @activity.defn(name="open_request", no_thread_cancel_exception=True)
     def open_request(self, open_input: OpenInput) -> OpenResult:
         """Open the approval of a request that the running job made. Its session has recorded the request and will verify it again."""
         deps, job, now = self._deps, open_input.job, self._deps.now()
@@ -176,6 +184,11 @@ class JobActivities:
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
             return OpenResult()
         tiers = deps.config.current().tiers
+        if view.tier not in tiers.tiers:
+            # It has left the configuration since the session decided. Like a request past the top tier, this one expires.
+            expired = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=view.id, request=view.id, tier=view.tier)
+            deps.store.ledger.append([expired])
+            return OpenResult()
         ladder = ladder_for_recorded_request(
             view,
             requester=str(order.signed.statement.get("person")),
@@ -185,7 +198,7 @@ class JobActivities:
         deps.store.ledger.append([approval_opened_event(job, ladder, tiers, at=now)])
         return OpenResult(ladder=ladder)
 
-    @activity.defn(name="withdraw")
+    @activity.defn(name="withdraw", no_thread_cancel_exception=True)
     def withdraw_requests(self, withdraw_input: WithdrawInput) -> None:
         """Record that a job has withdrawn requests that waited for people. Withdrawals of approvals are answers: see `take_answers`."""
         require_job_workflow(self._deps, withdraw_input.job)
@@ -196,7 +209,7 @@ class JobActivities:
             if job_of(request) == withdraw_input.job
         )
 
-    @activity.defn(name="close")
+    @activity.defn(name="close", no_thread_cancel_exception=True)
     def close(self, close_input: CloseInput) -> JobResult:
         """Record how a job ended, with the events that the ledger could not record before. Return the first ending that was recorded.
 

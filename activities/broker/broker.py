@@ -52,7 +52,6 @@ from justenough.domain.tools.call import DEFAULT_TTL_S
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_request
 from justenough.services.inherited_limits import why_exceeds_ancestors
-from justenough.services.job_history import read_entries
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
@@ -251,9 +250,8 @@ class Broker:
     async def was_revoked(self, item: IssuedCredential) -> bool:
         """Whether a person requested the revocation of a credential, or another process than this session revoked it. Raises AccessClosed, RetryLater."""
         types = EventType.REVOCATION_REQUESTED, EventType.CREDENTIAL_REVOKED
-        read = partial(read_entries, self._deps.store.ledger, self._job, types=types)
-        entries = (await self.run_in_thread(read)).items
-        return any(entry.data["credential"] == item.credential.id and entry.data.get("by") != "session" for entry in entries)
+        read = partial(self._deps.store.ledger.entries_about, self._job, types, item.credential.id)
+        return any(entry.data.get("by") != "session" for entry in await self.run_in_thread(read))
 
     async def is_still_allowed(self, item: IssuedCredential) -> bool:
         """Decide again whether a gateway may keep using a credential; revoke it if not. Raises AccessClosed, RetryLater."""

@@ -9,7 +9,7 @@ import structlog
 
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
-from justenough.adapters.vault import IssuedSecret, VaultDenied, VaultRefused, control_groups
+from justenough.adapters.vault import ConnectionRefused, IssuedSecret, VaultDenied, VaultRefused, control_groups
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.catalog.models import ActionDef, ResolvedIssue
 from justenough.domain.core.errors import GiveUp, JustEnoughError
@@ -118,8 +118,13 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
     taken = deps.store.wrapped_tokens.take(request)
     if taken is None:
         raise VaultRefused(f"{what.path}: the wrapping token has already been unwrapped")
-    wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)
-    issued = control_groups.unwrap(deps.vault, wrapping, what)
+    try:
+        wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)
+        issued = control_groups.unwrap(deps.vault, wrapping, what)
+    except ConnectionRefused:
+        # Nothing was issued: Vault or the target may be restarting, and the session tries again.
+        deps.store.wrapped_tokens.put_back(taken)
+        raise
     try:
         # Revoke it, so that Vault itself refuses to unwrap it a second time.
         control_groups.revoke_token(deps.vault, wrapping)

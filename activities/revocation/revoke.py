@@ -118,7 +118,8 @@ def revoke(
     """
     started, began, steps = deps.now(), deps.ticks(), FailureCollector()
     # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries.
-    course = f"{by}-{deps.revocation_tracker.start_time(job, now=started):%Y%m%dT%H%M%S%f}"
+    first_began = deps.revocation_tracker.start_time(job, now=started)
+    course = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
     facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
         memory = steps.attempt(
@@ -156,8 +157,11 @@ def revoke(
                 in_target=deps.targets.has_target(credential.resource, credential.action),
                 gives_space=deps.targets.gives_space(credential.resource, credential.action),
                 unprovable=credential.id in doubts,
-                # Without the store, earlier attempts knew only the job's id; they looked for users that carry it.
-                dead_since=dead_since if credential.user is not None and job in credential.user else None,
+                # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in
+                # flight created may have appeared after their check.
+                dead_since=(
+                    dead_since if credential.user is not None and job in credential.user and credential.issued_at < first_began else None
+                ),
             ),
             by=by,
             at=at,
@@ -167,8 +171,12 @@ def revoke(
         facts.append(confirmed_event(job, attempt, inspection))
     elif failures:
         facts += overdue_events(job, attempt, failures=failures, failed=deps.revocation_tracker.record_failed_attempt(job, now=at))
-    events = _record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested))
-    return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=events)
+    return RevocationResult(
+        confirmed=confirmed,
+        second_look_in=wait,
+        failures=failures,
+        events=_record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested)),
+    )
 
 
 def _record_attempt(deps: Deps, job: str, facts: list[Event], *, may_be_doubted: bool) -> tuple[Event, ...]:

@@ -12,6 +12,7 @@ from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
+from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import RequestState
@@ -50,7 +51,11 @@ class AnswerCounter:
 
     def count_signal(self, raw: Any, *, number: int) -> None:
         """Count the answer in one signal. `number`: its place among the job's signals, or 0 if it came through the store."""
-        events = self._count(raw)
+        try:
+            events = self._count(raw)
+        except GiveUp as error:
+            # Another attempt would not help, and it must neither be lost unrecorded nor keep other answers from being counted.
+            events = Rejection("not_verifiable", f"it cannot be verified: {error}")
         if isinstance(events, Rejection) and number > MAX_REJECTIONS_RECORDED:
             if number == MAX_REJECTIONS_RECORDED + 1:
                 log.warning("many answers that do not count; further ones are not recorded", job=self._job, why=events.message)

@@ -166,8 +166,11 @@ def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, 
 
 
 def review_opened_event(job: str, ladder: Ladder, answer: ApprovalAnswer, tiers: Tiers, *, at: datetime) -> Event:
-    """Build the event of a break-glass approval, with the names and the groups of the bypassed tiers."""
-    bypassed = bypassed_tiers(ladder.needed, ladder.current)
+    """Build the event of a break-glass approval, with the names and the groups of the bypassed tiers.
+
+    The highest tier stands for higher ones that have left the configuration, because nobody could review for those.
+    """
+    bypassed = bypassed_tiers(min(ladder.needed, tiers.top), min(ladder.current, tiers.top))
     return build_event(
         EventType.REVIEW_OPENED,
         job,

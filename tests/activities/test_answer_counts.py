@@ -13,13 +13,14 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
-from justenough.adapters.vault import ttl_cache
+from justenough.adapters.vault import Vault, ttl_cache
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.approvals.verification import NOT_WAITING
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.count_answers import AnswerCounter
@@ -254,6 +255,23 @@ def test_a_workflow_cannot_have_an_answer_counted_for_another_jobs_request(at: D
     assert [(event.type, event.data["why"]) for event in counting.events] == [
         (EventType.APPROVAL_REJECTED, "no such request of this job has been recorded")
     ]
+
+
+def test_an_answer_that_cannot_be_verified_because_vault_denies_it_is_recorded(at: Desk) -> None:
+    job, lead = WaitingJob(at), at.shop.newcomer("unverified", "support-leads")
+    vault = Vault(at.deps.settings.vault_addr)
+    # Anybody's token, instead of the worker's.
+    vault.login_token(Secret(lead.token))
+    environment = ActivityEnvironment()
+    environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job.job)
+    answer = job.sign_decision(lead, "approve").model_dump(mode="json")
+    received = AnswersInput(job=job.job, ladders={job.request: job.ladder}, received=(answer,), number=1)
+    counted = environment.run(JobActivities(replace(at.deps, vault=vault)).take_answers, received)
+    vault.close()
+    assert counted.verdicts == {job.request: "pending"}
+    (rejected,) = at.deps.store.ledger.entries(job=job.job, types=[EventType.APPROVAL_REJECTED]).items
+    assert rejected.data["person"] == lead.id
+    assert "Vault answered 403" in rejected.data["why"]
 
 
 def test_an_answer_to_a_request_that_is_not_pending_is_rejected(at: Desk) -> None:

@@ -28,7 +28,7 @@ from justenough.services.control_group_votes import why_not_authorized
 from justenough.services.dependencies import Deps
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.revocation_calls import revoke_from_outside
-from tests.activities.vault_shop import SPEC, Desk, Someone
+from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 
@@ -81,6 +81,19 @@ def test_a_second_attempt_reuses_the_lock_that_the_first_one_opened(at: Desk) ->
     told = at.entry_types(waiting.job)
     assert (told.count("lock.opened"), told.count("approval.opened")) == (1, 1)
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 1
+
+
+def test_a_lock_whose_tier_has_left_the_configuration_is_not_opened(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    policies, approvals = folder / "policies" / "writes.cedar", folder / "approvals.yaml"
+    policies.write_text(policies.read_text().replace("context.approved_tier >= 1", "context.approved_tier >= 3"))
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        waiting = LockedJob(at)
+        assert waiting.ladder.current == 3
+        approvals.write_text("".join(line for line in approvals.read_text().splitlines(keepends=True) if not line.startswith("  3:")))
+        refused = waiting.open_locks(at.deps).refused
+        assert refused is not None
+        assert "no tier 3 any more" in refused
 
 
 def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class WaitingJob:
         result: ClimbResult = self._call(JobActivities(self.at.deps).climb, ClimbInput(job=self.job, ladder=ladder))
         return result
 
-    def answer(self, who: Someone, decision: Literal["approve", "withdraw"] = "approve", *, ttl: int | None = None) -> None:
+    def answer(self, who: Someone, decision: Literal["approve", "withdraw", "break_glass"] = "approve", *, ttl: int | None = None) -> None:
         ladder, now, narrowing = self.ladder, self.at.deps.now(), Narrowing(ttl=ttl)
         request = {"job_id": self.job, "id": ladder.request, "digest": ladder.digest, "ttl": ladder.ttl, "action": ladder.action}
         statement = build_decision_statement(request, decision, narrowing=narrowing, reason="needed", person=who.id, now=now)
@@ -135,3 +135,54 @@ def test_approvals_that_an_escalation_discarded_or_people_withdrew_are_not_recor
         assert isinstance(issued, IssuedCredential)
         session.end()
         assert at.deps.store.ledger.entries(job=session.job, types=[EventType.APPROVAL_REJECTED]).items == ()
+
+
+def remove_top_tier(at: Desk, folder: Path) -> None:
+    """Take tier 3 out of a configuration while a worker uses it."""
+    approvals = folder / "approvals.yaml"
+    approvals.write_text("".join(line for line in approvals.read_text().splitlines(keepends=True) if not line.startswith("  3:")))
+    at.deps.config.refresh()
+    assert at.deps.config.current().tiers.top == 2
+
+
+def test_break_glass_counts_for_a_request_whose_tier_has_left_the_configuration(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    approvals = folder / "approvals.yaml"
+    text = approvals.read_text().replace("break_glass: [break-glass]", "break_glass: [chiefs]")
+    # The order must still be valid then.
+    approvals.write_text(text.replace("respond_within: 1h", "respond_within: 15m"))
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        job = WaitingJob(at)
+        for _ in range(2):
+            job.let_time_pass(job.ladder)
+            job.ladder = job.climb(job.ladder).ladder or job.ladder
+        assert job.ladder.current == 3
+        remove_top_tier(at, folder)
+
+        job.answer(at.shop.sign_in("chief"), "break_glass")
+
+        view = job.request()
+        assert view.state is RequestState.APPROVED
+        assert view.review is not None
+        assert view.review.tiers == (1, 2)
+
+
+def test_a_running_jobs_request_expires_if_its_tier_has_left_the_configuration_before_it_was_opened(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    policies = folder / "policies" / "writes.cedar"
+    policies.write_text(policies.read_text().replace("when { context.approved_tier >= 2 };", "when { context.approved_tier >= 3 };"))
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+        asked = session.issuer.access(Access(resource="orders-db", action=Action.ADMIN, ttl=60, reason="Mend the table", at="request"))
+        assert isinstance(asked, PendingApproval)
+        assert asked.tier == 3
+        remove_top_tier(at, folder)
+
+        environment = ActivityEnvironment()
+        environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=session.job)
+        opened = [environment.run(JobActivities(at.deps).open_request, OpenInput(job=session.job, request=asked.request)) for _ in range(2)]
+
+        assert [result.ladder for result in opened] == [None, None]
+        view = at.deps.store.requests.get(asked.request)
+        assert view is not None
+        assert view.state is RequestState.EXPIRED

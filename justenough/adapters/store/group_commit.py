@@ -1,6 +1,7 @@
 """Group commit: one thread of a process writes at a time, and the threads that wait share the next transaction. Knows no table.
 
 Each commit costs a flush to disk, however little it contains. Each piece of work returns only after the commit that contains it.
+A thread that writes must not be interrupted by an exception from another one: those whose work it commits would wait forever.
 """
 
 from __future__ import annotations

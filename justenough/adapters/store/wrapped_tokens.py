@@ -48,6 +48,12 @@ class WrappedTokenRepository(Repository):
         """Delete a request's token and return it. If several callers take it, only the first gets it; the others get None."""
         return fetch_first(connection, delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c), StoredWrappingToken)
 
+    @writes
+    def put_back(self, connection: Connection, token: StoredWrappingToken) -> None:
+        """Store a token again that was taken and not unwrapped, unless its job's claim was closed meanwhile."""
+        if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job, CLAIMS.c.closed_at.is_(None))).first():
+            insert_new(connection, LOCKS, token.model_dump())
+
 
 def drop_tokens(connection: Connection, job: str) -> tuple[StoredWrappingToken, ...]:
     """Delete a job's tokens and return them."""

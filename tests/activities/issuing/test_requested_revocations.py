@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from activities.broker import Broker
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.session import requested_revocations
 from activities.session.requested_revocations import RequestedRevocations
 from justenough.domain.core.errors import NotFound
+from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import CredentialState
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.job_history import MAX_ENTRIES_READ
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import Desk
 
@@ -50,3 +53,26 @@ async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revok
     finally:
         serving.cancel()
         await keepers.close()
+
+
+async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were_revoked_before(at: Desk) -> None:
+    session = await asyncio.to_thread(start_session, at, ORDERS)
+    item, ledger, now = await asyncio.to_thread(session.issue), at.deps.store.ledger, at.deps.now()
+
+    async def notify(request: str) -> None:
+        raise AssertionError(request)
+
+    keepers = LeaseKeeper(at.deps, session.job, session.issuer)
+    broker = Broker(at.deps, session.verified, session.issuer, keepers, Redactor(()), owner="owner", notify_workflow=notify)
+    others = (f"{item.credential.id}.{number}" for number in range(2, MAX_ENTRIES_READ + 3))
+    ended = [
+        build_event(EventType.CREDENTIAL_REVOKED, session.job, at=now, about=other, credential=other, by="session", why=None)
+        for other in others
+    ]
+    await asyncio.to_thread(ledger.append, ended)
+    assert not await broker.was_revoked(item)
+    who, credential = {"person": "e-ops", "name": "ops"}, item.credential.id
+    asked = build_event(EventType.REVOCATION_REQUESTED, session.job, at=now, about=f"{credential}/e-ops", credential=credential, **who)
+    await asyncio.to_thread(ledger.append, [asked])
+    assert await broker.was_revoked(item)
+    await asyncio.to_thread(session.end)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from activities.revocation.revoke import end_one
 from justenough.domain.core.errors import JustEnoughError
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY, RevocationTracker
+from tests.activities.revocation_calls import revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -48,3 +49,19 @@ def test_a_lease_is_revoked_only_once_its_engine_has_ended_the_user(at: Desk) ->
     at.deps.vault.revoke_lease(lease)
     assert not at.shop.can_log_in(held)
     assert end_one(at.deps, job, held.credential, (), by="person", why="a test").confirmed
+
+
+@pytest.mark.servers
+def test_a_credential_that_was_issued_during_its_revocation_is_not_dated_to_the_check_before_it(at: Desk) -> None:
+    job = at.job()
+    # A kill, and its credential arrives after that: Vault was asked before.
+    assert not revoke_from_outside(at, job).confirmed
+    at.clock.ahead += timedelta(seconds=5)
+    held = at.issue(job)
+    at.clock.ahead += timedelta(seconds=5)
+    assert revoke_by_session(at, job, held).confirmed
+    view = at.deps.store.credentials.get(held.credential.id)
+    assert view is not None
+    assert view.revoked_at is not None
+    assert view.confirmed_at is not None
+    assert min(view.revoked_at, view.confirmed_at) > held.credential.issued_at

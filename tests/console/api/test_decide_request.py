@@ -14,7 +14,7 @@ from sqlalchemy import event
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
-from justenough.services.parent_chain import ancestor_launchers
+from justenough.services.parent_chain import ancestor_launchers, read_ancestors
 from tests.adapters.store import event_samples as samples
 from tests.console.served_console import DIGEST, Served
 
@@ -70,17 +70,20 @@ async def test_deciding_after_ones_delegate_is_a_conflict_and_sends_nothing(serv
     assert await decision_signals(served, request["job_id"]) == []
 
 
-async def test_who_launched_a_jobs_ancestors_is_read_without_what_they_were_issued(served: Served) -> None:
+async def test_who_launched_a_jobs_ancestors_and_what_they_touched_is_read_without_all_that_they_were_issued(served: Served) -> None:
     parent, mine, statements = (await served.launch())["id"], threading.get_ident(), list[str]()
 
     def count_statements() -> int:
         statements.clear()
         assert ancestor_launchers(served.console.deps, parent, asked_by=None) == {served.people["ops"].id}
+        (ancestor,) = read_ancestors(served.console.deps, parent)
+        assert ancestor.touched.touched_resources == {"orders-db"}
         return len(statements)
 
     def remember(*seen: Any) -> None:
         statements.extend([seen[2]] if threading.get_ident() == mine else [])
 
+    served.store.ledger.append([samples.issuance(parent, number=1)])
     event.listen(served.store._engine, "before_cursor_execute", remember)
     try:
         before = count_statements()
