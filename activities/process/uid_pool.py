@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
@@ -42,7 +43,10 @@ def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int
         return
     folder, base = _lock_folder(settings), settings.job_uid_base
     uids = range(base + CLOSED_UIDS, base + MAX_UIDS) if reaches_vault else range(base, base + CLOSED_UIDS)
-    for uid in uids:
+    # Containers of one host do not see each other's locks and processes, but the kernel counts a user's processes in all of them together.
+    # So each container begins at another id.
+    begin = Random(Path("/proc/self/ns/pid").stat().st_ino).randrange(len(uids))  # noqa: S311 - nobody has to guess it
+    for uid in (*uids[begin:], *uids[:begin]):
         lock = _lock(folder, uid)
         if lock is None:
             continue
