@@ -16,13 +16,14 @@ from pathlib import Path
 
 import structlog
 
+from activities.broker.server.listener import MAX_CONNECTIONS
 from activities.process import no_sandbox, uid_pool
 from activities.process.job_firewall import keep_servers_closed
 from activities.process.sandbox import Sandbox
 from activities.session.dead_sessions import end_dead_sessions
 from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
-from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime import gc_tuning, open_files
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
 from justenough.domain.core.errors import GiveUp, JustEnoughError
@@ -36,6 +37,8 @@ PACKAGES = ("justenough", "activities", "workflows", "worker")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LIVENESS_INTERVAL_S = 1.0
 SPARE_THREADS = 16
+FILES_PER_SESSION, SPARE_FILES = 2 * MAX_CONNECTIONS + 64, 512
+"""Open files that a session may need: its job's connections to both addresses of its broker, and its own; and what a worker needs beside."""
 log = structlog.get_logger()
 
 
@@ -51,6 +54,10 @@ def main() -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         check_packages()
+        # Otherwise jobs that open as many connections as they may would keep the worker from revoking.
+        needed = FILES_PER_SESSION * settings.max_sessions + SPARE_FILES
+        if (possible := open_files.raise_limit(needed)) < needed:
+            log.warning("jobs may use up the worker's open files: raise its hard limit (LimitNOFILE)", limit=possible, needed=needed)
         start_crash_watcher(settings)
         asyncio.run(run(with_temporal_profile(settings)))
     except JustEnoughError as error:
