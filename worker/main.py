@@ -26,7 +26,7 @@ from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning, open_files
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
-from justenough.domain.core.errors import GiveUp, JustEnoughError
+from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.services.dependencies import Deps, open_worker_deps
 from worker.crash_watcher import start_crash_watcher
 from worker.self_report import report_self
@@ -40,6 +40,10 @@ SPARE_THREADS = 16
 FILES_PER_SESSION, SPARE_FILES = 2 * MAX_CONNECTIONS + 64, 512
 """Open files that a session may need: its job's connections to both addresses of its broker, and its own; and what a worker needs beside."""
 log = structlog.get_logger()
+
+
+class HomeNotWritable(RetryLater):
+    """The worker cannot write into its home: its disk is full or read-only, or the folder is another user's."""
 
 
 class ForeignPackage(GiveUp):
@@ -122,11 +126,21 @@ async def open_deps(settings: Settings) -> AsyncIterator[Deps]:
 
 @contextlib.asynccontextmanager
 async def signal_liveness(file: Path) -> AsyncIterator[None]:
-    """Touch a file every second during a block, so that a watcher sees that this process's event loop is running."""
-    await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+    """Touch a file every second during a block, so that a watcher sees that this process's event loop is running. Raises HomeNotWritable."""
+    try:
+        await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(file.touch, mode=0o600)
+    except OSError as error:
+        raise HomeNotWritable(f"{error.filename}: {error.strerror}; make JUSTENOUGH_HOME a folder in which the worker can write") from error
+
+    def touch() -> None:
+        # The next one may work.
+        with contextlib.suppress(OSError):
+            file.touch(mode=0o600)
+
     try:
         # This blocking call is on the event loop on purpose: the file shows that the loop runs, so the call must not wait for a thread.
-        async with repeat_call(partial(file.touch, mode=0o600), LIVENESS_INTERVAL_S):
+        async with repeat_call(touch, LIVENESS_INTERVAL_S):
             yield
     finally:
         await asyncio.to_thread(file.unlink, missing_ok=True)

@@ -57,7 +57,10 @@ def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int
     else:
         raise NoFreeUid(f"all {len(uids)} user ids from {uids.start} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
     try:
-        os.pwrite(lock, boot_id(), 0)
+        try:
+            os.pwrite(lock, boot_id(), 0)
+        except OSError as error:
+            raise NoFreeUid(f"{folder / str(uid)}, the lock of a user id, cannot be written: {error.strerror}") from error
         yield uid
         os.ftruncate(lock, 0)
     finally:
@@ -93,7 +96,10 @@ def _lock_folder(settings: Settings) -> Path:
 
 
 def _lock(folder: Path, uid: int) -> int | None:
-    lock = os.open(folder / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        lock = os.open(folder / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise NoFreeUid(f"{folder / str(uid)}, the lock of a user id, cannot be opened: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -4,6 +4,7 @@ The tests' ranges do not overlap the default one, from which other test processe
 """
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,27 @@ def test_the_error_says_how_to_get_more_ids_if_every_id_is_taken(settings: Setti
             lend_uid(mine),
         ):
             pass
+
+
+@pytest.mark.parametrize(
+    "limit, reason",
+    [
+        (resource.RLIMIT_FSIZE, r"71\d{4}, the lock of a user id, cannot be written: File too large"),
+        (resource.RLIMIT_NOFILE, r"71\d{4}, the lock of a user id, cannot be opened: Too many open files"),
+    ],
+)
+def test_a_lock_that_cannot_be_made_is_named_with_the_reason(settings: Settings, limit: int, reason: str) -> None:
+    if not is_root():
+        return
+    before = resource.getrlimit(limit)
+    resource.setrlimit(limit, (0, before[1]))
+    try:
+        with pytest.raises(NoFreeUid, match=reason), lend_uid(settings):
+            pass
+    finally:
+        resource.setrlimit(limit, before)
+    with lend_uid(settings):
+        """It can be lent now."""
 
 
 def test_a_user_id_that_another_worker_lent_is_not_lent_again(settings: Settings, home: Path) -> None:
