@@ -73,11 +73,12 @@ def clear_leftovers() -> tuple[str, ...]:
         try:
             owner = os.fstat(lock).st_uid
             # Anybody can create a folder with this name; one that another user owns proves nothing about our jobs.
-            if owner == 0 or os.geteuid() not in {0, owner}:
+            if os.geteuid() not in {0, owner}:
                 continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             belongs, end = process_tree.of_mark(f"JUSTENOUGH_JOB_ID={job}", uid=owner), time.monotonic() + KILL_TIMEOUT_S
-            while process_tree.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
+            # Root's folder was not handed over to the job's user yet: no job ran, and root's processes are none.
+            while owner and process_tree.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
                 time.sleep(0.01)
             shutil.rmtree(root, ignore_errors=True)
         except BlockingIOError:

@@ -376,6 +376,17 @@ async def test_a_start_without_a_sandbox_that_is_cancelled_at_any_moment_leaves_
         os.close(process.output)
 
 
+@pytest.mark.usefixtures("empty_memory")
+def test_files_of_a_worker_that_died_while_it_copied_them_are_removed() -> None:
+    code = (
+        "import os; from pathlib import Path; from activities.process import no_sandbox; no_sandbox.MEMORY_FOLDER = Path(os.environ['AT']);"
+        "(no_sandbox.make_locked_folder('j-dev-test') / 'copied').touch(); os.kill(os.getpid(), 9)"
+    )
+    with run_child([sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "AT": str(no_sandbox.MEMORY_FOLDER)}) as worker:
+        assert worker.wait(60) == -signal.SIGKILL
+    assert no_sandbox.clear_leftovers() == ("j-dev-test",)
+
+
 async def test_a_start_for_which_the_file_handles_do_not_suffice_leaves_none_open(run: Runner, uid: int) -> None:
     # Finding the interpreter needs three.
     for free in range(3, 9):
