@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 import sys
 
@@ -13,7 +12,7 @@ import uvicorn
 from console.app import create_app
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings, load_settings
-from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime import gc_tuning, open_files
 from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import with_temporal_profile
@@ -24,7 +23,7 @@ log = structlog.get_logger()
 DRAIN_TIMEOUT_S = 5
 """How long open responses, mostly streams, may continue after the console has received a signal to stop."""
 MAX_CONNECTIONS = 4_000
-"""Maximum concurrent connections: one per listener, and those of requests."""
+"""Maximum concurrent connections: one per listener, and those of requests. Each takes a file descriptor."""
 RESERVED_DESCRIPTORS = 256
 """File descriptors for the store, logs, Vault and Temporal."""
 
@@ -39,20 +38,8 @@ def main() -> None:
         sys.exit(f"console cannot start: {error}")
 
 
-def _connection_limit() -> int:
-    """Return how many connections to allow. Each takes a file descriptor, so raise the soft limit as far as needed and possible."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    needed = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
-    possible = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-    if soft < possible:
-        soft = possible
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(RESERVED_DESCRIPTORS, min(MAX_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
-
-
 async def _serve(settings: Settings) -> None:
+    connections = open_files.raise_limit(MAX_CONNECTIONS + RESERVED_DESCRIPTORS) - RESERVED_DESCRIPTORS
     async with build_console(settings) as console:
         config = uvicorn.Config(
             create_app(console),
@@ -64,7 +51,7 @@ async def _serve(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_connection_limit(),
+            limit_concurrency=max(RESERVED_DESCRIPTORS, connections),
             http=HttpProtocolWithDeadlines,
             timeout_keep_alive=HEAD_TIMEOUT_S,
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import structlog
 
+from activities.broker.server.listener import MAX_CONNECTIONS
 from activities.process import no_sandbox, uid_pool
 from activities.process.job_firewall import keep_servers_closed
 from activities.process.sandbox import Sandbox
 from activities.session.dead_sessions import end_dead_sessions
 from activities.support.async_tools import repeat_call, run_beside
 from justenough.adapters.configuration.settings import Settings, load_settings
-from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime import gc_tuning, open_files
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
-from justenough.domain.core.errors import GiveUp, JustEnoughError
+from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.services.dependencies import Deps, open_worker_deps
 from worker.crash_watcher import start_crash_watcher
 from worker.self_report import report_self
@@ -36,7 +37,13 @@ PACKAGES = ("justenough", "activities", "workflows", "worker")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LIVENESS_INTERVAL_S = 1.0
 SPARE_THREADS = 16
+FILES_PER_SESSION, SPARE_FILES = 2 * MAX_CONNECTIONS + 64, 512
+"""Open files that a session may need: its job's connections to both addresses of its broker, and its own; and what a worker needs beside."""
 log = structlog.get_logger()
+
+
+class HomeNotWritable(RetryLater):
+    """The worker cannot write into its home: its disk is full or read-only, or the folder is another user's."""
 
 
 class ForeignPackage(GiveUp):
@@ -51,6 +58,10 @@ def main() -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         check_packages()
+        # Otherwise jobs that open as many connections as they may would keep the worker from revoking.
+        needed = FILES_PER_SESSION * settings.max_sessions + SPARE_FILES
+        if (possible := open_files.raise_limit(needed)) < needed:
+            log.warning("jobs may use up the worker's open files: raise its hard limit (LimitNOFILE)", limit=possible, needed=needed)
         start_crash_watcher(settings)
         asyncio.run(run(with_temporal_profile(settings)))
     except JustEnoughError as error:
@@ -115,11 +126,21 @@ async def open_deps(settings: Settings) -> AsyncIterator[Deps]:
 
 @contextlib.asynccontextmanager
 async def signal_liveness(file: Path) -> AsyncIterator[None]:
-    """Touch a file every second during a block, so that a watcher sees that this process's event loop is running."""
-    await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+    """Touch a file every second during a block, so that a watcher sees that this process's event loop is running. Raises HomeNotWritable."""
+    try:
+        await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(file.touch, mode=0o600)
+    except OSError as error:
+        raise HomeNotWritable(f"{error.filename}: {error.strerror}; make JUSTENOUGH_HOME a folder in which the worker can write") from error
+
+    def touch() -> None:
+        # The next one may work.
+        with contextlib.suppress(OSError):
+            file.touch(mode=0o600)
+
     try:
         # This blocking call is on the event loop on purpose: the file shows that the loop runs, so the call must not wait for a thread.
-        async with repeat_call(partial(file.touch, mode=0o600), LIVENESS_INTERVAL_S):
+        async with repeat_call(touch, LIVENESS_INTERVAL_S):
             yield
     finally:
         await asyncio.to_thread(file.unlink, missing_ok=True)

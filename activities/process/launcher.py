@@ -155,15 +155,15 @@ def open_memory_file(content: Secret | bytes) -> Iterator[int]:
         with os.fdopen(end, "wb") as file:
             file.write(data)
 
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("justenough")
-        write(os.dup(handle))
-        os.lseek(handle, 0, os.SEEK_SET)
-    else:
-        # macOS has no memfd. A thread feeds a pipe, because a pipe may hold less than the content.
-        handle, end = os.pipe()
-        threading.Thread(target=write, args=(end,), daemon=True).start()
+    has_memory_files = hasattr(os, "memfd_create")
+    # macOS has no memfd. A thread feeds a pipe, because a pipe may hold less than the content.
+    handle, end = (os.memfd_create("justenough"), -1) if has_memory_files else os.pipe()
     try:
+        if has_memory_files:
+            write(os.dup(handle))
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            threading.Thread(target=write, args=(end,), daemon=True).start()
         yield handle
     finally:
         os.close(handle)

@@ -23,15 +23,25 @@ _folder_locks: dict[str, int] = {}
 
 
 def furnish(launch: JobLaunch) -> Room:
-    """Create a private folder with the job's room and return the room. Files and secrets are in memory if the system supports that."""
+    """Create a private folder with the job's room and return the room. Files and secrets are in memory if the system supports that.
+
+    Raises OSError; then no folder is left.
+    """
     root = make_locked_folder(launch.job)
     at = {name: str(root / name) for name in ("job", "home", "files", "tmp")}
     room = Room(at["job"], at["home"], at["files"], at["tmp"], broker=str(launch.broker or ""))
-    if launch.workdir:
-        shutil.copytree(launch.workdir, room.workdir)
-    for folder in (room.workdir, room.home, room.files, room.scratch):
-        Path(folder).mkdir(exist_ok=True, mode=0o700)
-    hand_over(root, launch.uid)
+    try:
+        if launch.workdir:
+            shutil.copytree(launch.workdir, room.workdir)
+        for folder in (room.workdir, room.home, room.files, room.scratch):
+            Path(folder).mkdir(exist_ok=True, mode=0o700)
+        hand_over(root, launch.uid)
+    except BaseException as error:
+        clear_folder(root)
+        if isinstance(error, shutil.Error):
+            # It lists each file that was not copied, with its reason. The first reason says enough.
+            raise OSError(0, error.args[0][0][2]) from error
+        raise
     return room
 
 
@@ -63,11 +73,12 @@ def clear_leftovers() -> tuple[str, ...]:
         try:
             owner = os.fstat(lock).st_uid
             # Anybody can create a folder with this name; one that another user owns proves nothing about our jobs.
-            if owner == 0 or os.geteuid() not in {0, owner}:
+            if os.geteuid() not in {0, owner}:
                 continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             belongs, end = process_tree.of_mark(f"JUSTENOUGH_JOB_ID={job}", uid=owner), time.monotonic() + KILL_TIMEOUT_S
-            while process_tree.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
+            # Root's folder was not handed over to the job's user yet: no job ran, and root's processes are none.
+            while owner and process_tree.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
                 time.sleep(0.01)
             shutil.rmtree(root, ignore_errors=True)
         except BlockingIOError:
@@ -100,7 +111,11 @@ def make_locked_folder(job: str) -> Path:
     """Create and return a private folder. Lock it before renaming it to the name by which `clear_leftovers` finds it."""
     made = Path(tempfile.mkdtemp(prefix=f".{FOLDER_PREFIX}-", dir=_parent_folder()))
     root = made.with_name(f"{FOLDER_PREFIX}.{job}.{made.name.rpartition('-')[2]}")
-    lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        made.rmdir()
+        raise
     fcntl.flock(lock, fcntl.LOCK_EX)
     made.rename(root)
     _folder_locks[str(root)] = lock

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
@@ -68,22 +69,17 @@ class JobProcess:
     @classmethod
     async def start(cls, sandbox: Sandbox, launch: JobLaunch) -> Self:
         """Start a job. Raises StartFailed. Call it on the main thread's loop: a sandbox ends with the thread that created it."""
-        room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
-        starting = asyncio.create_task(cls._spawn(sandbox, launch, room))
+        starting = asyncio.create_task(cls._spawn(sandbox, launch))
         try:
             # Until bubblewrap has created its sandbox, killing bubblewrap leaves an orphan that goes on to run the job. So wait, even if
             # cancelled, until bubblewrap has reported which process to kill.
             return await run_to_completion(starting)
         except OSError as error:
-            no_sandbox.clear(room)
             raise StartFailed(f"the process could not be started: {error.strerror}") from error
         except asyncio.CancelledError:
             process = starting.result()
             await run_to_completion(process.kill())
             os.close(process.output)
-            raise
-        except BaseException:
-            no_sandbox.clear(room)
             raise
 
     async def wait(self) -> int:
@@ -110,37 +106,39 @@ class JobProcess:
         return await self.kill()
 
     @classmethod
-    async def _spawn(cls, sandbox: Sandbox, launch: JobLaunch, room: Room) -> Self:
-        (output, into), (status, report) = os.pipe(), os.pipe()
-        try:
-            with sandbox.prepare(launch, room, status=report) as ready:
-                outer = await asyncio.create_subprocess_exec(
-                    *ready.argv,
-                    stdin=ready.stdin,
-                    stdout=into,
-                    stderr=into,
-                    pass_fds=ready.pass_fds,
-                    env=CLEAN_ENV,
-                    cwd=ready.cwd,
-                    start_new_session=True,
-                )
-        except BaseException:
-            os.close(output)
-            os.close(status)
-            raise
-        finally:
+    async def _spawn(cls, sandbox: Sandbox, launch: JobLaunch) -> Self:
+        with ExitStack() as undo:
+            room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
+            undo.callback(no_sandbox.clear, room)
             # Only the job's side stays open, so that the pipes end when the job does.
-            os.close(into)
-            os.close(report)
-        process = cls(sandbox, launch, output, outer, room)
-        try:
-            await process._identify(status)
-        except BaseException:
-            # Nobody will wait for this process, so end it here.
-            process._kill_unidentified()
-            process._close_pidfds()
-            os.close(output)
-            raise
+            with ExitStack() as our_ends, ExitStack() as until_started:
+                output, into = os.pipe()
+                undo.callback(os.close, output)
+                our_ends.callback(os.close, into)
+                status, report = os.pipe()
+                until_started.callback(os.close, status)
+                our_ends.callback(os.close, report)
+                with sandbox.prepare(launch, room, status=report) as ready:
+                    outer = await asyncio.create_subprocess_exec(
+                        *ready.argv,
+                        stdin=ready.stdin,
+                        stdout=into,
+                        stderr=into,
+                        pass_fds=ready.pass_fds,
+                        env=CLEAN_ENV,
+                        cwd=ready.cwd,
+                        start_new_session=True,
+                    )
+                until_started.pop_all()
+            process = cls(sandbox, launch, output, outer, room)
+            try:
+                await process._identify(status)
+            except BaseException:
+                # Nobody will wait for this process, so end it here.
+                process._kill_unidentified()
+                process._close_pidfds()
+                raise
+            undo.pop_all()
         return process
 
     async def _identify(self, status: int) -> None:

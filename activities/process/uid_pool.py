@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
@@ -42,7 +43,10 @@ def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int
         return
     folder, base = _lock_folder(settings), settings.job_uid_base
     uids = range(base + CLOSED_UIDS, base + MAX_UIDS) if reaches_vault else range(base, base + CLOSED_UIDS)
-    for uid in uids:
+    # Containers of one host do not see each other's locks and processes, but the kernel counts a user's processes in all of them together.
+    # So each container begins at another id.
+    begin = Random(Path("/proc/self/ns/pid").stat().st_ino).randrange(len(uids))  # noqa: S311 - nobody has to guess it
+    for uid in (*uids[begin:], *uids[:begin]):
         lock = _lock(folder, uid)
         if lock is None:
             continue
@@ -53,7 +57,10 @@ def lend_uid(settings: Settings, *, reaches_vault: bool = False) -> Iterator[int
     else:
         raise NoFreeUid(f"all {len(uids)} user ids from {uids.start} on are in use; set JUSTENOUGH_JOB_UID_BASE to a free range")
     try:
-        os.pwrite(lock, boot_id(), 0)
+        try:
+            os.pwrite(lock, boot_id(), 0)
+        except OSError as error:
+            raise NoFreeUid(f"{folder / str(uid)}, the lock of a user id, cannot be written: {error.strerror}") from error
         yield uid
         os.ftruncate(lock, 0)
     finally:
@@ -89,7 +96,10 @@ def _lock_folder(settings: Settings) -> Path:
 
 
 def _lock(folder: Path, uid: int) -> int | None:
-    lock = os.open(folder / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        lock = os.open(folder / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise NoFreeUid(f"{folder / str(uid)}, the lock of a user id, cannot be opened: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,17 @@ FOLDERS = (
 LOOPS = "(while :; do :; done) & (while :; do :; done) & wait"
 # Its first process forks once: a shell whose fork goes on being refused gives up by itself.
 BOMB = "bomb() { bomb | bomb & }; bomb & while :; do :; done"
+CONNECTIONS = """
+import os, socket, time, urllib.parse
+url = urllib.parse.urlsplit(os.environ["JUSTENOUGH_BROKER_URL"])
+held = []
+for number in range(128):
+    held.append(socket.socket(socket.AF_UNIX) if number % 2 else socket.socket())
+    held[-1].connect(os.environ["JUSTENOUGH_BROKER"] if number % 2 else (url.hostname, url.port))
+print(flush=True)
+time.sleep(600)
+"""
+"""Opens as many connections to its broker as a job may, at both of its addresses, prints a line and holds them."""
 HOGS = {
     "memory": (ONE, MEMORY, "limits.memory: it used "),
     "memory of many": (MANY, MEMORY, "limits.memory: it used "),
@@ -82,3 +94,27 @@ def test_a_job_next_to_hogs_succeeds_and_their_worker_stays_healthy(herd: Herd, 
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
     assert rig.ensure_worker() is herd.worker
     assert herd.worker.alive
+
+
+def test_jobs_with_as_many_connections_as_they_may_have_leave_their_worker_enough_file_handles(rig: Rig, ops: Human) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Most systems start a process with 1024, which takes eight jobs.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (320, hard))
+    try:
+        worker = rig.start_alone(forked=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with closing(Witness()) as witness:
+        script = f"coproc python3 -c '{CONNECTIONS}'; read -r _ <&${{COPROC[0]}}; {witness.hand_over}; wait"
+        jobs = [ops.launch(spec(script)) for _ in range(3)]
+        for _ in jobs:
+            witness.login()
+    beside = ops.launch(spec("echo whole"))
+    ops.until(beside)
+    seen = ops.job(beside)
+    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
+    for job in jobs:
+        ops.api.post(f"jobs/{job}/kill", json={}).raise_for_status()
+        ops.until(job)
+        assert ops.job(job)["revocation"]["state"] == "confirmed"
+    assert "Too many open files" not in worker.log.read_text()

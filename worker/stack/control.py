@@ -23,7 +23,7 @@ from worker.stack.start_progress import parse_report
 from worker.stack.supervisor import end_orphans, make_home
 
 START_TIMEOUT_S = 180.0
-"""How long to wait for a start that another process began."""
+"""How long to wait for a start or stop that another process began."""
 STOP_TIMEOUT_S = 300.0
 """How long a supervisor may take to stop before it is killed.
 
@@ -36,8 +36,9 @@ class StackNotStarted(RetryLater):
 
 
 def find_running_stack(places: StackPaths) -> Stack | None:
-    """Return the stack that runs in this home and is ready; None if there is none. Servers without a supervisor do not count."""
-    return read_stack(places) if supervisor_of(places) else None
+    """Return the stack that runs in this home, is ready and is not stopping; None if there is none. Servers without a supervisor do not count."""
+    stack = read_stack(places) if supervisor_of(places) else None
+    return None if stack is None or stack.stopping else stack
 
 
 def start_detached(
@@ -55,7 +56,9 @@ def start_detached(
     """
     places = StackPaths.of(settings.home)
     if supervisor_of(places):
-        return _wait_for_other(places)
+        on_step("waiting for another start or stop in this folder")
+        if stack := _wait_for_other(places):
+            return stack
     make_home(places)
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as reports:
@@ -65,8 +68,8 @@ def start_detached(
         except BaseException as error:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
-            if isinstance(error, AlreadyRunning):
-                return _wait_for_other(places)
+            if isinstance(error, AlreadyRunning) and (stack := _wait_for_other(places)):
+                return stack
             raise
     # Without this wait the supervisor would stay a zombie until this process ends.
     threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
@@ -104,12 +107,12 @@ def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, p
                 stop_stack(StackPaths.of(home))
 
 
-def _wait_for_other(places: StackPaths) -> Stack:
-    """Return the stack that another supervisor runs or is starting. Raises StackNotStarted."""
-    wait_until(lambda: places.stack.exists() or supervisor_of(places) is None, within=START_TIMEOUT_S)
+def _wait_for_other(places: StackPaths) -> Stack | None:
+    """Return the stack that another supervisor runs or is starting; None if that supervisor has ended. Raises StackNotStarted."""
+    wait_until(lambda: find_running_stack(places) is not None or supervisor_of(places) is None, within=START_TIMEOUT_S)
     stack = find_running_stack(places)
-    if stack is None:
-        raise StackNotStarted(_see_log(places, "another start in this folder did not become ready"))
+    if stack is None and supervisor_of(places):
+        raise StackNotStarted(_see_log(places, "another start or stop in this folder did not end"))
     return stack
 
 

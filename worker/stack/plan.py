@@ -45,7 +45,7 @@ class StackPlan:
         children = (make() for name, make in makers.items() if name in self.only)
         return tuple(child for child in children if child is not None)
 
-    def stack(self, *, supervisor: int, pids: Mapping[str, int]) -> Stack:
+    def stack(self, *, supervisor: int, pids: Mapping[str, int], stopping: bool) -> Stack:
         """Return the content of stack.json."""
         ports, only = self.ports, self.only
         return Stack(
@@ -61,6 +61,7 @@ class StackPlan:
             admin_token_file=self.places.admin_token,
             users=stack_users(self.places),
             pids=dict(pids),
+            stopping=stopping,
         )
 
 

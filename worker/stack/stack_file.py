@@ -57,6 +57,8 @@ class Stack(BaseModel):
     admin_token_file: Path
     users: dict[str, StackUser]
     pids: dict[str, int]
+    stopping: bool = False
+    """Whether its supervisor has been told to stop."""
 
     def write(self, places: StackPaths) -> None:
         """Write stack.json in one step."""

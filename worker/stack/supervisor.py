@@ -6,6 +6,7 @@ Each child is described in a separate module; the content of the shop and of Vau
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -113,6 +114,8 @@ class Supervisor:
                 self._report("ready", str(self._plan.places.stack))
                 await stopping
         finally:
+            with contextlib.suppress(OSError):
+                self._publish()
             starting.cancel()
             stopping.cancel()
             await asyncio.gather(starting, stopping, return_exceptions=True)
@@ -146,7 +149,7 @@ class Supervisor:
             await asyncio.gather(*starting, return_exceptions=True)
 
     def _publish(self) -> None:
-        """Write stack.json once all children are up, and again whenever a pid has changed."""
+        """Write stack.json once all children are up, again whenever a pid has changed, and when the stack begins to stop."""
         if self._ready:
             pids = {name: process.pid for name, process in self._processes.items() if process.pid is not None}
-            self._plan.stack(supervisor=os.getpid(), pids=pids).write(self._plan.places)
+            self._plan.stack(supervisor=os.getpid(), pids=pids, stopping=self._stop.is_set()).write(self._plan.places)

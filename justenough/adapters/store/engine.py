@@ -198,7 +198,9 @@ def translate_errors() -> Iterator[None]:
             raise StoreUnavailable(
                 f"the store refused the operation: {line}; `justenough store check` shows which rights are missing"
             ) from error
-        if isinstance(error.orig, ReadOnlySqlTransaction) or line.startswith("attempt to write a readonly database"):
+        if line.startswith("attempt to write a readonly database"):
+            raise StoreUnavailable(f"the store refuses writes: {line}; make the SQLite file and its folder writable") from error
+        if isinstance(error.orig, ReadOnlySqlTransaction):
             raise StoreUnavailable(f"the store refuses writes: {line}; name the primary server, not a standby") from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
             raise StoreUnavailable(f"the store does not answer: {line}") from error

@@ -1,20 +1,24 @@
 """However a job's processes end, or try not to, none is left, and the worker learns the exit code."""
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import os
+import resource
 import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from activities.delivery.delivery import Delivered
-from activities.process import process_tree
+from activities.process import no_sandbox, process_tree
 from activities.process.launcher import drop_rights_command
 from activities.process.process import JobProcess, StartFailed
 from activities.process.sandbox import Isolation, Sandbox, SandboxMissing
@@ -325,6 +329,80 @@ async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runne
     assert await last.wait() == 0
     os.close(last.output)
     assert not is_alive("sleep\x0031424.25")
+
+
+@contextmanager
+def limited(which: int, soft: int) -> Iterator[None]:
+    """Lower one of this process's own limits during a block."""
+    before = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, before)
+
+
+@pytest.fixture
+def empty_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for the rooms of jobs without a sandbox that nobody else uses. It must be empty again in the end."""
+    folder = tmp_path / "memory"
+    folder.mkdir(mode=0o711)
+    monkeypatch.setattr(no_sandbox, "MEMORY_FOLDER", folder)
+    yield
+    assert not any(folder.iterdir())
+
+
+@pytest.mark.usefixtures("empty_memory")
+async def test_a_start_without_enough_room_for_the_jobs_files_leaves_none_of_them(bare: Runner, uid: int, tmp_path: Path) -> None:
+    workdir = tmp_path / "bundle"
+    workdir.mkdir()
+    for name in ("first", "second"):
+        (workdir / name).write_bytes(bytes(2**20))
+    with limited(resource.RLIMIT_FSIZE, 2**19), pytest.raises(StartFailed, match=r"could not be started: .*File too large"):
+        await bare.start("true", uid=uid, workdir=workdir)
+
+
+@pytest.mark.usefixtures("empty_memory")
+async def test_a_start_without_a_sandbox_that_is_cancelled_at_any_moment_leaves_no_files(bare: Runner, uid: int) -> None:
+    for moment in range(10):
+        starting = asyncio.create_task(bare.start("sleep", "31426.25", uid=uid, workdir=REPOSITORY / "activities"))
+        await asyncio.sleep(moment * 0.002)
+        starting.cancel()
+        try:
+            process = await starting
+        except asyncio.CancelledError:
+            continue
+        await process.kill()
+        os.close(process.output)
+
+
+@pytest.mark.usefixtures("empty_memory")
+def test_files_of_a_worker_that_died_while_it_copied_them_are_removed() -> None:
+    code = (
+        "import os; from pathlib import Path; from activities.process import no_sandbox; no_sandbox.MEMORY_FOLDER = Path(os.environ['AT']);"
+        "(no_sandbox.make_locked_folder('j-dev-test') / 'copied').touch(); os.kill(os.getpid(), 9)"
+    )
+    with run_child([sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "AT": str(no_sandbox.MEMORY_FOLDER)}) as worker:
+        assert worker.wait(60) == -signal.SIGKILL
+    assert no_sandbox.clear_leftovers() == ("j-dev-test",)
+
+
+async def test_a_start_for_which_the_file_handles_do_not_suffice_leaves_none_open(run: Runner, uid: int) -> None:
+    # Finding the interpreter needs three.
+    for free in range(3, 9):
+        before = psutil.Process().num_fds()
+        others: list[int] = []
+        with limited(resource.RLIMIT_NOFILE, 256):
+            with contextlib.suppress(OSError):
+                while True:
+                    others.append(os.dup(0))
+            for _ in range(free):
+                os.close(others.pop())
+            with pytest.raises(StartFailed, match="Too many open files"):
+                await run.start("true", uid=uid)
+        for each in others:
+            os.close(each)
+        assert psutil.Process().num_fds() == before
 
 
 async def test_a_job_whose_sandbox_dies_before_its_outer_process_is_reported_as_killed(

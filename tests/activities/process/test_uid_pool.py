@@ -4,6 +4,7 @@ The tests' ranges do not overlap the default one, from which other test processe
 """
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -60,26 +61,64 @@ def test_the_error_says_how_to_get_more_ids_if_every_id_is_taken(settings: Setti
             pass
 
 
+@pytest.mark.parametrize(
+    "limit, reason",
+    [
+        (resource.RLIMIT_FSIZE, r"71\d{4}, the lock of a user id, cannot be written: File too large"),
+        (resource.RLIMIT_NOFILE, r"71\d{4}, the lock of a user id, cannot be opened: Too many open files"),
+    ],
+)
+def test_a_lock_that_cannot_be_made_is_named_with_the_reason(settings: Settings, limit: int, reason: str) -> None:
+    if not is_root():
+        return
+    before = resource.getrlimit(limit)
+    resource.setrlimit(limit, (0, before[1]))
+    try:
+        with pytest.raises(NoFreeUid, match=reason), lend_uid(settings):
+            pass
+    finally:
+        resource.setrlimit(limit, before)
+    with lend_uid(settings):
+        """It can be lent now."""
+
+
 def test_a_user_id_that_another_worker_lent_is_not_lent_again(settings: Settings, home: Path) -> None:
-    base = 720_000
+    mine = settings.model_copy(update={"job_uid_base": 720_000})
+    with lend_uid(mine) as first:
+        pass
     with run_child(
-        [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ELSEWHERE, str(home), "720000"], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout
         theirs = int(other.stdout.readline())
-        with lend_uid(settings.model_copy(update={"job_uid_base": base})) as ours:
+        with lend_uid(mine) as ours:
             assert (ours == theirs) is not is_root()
         other.communicate("")
-    assert theirs == (base if is_root() else os.geteuid())
+    assert theirs == first
+
+
+def test_workers_in_containers_of_one_host_do_not_begin_with_the_same_user_id(settings: Settings, home: Path) -> None:
+    """The kernel counts a user's processes in all containers together: a job would use up what another one may start."""
+    if not is_root():
+        return
+    with lend_uid(settings.model_copy(update={"job_uid_base": 755_000})) as uid:
+        lent = {uid}
+    enter = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", sys.executable, "-c", ELSEWHERE, str(home), "755000"]
+    # By chance, two of them may begin with the same one.
+    for _ in range(3):
+        lent.add(int(subprocess.run(enter, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout))
+    assert len(lent) > 2
 
 
 async def test_a_user_id_with_running_processes_is_not_lent(settings: Settings) -> None:
-    base = 730_000
-    drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
+    mine = settings.model_copy(update={"job_uid_base": 730_000})
+    with lend_uid(mine) as first:
+        pass
+    drop = ["setpriv", "--reuid", str(first), "--regid", str(first), "--clear-groups"] if is_root() else []
     with run_child([*drop, "sleep", "100"]):
-        await until(lambda: process_tree.anyone_runs_as(base if is_root() else os.geteuid()))
-        with lend_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
-            assert uid == (base + 1 if is_root() else os.geteuid())
+        await until(lambda: process_tree.anyone_runs_as(first))
+        with lend_uid(mine) as uid:
+            assert (uid == first) is not is_root()
 
 
 LEFT = """
@@ -102,12 +141,14 @@ async def test_processes_left_by_a_dead_workers_job_are_ended_and_its_user_id_is
     if not is_root():
         assert end_leftovers(mine) == (), "only root lends ids"
         return
+    with lend_uid(mine) as first:
+        pass
     subprocess.run([sys.executable, "-c", LEFT, str(home), "740000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
     await until(lambda: is_alive("sleep\x0027185.25"))
     if by == "the next start of a worker":
-        assert end_leftovers(mine) == (740_000,)
+        assert end_leftovers(mine) == (first,)
         assert not is_alive("sleep\x0027185.25")
     with lend_uid(mine) as uid:
-        assert uid == 740_000
+        assert uid == first
         assert not is_alive("sleep\x0027185.25")
     assert end_leftovers(mine) == ()

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
 from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction
@@ -105,6 +105,19 @@ def test_a_damaged_sqlite_file_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
+def test_a_read_only_sqlite_file_is_to_be_made_writable(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE t (x)")
+    engine = create_engine(f"sqlite:///file:{file}?mode=ro&uri=true")
+    with (
+        pytest.raises(StoreUnavailable, match="attempt to write a readonly database; make the SQLite file and its folder writable"),
+        read_transaction(engine) as connection,
+    ):
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+    engine.dispose()
+
+
 @pytest.mark.parametrize("code", ["data_corrupted", "index_corrupted"])
 def test_a_damaged_postgresql_is_unavailable(postgres_port: int, code: str) -> None:
     engine = open_database(f"postgresql://postgres@127.0.0.1:{postgres_port}/postgres").engine

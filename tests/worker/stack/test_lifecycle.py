@@ -219,6 +219,21 @@ def test_postgres_starts_although_another_process_got_the_pid_of_a_killed_server
         assert stranger.communicate(b"here", timeout=60)[0] == b"here"
 
 
+def test_a_start_while_the_stack_stops_waits_and_then_starts_it_again(home: Path) -> None:
+    first, places, steps = start_stack(home, "temporal"), StackPaths.of(home), list[str]()
+    # A suspended server ends only when it is killed, so that the stop takes seconds.
+    os.kill(first.pids["temporal"], signal.SIGSTOP)
+    os.kill(first.supervisor, signal.SIGTERM)
+    assert wait_until(lambda: find_running_stack(places) is None, within=180)
+    assert birth_time(first.supervisor)
+    settings = Settings(home=home, config=SHOP)
+    second = start_detached(settings, only=("temporal",), provision=False, lifeline=LIFELINE, on_step=steps.append)
+    assert steps[0] == "waiting for another start or stop in this folder"
+    assert second.supervisor != first.supervisor
+    assert birth_time(first.supervisor) is None
+    assert find_running_stack(places) == second
+
+
 def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
     assert stop_stack(StackPaths.of(tmp_path / "home")) == ()
 
