@@ -158,6 +158,13 @@ def test_public_keys_are_read_as_raw_bytes_by_version(at: Desk) -> None:
     assert keys == {1: base64.b64decode(held)}
 
 
+def test_what_a_person_signs_right_after_a_rotation_is_valid(at: Desk) -> None:
+    person = at.shop.newcomer("rotated")
+    before = set(at.deps.vault.public_keys(person.id))
+    at.shop.admin("POST", f"transit/keys/je-sign-{person.id}/rotate")
+    assert set(at.deps.vault.public_keys(person.id)) == {*before, max(before) + 1}
+
+
 # Jobs' identities.
 
 

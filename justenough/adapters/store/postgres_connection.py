@@ -135,8 +135,7 @@ class PostgresConnector:
 
 def place_of(url: URL, *, user: str | None = None) -> str:
     """Return host, port, database and user of a URL as text, never its password."""
-    query = url.query
-    hosts = url.host or ",".join(map(str, [query.get("host", "localhost")]))
+    hosts = url.host or ",".join(url.normalized_query.get("host", ("localhost",)))
     port = f":{url.port}" if url.port else ""
     name = user or url.username
     return f"{hosts}{port}/{url.database or ''}" + (f" as {name}" if name else "")

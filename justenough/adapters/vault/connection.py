@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import threading
@@ -60,6 +61,8 @@ PROVING_STATUSES = frozenset({200, 404})
 """Statuses of answers with a body of which callers believe what they say."""
 ANSWER_KEYS = frozenset({"errors", "data", "warnings"})
 """Keys of Vault's answers with the status 404, of which each has at least one."""
+# More than any index that a node has stored.
+FUTURE_INDEX = str(2**64 - 1)
 SAFE_PATH = re.compile(r"[A-Za-z0-9_.:=+@-]+(?:/[A-Za-z0-9_.:=+@-]+)*/?")
 
 Body = Mapping[str, Any]
@@ -143,6 +146,20 @@ class VaultConnection:
             allow_redirects=False,
         )
 
+    def forward_to_active_node(self, *, read_timeout_s: float) -> None:
+        """Have OpenBao's standby nodes forward each call to the active node. Raises like `call`.
+
+        By themselves they answer reads from their own copy, which may be late (OpenBao 2.7). To them, what was just issued is unknown, and
+        revoking it succeeds without effect. Vault Enterprise has another kind of index, which it signs.
+        """
+        anywhere = self._adapter(None, self._session, read_timeout_s=read_timeout_s)
+        anywhere.namespace = None  # Namespaces do not have this path.
+        health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true"}) or {}
+        if health.get("cluster_id") and not health.get("enterprise") and "+ent" not in str(health.get("version")):
+            index = json.dumps({"cluster": health["cluster_id"], "value": FUTURE_INDEX}).encode()
+            self._session.headers["X-Vault-Index"] = base64.b64encode(index).decode()
+            self._session.headers["X-Vault-Inconsistent"] = "forward-active-node"
+
     def call_own(self, method: str, path: str, body: Body | None = None) -> VaultAnswer | None:
         """Call under our own login, logging in again once if it is no longer valid. Returns like `call`."""
         login = self._login
@@ -194,6 +211,7 @@ class VaultConnection:
 
     def _log_in_from_file(self, path: Path, *, read_timeout_s: float = READ_TIMEOUT_S) -> LiveLogin:
         began, login = time.monotonic(), read_login(path)
+        self.forward_to_active_node(read_timeout_s=read_timeout_s)
         if isinstance(login, TokenLogin):
             return LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
         where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")

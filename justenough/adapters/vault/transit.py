@@ -10,7 +10,6 @@ from pathlib import Path
 
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.errors import VaultRefused, VaultUnavailable
-from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAYLOAD_KEY, SIGNING_KEY_PREFIX, signing_key
 from justenough.domain.ledger.public_keys import KeyVersion
@@ -28,12 +27,11 @@ class TransitKeys(VaultConnection):
 
     def __init__(self, address: str, *, namespace: str | None = None, cacert: Path | None = None) -> None:
         super().__init__(address, namespace=namespace, cacert=cacert)
-        self._keys = TtlCache[dict[int, bytes]]()
         self._identity_version = 1
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the raw ed25519 public keys of a person's signing key, by version; empty if there is none."""
-        return self._keys.get(entity_id, lambda: self._public_keys(signing_key(entity_id))) if is_entity_id(entity_id) else {}
+        return self._public_keys(signing_key(entity_id)) if is_entity_id(entity_id) else {}
 
     def own_entity(self) -> str:
         """Return the entity id of our own login; empty if it has none."""

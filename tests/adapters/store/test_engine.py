@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, open_database, parse_url, read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.adapters.store.postgres_connection import place_of
 from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.adapters.store.event_samples import submission
 
@@ -32,6 +33,12 @@ def test_an_address_that_names_no_usable_database_is_refused_at_once(url: str) -
 def test_a_postgresql_address_is_taken_however_it_is_spelled(scheme: str) -> None:
     engine = open_database(f"{scheme}://someone@localhost/x").engine
     assert engine.url.drivername == "postgresql+psycopg"
+
+
+def test_several_servers_are_named_one_after_the_other() -> None:
+    url = parse_url("postgresql://someone:hunter2@/x?host=db-1:5432&host=db-2:5432&target_session_attrs=read-write")
+    assert place_of(url) == "db-1:5432,db-2:5432/x as someone"
+    assert place_of(parse_url("postgresql:///x?host=/run/postgresql")) == "/run/postgresql/x"
 
 
 def test_an_unusable_address_is_refused_without_its_password() -> None:
