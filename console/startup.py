@@ -54,7 +54,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
     # `${X}` in the catalog is not expanded, because only the worker needs these values.
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
-    deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
+    deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets, now=vault.clock.now)
     codec = build_codec(vault, settings)
     gateway = await TemporalGateway.connect(settings, codec)
     secrets = SigningSecrets(vault)

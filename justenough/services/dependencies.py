@@ -32,7 +32,7 @@ class Deps:
     config: ConfigFolder
     targets: TargetInspector
     now: Callable[[], datetime] = utc_now
-    """The wall clock, for recorded times. Somebody may set it."""
+    """The wall clock, for recorded times and for what time ends: by Vault's clock, see `ServerClock`."""
     ticks: Callable[[], float] = monotonic
     """A clock in seconds that nobody can set, for durations."""
     revocation_tracker: RevocationTracker = field(default_factory=RevocationTracker)
@@ -56,4 +56,4 @@ def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Dep
         config = ConfigFolder(settings.config, env, required=True)
         targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
         stack.callback(targets.close)
-        yield Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
+        yield Deps(settings=settings, store=store, vault=vault, config=config, targets=targets, now=vault.clock.now)

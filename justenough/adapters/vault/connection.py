@@ -36,6 +36,7 @@ from justenough.adapters.vault.own_login import (
     read_login,
     read_secret_file,
 )
+from justenough.adapters.vault.server_clock import ServerClock
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 
@@ -93,6 +94,7 @@ class VaultConnection:
         self._login: LiveLogin | None = None
         self._unwrapped: dict[str, Secret] = {}
         """The newest secret id, by the wrapping token from which it came."""
+        self.clock = ServerClock()
         self._log_in: Callable[[], LiveLogin] | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -187,10 +189,12 @@ class VaultConnection:
         VaultUnavailable if somebody else answers in Vault's place.
         """
         options = {key: value for key, value in (("json", body), ("params", params)) if value is not None}
+        sent = self.clock.steady()
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
+        self.clock.read_date(response.headers.get("Date"), sent=sent)
         if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
             raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
         answer: VaultAnswer = {}

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -316,3 +317,12 @@ async def test_a_console_that_may_not_encrypt_what_temporal_gets_is_not_ready(se
             (vault,) = (check for check in (await console.health.report()).checks if check.name == "vault")
     assert not vault.ok
     assert "Vault does not let the console read or use the key je-payloads; run `justenough vault setup`" in vault.detail
+
+
+def test_a_console_tells_the_time_by_vaults_clock(served: Served) -> None:
+    deps, vaults = served.console.deps, datetime.now(UTC) + timedelta(hours=1)
+    deps.vault.clock.read_date(format_datetime(vaults, usegmt=True), sent=deps.vault.clock.steady())
+    told = deps.now()
+    deps.vault.require_audited_answer()
+    assert abs(told - vaults) < timedelta(minutes=5)
+    assert abs(deps.now() - datetime.now(UTC)) < timedelta(minutes=5), "the next answer corrects it"
