@@ -20,7 +20,7 @@ from activities.session.request_watch import RequestWatch
 from activities.session.session import JobSession, Stop
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import decode_argument, refused_event, why_not_job_workflow
-from justenough.adapters.store import CLAIM_RENEWAL_INTERVAL_S, ClaimResult
+from justenough.adapters.store import ClaimResult
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.rejection import Rejection
@@ -31,6 +31,8 @@ from justenough.services.job_history import ALREADY_RAN, is_kill_requested, read
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
+CLAIM_RENEWAL_INTERVAL_S = 5.0
+"""Seconds between two renewals of the claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
 log = structlog.get_logger()
 
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -29,8 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
-from justenough.adapters.store import CLAIM_RENEWAL_INTERVAL_S, SessionClaim
-from justenough.adapters.store.sweeps import WatchedSweep
+from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
@@ -45,8 +42,6 @@ MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep ignores younger jobs."""
 CLAIM_LEASE = timedelta(seconds=30)
 """A session whose lease was not renewed for this long counts as dead."""
-WATCH_S = 1.5 * CLAIM_RENEWAL_INTERVAL_S
-"""Seconds for which a worker watches a lease that is over by its clock. The clock of the session's worker may differ, but it renews meanwhile."""
 UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """How long the console may take to start the workflow of an accepted job."""
 TASK_START_TIMEOUT = timedelta(seconds=5)
@@ -57,12 +52,12 @@ RPC_TIMEOUT = timedelta(seconds=5)
 MAX_IDLE = timedelta(seconds=13)
 """If no worker has swept for this long, one does by its own clock. Longer than the schedule's interval."""
 CLOCK_INTERVAL_S = 2.0, 3.0
-"""Seconds between two checks of that clock, random so that workers do not check at the same moment; at most MAX_LOOK_INTERVAL of the store."""
+"""Seconds between two checks of that clock, random so that workers do not check at the same moment."""
 RENEWAL_INTERVAL = timedelta(seconds=4)
 """How often a sweep records that it is still running."""
 MAX_CONCURRENT_JOBS = 8
-SWEEP_BUDGET_S = 30.0
-"""Seconds after which a sweep begins with no further job; with WATCH_S and JOB_TIMEOUT_S added, it ends within its activity's minute."""
+SWEEP_BUDGET_S = 35.0
+"""Seconds after which a sweep begins with no further job; with JOB_TIMEOUT_S added, it ends within its activity's minute."""
 SWEEP_TIMEOUT_S = 60.0
 """Seconds after which a hanging sweep is abandoned, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
@@ -73,23 +68,7 @@ SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 log = structlog.get_logger()
 
 SweepVerdict = tuple[str, str, str]
-"""The outcome for a job (revoked, lost, unknown, failed, silent, or waiting for the next sweep), its id, and the reason."""
-UNDONE = {"failed", "silent", "waiting"}
-
-
-class TooEarly(RetryLater):
-    """A session's lease is over by this worker's clock, but this worker has not watched it for WATCH_S yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenRenewal:
-    """The last renewal of a session's lease that this worker saw."""
-
-    renewed_at: datetime
-    since: float
-    """When this worker first saw it, in ticks."""
-    is_first: bool
-    """Whether this worker saw no earlier renewal of this lease."""
+"""The outcome for a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and the reason."""
 
 
 class SweepActivities:
@@ -105,10 +84,6 @@ class SweepActivities:
 
         Before that, a session could not renew its lease although it was alive.
         """
-        self._renewals: dict[str, SeenRenewal] = {}
-        """By open job."""
-        self._seen_sweep: tuple[datetime, float] | None = None
-        """When the last sweep was active, by the store, and since when this worker has seen that, in ticks."""
         self._sweep: asyncio.Task[SweepReport] | None = None
         """The sweep that this worker runs, or its last one."""
 
@@ -120,38 +95,22 @@ class SweepActivities:
         """
         async with send_heartbeats():
             if self._sweep is None or self._sweep.done():
-                await asyncio.to_thread(
-                    lambda: self._deps.store.sweeps.begin(now=self._deps.now(), by_clock=False, watched=self._watch_sweeps())
-                )
+                await asyncio.to_thread(lambda: self._deps.store.sweeps.begin(now=self._deps.now(), by_clock=False))
             report = await asyncio.shield(self._start())
             signed = await asyncio.to_thread(sign_report, self._deps, report, nonce=nonce)
             return SignedSweepReport(signed=signed, **dict(report))
 
     async def sweep_by_clock(self, ended: asyncio.Event) -> None:
         """Start a sweep whenever no worker has swept for MAX_IDLE, until the event is set."""
+        sweeps = self._deps.store.sweeps
         while not ended.is_set():
             await wait_up_to(timedelta(seconds=secrets.SystemRandom().uniform(*CLOCK_INTERVAL_S)), ended)
             try:
-                if await asyncio.to_thread(self.begin_if_idle):
+                if await asyncio.to_thread(lambda: sweeps.begin_if_idle(now=self._deps.now(), idle=MAX_IDLE)):
                     log.warning("sweeping by this worker's clock: none came through Temporal", idle=MAX_IDLE.total_seconds())
                     _ = self._start()
             except Exception as error:  # noqa: BLE001 - whatever is the matter now, the next look must come
                 log.warning("this worker cannot sweep by its own clock now", error=type(error).__name__)
-
-    def begin_if_idle(self) -> bool:
-        """Record that this worker begins a sweep by its own clock, if none has swept for MAX_IDLE. Return whether it does. Blocks."""
-        watched = self._watch_sweeps()
-        return self._deps.store.sweeps.begin_if_idle(now=self._deps.now(), idle=MAX_IDLE, watched=watched)
-
-    def _watch_sweeps(self) -> WatchedSweep | None:
-        """Return the last sweep and for how long this worker has seen no progress of it; None at first sight. Blocks."""
-        last, seen, ticks = self._deps.store.sweeps.last(), self._seen_sweep, self._deps.ticks()
-        if last is None:
-            return None
-        if seen is None or seen[0] != last.active_at:
-            self._seen_sweep = last.active_at, ticks
-            return None if seen is None else WatchedSweep(last.active_at, timedelta())
-        return WatchedSweep(last.active_at, timedelta(seconds=ticks - seen[1]))
 
     def _start(self) -> asyncio.Task[SweepReport]:
         """Return the sweep that runs; start one if none does. A caller that stops waiting does not end it."""
@@ -173,7 +132,7 @@ class SweepActivities:
             await wait_up_to(RENEWAL_INTERVAL, ended)
             while not ended.is_set():
                 try:
-                    await asyncio.to_thread(lambda: sweeps.renew(now=self._deps.now(), watched=self._watch_sweeps()))
+                    await asyncio.to_thread(lambda: sweeps.renew(now=self._deps.now()))
                 except RetryLater as error:
                     log.warning("the sweep's progress cannot be recorded", error=type(error).__name__)
                 await wait_up_to(RENEWAL_INTERVAL, ended)
@@ -186,9 +145,10 @@ class SweepActivities:
             prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
             still_open = await asyncio.to_thread(self._deps.store.jobs.open, self._deps.now() - MIN_JOB_AGE)
             jobs = {*traced, *prefixed, *still_open}
-            self._renewals = {job: seen for job, seen in self._renewals.items() if job in jobs}
+            gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
             # Stuck jobs come last, so that they do not keep the sweep from the others.
-            checked = await self._check_all([*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)])
+            ordered = [*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)]
+            checked = await asyncio.gather(*(self._check_in_time(gate, job, end) for job in ordered))
             verdicts = [verdict for verdict in checked if verdict is not None]
             self._stuck = frozenset(job for what, job, _ in verdicts if what == "failed")
             report = SweepReport(
@@ -196,7 +156,7 @@ class SweepActivities:
                 revoked=tuple(job for what, job, _ in verdicts if what == "revoked"),
                 lost=tuple(job for what, job, _ in verdicts if what == "lost"),
                 unknown=tuple(job for what, job, _ in verdicts if what == "unknown"),
-                failures=(*inspection.failures, *(f"{job}: {why}" for what, job, why in verdicts if what in UNDONE)),
+                failures=(*inspection.failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})),
                 at=self._deps.now(),
             )
             # One event per unknown job: a set would be reported again whenever one job is added or removed.
@@ -210,19 +170,8 @@ class SweepActivities:
                 await asyncio.to_thread(self._deps.store.targets.record, checks)
             # If the ledger fails now, the next sweep finds these credentials again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
-        await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now(), watched=self._watch_sweeps()))
+        await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now()))
         return report
-
-    async def _check_all(self, jobs: Sequence[str]) -> list[SweepVerdict | None]:
-        """Check the jobs in this order, and then once more those whose sessions seem to be dead at first sight."""
-        gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
-        checked = await asyncio.gather(*(self._check_in_time(gate, job, end) for job in jobs))
-        silent = [job for what, job, _ in filter(None, checked) if what == "silent"]
-        if not silent:
-            return checked
-        await asyncio.sleep(WATCH_S)
-        others = [verdict for verdict in checked if not verdict or verdict[0] != "silent"]
-        return [*others, *await asyncio.gather(*(self._check_in_time(gate, job, end) for job in silent))]
 
     async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
         """Check one job and return the verdict; None if there is nothing to report. A failure, or an exhausted budget, becomes a verdict
@@ -233,8 +182,6 @@ class SweepActivities:
                 return "waiting", job, "left to the next sweep"
             try:
                 return await asyncio.wait_for(self._check(job), JOB_TIMEOUT_S)
-            except TooEarly:
-                return "silent", job, "its session's lease is over by this worker's clock, which may be wrong"
             except TimeoutError:
                 return "failed", job, f"not done in {JOB_TIMEOUT_S:.0f} s"
             except Exception as error:  # noqa: BLE001 - one job's failure must not keep the sweep from the others
@@ -321,7 +268,7 @@ class SweepActivities:
         if execution is None:
             claim = await self._read_claim(job)
             if claim is not None:
-                return not claim.open or self._is_over(claim, claim.renewed_at)
+                return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
             return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
         # Another workflow with this id proves nothing about the job.
@@ -336,21 +283,7 @@ class SweepActivities:
         claim = await asyncio.to_thread(claims.get, job)
         if claim and claim.owner and claim.open and claim.renewed_at > now + CLAIM_LEASE:
             await asyncio.to_thread(claims.renew, job, claim.owner, now)
-            claim = claim.model_copy(update={"renewed_at": now})
-        seen = self._renewals.get(job)
-        if claim and (seen is None or seen.renewed_at != claim.renewed_at):
-            self._renewals[job] = SeenRenewal(claim.renewed_at, self._deps.ticks(), is_first=seen is None)
         return claim
-
-    def _is_over(self, claim: SessionClaim, since: datetime) -> bool:
-        """Whether a lease that began at `since` is over, and was not renewed while this worker watched. Raises TooEarly."""
-        seen = self._renewals[claim.job]
-        if self._deps.now() - since <= CLAIM_LEASE:
-            return False
-        is_watched = self._deps.ticks() - seen.since >= WATCH_S
-        if seen.is_first and not is_watched:
-            raise TooEarly
-        return is_watched
 
     def _is_attended(self, claim: SessionClaim, execution: WorkflowExecutionDescription) -> bool:
         """Whether a worker deals with the job's access: its session, or a revocation.
@@ -365,7 +298,7 @@ class SweepActivities:
             # No worker has begun to revoke, which would close the claim. One may be about to, or the session to learn that its run is closed.
             begun = [item.scheduled_time.ToDatetime(UTC) for item in revocations] if is_its_run else [execution.start_time]
             may_begin = all(now - at < TASK_START_TIMEOUT for at in begun) and all(item.attempt <= 1 for item in revocations)
-            return may_begin and not self._is_over(claim, max(claim.renewed_at, self._steady_since))
+            return may_begin and now - max(claim.renewed_at, self._steady_since) <= CLAIM_LEASE
         waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
         # A time in the future is a wrong clock's. Another attempt beside one that runs harms nobody.

@@ -7,7 +7,7 @@ import contextlib
 import random
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from anyio import to_thread
@@ -38,8 +38,6 @@ class Dispatcher:
         self._secrets = secrets
         self._holder = uuid.uuid4().hex
         self._lease_held_at: float | None = None
-        self._other_lease: tuple[datetime | None, float] = None, 0.0
-        """The end of another console's lease, and since when, in ticks, this console has seen that end."""
         self._registered: tuple[float, Mapping[str, str]] | None = None
         self._workers: dict[str, SubscriptionWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -93,13 +91,7 @@ class Dispatcher:
         began, now = self._deps.ticks(), self._deps.now()
         had_lease = self._lease_held_at is not None
         until = now + timedelta(seconds=LEASE_TTL_S)
-        # Its holder's clock may be ahead. A holder that is alive renews, whatever its clock says.
-        end, seen_at = self._other_lease
-        abandoned = end if began - seen_at > LEASE_TTL_S else None
-        outbox = self._deps.store.outbox
-        has_lease = await to_thread.run_sync(lambda: outbox.acquire_lease(self._holder, now=now, until=until, abandoned=abandoned))
-        if not has_lease and (other := await to_thread.run_sync(outbox.lease_end)) != end:
-            self._other_lease = other, began
+        has_lease = await to_thread.run_sync(lambda: self._deps.store.outbox.acquire_lease(self._holder, now=now, until=until))
         self._lease_held_at = began if has_lease else None
         if has_lease != had_lease:
             # A console that had the lease in the meantime has changed the positions.

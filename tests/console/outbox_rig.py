@@ -92,11 +92,11 @@ class OutboxRig:
         write_config(self.folder, **subscriptions)
         self.clock.advance(1)
 
-    def add_dispatcher(self, *, clock_ahead_s: float = 0) -> Dispatcher:
-        """Another console, with its own reading of the folder, and perhaps a wrong clock."""
+    def add_dispatcher(self) -> Dispatcher:
+        """Another console, with its own reading of the folder."""
         config = ConfigFolder(self.folder, clock=self.clock.ticks)
         assert config.alarm is None, config.alarm
-        deps = dataclasses.replace(self.deps, config=config, now=lambda: self.clock.now() + timedelta(seconds=clock_ahead_s))
+        deps = dataclasses.replace(self.deps, config=config)
         found = Dispatcher(deps, SigningSecrets(deps.vault))  # type: ignore[arg-type] # the console's own Vault
         self.dispatchers.append(found)
         return found

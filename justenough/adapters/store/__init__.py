@@ -8,12 +8,11 @@ from justenough.adapters.store.logins import StoreLogin
 from justenough.adapters.store.metrics import StoreCounts
 from justenough.adapters.store.page_sessions import PageSessionRecord
 from justenough.adapters.store.queries import JobCaption
-from justenough.adapters.store.session_claims import CLAIM_RENEWAL_INTERVAL_S, ClaimResult, SessionClaim
+from justenough.adapters.store.session_claims import ClaimResult, SessionClaim
 from justenough.adapters.store.store import Store
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken
 
 __all__ = [
-    "CLAIM_RENEWAL_INTERVAL_S",
     "ChangeFeed",
     "ClaimResult",
     "JobCaption",

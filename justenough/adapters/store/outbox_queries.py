@@ -18,6 +18,7 @@ from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_vi
 from justenough.adapters.store.paging import fetch_page
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.integrations.subscriptions import delivery_id
@@ -115,19 +116,13 @@ class OutboxRepository(Repository):
     """The tables of the outbox."""
 
     @writes
-    def acquire_lease(
-        self, connection: Connection, holder: str, *, now: datetime, until: datetime, abandoned: datetime | None = None
-    ) -> bool:
-        """Take or extend the lease, also one that still ends at `abandoned`. False if another process holds it."""
+    def acquire_lease(self, connection: Connection, holder: str, *, now: datetime, until: datetime) -> bool:
+        """Take or extend the lease. False if another process holds it."""
         if insert_new(connection, LEASES, {"name": LEASE_NAME, "holder": holder, "until": until}):
             return True
-        free = or_(LEASES.c.holder == holder, LEASES.c.until <= now, LEASES.c.until == abandoned)
+        # A lease that ends too late is a wrong clock's. Its holder may be dead, and then nobody would deliver until that time.
+        free = or_(LEASES.c.holder == holder, LEASES.c.until <= now, LEASES.c.until > until + MAX_CLOCK_SKEW)
         return connection.execute(update(LEASES).where(LEASES.c.name == LEASE_NAME, free).values(holder=holder, until=until)).rowcount == 1
-
-    @reads
-    def lease_end(self, connection: Connection) -> datetime | None:
-        """Return when the lease ends, by its holder's clock; None if nobody holds it."""
-        return connection.execute(select(LEASES.c.until).where(LEASES.c.name == LEASE_NAME)).scalar()
 
     @writes
     def release_lease(self, connection: Connection, holder: str) -> None:

@@ -17,8 +17,6 @@ from justenough.adapters.store.tables import CLAIMS, JOBS, PLACES
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
 from justenough.domain.core.base_model import Message
 
-CLAIM_RENEWAL_INTERVAL_S = 5.0
-"""Seconds between two renewals of a claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
 # Built once, because it runs before each credential is issued.
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
 _PLACE = select(PLACES).where(PLACES.c.job == bindparam("which"))

@@ -385,26 +385,6 @@ async def test_a_console_that_sleeps_through_its_lease_settles_nothing(rig: Outb
     assert sorted(event["subject"] for event in receiver.events) == [job_id(1), job_id(1), job_id(2), job_id(3)]
 
 
-async def test_consoles_with_different_clocks_do_not_take_the_deliveries_from_each_other(rig: OutboxRig, receiver: Receiver) -> None:
-    behind = await start_webhooks(rig, hook(receiver))
-    ahead = rig.add_dispatcher(clock_ahead_s=300)
-    await rig.deliver(ahead)
-    for number in range(1, 9):
-        rig.record(*submissions(1, first=number))
-        rig.clock.advance(dispatcher.LEASE_RENEW_INTERVAL_S)
-        await ahead.dispatch()
-        await rig.deliver(behind)
-        await ahead.wait_until_idle()
-    assert [event["subject"] for event in receiver.events] == [job_id(number) for number in range(1, 9)]
-    # The one that is ahead is killed. Its lease ends far in the future.
-    rig.record(*submissions(1, first=9))
-    for _ in range(2):
-        await rig.deliver(behind)
-        rig.clock.advance(dispatcher.LEASE_TTL_S + 1)
-    await rig.deliver(behind)
-    assert [event["subject"] for event in receiver.events][8:] == [job_id(9)]
-
-
 async def test_a_console_that_stops_lets_the_next_one_deliver_at_once(rig: OutboxRig, receiver: Receiver) -> None:
     first = await start_webhooks(rig, hook(receiver))
     await first.close()
