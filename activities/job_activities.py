@@ -176,6 +176,11 @@ class JobActivities:
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
             return OpenResult()
         tiers = deps.config.current().tiers
+        if view.tier not in tiers.tiers:
+            # The tier was removed after the decision, so nobody can approve. As after the top tier, the request expires.
+            expired = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=view.id, request=view.id, tier=view.tier)
+            deps.store.ledger.append([expired])
+            return OpenResult()
         ladder = ladder_for_recorded_request(
             view,
             requester=str(order.signed.statement.get("person")),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.issuing.results import IssuedCredential, PendingApproval
+from activities.issuing.results import AccessDenied, IssuedCredential, PendingApproval
 from activities.job_activities import JobActivities, NotDueYet
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statement_factory import Narrowing, build_decision_statement
@@ -135,3 +135,29 @@ def test_approvals_that_an_escalation_discarded_or_people_withdrew_are_not_recor
         assert isinstance(issued, IssuedCredential)
         session.end()
         assert at.deps.store.ledger.entries(job=session.job, types=[EventType.APPROVAL_REJECTED]).items == ()
+
+
+def test_a_request_whose_tier_was_removed_before_it_was_opened_expires_and_does_not_keep_its_job_waiting(
+    shop: Shop, tmp_path: Path
+) -> None:
+    folder = copy_config(tmp_path)
+    writes, approvals = folder / "policies" / "writes.cedar", folder / "approvals.yaml"
+    writes.write_text(
+        writes.read_text() + '\n@id("top") forbid (principal, action == Action::"write", resource) when { context.approved_tier < 3 };\n'
+    )
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+        write = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="Mend the order", at="request")
+        asked = session.issuer.access(write)
+        assert isinstance(asked, PendingApproval)
+        approvals.write_text("".join(line for line in approvals.read_text().splitlines(keepends=True) if not line.startswith("  3:")))
+        at.deps.config.refresh()
+        assert at.deps.config.current().tiers.top == 2
+
+        environment = ActivityEnvironment()
+        environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job_of(asked.request))
+        opened = environment.run(JobActivities(at.deps).open_request, OpenInput(job=job_of(asked.request), request=asked.request))
+
+        assert opened.ladder is None
+        with pytest.raises(AccessDenied, match="the request is expired"):
+            session.issuer.access(write)
