@@ -28,7 +28,7 @@ from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import job_submitted_event
-from justenough.services.verify_order import verify_order
+from justenough.services.verify_order import VerifiedOrder, verify_order
 
 
 class NoOccasion(GiveUp):
@@ -55,13 +55,19 @@ class OrderRequest:
     """Entity id of the person who ran a schedule now; None for events and scheduled runs."""
 
 
-def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
-    """Sign and record the order of a job id, whose spec is valid. Raises Conflict if a worker would not accept the order, OverQuota."""
+def sign_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> tuple[JobInput, VerifiedOrder]:
+    """Sign the order of a job id, whose spec is valid. Raises Conflict if a worker would not accept the order, OverQuota."""
     order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
         raise Conflict(f"the order of {request.origin} is not valid: {verified}")
     quotas.require_job(verified)
+    return order, verified
+
+
+def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
+    """Sign and record the order of a job id. Raises as `sign_console_order` does."""
+    order, verified = sign_console_order(deps, quotas, request, job=job, entity=entity)
     # If another console recorded the same order at the same time, this order is not new.
     new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
     recorded = find_recorded_order(deps, job)
@@ -111,8 +117,10 @@ def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJ
     reason, params = f"event {event.id} of {event.source}", fill_params(triggered_job.trigger, event)
     request = OrderRequest(trigger_origin(name), triggered_job, params, reason, parent=event.parent)
     require_valid_spec(deps, request)
-    # Not before: an event that is fixed and sent again later needs an id of that time, because lists sort jobs by their ids.
-    job = deps.store.idempotency.remember(entity, key, new_job_id(deps.settings.installation, now=deps.now()), key)
+    new = new_job_id(deps.settings.installation, now=deps.now())
+    # Before the id is kept: an event that is fixed, or sent again once there is room, needs an id of that time, because lists sort jobs by ids.
+    sign_console_order(deps, quotas, request, job=new, entity=entity)
+    job = deps.store.idempotency.remember(entity, key, new, key)
     return record_console_order(deps, quotas, request, job=job, entity=entity)
 
 
@@ -158,6 +166,7 @@ def _record_once(
 ) -> SubmittedOrder | OccasionSkipped:
     """Record one order per key. Without overlap, concurrent callers with different keys get the same job, so at most one is ordered."""
     entity, origin, store = deps.vault.own_entity(), schedule_origin(name), deps.store
+    request = OrderRequest(origin, scheduled_job, dict(scheduled_job.schedule.params), reason, asked_by=asked_by)
     job = store.idempotency.find_job(entity, key)
     if job is None:
         alone = scheduled_job.schedule.overlap != "allow"
@@ -166,12 +175,14 @@ def _record_once(
             return OccasionSkipped(last.id)
         # The last job is the one whose id sorts last, so the new one must become it, also after a clock was set back.
         new = new_job_id(deps.settings.installation, now=deps.now(), after=last.id if last else None)
+        # Before the id is kept, as in `order_event`.
+        require_valid_spec(deps, request)
+        sign_console_order(deps, quotas, request, job=new, entity=entity)
         if alone:
             following = digest_of({"schedule": name, "after": last.id if last else None})
             new = store.idempotency.remember(entity, following, new, following)
         job = store.idempotency.remember(entity, key, new, key)
     if earlier := find_recorded_order(deps, job):
         return earlier
-    request = OrderRequest(origin, scheduled_job, dict(scheduled_job.schedule.params), reason, asked_by=asked_by)
     require_valid_spec(deps, request)
     return record_console_order(deps, quotas, request, job=job, entity=entity)

@@ -217,11 +217,13 @@ def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]
 
 
 def _answer_changes(old: Json, after: Json) -> Iterator[RequestChange]:
-    known = {answer["approver_id"]: answer for answer in old["approvals"]}
+    # Whoever decided at one tier may decide again at another.
+    known = {(answer["approver_id"], answer["at"]): answer for answer in old["approvals"]}
     for answer in after["approvals"]:
+        before = known.get((answer["approver_id"], answer["at"]))
         reason = f": {answer['reason']}" if answer["reason"] else ""
-        if answer["approver_id"] not in known:
+        if before is None:
             count = f" ({approval_count(after)})" if after["state"] == "pending" else ""
             yield RequestChange(plain(f"{answer['approver']} {decision_text(answer['decision'])}{reason}{count}"), answer["at"])
-        if answer["withdrawn_at"] and not (known.get(answer["approver_id"]) or {}).get("withdrawn_at"):
+        if answer["withdrawn_at"] and not (before or {}).get("withdrawn_at"):
             yield RequestChange(plain(f"{answer['approver']} withdrew their approval"), answer["withdrawn_at"])

@@ -114,6 +114,12 @@ def test_released_claims_and_new_requests_are_reported() -> None:
     assert list(request_changes(None, request(reason="a \x1b[2J"))) == [(opened, NOW.isoformat())]
 
 
+def test_a_second_decision_by_the_same_person_at_another_tier_is_reported() -> None:
+    before = request(approvals=[ANSWER], current_tier=2)
+    after = {**before, "approvals": [ANSWER, {**ANSWER, "tier": 2, "at": LATER}]}
+    assert list(request_changes(before, after)) == [("lead approved: it holds (1 of 2)", LATER)]
+
+
 def test_a_change_has_the_time_at_which_it_happened() -> None:
     withdrawn = {**ANSWER, "withdrawn_at": LATER}
     review = {"open": False, "verdict": "justified", "opened_at": ANSWER["at"], "reviewed_at": LATER}

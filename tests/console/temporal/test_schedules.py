@@ -52,9 +52,11 @@ from justenough.adapters.payload_codec import ENCODING, WRAPPED_KEY_FIELD
 from justenough.domain.approvals.tiers import MAX_WAIT_S, Person
 from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.errors import Conflict, OverQuota
-from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.ids import first_job_id, new_job_id
 from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.integrations.cloudevents import CloudEvent
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.dependencies import Deps
 from tests.adapters.store.event_samples import job_end
 from tests.console.served_console import SHOP, Served, serve_console
 from tests.support.temporal_client import connect, decrypted_payloads
@@ -442,6 +444,32 @@ async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else
     assert await take("minutely", earlier) == dataclasses.replace(first, new=False)
     deps.store.ledger.append([job_end("succeeded", first.job.id, at=datetime.now(UTC))])
     assert isinstance(await take("minutely", last), SubmittedOrder)
+
+
+async def test_an_order_that_was_refused_for_want_of_room_gets_an_id_of_the_time_at_which_there_is_room(installation: Installation) -> None:
+    """Lists sort jobs by their ids, which contain their time, and a job that failed is hidden by a later one of its name that did not."""
+    installation.write_schedules(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
+    file = installation.folder / "triggers.yaml"
+    trigger = "{on: {type: ticket}, signing_secret: kv/data/je/triggers/ticket-created, job: jobs/hello.yaml}"
+    file.write_text(f"triggers:\n  ticket: {trigger}\n{file.read_text()}")
+    deps = installation.console.deps
+    full, room = (
+        Quotas(deps.store, installation.settings.model_copy(update={"quota_open_jobs": most}), lambda: frozenset({"prod"}))
+        for most in (0, 1000)
+    )
+    (at,), triggered = past_minutes(1), deps.config.current().triggers["ticket"]
+    event = CloudEvent(id=secrets.token_hex(8), source="/test", type="ticket", structured=True)
+    orders: tuple[Callable[[Deps, Quotas], object], ...] = (
+        lambda deps, quotas: console_orders.order_occasion(deps, quotas, ScheduleOccasion(schedule="minutely", at=at)),
+        lambda deps, quotas: console_orders.order_event(deps, quotas, "ticket", triggered, event, delivery=event.id),
+    )
+    later = datetime.now(UTC) + timedelta(minutes=30)
+    for order in orders:
+        with pytest.raises(OverQuota):
+            await asyncio.to_thread(order, deps, full)
+        launched = await asyncio.to_thread(order, dataclasses.replace(deps, now=lambda: later), room)
+        assert isinstance(launched, SubmittedOrder)
+        assert launched.job.id >= first_job_id(installation.settings.installation, since=later)
 
 
 async def test_each_occasion_launches_a_job_after_a_clock_that_was_ahead_is_set_back(installation: Installation) -> None:
