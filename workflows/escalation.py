@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,8 @@ class Escalation:
         self._job = job
         self._answers = answers
         self._on_withdrawn = on_withdrawn
+        self.before_answers: Callable[[], Awaitable[None]] | None = None
+        """Called before each batch of answers is examined."""
         self.ladders: dict[str, Ladder] = {}
         self.states: dict[str, RequestState] = {}
 
@@ -88,6 +90,8 @@ class Escalation:
     async def examine(self) -> None:
         """Examine every answer that has arrived, including answers to settled requests: each is recorded."""
         while self._answers:
+            if self.before_answers is not None:
+                await self.before_answers()
             number, received = self._answers.first()
             try:
                 await self._examine_batch(number, received)

@@ -258,22 +258,16 @@ class Job:
         compensating the job.
         """
 
+        async def open_requests_before_answers() -> None:
+            # Earlier releases rejected answers to requests that waited to be opened while earlier answers were examined.
+            if self._approval_requests and workflow.patched("open-before-answers"):
+                await self._open_requests(seconds)
+
         async def approvals() -> None:
+            self._escalation.before_answers = open_requests_before_answers
             while not self._is_session_over():
                 await self._escalation.wait_for_change(lambda: self._is_session_over() or bool(self._approval_requests))
-                while self._approval_requests and not self._is_session_over():
-                    request = self._approval_requests.pop()
-                    # Start the guard before anybody can answer.
-                    if not self._guarded:
-                        await self._start_guard(seconds)
-                    try:
-                        opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
-                    except FailureError as error:
-                        if is_cancelling():
-                            raise
-                        workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
-                    else:
-                        self._escalation.open({request: opened.ladder} if opened.ladder else {})
+                await self._open_requests(seconds)
                 await self._escalation.process_until(self._is_session_over)
 
         async def revocations() -> None:
@@ -282,6 +276,22 @@ class Job:
                 await self._revocation_requests.revoke_each()
 
         self._attending = (asyncio.create_task(approvals()), asyncio.create_task(revocations()))
+
+    async def _open_requests(self, seconds: int) -> None:
+        """Open the requests that the running job asked for, with a guard for a process that may run for `seconds`."""
+        while self._approval_requests and not self._is_session_over():
+            request = self._approval_requests.pop()
+            # Start the guard before anybody can answer.
+            if not self._guarded:
+                await self._start_guard(seconds)
+            try:
+                opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
+            except FailureError as error:
+                if is_cancelling():
+                    raise
+                workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
+            else:
+                self._escalation.open({request: opened.ladder} if opened.ladder else {})
 
     def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded

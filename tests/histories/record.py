@@ -192,6 +192,25 @@ async def overdue_escalation(bench: Bench) -> StartedJob:
     return job
 
 
+async def answered_before_opened(bench: Bench) -> StartedJob:
+    """A running job's request is asked for and answered while an earlier answer cannot be examined.
+
+    rejected-before-opened.json is of an earlier release, which then rejected the answer.
+    """
+    job = await bench.start(session=session_scripts.stays, asked={2: 3, 3: 3}, down={"take_answers"})
+    await job.wait_for_issue()
+    await job.handle.signal("ask", job.known.request(2))
+    await job.known.until(lambda known: "opened 2" in known.ledger)
+    await job.answer("chief", number=2)
+    await job.known.until(lambda known: known.tried["take_answers"] > 3)
+    await job.handle.signal("ask", job.known.request(3))
+    await job.answer("chief", number=3)
+    job.known.down.clear()
+    await job.known.until(lambda known: "opened 3" in known.ledger)
+    await job.handle.cancel()
+    return job
+
+
 async def terminated(bench: Bench) -> StartedJob:
     """Its workflow is terminated; what is kept of it is its guard's."""
     job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
@@ -235,6 +254,7 @@ SCENES: tuple[Scene, ...] = (
     asked,
     refused_escalation,
     overdue_escalation,
+    answered_before_opened,
     terminated,
     without_place,
     worker_lost,

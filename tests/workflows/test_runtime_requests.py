@@ -98,6 +98,20 @@ async def test_a_request_that_cannot_be_opened_does_not_block_the_next_one(serve
     await cancel_job(job)
 
 
+async def test_a_request_is_opened_before_its_answer_is_examined_although_earlier_answers_take_long(server: Bench) -> None:
+    job = await start_job(server, asked={2: 1, 3: 1}, down={"take_answers"})
+    await ask(job, 2)
+    await job.answer("lead", number=2)
+    # Three times within a workflow task; then the workflow receives signals.
+    await job.known.until(lambda known: known.tried["take_answers"] > 3)
+    await job.handle.signal("ask", job.known.request(3))
+    await job.answer("lead", number=3)
+    job.known.down.clear()
+    await job.known.until(lambda known: known.ledger.count("approve by lead") == 2)
+    assert await job.requests() == [("approved", 1), ("approved", 1)]
+    await cancel_job(job)
+
+
 async def test_an_escalation_that_is_refused_ends_only_its_own_request(server: Bench) -> None:
     job = await start_job(server, asked={2: 1, 3: 1}, late=True, refusing={"climb"})
     await job.handle.signal("ask", job.known.request(2))
