@@ -11,7 +11,8 @@ from typing import Any, Literal
 from console.cli import private_files
 from console.cli.errors import ExitCode, Failure
 
-PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+# The login file of x.identity would be the cache of profile x.
+PROFILE_NAME = re.compile(r"(?!.*\.identity\Z)[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 DEFAULT_PROFILE = "default"
 CHOICE_FILE = "profile"
 """The file with the name that `profile use` chose, next to the login files."""
@@ -52,7 +53,10 @@ def profile_name(given: str | None) -> str:
     """Return the profile to use: that of --profile, else the one that `profile use` chose. Raises Failure for an invalid name."""
     name = given or chosen_profile() or DEFAULT_PROFILE
     if not PROFILE_NAME.fullmatch(name):
-        raise Failure("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot", code=ExitCode.USAGE)
+        raise Failure(
+            "--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity",
+            code=ExitCode.USAGE,
+        )
     return name
 
 

@@ -1,6 +1,6 @@
 """HTTP clients of servers: proxies, what --debug prints, and servers that do not answer.
 
---debug prints each request to a server, its status, time and request id. No headers and no bodies, which may hold secrets.
+--debug prints each request to a server, its status, time and request id. No headers, no bodies and no login codes, which may be secrets.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def report(response: httpx.Response) -> None:
     request = response.request
     took = time.monotonic() - request.extensions["began"]
     number = response.headers.get(REQUEST_ID_HEADER) or request.headers[REQUEST_ID_HEADER]
-    terminal.write_message(f"debug: {request.method} {request.url} {response.status_code}, {took * 1000:.0f} ms, request id {number}")
+    # The query of a login by OIDC has its code, and the nonce with which Vault redeems it.
+    url = request.url.copy_with(query=None) if "code" in request.url.params else request.url
+    terminal.write_message(f"debug: {request.method} {url} {response.status_code}, {took * 1000:.0f} ms, request id {number}")
 
 
 def to_unreachable(server: str, address: str, error: httpx.TransportError, *, authority: str) -> Unreachable:

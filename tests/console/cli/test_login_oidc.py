@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -70,7 +71,7 @@ async def visit(address: str) -> httpx.Response:
 
 
 async def test_a_login_by_provider_is_a_login_like_any_other(fresh: Cli, provider: Provider, port: int) -> None:
-    async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser", "-o", "json") as process:
+    async with run_command(fresh, *LOGIN, "--port", str(port), "--no-browser", "-o", "json", "--debug") as process:
         back, _ = await provider.redirect(await login_address(process), await provider.log_in("lead"))
         assert (await visit(back.replace("state=st_", "state=st_x"))).status_code == 404, "another state is not waited for"
         assert (await visit(f"http://127.0.0.1:{port}/")).status_code == 404
@@ -81,6 +82,9 @@ async def test_a_login_by_provider_is_a_login_like_any_other(fresh: Cli, provide
     kept = json.loads(fresh.login_file("lead").read_text())
     assert json.loads(out)["name"] == "lead"
     assert kept["token"] not in (out + errors).decode()
+    assert f"auth/{MOUNT}/oidc/callback 200" in errors.decode()
+    (code,) = parse_qs(urlsplit(back).query)["code"]
+    assert [secret for secret in (code, "client_nonce") if secret in errors.decode()] == []
     named = await asyncio.to_thread(fresh.json, "whoami", who="lead")
     assert (named["name"], named["groups"]) == ("lead", ["support-leads"])
 

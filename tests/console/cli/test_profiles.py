@@ -53,6 +53,16 @@ def test_a_profile_is_used_until_another_is_named(alone: Cli) -> None:
     assert used("--profile", "ops") == ["ops"]
 
 
+@pytest.mark.parametrize("name", [".ops", "a/b", "a" * 65, "ops.identity"])
+def test_a_profile_has_no_name_of_another_file(alone: Cli, name: str) -> None:
+    save(alone, "ops")
+    alone.login_file("ops").with_suffix(".identity.json").write_text("{}")
+
+    for command in (("login", "--user", "ops", "--password-stdin"), ("logout",), ("whoami",)):
+        done = alone.run(*command, who=name, stdin="x", env={"VAULT_ADDR": VAULT})
+        assert (done.exit_code, done.stderr.partition(": ")[2].partition(":")[0]) == (2, "--profile")
+
+
 def test_only_a_profile_that_exists_can_be_used(alone: Cli) -> None:
     save(alone, "ops")
 

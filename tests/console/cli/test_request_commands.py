@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -289,6 +291,14 @@ def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Pen
     assert ops.job(waiting.id)["requests"][0]["state"] == state
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Press Ctrl-C until the program ends: one that comes just before Python reads is noticed only after the next key."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+
 def test_ctrl_c_at_a_question_leaves_what_was_answered_before_and_says_so(
     cli: Cli, ops: Human, waiting: PendingJob, tmp_path: Path
 ) -> None:
@@ -299,7 +309,7 @@ def test_ctrl_c_at_a_question_leaves_what_was_answered_before_and_says_so(
         terminal.read_until(b"Approve this?")
         terminal.write(b"y\n")
         terminal.read_until(b"Approve this?")
-        process.send_signal(signal.SIGINT)
+        interrupt(process)
         assert process.stdout
         assert process.stdout.read().decode().split() == [names[0]]
         told = terminal.read_until(b"\0")
@@ -317,7 +327,7 @@ def test_a_question_that_is_not_answered_ends_the_command(waiting: PendingJob, c
     with run_on_terminal(cli, "request", "deny", waiting.requests[0], who="lead") as (process, terminal):
         terminal.read_until(b"Reason:")
         if how == "interrupt":
-            process.send_signal(signal.SIGINT)
+            interrupt(process)
         else:
             terminal.write(b"\x04")
         told = terminal.read_until(b"\0")
