@@ -82,10 +82,11 @@ class WorkerCommands:
         from worker.stack.control import stop_stack  # noqa: PLC0415 - loads the stack
         from worker.stack.paths import StackPaths  # noqa: PLC0415 - the same
 
-        output, paths = self.output, StackPaths.of(read_settings(self.output).home)
+        output, settings = self.output, read_settings(self.output)
+        paths = StackPaths.of(settings.home)
         with exit_on_error(output):
             # Stops the servers that a killed supervisor left running, too.
-            stopped = stop_stack(paths)
+            stopped = stop_stack(paths, drain=settings.drain)
         output.note(f"Stopped {', '.join(stopped)}." if stopped else f"Nothing is running in {paths.home}.")
         output.emit({"home": str(paths.home), "stopped": list(stopped)}, table=lambda _: None, names=lambda _: stopped)
 

@@ -193,7 +193,8 @@ def _is_dead(program: str, table: str) -> bool:
     if before.endswith(f"_{_pid_namespace()}") and pid.isdecimal() and not psutil.pid_exists(int(pid)):
         return True
     # Processes of another container cannot be seen here, and another process may have the pid by now. What nobody renews expires.
-    return "elements" not in _run_nft(program, "list", "table", "inet", table).stdout
+    listed = _run_nft(program, "list", "table", "inet", table)
+    return listed.returncode == 0 and "elements" not in listed.stdout
 
 
 def _pid_namespace() -> str:

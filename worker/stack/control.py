@@ -25,10 +25,7 @@ from worker.stack.supervisor import end_orphans, make_home
 START_TIMEOUT_S = 180.0
 """How long to wait for a start or stop that another process began."""
 STOP_TIMEOUT_S = 300.0
-"""How long a supervisor may take to stop before it is killed.
-
-The supervisor itself limits each of its children, the worker by its drain time.
-"""
+"""How long a supervisor may take to stop, besides its worker's drain time, before it is killed. It limits each of its children itself."""
 
 
 class StackNotStarted(RetryLater):
@@ -79,16 +76,19 @@ def start_detached(
     return stack
 
 
-def stop_stack(places: StackPaths) -> tuple[str, ...]:
-    """Stop the stack, and servers that a killed supervisor left running; return the names of the stopped processes."""
+def stop_stack(places: StackPaths, *, drain: int = 30) -> tuple[str, ...]:
+    """Stop the stack, and servers that a killed supervisor left running; return the names of the stopped processes.
+
+    `drain`: the worker's, in seconds.
+    """
     # Read the pidfiles, not stack.json: `down` is the remedy for a damaged stack.json.
     supervisor, children = supervisor_of(places), {name: read_pidfile(places.run, name) for name in CHILDREN}
     names = tuple(name for name, child in children.items() if child is not None and child.is_alive())
     if supervisor is not None:
         # A supervisor that was suspended (SIGSTOP) must continue in order to stop.
         supervisor.send(signal.SIGCONT)
-        supervisor.end(signal.SIGTERM, within=STOP_TIMEOUT_S)
-    orphans = end_orphans(places)
+        supervisor.end(signal.SIGTERM, within=STOP_TIMEOUT_S + drain)
+    orphans = end_orphans(places, drain=drain)
     places.stack.unlink(missing_ok=True)
     return (names or ("supervisor",)) if supervisor else orphans
 
@@ -104,7 +104,7 @@ def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, p
             yield stack
         finally:
             if is_new:
-                stop_stack(StackPaths.of(home))
+                stop_stack(StackPaths.of(home), drain=drain)
 
 
 def _wait_for_other(places: StackPaths) -> Stack | None:

@@ -17,6 +17,7 @@ import structlog
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
+from worker.stack.apps import STOP_MARGIN_S
 from worker.stack.job_python import with_job_python
 from worker.stack.lifeline import watch_lifeline
 from worker.stack.lock import hold_supervisor_lock
@@ -59,7 +60,7 @@ def supervise(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     make_home(places)
     with hold_supervisor_lock(places):
-        end_orphans(places)
+        end_orphans(places, drain=settings.drain)
         with prepare_plan(with_job_python(settings, report) if "worker" in children else settings, children) as plan:
             asyncio.run(Supervisor(plan, provision=provision, lifeline=lifeline, report=report).run())
 
@@ -72,13 +73,15 @@ def make_home(places: StackPaths) -> None:
         make_private_folder(folder)
 
 
-def end_orphans(places: StackPaths) -> tuple[str, ...]:
-    """End the children that a killed supervisor left running; return their names."""
+def end_orphans(places: StackPaths, *, drain: int) -> tuple[str, ...]:
+    """End the children that a killed supervisor left running; return their names. `drain`: the worker's, in seconds."""
     ended = []
     for name in reversed(CHILDREN):
         child = read_pidfile(places.run, name)
         if child is not None and child.is_alive():
-            child.end(signal.SIGINT if name == "postgres" else signal.SIGTERM, within=ORPHAN_TIMEOUT_S)
+            # The worker revokes while it stops, and needs the servers for that. They are stopped after it.
+            within = drain + STOP_MARGIN_S if name == "worker" else ORPHAN_TIMEOUT_S
+            child.end(signal.SIGINT if name == "postgres" else signal.SIGTERM, within=within)
             ended.append(name)
         remove_pidfile(places.run, name)
     return tuple(ended)

@@ -20,7 +20,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from activities.process import job_firewall
-from activities.process.job_firewall import MAX_CONNECTIONS, FirewallMissing, JobFirewall, entries_of, keep_servers_closed, ports_beside
+from activities.process.job_firewall import (
+    MAX_CONNECTIONS,
+    FirewallMissing,
+    JobFirewall,
+    dead_tables,
+    entries_of,
+    keep_servers_closed,
+    ports_beside,
+)
 from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from justenough.adapters.configuration.settings import Settings
 from tests.activities.process.job_process import is_root, until
@@ -388,6 +396,13 @@ def test_a_worker_without_net_admin_gets_the_remedy_to_add_it() -> None:
         argv = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", WITHOUT_NET_ADMIN)
         done = subprocess.run(argv, cwd=REPOSITORY, check=True, capture_output=True, text=True)
         assert done.stdout.startswith("Give the worker the capability NET_ADMIN")
+
+
+def test_rules_of_another_worker_that_cannot_be_read_now_are_not_taken_for_a_dead_ones(tmp_path: Path) -> None:
+    program = tmp_path / "nft"
+    program.write_text('#!/bin/sh\ntest "$2" = tables && echo "table inet justenough_700000_1_1"\n')
+    program.chmod(0o755)
+    assert dead_tables(str(program)) == ()
 
 
 async def test_a_worker_restores_rules_that_somebody_removed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,22 @@ def test_a_start_while_the_stack_stops_waits_and_then_starts_it_again(home: Path
     assert find_running_stack(places) == second
 
 
+def test_down_lets_the_worker_of_a_killed_supervisor_revoke_before_it_stops_the_servers(tmp_path: Path) -> None:
+    places = StackPaths.of(tmp_path)
+    places.run.mkdir()
+    done = tmp_path / "done"
+    # It takes longer than servers may.
+    slow = ("sh", "-c", f"trap 'sleep 7; touch {done}; exit' TERM; echo; while :; do sleep 0.1; done")
+    with run_child(slow, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout
+        worker.stdout.readline()
+        identity = identity_of(worker.pid)
+        assert identity is not None
+        write_pidfile(places.run, "worker", identity)
+        assert stop_stack(places) == ("worker",)
+    assert done.exists()
+
+
 def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
     assert stop_stack(StackPaths.of(tmp_path / "home")) == ()
 
