@@ -16,6 +16,7 @@ from justenough.adapters.vault.connection import VaultConnection
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
 from tests.support.wait import until
+from worker.provisioning.admin_client import AdminClient
 from worker.stack.binaries import Programs
 from worker.stack.ports import is_free
 
@@ -49,6 +50,10 @@ class Cluster:
     standby: httpx.Client
     root: Secret
     replication: Door
+
+    @property
+    def standby_address(self) -> str:
+        return str(self.standby.base_url).removesuffix("/v1/")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +102,7 @@ def test_a_token_that_a_standby_does_not_know_yet_counts_as_alive_and_is_revoked
     login, held = tmp_path / "login.json", tmp_path / "token"
     held.write_text(cluster.root.reveal())
     login.write_text(json.dumps({"method": "token", "token_file": str(held)}))
-    with closing(VaultConnection(str(cluster.standby.base_url).removesuffix("/v1/"))) as vault, cluster.replication.hanging():
+    with closing(VaultConnection(cluster.standby_address)) as vault, cluster.replication.hanging():
         vault.login_from_file(login)
         token = cluster.active.post("auth/token/create", json={"ttl": "10m"}).raise_for_status().json()["auth"]
         handle = {"accessor": token["accessor"]}
@@ -107,3 +112,11 @@ def test_a_token_that_a_standby_does_not_know_yet_counts_as_alive_and_is_revoked
 
         vault.call_own("post", "auth/token/revoke-accessor", handle)
         assert cluster.active.post("auth/token/lookup-accessor", json=handle).status_code == 400
+
+
+def test_an_administrator_reads_at_a_standby_what_they_just_wrote(cluster: Cluster) -> None:
+    with cluster.replication.hanging(), AdminClient(cluster.standby_address, cluster.root) as vault:
+        vault.write("identity/entity/name/zoe", {"disabled": False})
+        entity = vault.read("identity/entity/name/zoe")
+        assert entity is not None
+        assert entity["name"] == "zoe"

@@ -87,11 +87,14 @@ def run_worker(environment: Mapping[str, str], log: Path) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The last release's code."""
+    """The last release's code, and in `packages` what it imports."""
     folder = tmp_path_factory.mktemp("release")
     archive = subprocess.run(["git", "archive", RELEASE], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
+    uv = str(Path(sys.executable).with_name("uv"))
+    lock = ("--require-hashes", "--no-deps", "--requirements", str(folder / "requirements.lock"))
+    subprocess.run([uv, "pip", "install", "--quiet", "--target", str(folder / "packages"), *lock], check=True)
     return folder
 
 
@@ -132,7 +135,7 @@ def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         # This version's shop uses keys that the last release does not know.
         old_shop = copy_shop(home.with_name("old-shop"), example=release / "examples" / "shop")
         old = common.model_copy(update={"config": old_shop})
-        old_environment = {**own_environment(old, shop_port=database), "PYTHONPATH": str(release)}
+        old_environment = {**own_environment(old, shop_port=database), "PYTHONPATH": f"{release}:{release / 'packages'}"}
         old_worker = stack.enter_context(run_worker(old_environment, home / "logs" / "old-worker.log"))
         with closing(Store(owner)) as store:
             revisions = store.migrate(grant="je_store")

@@ -12,6 +12,7 @@ import ssl
 import string
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,7 @@ from urllib.parse import quote
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.vault.connection import forwarding_headers
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 from worker.provisioning.compare import covers, has_changed
@@ -102,6 +104,9 @@ class AdminClient:
         return cls(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, **options)
 
     def __enter__(self) -> Self:
+        response = self._send("GET", "sys/health", anonymous=True, **{"X-Vault-Namespace": ""})
+        with suppress(ValueError):
+            self._http.headers.update(forwarding_headers(response.json()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -187,8 +192,8 @@ class AdminClient:
         """Revoke a token of a login that was only a test."""
         self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": token.reveal()})
 
-    def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False) -> httpx.Response:
-        headers = {} if anonymous else {"X-Vault-Token": self._token.reveal()}
+    def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False, **headers: str) -> httpx.Response:
+        headers |= {} if anonymous else {"X-Vault-Token": self._token.reveal()}
         try:
             # A name may contain any character, also one that would end a URL's path.
             answer = self._http.request(method, quote(path), json=data, headers=headers)

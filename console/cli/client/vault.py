@@ -139,7 +139,8 @@ class PersonVaultClient:
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
             raise NotLoggedIn("your login is no longer valid, or lacks the policy je-person")
-        if answer.status_code in GATEWAY_STATUSES:
+        # 307: a standby that finds no active node to which it could forward.
+        if answer.status_code in {307, *GATEWAY_STATUSES}:
             raise Unreachable(f"Vault at {self.address} is sealed or not ready ({answer.status_code})")
         try:
             found = answer.json() if answer.content else {}

@@ -79,6 +79,18 @@ class LiveLogin:
     ttl: int
 
 
+def forwarding_headers(health: VaultAnswer) -> dict[str, str]:
+    """Return the headers with which OpenBao's standby nodes forward a call to the active node, by an answer of sys/health.
+
+    By themselves they answer reads from their own copy, which may be late (OpenBao 2.7). To them, what was just issued is unknown, and
+    revoking it succeeds without effect. Vault Enterprise has another kind of index, which it signs: for it, there are no headers.
+    """
+    if not health.get("cluster_id") or health.get("enterprise") or "+ent" in str(health.get("version")):
+        return {}
+    index = json.dumps({"cluster": health["cluster_id"], "value": FUTURE_INDEX}).encode()
+    return {"X-Vault-Index": base64.b64encode(index).decode(), "X-Vault-Inconsistent": "forward-active-node"}
+
+
 class VaultConnection:
     """One Vault and our login there. Blocking and thread-safe."""
 
@@ -149,18 +161,11 @@ class VaultConnection:
         )
 
     def forward_to_active_node(self, *, read_timeout_s: float) -> None:
-        """Have OpenBao's standby nodes forward each call to the active node. Raises like `call`.
-
-        By themselves they answer reads from their own copy, which may be late (OpenBao 2.7). To them, what was just issued is unknown, and
-        revoking it succeeds without effect. Vault Enterprise has another kind of index, which it signs.
-        """
+        """Have standby nodes forward each call from now on. Raises like `call`."""
         anywhere = self._adapter(None, self._session, read_timeout_s=read_timeout_s)
         anywhere.namespace = None  # Namespaces do not have this path.
         health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true"}) or {}
-        if health.get("cluster_id") and not health.get("enterprise") and "+ent" not in str(health.get("version")):
-            index = json.dumps({"cluster": health["cluster_id"], "value": FUTURE_INDEX}).encode()
-            self._session.headers["X-Vault-Index"] = base64.b64encode(index).decode()
-            self._session.headers["X-Vault-Inconsistent"] = "forward-active-node"
+        self._session.headers.update(forwarding_headers(health))
 
     def call_own(self, method: str, path: str, body: Body | None = None) -> VaultAnswer | None:
         """Call under our own login, logging in again once if it is no longer valid. Returns like `call`."""

@@ -89,6 +89,16 @@ def test_the_vault_token_never_goes_to_another_vault(fresh: Cli, whole: Stack) -
     assert "To keep the other login: justenough login --profile NAME" in done.stderr
 
 
+@pytest.mark.parametrize("status", [307, 503])
+def test_a_vault_without_an_active_node_is_not_ready(fresh: Cli, status: int) -> None:
+    with serve_canned_answers() as vault:
+        vault.set_response(status, b"")
+        done = fresh.run("login", "--user", "auditor", "--password-stdin", stdin="x", env={"VAULT_ADDR": vault.address})
+
+    assert done.exit_code == 1
+    assert "is sealed or not ready" in done.stderr
+
+
 def test_logging_in_creates_the_persons_signing_key(fresh: Cli, whole: Stack) -> None:
     log_in(fresh, whole)
     admin = {"X-Vault-Token": whole.admin_token_file.read_text().strip()}
