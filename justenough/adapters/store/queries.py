@@ -6,13 +6,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, case, exists, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
 
 from justenough.adapters.store import reviews
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, fetch_page, iterate_pages, merge_pages
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, count_rows, fetch_all, fetch_first, reads, without_nul
+from justenough.adapters.store.repository import (
+    DEFAULT_PAGE_SIZE,
+    Repository,
+    count_rows,
+    fetch_all,
+    fetch_first,
+    id_begins,
+    reads,
+    without_nul,
+)
 from justenough.adapters.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
 from justenough.domain.approvals.statements import OrderRecord, SignedStatement
 from justenough.domain.evidence.current_state import LiveCredential
@@ -37,8 +46,6 @@ TRIGGER_PREFIX = "trigger:"
 """Prefix of a trigger's name, which is shown in place of a login name."""
 MAX_DEAD_CREDENTIALS = 1_000
 """Dead credentials that a job's view shows. An agent that calls tools all day is issued very many, each revoked right after its call."""
-AFTER_EVERY_SUFFIX = "~"
-"""Sorts after every character that an id may contain."""
 UNPROVED_STATES = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _JOB_COLUMNS = {"job_name": JOBS.c.name, "task": JOBS.c.task, "requester": JOBS.c.requester}
@@ -214,7 +221,7 @@ class RequestRepository(Repository):
         criteria = {"state": state, "job_id": job, "requester_id": requester_id}
         statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
         if beginning is not None:
-            statement = statement.where(_id_begins(connection, REQUESTS, beginning))
+            statement = statement.where(id_begins(connection, REQUESTS, beginning))
         page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
@@ -274,7 +281,7 @@ class CredentialRepository(Repository):
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
         statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
         if beginning is not None:
-            statement = statement.where(_id_begins(connection, CREDENTIALS, beginning))
+            statement = statement.where(id_begins(connection, CREDENTIALS, beginning))
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 
     @reads
@@ -317,18 +324,6 @@ def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[s
     return {request: views[request] for request in ids if request in views}
 
 
-def _id_begins(connection: Connection, table: Table, beginning: str) -> ColumnElement[bool]:
-    """Return the condition that a row's id has this beginning."""
-    prefix = without_nul(beginning)
-    is_match = and_(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
-    # A range of ids uses the index, because ids sort by code point.
-    ids = connection.execute(select(table.c.id).where(is_match).order_by(table.c.id).limit(MAX_PAGE_SIZE + 1)).scalars().all()
-    if len(ids) <= MAX_PAGE_SIZE:
-        return table.c.id.in_(ids)
-    # In this form, planners do not collect and sort every match, but read in the list's order, which finds a page of so many soon.
-    return case((is_match, 1)).is_not(None)
-
-
 def _fetch_jobs(connection: Connection, filters: JobFilters, *, oldest_first: bool, limit: int, cursor: str | None) -> Page[JobSummary]:
     statement = _matching_jobs(connection, select(*SUMMARY_COLUMNS, *REVOCATION_COLUMNS), filters)
     page = fetch_page(connection, statement, by=(JOBS.c.id,), limit=limit, cursor=cursor, view=dict[str, Any], is_ascending=oldest_first)
@@ -346,7 +341,7 @@ def _matching_jobs(connection: Connection, statement: Select[Any], filters: JobF
     if (first := filters.get("first")) is not None:
         statement = statement.where(JOBS.c.id >= first)
     if (beginning := filters.get("beginning")) is not None:
-        statement = statement.where(_id_begins(connection, JOBS, beginning))
+        statement = statement.where(id_begins(connection, JOBS, beginning))
     return statement
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Executable, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Executable, Table, and_, case, func, select
 
 from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.adapters.store.tables import LEDGER
 
 P = ParamSpec("P")
@@ -17,6 +18,8 @@ T = TypeVar("T")
 RepositoryT = TypeVar("RepositoryT", bound="Repository")
 
 DEFAULT_PAGE_SIZE = 100
+AFTER_EVERY_SUFFIX = "\U0010ffff"
+"""Sorts after every character that an id or a word may contain."""
 
 
 class Repository:
@@ -61,6 +64,18 @@ def count_rows(connection: Connection, table: Table, *conditions: ColumnElement[
 def newest_position(connection: Connection) -> int:
     """Return the position of the ledger's newest entry; 0 if it is empty."""
     return int(connection.execute(select(func.coalesce(func.max(LEDGER.c.position), 0))).scalar_one())
+
+
+def id_begins(connection: Connection, table: Table, beginning: str) -> ColumnElement[bool]:
+    """Return the condition that a row's id has this beginning."""
+    prefix = without_nul(beginning)
+    is_match = and_(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
+    # A range of ids uses the index, because ids sort by code point.
+    ids = connection.execute(select(table.c.id).where(is_match).order_by(table.c.id).limit(MAX_PAGE_SIZE + 1)).scalars().all()
+    if len(ids) <= MAX_PAGE_SIZE:
+        return table.c.id.in_(ids)
+    # In this form, planners do not collect and sort every match, but read in the list's order, which finds a page of so many soon.
+    return case((is_match, 1)).is_not(None)
 
 
 def has_type(types: Iterable[str]) -> ColumnElement[bool]:

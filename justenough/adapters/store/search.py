@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Column, Connection, Select, TextClause, exists, func, select, text, union_all
 
-from justenough.adapters.store.repository import Repository, fetch_all, has_type, reads, without_nul, writes
+from justenough.adapters.store.repository import AFTER_EVERY_SUFFIX, Repository, fetch_all, has_type, reads, without_nul, writes
 from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
@@ -32,8 +32,6 @@ MAX_TERMS_READ = 1_000
 MAX_NAMES = 2_000
 """Maximum number of names that are compared with a typed name."""
 ID_PREFIX = re.compile(r"[jrc]-")
-AFTER_EVERY_SUFFIX = "\U0010ffff"
-"""Sorts after every character that an id or a word may contain."""
 
 Kind = Literal["job", "request", "credential"]
 _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
