@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, NamedTuple
 
 from anyio import to_thread
@@ -60,7 +60,7 @@ async def delegate(request: Request, console: TheConsole, visitor: PageApprover,
         return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=422))
     try:
         other = await to_thread.run_sync(find_approver, console.deps, visitor.caller, typed.name)
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = console.deps.now().replace(microsecond=0)
         until = now + timedelta(days=int(typed.days))
         if await to_thread.run_sync(lambda: _was_sent_before(console, visitor, other.id, typed.reason, until)):
             return RedirectResponse("/delegations?done=named", status_code=303)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache, partial
 from typing import Any
 from urllib.parse import urlencode
@@ -50,7 +50,12 @@ def render(request: Request, template: str, *, status: int = 200, now: datetime 
 
     Besides `context`, every template gets `request`, `visitor` (None without a login), `now`, `nav` and `look`.
     """
-    context |= {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
+    context |= {
+        "request": request,
+        "visitor": getattr(request.state, "visitor", None),
+        "now": now or request.app.state.console.deps.now(),
+        "nav": NAV,
+    }
     context["look"] = look_of(request)
     text = template_environment().get_template(template).render(context)
     if AUTO_REFRESH_HEADER in request.headers:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.store import Store
@@ -26,8 +27,9 @@ RESULT_BARS = TREND_PERIOD // RESULT_WIDTH
 class DashboardFigures:
     """The current counts, what needs attention, the last 24 hours, and the use of models."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, now: Callable[[], datetime]) -> None:
         self._store = store
+        self._now = now
         self._counts: ThreadCache[CurrentCounts] = ThreadCache()
         self._attention: ThreadCache[tuple[AttentionItem, ...]] = ThreadCache()
         self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache()
@@ -40,7 +42,7 @@ class DashboardFigures:
         position = self._store.ledger.head().position
         return self._counts.get(
             only.model_dump_json(),
-            lambda: self._store.dashboard.current_counts(datetime.now(UTC), only),
+            lambda: self._store.dashboard.current_counts(self._now(), only),
             max_age_s=COUNTS_TTL_S,
             version=position,
         )
@@ -54,29 +56,29 @@ class DashboardFigures:
         """Return the job results of the last 48 hours by quarter of an hour, oldest first, read at most TREND_TTL_S ago."""
         return self._results.get(
             only.model_dump_json(),
-            lambda: self._store.dashboard.job_results(until=datetime.now(UTC), width=RESULT_WIDTH, parts=2 * RESULT_BARS, only=only),
+            lambda: self._store.dashboard.job_results(until=self._now(), width=RESULT_WIDTH, parts=2 * RESULT_BARS, only=only),
             max_age_s=TREND_TTL_S,
         )
 
     def course(self) -> PeriodTrend:
         """Return the trend of the last 24 hours, read at most TREND_TTL_S ago."""
-        until = datetime.now(UTC)
+        until = self._now()
         return self._trends.get(
             "day", lambda: self._store.dashboard.period_trend(until - TREND_PERIOD, until, TREND_POINTS), max_age_s=TREND_TTL_S
         )
 
     def filter_values(self) -> FilterValues:
         """Return what the dashboard can be filtered by, read at most TREND_TTL_S ago."""
-        return self._values.get("values", lambda: self._store.dashboard.filter_values(datetime.now(UTC)), max_age_s=TREND_TTL_S)
+        return self._values.get("values", lambda: self._store.dashboard.filter_values(self._now()), max_age_s=TREND_TTL_S)
 
     def model_use(self, period: timedelta) -> PeriodModelUse:
         """Return the use of models by all jobs in a period that ends now, read at most TREND_TTL_S ago."""
-        return self._model_use.get(str(period), lambda: self._store.model_use.period_use(datetime.now(UTC) - period), max_age_s=TREND_TTL_S)
+        return self._model_use.get(str(period), lambda: self._store.model_use.period_use(self._now() - period), max_age_s=TREND_TTL_S)
 
     def _read_attention(self, only: JobFilter) -> tuple[AttentionItem, ...]:
         store = self._store.attention
         overdue = () if only else tuple(_to_item(system) for system in group_by_system(self.current_counts().overdue))
-        items = (*overdue, *store.items(only, now=datetime.now(UTC), worker_silence=MAX_REPORT_AGE))
+        items = (*overdue, *store.items(only, now=self._now(), worker_silence=MAX_REPORT_AGE))
         return with_acknowledgements(items, store.acknowledgements(item.key for item in items))
 
 

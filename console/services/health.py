@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import httpx
@@ -104,7 +104,7 @@ class HealthMonitor:
         self._client = client
         # What hangs must not take the threads of what works.
         self._store_threads, self._vault_threads = CapacityLimiter(MAX_HANGING), CapacityLimiter(MAX_HANGING)
-        self._since = datetime.now(UTC)
+        self._since = vault.clock.now()
         self._cache = SingleFlightCache(self._check_all)
 
     async def report(self) -> HealthReport:
@@ -118,7 +118,7 @@ class HealthMonitor:
                 return await self.report()
         except TimeoutError:
             last = self._cache.last(WHOLE_INSTALLATION)
-            return last if last and last.at and datetime.now(UTC) - last.at <= MAX_REPORT_AGE_SHOWN else None
+            return last if last and last.at and self._vault.clock.now() - last.at <= MAX_REPORT_AGE_SHOWN else None
 
     async def _check_all(self, _key: str) -> HealthReport:
         (store, figures), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
@@ -136,12 +136,12 @@ class HealthMonitor:
             workers=reported,
             targets=targets,
             sweep=sweep or Sweeps(late=True),
-            at=datetime.now(UTC),
+            at=self._vault.clock.now(),
         )
 
     async def _check_store(self) -> tuple[OverdueCounts, tuple[WorkerView, ...], Targets]:
         def check() -> tuple[OverdueCounts, tuple[WorkerView, ...], Targets]:
-            now = datetime.now(UTC)
+            now = self._vault.clock.now()
             self._store.probe_write(now)
             targets = self._store.targets.all()
             failing = sorted((target for target in targets if target.failure is not None), key=lambda target: target.since)
@@ -164,14 +164,14 @@ class HealthMonitor:
         await self._gateway.prepare_encryption()
 
     async def _check_workers(self) -> None:
-        unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=datetime.now(UTC))
+        unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=self._vault.clock.now())
         if unpolled:
             texts = (f"no worker polls {name}: {ENDINGS_WAIT_TEXT if name.endswith('-endings') else JOBS_WAIT_TEXT}" for name in unpolled)
             raise Unhealthy("; ".join(texts))
 
     async def _check_sweeps(self) -> Sweeps:
         last = await to_thread.run_sync(self._store.sweeps.last, abandon_on_cancel=True, limiter=self._store_threads)
-        ended, now = last.ended_at if last else None, datetime.now(UTC)
+        ended, now = last.ended_at if last else None, self._vault.clock.now()
         return Sweeps(
             last_ended_at=ended,
             age_seconds=max(0, round((now - ended).total_seconds())) if ended else None,

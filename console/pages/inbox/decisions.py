@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, cast
 from urllib.parse import urlencode
@@ -118,7 +117,7 @@ async def review(request: Request, console: TheConsole, visitor: PageApprover, f
         return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
     statement = statement_factory.build_review_statement(
-        card.view.model_dump(mode="json"), verdict, reason=draft.reason, person=visitor.caller.person.id, now=datetime.now(UTC)
+        card.view.model_dump(mode="json"), verdict, reason=draft.reason, person=visitor.caller.person.id, now=console.deps.now()
     )
     body = await visitor.sign(statement)
     try:
@@ -140,7 +139,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
         reason=answer.reason,
         person=visitor.caller.person.id,
         on_behalf_of=answer.absent,
-        now=datetime.now(UTC),
+        now=console.deps.now(),
     )
     # The worker counts no approval without this authorization. Authorize only after the decision has been validated.
     opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from html import escape
 from typing import Annotated, Any
@@ -91,7 +90,7 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
     # Take the stream position before reading anything, so that no later change is missed.
     stream, store, tiers, roles = live_stream.stream_url(console, job=job), console.deps.store, visitor.caller.tiers, visitor.caller.roles
     view = job_for(store, visitor.caller, job)
-    now, tail = datetime.now(UTC), last_output(store.logs.last_chunks(job, MAX_LOG_CHUNKS))
+    now, tail = console.deps.now(), last_output(store.logs.last_chunks(job, MAX_LOG_CHUNKS))
     drawn = store.ledger.entries(job=job, types=DRAWN_KINDS, limit=MAX_DRAWN_ENTRIES)
     timeline = build_timeline({"type": entry.type, "at": entry.at.isoformat(), "data": entry.data} for entry in drawn.items)
     revocation_started_at = next((entry.at for entry in drawn.items if entry.type == EventType.REVOCATION_STARTED), None)

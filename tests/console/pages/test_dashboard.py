@@ -345,7 +345,9 @@ async def test_an_installation_without_jobs_says_what_to_do_first(site: Site, lo
     del logged_in
     with closing(Store(f"sqlite:///{tmp_path / 'new.db'}")) as store:
         store.migrate()
-        async with serve_variant(site, dashboard=DashboardFigures(store), deps=replace(site.console.deps, store=store)) as lead:
+        async with serve_variant(
+            site, dashboard=DashboardFigures(store, now=site.console.deps.now), deps=replace(site.console.deps, store=store)
+        ) as lead:
             page = (await lead.open("/now")).text
             assert "Nothing has run here yet" in page
             assert 'href="/operations/settings"' in page

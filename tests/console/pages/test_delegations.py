@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -14,6 +15,7 @@ from justenough.domain.ledger.events import EventType
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import Words, decisions, read_words, spec, submit_decision, words_of
 from tests.console.pages.plain_browser import Browser, Site
+from tests.console.pages.site_variants import serve_variant
 from tests.console.served_console import Served
 
 
@@ -115,3 +117,15 @@ async def test_a_form_that_is_sent_twice_delegates_once(served: Served, logged_i
     assert (again.status_code, again.headers["location"]) == (303, "/delegations?done=named")
     assert served.store.ledger.head() == head
     await end_all(chief)
+
+
+async def test_a_page_dates_what_it_signs_by_the_consoles_time(site: Site, served: Served) -> None:
+    """A worker rejects what seems to be signed in the future, and this machine's clock may be ahead of Vault's."""
+    ahead = timedelta(seconds=90)
+    deps = replace(site.console.deps, now=lambda: datetime.now(UTC) + ahead)
+    async with serve_variant(site, person="chief", deps=deps) as chief:
+        sent = await delegate(chief, name="chief2", reason="by another clock")
+        assert sent.headers["location"] == "/delegations?done=named"
+        statement = served.store.ledger.entries(types=(EventType.DELEGATION_MADE,)).items[-1].data["signed"]["statement"]
+        await end_all(chief)
+    assert abs(parse_rfc3339(statement["issued_at"]) - datetime.now(UTC) - ahead) < timedelta(seconds=60)
