@@ -117,10 +117,11 @@ def revoke(
     `before`: events to record ahead of its own, in the same step.
     """
     started, began, steps = deps.now(), deps.ticks(), FailureCollector()
-    # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries.
+    # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries. It began with its
+    # first attempt, even if only a later one could be recorded.
     first_began = deps.revocation_tracker.start_time(job, now=started)
     course = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
-    facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
+    facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=course, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
         memory = steps.attempt(
             "the store",

@@ -78,7 +78,12 @@ def sign_if_due(deps: Deps) -> EntryView | None:
     consoles may sign the same one.
     """
     last, size = deps.store.ledger.newest_checkpoint(), deps.store.ledger.head().position
-    new = size - int(last.data["entries"]) - 1 if last else size
+    checkpoint = _recorded_checkpoint(last) if last else None
+    if last is None or checkpoint is None or checkpoint.size >= last.position:
+        # There is none, or somebody edited it: each is recorded after all entries that it commits to.
+        last, new = None, size
+    else:
+        new = size - checkpoint.size - 1
     # Another console's clock may be ahead.
     if new < 1 or (last is not None and new < MAX_ENTRIES and timedelta() <= deps.now() - last.at < MAX_AGE):
         return None
@@ -158,16 +163,16 @@ def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterat
     ledger, recorded = deps.store.ledger, list[tuple[Checkpoint, EntryView]]()
     types = [EventType.LEDGER_CHECKPOINTED]
     for entry in iterate_pages(lambda after: ledger.entries(types=types, after=int(after or 0), limit=MAX_PAGE_SIZE)):
-        try:
-            (checkpoint,) = read_checkpoints(str(entry.data["checkpoint"]))
+        if checkpoint := _recorded_checkpoint(entry):
             recorded.append((checkpoint, entry))
-        except (InvalidInput, ValueError):
+        else:
             yield _problem_of(entry, Fault.FORGED, "has no readable checkpoint")
     # Two consoles may record theirs in another order than that of the sizes.
     recorded.sort(key=lambda item: item[0].size)
-    tree, leaves = Frontier(), ledger.leaves(0, recorded[-1][0].size if recorded else 0)
+    tree, newest = Frontier(), ledger.head().position
+    leaves = ledger.leaves(0, newest)
     for checkpoint, entry in recorded:
-        tree = tree.with_leaves(islice(leaves, checkpoint.size - tree.size))
+        tree = tree.with_leaves(islice(leaves, min(checkpoint.size, newest) - tree.size))
         if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):
             yield _problem_of(entry, Fault.REWRITTEN, f"commits to {checkpoint.size:,} entries that are not the first of this ledger")
             # Then so do all later ones.
@@ -184,7 +189,17 @@ def _problem_of(entry: EntryView, fault: Fault, what: str) -> ChainProblem:
 def newest_note(deps: Deps) -> str | None:
     """Return the text of the newest checkpoint; None if there is none."""
     entry = deps.store.ledger.newest_checkpoint()
-    return str(entry.data["checkpoint"]) if entry else None
+    checkpoint = _recorded_checkpoint(entry) if entry else None
+    return checkpoint.note if checkpoint else None
+
+
+def _recorded_checkpoint(entry: EntryView) -> Checkpoint | None:
+    """Return the checkpoint that an entry records; None if somebody replaced it by something else."""
+    try:
+        (checkpoint,) = read_checkpoints(str(entry.data.get("checkpoint")))
+    except (InvalidInput, ValueError):
+        return None
+    return checkpoint
 
 
 def _frontier_of(deps: Deps, entry: EntryView) -> Frontier:
@@ -194,7 +209,7 @@ def _frontier_of(deps: Deps, entry: EntryView) -> Frontier:
     try:
         (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
         tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
-    except (InvalidInput, ValueError, TypeError):
+    except (InvalidInput, LookupError, ValueError, TypeError):
         return Frontier()
     keys = {key.version: key.raw for key in deps.vault.ledger_key_versions()}
     is_ours = checkpoint.origin == origin_of(deps.settings.installation) and checkpoint.is_signed_by(keys)

@@ -23,7 +23,9 @@ LOOKUP_BATCH_SIZE = 500
 def build_evidence_report(
     store: Store, period: ReportPeriod, *, installation: str, now: datetime, max_verified_entries: int = MAX_VERIFIED_ENTRIES
 ) -> Report:
-    """Return the report of a period. Raises InvalidInput if the period is empty, or has more entries than one report reads."""
+    """Return the report of a period. Raises InvalidInput if the period is empty, has more entries than one report reads, or has one that cannot be
+    counted.
+    """
     since, until = period
     if since >= until:
         raise InvalidInput("report", (Problem("query.since", f"must be before until ({moment_text(until)})"),))
@@ -35,7 +37,11 @@ def build_evidence_report(
     if span is not None:
         for _, job, entry, kind, at, data in store.ledger.stored_entries(aggregator.types, span):
             if first <= at < end:
-                aggregator.add_entry(job, entry, kind, at, data)
+                try:
+                    aggregator.add_entry(job, entry, kind, at, data)
+                except (LookupError, ValueError, TypeError, AttributeError) as error:
+                    why = f"the ledger's entry {entry} cannot be counted: somebody may have edited it; run justenough ledger verify"
+                    raise InvalidInput("report", (Problem("", why),)) from error
     current_state = _collect_current_state(store, aggregator.open_credentials, now=now)
     head = store.ledger.head()
     verified = store.ledger.verify() if head.entries <= max_verified_entries else None

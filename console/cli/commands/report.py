@@ -22,8 +22,9 @@ REPORT_TIMEOUT_S = 900.0
 @command
 def report(
     since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Only from this time on: an age (24h, 30d), a date or a time.")
-    ] = "30d",
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Only from this time on: an age (24h, 30d), a date or a time; default: 30 days."),
+    ] = None,
     until: Until = None,
     form: Annotated[
         Literal["md", "json", "html"] | None, typer.Option("--format", metavar="FORMAT", help="Report format: md (default), json or html.")

@@ -38,7 +38,7 @@ FAILED_STATES = tuple(state.value for state in (JobState.FAILED, JobState.TIMED_
 
 _LATER = JOBS.alias("later")
 _SUCCEEDED_SINCE = exists().where(_LATER.c.name == JOBS.c.name, _LATER.c.state == JobState.SUCCEEDED.value, _LATER.c.id > JOBS.c.id)
-_ANSWERED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id)
+_DENIED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.decision == "deny")
 
 
 class AttentionRepository(Repository):
@@ -128,9 +128,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
 
 def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
     """Yield the jobs with requests that were denied by policy, not by a person."""
-    denied = and_(
-        REQUESTS.c.state == RequestState.DENIED.value, REQUESTS.c.created_at >= since, ~_ANSWERED_BY_PERSON, *job_conditions(only)
-    )
+    denied = and_(REQUESTS.c.state == RequestState.DENIED.value, REQUESTS.c.created_at >= since, ~_DENIED_BY_PERSON, *job_conditions(only))
     statement = (
         select(
             JOBS.c.id,

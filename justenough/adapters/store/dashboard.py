@@ -157,14 +157,19 @@ class DashboardRepository(Repository):
         dead = connection.execute(_newest_rows(CREDENTIALS.c.confirmed_at, CREDENTIALS.c.issued_at, since=since)).all()
         lifetimes = [(end - begin).total_seconds() for end, begin in dead if end <= until]
         born = connection.execute(_newest_rows(CREDENTIALS.c.issued_at, since=since)).scalars().all()
-        # Credentials that expired without being verified, the last issued first.
-        is_unseen = (CREDENTIALS.c.state == CredentialState.EXPIRED.value) & (CREDENTIALS.c.issued_at > since - MAX_UNSEEN_LIFETIME)
-        newest = (CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc())
-        expiries = select(CREDENTIALS.c.expires_at).where(is_unseen).order_by(*newest).limit(MAX_ROWS_PER_KIND)
-        unseen = connection.execute(expiries).scalars().all()
-        cuts = [rows[-1] for rows in (born, [row[0] for row in dead], unseen) if len(rows) == MAX_ROWS_PER_KIND]
+        # Credentials whose end nobody verified, the last issued first. What cannot be revoked ended with its job.
+        is_endless = CREDENTIALS.c.revocable == Revocable.NEVER.value
+        unseen = select(CREDENTIALS.c.expires_at, case((is_endless, JOBS.c.ended_at))).outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)
+        unseen = unseen.where(CREDENTIALS.c.issued_at > since - MAX_UNSEEN_LIFETIME)
+        unseen = unseen.order_by(CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc()).limit(MAX_ROWS_PER_KIND)
+        # Each state in a query of its own, which the index by state and time of issue answers in order.
+        expired, left = (
+            [min(filter(None, row)) for row in connection.execute(unseen.where(CREDENTIALS.c.state == state.value, *more))]
+            for state, more in ((CredentialState.EXPIRED, ()), (CredentialState.RESIDUAL, (is_endless,)))
+        )
+        cuts = [rows[-1] for rows in (born, [row[0] for row in dead], expired, left) if len(rows) == MAX_ROWS_PER_KIND]
         alive = count_rows(connection, CREDENTIALS, CREDENTIALS.c.live)
-        over = [row[0] for row in dead] + [end for end in unseen if end > since]
+        over = [row[0] for row in dead] + [end for end in (*expired, *left) if end > since]
         return PeriodTrend(
             since=since,
             until=until,

@@ -6,6 +6,7 @@ import json
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -316,8 +317,12 @@ def span_statement(since: datetime, until: datetime) -> Select[Any]:
 
 def row_to_view(row: Sequence[Any]) -> EntryView:
     """Return an entry as the API shows it. `row` holds its position, then the fields of a LedgerEntry in their order."""
-    entry = LedgerEntry(*row[1:])
-    return EntryView(position=row[0], **{**entry._asdict(), "at": parse_entry_time(entry.at), "data": json.loads(entry.data)})
+    entry, data = LedgerEntry(*row[1:]), None
+    with suppress(ValueError):
+        data = json.loads(entry.data)
+    # Data that somebody replaced by something else must not keep the other entries from being read. Verification reports it.
+    data = data if isinstance(data, dict) else {"unreadable": entry.data}
+    return EntryView(position=row[0], **{**entry._asdict(), "at": parse_entry_time(entry.at), "data": data})
 
 
 def _to_page(rows: Sequence[Sequence[Any]], size: int) -> Page[EntryView]:

@@ -27,6 +27,9 @@ REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
 _RUN = tuple(JOBS.c[name] for name in ("id", "state", "created_at", "started_at", "ended_at"))
 _ASK = tuple(REQUESTS.c[name] for name in ("id", "job_id", "resource", "action", "ttl", "granted_ttl", "granted_action", "state"))
+# PostgreSQL cannot compare JSON. The keys are sorted, so equal tools are equal texts. An absent value may be stored as null.
+_TOOLS, _GRANTED_TOOLS = cast(REQUESTS.c.tools, Text), cast(REQUESTS.c.granted_tools, Text)
+_FEWER_TOOLS = and_(_GRANTED_TOOLS != "null", _GRANTED_TOOLS != _TOOLS).label("fewer_tools")
 _USE = tuple(CREDENTIALS.c[name] for name in ("request_id", "accessor", "issued_at", "expires_at", "revoked_at", "confirmed_at"))
 
 
@@ -190,12 +193,12 @@ def _end_of(row: Row[Any], job_ended_at: datetime | None) -> datetime | None:
 
 
 def _build_action_use(connection: Connection, key: AccessKey, since: datetime | None) -> ActionUse:
-    requests = select(*_ASK).where(REQUESTS.c.resource == key.resource, REQUESTS.c.action == key.action)
+    requests = select(*_ASK, _FEWER_TOOLS).where(REQUESTS.c.resource == key.resource, REQUESTS.c.action == key.action)
     requests = requests if since is None else requests.where(REQUESTS.c.created_at >= since)
     newest = requests.order_by(REQUESTS.c.created_at.desc()).limit(MAX_REQUESTS_PER_ACTION).subquery()
     issued = select(CREDENTIALS.c.id).where(CREDENTIALS.c.job_id == newest.c.job_id, CREDENTIALS.c.request_id == newest.c.id).exists()
     granted = or_(newest.c.state.in_(GRANTED_STATES), issued)
-    less = or_(newest.c.granted_ttl < newest.c.ttl, newest.c.granted_action != newest.c.action)
+    less = or_(newest.c.granted_ttl < newest.c.ttl, newest.c.granted_action != newest.c.action, newest.c.fewer_tools)
     longest = func.max(case((granted, func.coalesce(newest.c.granted_ttl, newest.c.ttl))))
     counts = select(func.count(), func.count(case((granted, 1))), func.count(case((and_(granted, less), 1))), longest)
     total, grants, narrowed, seconds = connection.execute(counts.select_from(newest)).one()

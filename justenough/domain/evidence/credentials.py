@@ -102,7 +102,9 @@ class CredentialMetrics:
             case "credential.expired" | "credential.residual":
                 expired = self.open.pop(credential, None)
                 self._expired.add(fact.id)
-                self._expired_by_revocable[expired.revocable if expired else fact.data.get("revocable", "")] += 1
+                # Only what cannot be revoked at all is residual without an end.
+                recorded = Revocable.NEVER.value if fact.kind == "credential.residual" else fact.data.get("revocable", "")
+                self._expired_by_revocable[expired.revocable if expired else recorded] += 1
 
     def metric_results(self) -> Iterator[MetricResult]:
         """Yield the results of this module's metrics."""

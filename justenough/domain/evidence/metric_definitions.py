@@ -94,7 +94,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     ),
     "revocation.overdue": MetricDefinition(
         "Overdue revocations in the period",
-        "Jobs with an overdue revocation, and the longest time from first attempt to proof, or to the end of the period.",
+        "Jobs with an overdue revocation, and the longest time from first attempt (or first `credential.overdue`) to proof or to the end of the period.",
         "Access that may have worked after it should have been revoked. The target's logs show whether anyone used it.",
         ("NHI1", "ASI08", "MANAGE 4.3"),
         "attention above 0",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, reject_if
 
 CHECKPOINT = "checkpoint"
 ED25519 = b"\x01"
@@ -102,6 +102,7 @@ def _checkpoint_of(body: list[str], signatures: list[str]) -> Checkpoint:
     note = "".join(f"{line}\n" for line in (*body, "", *signatures))
     try:
         origin, size, root, *_ = body
+        reject_if(int(size) < 0, "a checkpoint commits to no negative number of entries")
         return Checkpoint(origin, int(size), base64.b64decode(root, validate=True), note)
     except (ValueError, binascii.Error) as error:
         raise _unreadable() from error

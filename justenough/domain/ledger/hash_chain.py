@@ -147,7 +147,8 @@ def hashed_text(job: str, seq: int, entry: str, kind: str, at: str, data: str, p
 def moment_text(moment: datetime) -> str:
     """Return a time as RFC 3339 UTC with microseconds: `2026-01-31T09:30:00.000000Z`."""
     reject_if(moment.tzinfo is None, "an event's time needs a time zone")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # strftime writes years before 1000 with fewer digits, which do not sort.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def to_storable(text: str) -> str:

@@ -134,6 +134,10 @@ def test_a_revocation_made_while_the_store_was_away_is_dated_to_when_it_was_made
     assert before <= view.confirmed_at <= done
     written = {entry.type: entry.at for entry in at.deps.store.ledger.entries(job=job).items}
     assert min(written["credential.revoked"], written["credential.confirmed"]) >= done + timedelta(minutes=9)
+    assert before <= written["revocation.started"] <= done
+    job_view = at.deps.store.jobs.get(job)
+    assert job_view is not None
+    assert job_view.revocation.since == written["revocation.started"]
 
 
 def test_a_job_that_was_alive_in_between_is_dated_to_the_later_clean_check(at: Desk) -> None:

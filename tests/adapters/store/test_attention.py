@@ -95,6 +95,13 @@ def test_jobs_that_policy_denied_are_listed_and_those_that_a_person_denied_are_n
     assert [item.detail for item in items(store)] == ["policy denied 2 requests"]
 
 
+def test_a_job_that_policy_denied_although_a_person_had_approved_it_is_listed(store: Store) -> None:
+    record_request(store, 1)
+    denied_at_issue = samples.access_decision("denied", job_id(1), phase="issue", at=later(60))
+    store.ledger.append([samples.approval_decision("approved", job_id(1)), denied_at_issue])
+    assert keys(store, seconds=60) == [f"denied/{job_id(1)}"]
+
+
 def test_a_failing_subscription_a_skipped_run_and_a_silent_worker_are_listed(store: Store) -> None:
     store.outbox.acquire_lease("us", now=NOW, until=later(60))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder="us", now=NOW)

@@ -128,6 +128,18 @@ def test_a_period_trend_shows_how_many_credentials_were_alive_at_each_moment(sto
     assert (found.lifetimes.count, found.lifetimes.longest, found.lifetimes.whole) == (2, 1300.0, True)
 
 
+def test_a_period_trend_counts_secrets_that_nothing_revokes_until_their_job_has_ended(store: Store) -> None:
+    values = [samples.issuance(number=number, at=later(600), expires_at=later(86_400), revocable="never") for number in (1, 2)]
+    store.ledger.append([samples.submission(), *values, samples.job_end(at=later(1500))])
+    left = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, number=1, at=later(1500), until=None, why="it cannot be revoked")
+    unused = samples.credential_event(
+        EventType.CREDENTIAL_EXPIRED, number=2, at=later(1500), why="only the worker used it", revocable="never"
+    )
+    store.ledger.append([left, unused])
+    found = store.dashboard.period_trend(NOW, later(3600), 6)
+    assert [moment.count for moment in found.alive] == [2, 2, 0, 0, 0, 0]
+
+
 def test_a_period_trend_shows_how_long_answers_took(store: Store) -> None:
     for number, seconds in enumerate((5, 50, 500)):
         job = job_id(number)

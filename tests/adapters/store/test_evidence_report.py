@@ -19,6 +19,7 @@ from justenough.services import evidence_report
 from justenough.services.evidence_report import build_evidence_report
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
+from tests.adapters.store.test_ledger_writer import tamper
 from tests.support.evidence_samples import line
 
 HOUR = timedelta(hours=1)
@@ -130,6 +131,14 @@ def test_a_period_includes_events_that_happened_in_it_but_were_recorded_late(sto
     assert line(found, "lifetimes.real").evidence.ids == tuple(
         f"{job}/credential.confirmed/{part_id(job, 'c')}" for job in (job_id(3), job_id(4))
     )
+
+
+@pytest.mark.parametrize("data", ["{}", "[]", "no JSON", '{"credential":[],"revocable":"now","issued_at":1}'])
+def test_a_report_names_an_entry_that_was_edited_so_that_it_cannot_be_counted(store: Store, url: str, data: str) -> None:
+    record_events(store, job_events(JOB))
+    tamper(url, f"UPDATE ledger SET data = '{data.replace(':', chr(92) + ':')}' WHERE type = 'credential.issued'")
+    with pytest.raises(InvalidInput, match=f"{JOB}/credential.issued/.*justenough ledger verify"):
+        build_report(store)
 
 
 def test_a_period_without_entries_needs_attention(store: Store) -> None:

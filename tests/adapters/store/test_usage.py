@@ -169,6 +169,22 @@ def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit
     assert [(one.name, [run.job for run in one.runs]) for one in theirs] == [("b", [job_id(0)]), ("c", [job_id(2)])]
 
 
+def test_access_granted_through_fewer_tools_than_requested_counts_as_narrowed(store: Store) -> None:
+    requested: dict[str, Any] = {"a": {"arguments": {}}, "b": {"arguments": {}}}
+    granted = {"a": requested["a"]}
+    for number, tools in ((1, granted), (2, requested), (3, None)):
+        job = job_id(number)
+        store.ledger.append([samples.submission(job), samples.access_request(job, tools=requested)])
+        if tools is None:
+            store.ledger.append([samples.access_decision("allowed", job)])
+        else:
+            approval = samples.approval_decision("approved", job, ttl=600)
+            decided = samples.replace_data(approval, tools=tools, granted_tools=tools)
+            store.ledger.append([samples.access_decision("needs_approval", job), decided])
+    use = store.usage.action_use(AccessKey("orders-db", "write"))
+    assert (use.granted, use.narrowed) == (3, 1)
+
+
 @pytest.mark.parametrize("limit", [1, 100])
 def test_the_use_of_each_action_is_reported_once_over_all_jobs(store: Store, limit: int) -> None:
     read: dict[str, Any] = {"resource": "customers-db", "action": "read"}

@@ -173,6 +173,12 @@ def test_a_report_can_be_printed_as_json_as_names_and_as_markdown(cli: Cli) -> N
     assert cli.run("report", "--since", "1h", who="auditor").stdout.startswith("# Evidence report")
 
 
+def test_a_report_covers_the_thirty_days_before_its_end_unless_told_otherwise(cli: Cli) -> None:
+    found = cli.json("report", "--until", "2026-03-31", who="auditor")
+
+    assert (found["since"], found["until"]) == ("2026-03-01T00:00:00Z", "2026-03-31T00:00:00Z")
+
+
 def test_a_violation_changes_the_exit_code_only_with_the_option_for_it(cli: Cli) -> None:
     empty = cli.json("report", "--since", "1h", who="auditor") | {"status": "violation"}
     with serve_canned_answers() as console:

@@ -182,6 +182,30 @@ def test_entries_that_were_cut_and_numbered_again_are_found_by_a_recorded_checkp
     assert (problem.fault, "commits to 5 entries that are not the first" in problem.message) == ("rewritten", True)
 
 
+@pytest.mark.parametrize("data", ["{}", "[]", "no JSON", '{"checkpoint":7,"entries":"x","frontier":0}', '{"entries":1000000}'])
+def test_an_edited_checkpoint_is_reported_and_stops_no_further_ones(ledger: Ledger, data: str) -> None:
+    ledger.grow(2)
+    assert sign_if_due(ledger.deps) is not None
+    ledger.grow()
+    tamper(ledger.url, f"UPDATE ledger SET data = '{data.replace(':', chr(92) + ':')}' WHERE type = 'ledger.checkpointed'")
+    assert {problem.fault for problem in verify_ledger(ledger.deps).problems} == {"edited", "forged"}
+    ledger.ahead = MAX_AGE + timedelta(seconds=1)
+    assert sign_if_due(ledger.deps) is not None
+
+
+@pytest.mark.parametrize("size, fault", [(-1, "forged"), (10**30, "rewritten")])
+def test_a_recorded_checkpoint_of_an_impossible_size_is_reported(ledger: Ledger, size: int, fault: str) -> None:
+    ledger.grow(2)
+    note = signed_note("justenough/dev/ledger", f"justenough/dev/ledger\n{size}\nAAAA\n".encode(), key=b"k" * 32, signature=b"s" * 64)
+    data = {"entries": 2, "root": "ab", "frontier": [], "checkpoint": note}
+    ledger.store.ledger.append([build_event(EventType.LEDGER_CHECKPOINTED, "-", at=utc_now(), about="2", **data)])
+    assert {problem.fault for problem in verify_ledger(ledger.deps).problems} == {fault}
+    ledger.grow()
+    made = sign_if_due(ledger.deps)
+    assert made is not None
+    assert made.data["root"] == merkle.root_of(list(ledger.store.ledger.leaves(0, 4))).hex()
+
+
 def test_proofs_of_an_entry_and_of_an_earlier_checkpoint_are_valid(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "MAX_ENTRIES", 1)
     ledger.grow(5)

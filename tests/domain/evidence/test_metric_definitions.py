@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.evidence.metric_definitions import METRICS
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.support.evidence_samples import approval_expiry, expiry, line, raw_entry, rejection, report_of, review, review_answer, withdrawal
@@ -17,6 +17,21 @@ ESCALATED_AND_APPROVED = samples.approval_opening(
     tier=2, at=later(900), escalated=True, verdict="approved", granted_ttl=300, granted_action="write"
 )
 THROUGH = [samples.access_request(tools={"a": {"arguments": {}}}), *ASKED[1:]]
+
+
+def overdue_credential(seconds: float, *, attempt: int = 1) -> Event:
+    about, failures = f"{part_id(JOB, 'c')}/{attempt}", ["its lease is still alive"]
+    return build_event(
+        EventType.CREDENTIAL_OVERDUE,
+        JOB,
+        at=later(seconds),
+        about=about,
+        credential=part_id(JOB, "c"),
+        by="person",
+        failures=failures,
+        attempt=attempt,
+    )
+
 
 CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "a life is from issue to the moment it was seen dead": (
@@ -92,6 +107,25 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         {"jobs": 1, "longest_seconds": 86400.0},
         "attention",
     ),
+    "a credential that is overdue while its job runs is told with how long it was": (
+        [
+            samples.issuance(),
+            overdue_credential(20),
+            overdue_credential(40, attempt=2),
+            samples.credential_confirmation(at=later(3620)),
+            samples.revocation_start(at=later(3700)),
+            samples.revocation_proof(at=later(3701)),
+        ],
+        "revocation.overdue",
+        {"jobs": 1, "longest_seconds": 3600.0},
+        "attention",
+    ),
+    "a credential that is still overdue has been so until the period's end": (
+        [samples.issuance(), overdue_credential(400)],
+        "revocation.overdue",
+        {"jobs": 1, "longest_seconds": 86000.0},
+        "attention",
+    ),
     "what could be revoked and ended unseen wants attention": (
         [samples.issuance(), expiry()],
         "revocation.expired",
@@ -109,6 +143,12 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         "revocation.expired",
         {"expired_unconfirmed": 3, "revocable_now": 1, "revocable_on_expiry": 1, "issued_before_the_period": 1},
         "attention",
+    ),
+    "what cannot be revoked at all is counted as such, whenever it was issued": (
+        [samples.credential_event(EventType.CREDENTIAL_RESIDUAL, until=None, why="a static secret")],
+        "revocation.expired",
+        {"expired_unconfirmed": 1, "revocable_never": 1, "issued_before_the_period": 0},
+        "ok",
     ),
     "what cannot be revoked is counted when it is issued": (
         [samples.issuance(), samples.issuance(number=2, revocable="never")],
