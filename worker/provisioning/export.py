@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.resources import files
-from typing import Any
+from typing import Any, Self
 
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
@@ -61,6 +61,10 @@ class ExportingClient(PlanningClient):
         self.writes: list[ExportedWrite] = []
         self.capabilities: dict[str, set[str]] = {}
         """By path, the capabilities that an administrator needs to do the same on a real Vault."""
+
+    def __enter__(self) -> Self:
+        # There is no Vault whose standbys could forward.
+        return self
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return nothing: the Vault is empty."""
