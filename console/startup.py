@@ -81,7 +81,9 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
                 quotas=quotas,
                 cookies=PageCookies(settings),
                 # In a thread, because reading the configuration sometimes reads files.
-                stream_authorization=StreamAuthorization(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),
+                stream_authorization=StreamAuthorization(
+                    people.person, partial(to_thread.run_sync, lambda: config.current().tiers), now=deps.now
+                ),
                 sse_encoder=SseEncoder(settings.installation),
                 dispatcher=Dispatcher(deps, secrets),
             )

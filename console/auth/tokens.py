@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -54,13 +54,16 @@ class AuthenticatedPerson:
 class TokenVerifier:
     """Verifies bearer tokens. One per console, on its event loop."""
 
-    def __init__(self, vault: ConsoleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, vault: ConsoleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], datetime] | None = None
+    ) -> None:
+        now = now or vault.clock.now
         self._vault = vault
         self._mounts = settings.people_mounts
         self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client, namespace=settings.vault_namespace)
         # iat is also required: without it the lifetime of a token is unknown.
         self._claims = jwt.JWTClaimsRegistry(
-            now=lambda: int(now()),
+            now=lambda: int(now().timestamp()),
             leeway=CLOCK_LEEWAY_S,
             iss={"essential": True, "value": settings.issuer},
             aud={"essential": True, "value": IDENTITY_ROLE},

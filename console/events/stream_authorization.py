@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import structlog
 
@@ -28,8 +29,10 @@ log = structlog.get_logger()
 class StreamAuthorization:
     """The current listeners. One per console, on its event loop."""
 
-    def __init__(self, person: Callable[[str], Awaitable[Person | None]], tiers: Callable[[], Awaitable[Tiers]]) -> None:
-        self._person, self._tiers, self._now = person, tiers, time.time
+    def __init__(
+        self, person: Callable[[str], Awaitable[Person | None]], tiers: Callable[[], Awaitable[Tiers]], *, now: Callable[[], datetime]
+    ) -> None:
+        self._person, self._tiers, self._now = person, tiers, now
         self._callers: dict[str, dict[EndStream, Caller]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -70,5 +73,5 @@ class StreamAuthorization:
             else:
                 checked_at = time.monotonic()
             for end_stream, caller in [*self._callers.get(person, {}).items()]:
-                if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
+                if self._now().timestamp() >= caller.expires or caller.person != current or caller.roles != roles:
                     end_stream()

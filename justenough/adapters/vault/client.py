@@ -119,7 +119,7 @@ class Vault(TransitKeys):
         body: dict[str, Any] = {"policies": [policy], "display_name": job, "ttl": f"{ttl}s", "renewable": False}
         if alias:
             body["entity_alias"] = alias
-        began = datetime.now(UTC)
+        began = self.clock.now()
         auth = (self.call_own("post", f"auth/token/create/{_require_job_role(job)}", body) or {}).get("auth") or {}
         if set(auth.get("token_policies") or ()) != {policy} or not auth.get("orphan"):
             raise VaultRefused(f"the token that Vault created for {job} is not an orphan token with {policy} as its only policy")

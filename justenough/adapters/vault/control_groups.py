@@ -12,7 +12,7 @@ import base64
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from justenough.adapters.vault.client import IssuedSecret, JobToken, Vault, to_issued_secret
@@ -55,7 +55,7 @@ def request_issue(vault: Vault, token: JobToken, resolved: ResolvedIssue) -> Wra
         revoke_token(vault, token.secret)
         fix = "run `justenough vault setup`, which writes the control group into its policy"
         raise VaultRefused(f"{resolved.path}: Vault issues this without authorization; {fix}")
-    expires = datetime.now(UTC) + timedelta(seconds=int(wrap["ttl"]))
+    expires = vault.clock.now() + timedelta(seconds=int(wrap["ttl"]))
     return WrappingToken(accessor=str(wrap["accessor"]), secret=Secret(str(wrap["token"])), expires=expires)
 
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from console.services.visibility import JobOwners
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
+from justenough.services.dependencies import utc_now
 from tests.adapters.store.event_samples import job_refusal
 from tests.console.served_console import SHOP, Served
 
@@ -96,7 +98,7 @@ async def test_the_stream_of_all_events_begins_with_new_events(served: Served) -
 
 async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
     monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.1)
-    monkeypatch.setattr(served.console.stream_authorization, "_now", lambda: time.time() + 16 * 60)
+    monkeypatch.setattr(served.console.stream_authorization, "_now", lambda: datetime.now(UTC) + timedelta(minutes=16))
     async with aclosing(follow_events(served, "/events", "auditor")) as stream, asyncio.timeout(180):
         assert [entry async for entry in stream] == []
 
@@ -233,7 +235,7 @@ async def test_a_person_is_checked_once_however_many_streams_they_have(monkeypat
     async def now() -> Tiers:
         return tiers
 
-    passes = StreamAuthorization(look, now)
+    passes = StreamAuthorization(look, now, now=utc_now)
     async with asyncio.timeout(180), AsyncExitStack() as stack:
         for number in range(100):
             caller = Caller(person=person, tiers=tiers, expires=time.time() + (900 if number else -1))
@@ -259,7 +261,7 @@ async def test_a_persons_last_known_rights_are_used_for_a_while_if_vault_is_away
         return tiers
 
     began = time.monotonic()
-    async with asyncio.timeout(180), StreamAuthorization(away, now).admit(caller, over.set):
+    async with asyncio.timeout(180), StreamAuthorization(away, now, now=utc_now).admit(caller, over.set):
         await over.wait()
     assert time.monotonic() - began > 0.5
 
@@ -277,7 +279,7 @@ async def test_a_stream_ends_if_its_listeners_rights_cannot_be_checked_for_whate
     async def unreadable() -> Tiers:
         raise OSError("the disk is broken")
 
-    async with asyncio.timeout(30), StreamAuthorization(look, unreadable).admit(caller, over.set):
+    async with asyncio.timeout(30), StreamAuthorization(look, unreadable, now=utc_now).admit(caller, over.set):
         await over.wait()
 
 

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +19,7 @@ from joserfc.jwk import KeySet, OctKey, OKPKey
 
 from console.auth.tokens import _REGISTRY, AuthenticatedPerson, TokenVerifier
 from console.auth.vault_directory import ConsoleVault
+from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater, Unauthenticated
 from tests.activities.tcp_door import Door
@@ -111,12 +114,22 @@ async def test_an_expired_token_is_refused(settings: Settings, served: Served) -
     bearer = served.people["ops"].bearer
     assert (await verify_bearer(settings, bearer)).person.name == "ops"
     with pytest.raises(Unauthenticated, match="has expired"):
-        await verify_bearer(settings, bearer, now=lambda: time.time() + 15 * 60 + 11)
+        await verify_bearer(settings, bearer, now=lambda: datetime.now(UTC) + timedelta(minutes=15, seconds=11))
+
+
+async def test_a_token_expires_by_vaults_clock(settings: Settings, served: Served) -> None:
+    """Vault has dated it. A console whose own clock is slow must not accept it for longer."""
+    bearer, later = served.people["ops"].bearer, datetime.now(UTC) + timedelta(hours=1)
+    async with build_console(settings) as console:
+        clock = console.deps.vault.clock
+        clock.read_date(format_datetime(later, usegmt=True), sent=clock.steady())
+        with pytest.raises(Unauthenticated, match="has expired"):
+            await console.token_verifier.verify(bearer["Authorization"])
 
 
 async def test_a_token_from_the_future_is_refused(settings: Settings, served: Served) -> None:
     with pytest.raises(Unauthenticated, match="iat"):
-        await verify_bearer(settings, served.people["ops"].bearer, now=lambda: time.time() - 60)
+        await verify_bearer(settings, served.people["ops"].bearer, now=lambda: datetime.now(UTC) - timedelta(minutes=1))
 
 
 async def test_a_token_of_another_issuer_is_refused(settings: Settings, served: Served) -> None:
