@@ -72,13 +72,15 @@ class BackgroundReads:
 
         # Each keeps a processor busy. The next one waits for the limiter, which takes no thread.
         self._limiter = CapacityLimiter(1)
-        self.verification: SingleFlight[str, LedgerReport] = SingleFlight(lambda _: self._run_alone(partial(verify_ledger, deps)))
-        self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, max_outcomes=MAX_REPORTS_KEPT)
-        self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses)
-        self.proofs: SingleFlight[str, ProofReport] = SingleFlight(
-            prove, max_concurrency=MAX_PROOF_CONCURRENCY, max_outcomes=MAX_PROOFS_KEPT, max_per_person=MAX_PROOFS_PER_PERSON
+        self.verification: SingleFlight[str, LedgerReport] = SingleFlight(
+            lambda _: self._run_alone(partial(verify_ledger, deps)), now=deps.now
         )
-        self.sweeps: SingleFlight[str, SweepReport] = SingleFlight(sweep)
+        self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, now=deps.now, max_outcomes=MAX_REPORTS_KEPT)
+        self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses, now=deps.now)
+        self.proofs: SingleFlight[str, ProofReport] = SingleFlight(
+            prove, now=deps.now, max_concurrency=MAX_PROOF_CONCURRENCY, max_outcomes=MAX_PROOFS_KEPT, max_per_person=MAX_PROOFS_PER_PERSON
+        )
+        self.sweeps: SingleFlight[str, SweepReport] = SingleFlight(sweep, now=deps.now)
 
     async def report(self, period: ReportPeriod, *, now: datetime) -> Report:
         """Build the evidence report of a period, as of `now`. Raises InvalidInput if the period is empty or too long."""

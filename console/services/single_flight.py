@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import structlog
@@ -51,12 +51,18 @@ class SingleFlight(Generic[K, T]):
     """Work of one kind, by key. Belongs to one event loop."""
 
     def __init__(
-        self, work: Callable[[K], Awaitable[T]], *, max_concurrency: int = 1, max_outcomes: int = 1, max_per_person: int = 4
+        self,
+        work: Callable[[K], Awaitable[T]],
+        *,
+        now: Callable[[], datetime],
+        max_concurrency: int = 1,
+        max_outcomes: int = 1,
+        max_per_person: int = 4,
     ) -> None:
-        """Set the limits: how many runs at the same time, how many outcomes to keep, and how many unfinished runs per person, so that one
-        person cannot block the others.
+        """Set the clock and the limits: how many runs at the same time, how many outcomes to keep, and how many unfinished runs per person, so
+        that one person cannot block the others.
         """
-        self._work, self._max_outcomes, self._max_per_person = work, max_outcomes, max_per_person
+        self._work, self._now, self._max_outcomes, self._max_per_person = work, now, max_outcomes, max_per_person
         self._semaphore = asyncio.Semaphore(max_concurrency)
         self._works: OrderedDict[K, Work[T]] = OrderedDict()
         self._tasks: dict[K, asyncio.Task[Work[T]]] = {}
@@ -69,7 +75,7 @@ class SingleFlight(Generic[K, T]):
                     f"{self._max_per_person} checks or reports that you started are still running, which is the maximum; "
                     "try again when one has ended"
                 )
-            begun = self._works[key] = Work(datetime.now(UTC), by)
+            begun = self._works[key] = Work(self._now(), by)
             self._works.move_to_end(key)
             self._tasks[key] = asyncio.create_task(self._run(key, begun))
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
@@ -114,5 +120,5 @@ class SingleFlight(Generic[K, T]):
                 # The error's text may contain input of a caller; its type does not.
                 log.error("work failed", error=type(error).__name__)  # noqa: TRY400 - the traceback would contain that text
                 done = replace(begun, error=JustEnoughError(WORK_FAILED_TEXT))
-        done = self._works[key] = replace(done, ended=datetime.now(UTC))
+        done = self._works[key] = replace(done, ended=self._now())
         return done

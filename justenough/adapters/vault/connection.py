@@ -161,10 +161,15 @@ class VaultConnection:
         )
 
     def forward_to_active_node(self, *, read_timeout_s: float) -> None:
-        """Have standby nodes forward each call from now on. Raises like `call`."""
+        """Have standby nodes forward each call from now on. Raises like `call`, and VaultUnavailable if a node would answer by itself."""
         anywhere = self._adapter(None, self._session, read_timeout_s=read_timeout_s)
         anywhere.namespace = None  # Namespaces do not have this path.
-        health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true"}) or {}
+        health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true", "perfstandbyok": "true"}) or {}
+        if health.get("performance_standby"):
+            raise VaultUnavailable(
+                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be late: "
+                "let VAULT_ADDR lead to the active node"
+            )
         self._session.headers.update(forwarding_headers(health))
 
     def call_own(self, method: str, path: str, body: Body | None = None) -> VaultAnswer | None:

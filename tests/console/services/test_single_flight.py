@@ -8,6 +8,7 @@ import pytest
 
 from console.services.single_flight import Busy, SingleFlight
 from justenough.domain.core.errors import GiveUp
+from justenough.services.dependencies import utc_now
 
 
 class Bench:
@@ -36,7 +37,7 @@ class Bench:
 
 async def test_concurrent_callers_share_one_run_of_the_work() -> None:
     bench = Bench()
-    works = SingleFlight(bench.work)
+    works = SingleFlight(bench.work, now=utc_now)
     waiting = [asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief")]
     await bench.entered.get()
     work = works.get("a")
@@ -54,7 +55,7 @@ async def test_concurrent_callers_share_one_run_of_the_work() -> None:
 
 async def test_concurrent_runs_are_limited_and_old_outcomes_are_forgotten() -> None:
     bench = Bench()
-    works = SingleFlight(bench.work, max_concurrency=2, max_outcomes=3)
+    works = SingleFlight(bench.work, now=utc_now, max_concurrency=2, max_outcomes=3)
     waiting = [asyncio.create_task(works.result(key, by=f"{key}-person")) for key in "abcdef"]
     assert [await bench.entered.get(), await bench.entered.get()] == ["a", "b"]
     assert len(works.items()) == 6
@@ -67,7 +68,7 @@ async def test_concurrent_runs_are_limited_and_old_outcomes_are_forgotten() -> N
 
 async def test_a_caller_that_stops_waiting_does_not_cancel_the_work_for_others() -> None:
     bench = Bench()
-    works = SingleFlight(bench.work)
+    works = SingleFlight(bench.work, now=utc_now)
     gone, stays = (asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief"))
     await bench.entered.get()
     gone.cancel()
@@ -78,7 +79,7 @@ async def test_a_caller_that_stops_waiting_does_not_cancel_the_work_for_others()
 async def test_a_failure_is_raised_to_every_caller_and_the_work_can_be_started_again() -> None:
     bench = Bench()
     bench.go_on.set()
-    works = SingleFlight(bench.work, max_outcomes=2)
+    works = SingleFlight(bench.work, now=utc_now, max_outcomes=2)
     with pytest.raises(GiveUp, match="it cannot be done"):
         await works.result("bad", by="lead")
     with pytest.raises(Exception, match="the console's log has the details"):
@@ -92,7 +93,7 @@ async def test_a_failure_is_raised_to_every_caller_and_the_work_can_be_started_a
 
 async def test_one_person_can_start_only_a_limited_number_of_runs() -> None:
     bench = Bench()
-    works = SingleFlight(bench.work, max_per_person=2)
+    works = SingleFlight(bench.work, now=utc_now, max_per_person=2)
     for key in "ab":
         works.start(key, by="greedy")
     with pytest.raises(Busy, match="2 checks or reports that you started are still running"):
