@@ -89,7 +89,8 @@ class Credential(Mapping[str, str]):
         user, password, host, database = (quote(self._fields[name], safe="") for name in ("username", "password", "host", "dbname"))
         host = f"[{self._fields['host']}]" if ":" in self._fields["host"] else host
         port = f":{self._fields['port']}" if "port" in self._fields else ""
-        more = urlencode([(name, self._fields[name]) for name in ("sslmode", "sslrootcert") if name in self._fields])
+        # To libpq a plus sign is not a space.
+        more = urlencode([(name, self._fields[name]) for name in ("sslmode", "sslrootcert") if name in self._fields], quote_via=quote)
         return f"postgresql://{user}:{password}@{host}{port}/{database}" + (f"?{more}" if more else "")
 
     def env(self, names: Mapping[str, str] | None = None) -> dict[str, str]:
