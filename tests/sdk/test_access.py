@@ -167,6 +167,8 @@ def test_a_tool_call_is_one_line_and_its_failure_is_an_exception(job: Remote, sh
     assert shop.users_of(job.job) == []
     for code, says in (
         ("je.use('find-order', order_id='x')", "order_id: must have type integer"),
+        ("je.use('find-order', tool=7)", "unknown: tool"),
+        ("je.use('find-order', order_id='\\ud800')", "Parse error"),
         ("je.use('nothing')", "there is no tool 'nothing' for this job"),
     ):
         failed = job.catch(code)
