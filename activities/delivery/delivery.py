@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -20,6 +22,8 @@ from justenough.domain.jobs.tool_bounds import tools_to_json
 
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
 """Fields of a credential that are not secret. Logs may show them; a key's type is too common a word to redact."""
+MAX_NESTED_TEXTS = 100
+"""Texts nested in one field that are redacted, because each costs time."""
 MAX_VARIABLE_BYTES = 100_000
 """Maximum bytes of a variable; the kernel accepts up to 128 KiB for one variable, including its name."""
 PGPASS_FIELDS = ("host", "port", "dbname", "username", "password")
@@ -134,5 +138,25 @@ def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: I
 
 
 def secret_texts(fields: Mapping[str, Secret]) -> tuple[str, ...]:
-    """Return the plain texts that must never be shown, for a Redactor: every field except PUBLIC_FIELDS."""
-    return tuple(value.reveal() for name, value in fields.items() if name not in PUBLIC_FIELDS)
+    """Return the plain texts that must never be shown, for a Redactor: every field except PUBLIC_FIELDS, and the texts nested in one."""
+    texts = [value.reveal() for name, value in fields.items() if name not in PUBLIC_FIELDS]
+    return (*texts, *(nested for text in texts for nested in islice(nested_texts(text), MAX_NESTED_TEXTS)))
+
+
+def nested_texts(text: str) -> Iterator[str]:
+    """Yield the texts in an object or list that Vault returned as a field, and that its client wrote as JSON; except PUBLIC_FIELDS.
+
+    A text that somebody else wrote, such as a key file, has none: it is secret as a whole, and its words may be common.
+    """
+    waiting: list[Any] = []
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text) if text.startswith(("{", "[")) else None
+        waiting = [value] if json.dumps(value) == text else []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [inner for name, inner in value.items() if name not in PUBLIC_FIELDS]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            yield value

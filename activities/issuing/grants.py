@@ -20,6 +20,7 @@ from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, RequestState, Sensitivity
 from justenough.domain.jobs.tool_bounds import APPROVAL, ORDER, BoundedTools
+from justenough.domain.ledger.events import Event
 from justenough.domain.tools.call import ToolCall, call_of, let_tool_through, tool_only_items, with_bounds
 from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import ancestor_access_items, why_exceeds_ancestors
@@ -234,6 +235,11 @@ class HeldCredentials:
         self._bases: dict[str, IssueBasis] = {}
         self.spaces: frozenset[tuple[str, str]] = frozenset()
         """Resource and action of every issue that should have created a space, even if the issue failed: a space outlives its credential."""
+        self.unrecorded_ends: dict[str, tuple[Event, ...]] = {}
+        """By id, the events of credentials that were found dead while the ledger could not record it; the session's end records them.
+
+        Replaced by each `forget`, never changed: the session may read it meanwhile.
+        """
 
     @property
     def alive(self) -> tuple[CredentialHandle, ...]:
@@ -253,8 +259,10 @@ class HeldCredentials:
         """Count a credential as held and its resource as touched."""
         self.held = self.held.with_issued(credential.resource, credential.action, sensitivity)
 
-    def forget(self, credential: CredentialHandle) -> None:
-        """Remove a dead credential; its resource still counts as touched."""
+    def forget(self, credential: CredentialHandle, unrecorded: tuple[Event, ...]) -> None:
+        """Remove a dead credential; its resource still counts as touched. `unrecorded`: events of its end that the ledger could not record."""
+        ends = {**self.unrecorded_ends, credential.id: unrecorded}
+        self.unrecorded_ends = {name: events for name, events in ends.items() if events}
         self._alive.pop(credential.id, None)
         self._bases.pop(credential.id, None)
         if not any((other.resource, other.action) == (credential.resource, credential.action) for other in self._alive.values()):

@@ -165,10 +165,10 @@ class Issuer:
             return self._grant_if_approved(waited_for, access, grant)
         return self._make_request(access, grant)
 
-    def forget(self, credential: CredentialHandle) -> None:
-        """Remove a credential that was found dead while the job runs; its resource still counts as touched."""
+    def forget(self, credential: CredentialHandle, unrecorded: tuple[Event, ...]) -> None:
+        """Remove a credential that was found dead while the job runs, as `HeldCredentials.forget` does."""
         with self._lock:
-            self.holdings.forget(credential)
+            self.holdings.forget(credential, unrecorded)
 
     def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
         """Return the other credentials of the job."""
@@ -233,10 +233,8 @@ class Issuer:
         if decision.outcome == "needs_approval":
             self._requests.require_room()
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        now, requested = (
-            self._deps.now(),
-            access_requested_event(self._deps, job, number, access, signed_reason=self._requests.signed_reason(number)),
-        )
+        now, signed_reason = self._deps.now(), self._requests.signed_reason(number)
+        requested = access_requested_event(self._deps, job, number, access, signed_reason=signed_reason)
         self._requests.mark_made(number)
         self._deps.store.ledger.append(
             [requested, access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=now)]
@@ -293,8 +291,9 @@ class Issuer:
 
     def _revoke_at_once(self, credential: CredentialHandle, why: str) -> None:
         """Revoke a credential that nobody may get. If that fails now, it ends with the job."""
-        if revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why).confirmed:
-            self.holdings.forget(credential)
+        result = revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why)
+        if result.confirmed:
+            self.holdings.forget(credential, result.events)
 
     @contextmanager
     def _next_attempt(self, number: int) -> Iterator[int]:

@@ -141,7 +141,7 @@ class LeaseKeeper:
                 log.warning("credential not revoked yet", job=self._job, credential=item.credential.id, error=type(error).__name__)
             else:
                 if result.confirmed:
-                    self._issuer.forget(item.credential)
+                    self._issuer.forget(item.credential, result.events)
                 if result.confirmed and not result.events:
                     return
             await asyncio.sleep(RETRY_INTERVAL_S)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import structlog
@@ -197,6 +198,7 @@ class JobSession:
             before=(
                 *self._unrecorded,
                 *(issued_event(self._job, credential) for credential in alive),
+                *chain.from_iterable(self._issuer.holdings.unrecorded_ends.values()),
                 *(self._model_gateway.usage.unrecorded_events() if self._model_gateway else ()),
                 *(self._tools.unrecorded_events() if self._tools else ()),
             ),

@@ -73,7 +73,7 @@ def tools() -> tuple[ToolOffer, ...]:
     return tuple(map(tool_of, body.get("tools", ())))
 
 
-def use(tool: str, **arguments: Any) -> str:
+def use(tool: str, /, **arguments: Any) -> str:
     """Call a tool and return its answer. Blocks while people must approve, for up to ten minutes.
 
     Raises Failed (a denial, a wrong argument or the tool's own error; the message names it), Closed, Unavailable, OutsideJob.

@@ -80,7 +80,11 @@ class BrokerClient:
         """Return the answer to one MCP message, waiting as long as needed, or raise the error for its HTTP status."""
         with self._exchange("POST", path, message, accept="application/json, text/event-stream", timeout=SILENCE_TIMEOUT_S) as answer:
             if answer.status >= 400:
-                raise refusal_of(answer.status, _json_object(answer.read()))
+                refusal = _json_object(answer.read())
+                # What MCP itself refuses is a JSON-RPC error, too.
+                if isinstance(refusal.get("error"), dict):
+                    return refusal
+                raise refusal_of(answer.status, refusal)
             streams = (answer.getheader("Content-Type") or "").startswith("text/event-stream")
             messages = (_json_object(text) for text in (stream_events(answer) if streams else (answer.read(),)) if text.strip())
             return next((each for each in messages if "id" in each), {"error": {"message": "the broker closed the connection too early"}})

@@ -12,7 +12,7 @@ from typing import NoReturn
 from urllib.parse import quote, urlencode
 
 from justenough_job.broker import BrokerClient
-from justenough_job.errors import Closed, Invalid, JobError, NotReleased
+from justenough_job.errors import Invalid, JobError, NotReleased
 
 LIBPQ = {
     "host": "PGHOST",
@@ -61,12 +61,13 @@ class Credential(Mapping[str, str]):
         """Release the credential; when this returns, its revocation is confirmed, if it is revocable (`Offer.revocable`). Calling twice is
         fine.
 
-        Raises Unavailable if the revocation could not be confirmed.
+        Raises Unavailable if the revocation could not be confirmed, Closed if the job is being ended: then the credential is revoked with the
+        job's other credentials, once its process has ended.
         """
         if not self._live:
             return
-        # The broker refuses if the credential has expired or the job's access was closed: then it is gone already.
-        with contextlib.suppress(Closed, Invalid):
+        # The broker does not know it any more if it has expired or was revoked: then it is gone already.
+        with contextlib.suppress(Invalid):
             self._broker.call("POST", f"/v1/access/{self.id}/release", {})
         self._live = False
 
@@ -88,7 +89,8 @@ class Credential(Mapping[str, str]):
         user, password, host, database = (quote(self._fields[name], safe="") for name in ("username", "password", "host", "dbname"))
         host = f"[{self._fields['host']}]" if ":" in self._fields["host"] else host
         port = f":{self._fields['port']}" if "port" in self._fields else ""
-        more = urlencode([(name, self._fields[name]) for name in ("sslmode", "sslrootcert") if name in self._fields])
+        # To libpq a plus sign is not a space.
+        more = urlencode([(name, self._fields[name]) for name in ("sslmode", "sslrootcert") if name in self._fields], quote_via=quote)
         return f"postgresql://{user}:{password}@{host}{port}/{database}" + (f"?{more}" if more else "")
 
     def env(self, names: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NoReturn
 
 import pytest
@@ -60,7 +61,9 @@ class Session:
 
     def end(self) -> RevocationResult:
         """Revoke as the session's own exit does."""
-        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.holdings.alive)
+        holdings = self.issuer.holdings
+        ends = tuple(chain.from_iterable(holdings.unrecorded_ends.values()))
+        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=holdings.alive, before=ends)
 
     def entry_types(self) -> list[str]:
         return [

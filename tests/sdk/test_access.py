@@ -129,6 +129,8 @@ def test_a_job_learns_that_its_access_was_revoked(ops: Human) -> None:
         ops.api.post(f"jobs/{polite.job}/cancel").raise_for_status()
         told = until(lambda: cutoff_error(polite), "the job is told that its access is cut")
         assert told["error"] in {"Closed", "Unavailable"}
+        # It still works while the process has its grace period, so it is not called released.
+        assert polite.catch("held.release()").kind in {"Closed", "Unavailable"}
         polite.run("held.release_or_warn()")
     assert ops.job(polite.job)["credentials"][0]["state"] == "confirmed"
 
@@ -165,6 +167,8 @@ def test_a_tool_call_is_one_line_and_its_failure_is_an_exception(job: Remote, sh
     assert shop.users_of(job.job) == []
     for code, says in (
         ("je.use('find-order', order_id='x')", "order_id: must have type integer"),
+        ("je.use('find-order', tool=7)", "unknown: tool"),
+        ("je.use('find-order', order_id='\\ud800')", "Parse error"),
         ("je.use('nothing')", "there is no tool 'nothing' for this job"),
     ):
         failed = job.catch(code)

@@ -80,6 +80,7 @@ ODD = {
     "username": "u@x",
     "password": "p:/?#%&'",
     "sslmode": "verify-full",
+    "sslrootcert": "/etc/our certs/ca+1.pem",
     "extra-field": "e",
 }
 
@@ -88,9 +89,9 @@ def test_a_url_quotes_special_characters() -> None:
     from psycopg.conninfo import conninfo_to_dict
 
     found = conninfo_to_dict(credential(**ODD).dsn())
-    assert {"user": found["user"], **{name: found[name] for name in ("host", "port", "dbname", "password", "sslmode")}} == {
+    assert {"user": found["user"], **{name: found[name] for name in ("host", "port", "dbname", "password", "sslmode", "sslrootcert")}} == {
         "user": "u@x",
-        **{name: ODD[name] for name in ("host", "port", "dbname", "password", "sslmode")},
+        **{name: ODD[name] for name in ("host", "port", "dbname", "password", "sslmode", "sslrootcert")},
     }
 
 

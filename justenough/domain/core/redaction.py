@@ -92,8 +92,8 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
-        self._learnt: dict[str, str] = {}
-        """By secret, what it belongs to. Replaced by each `learn`, never changed."""
+        self._learnt: dict[str, frozenset[str]] = {}
+        """By secret, what it belongs to: two credentials may have the same password. Replaced by each `learn`, never changed."""
         self._forms_by_secret: dict[str, SecretForms] = {}
         """The forms of the secrets that are looked for now."""
         self._forms = self._base64_forms = NO_FORMS
@@ -109,11 +109,12 @@ class Redactor:
         `about`: what they belong to. Secrets about nothing ("") and about what is in `kept` stay; of the others, only the newest
         MAX_LEARNT_SECRETS are remembered.
         """
-        new = dict.fromkeys(secrets, about)
-        learnt = {secret: owner for secret, owner in self._learnt.items() if secret not in new} | new
-        others = [secret for secret, owner in learnt.items() if owner and owner not in kept]
+        stay = {"", *kept}
+        new = {secret: (self._learnt.get(secret, frozenset()) & stay) | {about} for secret in secrets}
+        learnt = {secret: owners for secret, owners in self._learnt.items() if secret not in new} | new
+        others = [secret for secret, owners in learnt.items() if stay.isdisjoint(owners)]
         forgotten = set(others[:-MAX_LEARNT_SECRETS])
-        self._learnt = {secret: owner for secret, owner in learnt.items() if secret not in forgotten}
+        self._learnt = {secret: owners for secret, owners in learnt.items() if secret not in forgotten}
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the redacted bytes that are final. Bytes that may be the start of a secret are held back until more arrive."""

@@ -17,6 +17,7 @@ from activities.revocation import revoke
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
+from justenough.domain.ledger.events import Event
 from tests.activities.held_credentials import keep_until
 from tests.activities.vault_shop import Desk, Held, Shop
 
@@ -31,7 +32,7 @@ class Willing:
     def reason_to_end(self, item: IssuedCredential) -> None:
         return
 
-    def forget(self, credential: CredentialHandle) -> None:
+    def forget(self, credential: CredentialHandle, unrecorded: tuple[Event, ...]) -> None:
         return
 
     def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:

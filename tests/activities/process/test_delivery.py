@@ -6,7 +6,8 @@ import json
 import pytest
 import yaml
 
-from activities.delivery.delivery import Delivered, UndeliverableField, build_delivery, secret_texts
+from activities.delivery.delivery import MAX_NESTED_TEXTS, Delivered, UndeliverableField, build_delivery, secret_texts
+from justenough.adapters.vault.client import to_issued_secret
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import Access, Delivery, FileDelivery
 from justenough.domain.jobs.states import Action
@@ -149,6 +150,14 @@ def test_issued_fields_take_precedence_over_values_of_the_catalog() -> None:
 
 def test_every_delivered_field_but_the_user_name_is_secret() -> None:
     assert secret_texts({**FIELDS, "token": Secret("t0ken")}) == ("hunter22", "t0ken")
+
+
+def test_the_texts_nested_in_a_secret_are_secret_too() -> None:
+    kv = {"login": {"username": "app", "password": "hunter22", "older": ["hunter21"], "port": 5432}, "file": '{"key":\n"k"}'}
+    fields = to_issued_secret("kv/data/app", {"data": {"data": kv, "metadata": {}}}).fields
+    assert set(secret_texts(fields)) == {json.dumps(kv["login"]), kv["file"], "hunter22", "hunter21"}
+    assert len(secret_texts({"many": Secret(json.dumps([str(number) for number in range(1_000)]))})) == 1 + MAX_NESTED_TEXTS
+    assert secret_texts({"odd": Secret("[" * 100_000), "word": Secret("null")}) == ("[" * 100_000, "null")
 
 
 def test_two_credentials_are_delivered_together() -> None:

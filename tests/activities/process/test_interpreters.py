@@ -55,6 +55,16 @@ async def test_a_job_gets_the_systems_python_if_the_job_path_has_none(run: Runne
     assert (await nowhere.python(TELL)).json_output[1] == "/usr"
 
 
+@pytest.mark.parametrize("base", ["/usr/bin", "/bin"])
+async def test_the_systems_python_can_be_named_in_either_folder_and_be_the_base_of_an_environment(
+    run: Runner, venv: Path, settings: Settings, base: str
+) -> None:
+    assert find_interpreter(settings, f"{base}/python3") == find_interpreter(settings, "/usr/bin/python3")
+    assert (await run("python", "-c", TELL, python=f"{base}/python3")).json_output[1] == "/usr"
+    (venv / "pyvenv.cfg").write_text(f"home = {base}\n")
+    assert (await run("python", "-c", "import its_own; print(its_own.WORD)", python=f"{venv}/bin/python")).log == "its own package\n"
+
+
 async def test_a_job_cannot_read_the_files_beside_its_python_environment(run: Runner, venv: Path) -> None:
     (venv.parent / "secret").write_text("beside it")
     (venv.parent / "secret").chmod(0o644)

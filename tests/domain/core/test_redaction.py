@@ -181,6 +181,15 @@ def test_a_kept_secret_is_redacted_however_many_are_learnt_after_it_and_forgotte
     assert redactor.feed(text) + redactor.flush() == b" ".join([REDACTION_MARK, b"the-live-password", b"swordfish-000000"])
 
 
+@pytest.mark.parametrize("alive", ["c-1", "c-2"])
+def test_a_secret_of_two_credentials_is_redacted_as_long_as_either_is_kept(alive: str) -> None:
+    redactor, learnt = Redactor([]), [f"swordfish-{number:06}" for number in range(MAX_LEARNT_SECRETS)]
+    redactor.learn(["hunter22"], about="c-1", kept={"c-1"})
+    redactor.learn(["hunter22"], about="c-2", kept={"c-1", "c-2"})
+    redactor.learn(learnt, about="identity", kept={alive})
+    assert redactor.feed(b"hunter22") + redactor.flush() == REDACTION_MARK
+
+
 def test_a_secret_that_is_learnt_again_and_again_makes_the_redactor_forget_no_other() -> None:
     redactor = Redactor([])
     redactor.learn(["hunter22"], about="c-1")
