@@ -382,6 +382,18 @@ async def test_a_decision_or_withdrawal_that_a_worker_rejected_shows_why(
     assert f"{said}: {why}" in (await read_words(browser, onward)).text
 
 
+async def test_a_rejected_decision_on_another_request_of_the_job_is_not_shown_as_one_on_this(
+    served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    other = served.record_request(request_["job_id"], number=2)
+    facts = {"request": other["id"], "person": served.people["lead"].id, "why": "the job has ended", "received": DIGEST}
+    event = build_event(EventType.APPROVAL_REJECTED, request_["job_id"], at=datetime.now(UTC), about="worker", **facts)
+    served.store.ledger.append([event])
+    browser = await logged_in("lead")
+    onward = (await submit_decision(browser, request_, "approve")).headers["location"]
+    assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
+
+
 async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_draft(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, 3, quorum=2)
     browser = await logged_in("chief")
