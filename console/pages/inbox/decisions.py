@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -90,6 +90,13 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     except JustEnoughError as error:
         return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=_failure_notice(error))
     return _redirect_back(console, name, "taken" if parsed.decision == WITHDRAW else "sent")
+
+
+@router.get("/inbox/{name}/answer")
+@router.get("/inbox/{name}/review")
+def leave_response(name: str) -> Response:
+    """Redirect to the request from the address of a form's response, to which a login leads back."""
+    return RedirectResponse(f"/inbox/{quote(name)}", status_code=303)
 
 
 @router.post("/inbox/{name}/claim")

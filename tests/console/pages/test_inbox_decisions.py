@@ -449,7 +449,7 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert "You can decide this by break-glass only, in an emergency." in page.text
     link, below = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
     assert link == below, "the bar at the bottom of a phone leads to the form, too"
-    opened = await read_words(browser, f"/inbox/{request['id']}{link}")
+    opened = await read_words(browser, link)
     folds = [{tag: "open" in known for tag, known in seen.tags if known.get("id") == "glass-more"} for seen in (page, opened)]
     assert folds == [{"details": False}, {"details": True}], "the link opens the fold, without JavaScript too"
     unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")
