@@ -176,6 +176,7 @@ function updateRegions(fresh) {
     if (isSame(region, next)) { region.dataset.region = next.dataset.region; continue; }
     if (isBusy(region)) { showChangeNote(region); continue; }
     region.dataset.region = next.dataset.region;
+    region.className = next.className;
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     const mark = focused && markOf(focused);
@@ -185,7 +186,6 @@ function updateRegions(fresh) {
     for (const it of all("details[id]", region)) it.open = open.has(it.id);
     const marked = mark && one(mark, region);
     if (marked) focus(isItem ? marked.closest("[data-item]") : marked);
-    region.classList.remove("changed");
     void region.offsetWidth;
     region.classList.add("changed");
   }
