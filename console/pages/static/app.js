@@ -56,13 +56,14 @@ function refreshProgress() {
 
 const IDLE_WARNING_S = 120; // How long before its end an idle login is announced.
 const idleAfter = Number(document.body.dataset.idle ?? 0);
+const USE_INTERVAL_S = 60; // The console records use once a minute, so a login may end that much earlier.
 const LAST_USE = "je-last-use"; // Shared by all tabs: each page that a person opens extends the login.
 if (idleAfter) localStorage.setItem(LAST_USE, Date.now());
 
 function warnWhenIdle() {
   const bar = one("#idle");
   if (!bar) return;
-  const left = idleAfter - (Date.now() - Number(localStorage.getItem(LAST_USE))) / 1000;
+  const left = idleAfter - Math.min(USE_INTERVAL_S, idleAfter / 2) - (Date.now() - Number(localStorage.getItem(LAST_USE))) / 1000;
   const ends = left < Math.min(IDLE_WARNING_S, idleAfter / 2);
   if (bar.hidden === ends) bar.hidden = !ends;
   if (ends) one("[data-idle-left]", bar).textContent = span(left);

@@ -230,13 +230,27 @@ async def test_an_idle_login_is_announced_before_it_ends_and_can_be_extended(sit
         await page.clock.install()
         await log_in(page, site)
         warning = page.locator("#idle")
-        await page.clock.fast_forward((idle - 125) * 1000)
+        await page.clock.fast_forward((idle - 185) * 1000)
         await expect(warning).to_be_hidden()
         await page.clock.fast_forward(10_000)
         await expect(warning).to_be_visible()
         await expect(warning).to_contain_text("You will be logged out in 1 min")
         await page.get_by_role("button", name="Stay logged in").click()
         await expect(warning).to_be_hidden()
+
+
+async def test_an_idle_login_has_not_ended_before_its_page_says_so(site: Site, chromium: Chromium) -> None:
+    idle = site.console.deps.settings.pages_idle
+    async with open_page(chromium, site, scripts=True) as page:
+        await page.clock.install()
+        await log_in(page, site)
+        site.clock.forward(seconds=59)
+        await page.goto("/sessions")  # So soon after the login that the console does not record it as use.
+        site.clock.forward(seconds=idle - 58)
+        await page.clock.fast_forward((idle - 58) * 1000)
+        await expect(page.locator("#idle")).to_contain_text("You will be logged out in 0 s")
+        await page.get_by_role("button", name="Stay logged in").click()
+        await expect(page.get_by_text("you were inactive")).to_be_visible()
 
 
 async def test_an_update_keeps_the_focus_on_the_row_that_the_keyboard_reached(site: Site, chromium: Chromium) -> None:
