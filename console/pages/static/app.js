@@ -84,6 +84,7 @@ let streamMissedAt = Infinity; // Since when the page has tried to open its stre
 let refreshing = false;
 let refreshNeeded = false;
 let lastRefresh = 0;
+let retryTimer = 0;
 
 function showConnection() {
   const chip = one("[data-alive]");
@@ -159,9 +160,16 @@ async function refresh() {
       const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1", "X-Regions": knownRegions() }, credentials: "same-origin", redirect: "manual" });
       if (response.type === "opaqueredirect") { location.reload(); return; }
       if (response.ok) updateRegions(new DOMParser().parseFromString(await response.text(), "text/html"));
-    } catch { /* The chip shows that the page is disconnected. */ }
+      else if (response.status === 429 || response.status >= 500) retryRefresh();
+    } catch { retryRefresh(); }
   }
   refreshing = false;
+}
+
+// The stream may be open meanwhile, and tells of each change only once.
+function retryRefresh() {
+  clearTimeout(retryTimer);
+  retryTimer = setTimeout(() => { if (!document.hidden) refresh(); }, RECONNECT_MS);
 }
 
 // The server sends only regions that differ from these.

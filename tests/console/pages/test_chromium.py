@@ -292,6 +292,28 @@ async def test_an_update_removes_what_the_page_no_longer_has_and_takes_over_colo
         await expect(revoke).to_have_count(0)
 
 
+async def test_an_update_that_failed_is_tried_again(site: Site, chromium: Chromium) -> None:
+    job = record_order(site.store, "e-1", name="retried")
+    failures = ["abort", "429"]
+
+    async def fail_twice(route: Route) -> None:
+        if "x-look-again" not in route.request.headers or not failures:
+            await route.continue_()
+        elif failures.pop() == "abort":
+            await route.abort()
+        else:
+            await route.fulfill(status=429)
+
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        await page.route("**/jobs?name=retried", fail_twice)
+        await page.goto("/jobs?name=retried")
+        await expect(page.locator("[data-alive]")).to_contain_text("Live")
+        site.store.ledger.append([job_start(job)])
+        await expect(page.locator("#rows")).to_contain_text("running")
+        assert not failures
+
+
 async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, chromium: Chromium) -> None:
     name, agent = "n" * 63, {"name": "a" * 63, "version": "v" * 64, "model": "m" * 64, "owner": "o" * 64}
     job = record_order(site.store, "e-1", name=name, task="t" * 400, requester_name="r" * 200, agent=agent)
