@@ -365,6 +365,20 @@ async def test_a_decision_is_shown_as_submitted_and_then_as_recorded(served: Ser
     assert "Approved and recorded." in (await read_words(browser, onward)).text
 
 
+async def test_a_decision_after_an_escalation_is_not_taken_for_the_one_before(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 1, quorum=2)
+    served.record_answer(request, "chief", verdict="pending")
+    later = datetime.now(UTC)
+    served.store.ledger.append([samples.approval_opening(request["job_id"], tier=2, at=later, respond_by=later + HOUR, escalated=True)])
+    browser = await logged_in("chief")
+    onward = (await submit_decision(browser, request, "approve", reason="looked again")).headers["location"]
+    assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
+    chief, now = served.people["chief"].id, datetime.now(UTC)
+    again = samples.approval_decision("approved", request["job_id"], person="chief", person_id=chief, tier=2, at=now)
+    served.store.ledger.append([again.model_copy(update={"id": f"{again.id}/2"})])
+    assert "Approved and recorded." in (await read_words(browser, onward)).text
+
+
 @pytest.mark.parametrize("decision,said", [("approve", "Your decision was rejected"), ("withdraw", "Your withdrawal was rejected")])
 async def test_a_decision_or_withdrawal_that_a_worker_rejected_shows_why(
     served: Served, logged_in: LogIn, request_: dict[str, Any], decision: str, said: str
