@@ -192,10 +192,11 @@ async def act_on_credentials(
     return await _act(request, console, visitor, form, CREDENTIAL_ACTIONS[action], what="credential", back="/credentials")
 
 
-@router.get("/{what}/selected/{action}")
-def leave_response(what: Annotated[str, Path(pattern="^(jobs|credentials)$")]) -> RedirectResponse:
+@router.get("/jobs/selected/{action}")
+@router.get("/credentials/selected/{action}")
+def leave_response(request: Request) -> RedirectResponse:
     """Redirect to the list from the address of a form's response, to which a login leads back."""
-    return RedirectResponse(f"/{what}", status_code=303)
+    return RedirectResponse(request.url.path.partition("/selected/")[0], status_code=303)
 
 
 async def _act(
