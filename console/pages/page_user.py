@@ -119,7 +119,7 @@ async def read_form(request: Request) -> FormData:
 
 
 async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
-    """Return a posted form that has this CSRF token and the same origin. Raises BadForm."""
+    """Return a posted form that has this CSRF token and the same origin, its lines separated by LF. Raises BadForm."""
     if not is_same_origin(request):
         raise BadForm(WRONG_CSRF_TEXT)
     try:
@@ -131,7 +131,8 @@ async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
         raise BadForm("this form is too large; send less text, or use the command line")
     if not is_masked_token(str(form.get(CSRF_FIELD, "")), csrf):
         raise BadForm(WRONG_CSRF_TEXT)
-    return form
+    # Browsers send a line break as two characters, but the maxlength of a field counts it as one.
+    return FormData([(name, value.replace("\r\n", "\n")) for name, value in form.multi_items() if isinstance(value, str)])
 
 
 def is_same_origin(request: Request) -> bool:

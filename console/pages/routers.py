@@ -40,8 +40,9 @@ ROUTERS = (
     wall.router,
     search.router,
     records.router,
-    inbox.router,
+    # Before `/inbox/{name}`, which would take "batch" for a request.
     batch.router,
+    inbox.router,
     decisions.router,
     delegations.router,
     selection.router,

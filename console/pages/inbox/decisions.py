@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -89,7 +89,16 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
         raise
     except JustEnoughError as error:
         return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=_failure_notice(error))
-    return _redirect_back(console, name, "taken" if parsed.decision == WITHDRAW else "sent")
+    before = sum(one.approver_id == visitor.caller.person.id for one in card.view.approvals)
+    done, before = ("taken", 0) if parsed.decision == WITHDRAW else ("sent", before)
+    return _redirect_back(console, name, done, before=before)
+
+
+@router.get("/inbox/{name}/answer")
+@router.get("/inbox/{name}/review")
+def leave_response(name: str) -> Response:
+    """Redirect to the request from the address of a form's response, to which a login leads back."""
+    return RedirectResponse(f"/inbox/{quote(name)}", status_code=303)
 
 
 @router.post("/inbox/{name}/claim")
@@ -219,7 +228,7 @@ def _parse_limits(draft: AnswerDraft, view: RequestView, errors: dict[str, str])
     return Narrowing(ttl, action, tools)
 
 
-def _redirect_back(console: Console, name: str, done: str) -> Response:
-    response = RedirectResponse(f"/inbox/{name}?done={done}", status_code=303)
+def _redirect_back(console: Console, name: str, done: str, *, before: int = 0) -> Response:
+    response = RedirectResponse(f"/inbox/{name}?done={done}{f'&before={before}' if before else ''}", status_code=303)
     drafts.delete(response, console.cookies, name)
     return response

@@ -49,7 +49,7 @@ class AnswerDraft(NamedTuple):
 
 def draft_from_form(form: FormData) -> AnswerDraft:
     """Read a draft from a posted form. Ticked reasons come before the typed one."""
-    draft = AnswerDraft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in AnswerDraft._fields})
+    draft = AnswerDraft(**{name: str(form.get(name, "")).strip() for name in AnswerDraft._fields})
     ticked = [str(one).strip() for one in form.getlist("ticked")]
     return draft._replace(reason=". ".join(filter(None, (*ticked, draft.reason))))
 

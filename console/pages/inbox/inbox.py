@@ -109,6 +109,8 @@ class CardNotice:
 
     status: int = 200
     done: str = ""
+    before: int = 0
+    """How many decisions of the person had been recorded before the one that was sent: those from before an escalation."""
     problem: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
     """By form field."""
@@ -205,12 +207,17 @@ def inbox_page(
 
 @router.get("/inbox/{name}")
 def one(
-    request: Request, console: TheConsole, visitor: ThePageUser, name: str, done: Annotated[str, Query(max_length=20)] = ""
+    request: Request,
+    console: TheConsole,
+    visitor: ThePageUser,
+    name: str,
+    done: Annotated[str, Query(max_length=20)] = "",
+    before: Annotated[int, Query(ge=0, le=100)] = 0,
 ) -> HTMLResponse:
     """Show one request; notifications link here."""
     # Take the stream position before reading the store, so that no later change is missed.
     stream = live_stream.stream_url(console)
-    card, notice = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "")
+    card, notice = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "", before=before)
     return card_page(
         request, console, visitor, card, notice=notice, draft=drafts.load(request, console.cookies, visitor, name), stream=stream
     )

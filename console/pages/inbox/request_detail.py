@@ -142,7 +142,9 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         else ()
     )
     decided = {EventType.APPROVAL_REJECTED, EventType.APPROVAL_DECIDED}
-    last = next((one for one in reversed(steps) if one.type in decided and one.data.get("person") == caller.person.id), None)
+    mine = (one for one in reversed(steps) if one.type in decided and one.data.get("person") == caller.person.id)
+    # The person may have decided other requests of this job, too.
+    last = next((one for one in mine if one.data.get("request") == view.id), None)
     return RequestCard(
         view=view,
         job=job,

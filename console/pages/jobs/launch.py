@@ -152,9 +152,9 @@ def draft_from_form(form: FormData) -> LaunchDraft:
     return LaunchDraft(
         job=fields.get("job", ""),
         file=fields.get("template", ""),
-        text=fields.get("spec", "").replace("\r\n", "\n"),
+        text=fields.get("spec", ""),
         params={name.removeprefix(PARAM_PREFIX): value for name, value in fields.items() if name.startswith(PARAM_PREFIX)},
-        reason=fields.get("reason", "").replace("\r\n", "\n").strip(),
+        reason=fields.get("reason", "").strip(),
         parent=fields.get("parent", "").strip(),
         seen=fields.get("seen", ""),
     )

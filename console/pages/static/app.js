@@ -56,13 +56,14 @@ function refreshProgress() {
 
 const IDLE_WARNING_S = 120; // How long before its end an idle login is announced.
 const idleAfter = Number(document.body.dataset.idle ?? 0);
+const USE_INTERVAL_S = 60; // The console records use once a minute, so a login may end that much earlier.
 const LAST_USE = "je-last-use"; // Shared by all tabs: each page that a person opens extends the login.
 if (idleAfter) localStorage.setItem(LAST_USE, Date.now());
 
 function warnWhenIdle() {
   const bar = one("#idle");
   if (!bar) return;
-  const left = idleAfter - (Date.now() - Number(localStorage.getItem(LAST_USE))) / 1000;
+  const left = idleAfter - Math.min(USE_INTERVAL_S, idleAfter / 2) - (Date.now() - Number(localStorage.getItem(LAST_USE))) / 1000;
   const ends = left < Math.min(IDLE_WARNING_S, idleAfter / 2);
   if (bar.hidden === ends) bar.hidden = !ends;
   if (ends) one("[data-idle-left]", bar).textContent = span(left);
@@ -83,6 +84,7 @@ let streamMissedAt = Infinity; // Since when the page has tried to open its stre
 let refreshing = false;
 let refreshNeeded = false;
 let lastRefresh = 0;
+let retryTimer = 0;
 
 function showConnection() {
   const chip = one("[data-alive]");
@@ -158,9 +160,16 @@ async function refresh() {
       const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1", "X-Regions": knownRegions() }, credentials: "same-origin", redirect: "manual" });
       if (response.type === "opaqueredirect") { location.reload(); return; }
       if (response.ok) updateRegions(new DOMParser().parseFromString(await response.text(), "text/html"));
-    } catch { /* The chip shows that the page is disconnected. */ }
+      else if (response.status === 429 || response.status >= 500) retryRefresh();
+    } catch { retryRefresh(); }
   }
   refreshing = false;
+}
+
+// The stream may be open meanwhile, and tells of each change only once.
+function retryRefresh() {
+  clearTimeout(retryTimer);
+  retryTimer = setTimeout(() => { if (!document.hidden) refresh(); }, RECONNECT_MS);
 }
 
 // The server sends only regions that differ from these.
@@ -176,6 +185,7 @@ function updateRegions(fresh) {
     if (isSame(region, next)) { region.dataset.region = next.dataset.region; continue; }
     if (isBusy(region)) { showChangeNote(region); continue; }
     region.dataset.region = next.dataset.region;
+    region.className = next.className;
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     const mark = focused && markOf(focused);
@@ -185,7 +195,6 @@ function updateRegions(fresh) {
     for (const it of all("details[id]", region)) it.open = open.has(it.id);
     const marked = mark && one(mark, region);
     if (marked) focus(isItem ? marked.closest("[data-item]") : marked);
-    region.classList.remove("changed");
     void region.offsetWidth;
     region.classList.add("changed");
   }

@@ -12,7 +12,8 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, Route, expect
 
-from tests.adapters.store.event_samples import job_start
+from justenough.domain.ledger.events import EventType
+from tests.adapters.store.event_samples import credential_confirmation, credential_event, issuance, job_start, part_id
 from tests.browser.rig import check_fits, launch_chromium
 from tests.console.pages.inbox_requests import decisions
 from tests.console.pages.oidc_provider import Provider
@@ -229,13 +230,27 @@ async def test_an_idle_login_is_announced_before_it_ends_and_can_be_extended(sit
         await page.clock.install()
         await log_in(page, site)
         warning = page.locator("#idle")
-        await page.clock.fast_forward((idle - 125) * 1000)
+        await page.clock.fast_forward((idle - 185) * 1000)
         await expect(warning).to_be_hidden()
         await page.clock.fast_forward(10_000)
         await expect(warning).to_be_visible()
         await expect(warning).to_contain_text("You will be logged out in 1 min")
         await page.get_by_role("button", name="Stay logged in").click()
         await expect(warning).to_be_hidden()
+
+
+async def test_an_idle_login_has_not_ended_before_its_page_says_so(site: Site, chromium: Chromium) -> None:
+    idle = site.console.deps.settings.pages_idle
+    async with open_page(chromium, site, scripts=True) as page:
+        await page.clock.install()
+        await log_in(page, site)
+        site.clock.forward(seconds=59)
+        await page.goto("/sessions")  # So soon after the login that the console does not record it as use.
+        site.clock.forward(seconds=idle - 58)
+        await page.clock.fast_forward((idle - 58) * 1000)
+        await expect(page.locator("#idle")).to_contain_text("You will be logged out in 0 s")
+        await page.get_by_role("button", name="Stay logged in").click()
+        await expect(page.get_by_text("you were inactive")).to_be_visible()
 
 
 async def test_an_update_keeps_the_focus_on_the_row_that_the_keyboard_reached(site: Site, chromium: Chromium) -> None:
@@ -255,6 +270,48 @@ async def test_an_update_keeps_the_focus_on_the_row_that_the_keyboard_reached(si
         site.store.ledger.append([job_start(older)])
         await expect(row).to_contain_text("running")
         await expect(link.locator("a")).to_be_focused()
+
+
+async def test_an_update_removes_what_the_page_no_longer_has_and_takes_over_colours(site: Site, chromium: Chromium) -> None:
+    job = record_order(site.store, "e-1", name="updated")
+    site.store.ledger.append([job_start(job), issuance(job, at=datetime.now(UTC))])
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        await page.goto(f"/credentials/{part_id(job, 'c', 1)}")
+        await expect(page.locator("[data-alive]")).to_contain_text("Live")
+        standing, revoke = page.locator("#standing"), page.get_by_role("button", name="Revoke")
+        await expect(revoke).to_be_visible()
+        site.store.ledger.append(
+            [credential_event(EventType.CREDENTIAL_OVERDUE, job, by="sweep", failures=["the target does not answer"], attempt=1)]
+        )
+        await expect(standing).to_contain_text("the target does not answer")
+        await expect(standing).to_contain_class("bad")
+        site.store.ledger.append([credential_confirmation(job, at=datetime.now(UTC))])
+        await expect(standing).to_contain_text("revoked (verified)")
+        await expect(standing).not_to_contain_class("bad")
+        await expect(revoke).to_have_count(0)
+
+
+async def test_an_update_that_failed_is_tried_again(site: Site, chromium: Chromium) -> None:
+    job = record_order(site.store, "e-1", name="retried")
+    failures = ["abort", "429"]
+
+    async def fail_twice(route: Route) -> None:
+        if "x-look-again" not in route.request.headers or not failures:
+            await route.continue_()
+        elif failures.pop() == "abort":
+            await route.abort()
+        else:
+            await route.fulfill(status=429)
+
+    async with open_page(chromium, site, scripts=True) as page:
+        await log_in(page, site)
+        await page.route("**/jobs?name=retried", fail_twice)
+        await page.goto("/jobs?name=retried")
+        await expect(page.locator("[data-alive]")).to_contain_text("Live")
+        site.store.ledger.append([job_start(job)])
+        await expect(page.locator("#rows")).to_contain_text("running")
+        assert not failures
 
 
 async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, chromium: Chromium) -> None:

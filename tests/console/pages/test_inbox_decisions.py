@@ -365,6 +365,20 @@ async def test_a_decision_is_shown_as_submitted_and_then_as_recorded(served: Ser
     assert "Approved and recorded." in (await read_words(browser, onward)).text
 
 
+async def test_a_decision_after_an_escalation_is_not_taken_for_the_one_before(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 1, quorum=2)
+    served.record_answer(request, "chief", verdict="pending")
+    later = datetime.now(UTC)
+    served.store.ledger.append([samples.approval_opening(request["job_id"], tier=2, at=later, respond_by=later + HOUR, escalated=True)])
+    browser = await logged_in("chief")
+    onward = (await submit_decision(browser, request, "approve", reason="looked again")).headers["location"]
+    assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
+    chief, now = served.people["chief"].id, datetime.now(UTC)
+    again = samples.approval_decision("approved", request["job_id"], person="chief", person_id=chief, tier=2, at=now)
+    served.store.ledger.append([again.model_copy(update={"id": f"{again.id}/2"})])
+    assert "Approved and recorded." in (await read_words(browser, onward)).text
+
+
 @pytest.mark.parametrize("decision,said", [("approve", "Your decision was rejected"), ("withdraw", "Your withdrawal was rejected")])
 async def test_a_decision_or_withdrawal_that_a_worker_rejected_shows_why(
     served: Served, logged_in: LogIn, request_: dict[str, Any], decision: str, said: str
@@ -380,6 +394,18 @@ async def test_a_decision_or_withdrawal_that_a_worker_rejected_shows_why(
         [build_event(EventType.APPROVAL_REJECTED, request_["job_id"], at=datetime.now(UTC), about="worker", **facts)]
     )
     assert f"{said}: {why}" in (await read_words(browser, onward)).text
+
+
+async def test_a_rejected_decision_on_another_request_of_the_job_is_not_shown_as_one_on_this(
+    served: Served, logged_in: LogIn, request_: dict[str, Any]
+) -> None:
+    other = served.record_request(request_["job_id"], number=2)
+    facts = {"request": other["id"], "person": served.people["lead"].id, "why": "the job has ended", "received": DIGEST}
+    event = build_event(EventType.APPROVAL_REJECTED, request_["job_id"], at=datetime.now(UTC), about="worker", **facts)
+    served.store.ledger.append([event])
+    browser = await logged_in("lead")
+    onward = (await submit_decision(browser, request_, "approve")).headers["location"]
+    assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
 
 
 async def test_tier_three_needs_the_job_name_and_a_fresh_login_and_keeps_the_draft(site: Site, served: Served, logged_in: LogIn) -> None:
@@ -437,7 +463,7 @@ async def test_break_glass_is_for_its_group_and_states_its_consequences(site: Si
     assert "You can decide this by break-glass only, in an emergency." in page.text
     link, below = [known["href"] for tag, known in page.tags if tag == "a" and known.get("href", "").endswith("#glass-more")]
     assert link == below, "the bar at the bottom of a phone leads to the form, too"
-    opened = await read_words(browser, f"/inbox/{request['id']}{link}")
+    opened = await read_words(browser, link)
     folds = [{tag: "open" in known for tag, known in seen.tags if known.get("id") == "glass-more"} for seen in (page, opened)]
     assert folds == [{"details": False}, {"details": True}], "the link opens the fold, without JavaScript too"
     unconfirmed = await submit_decision(browser, request, "break_glass", reason="the shop is down")

@@ -404,6 +404,17 @@ async def test_the_kill_page_names_the_access_it_revokes_and_opening_it_changes_
     await handle.terminate()
 
 
+async def test_a_reason_may_be_as_long_as_its_field_accepts_with_line_breaks(site: Site, logged_in: LogIn) -> None:
+    ops = await logged_in("ops")
+    job = record_order(site.store, await person_of(site, ops), name="broken-lines")
+    typed = "x\n" * 500
+    # Browsers send a line break as two characters, but the field's maxlength counts it as one.
+    sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill", reason=typed.replace("\n", "\r\n"))
+    assert sent.status_code == 303
+    (entry,) = site.store.ledger.entries(job=job, types=(EventType.STOP_REQUESTED,)).items
+    assert entry.data["reason"] == typed.strip()
+
+
 async def test_a_cancel_reaches_the_workflow(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     job, handle = await start_job(site, ops, temporal)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
@@ -24,7 +25,9 @@ from console.auth.page_sessions import NoSession, SessionKey
 from console.pages.login.login import local_path
 from justenough.adapters.configuration.settings import Settings
 from tests.console.pages.conftest import LogIn, serve_site
+from tests.console.pages.inbox_requests import spec
 from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
+from tests.console.served_console import Served
 from tests.support.plain_http import NO_TLS
 
 pytestmark = pytest.mark.servers
@@ -336,6 +339,30 @@ def test_an_address_has_more_attempts_than_a_name_but_not_unlimited() -> None:
     with pytest.raises(TooManyTries):
         throttle.record_try("another", "10.0.0.1")
     throttle.record_try("another", "10.0.0.2")
+
+
+@pytest.mark.parametrize(
+    "address, page",
+    [
+        ("/inbox/{request}/answer", "/inbox/{request}"),
+        ("/inbox/{request}/review", "/inbox/{request}"),
+        ("/inbox/batch?show=mine", "/inbox?show=mine"),
+        ("/jobs/{job}/prove", "/jobs/{job}"),
+        ("/jobs/selected/kill", "/jobs"),
+        ("/credentials/selected/revoke", "/credentials"),
+    ],
+)
+async def test_a_login_leads_back_from_the_response_to_a_form_to_the_page_of_the_form(
+    site: Site, served: Served, browser: Callable[[], Browser], address: str, page: str
+) -> None:
+    job = (await served.launch(spec()))["id"]
+    known = {"job": job, "request": served.record_request(job)["id"]}
+    address, page, lead = address.format(**known), page.format(**known), browser()
+    sent = await lead.send(address, {}, {**SAME, "Referer": f"{lead.http.base_url}{address}"})
+    onward = parse_qs(urlsplit(sent.headers["location"]).query)["next"][0]
+    back = (await lead.log_in("lead", site.passwords["lead"], onward=quote(onward))).headers["location"]
+    shown = await lead.http.get(back, headers=SAME, follow_redirects=True)
+    assert (shown.status_code, shown.url.raw_path.decode()) == (200, page)
 
 
 def test_an_ipv6_network_has_as_many_attempts_as_one_address() -> None:
