@@ -57,7 +57,9 @@ class ControlGroupActivities:
 
     def _open_lock(self, job: str, verified: VerifiedOrder, access: Access, ladder: Ladder) -> None:
         deps, current = self._deps, self._deps.config.current()
-        action = current.catalog.resources[access.resource].actions[access.action]
+        action = current.catalog.action(access.resource, access.action)
+        if action is None:
+            raise NotOpened(f"the catalog no longer offers {access.action} on {access.resource}; launch the job again")
         lock, scope = control_group_of(action, current.tiers), verified.spec.data_scope
         # The ladder came through Temporal: it must match the request in the ledger.
         view = deps.store.requests.get(ladder.request)

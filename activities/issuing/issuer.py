@@ -189,10 +189,12 @@ class Issuer:
         job, request = self._order.job, request_id(self._order.job, grant.number)
         ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
-        if why_not_offered(self._deps, (access.resource, access.action)) or why_exceeds_ancestors(
-            self._deps, access, self._verified.statement
-        ):
-            # If an ancestor has lost access, this job has lost it too. The new request will be told why.
+        asked, ladder = grant.basis.requested, grant.basis.ladder
+        gone = why_not_offered(self._deps, (access.resource, access.action), (asked.resource, asked.action))
+        gone = gone or why_exceeds_ancestors(self._deps, access, self._verified.statement)
+        verified, bundle, tier = self._verified, self._order.bundle, ladder.needed if ladder else 0
+        if gone or (ladder and compute_request_digest(self._deps, verified, asked, bundle=bundle, tier=tier) != grant.basis.digest):
+            # An ancestor has lost access, or the catalog would now issue something else than people approved. The new request will be told why.
             return None
         decision, facts = evaluate_request(
             self._deps,

@@ -47,7 +47,8 @@ class RequestIssues:
     """The granted action: approvers may have narrowed it."""
     ttl: int
     """Seconds."""
-    revocable: Revocable
+    revocable: Revocable | None
+    """By the catalog at the time of the request; None if approvers narrowed the action, so that only the current catalog tells."""
     newest: int = 0
     """The number of the newest attempt that is recorded."""
     unanswered: dict[int, datetime] = field(default_factory=dict)
@@ -64,11 +65,12 @@ class RequestIssues:
             if data["outcome"] == "denied":
                 return
             self.unanswered[attempt.number] = entry.at
-            self.action = Action(data["facts"].get("action", self.action))
+            granted = Action(data["facts"].get("action", self.action))
+            self.action, self.revocable = granted, self.revocable if granted is self.action else None
         else:
             self.unanswered.pop(attempt.number, None)
         if kind is EventType.CREDENTIAL_ISSUED:
-            self.action = Action(data["action"])
+            self.action, self.revocable = Action(data["action"]), Revocable(data["revocable"])
             self.trusted_since = entry.at if data.get("search_digest") else None
         elif kind is EventType.CREDENTIAL_DOUBTED:
             self.trusted_since = None
@@ -135,7 +137,8 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
     entries = ledger.with_ids({*requested, *entries_that_matter(ledger.ids(job.id, ATTEMPT_EVENTS))})
     for request in requests_with_unrecorded_issues(entries):
         definition = deps.config.current().catalog.action(request.resource, request.action)
-        revocable = definition.revocable if definition else request.revocable
+        # The catalog may have changed since Vault issued it.
+        revocable = request.revocable or (definition.revocable if definition else Revocable.NOW)
         # A value that cannot be revoked is as valid as before the issue.
         if revocable is Revocable.NEVER:
             continue

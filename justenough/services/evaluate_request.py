@@ -147,11 +147,11 @@ def why_not_offered(deps: Deps, *actions: tuple[str, Action]) -> Rejection | Non
 
 
 def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:
-    """Return why the catalog cannot issue a narrowed request, or None if it can. Does not ask policy."""
+    """Return why the catalog cannot issue a request, as narrowed or because it has changed, or None if it can. Does not ask policy."""
     if access.tools is not None and not access.tools:
         return Rejection("no_call_left", "the approvers' tool bounds have no call in common")
-    problems = problems_in_spec(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
-    message = f"{access.action} on {access.resource} cannot be issued instead: {problems[0].message}" if problems else ""
+    problems = problems_in_spec(verified.spec.model_copy(update={"access": (access,), "model": None}), deps.config.current().catalog)
+    message = f"{access.action} on {access.resource} cannot be issued: {problems[0].message}" if problems else ""
     return Rejection("not_issuable", message) if problems else None
 
 

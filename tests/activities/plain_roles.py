@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +18,7 @@ import psycopg
 from justenough.adapters.runtime.private_files import read_json
 from tests.activities.catalog_variants import Change, open_changed_desk
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop
+from tests.adapters.store.conftest import NOBODY, postgres_folder, unprivileged_command
 from worker.stack import StackPaths, running_stack
 from worker.stack.seed import shop_environment
 
@@ -112,3 +119,26 @@ def other_server(shop: Shop, tmp_path: Path) -> Iterator[dict[str, str]]:
         shop.admin("POST", "database/roles/other-read", {"db_name": "other", "default_ttl": "2m", "creation_statements": [CREATION]})
         yield {"postgres": f"host=127.0.0.1 port={port} dbname=shop", "observe": "database/creds/other-observer"}
         shop.admin("DELETE", "database/config/other")
+
+
+@contextmanager
+def standby_of(shop: Shop) -> Iterator[int]:
+    """A standby that replicates the shop's PostgreSQL and answers readers, for the length of a block; its port."""
+    programs, folder = postgres_folder(), Path(tempfile.mkdtemp(prefix="je-standby-"))
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    data = str(folder / "data")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    copy = str(programs / "pg_basebackup"), "-d", shop.superuser, "-D", data, "-R", "--checkpoint=fast", "--no-sync"
+    subprocess.run(unprivileged_command(*copy), check=True, capture_output=True, cwd="/")
+    settings = f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=1000"
+    options = [option for setting in settings for option in ("-c", setting)]
+    server = subprocess.Popen(unprivileged_command(str(programs / "postgres"), "-D", data, *options), cwd="/", stderr=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(20)
+        shutil.rmtree(folder)

@@ -96,6 +96,19 @@ def test_a_lock_whose_tier_has_left_the_configuration_is_not_opened(shop: Shop, 
         assert "no tier 3 any more" in refused
 
 
+def test_a_lock_whose_resource_has_left_the_catalog_is_not_opened(at: Desk, tmp_path: Path) -> None:
+    waiting, later_path = LockedJob(at), tmp_path / "later"
+    later_path.mkdir()
+
+    def remove_payouts(catalog: dict[str, Any]) -> None:
+        del catalog["resources"]["payouts-db"], catalog["tools"]
+
+    with open_changed_desk(at.shop, later_path, remove_payouts) as later:
+        refused = waiting.open_locks(replace(at.deps, config=later.deps.config)).refused
+    assert refused is not None
+    assert "the catalog no longer offers write on payouts-db" in refused
+
+
 def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
     waiting, breaking = LockedJob(at), Store(f"sqlite:///{tmp_path / 'store.db'}")
     breaking.wrapped_tokens = FailingTokenRepository(breaking._engine, breaking._commits)

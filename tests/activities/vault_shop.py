@@ -342,7 +342,7 @@ def access_request(job: str, number: int, resource: str, action: str, now: datet
         optional=False,
         title=resource,
         sensitivity="internal",
-        revocable="now",
+        revocable="never" if resource == "helpdesk-api" else "now",
     )
 
 

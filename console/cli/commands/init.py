@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +53,8 @@ def init(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
         if names_folder := not SETTINGS_FILE.exists():
-            SETTINGS_FILE.write_text(f'config = "{folder}"\n', encoding="utf-8")
+            # A JSON text is one of TOML, too.
+            SETTINGS_FILE.write_text(f"config = {json.dumps(str(folder), ensure_ascii=False)}\n", encoding="utf-8")
     except OSError as error:
         raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error
     load_config(folder)

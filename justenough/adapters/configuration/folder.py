@@ -41,6 +41,8 @@ from justenough.domain.policy.engine import PolicySet
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
 MIN_CHECK_INTERVAL_S = 0.5
 MAX_FILE_BYTES = 4 * 1024 * 1024
+MAX_READS = 3
+"""How often the folder is read in a row if it changes meanwhile. A folder that somebody writes into all the time is used as it was read last."""
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -89,8 +91,7 @@ class ConfigFolder:
         self._alarm: str | None = None
         self._good: ConfigSet | None = None
         """The last good set. It is set in one assignment, so that no thread mistakes the parts of a broken folder for it."""
-        # The fingerprint is taken before the files are read, so that the next check finds a change during the read.
-        self._fingerprint = _fingerprint_of(folder)
+        self._fingerprint: FolderFingerprint = ()
         self._parts = self._load()
         """The valid parts of a folder, while no good set has been read."""
         self._next_check_at = clock() + MIN_CHECK_INTERVAL_S
@@ -129,9 +130,7 @@ class ConfigFolder:
 
     def _check(self) -> None:
         """Read the folder if it has changed. The caller holds the lock."""
-        fingerprint = _fingerprint_of(self._folder)
-        if fingerprint != self._fingerprint:
-            self._fingerprint = fingerprint
+        if _fingerprint_of(self._folder) != self._fingerprint:
             self._parts = self._load()
             if self._alarm is None:
                 log.info("configuration loaded", folder=str(self._folder), digest=self._parts.digest)
@@ -139,7 +138,13 @@ class ConfigFolder:
 
     def _load(self) -> ConfigSet:
         """Read the folder and return its valid parts, which deny everything unless all are valid. Sets or clears the alarm."""
-        contents, problems = _read_folder(self._folder, self._env)
+        reads = 0
+        while True:
+            # The fingerprint is taken before the files are read, so that a change during the read is found: some may be of the old version.
+            self._fingerprint, reads = _fingerprint_of(self._folder), reads + 1
+            contents, problems = _read_folder(self._folder, self._env)
+            if reads == MAX_READS or _fingerprint_of(self._folder) == self._fingerprint:
+                break
         if problems:
             texts, in_force = [*map(str, problems)], "last good" if self._good else "none"
             without = "no jobs are taken until it is fixed" if self._required else "everything is denied until it is fixed"

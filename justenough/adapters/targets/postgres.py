@@ -74,9 +74,9 @@ class _Found(NamedTuple):
 
 REFUSED_CONNECTION = re.compile(
     r"FATAL:.*|Connection refused|timeout expired|Name or service not known|server closed the connection unexpectedly"
+    r"|server is in hot standby mode"
 )
 """Matches messages of PostgreSQL before a login, and of libpq if it cannot connect. They never quote a password."""
-
 REFUSED_LOGIN = re.compile(
     r"password authentication failed|role .* does not exist|is not permitted to log in|permission denied for database"
 )
@@ -303,6 +303,7 @@ class _TargetObserver:
             autocommit=True,
             connect_timeout=LOOK_TIMEOUT_S,
             application_name="justenough",
+            target_session_attrs="primary",  # A standby may show the users of a while ago, so finding none there proves nothing.
             # Whatever the database's default is: names that come as bytes equal no name of a user.
             client_encoding="utf8",
             # A function that somebody made in the target, with the name and arguments of a built-in one, must not run instead.

@@ -77,7 +77,10 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     filled = fill_settings(raw, env, what=CATALOG_FILE)
     for action, role in zip(_raw_actions(filled), roles, strict=True):
         action["role"] = role
-    return _validate_catalog(filled).model_copy(update=kept)
+    complete = _validate_catalog(filled).model_copy(update=kept)
+    # Two paths may be the same only now.
+    raise_problems(CATALOG_FILE, _lock_problems(complete))
+    return complete
 
 
 def _raw_actions(raw: Mapping[str, Any]) -> list[dict[str, Any]]:

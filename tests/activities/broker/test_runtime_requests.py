@@ -158,6 +158,27 @@ def test_approved_access_that_left_the_catalog_is_denied_to_the_running_job(ops:
         assert job.request_access("orders-db").status == 200
 
 
+@pytest.mark.parametrize(
+    "old, new, why",
+    [
+        ("max_ttl: 10m", "max_ttl: 1m", "5m is longer than 1m, the max_ttl of spare-db write"),
+        ("data_scope: []", "environment: staging", "spare-db is in environment 'staging', not in 'prod'"),
+    ],
+)
+def test_approved_access_that_the_catalog_would_refuse_by_now_is_denied_to_the_running_job(
+    ops: Human, lead: Human, shop: Shop, old: str, new: str, why: str
+) -> None:
+    with launch_puppet(ops) as job, offer_spare(shop, ops, job):
+        waiting = await_request(lead, job.request_access("spare-db", "write", ttl="5m").json["request_id"])
+        lead.decide(waiting)
+        before = job.call("GET", "/v1/catalog").body
+        with edit_catalog(shop, SPARE, SPARE.replace(old, new)):
+            until(lambda: job.call("GET", "/v1/catalog").body != before, "the worker reads the edited catalog")
+            refused = job.request_access("spare-db", "write", ttl="5m", wait=30)
+        assert (refused.status, refused.json["outcome"]) == (403, "denied"), refused.body
+        assert why in refused.body
+
+
 def test_approvals_of_access_that_left_the_catalog_are_refused_with_the_reason(ops: Human, lead: Human, shop: Shop) -> None:
     spare = {"resource": "spare-db", "action": "write", "ttl": "5m", "reason": "a test needs it"}
     with launch_puppet(ops) as puppet, offer_spare(shop, ops, puppet):

@@ -429,6 +429,24 @@ def test_a_call_beyond_the_approved_bounds_does_not_use_the_grant_and_waits_for_
     assert isinstance(issuer.access(refund_call(100.5)), PendingApproval)
 
 
+def test_what_the_catalog_issues_from_another_path_by_now_needs_its_own_approval(at: Desk, folder: Path) -> None:
+    job, file, policy = start_job(at, WRITE, tier=1), folder / "catalog.yaml", "sys/policies/acl/je-grant-orders-db-write"
+    access = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="another one", at="request")
+    assert isinstance(job.issuer.access(access), IssuedCredential)
+    old = re.compile(r'        issue: \{path: "database/creds/orders-write-\{tenant}"}\n        role: .*\n')
+    text, edits = old.subn('        issue: {path: "database/creds/refunds-write-{tenant}"}\n', file.read_text())
+    assert edits == 1
+    allowed = at.shop.admin("GET", policy)["data"]["policy"]
+    at.shop.admin("POST", policy, {"policy": allowed.replace("orders-write", "refunds-write")})
+    file.write_text(text)
+    at.deps.config.refresh()
+    try:
+        assert isinstance(job.issuer.access(access), PendingApproval)
+    finally:
+        at.shop.admin("POST", policy, {"policy": allowed})
+    assert at.deps.config.alarm is None
+
+
 def test_a_grant_for_tools_ends_once_its_approvals_no_longer_reach_the_quorum(at: Desk) -> None:
     issuer, approver = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(1)), IssuedCredential)

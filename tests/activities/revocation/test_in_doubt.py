@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +18,7 @@ from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
+from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.revocation_calls import lose_an_issue, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, Held, Shop, issue_decision
 from tests.support.wait import until
@@ -190,6 +193,26 @@ def test_an_issue_of_an_action_that_the_catalog_has_dropped_is_doubted_for_as_lo
     assert abs(credential.expires_at - asked_at - longest) < timedelta(seconds=60)
     # Vault ends the leases of a revoked token in its own time, and nothing here looks whether it has.
     until(lambda: not at.shop.can_log_in(held), "Vault ended what it knew")
+
+
+def test_an_edit_that_declares_an_action_irrevocable_does_not_end_the_doubt_about_what_was_issued_before(
+    blind: Desk, tmp_path: Path
+) -> None:
+    (job, held), later_path = lose_an_issue(blind), tmp_path / "later"
+    later_path.mkdir()
+
+    def move_to_a_store_of_values(catalog: dict[str, Any]) -> None:
+        del catalog["tools"]
+        value = {"issue": {"path": "kv/data/orders"}, "revocable": "never", "max_ttl": "30m", "target": None}
+        catalog["resources"]["orders-db"]["actions"]["read"] = value
+
+    with open_changed_desk(blind.shop, later_path, move_to_a_store_of_values) as edited:
+        assert edited.deps.config.alarm is None
+        after = replace(blind, deps=replace(blind.deps, config=edited.deps.config, targets=edited.deps.targets))
+        assert any("cannot be searched" in why for why in revoke_from_outside(after, job).failures)
+        blind.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
+        assert not revoke_from_outside(after, job).confirmed
+    until(lambda: not blind.shop.can_log_in(held), "Vault ended what it knew")
 
 
 def test_a_doubt_lasts_as_long_as_the_role_in_vault_allows(blind: Desk) -> None:

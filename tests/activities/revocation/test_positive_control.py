@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from tests.activities.plain_roles import (
     plain_users,
     rename_users,
     standby_away,
+    standby_of,
 )
 from tests.activities.revocation_calls import lose_an_issue, revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import ACME, Desk, Held, Shop, issue_decision
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up"}
@@ -299,6 +302,29 @@ def test_moving_a_target_to_another_server_proves_nothing_about_users_on_the_fir
             result = revoke_by_session(elsewhere, job, held)
         assert not result.confirmed
         assert any("is in a target that the catalog no longer has" in why for why in result.failures), result
+
+
+def test_a_standby_in_the_place_of_a_target_proves_nothing(shop: Shop, tmp_path: Path) -> None:
+    """It may show the users of a while ago, and those of before a failover."""
+    with standby_of(shop) as port, psycopg.connect(shop.superuser, autocommit=True) as primary:
+        target = {"postgres": f"host=127.0.0.1 port={port} dbname=shop"}
+        with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME, target=target) as at:
+            job, seen = start_session(at, ORDERS).job, partial(at.deps.targets.inspect, "j-none", {("orders-db", "read")})
+            until(
+                lambda: seen().inspected or "server is in hot standby mode" in str(seen().failures), "it has replicated the observer's user"
+            )
+            with psycopg.connect(shop.superuser, port=port, autocommit=True) as standby:
+                standby.execute("SELECT pg_wal_replay_pause()")
+            landed = f"token-{job}_Ab3dEf9h"
+            primary.execute(f"CREATE ROLE \"{landed}\" LOGIN PASSWORD 'landed' IN ROLE shop_orders_read_acme")
+            try:
+                revoke_from_outside(at, job)
+                at.clock.ahead = 2 * SECOND_CHECK_DELAY
+                result = revoke_from_outside(at, job)
+                psycopg.connect(shop.superuser, user=landed, password="landed").close()
+            finally:
+                primary.execute(f'DROP ROLE "{landed}"')
+    assert not result.confirmed
 
 
 def test_a_database_role_left_after_a_failed_issue_is_in_doubt(shop: Shop, tmp_path: Path) -> None:

@@ -335,6 +335,27 @@ def test_what_no_bundle_contains_is_not_looked_at(armed_folder: Path, clock: Clo
     assert config.current().triggers["one"].bundle_digest != before.triggers["one"].bundle_digest
 
 
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(armed_folder: Path) -> None:
+    link, other = armed_folder.parent / "config", armed_folder.parent / "other"
+    shutil.copytree(armed_folder, other)
+    edit(other / "triggers.yaml", "type: t", "type: u")
+    edit(other / "jobs" / "refund-triage.yaml", 'version: "1.4"', 'version: "1.5"')
+    link.symlink_to(armed_folder)
+
+    class ReplacingEnvironment(dict[str, str]):
+        """Leads the link to the other folder, as Kubernetes does with a ConfigMap, once the catalog has been read, and before the jobs are."""
+
+        def __getitem__(self, name: str) -> str:
+            (link.parent / "new").unlink(missing_ok=True)
+            (link.parent / "new").symlink_to(other)
+            (link.parent / "new").rename(link)
+            return super().__getitem__(name)
+
+    config = ConfigFolder(link, ReplacingEnvironment(ENV))
+    assert config.current().digest == ConfigFolder(other, ENV).current().digest
+    assert config.current().triggers["one"].trigger.on.type == "u"
+
+
 @pytest.mark.parametrize(
     "file, old, new",
     [

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ def test_an_existing_settings_file_stays_unchanged(alone: Cli, folder: Path) -> 
     assert (folder.parent / "justenough.toml").read_text() == 'config = "mine"\n'
     assert said["settings"] is None
     assert said["next"][0] == "export JUSTENOUGH_CONFIG=other"
+
+
+@pytest.mark.parametrize("name", ["null", "true", "2024", "-1", "-"])
+def test_names_that_yaml_would_not_read_as_text_make_a_valid_folder(
+    alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = (f"--{option}={name}" for option in ("environment", "launchers", "owners", "security"))
+
+    assert alone.run("init", 'mine "2"', *options).exit_code == 0
+    folder = tmp_path / tomllib.loads((tmp_path / "justenough.toml").read_text())["config"]
+    assert add(alone, folder, "kv", "billing", f"--environment={name}", f"--owner={name}").exit_code == 0
+    assert alone.json("catalog", "check", folder)["resources"] == 1
 
 
 def test_init_does_not_write_into_a_folder_that_is_not_empty(alone: Cli, folder: Path) -> None:

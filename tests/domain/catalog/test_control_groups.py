@@ -14,7 +14,7 @@ from justenough.domain.catalog.control_groups import (
     control_group_problems,
     why_not_narrowable,
 )
-from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.vault_names import HARD_END_HOURS
@@ -154,3 +154,10 @@ def test_a_lock_forbids_every_tier_below_its_own(least: int, needed: int) -> Non
     assert weighed.forbids[0] == (DOUBLE_LOCK,)
     # Where fewer tiers have approvers, nobody can approve it.
     assert weighed.needed_tier(least - 1) is None
+
+
+def test_a_setting_cannot_lead_another_action_to_the_path_of_a_locked_one() -> None:
+    both = catalog(other={"issue": {"path": "database/creds/${OTHER}"}})
+    assert "other-db" in with_settings(both, {"OTHER": "elsewhere"}).resources
+    with pytest.raises(InvalidInput, match="a locked action needs its own path"):
+        with_settings(both, {"OTHER": "pay-acme"})

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import jinja2
 
+from justenough.adapters.configuration.scaffold.new_folder import to_yaml_text
 from justenough.domain.core.errors import Problem, raise_problems
 
 REVIEW_AFTER_DAYS = 365
@@ -97,7 +98,7 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
     parameters = parse_qsl(where.query)
     conninfo = " ".join((f"host={where.hostname} port={port} dbname={database}", *(f"{name}={value}" for name, value in parameters)))
     review_by = date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)
-    terms = {name: getattr(new, name) for name in TERMS if getattr(new, name) is not None} | {"review": f"{{by: {review_by}}}"}
+    terms = {name: to_yaml_text(term) for name in TERMS if (term := getattr(new, name)) is not None} | {"review": f"{{by: {review_by}}}"}
     terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
     values: dict[str, Any] = {
         "name": new.name,
