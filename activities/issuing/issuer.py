@@ -189,29 +189,28 @@ class Issuer:
         job, request = self._order.job, request_id(self._order.job, grant.number)
         ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
-        asked, ladder = grant.basis.requested, grant.basis.ladder
-        gone = why_not_offered(self._deps, (access.resource, access.action), (asked.resource, asked.action))
-        gone = gone or why_exceeds_ancestors(self._deps, access, self._verified.statement)
-        verified, bundle, tier = self._verified, self._order.bundle, ladder.needed if ladder else 0
-        if gone or (ladder and compute_request_digest(self._deps, verified, asked, bundle=bundle, tier=tier) != grant.basis.digest):
+        deps, verified, asked, ladder = self._deps, self._verified, grant.basis.requested, grant.basis.ladder
+        gone = why_not_offered(deps, (access.resource, access.action), (asked.resource, asked.action))
+        gone = gone or why_exceeds_ancestors(deps, access, verified.statement)
+        bundle, tier = self._order.bundle, ladder.needed if ladder else 0
+        if gone or (ladder and compute_request_digest(deps, verified, asked, bundle=bundle, tier=tier) != grant.basis.digest):
             # An ancestor has lost access, or the catalog would now issue something else than people approved. The new request will be told why.
             return None
         decision, facts = evaluate_request(
-            self._deps,
+            deps,
             job,
-            self._verified,
+            verified,
             access,
             held=self.holdings.held,
             phase="runtime",
             break_glass=grant.basis.broke_glass,
             # The order must name this very call, or leave it to policy, whatever the grant was first made for.
-            requested=access_for_call(grant.basis.requested, call_of(requested)),
+            requested=access_for_call(asked, call_of(requested)),
         )
         if decision.outcome == "denied":
             about = f"runtime-{self._attempts[grant.number] + 1}"
-            self._deps.store.ledger.append(
-                [access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=self._deps.now(), about=about)]
-            )
+            denied = access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=deps.now(), about=about)
+            deps.store.ledger.append([denied])
             why = f"policy denies {access.action} on {access.resource} now"
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
