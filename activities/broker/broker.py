@@ -152,8 +152,7 @@ class Broker:
         self._require_open()
         self._mask(secret_texts(item.fields), about=item.credential.id)
         self._lease_keeper.keep(item)
-        connect = self._deps.config.current().catalog.resources[item.access.resource].connect
-        return replace(item, fields={**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields})
+        return replace(item, fields={**{name: Secret(str(value)) for name, value in item.connect.items()}, **item.fields})
 
     async def through_tools(self, access: Access, *, wait: float = 0.0) -> ToolAccess | PendingRequest:
         """Return the tools and bounds that the job's order names for this access, or the pending request.

@@ -359,7 +359,7 @@ class Issuer:
         if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
             self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
-        return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+        return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)
 
     def _record(self, credential: CredentialHandle, grant: AccessGrant, event: Event) -> None:
         """Remember a credential, and record an event about it."""

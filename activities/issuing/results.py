@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.approvals.ladder import Ladder
@@ -108,6 +108,8 @@ class IssuedCredential:
     """When the grant ends, in ticks."""
     lease_seconds: int | None
     """Seconds that the lease lives before it must be renewed; None if there is nothing to renew."""
+    connect: Mapping[str, Any]
+    """How to reach its server, from the catalog by which it was issued."""
 
     @property
     def began(self) -> float:

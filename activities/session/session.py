@@ -296,8 +296,7 @@ class JobSession:
                 self.stop(Stop.CUT)
                 raise SessionStopped from None
             self._issued.append(issued)
-            connect = self._deps.config.current().catalog.resources[access.resource].connect
-            delivered = delivered.merge(build_delivery(access, issued.fields, connect))
+            delivered = delivered.merge(build_delivery(access, issued.fields, issued.connect))
         return delivered.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
 
     async def _until_servers_listen(self, issue: Callable[[], T]) -> T:

@@ -28,7 +28,9 @@ def issuance() -> IssuedCredential:
         expires_at=NOW + GRANT,
         revocable=Revocable.NOW,
     )
-    return IssuedCredential(access=access, credential=credential, fields={}, ends=1000 + GRANT.total_seconds(), lease_seconds=60)
+    return IssuedCredential(
+        access=access, credential=credential, fields={}, ends=1000 + GRANT.total_seconds(), lease_seconds=60, connect={}
+    )
 
 
 @pytest.mark.parametrize(

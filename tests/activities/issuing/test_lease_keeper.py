@@ -56,7 +56,7 @@ def issuance(at: Desk, held: Held, *, ttl: float, lease: int) -> IssuedCredentia
     now = at.deps.now()
     credential = held.credential.model_copy(update={"issued_at": now, "expires_at": now + timedelta(seconds=ttl)})
     access = Access(resource=credential.resource, action=credential.action, ttl=max(1, int(ttl)), reason="a test")
-    return IssuedCredential(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease)
+    return IssuedCredential(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease, connect={})
 
 
 def renewal_count(at: Desk, job: str) -> int:

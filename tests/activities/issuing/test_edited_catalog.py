@@ -1,0 +1,61 @@
+"""The catalog is edited while Vault issues a credential."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from activities.broker.broker import Broker
+from activities.issuing.lease_keeper import LeaseKeeper
+from activities.issuing.results import IssuedCredential
+from justenough.domain.core.redaction import Redactor
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action
+from tests.activities.issuing_session import start_session
+from tests.activities.vault_shop import Shop, copy_config, open_desk
+
+pytestmark = pytest.mark.servers
+
+
+async def nobody(_: str) -> None:
+    """Nobody is notified."""
+
+
+async def test_a_job_is_told_how_to_reach_what_it_was_issued_although_the_catalog_has_lost_it_meanwhile(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_config(tmp_path)
+    # Its jobs name the resource.
+    (folder / "triggers.yaml").unlink()
+    catalog = folder / "catalog.yaml"
+    before = catalog.read_text()
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = await asyncio.to_thread(
+            start_session, at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look", "at": "request"}
+        )
+        expected, issue = at.deps.config.current().catalog.resources["orders-db"].connect, session.issuer.access
+
+        def issue_and_edit(*args: Any, **options: Any) -> Any:
+            issued = issue(*args, **options)
+            edited = yaml.safe_load(before)
+            del edited["resources"]["orders-db"], edited["tools"]
+            catalog.write_text(yaml.safe_dump(edited))
+            at.deps.config.refresh()
+            assert "orders-db" not in at.deps.config.current().catalog.resources
+            return issued
+
+        monkeypatch.setattr(session.issuer, "access", issue_and_edit)
+        keeper = LeaseKeeper(at.deps, session.job, session.issuer)
+        broker = Broker(at.deps, session.verified, session.issuer, keeper, Redactor(()), owner="owner", notify_workflow=nobody)
+        item = await broker.access(Access(resource="orders-db", action=Action.READ, ttl=600, reason="Look", at="request"))
+        assert isinstance(item, IssuedCredential)
+        assert {name: item.fields[name].reveal() for name in expected} == {name: str(value) for name, value in expected.items()}
+        assert expected
+        await keeper.close()
+        catalog.write_text(before)
+        at.deps.config.refresh()
+        assert (await asyncio.to_thread(session.end)).confirmed
