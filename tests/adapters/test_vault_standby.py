@@ -15,10 +15,10 @@ import pytest
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
+from tests.support.free_ports import hold_ports
 from tests.support.wait import until
 from worker.provisioning.admin_client import AdminClient
 from worker.stack.binaries import Programs
-from worker.stack.ports import is_free
 
 pytestmark = pytest.mark.servers
 
@@ -61,10 +61,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Serve two nodes. The standby has no vote, so that the active node stays active without it."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "seal.key").write_bytes(b"k" * 32)
-    free = iter(port for port in range(18_000, 19_000) if is_free(port))
-    active, active_cluster, standby, standby_cluster = (next(free) for _ in range(4))
-    door = Door(standby_cluster)
     with ExitStack() as stack:
+        active, active_cluster, standby, standby_cluster = stack.enter_context(hold_ports(folder, 4))
+        door = Door(standby_cluster)
         first = serve(stack, folder, "active", active, active_cluster, reached_at=active_cluster)
         made = first.post("sys/init", json={"recovery_shares": 1, "recovery_threshold": 1}).raise_for_status().json()
         until(lambda: first.get("sys/health").status_code == 200, "the first node is active")

@@ -24,9 +24,9 @@ from cryptography import x509
 from deploy.compose import prepare, setup
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
+from tests.support.free_ports import hold_ports
 from tests.support.wait import until
 from worker.stack.binaries import Programs
-from worker.stack.ports import is_free
 
 ROOT = Path(__file__).parents[2]
 CATALOG = """
@@ -78,8 +78,14 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def uninitialised(volumes: Path) -> Iterator[Installation]:
-    port, cluster = [port for port in range(19_000, 20_000) if is_free(port)][:2]
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, ...]]:
+    with hold_ports(tmp_path_factory.mktemp("ports"), 2) as held:
+        yield held
+
+
+@pytest.fixture(scope="module")
+def uninitialised(volumes: Path, ports: tuple[int, int]) -> Iterator[Installation]:
+    port, cluster = ports
     text = (ROOT / "deploy/openbao/openbao.hcl").read_text()
     for ours, here in {
         "/openbao/file": str(volumes / "data"),

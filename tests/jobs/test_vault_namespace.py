@@ -21,6 +21,7 @@ from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from tests.console.pages.plain_browser import hidden_fields
+from tests.support.free_ports import hold_ports
 from tests.support.people import Human, log_in
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, Witness, access, spec
@@ -32,7 +33,6 @@ from worker.stack import Stack
 from worker.stack.doctor.vault import vault_findings
 from worker.stack.environment import own_environment
 from worker.stack.paths import StackPaths
-from worker.stack.ports import is_free
 from worker.stack.seed import shop_environment
 
 pytestmark = pytest.mark.servers
@@ -93,8 +93,8 @@ def installation(whole: Stack, whole_shop: Shop, tmp_path_factory: pytest.TempPa
     authority, _ = create_authority(folder, "localhost")
     with whole_shop.admin() as vault:
         vault.post(f"sys/namespaces/{NAMESPACE}").raise_for_status()
-    port = next(port for port in range(19_000, 20_000) if is_free(port))
     with ExitStack() as opened:
+        (port,) = opened.enter_context(hold_ports(tmp_path_factory.mktemp("ports"), 1))
         portal = opened.enter_context(start_blocking_portal())
         front = serve_tls(str(whole.vault).removeprefix("http://"), server_context(authority, "localhost"))
         address = opened.enter_context(portal.wrap_async_context_manager(front)).replace("127.0.0.1", "https://localhost")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.support.free_ports import hold_ports
 from tests.support.tls_authority import create_authority
 from tests.support.wait import until
 from worker.stack.binaries import Programs
-from worker.stack.ports import is_free
 
 CONFIGURATION = """
 storage "inmem" {{}}
@@ -47,17 +47,15 @@ class TlsVault:
 def serve_tls_vault(folder: Path, *clients: str) -> Iterator[TlsVault]:
     """Serve for a block. `clients`: names of client certificates that the same authority signs, in the folder."""
     authority, _ = create_authority(folder, "localhost", *clients)
-    port = next(port for port in range(18_000, 19_000) if is_free(port))
     configuration, log = folder / "vault.hcl", folder / "vault.log"
-    configuration.write_text(CONFIGURATION.format(port=port, folder=folder))
     command = ("setpriv", "--pdeathsig=KILL", str(Programs().vault()), "server", f"-config={configuration}")
-    address = f"https://localhost:{port}"
     trust = ssl.create_default_context(cafile=authority)
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as process,
-        httpx.Client(base_url=f"{address}/v1/", verify=trust, timeout=60, trust_env=False) as admin,
-    ):
+    with ExitStack() as stack:
+        (port,) = stack.enter_context(hold_ports(folder, 1))
+        configuration.write_text(CONFIGURATION.format(port=port, folder=folder))
+        address, output = f"https://localhost:{port}", stack.enter_context(log.open("wb"))
+        process = stack.enter_context(subprocess.Popen(command, stdout=output, stderr=output))
+        admin = stack.enter_context(httpx.Client(base_url=f"{address}/v1/", verify=trust, timeout=60, trust_env=False))
         try:
             until(lambda: _is_up(admin), f"Vault answers: {log.read_text()}")
             made = admin.post("sys/init", json={"secret_shares": 1, "secret_threshold": 1}).raise_for_status().json()

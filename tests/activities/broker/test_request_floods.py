@@ -125,15 +125,18 @@ class SlowServer:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(room) as pool:
             loop.set_default_executor(pool)
-            tasks = [asyncio.ensure_future(each) for each in work]
-            for _ in range(3):
-                # Once this has had a thread, so has every call that was made before.
-                await asyncio.to_thread(lambda: None)
-            found = self.waiting
-            self._released.set()
-            await asyncio.gather(*tasks)
-            # Other tests use the same loop.
-            loop.set_default_executor(ThreadPoolExecutor())
+            try:
+                tasks = [asyncio.ensure_future(each) for each in work]
+                for _ in range(3):
+                    # Once this has had a thread, so has every call that was made before.
+                    await asyncio.to_thread(lambda: None)
+                found = self.waiting
+                self._released.set()
+                await asyncio.gather(*tasks)
+            finally:
+                self._released.set()
+                # Other tests use the same loop.
+                loop.set_default_executor(ThreadPoolExecutor())
         return found
 
 
