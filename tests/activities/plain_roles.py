@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +15,7 @@ import psycopg
 from justenough.adapters.runtime.private_files import read_json
 from tests.activities.catalog_variants import Change, open_changed_desk
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop
-from tests.adapters.store.conftest import NOBODY, postgres_folder, unprivileged_command
+from tests.adapters.store.conftest import place_of_server, postgres_folder, unprivileged_command
 from worker.stack import StackPaths, running_stack
 from worker.stack.seed import shop_environment
 
@@ -124,13 +121,8 @@ def other_server(shop: Shop, tmp_path: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def standby_of(shop: Shop) -> Iterator[int]:
     """A standby that replicates the shop's PostgreSQL and answers readers, for the length of a block; its port."""
-    programs, folder = postgres_folder(), Path(tempfile.mkdtemp(prefix="je-standby-"))
-    if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+    programs, (folder, port) = postgres_folder(), place_of_server()
     data = str(folder / "data")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
     copy = str(programs / "pg_basebackup"), "-d", shop.superuser, "-D", data, "-R", "--checkpoint=fast", "--no-sync"
     subprocess.run(unprivileged_command(*copy), check=True, capture_output=True, cwd="/")
     settings = f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=1000"
@@ -140,5 +132,5 @@ def standby_of(shop: Shop) -> Iterator[int]:
         yield port
     finally:
         server.send_signal(signal.SIGQUIT)
-        server.wait(20)
+        server.wait(60)
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""The time, held to a server's clock: the one by which it ends leases and by which all its clients agree. No I/O."""
+"""The time, held to a server's clock: the one by which it ends leases and by which all its clients agree. Asks no server itself."""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -312,18 +313,23 @@ def test_a_worker_can_start_while_others_on_the_machine_end_their_jobs(settings:
         assert [Sandbox.probe(mine).isolation for _ in range(5)] == [Isolation.BUBBLEWRAP if is_root() else Isolation.NAMESPACES] * 5
 
 
+async def start_and_cancel(start: Coroutine[Any, Any, JobProcess], *, after: float) -> None:
+    """Cancel a start after so many seconds; if it was faster, end the job."""
+    starting = asyncio.create_task(start)
+    await asyncio.sleep(after)
+    starting.cancel()
+    try:
+        process = await starting
+    except asyncio.CancelledError:
+        return
+    await process.kill()
+    os.close(process.output)
+
+
 async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runner, uid: int) -> None:
     # Killed before it has made its sandbox, bubblewrap leaves an orphan that goes on to run the job.
     for moment in range(25):
-        starting = asyncio.create_task(run.start("sleep", "31424.25", uid=uid))
-        await asyncio.sleep(moment * 0.001)
-        starting.cancel()
-        try:
-            process = await starting
-        except asyncio.CancelledError:
-            continue
-        await process.kill()
-        os.close(process.output)
+        await start_and_cancel(run.start("sleep", "31424.25", uid=uid), after=moment * 0.001)
     # What one of them left behind to go on would have begun before this one, which is begun later, has ended.
     last = await run.start("true", uid=uid)
     assert await last.wait() == 0
@@ -365,15 +371,7 @@ async def test_a_start_without_enough_room_for_the_jobs_files_leaves_none_of_the
 @pytest.mark.usefixtures("empty_memory")
 async def test_a_start_without_a_sandbox_that_is_cancelled_at_any_moment_leaves_no_files(bare: Runner, uid: int) -> None:
     for moment in range(10):
-        starting = asyncio.create_task(bare.start("sleep", "31426.25", uid=uid, workdir=REPOSITORY / "activities"))
-        await asyncio.sleep(moment * 0.002)
-        starting.cancel()
-        try:
-            process = await starting
-        except asyncio.CancelledError:
-            continue
-        await process.kill()
-        os.close(process.output)
+        await start_and_cancel(bare.start("sleep", "31426.25", uid=uid, workdir=REPOSITORY / "activities"), after=moment * 0.002)
 
 
 @pytest.mark.usefixtures("empty_memory")

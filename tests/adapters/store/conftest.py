@@ -41,18 +41,23 @@ def unprivileged_command(*command: str) -> list[str]:
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=QUIT", *command]
 
 
+def place_of_server() -> tuple[Path, int]:
+    """Return a folder in which PostgreSQL's account may write, and a port for a server of our own."""
+    # Not in pytest's own folders: they are closed to that account.
+    folder = Path(tempfile.mkdtemp(prefix="je-store-"))
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return folder, int(free.getsockname()[1])
+
+
 @contextmanager
 def running_postgres(*settings: str, access: str = "", programs: Path | None = None) -> Iterator[tuple[int, Path]]:
     """A server of our own with further settings, and lines of pg_hba.conf that come first: its port, and a folder that it may read."""
     programs = programs or postgres_folder()
-    # Not in pytest's own folders: they are closed to PostgreSQL's account.
-    folder = Path(tempfile.mkdtemp(prefix="je-store-"))
-    if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+    folder, port = place_of_server()
     data = str(folder / "data")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
     initdb = (
         str(programs / "initdb"),
         "-D",
