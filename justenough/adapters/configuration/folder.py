@@ -11,6 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,7 @@ class ConfigFolder:
         deny everything.
         """
         self._folder, self._env, self._clock, self._required = folder, env, clock, required
-        self._lock = threading.Lock()
+        self._lock, self._held = threading.Lock(), threading.local()
         self._alarm: str | None = None
         self._good: ConfigSet | None = None
         """The last good set. It is set in one assignment, so that no thread mistakes the parts of a broken folder for it."""
@@ -98,11 +99,23 @@ class ConfigFolder:
 
     def current(self) -> ConfigSet:
         """Return the last good set. Reads a changed folder first, at most every half second. Raises NoConfiguration if one is required."""
+        held: ConfigSet | None = getattr(self._held, "config", None)
+        if held is not None:
+            return held
         self._check_if_due()
         good = self._good
         if good is None and self._required:
             raise NoConfiguration(f"this process has no valid configuration: {self._alarm}")
         return good or self._parts
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let `current` return the present set to this thread until the block ends, whatever is edited meanwhile. Raises as `current` does."""
+        self._held.config = self.current()
+        try:
+            yield
+        finally:
+            self._held.config = None
 
     def refresh(self) -> None:
         """Read the folder if it has changed, however recently it was last checked."""
