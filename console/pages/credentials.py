@@ -114,7 +114,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
     """Show one credential: its handles, its revocability and its history."""
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
-    store, dead, proof = console.deps.store, view.state.is_dead, console.background_reads.proofs.get(view.job_id)
+    store, proof = console.deps.store, console.background_reads.proofs.get(view.job_id)
     job_entries = store.ledger.entries_newest_first(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
     history = sorted([*store.ledger.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *job_entries], key=lambda entry: entry.seq)
     revocation_request = next((entry for entry in reversed(history) if entry.type == EventType.REVOCATION_REQUESTED), None)
@@ -125,10 +125,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         history=history,
         job=store.jobs.captions({view.job_id}).get(view.job_id),
         revocation_request=None if view.state.is_settled else revocation_request,
-        dead=dead,
-        settled=view.state.is_settled,
         may_stop=visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or ""),
-        stoppers=visitor.caller.who_may_stop,
         proof=proof,
         stream=stream,
         # A page with forms offers a refresh only while a verification or revocation is in progress.

@@ -157,7 +157,6 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
         systems=SYSTEMS,
         health=health,
         checks={check.name: check for check in health.checks} if health else {},
-        tiers=caller.tiers,
         stream=stream,
         refresh=30,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
@@ -13,7 +11,6 @@ from console.pages.page_user import PageMember
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.agents import MAX_JOBS, agent_record
-from console.services.deciders import deciders_from
 from console.services.people import person_record
 from console.services.resources import resource_access
 
@@ -32,8 +29,6 @@ def show_resource(request: Request, console: TheConsole, visitor: PageMember, na
         "resource.html",
         found=found,
         jobs=console.deps.store.jobs.captions({one.job_id for one in (*found.active, *found.past)}),
-        reads_all=visitor.caller.can_read_all,
-        deciders=partial(deciders_from, console.deps, visitor.caller.tiers),
         stream=stream,
         refresh=30,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,6 @@ from console.pages.routing import PageRoute
 from console.presentation import policy_text
 from console.presentation.time_text import parse_moment
 from console.services.console import Console
-from console.services.deciders import deciders_from
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -128,7 +126,6 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         environments=sorted({one.environment for one in resources.values()}),
         phases=PHASES,
         launchers=", ".join(current.tiers.roles.launch),
-        deciders=partial(deciders_from, console.deps, current.tiers),
     )
 
 

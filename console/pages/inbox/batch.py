@@ -19,7 +19,6 @@ from console.pages.inbox.inbox import BatchNotice, InboxFilters, inbox_page
 from console.pages.page_user import PageMember, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation import request_text
 from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, Stale
 from justenough.domain.inbox.pending import CAREFUL_TIER, batch_key_of
@@ -70,7 +69,7 @@ async def batch(
         for view in views.values():
             group.start_soon(decide, view)
     in_order = [outcomes[name] for name in views]
-    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first), request_text=request_text)
+    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first))
 
 
 @router.get("/inbox/batch")

@@ -198,9 +198,6 @@ def inbox_page(
         else (),
         filters=filters,
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
-        decides=bool(caller.tier),
-        tiers=caller.tiers.tiers,
-        request_text=request_text,
         me=me,
     )
 
@@ -258,14 +255,12 @@ def card_page(
         following=following,
         following_skips=following is not None and following is not others[0],
         following_claim=claim_by_other(following, me.id, now=now) if following else None,
-        request_text=request_text,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
         missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
         me=me,
         bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
-        top_tier=visitor.caller.tiers.top,
         policies_now=console.deps.config.current().policies.digest,
     )
 

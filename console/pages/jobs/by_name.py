@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import APIRouter, Request, Response
 
 from console.auth.authorization import Role
@@ -13,7 +11,6 @@ from console.pages.jobs.launch import relaunch_url
 from console.pages.page_user import PageMember
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.services.deciders import deciders_from
 from console.services.jobs_by_name import jobs_by_name
 from justenough.domain.jobs.states import JobState
 
@@ -29,15 +26,12 @@ def show(request: Request, console: TheConsole, visitor: PageMember, name: str) 
     found = jobs_by_name(console, visitor.caller, name)
     # The newest run is the last bar, as in every chart over time.
     bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended_runs)])
-    launches = Role.LAUNCH in visitor.caller.roles
     return render(
         request,
         "job_name.html",
         found=found,
         bars=bars,
         shown=SHOWN_RUNS,
-        launches=launches,
         # Filled with the newest run's order.
-        again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if launches else "",
-        deciders=partial(deciders_from, console.deps, visitor.caller.tiers),
+        again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if Role.LAUNCH in visitor.caller.roles else "",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -25,7 +24,7 @@ from console.presentation import time_text
 from console.presentation.job_status import job_status_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
-from console.services.deciders import barred_names, deciders_from
+from console.services.deciders import barred_names
 from console.services.stop_job import can_stop
 from console.services.visibility import job_for
 from justenough.domain.jobs.states import CredentialState, RequestState
@@ -106,9 +105,7 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
-        deciders=partial(
-            deciders_from, console.deps, tiers, without={view.requester, *barred_names(console.deps, job, parent=view.parent)}
-        ),
+        barred={view.requester, *barred_names(console.deps, job, parent=view.parent)},
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,
@@ -126,8 +123,6 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         entries=store.ledger.entries_newest_first(job=job, limit=MAX_LEDGER_ENTRIES),
         can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
         can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
-        can_decide=Role.APPROVE in roles,
-        launches=Role.LAUNCH in roles,
         again=relaunch_url(console.deps, view.id, order.spec) if order and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.file_export import ExportFormat, export_response
@@ -146,7 +145,6 @@ def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annot
         resources=sorted({*current.catalog.resources, view.resource} - {""}),
         filters={name: value for name, value in view.chosen.items() if name in JobListFilters.model_fields},
         order=view.order,
-        launches=Role.LAUNCH in visitor.caller.roles,
         stream=stream,
         refresh=30,
     )

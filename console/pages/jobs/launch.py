@@ -24,7 +24,6 @@ from console.pages.page_user import PageLauncher, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
-from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
@@ -262,6 +261,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         # Nobody can decide about a job that they launched.
-        deciders=partial(deciders_from, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
+        barred={visitor.caller.person.name},
         beyond_texts=BEYOND_TEXTS,
     )
