@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -172,7 +171,7 @@ async def show_settings(request: Request, console: TheConsole, _: PageReader) ->
 async def _render(request: Request, template: str, **context: Any) -> HTMLResponse:
     done, seal = (request.query_params.get(name, "") for name in ("done", "seal"))
     # Somebody else may have made the address.
-    shown = done if hmac.compare_digest(seal.encode(), _seal(request.state.visitor, done).encode()) else ""
+    shown = done if hmac.compare_digest(seal.encode(), request.state.visitor.seal(f"done/{done}").encode()) else ""
     return await to_thread.run_sync(lambda: render(request, template, pages=PAGES, done=shown, **context))
 
 
@@ -185,9 +184,4 @@ def _reason(value: object, *, required: bool = False) -> str:
 
 
 def _back(visitor: PageUser, page: str, done: str) -> Response:
-    return RedirectResponse(f"/operations/{page}?{urlencode({'done': done, 'seal': _seal(visitor, done)})}", status_code=303)
-
-
-def _seal(visitor: PageUser, done: str) -> str:
-    """Return what shows that a message in the address is of an action of this session."""
-    return hmac.new(visitor.csrf.encode(), f"done/{done}".encode(), hashlib.sha256).hexdigest()
+    return RedirectResponse(f"/operations/{page}?{urlencode({'done': done, 'seal': visitor.seal(f'done/{done}')})}", status_code=303)
