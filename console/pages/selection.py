@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import anyio
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from starlette.datastructures import FormData
 
 from console.http.dependencies import TheConsole
@@ -190,13 +190,6 @@ async def act_on_credentials(
 ) -> HTMLResponse:
     """Revoke the selected credentials; ask for confirmation first."""
     return await _act(request, console, visitor, form, CREDENTIAL_ACTIONS[action], what="credential", back="/credentials")
-
-
-@router.get("/jobs/selected/{action}")
-@router.get("/credentials/selected/{action}")
-def leave_response(request: Request) -> RedirectResponse:
-    """Redirect to the list from the address of a form's response, to which a login leads back."""
-    return RedirectResponse(request.url.path.partition("/selected/")[0], status_code=303)
 
 
 async def _act(

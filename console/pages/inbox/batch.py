@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
@@ -70,12 +70,6 @@ async def batch(
             group.start_soon(decide, view)
     in_order = [outcomes[name] for name in views]
     return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first))
-
-
-@router.get("/inbox/batch")
-def leave_response(request: Request) -> RedirectResponse:
-    """Redirect to the inbox from the address of the form's response, to which a login leads back."""
-    return RedirectResponse(f"/inbox?{request.url.query}", status_code=303)
 
 
 def _parse_batch(

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -92,13 +92,6 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     before = sum(one.approver_id == visitor.caller.person.id for one in card.view.approvals)
     done, before = ("taken", 0) if parsed.decision == WITHDRAW else ("sent", before)
     return _redirect_back(console, name, done, before=before)
-
-
-@router.get("/inbox/{name}/answer")
-@router.get("/inbox/{name}/review")
-def leave_response(name: str) -> Response:
-    """Redirect to the request from the address of a form's response, to which a login leads back."""
-    return RedirectResponse(f"/inbox/{quote(name)}", status_code=303)
 
 
 @router.post("/inbox/{name}/claim")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -52,12 +51,6 @@ async def prove(request: Request, job: str, console: TheConsole, visitor: PageMe
     users = {one.id: one.user for one in view.credentials}
     result = proof_text(view.state, report)
     return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report, result_text=result, users=users))
-
-
-@router.get("/jobs/{job}/prove")
-def leave_response(job: str) -> Response:
-    """Redirect to the job from the address of the form's response, to which a login leads back."""
-    return RedirectResponse(f"/jobs/{quote(job)}", status_code=303)
 
 
 def _is_kill(request: Request) -> bool:
