@@ -107,12 +107,11 @@ async def now(
 
 
 @router.post("/now/acknowledge")
-async def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
+def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
     """Record that the visitor takes care of an item, and return to the dashboard with the same filter."""
     key, note = (str(form.get(name, "")).strip() for name in ("item", "note"))
     chosen = {name: str(form.get(name, "")) for name in ("environment", "agent", "team")}
-    only = JobFilter(**chosen)
-    await to_thread.run_sync(lambda: acknowledge(console.deps, console.dashboard, visitor.caller, key, note, only=only))
+    acknowledge(console.deps, console.dashboard, visitor.caller, key, note, only=JobFilter(**chosen))
     query = urlencode({name: value for name, value in chosen.items() if value})
     return RedirectResponse(f"/now?{query}" if query else "/now", status_code=303)
 

@@ -154,14 +154,14 @@ def show_model_use(request: Request, console: TheConsole, visitor: PageMember, p
 
 
 @router.get("/operations/settings")
-async def show_settings(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
+def show_settings(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
     """Show the settings and the configuration that this console uses. Nothing can be changed here."""
-    current, settings = await to_thread.run_sync(console.deps.config.current), console.deps.settings
-    values = {name: getattr(settings, name) for name in SHOWN_SETTINGS}
-    return await _render(
+    values = {name: getattr(console.deps.settings, name) for name in SHOWN_SETTINGS}
+    return render(
         request,
         "operations_settings.html",
-        current=current,
+        pages=PAGES,
+        current=console.deps.config.current(),
         values=values,
         version=request.app.version,
         alarm=console.deps.config.alarm,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
@@ -100,11 +99,10 @@ def explain(request: Request, console: TheConsole, _: PageMember, typed: Annotat
 
 
 @router.post("/catalog/explain")
-async def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: TheForm) -> Response:
+def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: TheForm) -> Response:
     """Explain the decision on a pasted spec. Nothing is stored."""
     fields = {name: str(form[name]) for name in ("spec", "params", "groups", "at", "break_glass", "phase") if form.get(name)}
-    typed = validate_model("form", ExplainForm, {**fields, "how": "spec"})
-    return await to_thread.run_sync(_render_page, request, console, typed)
+    return _render_page(request, console, validate_model("form", ExplainForm, {**fields, "how": "spec"}))
 
 
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
