@@ -13,8 +13,6 @@ from console.presentation.timeline_model import Timeline, TimelineRange, Timelin
 from justenough.domain.jobs.states import RevocationState
 from justenough.domain.readmodel.views import JobSummary
 
-MAX_ROWS = 20
-"""Maximum number of drawn rows; the table lists all."""
 MIN_BLOCK_PERCENT = 0.5
 """Smallest width in per cent, so that short blocks stay visible."""
 MAX_TICKS = 4
@@ -56,7 +54,6 @@ class DrawnRow:
     goes_on: str
     """The time until which it lasts, if that is after the shown time; else empty."""
     settled: datetime | None
-    answers: tuple[str, ...]
     blocks: tuple[DrawnBlock, ...]
     end: float | None
     """Position of the moment when it was settled, in per cent; None if it is not settled."""
@@ -77,9 +74,6 @@ class TimelineDrawing:
     """A timeline as the template draws it."""
 
     rows: tuple[DrawnRow, ...]
-    hidden: int
-    """Number of rows beyond MAX_ROWS, which only the table lists."""
-    all: tuple[DrawnRow, ...]
     ticks: tuple[DrawnTick, ...]
     now: DrawnTick | None
     """None if nothing is in progress."""
@@ -100,10 +94,9 @@ def draw_timeline(timeline: Timeline, job: JobSummary, *, revocation_started_at:
     span = timeline_range(Timeline(lanes={f"{row.kind} {row.id}": row for row in rows}, last=timeline.last), now=now)
     if span is None:
         return None
-    drawn = tuple(_draw_row(row, span) for row in rows)
     here = _draw_tick(span, span.now, "now") if span.now else None
     ticks = tuple(_draw_tick(span, at, text) for at, text in tick_times(span.start, span.end))
-    return TimelineDrawing(drawn[:MAX_ROWS], max(0, len(drawn) - MAX_ROWS), drawn, ticks, here, span.start, span.end)
+    return TimelineDrawing(tuple(_draw_row(row, span) for row in rows), ticks, here, span.start, span.end)
 
 
 def tick_times(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
@@ -140,7 +133,6 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
         until=row.until,
         goes_on=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
         settled=row.settled,
-        answers=tuple(row.answers),
         blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )
