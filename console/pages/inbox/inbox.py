@@ -34,12 +34,10 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import Difference
 from justenough.domain.inbox.pending import (
-    BatchKey,
     RequestBatch,
     TimeoutOutcome,
     claim_by_other,
     group_into_batches,
-    missing_approvals,
     needs_care,
     shorter_ttls,
     timeout_outcome,
@@ -70,7 +68,6 @@ class QueueLine(NamedTuple):
     deciders: tuple[GroupMembers, ...]
     """Who else can decide it."""
     silence: TimeoutOutcome
-    missing: int
 
 
 class RequestGroup(NamedTuple):
@@ -81,8 +78,8 @@ class RequestGroup(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The kind, in the format that the form sends back."""
-        return kind_text(self.batch.kind)
+        """The kind as a form sends it back: `refund-triage refunds-db write 1`."""
+        return " ".join(map(str, self.batch.kind))
 
 
 class InboxQueue(NamedTuple):
@@ -257,17 +254,11 @@ def card_page(
         following_claim=claim_by_other(following, me.id, now=now) if following else None,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
-        missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
         me=me,
         bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
         policies_now=console.deps.config.current().policies.digest,
     )
-
-
-def kind_text(kind: BatchKey) -> str:
-    """Return a kind of requests as a form sends it: `refund-triage refunds-db write 1`."""
-    return " ".join(map(str, kind))
 
 
 def _limits_of(draft: AnswerDraft, card: RequestCard) -> request_text.Limits:
@@ -300,7 +291,6 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
             why_not=why_cannot_answer(console.deps, caller, item.request, requester_id=item.requester_id),
             deciders=deciders_of(console.deps, caller, item.request),
             silence=timeout_outcome(item.request, caller.tiers),
-            missing=missing_approvals(item.request),
         )
         for item in items[:limit]
     )

@@ -18,9 +18,8 @@ from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
 from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
-from justenough.domain.inbox.pending import missing_approvals
+from justenough.domain.inbox.pending import shorter_ttls
 from justenough.domain.ledger.events import EventType, build_event
-from justenough.domain.readmodel.views import RequestView
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import (
@@ -131,11 +130,11 @@ async def test_the_page_of_a_refused_decision_is_built_in_a_thread_because_it_re
 ) -> None:
     browser, threads = await logged_in("lead"), []
 
-    def record_thread(view: RequestView) -> int:
+    def record_thread(seconds: int) -> tuple[int, ...]:
         threads.append(threading.current_thread())
-        return missing_approvals(view)
+        return shorter_ttls(seconds)
 
-    monkeypatch.setattr("console.pages.inbox.inbox.missing_approvals", record_thread)
+    monkeypatch.setattr("console.pages.inbox.inbox.shorter_ttls", record_thread)
     refused = await submit_decision(browser, request_, "deny", reason="")
     assert refused.status_code == 422
     assert threads
