@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -26,19 +25,7 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import CredentialView
 
 PAGE_SIZE = 50
-CREDENTIAL_EVENTS = (
-    EventType.CREDENTIAL_ISSUED,
-    EventType.CREDENTIAL_DOUBTED,
-    EventType.CREDENTIAL_FOUND,
-    EventType.CREDENTIAL_RENEWED,
-    EventType.CREDENTIAL_USED,
-    EventType.REVOCATION_REQUESTED,
-    EventType.CREDENTIAL_REVOKED,
-    EventType.CREDENTIAL_OVERDUE,
-    EventType.CREDENTIAL_CONFIRMED,
-    EventType.CREDENTIAL_RESIDUAL,
-    EventType.CREDENTIAL_EXPIRED,
-)
+CREDENTIAL_EVENTS = (*(one for one in EventType if one.value.startswith("credential.")), EventType.REVOCATION_REQUESTED)
 """Ledger events about one credential."""
 JOB_REVOCATION_EVENTS = (EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.REVOCATION_CONFIRMED)
 """Ledger events about all access of a job."""
@@ -102,11 +89,8 @@ def credentials(request: Request, console: TheConsole, visitor: PageMember, filt
 def export(console: TheConsole, visitor: PageMember, wanted: Annotated[CredentialExport, Query()]) -> Response:
     """Return the matching credentials as CSV or JSON, newest first."""
     which = wanted.to_query()
-
-    def read() -> Iterator[CredentialView]:
-        return iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
-
-    return export_response(console, "credentials", read(), CredentialView, wanted.format)
+    views = iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
+    return export_response(console, "credentials", views, CredentialView, wanted.format)
 
 
 @router.get("/credentials/{credential}")

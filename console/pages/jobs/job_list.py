@@ -5,7 +5,7 @@ Shows only what the user may read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -153,13 +153,9 @@ def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annot
 @router.get("/jobs/export")
 def export(console: TheConsole, visitor: PageMember, wanted: Annotated[JobExport, Query()]) -> Response:
     """Return the matching jobs as CSV or JSON, in the order of the page."""
-    filters, traits = _to_filters(console, visitor, wanted)
-
-    def read() -> Iterator[JobSummary]:
-        store = console.deps.store
-        return iterate_pages(lambda cursor: job_page(store, filters, traits, order=wanted.order, limit=MAX_PAGE_SIZE, cursor=cursor))
-
-    return export_response(console, "jobs", read(), JobSummary, wanted.format)
+    store, (filters, traits) = console.deps.store, _to_filters(console, visitor, wanted)
+    views = iterate_pages(lambda cursor: job_page(store, filters, traits, order=wanted.order, limit=MAX_PAGE_SIZE, cursor=cursor))
+    return export_response(console, "jobs", views, JobSummary, wanted.format)
 
 
 def _to_filters(console: Console, visitor: PageUser, view: JobListFilters) -> tuple[JobFilters, JobTraits]:

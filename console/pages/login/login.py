@@ -129,8 +129,7 @@ async def log_out(console: TheConsole, visitor: ThePageUser, posted: TheForm) ->
 @pages.get("/sessions")
 async def sessions(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
     """Show the user's own sessions."""
-    active = await console.sessions.open_sessions_of(visitor.session)
-    return render(request, "sessions.html", csrf=visitor.csrf, own=visitor.session.row.key, sessions=active)
+    return render(request, "sessions.html", sessions=await console.sessions.open_sessions_of(visitor.session))
 
 
 @pages.post("/sessions/end")
@@ -244,7 +243,7 @@ def local_path(path: str) -> str:
 
 def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, refusal: tuple[int, str] = (200, "")) -> Response:
     (status, error), oidc = refusal, visitor.session.row.how == PageLoginMethod.OIDC
-    return render(request, "fresh.html", status=status, csrf=visitor.csrf, onward=onward, error=error, oidc=oidc)
+    return render(request, "fresh.html", status=status, onward=onward, error=error, oidc=oidc)
 
 
 def _derive_csrf(secret: str) -> str:

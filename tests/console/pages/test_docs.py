@@ -12,7 +12,6 @@ import pytest
 
 from console.pages import docs
 from console.pages.docs import CHECKOUT, doc_files, doc_page
-from console.presentation import documentation
 from justenough.adapters.configuration.settings import Settings
 from tests.console.pages.recorded_console import Desk, RenderedPage, load_page, serve_desk
 
