@@ -87,7 +87,6 @@ class LaunchPageState:
     """Whether required access would be denied."""
     changed: bool = False
     """Whether the launch was stopped because something changed since the preview."""
-    status: int = 200
 
 
 def relaunch_url(deps: Deps, job: str, spec: Mapping[str, Any]) -> str:
@@ -188,7 +187,7 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
             return prepared
         preview = dry_run(deps, visitor.caller.person, prepared.body)
     except InvalidInput as error:
-        return LaunchPageState(problems=error.problems, status=422)
+        return LaunchPageState(problems=error.problems)
     spec = checked_spec(prepared.body.spec, prepared.body.params)
     decisions = zip(spec.access, preview.requests, strict=True)
     blocked = any(request.outcome == "denied" and not one.optional and one.at == "start" for one, request in decisions)
@@ -216,8 +215,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
             await to_thread.run_sync(partial(deps.store.bundles.add, str(body.bundle), prepared.files, at=deps.now(), by=person.id))
         order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=None))
     except InvalidInput as error:
-        state = LaunchPageState(problems=error.problems, status=422)
-        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)
+        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, LaunchPageState(problems=error.problems))
     except Conflict:
         # The same form was sent twice at the same time, and the other one is recorded. Show its job instead of an error.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
@@ -252,7 +250,7 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
     return render(
         request,
         "launch.html",
-        status=state.status,
+        status=422 if state.problems else 200,
         draft=draft,
         chosen=template,
         params=params,
