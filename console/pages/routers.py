@@ -24,7 +24,7 @@ from console.pages import (
 )
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
-from console.pages.jobs import detail, job_list, launch, stop
+from console.pages.jobs import detail, job_list, launch
 from console.pages.login import login, oidc
 from console.pages.routing import PageRoute, problem_page
 
@@ -51,7 +51,6 @@ ROUTERS = (
     job_list.router,
     launch.router,
     detail.router,
-    stop.router,
     credentials.router,
     ledger.router,
     catalog.router,
