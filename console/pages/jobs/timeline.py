@@ -43,17 +43,11 @@ class DrawnBlock:
 class DrawnRow:
     """A drawn step, request or credential."""
 
-    kind: str
-    """step | request | credential"""
-    id: str
-    what: str
+    row: TimelineRow
     state: str
     """The read model's state; empty for a step."""
-    began: datetime
-    until: datetime | None
     goes_on: str
     """The time until which it lasts, if that is after the shown time; else empty."""
-    settled: datetime | None
     blocks: tuple[DrawnBlock, ...]
     end: float | None
     """Position of the moment when it was settled, in per cent; None if it is not settled."""
@@ -125,14 +119,9 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
         late = row.state == "overdue" or (part.kind == "maybe" and row.state == "doubted")
         blocks.append(DrawnBlock(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2)))
     return DrawnRow(
-        kind=row.kind,
-        id=row.id,
-        what=row.what,
+        row=row,
         state=ROW_STATES.get(row.state, row.state),
-        began=row.began,
-        until=row.until,
         goes_on=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
-        settled=row.settled,
         blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )

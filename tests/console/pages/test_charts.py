@@ -165,14 +165,14 @@ def test_an_ended_job_shows_its_steps_its_wait_and_the_credential_until_verified
     drawing = timeline.draw_timeline(picture, job, revocation_started_at=later(120), now=later(9999))
     assert drawing
     assert drawing.now is None
-    assert [(row.kind, row.what) for row in drawing.rows] == [
+    assert [(drawn.row.kind, drawn.row.what) for drawn in drawing.rows] == [
         ("step", "Queued"),
         ("step", "Running"),
         ("step", "Revoking"),
         ("request", "write orders-db"),
         ("credential", "write orders-db"),
     ]
-    runs, credential_row = drawing.rows[1], drawing.rows[4]
+    runs, credential_row = drawing.rows[1].row, drawing.rows[4]
     assert (runs.began, runs.settled) == (later(62), later(120))
     # Ended at 121, verified at 122, and it would have expired at 661, which is beyond the drawing.
     assert [block.kind for block in credential_row.blocks] == ["lasts", "maybe", "spared"]
@@ -201,7 +201,9 @@ def test_overdue_access_is_drawn_in_the_bad_tone() -> None:
         now=later(200),
     )
     assert drawing
-    assert {block.tone for row in drawing.rows if row.what == "Revoking" or row.kind == "credential" for block in row.blocks} == {"bad"}
+    assert {
+        block.tone for drawn in drawing.rows if drawn.row.what == "Revoking" or drawn.row.kind == "credential" for block in drawn.blocks
+    } == {"bad"}
     assert drawing.now
 
 
