@@ -68,7 +68,7 @@ def catalog(request: Request, console: TheConsole, visitor: PageMember) -> Respo
         uses=uses,
         use=use,
         refresh=2 if use and use.runs else 0,
-        alarm=console.deps.config.alarm if visitor.caller.can_read_all else bool(console.deps.config.alarm),
+        alarm=console.deps.config.alarm,
     )
 
 
@@ -80,7 +80,7 @@ async def count_use(console: TheConsole, visitor: PageReader, _: TheForm) -> Res
 
 
 @router.get("/catalog/policies")
-def policies(request: Request, console: TheConsole, visitor: PageMember) -> Response:
+def policies(request: Request, console: TheConsole, _: PageMember) -> Response:
     """Show the approval tiers, the policies in force by file, and their tests."""
     current = console.deps.config.current()
     files = [(name, list(rules)) for name, rules in groupby(current.policies.rules, lambda rule: rule.place.partition(":")[0])]
@@ -90,7 +90,7 @@ def policies(request: Request, console: TheConsole, visitor: PageMember) -> Resp
         current=current,
         files=files,
         tests=list(_policy_tests(console.deps.settings.config, current)),
-        alarm=console.deps.config.alarm if visitor.caller.can_read_all else bool(console.deps.config.alarm),
+        alarm=console.deps.config.alarm,
     )
 
 
