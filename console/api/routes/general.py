@@ -15,7 +15,7 @@ from console.http.problems import problem_responses
 from console.services.attention import MAX_NOTE_CHARS, acknowledge, visible_items
 from console.services.background_reads import WHOLE_INSTALLATION
 from console.services.catalog_offers import OfferedAction, offered_actions
-from console.services.deciders import GroupMembers, tier_deciders
+from console.services.deciders import tier_deciders
 from console.services.inputs import StrictBody
 from console.services.search import SearchResult, search
 from console.services.visibility import visible_sweep
@@ -85,11 +85,6 @@ class DeciderGroup(Message):
     group: str
     names: tuple[str, ...]
     """Login names of its members, as far as Vault lists them; "…" at the end if there are more."""
-
-    @classmethod
-    def of(cls, members: GroupMembers) -> DeciderGroup:
-        """Return the view of a group with its members."""
-        return cls(group=members.group, names=members.names)
 
 
 class DeciderTier(Message):
@@ -216,7 +211,7 @@ def show_resource(
             tier=number,
             name=tier.name,
             quorum=tier.quorum,
-            groups=tuple(map(DeciderGroup.of, tier_deciders(console.deps, current.tiers, number))),
+            groups=tuple(DeciderGroup(group=one.group, names=one.names) for one in tier_deciders(console.deps, current.tiers, number)),
         )
         for number, tier in sorted(current.tiers.tiers.items())
         if number >= lowest
