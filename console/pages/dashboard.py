@@ -46,8 +46,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class HeadlineFigures:
-    """The numbers at the top."""
-
     counts: CurrentCounts
     running: int
     """Jobs that have not ended."""
@@ -87,7 +85,6 @@ def split_results(results: Sequence[JobResults]) -> tuple[Sequence[JobResults], 
 
 @router.get("/")
 async def home() -> Response:
-    """Redirect to the dashboard."""
     return RedirectResponse("/now", status_code=303)
 
 
@@ -100,7 +97,6 @@ async def now(
     agent: FilterValue = "",
     team: FilterValue = "",
 ) -> Response:
-    """Show the dashboard."""
     only = JobFilter(environment=environment, agent=agent, team=team)
     health = await console.health.report_within(HEALTH_TIMEOUT_S)
     return await to_thread.run_sync(_render_page, request, console, visitor.caller, only, health)

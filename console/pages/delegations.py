@@ -48,7 +48,6 @@ class DelegationForm(NamedTuple):
 
 @router.get("/delegations")
 def show(request: Request, console: TheConsole, visitor: PageApprover, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
-    """Show the user's delegations."""
     return _render_page(request, console, visitor, done=done if done in {"named", "ended"} else "")
 
 
@@ -78,7 +77,6 @@ async def delegate(request: Request, console: TheConsole, visitor: PageApprover,
 
 @router.post("/delegations/{delegation}/end")
 def end(request: Request, console: TheConsole, visitor: PageApprover, _: TheForm, delegation: str) -> Response:
-    """End a delegation."""
     try:
         end_delegation(console.deps, visitor.caller, delegation)
     except Conflict as error:

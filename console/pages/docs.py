@@ -52,8 +52,6 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class DocPage:
-    """A page of the documentation."""
-
     address: str
     """Empty for the index."""
     title: str
@@ -63,8 +61,6 @@ class DocPage:
 
 @dataclass(frozen=True, slots=True)
 class DocImage:
-    """An image of the documentation."""
-
     content: bytes
     media_type: str
 

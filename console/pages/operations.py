@@ -79,14 +79,12 @@ async def list_schedules(request: Request, console: TheConsole, _: PageMember) -
 
 @router.post("/operations/schedules/{name}/pause")
 async def pause(console: TheConsole, visitor: PageLauncher, form: TheForm, name: Name) -> Response:
-    """Pause a schedule, for a reason."""
     await schedules.set_paused(console, name, visitor.caller.person, reason=_reason(form.get("reason"), required=True))
     return _back(visitor, "schedules", f"{name} is paused.")
 
 
 @router.post("/operations/schedules/{name}/unpause")
 async def unpause(console: TheConsole, visitor: PageLauncher, _: TheForm, name: Name) -> Response:
-    """Unpause a schedule."""
     await schedules.set_paused(console, name, visitor.caller.person, reason=None)
     return _back(visitor, "schedules", f"{name} goes on with its next occasion.")
 

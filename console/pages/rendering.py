@@ -68,7 +68,6 @@ def render(request: Request, template: str, *, status: int = 200, now: datetime 
 
 @cache
 def template_environment() -> Environment:
-    """Return the Jinja environment of the pages."""
     environment = Environment(
         loader=PackageLoader("console.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -50,8 +50,6 @@ class SelectedRow(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    """The result for one row."""
-
     row: SelectedRow
     text: str
     failed: bool
@@ -103,7 +101,6 @@ def credential_row(console: Console, visitor: PageUser, credential: str) -> Sele
 
 
 async def stop(console: Console, visitor: PageUser, job: str, reason: str, *, kill: bool) -> str:
-    """Cancel or kill a job."""
     outcome = await stop_job(console, job, visitor.caller, kill=kill, reason=reason)
     return outcome.note or ("kill requested" if kill else "cancel requested")
 
@@ -119,7 +116,6 @@ async def prove(console: Console, visitor: PageUser, job: str, _: str) -> str:
 
 
 async def revoke(console: Console, visitor: PageUser, credential: str, _: str) -> str:
-    """Request the revocation of a credential."""
     await request_revocation(console, visitor.caller, credential)
     return "revocation requested"
 

@@ -58,7 +58,6 @@ class ActionView(Message):
 
     @classmethod
     def of(cls, action: Action, terms: ActionDef) -> ActionView:
-        """Return the view of an action of the catalog."""
         return cls.model_validate({**dict(terms), "action": action.value})
 
 
@@ -137,7 +136,6 @@ class ToolView(Message):
 
     @classmethod
     def of(cls, name: str, tool: Tool) -> ToolView:
-        """Return the view of a tool of the catalog."""
         actions = tuple(sorted(action.value for action in tool.uses.actions))
         upstream = tool.upstream if isinstance(tool, UpstreamTool) else None
         return cls(name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream)

@@ -31,8 +31,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class BatchOutcome(NamedTuple):
-    """The result of one decision."""
-
     view: RequestView
     """The current state of the request."""
     counted: bool

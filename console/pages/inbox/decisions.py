@@ -96,7 +96,6 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 @router.post("/inbox/{name}/claim")
 def claim(console: TheConsole, visitor: PageApprover, form: TheForm, name: str) -> Response:
-    """Claim a request, or release the claim."""
     if form.get("release"):
         release_claim(console.deps, visitor.caller, name)
         return _redirect_back(console, name, "released")

@@ -54,7 +54,6 @@ def draft_from_form(form: FormData) -> AnswerDraft:
 
 
 def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: PageUser, request: str) -> None:
-    """Store a draft in the browser's cookie."""
     value = ""
     for candidate in (draft, draft._replace(reason="")):
         content = base64.urlsafe_b64encode(zlib.compress(json.dumps(candidate).encode())).decode()
@@ -76,5 +75,4 @@ def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: st
 
 
 def delete(response: Response, cookies: PageCookies, request: str) -> None:
-    """Delete the stored draft."""
     cookies.delete(response, cookies.draft, path=f"/inbox/{request}")

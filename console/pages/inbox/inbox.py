@@ -59,8 +59,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class QueueLine(NamedTuple):
-    """A request in the queue."""
-
     view: RequestView
     agent: str
     why_not: str
@@ -155,7 +153,6 @@ class InboxFilters(Message):
 
 @router.get("/inbox")
 def inbox(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
-    """Show the inbox."""
     return inbox_page(request, console, visitor, filters, stream=live_stream.stream_url(console, topics=TOPICS))
 
 

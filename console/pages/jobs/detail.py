@@ -88,7 +88,6 @@ class OutputTail:
 
 @router.get("/jobs/{job}")
 def show(request: Request, job: str, console: TheConsole, visitor: PageMember, done: Annotated[str, Query(max_length=20)] = "") -> Response:
-    """Show a job."""
     # Take the stream position before reading anything, so that no later change is missed.
     stream, store, tiers, roles = live_stream.stream_url(console, job=job), console.deps.store, visitor.caller.tiers, visitor.caller.roles
     view = job_for(store, visitor.caller, job)
@@ -161,7 +160,6 @@ def ask_to_stop(request: Request, job: str, console: TheConsole, visitor: ThePag
 @router.post("/jobs/{job}/cancel")
 @router.post("/jobs/{job}/kill")
 async def stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Cancel or kill a job."""
     try:
         outcome = await stop_job(console, job, visitor.caller, kill=_is_kill(request), reason=str(form.get("reason", "")))
     except Conflict:

@@ -118,7 +118,6 @@ class JobExport(JobListFilters):
 
 @router.get("/jobs")
 def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annotated[JobListView, Query()]) -> Response:
-    """Show the matching jobs."""
     stream = live_stream.stream_url(console, topics="job,approval,revocation,credential")
     store, errors = console.deps.store, dict[str, str]()
     page, total = Page[JobSummary](items=()), None

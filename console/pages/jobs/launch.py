@@ -46,8 +46,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class LaunchDraft:
-    """A posted launch form."""
-
     job: str
     file: str = ""
     """The template's file name; empty for a pasted spec."""
@@ -145,7 +143,6 @@ def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> Lau
 
 
 def draft_from_form(form: FormData) -> LaunchDraft:
-    """Read a launch form."""
     fields = {name: str(value) for name, value in form.multi_items()}
     return LaunchDraft(
         job=fields.get("job", ""),

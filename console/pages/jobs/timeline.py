@@ -29,8 +29,6 @@ ROW_TONES = {"waits": "wait", "runs": "live", "gives": "wait", "request": "wait"
 
 @dataclass(frozen=True, slots=True)
 class DrawnBlock:
-    """A drawn part of a row."""
-
     kind: str
     """lasts (access is active) | maybe (its end is not verified) | spared (unused time) | ahead (remaining time)"""
     tone: str
@@ -65,8 +63,6 @@ class DrawnTick:
 
 @dataclass(frozen=True, slots=True)
 class TimelineDrawing:
-    """A timeline as the template draws it."""
-
     rows: tuple[DrawnRow, ...]
     ticks: tuple[DrawnTick, ...]
     now: DrawnTick | None

@@ -86,7 +86,6 @@ async def login_form(
 
 @router.post("/login")
 async def log_in(request: Request, console: TheConsole) -> Response:
-    """Log in with name and password."""
     name = onward = ""
     try:
         form_secret = request.cookies.get(console.cookies.form)
@@ -128,7 +127,6 @@ async def log_out(console: TheConsole, visitor: ThePageUser, posted: TheForm) ->
 
 @pages.get("/sessions")
 async def sessions(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show the user's own sessions."""
     return render(request, "sessions.html", sessions=await console.sessions.open_sessions_of(visitor.session))
 
 
