@@ -59,18 +59,12 @@ class DocPage:
     headings: Sequence[Heading]
 
 
-@dataclass(frozen=True, slots=True)
-class DocImage:
-    content: bytes
-    media_type: str
-
-
 @router.get("/docs")
 @router.get("/docs/{address:path}")
 def show(request: Request, address: str = "") -> Response:
     """Show a page of the documentation, or one of its images."""
     if image := doc_image(address):
-        return Response(image.content, media_type=image.media_type, headers=IMAGE_HEADERS)
+        return Response(image.read_bytes(), media_type=IMAGE_TYPES[image.suffix], headers=IMAGE_HEADERS)
     page = doc_page(address)
     if page is None:
         raise NotFound(f"there is no page {address} in the docs")
@@ -83,10 +77,10 @@ def doc_page(address: str) -> DocPage | None:
     return _render_page(address) if file is not None and file.suffix == ".md" else None
 
 
-def doc_image(address: str) -> DocImage | None:
+def doc_image(address: str) -> Path | None:
     """Return the image at an address; None if there is none."""
     file = doc_files().get(address)
-    return DocImage(file.read_bytes(), IMAGE_TYPES[file.suffix]) if file is not None and file.suffix in IMAGE_TYPES else None
+    return file if file is not None and file.suffix in IMAGE_TYPES else None
 
 
 @cache
@@ -194,13 +188,13 @@ def _address_of(path: str) -> str:
     return address.removesuffix("README").rstrip("/")
 
 
-def _image_size(image: DocImage) -> dict[str, str | int | float]:
+def _image_size(image: Path) -> dict[str, str | int | float]:
     """Return width and height, so that nothing moves when the image has loaded."""
-    if image.media_type == "image/png":
+    if image.suffix == ".png":
         # https://www.w3.org/TR/png-3/#11IHDR
-        width, height = struct.unpack(">II", image.content[16:24])
+        width, height = struct.unpack(">II", image.read_bytes()[16:24])
         return {"width": width, "height": height}
-    found = _SVG_SIZE.search(image.content.decode())
+    found = _SVG_SIZE.search(image.read_text(encoding="utf-8"))
     return {"width": found[1], "height": found[2]} if found else {}
 
 
