@@ -18,7 +18,9 @@ from console.api.codec_server import build_codec_server
 from console.api.dependencies import BEARER
 from console.api.openapi import openapi_document
 from console.api.routes import (
+    bundles,
     credentials,
+    delegations,
     events,
     general,
     health,
@@ -44,8 +46,10 @@ from console.services.search import run_indexing
 API_PREFIX = "/api/v1"
 ROUTES = (
     general,
+    bundles,
     jobs,
     requests,
+    delegations,
     credentials,
     ledger,
     events,
@@ -96,7 +100,7 @@ def create_app(console: Console) -> FastAPI:
     problems.install_handlers(app)
     if pages:
         app.add_exception_handler(HTTPException, handle_http_error)
-    app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + jobs.BUNDLES_PATH}))
+    app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
     app.add_middleware(GZipMiddleware, minimum_size=MIN_COMPRESSED_BYTES, compresslevel=COMPRESSION_LEVEL)
     app.add_middleware(EdgeMiddleware)
     if proxies := console.deps.settings.console_proxies:

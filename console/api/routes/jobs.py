@@ -1,12 +1,11 @@
-"""Jobs: store their files, launch, list, show, stop and prove them; their logs and timelines."""
+"""Jobs: launch, list, show, stop and prove them; their logs and timelines."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import WithJsonSchema
 
@@ -19,55 +18,22 @@ from console.services.inputs import DryRun, NewJob, StopBody, Stopping
 from console.services.job_list import JobOrder, JobTraits, job_page, parse_labels
 from console.services.policy_reasons import with_policy_reasons
 from console.services.stop_job import stop_job
-from console.services.submit_job import dry_run, start_job, store_bundle, submit_job
+from console.services.submit_job import dry_run, start_job, submit_job
 from console.services.visibility import job_for, parse_position
 from justenough.domain.contracts.workflow_messages import ProofReport
-from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import TooLarge, UnsupportedMedia
 from justenough.domain.core.ids import first_job_id
-from justenough.domain.jobs.bundle import MAX_PACKED_BYTES
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import EntryView, JobFilters, JobSummary, JobView, LogChunk, Page
 from justenough.services.parent_chain import ancestor_views
 
-BUNDLES_PATH = "/bundles"
 Label = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^=]+=[^=]*$"})]
 """For OpenAPI only: `parse_labels` reports an invalid label in words."""
 
-router = APIRouter(route_class=AuthenticatedRoute)
-
-
-class Bundled(Message):
-    digest: str
-    size: int
-    """Bytes of the packed bundle, as sent."""
-
-
-@router.post(
-    BUNDLES_PATH,
-    tags=["bundles"],
-    status_code=201,
-    responses={200: {"model": Bundled, "description": "This bundle was already stored"}, **problem_responses(415)},
-    openapi_extra={"requestBody": {"required": True, "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}},
-)
-async def put_bundle(request: Request, response: Response, console: TheConsole, caller: Launcher) -> Bundled:
-    """Store a gzipped tar of a job's working directory. The same content is stored once."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() not in {"application/gzip", "application/x-gzip"}:
-        raise UnsupportedMedia("a bundle must be sent as Content-Type: application/gzip")
-    await to_thread.run_sync(partial(console.quotas.require_bundle, caller.person.id, now=console.deps.now()))
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_PACKED_BYTES:
-            raise TooLarge(f"the bundle is larger than {MAX_PACKED_BYTES:,} bytes")
-    digest, new = await to_thread.run_sync(store_bundle, console.deps, caller.person, bytes(content))
-    response.status_code = 201 if new else 200
-    return Bundled(digest=digest, size=len(content))
+router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
 
 
 @router.post(
     "/jobs",
-    tags=["jobs"],
     status_code=201,
     operation_id="launch_job",
     response_model=JobView,
@@ -91,7 +57,7 @@ async def launch(
     return order.job
 
 
-@router.get("/jobs", tags=["jobs"])
+@router.get("/jobs")
 def list_jobs(
     console: TheConsole,
     caller: Member,
@@ -128,7 +94,7 @@ def list_jobs(
     return job_page(console.deps.store, filters, JobTraits(agent, parse_labels(labels), resource), order=order, limit=limit, cursor=cursor)
 
 
-@router.get("/jobs/{job}", tags=["jobs"])
+@router.get("/jobs/{job}")
 def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     """Show a job with its requests and credentials."""
     view = job_for(console.deps.store, caller, job)
@@ -136,13 +102,13 @@ def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent), "requests": requests})
 
 
-@router.post("/jobs/{job}/cancel", tags=["jobs"], status_code=202, responses=problem_responses(409))
+@router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))
 async def cancel_job(job: str, console: TheConsole, caller: Stopper, body: StopBody | None = None) -> Stopping:
     """Cancel a job: its process is asked to end, then its access is revoked. A launcher can cancel only their own."""
     return await stop_job(console, job, caller, kill=False, reason=(body or StopBody()).reason)
 
 
-@router.post("/jobs/{job}/kill", tags=["jobs"], status_code=202, responses=problem_responses(409))
+@router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
 async def kill_job(job: str, console: TheConsole, caller: Stopper, body: StopBody | None = None) -> Stopping:
     """Kill a job: its access is revoked, then its process is killed. If Vault does not answer, the process is killed after at most ten
     seconds. Works even if its workflow is gone or Temporal is down. A launcher can kill only their own.
@@ -150,14 +116,14 @@ async def kill_job(job: str, console: TheConsole, caller: Stopper, body: StopBod
     return await stop_job(console, job, caller, kill=True, reason=(body or StopBody()).reason)
 
 
-@router.post("/jobs/{job}/prove", tags=["jobs"])
+@router.post("/jobs/{job}/prove")
 async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofReport:
     """Check in Vault and the targets whether any access of a job is alive. Changes nothing."""
     await to_thread.run_sync(job_for, console.deps.store, caller, job)
     return await console.background_reads.proofs.result(job, by=caller.person.name)
 
 
-@router.post("/jobs/{job}/attestation", tags=["jobs"])
+@router.post("/jobs/{job}/attestation")
 async def attest_job(job: str, console: TheConsole, caller: Member) -> Attestation:
     """Check a job as `prove` does; if all its credentials are revoked or expired, also return a signed attestation of that (in-toto, in
     DSSE).
@@ -167,7 +133,7 @@ async def attest_job(job: str, console: TheConsole, caller: Member) -> Attestati
     return await to_thread.run_sync(attest, console.deps, report)
 
 
-@router.get("/jobs/{job}/logs", tags=["jobs"])
+@router.get("/jobs/{job}/logs")
 def job_logs(
     job: str,
     console: TheConsole,
@@ -181,7 +147,7 @@ def job_logs(
     return Page(items=chunks, next=str(chunks[-1].seq) if len(chunks) == limit else None)
 
 
-@router.get("/jobs/{job}/timeline", tags=["jobs"])
+@router.get("/jobs/{job}/timeline")
 def job_timeline(
     job: str, console: TheConsole, caller: Member, after: After = 0, limit: Limit = 100, cursor: PositionCursor = None
 ) -> Page[EntryView]:

@@ -1,25 +1,24 @@
-"""Requests for access: list, show, decide and claim them, review break-glass approvals, and delegate decisions."""
+"""Requests for access: list, show, decide and claim them, and review break-glass approvals."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reader, Stopper
 from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.claims import claim_request, release_claim
 from console.services.decide_request import can_answer, submit_decision, validate_decision, withdraw_unsigned
-from console.services.delegations import PersonView, create_delegation, end_delegation, find_approver
 from console.services.inputs import ClaimBody, SignedBody, WithdrawBody
 from console.services.policy_reasons import with_policy_reasons
 from console.services.reviews import submit_review
 from console.services.visibility import first_visible_page, visible_request
 from justenough.domain.inbox.pending import timeout_outcome
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.readmodel.views import DelegationView, Page, RequestView, ReviewView
+from justenough.domain.readmodel.views import Page, RequestView, ReviewView
 from justenough.services.parent_chain import ancestor_views
 
 router = APIRouter(route_class=AuthenticatedRoute)
@@ -162,29 +161,3 @@ def list_reviews(
 def review(request: str, body: SignedBody, console: TheConsole, caller: Approver) -> RequestView:
     """Review a break-glass approval with a signed statement. Only the first review counts."""
     return submit_review(console.deps, caller, request, body)
-
-
-@router.get("/people/{name:path}", tags=["delegations"])
-def find_person(name: Annotated[str, Path(description="A login name")], console: TheConsole, caller: Approver) -> PersonView:
-    """Find an approver by login name, on the mounts where the caller has a login."""
-    return find_approver(console.deps, caller, name)
-
-
-@router.get("/delegations", tags=["delegations"])
-def list_delegations(console: TheConsole, _: Reader, limit: Limit = 100, cursor: Cursor = None) -> Page[DelegationView]:
-    """List delegations, newest first."""
-    return console.deps.store.delegations.list(limit=limit, cursor=cursor)
-
-
-@router.post("/delegations", tags=["delegations"])
-def delegate(body: SignedBody, console: TheConsole, caller: Approver) -> DelegationView:
-    """Name the person who decides for you until the signed statement expires. Sending the same statement again creates no second
-    delegation.
-    """
-    return create_delegation(console.deps, caller, body)
-
-
-@router.delete("/delegations/{delegation}", tags=["delegations"], operation_id="end_delegation", responses=problem_responses(409))
-def end(delegation: str, console: TheConsole, caller: Approver) -> DelegationView:
-    """End one of your delegations."""
-    return end_delegation(console.deps, caller, delegation)
