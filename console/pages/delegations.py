@@ -48,7 +48,6 @@ class DelegationForm(NamedTuple):
 
 @router.get("/delegations")
 def show(request: Request, console: TheConsole, visitor: PageApprover, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
-    """Show the user's delegations."""
     return _render_page(request, console, visitor, done=done if done in {"named", "ended"} else "")
 
 
@@ -77,13 +76,11 @@ async def delegate(request: Request, console: TheConsole, visitor: PageApprover,
 
 
 @router.post("/delegations/{delegation}/end")
-async def end(request: Request, console: TheConsole, visitor: PageApprover, _: TheForm, delegation: str) -> Response:
-    """End a delegation."""
+def end(request: Request, console: TheConsole, visitor: PageApprover, _: TheForm, delegation: str) -> Response:
     try:
-        await to_thread.run_sync(end_delegation, console.deps, visitor.caller, delegation)
+        end_delegation(console.deps, visitor.caller, delegation)
     except Conflict as error:
-        why = str(error)
-        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, problem=why, status=409))
+        return _render_page(request, console, visitor, problem=str(error), status=409)
     return RedirectResponse("/delegations?done=ended", status_code=303)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
@@ -19,7 +17,6 @@ from console.pages.routing import PageRoute
 from console.presentation import policy_text
 from console.presentation.time_text import parse_moment
 from console.services.console import Console
-from console.services.deciders import deciders_from
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -102,11 +99,10 @@ def explain(request: Request, console: TheConsole, _: PageMember, typed: Annotat
 
 
 @router.post("/catalog/explain")
-async def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: TheForm) -> Response:
+def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: TheForm) -> Response:
     """Explain the decision on a pasted spec. Nothing is stored."""
     fields = {name: str(form[name]) for name in ("spec", "params", "groups", "at", "break_glass", "phase") if form.get(name)}
-    typed = validate_model("form", ExplainForm, {**fields, "how": "spec"})
-    return await to_thread.run_sync(_render_page, request, console, typed)
+    return _render_page(request, console, validate_model("form", ExplainForm, {**fields, "how": "spec"}))
 
 
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
@@ -128,7 +124,6 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         environments=sorted({one.environment for one in resources.values()}),
         phases=PHASES,
         launchers=", ".join(current.tiers.roles.launch),
-        deciders=partial(deciders_from, console.deps, current.tiers),
     )
 
 

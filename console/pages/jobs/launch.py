@@ -24,7 +24,6 @@ from console.pages.page_user import PageLauncher, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
-from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
@@ -47,8 +46,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class LaunchDraft:
-    """A posted launch form."""
-
     job: str
     file: str = ""
     """The template's file name; empty for a pasted spec."""
@@ -88,7 +85,6 @@ class LaunchPageState:
     """Whether required access would be denied."""
     changed: bool = False
     """Whether the launch was stopped because something changed since the preview."""
-    status: int = 200
 
 
 def relaunch_url(deps: Deps, job: str, spec: Mapping[str, Any]) -> str:
@@ -147,7 +143,6 @@ def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> Lau
 
 
 def draft_from_form(form: FormData) -> LaunchDraft:
-    """Read a launch form."""
     fields = {name: str(value) for name, value in form.multi_items()}
     return LaunchDraft(
         job=fields.get("job", ""),
@@ -189,7 +184,7 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
             return prepared
         preview = dry_run(deps, visitor.caller.person, prepared.body)
     except InvalidInput as error:
-        return LaunchPageState(problems=error.problems, status=422)
+        return LaunchPageState(problems=error.problems)
     spec = checked_spec(prepared.body.spec, prepared.body.params)
     decisions = zip(spec.access, preview.requests, strict=True)
     blocked = any(request.outcome == "denied" and not one.optional and one.at == "start" for one, request in decisions)
@@ -217,8 +212,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
             await to_thread.run_sync(partial(deps.store.bundles.add, str(body.bundle), prepared.files, at=deps.now(), by=person.id))
         order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=None))
     except InvalidInput as error:
-        state = LaunchPageState(problems=error.problems, status=422)
-        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)
+        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, LaunchPageState(problems=error.problems))
     except Conflict:
         # The same form was sent twice at the same time, and the other one is recorded. Show its job instead of an error.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
@@ -253,7 +247,7 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
     return render(
         request,
         "launch.html",
-        status=state.status,
+        status=422 if state.problems else 200,
         draft=draft,
         chosen=template,
         params=params,
@@ -262,6 +256,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         # Nobody can decide about a job that they launched.
-        deciders=partial(deciders_from, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
+        barred={visitor.caller.person.name},
         beyond_texts=BEYOND_TEXTS,
     )
