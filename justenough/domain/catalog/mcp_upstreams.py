@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from justenough.domain.catalog.gateway_validation import foreign_references
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ListedTool, ToolList
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -22,7 +23,7 @@ from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.domain.jobs.spec import Name
 from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import action_of
-from justenough.domain.tools.definitions import Tool, ToolUses, foreign_references
+from justenough.domain.tools.definitions import Tool, ToolUses
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """Matches valid names of exposed tools, including the prefix, by MCP's specification."""

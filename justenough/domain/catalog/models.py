@@ -27,7 +27,7 @@ from justenough.domain.catalog.audiences import Audiences
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.canonical_json import digest_of
-from justenough.domain.core.errors import reject_if
+from justenough.domain.core.errors import Problem, reject_if
 from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, did_you_mean, has_stray_brace
 from justenough.domain.core.units import Duration
 from justenough.domain.jobs.spec import MAX_TTL_S, Label, LabelKey, Name, ScopeKey, Sentence
@@ -342,6 +342,17 @@ class Catalog(Model):
         """Return the definition of an action; None if it is not offered."""
         definition = self.resources.get(resource)
         return definition.actions.get(action) if definition else None
+
+    def offer_problems(self, resource: str, actions: Iterable[Action], *, where: str) -> Iterator[Problem]:
+        """Yield why requests for these actions on a resource fail: at `<where>.resource` if there is no such resource, else at `<where>.action`
+        for each action that it does not offer.
+        """
+        if resource not in self.resources:
+            yield Problem(f"{where}.resource", f"unknown resource {resource!r}{did_you_mean(resource, self.resources)}")
+            return
+        offered = self.resources[resource].actions
+        for action in sorted(set(actions) - offered.keys()):
+            yield Problem(f"{where}.action", f"{resource} does not offer {action}; it offers {', '.join(sorted(offered))}")
 
     def lets_reach_vault(self, issued: Iterable[tuple[str, Action]]) -> bool:
         """Whether a job with credentials for these actions, each with its resource, may connect to Vault itself."""

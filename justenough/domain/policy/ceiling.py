@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from justenough.domain.approvals.tiers import MAX_TIER
-from justenough.domain.catalog.llm_validation import model_access
+from justenough.domain.catalog.gateway_validation import model_access
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import BEYOND_ORDER, Beyond

@@ -177,11 +177,8 @@ def policy_table_problems(table: PolicyTestTable, rules: PolicyEvaluator) -> tup
     for number, case in enumerate(table.cases):
         for key, items in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned)):
             for resource, action in map(_split_resource_action, items):
-                path, known = f"cases[{number}].{key}", rules.catalog.resources.get(resource)
-                if known is None:
-                    problems.append(Problem(path, f"unknown resource {resource!r}{did_you_mean(resource, rules.catalog.resources)}"))
-                elif action not in known.actions:
-                    problems.append(Problem(path, f"{resource} does not offer {action}; it offers {', '.join(sorted(known.actions))}"))
+                found = rules.catalog.offer_problems(resource, (action,), where="")
+                problems += [Problem(f"cases[{number}].{key}", problem.message) for problem in found]
     return tuple(problems)
 
 
