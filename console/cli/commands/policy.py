@@ -137,11 +137,11 @@ def explain(
 @command
 def run_tests(folder: Folder = None) -> None:
     """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails. Exit 2 if a table is invalid."""
-    from justenough.domain.policy.test_cases import DefaultLauncher, run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.test_cases import run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
     config = load_config(where)
-    rules, launcher = _build_rules(config), DefaultLauncher(frozenset(config.tiers.roles.launch))
+    rules, launchers = _build_rules(config), frozenset(config.tiers.roles.launch)
     problems: list[Problem] = []
     names = sorted(f"{TESTS_FOLDER}/{path.name}" for path in (where / TESTS_FOLDER).glob("*.yaml"))
     tables = [_load_table(where, name, rules, problems) for name in names]
@@ -151,9 +151,9 @@ def run_tests(folder: Folder = None) -> None:
         raise Failure(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md", code=ExitCode.USAGE)
     results: list[CaseResult] = []
     for name, (table, specs) in zip(names, filter(None, tables), strict=True):
-        results += run_cases(name, table, rules, launcher)
+        results += run_cases(name, table, rules, launchers)
         for number, (case, raw) in enumerate(zip(table.specs, specs, strict=True)):
-            results += run_spec_case(name, number, case, raw, rules, launcher)
+            results += run_spec_case(name, number, case, raw, rules, launchers)
     failed = [case for case in results if not case.passed]
     report = {
         "folder": str(where),

@@ -17,7 +17,7 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, JobFacts
-from justenough.domain.policy.counterfactuals import Variation, compared_literals, vary_circumstances, vary_order
+from justenough.domain.policy.counterfactuals import RequestVariations, Variation
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.tier_result import Remainder
 
@@ -146,19 +146,12 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
 
 def _trial_requests(rules: PolicyEvaluator, action: _LintedAction, groups: frozenset[str]) -> Iterator[tuple[Variation, str]]:
     """Yield a plain request, then requests with one changed fact, then with two; each with its description."""
-    literals = compared_literals(item.template for item in action.remainders)
-    max_ttl = action.resource.actions[action.action].max_ttl
-    mentioned = rules.policies.relevant_attributes(action.name, action.resource, action.action)
-
-    def variations(request: Variation) -> Iterator[Variation]:
-        yield from vary_order(request.job, request.context, literals, max_ttl=max_ttl)
-        yield from vary_circumstances(request.job, request.context, literals, mentioned)
-
+    variations = RequestVariations.of(rules, action.name, action.action)
     spec = JobSpec(name="job", task="-", environment=action.resource.environment, run=RunSpec(command=("true",)))
-    plain = Variation("", "", JobFacts("check", spec, "", groups), AccessContext("start", max_ttl, "-", DEFAULT_CLOCK))
+    plain = Variation("", "", JobFacts("check", spec, "", groups), AccessContext("start", variations.max_ttl, "-", DEFAULT_CLOCK))
     yield plain, "a plain request is"
-    for first in variations(plain):
+    for first in variations.vary(plain.job, plain.context):
         yield first, f"a request with {first.fact} {first.value} is"
-    for first in variations(plain):
-        for second in variations(first):
+    for first in variations.vary(plain.job, plain.context):
+        for second in variations.vary(first.job, first.context):
             yield second, f"a request with {first.fact} {first.value} and {second.fact} {second.value} is"

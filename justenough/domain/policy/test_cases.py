@@ -6,7 +6,6 @@ A case is one request; a spec is a job spec whose requests are decided as at the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -67,9 +66,9 @@ class _Case(Model):
     """1 Monday to 7 Sunday, UTC."""
     break_glass: bool = False
 
-    def requester_facts(self, spec: JobSpec, launcher: DefaultLauncher) -> JobFacts:
+    def requester_facts(self, spec: JobSpec, default_groups: frozenset[str]) -> JobFacts:
         """Return the job of this spec, launched by the requester."""
-        return JobFacts("test", spec, self.requester, launcher.groups if self.groups is None else frozenset(self.groups))
+        return JobFacts("test", spec, self.requester, default_groups if self.groups is None else frozenset(self.groups))
 
 
 class PolicyCase(_Case):
@@ -132,13 +131,6 @@ class CaseResult(Message):
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultLauncher:
-    """The launcher of cases that name none."""
-
-    groups: frozenset[str]
-
-
 def read_policy_table(name: str, text: str | bytes) -> PolicyTestTable:
     """Parse and validate a table, with defaults filled in; raise InvalidInput with every problem by path."""
     raw = read_yaml(name, text)
@@ -182,8 +174,8 @@ def policy_table_problems(table: PolicyTestTable, rules: PolicyEvaluator) -> tup
     return tuple(problems)
 
 
-def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launcher: DefaultLauncher) -> Iterator[CaseResult]:
-    """Yield the result of each case of a table without problems."""
+def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, groups: frozenset[str]) -> Iterator[CaseResult]:
+    """Yield the result of each case of a table without problems. `groups`: those of the requester of a case that names none."""
     for number, case in enumerate(table.cases):
         resource, action = _split_resource_action(case.ask)
         held = HeldAccess()
@@ -195,7 +187,7 @@ def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launche
             held = held.model_copy(update={"issued_count": case.issued_count})
         environment = case.job.environment or rules.catalog.resources[resource].environment
         spec = JobSpec(**{**dict(case.job), "environment": environment}, run=RunSpec(command=("true",)))
-        job = case.requester_facts(spec, launcher)
+        job = case.requester_facts(spec, groups)
         access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
         call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
         context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
@@ -204,11 +196,9 @@ def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launche
         yield _to_result(name, f"cases[{number}]", title, case.ask, expected, rules.decide(job, access, context))
 
 
-def run_spec_case(
-    name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, launcher: DefaultLauncher
-) -> Iterator[CaseResult]:
+def run_spec_case(name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, groups: frozenset[str]) -> Iterator[CaseResult]:
     """Yield the result of each request of a spec without problems."""
-    job = case.requester_facts(checked_spec(raw, case.params), launcher)
+    job = case.requester_facts(checked_spec(raw, case.params), groups)
     steps = dry_run_spec(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass)
     for index, (step, outcome) in enumerate(zip(steps, case.expect, strict=True)):
         path, ask = f"specs[{number}].expect[{index}]", f"{step.access.resource}:{step.access.action}"
