@@ -140,13 +140,7 @@ class DecisionFacts(Message):
 
     def to_context(self, reason: str) -> AccessContext:
         """Return the circumstances that these facts describe."""
-        held = HeldAccess(
-            held=frozenset(self.held),
-            touched=self.touched,
-            touched_resources=frozenset(self.touched_resources),
-            issued_count=self.issued_count,
-        )
-        clock = Clock(self.hour, self.weekday)
+        held, clock = HeldAccess.model_validate(self, from_attributes=True), Clock(self.hour, self.weekday)
         arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
         return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers, self.beyond)
 

@@ -97,8 +97,3 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         number += 1
         context = AccessContext("runtime", ttl, access.reason, clock, held, beyond=beyond_of(job.spec, call, rules.catalog))
         yield name, DryRunStep(number, access, context, rules.decide(job, access, context))
-
-
-def outcome_text(outcome: str, tier: int) -> str:
-    """Return an outcome as tables write it: `allowed`, `tier 2`, `denied`."""
-    return f"tier {tier}" if outcome == "needs_approval" else outcome

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Self
@@ -34,6 +34,7 @@ DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"
 DOUBLE_LOCK = "double-lock"
 """The id in a decision if the catalog's `lock_tier` requires a higher tier than policy does."""
+LITERAL_NODES: Mapping[type, Callable[..., LiteralNode]] = {str: pst.StringLit, int: pst.LongLit, bool: pst.BoolLit}
 # A catalog has some dozens of resources; the bound only matters if they change while the process runs.
 MAX_PREPARED = 4096
 
@@ -132,8 +133,8 @@ class PolicySet:
             rules = [item for item in applying if item.rule.template.effect == effect]
             return tuple(tuple(item.rule.id for item in rules if tier in item.tiers) for tier in TIERS)
 
-        result, least = TierResult(permits=by_tier("permit"), forbids=by_tier("forbid")), resource.least_tier(action)
-        return with_ceiling(result.with_least_tier(least, DOUBLE_LOCK) if least else result, context.beyond)
+        result = TierResult(permits=by_tier("permit"), forbids=by_tier("forbid"))
+        return with_ceiling(result.with_least_tier(resource.least_tier(action), DOUBLE_LOCK), context.beyond)
 
     def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> CedarInputs:
         """Build the entities and the context for Cedar, with only the attributes that a policy reads: equal inputs get equal decisions."""
@@ -175,7 +176,7 @@ class PolicySet:
         return self._prepare(name, resource, action).mentioned
 
     def _prepare(self, name: str, resource: Resource, action: Action) -> _PreparedPolicies:
-        key = (name, resource.environment, resource.sensitivity, resource.external, resource.owner, action)
+        key = (name, action, *cedar_request.resource_attributes(resource).values())
         if (prepared := self._prepared.get(key)) is not None:
             return prepared
         if len(self._prepared) >= MAX_PREPARED:
@@ -206,16 +207,10 @@ class PolicySet:
         actions = json.loads(str(self._actions)) if self._actions else []
         parents = [parent for item in actions if item["uid"] == {"type": "Action", "id": action.value} for parent in item["parents"]]
         groups = frozenset({uid, *(_uid(parent["type"], parent["id"]) for parent in parents)})
-        known: dict[tuple[str, str], LiteralNode] = {
-            ("resource", "environment"): pst.StringLit(value=resource.environment),
-            ("resource", "sensitivity"): pst.LongLit(value=int(resource.sensitivity)),
-            ("resource", "external"): pst.BoolLit(value=resource.external),
-            ("resource", "owner"): pst.StringLit(value=resource.owner),
-        }
-        return [
-            PartialRequest(uid, groups, _uid("Resource", name), known | {("context", "approved_tier"): pst.LongLit(value=tier)})
-            for tier in TIERS
-        ]
+        attributes = cedar_request.resource_attributes(resource).items()
+        known = {("resource", attribute): LITERAL_NODES[type(value)](value=value) for attribute, value in attributes}
+        tiers = [{("context", "approved_tier"): pst.LongLit(value=tier)} for tier in TIERS]
+        return [PartialRequest(uid, groups, _uid("Resource", name), {**known, **tier}) for tier in tiers]
 
 
 @lru_cache(maxsize=1024)

@@ -103,8 +103,7 @@ class Explanation(Message):
 
 def require_known_access(what: str, spec: JobSpec, catalog: Catalog) -> None:
     """Raise InvalidInput with every catalog problem of a spec if it requests an unknown resource or action."""
-    resources = catalog.resources
-    if any(item.resource not in resources or item.action not in resources[item.resource].actions for item in spec.access):
+    if any(catalog.action(item.resource, item.action) is None for item in spec.access):
         raise InvalidInput(what, problems_in_spec(spec, catalog))
 
 

@@ -21,7 +21,7 @@ from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import MAX_TTL_S, Access, Agent, JobSpec, Label, LabelKey, Name, RunSpec, ScopeKey, Sentence, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, Clock, JobFacts, Phase
-from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec, outcome_text
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.tools.call import ToolCall
 
 OUTCOMES = ("allowed", *(f"tier {number}" for number in range(1, MAX_TIER + 1)), "denied")
@@ -206,7 +206,8 @@ def run_spec_case(name: str, number: int, case: SpecCase, raw: Any, rules: Polic
 
 
 def _to_result(table: str, path: str, name: str, ask: str, expected: CaseOutcome, decision: Decision) -> CaseResult:
-    got = CaseOutcome(outcome=outcome_text(decision.outcome, decision.tier), by=decision.policies)
+    outcome = f"tier {decision.tier}" if decision.outcome == "needs_approval" else decision.outcome
+    got = CaseOutcome(outcome=outcome, by=decision.policies)
     same_policies = expected.by is None or sorted(expected.by) == sorted(decision.policies)
     passed = got.outcome == expected.outcome and same_policies
     return CaseResult(table=table, case=path, name=name, ask=ask, passed=passed, expected=expected, got=got, errors=decision.errors)
