@@ -51,9 +51,7 @@ class AccessLifetimes:
 
     def row(self, name: str) -> tuple[Cell, ...]:
         """Return its row in the table."""
-        granted, real = self.granted.figures(), self.real.figures()
-        ranks = ("p50_seconds", "p95_seconds", "max_seconds")
-        return (name, len(self.real), *(granted[rank] for rank in ranks), *(real[rank] for rank in ranks))
+        return (name, len(self.real), *self.granted.durations().values(), *self.real.durations().values())
 
 
 class CredentialMetrics:
@@ -76,7 +74,6 @@ class CredentialMetrics:
         self._expired_by_revocable = Counter[str]()
 
     def add(self, fact: EntryFact) -> None:
-        """Count an entry of one of the types."""
         credential = fact.data["credential"]
         match fact.kind:
             case "credential.issued":
@@ -107,10 +104,8 @@ class CredentialMetrics:
                 self._expired_by_revocable[expired.revocable if expired else recorded] += 1
 
     def metric_results(self) -> Iterator[MetricResult]:
-        """Yield the results of this module's metrics."""
-        figures = {f"granted_{name}": value for name, value in self._all.granted.figures().items() if name != "measured"}
-        figures |= {name if name == "measured" else f"real_{name}": value for name, value in self._all.real.figures().items()}
-        figures["beyond_their_end"] = self._late.count
+        granted, real = self._all.granted.durations("granted_"), self._all.real.durations("real_")
+        figures = {**granted, "measured": len(self._all.real), **real, "beyond_their_end": self._late.count}
         status = status_above(self._late.count, Status.ATTENTION)
         ranks = [f"{what} {rank} (s)" for what in ("granted", "real") for rank in ("p50", "p95", "max")]
         rows = tuple(self._by_access[name].row(name) for name in sorted(self._by_access))

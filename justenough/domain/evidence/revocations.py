@@ -24,7 +24,9 @@ class RevocationMetrics:
 
     types: ClassVar = (EventType.REVOCATION_STARTED, EventType.REVOCATION_CONFIRMED, *OVERDUE, *END_EVENTS)
 
-    def __init__(self) -> None:
+    def __init__(self, until: datetime) -> None:
+        """`until`: the end of the period."""
+        self._until = until
         self._since: dict[str, datetime] = {}
         self._took = Distribution()
         self._longest_overdue: float | None = None
@@ -35,7 +37,6 @@ class RevocationMetrics:
         self._confirmed, self._overdue = Sample[str](), Sample[str]()
 
     def add(self, fact: EntryFact) -> None:
-        """Count an entry of one of the types."""
         match fact.kind:
             case "revocation.started":
                 self._since.setdefault(fact.job, fact.at)
@@ -54,15 +55,14 @@ class RevocationMetrics:
                 seconds = seconds_between(self._overdue_credentials.pop(fact.data["credential"]), time_done(fact.data, fact.at))
                 self._longest_overdue = max(self._longest_overdue or 0.0, seconds)
 
-    def metric_results(self, *, until: datetime) -> Iterator[MetricResult]:
-        """Yield the results of this module's metrics. `until`: the end of the period."""
+    def metric_results(self) -> Iterator[MetricResult]:
         figures = self._took.figures()
         p95 = figures["p95_seconds"]
         status = Status.ATTENTION if isinstance(p95, float) and p95 > MAX_P95_S else Status.OK
         figures["open_at_the_end"] = len(self._since)
         yield MetricResult("revocation.time", figures, status, self._confirmed, (EventType.REVOCATION_CONFIRMED,))
         open_since = [*(self._since[job] for job in self._overdue_jobs & self._since.keys()), *self._overdue_credentials.values()]
-        durations = [seconds_between(since, until) for since in open_since]
+        durations = [seconds_between(since, self._until) for since in open_since]
         if self._longest_overdue is not None:
             durations.append(self._longest_overdue)
         jobs = len(self._overdue_jobs)
