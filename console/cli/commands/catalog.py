@@ -47,10 +47,10 @@ def check_catalog(folder: Folder = None) -> None:
     reject_unqualified_calls(config.catalog)
     raise_problems(CATALOG_FILE, expensive_schema_problems(config.catalog))
     warnings = [{"where": warning.path, "message": warning.message} for warning in find_undated_actions(config.catalog)]
-    warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.withheld_upstreams.items()]
+    warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.upstreams.withheld.items()]
     warnings += [
         {"where": f"tools.{name}.mcp", "message": f"{listed.name} cannot be called: {why.message}"}
-        for name, reviewed in config.catalog.reviewed_lists.items()
+        for name, reviewed in config.catalog.upstreams.reviewed.items()
         for listed in reviewed.tools
         if (why := why_left_out(config.catalog.tools[name], listed)) and why.code == "schema_expensive"
     ]

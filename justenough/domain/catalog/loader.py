@@ -206,9 +206,7 @@ def _model_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
 
 def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Problem]:
     fitting = {
-        name: tool
-        for name, tool in {**catalog.callable, **catalog.listings}.items()
-        if tool.uses.resource == item.resource and item.action in tool.uses.actions
+        name: tool for name, tool in catalog.named_tools.items() if tool.uses.resource == item.resource and item.action in tool.uses.actions
     }
     for name, bounds in (item.tools or {}).items():
         if name not in fitting:

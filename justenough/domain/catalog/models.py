@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -283,6 +284,20 @@ class Resource(ActionDefaults):
         return self.actions[action].least_tier if action in self.actions else 0
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamTools:
+    """The tools of a catalog's upstream MCP servers (mcp_upstreams.py finds them)."""
+
+    callable: Mapping[str, Tool] = field(default_factory=dict)
+    """By the name under which jobs call them."""
+    listings: Mapping[str, Tool] = field(default_factory=dict)
+    """The `<server>.tools` tools, by name. Each lists a server's tools, for jobs whose order names it."""
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    """The servers whose tools jobs cannot call, and why."""
+    reviewed: Mapping[str, ToolList] = field(default_factory=dict)
+    """The reviewed tool lists, by server."""
+
+
 class Catalog(Model):
     """Everything that jobs can request."""
 
@@ -299,43 +314,27 @@ class Catalog(Model):
     """Tools that a running job may call (justenough/domain/tools/definitions.py)."""
     identity: Audiences = Audiences()
     """The audiences that a running job may get identity tokens for."""
-    _passing: Mapping[str, Tool] | None = PrivateAttr(default=None)
-    _withheld: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _reviewed: Mapping[str, ToolList] = PrivateAttr(default_factory=dict)
-    _listings: Mapping[str, Tool] = PrivateAttr(default_factory=dict)
+    _upstreams: UpstreamTools = PrivateAttr(default_factory=UpstreamTools)
 
     @property
-    def callable(self) -> Mapping[str, Tool]:
+    def upstreams(self) -> UpstreamTools:
+        """The tools of its upstream MCP servers, once `with_upstreams` has set them."""
+        return self._upstreams
+
+    @property
+    def callable(self) -> dict[str, Tool]:
         """Every tool that jobs can call, by name: the catalog's own, and those that upstream MCP servers expose."""
-        return {name: tool for name, tool in self.tools.items() if not tool.mcp} if self._passing is None else self._passing
+        return {**{name: tool for name, tool in self.tools.items() if not tool.mcp}, **self._upstreams.callable}
 
     @property
-    def withheld_upstreams(self) -> Mapping[str, str]:
-        """The upstream MCP servers whose tools jobs cannot call, and why."""
-        return self._withheld
+    def named_tools(self) -> dict[str, Tool]:
+        """Every tool that an order can name: those that jobs can call, and those that list a server's tools."""
+        return {**self.callable, **self._upstreams.listings}
 
-    @property
-    def reviewed_lists(self) -> Mapping[str, ToolList]:
-        """The reviewed tool lists of upstream MCP servers, by server."""
-        return self._reviewed
-
-    @property
-    def listings(self) -> Mapping[str, Tool]:
-        """The `<server>.tools` tools, by name. Each lists a server's tools, for jobs whose order names it."""
-        return self._listings
-
-    def with_callable_tools(
-        self,
-        tools: Mapping[str, Tool],
-        *,
-        withheld: Mapping[str, str],
-        reviewed: Mapping[str, ToolList],
-        listings: Mapping[str, Tool],
-    ) -> Self:
-        """Return a copy of the catalog with these callable tools (see mcp_upstreams.py)."""
+    def with_upstreams(self, upstreams: UpstreamTools) -> Self:
+        """Return a copy of the catalog with these tools of its upstream MCP servers."""
         copy = self.model_copy()
-        copy._passing, copy._withheld = dict(tools), dict(withheld)  # noqa: SLF001 - its own
-        copy._reviewed, copy._listings = dict(reviewed), dict(listings)  # noqa: SLF001 - the same
+        copy._upstreams = upstreams  # noqa: SLF001 - its own
         return copy
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
