@@ -34,19 +34,18 @@ def offered_actions(
     current: ConfigSet, name: str, *, now: datetime, uses: Mapping[AccessKey, ActionUse] | None = None
 ) -> Sequence[OfferedAction]:
     """Return the actions of a resource of the catalog, from the narrowest to the broadest."""
-    rules, clock, order = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(now), list(Action)
-    resource, launchers = current.catalog.resources[name], frozenset(current.tiers.roles.launch)
+    resource, launchers, clock = current.catalog.resources[name], frozenset(current.tiers.roles.launch), Clock.at(now)
     return [
         OfferedAction(
             action=action,
             definition=definition,
-            decision=_plain_decision(rules, launchers, name, resource, action, clock),
+            decision=_plain_decision(current.rules, launchers, name, resource, action, clock),
             depends=current.policies.relevant_attributes(name, resource, action),
             use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
             reviewer=resource.reviewer(action),
             review_is_over=bool(definition.review.by and definition.review.by < now.date()),
         )
-        for action, definition in sorted(resource.actions.items(), key=lambda item: order.index(item[0]))
+        for action, definition in sorted(resource.actions.items(), key=lambda item: item[0].rank)
     ]
 
 

@@ -21,7 +21,6 @@ from console.services.catalog_offers import offered_actions
 from console.services.deciders import deciders_from, tier_deciders
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.test_cases import (
     CaseResult,
     PolicyTestTable,
@@ -114,8 +113,7 @@ def _policy_tests(folder: Path, current: ConfigSet) -> Iterator[PolicyTestResult
 
 def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
     name = f"{TEST_TABLES_PATH}/{path.name}"
-    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    launchers = frozenset(current.tiers.roles.launch)
+    rules, launchers = current.rules, frozenset(current.tiers.roles.launch)
     try:
         with path.open("rb") as file:
             table = read_policy_table(name, file.read(MAX_TABLE_BYTES))
