@@ -22,7 +22,7 @@ from justenough.domain.catalog.gateway_validation import (
     why_for_gateways_only,
 )
 from justenough.domain.catalog.inheritance import drop_inherited_problems, fill_in_defaults
-from justenough.domain.catalog.models import ActionDef, Catalog, Defaults, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
+from justenough.domain.catalog.models import ActionDef, Catalog, ResolvedIssue, VaultWrite
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import (
     ISSUE_TIME_PLACEHOLDERS,
@@ -37,8 +37,6 @@ from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.core.vault_names import DATABASE_CREDS_PATH
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Revocable
-from justenough.domain.llm.definition import GatewayUses, ModelDef
-from justenough.domain.tools.definitions import TOOL_MODELS
 
 CATALOG_FILE = "catalog.yaml"
 LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
@@ -246,20 +244,9 @@ def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None
 
 def _validate_catalog(raw: dict[str, Any]) -> Catalog:
     try:
-        return validate_model(CATALOG_FILE, Catalog, raw)
+        return validate_model(CATALOG_FILE, Catalog, raw, suggests_keys=True)
     except InvalidInput as error:
-        problems = []
-        for problem in drop_inherited_problems(error.problems):
-            in_tools = problem.path.startswith("tools.")
-            models = (
-                TOOL_MODELS
-                if in_tools
-                else (Catalog, Defaults, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
-            )
-            keys = {field.alias or name for model in models for name, field in model.model_fields.items()}
-            hint = did_you_mean(problem.path.rpartition(".")[2], keys) if problem.message == "unknown key" else ""
-            problems.append(Problem(problem.path, problem.message + hint))
-        raise InvalidInput(CATALOG_FILE, tuple(problems)) from error
+        raise InvalidInput(CATALOG_FILE, tuple(drop_inherited_problems(error.problems))) from error
 
 
 def _scope_problems(catalog: Catalog) -> Iterator[Problem]:

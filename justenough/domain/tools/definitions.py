@@ -191,9 +191,6 @@ class Tool(Model):
         return self
 
 
-TOOL_MODELS: tuple[type[Model], ...] = (Tool, ToolUses, Sql, Http, McpServerDef)
-
-
 def _check_endpoint(url: str, headers: Mapping[str, str], *, private: bool) -> None:
     """Raise ValueError if a URL without setting placeholders is forbidden, or if a header is invalid."""
     if not SETTING_PLACEHOLDER.search(url) and (why := url_problem(url, private=private)):

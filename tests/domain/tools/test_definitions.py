@@ -145,3 +145,7 @@ HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}
 )  # fmt: skip
 def test_a_wrong_tool_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
     assert problem in problems_of(path, value)
+
+
+def test_the_hint_for_an_unknown_key_is_a_key_that_is_allowed_there() -> None:
+    assert problems_of("find/sql/url", "https://helpdesk.example").endswith("tools.find.sql.url: unknown key")
