@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from justenough.domain.evidence.approvals import ApprovalMetrics
-from justenough.domain.evidence.credentials import CredentialMetrics, OpenCredential
+from justenough.domain.evidence.credentials import CredentialMetrics, OpenCredential, RevocationMetrics
 from justenough.domain.evidence.current_state import CurrentState, LedgerState, ledger_results
 from justenough.domain.evidence.grants import GrantMetrics
 from justenough.domain.evidence.metric_definitions import ITEMS, METRICS, SECTIONS
 from justenough.domain.evidence.report import Evidence, Item, Line, Report, Section, Status
-from justenough.domain.evidence.revocations import RevocationMetrics
 from justenough.domain.evidence.single_events import SingleEventMetrics
 from justenough.domain.evidence.statistics import EntryFact, MetricResult
 from justenough.domain.ledger.hash_chain import moment_text
