@@ -170,12 +170,13 @@ def resource_attributes(resource: Resource) -> Attributes:
     }
 
 
-def context_attributes(context: AccessContext, external: frozenset[str], *, tier: int = 0) -> Attributes:
+def context_attributes(context: AccessContext, external: frozenset[str]) -> Attributes:
     """Return the context's attributes. `external`: names of the catalog's external resources."""
     held = context.held
     names = held.touched_resources | {item.rpartition(":")[0] for item in held.held}
     return {
-        "approved_tier": tier,
+        # Only for the schema: the engine fills in each tier.
+        "approved_tier": 0,
         "phase": context.phase,
         "ttl_seconds": context.ttl_seconds,
         "reason": context.reason,

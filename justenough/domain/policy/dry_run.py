@@ -79,9 +79,8 @@ def dry_run_spec(
 def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:
     """Yield the tools that a running job may call at all, each with the decision on the access that a first call needs.
 
-    `held`: the access that the job holds at that time. The steps' numbers count the tools.
+    `held`: the access that the job holds at that time. The steps have the number 0.
     """
-    number = 0
     for name, tool in rules.catalog.callable.items():
         action = action_of(tool.uses, name)
         definition = rules.catalog.action(tool.uses.resource, action) if action else None
@@ -94,6 +93,5 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         spec = job.spec.model_copy(update={"access": (call,), "model": None})
         if not let_tool_through(only, name) or problems_in_spec(spec, rules.catalog):
             continue
-        number += 1
         context = AccessContext("runtime", ttl, access.reason, clock, held, beyond=beyond_of(job.spec, call, rules.catalog))
-        yield name, DryRunStep(number, access, context, rules.decide(job, access, context))
+        yield name, DryRunStep(0, access, context, rules.decide(job, access, context))

@@ -156,7 +156,7 @@ class PolicySet:
         """Whether a policy names a job by its id, so that otherwise equal jobs may get different decisions."""
         return any(uid.type.basename == "Job" for rule in self.rules for uid in pst.entity_uids(rule.template))
 
-    def to_decision(self, result: TierResult, *, top: int = MAX_TIER) -> Decision:
+    def to_decision(self, result: TierResult, *, top: int) -> Decision:
         """Return the decision that follows from the policies that apply."""
         top = min(top, MAX_TIER)
         needed = None if result.errors else result.needed_tier(top)
