@@ -9,7 +9,7 @@ from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
-from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
 from justenough.domain.policy.ceiling import beyond_of
@@ -34,6 +34,13 @@ class PolicyEvaluator:
     def decide(self, job: JobFacts, access: Access, context: AccessContext) -> Decision:
         """Return the decision on an access in these circumstances."""
         return self.policies.to_decision(self.evaluate(job, access, context), top=self.top)
+
+    def plain_request(self, name: str, action: Action, groups: frozenset[str], clock: Clock) -> tuple[JobFacts, Access, AccessContext]:
+        """Return a plain request for an action: at a job's start, in the resource's environment, for the longest time, by a member of these groups."""
+        resource = self.catalog.resources[name]
+        spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
+        access = Access(resource=name, action=action, ttl=resource.actions[action].max_ttl, reason="-")
+        return JobFacts("plain", spec, "", groups), access, AccessContext("start", access.ttl, access.reason, clock)
 
     def with_issued(self, held: HeldAccess, resource: str, action: Action) -> HeldAccess:
         """Return the held access after one more credential was issued."""
