@@ -45,10 +45,9 @@ RESERVED_MOUNTS = ("sys", "auth", "cubbyhole")
 
 
 def _check_vault_path(path: str) -> str:
-    if not VAULT_PATH_PATTERN.fullmatch(path):
-        message = "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)"
-        raise ValueError(message)
-    reject_if(path.partition("/")[0] in RESERVED_MOUNTS, f"{path.partition('/')[0]}/ belongs to Vault itself and issues nothing to jobs")
+    is_path, mount = VAULT_PATH_PATTERN.fullmatch(path), path.partition("/")[0]
+    reject_if(not is_path, "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)")
+    reject_if(mount in RESERVED_MOUNTS, f"{mount}/ belongs to Vault itself and issues nothing to jobs")
     return path
 
 

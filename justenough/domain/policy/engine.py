@@ -20,7 +20,7 @@ from cedarpy import pst
 
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.models import Resource
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy import cedar_request
@@ -86,9 +86,7 @@ class PolicySet:
         `external` names the resources through which data leaves the organisation; `context.touched_external` refers to them.
         """
         parsed = read_schema(schema)
-        problems = tuple(cedar_request.shape_problems(parsed, schema, file=SCHEMA_FILE))
-        if problems:
-            raise InvalidInput(POLICIES, problems)
+        raise_problems(POLICIES, cedar_request.shape_problems(parsed, schema, file=SCHEMA_FILE))
         rules = read_rules(files, parsed)
         if not rules:
             raise InvalidInput(POLICIES, (Problem("", "no policy found; without policies every request is denied"),))

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.base_model import Message, Model
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, reject_if
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.units import Duration
 from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
@@ -29,9 +29,7 @@ MAX_CASES = 2000
 
 
 def _check_outcome(text: str) -> str:
-    if text not in OUTCOMES:
-        message = f"must be one of {', '.join(OUTCOMES)}{did_you_mean(text, OUTCOMES)}"
-        raise ValueError(message)
+    reject_if(text not in OUTCOMES, f"must be one of {', '.join(OUTCOMES)}{did_you_mean(text, OUTCOMES)}")
     return text
 
 

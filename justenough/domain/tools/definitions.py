@@ -81,9 +81,8 @@ class Sql(CallLimits):
         if "%" in rest:
             message = f"statement: {rest[rest.index('%') :][:12]!r} is not a parameter; write %(name)s, or %% for a percent sign"
             raise ValueError(message)
-        if re.search(r"""['"]\s*%\(""", self.statement):
-            message = "statement: a parameter in quotes would be literal text; write %(name)s without quotes"
-            raise ValueError(message)
+        is_quoted = re.search(r"""['"]\s*%\(""", self.statement)
+        reject_if(is_quoted, "statement: a parameter in quotes would be literal text; write %(name)s without quotes")
         return self
 
 
@@ -106,9 +105,8 @@ class Http(CallLimits):
     def _has_a_fixed_host_and_valid_headers(self) -> Self:
         start, _, rest = self.url.partition("://")
         authority = rest.partition("/")[0].partition("?")[0]
-        if SCOPE_PLACEHOLDER.search(start + authority):
-            message = "url: the host must not contain a placeholder, or a call could choose where the credential is sent"
-            raise ValueError(message)
+        is_variable = SCOPE_PLACEHOLDER.search(start + authority)
+        reject_if(is_variable, "url: the host must not contain a placeholder, or a call could choose where the credential is sent")
         _check_endpoint(SCOPE_PLACEHOLDER.sub("x", self.url), self.headers, private=self.allow_private)
         reject_if(self.body is not None and self.method == "GET", "json: a GET request must not have a body")
         return self
@@ -184,9 +182,8 @@ class Tool(Model):
     def _has_one_implementation(self) -> Self:
         kinds = [name for name in ("sql", "http", "mcp") if getattr(self, name) is not None]
         reject_if(len(kinds) != 1, f"has {' and '.join(kinds) or 'none'}; a tool needs exactly one of sql, http, mcp")
-        if (self.mcp is None) and not isinstance(self.uses.action, Action):
-            message = "uses.action: patterns are only for upstream MCP servers; set read, write or admin"
-            raise ValueError(message)
+        has_patterns = not isinstance(self.uses.action, Action)
+        reject_if(self.mcp is None and has_patterns, "uses.action: patterns are only for upstream MCP servers; set read, write or admin")
         reject_if(self.mcp is None and self.description == "-", "needs a description, so that models know what the tool does")
         return self
 
