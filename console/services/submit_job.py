@@ -32,7 +32,7 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock, JobFacts
-from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_tools
+from justenough.domain.policy.dry_run import DryRunStep, dry_run_tools
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -89,8 +89,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     current = deps.config.current()
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
     touched = inherit_touched(deps, body.parent, HeldAccess())
-    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    clock = Clock.at(deps.now())
+    rules, clock = current.rules, Clock.at(deps.now())
     steps = tuple(steps_of(rules, facts, clock=clock, held=touched))
     for step in steps:
         if step.access.at == "start" and step.decision.outcome != "denied":

@@ -71,8 +71,7 @@ def evaluate_request(
         beyond=beyond_of(verified.spec, requested or access, current.catalog),
     )
     resource = current.catalog.resources[access.resource]
-    decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
-    return decision, DecisionFacts.of(facts, access.resource, resource, access.action, context)
+    return current.rules.decide(facts, access, context), DecisionFacts.of(facts, access.resource, resource, access.action, context)
 
 
 def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: str | None, tier: int) -> str:

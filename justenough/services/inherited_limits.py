@@ -18,7 +18,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import intersect_all
-from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
+from justenough.domain.policy.ceiling import access_attenuation_problems, attenuation_problems
 from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import let_tool_through, tool_only_items
 from justenough.services.dependencies import Deps

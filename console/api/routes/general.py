@@ -189,7 +189,7 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
             for name, resource in catalog.resources.items()
         ),
         tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
-        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
+        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.upstreams.withheld.items()),
     )
 
 

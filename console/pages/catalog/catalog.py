@@ -19,10 +19,8 @@ from console.services.background_reads import WHOLE_CATALOG
 from console.services.catalog_offers import offered_actions
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.test_cases import (
     CaseResult,
-    DefaultLauncher,
     PolicyTestTable,
     policy_table_problems,
     read_policy_table,
@@ -110,8 +108,7 @@ def _policy_tests(folder: Path, current: ConfigSet) -> Iterator[PolicyTestResult
 
 def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
     name = f"{TEST_TABLES_PATH}/{path.name}"
-    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    launcher = DefaultLauncher(frozenset(current.tiers.roles.launch))
+    rules, launchers = current.rules, frozenset(current.tiers.roles.launch)
     try:
         with path.open("rb") as file:
             table = read_policy_table(name, file.read(MAX_TABLE_BYTES))
@@ -121,4 +118,4 @@ def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
         return PolicyTestResult(name, None, (), tuple(map(str, error.problems)))
     unknown = tuple(map(str, policy_table_problems(table, rules)))
     few = table.model_copy(update={"cases": table.cases[:MAX_CASES]})
-    return PolicyTestResult(name, table, () if unknown else tuple(run_cases(name, few, rules, launcher)), unknown)
+    return PolicyTestResult(name, table, () if unknown else tuple(run_cases(name, few, rules, launchers)), unknown)

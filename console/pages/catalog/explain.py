@@ -24,7 +24,6 @@ from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
 from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import PHASES
-from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.explain import build_plain_spec, explain_spec, require_known_access
 
 SPEC_NAME = "job spec"
@@ -149,10 +148,10 @@ def _explanation(
         errors.add_problems(error.problems, form.how)
         return None
     groups = frozenset(_split_list(form.groups) or current.tiers.roles.launch)
-    rules, clock = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(at or console.deps.now())
+    clock = Clock.at(at or console.deps.now())
     phase: Phase = form.phase  # type: ignore[assignment] # checked above
     explanation = explain_spec(
-        rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
+        current.rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
     )
     return explanation.model_dump(mode="json")
 

@@ -165,7 +165,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
             if one.delegate_id == caller.person.id
         ),
         rights=rights_of(deps, caller, view, job),
-        tool={**config.catalog.callable, **config.catalog.listings}.get(str(view.call["tool"])) if view.call else None,
+        tool=config.catalog.named_tools.get(str(view.call["tool"])) if view.call else None,
         mine=str(last.data.get("why", "")) if last and last.type == EventType.APPROVAL_REJECTED else "",
     )
 

@@ -37,6 +37,7 @@ from justenough.domain.core.errors import InvalidInput, Problem, RetryLater, rai
 from justenough.domain.integrations.subscriptions import Subscription, tier_problems
 from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
 from justenough.domain.policy.cedar_source import SCHEMA_FILE
+from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
@@ -65,6 +66,11 @@ class ConfigSet:
     schedules: Mapping[str, ScheduledJob] = field(default_factory=dict)
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """Who is notified of events, by name."""
+
+    @property
+    def rules(self) -> PolicyEvaluator:
+        """The policies, with the catalog and the tiers that they need to decide."""
+        return PolicyEvaluator(self.policies, self.catalog, self.tiers.top)
 
 
 class NoConfiguration(RetryLater):

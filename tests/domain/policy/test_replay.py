@@ -197,7 +197,7 @@ def test_similar_jobs_are_distinguished_if_a_policy_names_one() -> None:
 
 def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
-    again = PolicyReplay(shop_rules().policies, CATALOG)
+    again = PolicyReplay(shop_rules())
     unknown = again.replay_entry(recorded[-1])
 
     assert isinstance(unknown, ReplayedDecision)
@@ -218,7 +218,7 @@ def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
 
 def test_a_replay_forgets_a_job_at_its_end_and_keeps_nothing_of_later_entries() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
-    again = PolicyReplay(shop_rules().policies, CATALOG)
+    again = PolicyReplay(shop_rules())
     again.learn(JOB, recorded)
     for kind, data in (("job.ended", {}), ("credential.confirmed", {"credential": "c-1"}), ("job.refused", {})):
         assert again.replay_entry({**recorded[0], "type": kind, "data": data}) is None
