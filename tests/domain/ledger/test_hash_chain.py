@@ -238,9 +238,8 @@ def test_a_head_with_another_hash_is_a_mismatch(digit: str) -> None:
 @pytest.mark.parametrize("digit", "0f")
 def test_one_entry_links_to_exactly_the_hash_before_it(digit: str) -> None:
     first, second = chain(2)
-    before = head_of([first])
-    assert entry_problems(second, before) == ()
-    (problem,) = entry_problems(second, before._replace(hash=digit * 64))
+    assert list(entry_problems(second, 1, first.hash)) == []
+    (problem,) = entry_problems(second, 1, digit * 64)
     assert (problem.seq, problem.fault) == (2, Fault.UNLINKED)
     stranger = second._replace(prev=digit * 64)
     stranger = stranger._replace(hash=entry_hash(*stranger[:-1]))
@@ -250,13 +249,13 @@ def test_one_entry_links_to_exactly_the_hash_before_it(digit: str) -> None:
 @pytest.mark.parametrize("digit", "0f")
 def test_one_entry_with_another_hash_is_edited(digit: str) -> None:
     first, second = chain(2)
-    (problem,) = entry_problems(second._replace(hash=digit * 64), head_of([first]))
+    (problem,) = entry_problems(second._replace(hash=digit * 64), 1, first.hash)
     assert (problem.seq, problem.fault) == (2, Fault.EDITED)
 
 
 def test_one_entry_with_the_number_of_an_earlier_one_is_a_fork() -> None:
     first, second = chain(2)
-    (problem,) = entry_problems(first, head_of([first, second]))
+    (problem,) = entry_problems(first, 2, second.hash)
     assert (problem.seq, problem.fault) == (1, Fault.FORKED)
 
 
