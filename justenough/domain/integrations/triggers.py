@@ -14,8 +14,8 @@ from pydantic import Field, StringConstraints
 
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import Problem, raise_problems
+from justenough.domain.core.placeholders import fits_wildcards
 from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
-from justenough.domain.core.wildcards import fits_wildcards
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
 from justenough.domain.integrations.schedules import MAX_SCHEDULES, Schedule
 from justenough.domain.integrations.subscriptions import Notify, SecretPath, Subscription, Webhook, index_by_name, subscription_problems
