@@ -22,8 +22,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
-from justenough.domain.integrations.schedules import schedule_origin, why_no_occasion
-from justenough.domain.integrations.triggers import fill_params, trigger_origin
+from justenough.domain.integrations.triggers import fill_params, schedule_origin, trigger_origin, why_no_occasion
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
