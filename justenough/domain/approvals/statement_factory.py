@@ -1,4 +1,4 @@
-"""Builds the statements that people sign: order, decision, review, delegation. It signs nothing: Vault has the keys."""
+"""Builds the statements that people sign: order, decision, review. It signs nothing: Vault has the keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 from justenough.domain.approvals.statements import (
     MAX_STATEMENT_LIFETIME,
     DecisionStatement,
-    DelegationStatement,
     OrderStatement,
     ReviewStatement,
 )
@@ -44,8 +43,6 @@ def build_order_statement(
     now: datetime,
     parent: str | None = None,
 ) -> OrderStatement:
-    """Build the statement that orders a job."""
-    now = now.replace(microsecond=0)
     return OrderStatement(
         job=job,
         spec_digest=digest_of(spec),
@@ -83,18 +80,10 @@ def build_decision_statement(
 def build_review_statement(
     request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
 ) -> ReviewStatement:
-    """Build the statement of a break-glass review."""
     return ReviewStatement(**_request_fields(request, reason=reason, person=person, now=now), verdict=verdict)
-
-
-def build_delegation_statement(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
-    """Build the statement by which a person names a delegate until a time."""
-    now = now.replace(microsecond=0)
-    return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)
 
 
 def _request_fields(request: Json, *, reason: str, person: str, now: datetime) -> Json:
     """Return the fields that statements about a request have in common."""
-    now = now.replace(microsecond=0)
     about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"]}
     return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + MAX_STATEMENT_LIFETIME}

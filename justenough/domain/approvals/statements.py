@@ -32,7 +32,24 @@ MAX_CLOCK_SKEW = timedelta(minutes=2)
 Reason = Annotated[str, StringConstraints(max_length=1000)]
 
 
-class OrderStatement(Model):
+class Statement(Model):
+    """What every statement contains."""
+
+    reason: Reason
+    person: str
+    """Vault entity id."""
+    issued_at: Moment
+    expires_at: Moment
+
+
+class RequestStatement(Statement):
+    job: str
+    request: str
+    digest: Digest
+    """The request's digest: what will run and be issued."""
+
+
+class OrderStatement(Statement):
     """The person launches this job with this content."""
 
     type: Literal["order"] = "order"
@@ -41,9 +58,6 @@ class OrderStatement(Model):
     """Digest of the spec's raw mapping, as sent."""
     bundle: Digest | None
     params: Mapping[str, str]
-    reason: Reason
-    person: str
-    """Vault entity id."""
     parent: OmittedIfNone[str] = None
     """The job that launches this one."""
     origin: OmittedIfNone[str] = None
@@ -53,60 +67,36 @@ class OrderStatement(Model):
     """
     asked_by: OmittedIfNone[str] = None
     """Entity id of the person who ran a schedule now. Set by the console; that person cannot decide the job's requests."""
-    issued_at: Moment
-    expires_at: Moment
 
 
-class DecisionStatement(Model):
+class DecisionStatement(RequestStatement):
     """The person approves exactly this request or less, denies it, withdraws an approval, or uses break-glass."""
 
     type: Literal["decision"] = "decision"
-    job: str
-    request: str
-    digest: Digest
-    """The request's digest: what will run and be issued."""
     decision: Literal["approve", "deny", "withdraw", "break_glass"]
     ttl: int
     """Seconds; at most what was requested."""
     action: Action
     """At most what was requested."""
-    reason: Reason
-    person: str
     on_behalf_of: OmittedIfNone[str] = None
     """Entity id of the absent person who named this person their delegate."""
-    tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    tools: OmittedIfNone[Annotated[Mapping[ToolName, Bounds], Field(min_length=1)]] = None
     """The allowed tools, each within these bounds and the requested ones; left out if the tools are allowed as requested."""
-    issued_at: Moment
-    expires_at: Moment
 
 
-class DelegationStatement(Model):
+class DelegationStatement(Statement):
     """The person is away until this expires; the delegate, an approver of the same tier, decides on their behalf."""
 
     type: Literal["delegation"] = "delegation"
     delegate: str
     """Vault entity id."""
-    reason: Reason
-    person: str
-    issued_at: Moment
-    expires_at: Moment
 
 
-class ReviewStatement(Model):
+class ReviewStatement(RequestStatement):
     """The person reviewed a break-glass approval and states whether it was justified."""
 
     type: Literal["review"] = "review"
-    job: str
-    request: str
-    digest: Digest
     verdict: Literal["justified", "unjustified"]
-    reason: Reason
-    person: str
-    issued_at: Moment
-    expires_at: Moment
-
-
-Statement = OrderStatement | DecisionStatement | DelegationStatement | ReviewStatement
 
 
 class SignedStatement(Message):
