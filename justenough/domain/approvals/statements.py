@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -104,18 +103,6 @@ class SignedStatement(Message):
 
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
-
-
-@dataclass(frozen=True, slots=True)
-class OrderRecord:
-    """A signed order and the inputs that it covers. Nothing here is verified."""
-
-    spec: dict[str, Any]
-    """As sent, params not filled in."""
-    params: Mapping[str, str]
-    bundle: str | None
-    """Digest of the job's files."""
-    signed: SignedStatement
 
 
 def to_signable(statement: Statement) -> dict[str, Any]:
