@@ -29,7 +29,7 @@ from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
-from justenough.domain.approvals import statement_factory
+from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
@@ -200,7 +200,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
     try:
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
-        statement = statement_factory.build_order_statement(
+        statement = statements.build_order_statement(
             draft.job,
             body.spec,
             params=body.params,

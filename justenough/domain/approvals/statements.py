@@ -1,4 +1,6 @@
-"""The statements that people sign: canonical form, request digests, and signature verification. No I/O, no clock.
+"""The statements that people sign: how they are built, their canonical form, request digests, and signature verification. No I/O, no clock.
+
+Nothing here signs: Vault has the keys.
 
 Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
 docs/reference/statements.md carries test vectors.
@@ -10,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -22,13 +24,14 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import Moment
 from justenough.domain.jobs.spec import Access, JobSpec, ResourceLimits, ToolName
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Bounds, tools_to_json
+from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 
 MAX_STATEMENT_LIFETIME = timedelta(days=7)
 """Of all statements but delegations. Longer than all tiers together: order and answers are verified again when the job starts."""
 MAX_DELEGATION_LIFETIME = timedelta(days=90)
 MAX_CLOCK_SKEW = timedelta(minutes=2)
 Reason = Annotated[str, StringConstraints(max_length=1000)]
+DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 
 
 class Statement(Model):
@@ -72,7 +75,7 @@ class DecisionStatement(RequestStatement):
     """The person approves exactly this request or less, denies it, withdraws an approval, or uses break-glass."""
 
     type: Literal["decision"] = "decision"
-    decision: Literal["approve", "deny", "withdraw", "break_glass"]
+    decision: DecisionKind
     ttl: int
     """Seconds; at most what was requested."""
     action: Action
@@ -108,6 +111,75 @@ class SignedStatement(Message):
 def to_signable(statement: Statement) -> dict[str, Any]:
     """Return the JSON object of a statement that is signed."""
     return statement.model_dump(mode="json")
+
+
+class Narrowing(NamedTuple):
+    """The terms that an approver allows instead of the requested ones; None leaves a part as requested."""
+
+    ttl: int | None = None
+    """Seconds."""
+    action: Action | None = None
+    tools: BoundedTools | None = None
+
+
+NO_NARROWING = Narrowing()
+
+
+def build_order_statement(
+    job: str,
+    spec: dict[str, Any],
+    *,
+    bundle: str | None,
+    params: Mapping[str, str],
+    reason: str,
+    person: str,
+    now: datetime,
+    parent: str | None = None,
+) -> OrderStatement:
+    return OrderStatement(
+        job=job,
+        spec_digest=digest_of(spec),
+        bundle=bundle,
+        params=params,
+        reason=reason,
+        person=person,
+        parent=parent,
+        issued_at=now,
+        expires_at=now + MAX_STATEMENT_LIFETIME,
+    )
+
+
+def build_decision_statement(
+    request: dict[str, Any],
+    decision: DecisionKind,
+    *,
+    narrowing: Narrowing = NO_NARROWING,
+    reason: str,
+    person: str,
+    on_behalf_of: str | None = None,
+    now: datetime,
+) -> DecisionStatement:
+    """Build the decision on a request (`request`: as returned by the API). `on_behalf_of`: entity id of the absent person, if any."""
+    return DecisionStatement(
+        **_request_fields(request, reason=reason, person=person, now=now),
+        decision=decision,
+        ttl=request["ttl"] if narrowing.ttl is None else narrowing.ttl,
+        action=narrowing.action or Action(request["action"]),
+        on_behalf_of=on_behalf_of,
+        tools=narrowing.tools,
+    )
+
+
+def build_review_statement(
+    request: dict[str, Any], verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
+) -> ReviewStatement:
+    return ReviewStatement(**_request_fields(request, reason=reason, person=person, now=now), verdict=verdict)
+
+
+def _request_fields(request: dict[str, Any], *, reason: str, person: str, now: datetime) -> dict[str, Any]:
+    """Return the fields that statements about a request have in common."""
+    about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"]}
+    return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + MAX_STATEMENT_LIFETIME}
 
 
 def request_digest(
