@@ -102,8 +102,8 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of the person for whom the console ordered this job, or None."""
-    record = deps.store.jobs.order(job)
-    return record.signed.statement.get("asked_by") if record else None
+    order = deps.store.jobs.order(job)
+    return order.order.statement.get("asked_by") if order else None
 
 
 def why_no_chain(deps: Deps, parent: str) -> Rejection | None:

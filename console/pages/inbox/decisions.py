@@ -31,8 +31,8 @@ from console.services.console import Console
 from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decision, withdraw_unsigned
 from console.services.inputs import ClaimBody
 from console.services.reviews import submit_review
-from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statement_factory import NO_NARROWING, DecisionKind, Narrowing
+from justenough.domain.approvals import statements
+from justenough.domain.approvals.statements import NO_NARROWING, DecisionKind, Narrowing
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, Problem, RetryLater, Stale
 from justenough.domain.core.units import parse_duration
@@ -117,7 +117,7 @@ async def review(request: Request, console: TheConsole, visitor: PageApprover, f
     if errors:
         return await again(card, CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
-    statement = statement_factory.build_review_statement(
+    statement = statements.build_review_statement(
         card.view.model_dump(mode="json"), verdict, reason=draft.reason, person=visitor.caller.person.id, now=console.deps.now()
     )
     body = await visitor.sign(statement)
@@ -133,7 +133,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
 
     While Vault does not answer, a withdrawal is recorded without a signature.
     """
-    statement = statement_factory.build_decision_statement(
+    statement = statements.build_decision_statement(
         view.model_dump(mode="json"),
         answer.decision,
         narrowing=answer.limits,

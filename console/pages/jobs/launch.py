@@ -28,8 +28,7 @@ from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
-from justenough.domain.approvals import statement_factory
-from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
@@ -196,7 +195,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
     try:
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
-        statement = statement_factory.build_order_statement(
+        statement = statements.build_order_statement(
             draft.job,
             body.spec,
             params=body.params,
@@ -230,7 +229,7 @@ def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) ->
         return False
     if view.requester_id != visitor.caller.person.id:
         raise Conflict(f"job id {job} is taken by another order; start again with a new form")
-    if content_digest(JobInput.of(job, record), reason=str(record.signed.statement["reason"])) != prepared.digest:
+    if content_digest(record, reason=str(record.order.statement["reason"])) != prepared.digest:
         raise Conflict(f"this form already launched {job} with other content; start again with a new form")
     return True
 

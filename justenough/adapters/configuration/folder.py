@@ -34,8 +34,7 @@ from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, read_tool_list
 from justenough.domain.catalog.mcp_upstreams import with_upstream_tools
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem, RetryLater, raise_problems
-from justenough.domain.integrations.subscriptions import Subscription, tier_problems
-from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
+from justenough.domain.integrations.triggers import TRIGGERS_FILE, Subscription, Triggers, read_triggers, tier_problems
 from justenough.domain.policy.cedar_source import SCHEMA_FILE
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet
