@@ -5,52 +5,12 @@ The owner of the tables grants them (`justenough store migrate --grant ROLE`). S
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 from sqlalchemy import Connection, text
 
 from justenough.adapters.store.errors import StoreRightsMissing
+from justenough.adapters.store.tables import METADATA
 
-APPEND = "SELECT, INSERT"
-CHANGE = "SELECT, INSERT, UPDATE"
-REPLACE = "SELECT, INSERT, DELETE"
-EVERYTHING = "SELECT, INSERT, UPDATE, DELETE"
-RIGHTS = MappingProxyType(
-    {
-        "acknowledgements": CHANGE,
-        "alembic_version": "SELECT",
-        "approvals": CHANGE,
-        "bundles": EVERYTHING,
-        "chain_heads": CHANGE,
-        "claims": CHANGE,
-        "credentials": CHANGE,
-        "delegations": CHANGE,
-        "deliveries": EVERYTHING,
-        "ended_jobs": CHANGE,
-        "idempotency_keys": APPEND,
-        "jobs": CHANGE,
-        "leases": EVERYTHING,
-        "ledger": APPEND,
-        "locks": REPLACE,
-        "log_sizes": CHANGE,
-        "logs": APPEND,
-        "orders": APPEND,
-        "page_sessions": EVERYTHING,
-        "places": REPLACE,
-        "positive_controls": APPEND,
-        "probes": CHANGE,
-        "requests": CHANGE,
-        "reviews": CHANGE,
-        "search_names": APPEND,
-        "search_progress": CHANGE,
-        "search_words": APPEND,
-        "subscriptions": EVERYTHING,
-        "sweeps": CHANGE,
-        "target_checks": REPLACE,
-        "told": EVERYTHING,
-        "workers": EVERYTHING,
-    }
-)
+RIGHTS = {"alembic_version": "SELECT"} | {table.name: str(table.info["rights"]) for table in METADATA.tables.values()}
 """By table, the rights that workers and consoles need."""
 
 _CURRENT_ROLE = text("SELECT current_user")
@@ -70,7 +30,7 @@ def current_role(connection: Connection) -> str:
 
 def missing_rights(connection: Connection) -> tuple[str, ...]:
     """Return the rights that the connection's role lacks, as `table.right`."""
-    needed = [(table, right) for table, rights in RIGHTS.items() for right in rights.split(", ")]
+    needed = [(table, right) for table, rights in sorted(RIGHTS.items()) for right in rights.split(", ")]
     values = {"names": [table for table, _ in needed], "rights": [right for _, right in needed]}
     return tuple(connection.execute(_LACKING, values).scalars())
 
