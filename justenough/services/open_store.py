@@ -9,7 +9,7 @@ from time import monotonic
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store, StoreLogin, StoreUnavailable, StoreUnfit
-from justenough.adapters.store.logins import PasswordFile, StoreLogins
+from justenough.adapters.store.postgres_connection import PasswordFile, StoreLogins
 from justenough.adapters.vault import Vault, VaultRefused
 from justenough.domain.core.errors import JustEnoughError
 

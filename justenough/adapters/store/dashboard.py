@@ -1,18 +1,19 @@
-"""Counts for the Dashboard: what is open now, and the trend of the last hours. Reads only.
+"""Counts for health, metrics and the Dashboard: what is open now, and the trend of the last hours. Reads only.
 
 Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result notes if there were more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast, func, or_, select
 
-from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, without_nul
-from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
+from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, ENDED_JOBS, JOBS, REQUESTS, REVIEWS
+from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.dashboard import (
     ALL_JOBS,
@@ -31,6 +32,9 @@ from justenough.domain.readmodel.dashboard import (
     part_of,
     reconstruct_alive_counts,
 )
+
+OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
+
 
 DAY = timedelta(hours=24)
 MAX_ROWS_PER_KIND = 5_000
@@ -91,6 +95,55 @@ _MAY_LIVE = (
     )
     .order_by(CREDENTIALS.c.issued_at)
 )
+
+
+class StoreCounts(Message):
+    """Current counts."""
+
+    jobs: Mapping[str, int]
+    """By state."""
+    pending_requests: int
+    live_credentials: int
+    """Credentials that are not confirmed as revoked or expired."""
+    overdue_revocations: int
+    """Jobs whose revocation is overdue."""
+    open_reviews: int
+    """Reviews of break-glass approvals that are still due."""
+
+
+class OverdueCounts(Message):
+    """Current counts of overdue revocations and credentials."""
+
+    jobs: int
+    """Jobs whose revocation is overdue."""
+    since: datetime | None
+    """When the oldest overdue revocation began."""
+    credentials: int
+    """Credentials that should have ended, by revocation or by their ttl, and are not confirmed as revoked or expired."""
+
+
+class MetricsRepository(Repository):
+    """Counts over all jobs. Cheap, however many jobs there are."""
+
+    @reads
+    def counts(self, connection: Connection) -> StoreCounts:
+        """Return the counts that health and metrics show."""
+        states = [*connection.execute(_OPEN), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
+        return StoreCounts(
+            jobs={row[0]: row[1] for row in states},
+            pending_requests=count_rows(connection, REQUESTS, REQUESTS.c.state == RequestState.PENDING.value),
+            live_credentials=count_rows(connection, CREDENTIALS, CREDENTIALS.c.live),
+            overdue_revocations=count_rows(connection, JOBS, _IS_OVERDUE),
+            open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
+        )
+
+    @reads
+    def overdue(self, connection: Connection) -> OverdueCounts:
+        """Count the overdue revocations."""
+        theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(_IS_OVERDUE)
+        jobs, since = connection.execute(theirs).one()
+        late = (CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)
+        return OverdueCounts(jobs=jobs, since=since, credentials=count_rows(connection, CREDENTIALS, *late))
 
 
 class DashboardRepository(Repository):

@@ -6,8 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, bindparam, select
 
-from justenough.adapters.store.engine import read_transaction
-from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.adapters.store.engine import GroupCommitter, read_transaction
 from justenough.adapters.store.repository import Repository
 from justenough.adapters.store.tables import POSITIVE_CONTROLS
 

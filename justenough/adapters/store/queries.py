@@ -9,16 +9,20 @@ from typing import Any, NamedTuple, Unpack
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
 
 from justenough.adapters.store import reviews
+from justenough.adapters.store.dashboard import OPEN_STATES
 from justenough.adapters.store.engine import read_transaction
-from justenough.adapters.store.metrics import OPEN_STATES
-from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, fetch_page, iterate_pages, merge_pages
 from justenough.adapters.store.repository import (
     DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    ROWS_PER_FETCH,
     Repository,
     count_rows,
     fetch_all,
     fetch_first,
+    fetch_page,
     id_begins,
+    iterate_pages,
+    merge_pages,
     reads,
     without_nul,
 )

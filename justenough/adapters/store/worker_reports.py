@@ -1,22 +1,47 @@
-"""Records when a worker last ran a sweep.
+"""What workers report: their versions and configurations, when one last ran a sweep, and whether each target answered in it.
 
 Temporal's record of sweeps proves nothing: anybody who can poll a task queue can answer in place of a worker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, case, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, not_, or_, select, update
 
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import Repository, fetch_first, reads, writes
-from justenough.adapters.store.tables import SWEEPS
-from justenough.domain.readmodel.views import SweepView
+from justenough.adapters.store.repository import Repository, fetch_all, fetch_first, reads, writes
+from justenough.adapters.store.tables import SWEEPS, TARGET_CHECKS, WORKERS
+from justenough.domain.readmodel.views import SweepView, TargetCheck, WorkerView
 
+KEPT_FOR = timedelta(days=1)
+"""How long a worker that has stopped reporting stays in the table."""
 ONLY_ROW = 1
 MAX_GAP = timedelta(seconds=30)
 """If no worker has swept for this long, the store may have been unavailable."""
+
+
+class WorkerRepository(Repository):
+    """Workers by name."""
+
+    @writes
+    def report(self, connection: Connection, worker: WorkerView) -> None:
+        """Record a worker's report about itself, and drop workers that have been silent for KEPT_FOR."""
+        row = worker.model_dump()
+        if connection.execute(update(WORKERS).where(WORKERS.c.name == worker.name).values(row)).rowcount == 0:
+            insert_new(connection, WORKERS, row)
+            connection.execute(delete(WORKERS).where(WORKERS.c.last_seen < worker.last_seen - KEPT_FOR))
+
+    @writes
+    def forget(self, connection: Connection, name: str) -> None:
+        """Remove a worker that shuts down cleanly."""
+        connection.execute(delete(WORKERS).where(WORKERS.c.name == name))
+
+    @reads
+    def seen_since(self, connection: Connection, since: datetime) -> tuple[WorkerView, ...]:
+        """Return the workers that have reported since this time, by name."""
+        return fetch_all(connection, select(WORKERS).where(WORKERS.c.last_seen >= since).order_by(WORKERS.c.name), WorkerView)
 
 
 class SweepRepository(Repository):
@@ -60,3 +85,22 @@ class SweepRepository(Repository):
 def _steady_since(now: datetime) -> ColumnElement[datetime]:
     # A time in the future is a wrong clock's, and would hide dead sessions from sweeps until then.
     return case((or_(SWEEPS.c.active_at < now - MAX_GAP, SWEEPS.c.steady_since > now), now), else_=SWEEPS.c.steady_since)
+
+
+class TargetCheckRepository(Repository):
+    """Targets by name."""
+
+    @writes
+    def record(self, connection: Connection, checks: Sequence[TargetCheck]) -> None:
+        """Replace the checks of all targets. A target with an unchanged result keeps the time of the first such result."""
+        before = {check.name: check for check in fetch_all(connection, select(TARGET_CHECKS), TargetCheck)}
+        connection.execute(delete(TARGET_CHECKS))
+        for check in checks:
+            old = before.get(check.name)
+            since = old.since if old and (old.failure is None) == (check.failure is None) else check.since
+            insert_new(connection, TARGET_CHECKS, check.model_dump() | {"since": since})
+
+    @reads
+    def all(self, connection: Connection) -> tuple[TargetCheck, ...]:
+        """Return every target, by name."""
+        return fetch_all(connection, select(TARGET_CHECKS).order_by(TARGET_CHECKS.c.name), TargetCheck)
