@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, union_all
 
 from justenough.adapters.store import reviews
 from justenough.adapters.store.dashboard import OPEN_STATES
-from justenough.adapters.store.engine import read_transaction
 from justenough.adapters.store.repository import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
-    ROWS_PER_FETCH,
     Repository,
     count_rows,
     fetch_all,
@@ -63,11 +61,12 @@ _BY_ISSUE = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
 _LIVE = select(CREDENTIALS).where(CREDENTIALS.c.live)
 _LIVE_WITH_JOBS = (
     select(
+        CREDENTIALS.c.issued_at,
         CREDENTIALS.c.id.label("credential"),
         CREDENTIALS.c.job_id.label("job"),
         JOBS.c.state.label("job_state"),
         func.coalesce(JOBS.c.task, "").label("task"),
-        *(CREDENTIALS.c[name] for name in ("resource", "action", "issued_at", "expires_at", "revocable")),
+        *(CREDENTIALS.c[name] for name in ("resource", "action", "expires_at", "revocable")),
         CREDENTIALS.c.accessor.is_not(None).label("known"),
     )
     .outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)
@@ -301,18 +300,7 @@ class CredentialRepository(Repository):
 
     def live_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not yet confirmed dead, oldest first, with its job's state."""
-        after: tuple[datetime, str] | None = None
-        while True:
-            statement = _LIVE_WITH_JOBS.order_by(*_BY_ISSUE).limit(ROWS_PER_FETCH)
-            if after is not None:
-                statement = statement.where(tuple_(*_BY_ISSUE) > tuple_(*after, types=[column.type for column in _BY_ISSUE]))
-            # Each page is read in its own transaction, so that none is long.
-            with read_transaction(self._engine) as connection:
-                rows = connection.execute(statement).mappings().all()
-            if not rows:
-                return
-            yield from (LiveCredential(**row) for row in rows)
-            after = rows[-1]["issued_at"], rows[-1]["credential"]
+        return (LiveCredential(**row._asdict()) for row in self._iterate_rows(_LIVE_WITH_JOBS, by=_BY_ISSUE))
 
 
 def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialView, ...]:

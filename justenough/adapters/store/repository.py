@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Select, Table, and_, case, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Row, Select, Table, and_, case, func, select, tuple_
 
 from justenough.adapters.store.engine import GroupCommitter, read_transaction
 from justenough.adapters.store.tables import LEDGER, UtcDateTime
@@ -39,6 +39,20 @@ class Repository:
     def __init__(self, engine: Engine, commits: GroupCommitter) -> None:
         self._engine = engine
         self._commits = commits
+
+    def _iterate_rows(self, statement: Select[Any], *, by: Sequence[Column[Any]], after: Sequence[Any] | None = None) -> Iterator[Row[Any]]:
+        """Yield the rows of a statement after a key, in the order of its first columns `by`, which together are unique.
+
+        Each page is read in its own transaction: a long one would keep the database from cleaning up.
+        """
+        while True:
+            page = statement if after is None else statement.where(comes_after(by, after))
+            with read_transaction(self._engine) as connection:
+                rows = connection.execute(page.order_by(*by).limit(ROWS_PER_FETCH)).all()
+            yield from rows
+            if len(rows) < ROWS_PER_FETCH:
+                return
+            after = rows[-1][: len(by)]
 
 
 def reads(query: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Callable[Concatenate[RepositoryT, P], T]:
@@ -120,14 +134,19 @@ def fetch_page(
 ) -> Page[T]:
     """Return one page of views, in the order of the columns `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
     if cursor is not None:
-        last = _decode_cursor(cursor, by)
-        key, after = (tuple_(*by), tuple_(*last, types=[column.type for column in by])) if len(by) > 1 else (by[0], last[0])
-        statement = statement.where(key > after if is_ascending else key < after)
+        statement = statement.where(comes_after(by, _decode_cursor(cursor, by), is_ascending=is_ascending))
     size = min(max(limit, 1), MAX_PAGE_SIZE)
     order = [column.asc() if is_ascending else column.desc() for column in by]
     rows = connection.execute(statement.order_by(*order).limit(size + 1)).mappings().all()
     last_key = [rows[size - 1][column.name] for column in by] if len(rows) > size else None
     return Page(items=tuple(view(**row) for row in rows[:size]), next=_encode_cursor(last_key) if last_key else None)
+
+
+def comes_after(by: Sequence[Column[Any]], key: Sequence[Any], *, is_ascending: bool = True) -> ColumnElement[bool]:
+    """Return the condition that a row comes after the one with this key, in the order of the columns `by`."""
+    # A planner may not use an index for a tuple of one column.
+    row, last = (tuple_(*by), tuple_(*key, types=[column.type for column in by])) if len(by) > 1 else (by[0], key[0])
+    return row > last if is_ascending else row < last
 
 
 def merge_pages(pages: Sequence[Page[T]], *, by: Callable[[T], tuple[Any, ...]], limit: int, is_ascending: bool = False) -> Page[T]:
