@@ -51,7 +51,7 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import DEFAULT_TTL_S
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_request
-from justenough.services.inherited_limits import why_exceeds_ancestors
+from justenough.services.parent_chain import why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200

@@ -31,7 +31,6 @@ from justenough.services.evaluate_request import (
     why_not_offered,
     why_policy_denies_grant,
 )
-from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import JobHistory, approval_withdrawers
 from justenough.services.ledger_events import (
     access_decided_event,
@@ -40,7 +39,7 @@ from justenough.services.ledger_events import (
     issue_decision_about,
     review_opened_event,
 )
-from justenough.services.parent_chain import ancestor_launchers
+from justenough.services.parent_chain import ancestor_launchers, why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 
 MAX_ANSWERS_EXAMINED = 20

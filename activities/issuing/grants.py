@@ -23,7 +23,7 @@ from justenough.domain.jobs.tool_bounds import APPROVAL, ORDER, BoundedTools
 from justenough.domain.ledger.events import Event
 from justenough.domain.tools.call import ToolCall, call_of, let_tool_through, tool_only_items, with_bounds
 from justenough.services.dependencies import Deps
-from justenough.services.inherited_limits import ancestor_access_items, why_exceeds_ancestors
+from justenough.services.parent_chain import ancestor_access_items, why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_REQUESTS = 1_000

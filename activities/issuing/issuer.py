@@ -50,9 +50,9 @@ from justenough.domain.policy.cedar_request import Phase
 from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_offered
-from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event, issue_decision_about
+from justenough.services.parent_chain import why_exceeds_ancestors
 from justenough.services.positive_control import KnownControls, NotObservable, known_controls, with_observed_user
 from justenough.services.verify_order import VerifiedOrder, verify_order
 

@@ -36,9 +36,8 @@ from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_ru
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
-from justenough.services.inherited_limits import inherited_limit_problems, parent_limit_problems
 from justenough.services.ledger_events import job_submitted_event
-from justenough.services.parent_chain import inherit_touched, why_no_parent
+from justenough.services.parent_chain import inherit_touched, inherited_limit_problems, parent_limit_problems, why_no_parent
 from justenough.services.verify_order import verify_order
 
 log = structlog.get_logger()

@@ -1,28 +1,41 @@
-"""Reads a job's ancestors from the ledger, with the resources they have touched so far, which count as touched by their descendants.
+"""A job's ancestors: the resources that they have touched, which count as touched by their descendants, and the limits that they set.
 
-Nothing is cached, because ancestors that still run may touch more. Records nothing.
+A job is limited to the access that every one of its ancestors still has: the access in its order, minus what its approvers removed. A job
+that the configuration launches (by a trigger whose event names a parent) is not limited by that parent.
+
+Nothing is cached, because ancestors that still run may touch more, and an approval may be withdrawn or narrowed at any time. Records nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from justenough.domain.approvals.statements import OrderStatement, why_signature_invalid
 from justenough.domain.approvals.tiers import Person
-from justenough.domain.core.errors import GiveUp
-from justenough.domain.core.ids import installation_of
+from justenough.domain.approvals.verification import UNREADABLE_ERRORS, read_statement
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
+from justenough.domain.core.ids import installation_of, request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import HeldAccess
-from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
+from justenough.domain.jobs.states import Action, RequestState, Sensitivity
+from justenough.domain.jobs.tool_bounds import intersect_all
 from justenough.domain.ledger.events import EventType
+from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
 from justenough.domain.readmodel import views
+from justenough.domain.readmodel.views import RequestView
+from justenough.domain.tools.call import let_tool_through, tool_only_items
 from justenough.services.dependencies import Deps
 
 MAX_ANCESTORS = 10
 """Maximum number of ancestors of a job. A longer chain is most likely a loop."""
 TOUCHING_EVENTS = (EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
+LOST_STATES = frozenset({RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN})
 
 
 class NoSuchParent(GiveUp):
@@ -152,3 +165,118 @@ def _read_touched(deps: Deps, job: str) -> HeldAccess:
 
 def _unknown_job_text(job: str) -> str:
     return f"there is no job {job}"
+
+
+def read_order_spec(deps: Deps, order: JobInput) -> JobSpec:
+    """Return an order's spec with its params filled in. Raises InvalidInput.
+
+    An order from before `beyond` existed keeps the meaning that it had when it was signed. It is recognized because neither the order nor
+    the ledger entry of its submission contains `beyond`; later entries always do.
+    """
+    submitted = None if "beyond" in order.spec else deps.store.ledger.entry(f"{order.job}/{EventType.JOB_SUBMITTED}")
+    return checked_spec(order.spec, order.params, before_ceiling=submitted is not None and "beyond" not in submitted.data)
+
+
+def inherited_limit_problems(deps: Deps, spec: JobSpec, statement: OrderStatement) -> tuple[Problem, ...]:
+    """Return the problems of a spec that requests more than the job's ancestors have, by YAML path; none for a job without a parent."""
+    return _limit_problems(_ancestor_specs(deps, statement), spec)
+
+
+def parent_limit_problems(deps: Deps, spec: JobSpec, parent: str) -> tuple[Problem, ...]:
+    """Return the problems of an unsigned spec that requests more than `parent` and its ancestors have, by YAML path."""
+    return _limit_problems(_specs_from(deps, parent), spec)
+
+
+def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement) -> Rejection | None:
+    """Return why some access exceeds the access of the job's ancestors, or None if it does not."""
+    for ancestor in _ancestor_specs(deps, statement):
+        if isinstance(ancestor, Rejection):
+            return ancestor
+        if problem := next(access_attenuation_problems(access, ancestor.access), None):
+            return Rejection("exceeds_ancestors", problem.message)
+    return None
+
+
+def can_use_tool(deps: Deps, tool: str, resource: str, action: Action, statement: OrderStatement) -> bool:
+    """Whether every ancestor of the job may use a tool, with at least some arguments."""
+    return all(
+        not isinstance(spec, Rejection)
+        and any(
+            (item.resource, item.action) == (resource, action) and let_tool_through((item,) if item.tools is not None else (), tool)
+            for item in spec.access
+        )
+        for spec in _ancestor_specs(deps, statement)
+    )
+
+
+def ancestor_access_items(deps: Deps, resource: str, action: Action, statement: OrderStatement) -> tuple[tuple[Access, ...], ...]:
+    """For each ancestor that has an action only through tools, return its access items for that action."""
+    specs = (ancestor for ancestor in _ancestor_specs(deps, statement) if isinstance(ancestor, JobSpec))
+    return tuple(items for spec in specs if (items := tool_only_items(spec, resource, action)))
+
+
+def _limit_problems(ancestors: Iterable[JobSpec | Rejection], spec: JobSpec) -> tuple[Problem, ...]:
+    problems: dict[Problem, None] = {}
+    for ancestor in ancestors:
+        problems |= dict.fromkeys(
+            attenuation_problems(spec, ancestor) if isinstance(ancestor, JobSpec) else [Problem("parent", ancestor.message)]
+        )
+    return tuple(problems)
+
+
+def _ancestor_specs(deps: Deps, statement: OrderStatement) -> Iterator[JobSpec | Rejection]:
+    """Yield each ancestor's spec with its remaining access, up to a job that the configuration launched."""
+    if statement.parent is not None and statement.origin is None:
+        yield from _specs_from(deps, statement.parent)
+
+
+def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
+    for _ in range(MAX_ANCESTORS):
+        if job is None:
+            return
+        order = _read_signed_order(deps, job)
+        if isinstance(order, Rejection):
+            yield order
+            return
+        spec, statement = order
+        remaining: list[Access] = []
+        for number, item in enumerate(spec.access, start=1):
+            view = deps.store.requests.get(request_id(statement.job, number))
+            if view is None:
+                # The access was not requested yet.
+                remaining.append(item)
+            elif view.state not in LOST_STATES:
+                remaining.append(_to_granted_access(item, view))
+        yield spec.model_copy(update={"access": tuple(remaining)})
+        job = statement.parent if statement.origin is None else None
+
+
+def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] | Rejection:
+    """Return a job's signed spec and statement. Its signature is checked, because the child's access depends on it."""
+    record = deps.store.jobs.order(job)
+    if record is None:
+        return Rejection("job_unknown", f"there is no job {job}")
+    order = JobInput.of(job, record)
+    statement = read_statement(OrderStatement, order.order)
+    if isinstance(statement, Rejection):
+        return Rejection(statement.code, f"the order of {job}: {statement}")
+    try:
+        stored = (job, digest_of(order.spec), dict(order.params))
+        spec = read_order_spec(deps, order)
+    except (InvalidInput, *UNREADABLE_ERRORS):
+        return Rejection("order_unreadable", f"the order of {job} cannot be parsed")
+    if stored != (statement.job, statement.spec_digest, dict(statement.params)):
+        return Rejection("order_changed", f"the stored order of {job} differs from the signed order")
+    if invalid := why_signature_invalid(order.order, deps.vault.public_keys(statement.person)):
+        return Rejection(invalid.code, f"the order of {job}: {invalid}")
+    return spec, statement
+
+
+def _to_granted_access(item: Access, view: RequestView) -> Access:
+    """Return an item as granted, but never more than its order requests, even if the store records more."""
+    # A running job may have requested less than its order says. That is not what approvers removed.
+    shortened = view.granted_ttl if view.granted_ttl is not None and view.granted_ttl < view.ttl else item.ttl
+    ttl = min(item.ttl, shortened)
+    action = min(item.action, Action(view.granted_action or item.action), key=lambda each: each.rank)
+    tools = intersect_all(item.tools, view.granted_tools) if item.tools is not None and view.granted_tools is not None else item.tools
+    return item.model_copy(update={"ttl": ttl, "action": action, "tools": tools})

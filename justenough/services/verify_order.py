@@ -22,9 +22,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.integrations import schedules, triggers
 from justenough.domain.jobs.spec import JobSpec
 from justenough.services.dependencies import Deps
-from justenough.services.inherited_limits import inherited_limit_problems
-from justenough.services.order_spec import read_order_spec
-from justenough.services.parent_chain import why_no_chain, why_no_parent
+from justenough.services.parent_chain import inherited_limit_problems, read_order_spec, why_no_chain, why_no_parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from justenough.domain.tools.call import CallAccess, OutOfBounds, ToolCall, acti
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_request
-from justenough.services.inherited_limits import can_use_tool
+from justenough.services.parent_chain import can_use_tool
 from justenough.services.verify_order import VerifiedOrder
 
 POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0

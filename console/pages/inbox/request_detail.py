@@ -24,8 +24,7 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import DelegationView, EntryView, JobView, RequestView
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
-from justenough.services.order_spec import read_order_spec
-from justenough.services.parent_chain import ancestor_views
+from justenough.services.parent_chain import ancestor_views, read_order_spec
 
 MAX_STEPS = 8
 """Number of the job's newest ledger entries on the page."""

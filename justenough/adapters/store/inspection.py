@@ -11,9 +11,8 @@ from sqlalchemy import Connection, Engine, text
 from justenough.adapters.store.change_feed import CHANNEL
 from justenough.adapters.store.engine import SESSION, read_transaction
 from justenough.adapters.store.errors import StoreUnavailable
-from justenough.adapters.store.migrate import Revisions, read_revisions, require_version
+from justenough.adapters.store.migrate import Revisions, current_role, may_change_ledger, missing_rights, read_revisions, require_version
 from justenough.adapters.store.postgres_connection import PostgresConnector, first_line, place_of
-from justenough.adapters.store.rights import current_role, may_change_ledger, missing_rights
 
 NOTICE_TIMEOUT_S = 3.0
 LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
