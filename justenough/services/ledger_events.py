@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from justenough.adapters.vault.transit import ENTITY_ID_PATTERN
 from justenough.domain.approvals.ladder import ApprovalAnswer, GrantTerms, Ladder
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tier_names import bypassed_tiers
@@ -28,8 +29,6 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import call_of
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
-
-ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def order_events(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
@@ -230,7 +229,7 @@ def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any
         about=f"{about}-{received.removeprefix('sha256:')[:16]}" if received else about,
         request=_matching_text(request, REQUEST_ID),
         why=why,
-        person=_matching_text(person, ENTITY_ID),
+        person=_matching_text(person, ENTITY_ID_PATTERN),
         received=received,
     )
 
