@@ -109,16 +109,7 @@ def issue_decision_about(nth: int) -> str:
 
 def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
     """Build the event of a request that now waits for its approvers."""
-    return build_event(
-        EventType.APPROVAL_OPENED,
-        job,
-        at=at,
-        about=ladder.request,
-        request=ladder.request,
-        tier=ladder.current,
-        respond_by=ladder.respond_by.isoformat(),
-        quorum=tiers.tiers[ladder.current].quorum,
-    )
+    return build_event(EventType.APPROVAL_OPENED, job, at=at, about=ladder.request, **_tier_fields(ladder, tiers))
 
 
 def approval_escalated_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
@@ -129,12 +120,15 @@ def approval_escalated_event(job: str, ladder: Ladder, tiers: Tiers, *, at: date
         job,
         at=at,
         about=f"{ladder.request}/{ladder.current}",
-        request=ladder.request,
-        tier=ladder.current,
-        respond_by=ladder.respond_by.isoformat(),
-        quorum=tiers.tiers[ladder.current].quorum,
+        **_tier_fields(ladder, tiers),
         **({"verdict": "approved", **granted_fields(ladder.grant)} if is_approved else {}),
     )
+
+
+def _tier_fields(ladder: Ladder, tiers: Tiers) -> dict[str, Any]:
+    """Return the fields of a request's current tier."""
+    quorum, respond_by = tiers.tiers[ladder.current].quorum, ladder.respond_by.isoformat()
+    return {"request": ladder.request, "tier": ladder.current, "respond_by": respond_by, "quorum": quorum}
 
 
 def granted_fields(granted: GrantTerms | None) -> dict[str, Any]:

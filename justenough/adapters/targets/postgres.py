@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.adapters.vault import IssuedSecret, Vault
-from justenough.domain.catalog.models import Catalog, Target
+from justenough.domain.catalog.models import ActionDef, Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle
@@ -148,19 +148,11 @@ class TargetInspector:
 
     def has_target(self, resource: str, action: Action) -> bool:
         """Whether the action's users are in a target. True if no catalog is known, because they may be."""
-        try:
-            definition = self._catalog().action(resource, action)
-        except RetryLater:
-            return True
-        return definition is not None and definition.target is not None
+        return self._may_be(resource, action, lambda definition: definition.target is not None)
 
     def gives_space(self, resource: str, action: Action) -> bool:
         """Whether issuing an action creates a space for its job in the target. True if no catalog is known, because it may."""
-        try:
-            definition = self._catalog().action(resource, action)
-        except RetryLater:
-            return True
-        return definition is not None and definition.space
+        return self._may_be(resource, action, lambda definition: definition.space)
 
     def is_same_target(self, credential: CredentialHandle, other: CredentialHandle) -> bool:
         """Whether the users of two credentials are known to be in the same target."""
@@ -177,6 +169,13 @@ class TargetInspector:
             observers, self._observers = list(self._observers.values()), {}
         for observer in observers:
             observer.close()
+
+    def _may_be(self, resource: str, action: Action, has: Callable[[ActionDef], bool]) -> bool:
+        try:
+            definition = self._catalog().action(resource, action)
+        except RetryLater:
+            return True
+        return definition is not None and has(definition)
 
     def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], _Found]) -> TargetInspection:
         """Run `act` for each target of these requests (None: of the catalog), concurrently."""
