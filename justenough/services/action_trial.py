@@ -29,8 +29,6 @@ TRIAL_TTL_S = 60
 
 
 class TrialStep(NamedTuple):
-    """The result of one step."""
-
     step: str
     outcome: Literal["ok", "failed", "not possible"]
     found: str
@@ -137,18 +135,15 @@ class _Trial:
         return user
 
     def log_in(self) -> str:
-        """Log in with the credential."""
         if why := self._why_no_login():
             raise StepFailed(f"the login of {self._user()} is refused: {why}")
         return f"as {self._user()}"
 
     def revoke(self) -> str:
-        """Have Vault revoke the credential."""
         self.vault.revoke_lease(self._lease())
         return self._lease().rpartition("/")[0]
 
     def verify(self) -> str:
-        """Check that the credential is gone."""
         if self.vault.is_lease_alive(self._lease()):
             raise StepFailed("Vault still knows the lease after its revocation")
         return self._verify_user_is_gone("Vault's revocation_statements have not ended it") or "Vault does not know the lease any more"

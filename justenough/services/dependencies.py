@@ -18,7 +18,6 @@ from justenough.services.revocation_attempts import RevocationTracker
 
 
 def utc_now() -> datetime:
-    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 

@@ -29,8 +29,6 @@ ALREADY_RAN = "this job has already run or ended; a workflow reset does not run 
 
 
 class ReadableLedger(Protocol):
-    """A ledger, such as the store's."""
-
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
 
@@ -64,7 +62,6 @@ class JobHistory:
 
 
 def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
-    """Return a job's history from the ledger."""
     entries = read_entries(ledger, job)
     return JobHistory(why_over="the ledger has too many entries of this job") if entries.next else build_job_history(entries.items)
 
@@ -92,7 +89,6 @@ def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]
 
 
 def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
-    """Build one job's history from its entries."""
     submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
     settled: dict[str, str] = {}

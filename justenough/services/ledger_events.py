@@ -126,7 +126,6 @@ def approval_escalated_event(job: str, ladder: Ladder, tiers: Tiers, *, at: date
 
 
 def _tier_fields(ladder: Ladder, tiers: Tiers) -> dict[str, Any]:
-    """Return the fields of a request's current tier."""
     quorum, respond_by = tiers.tiers[ladder.current].quorum, ladder.respond_by.isoformat()
     return {"request": ladder.request, "tier": ladder.current, "respond_by": respond_by, "quorum": quorum}
 

@@ -104,7 +104,6 @@ class VaultLogins:
             self._lock.release()
 
     def is_current(self, login: StoreLogin) -> bool:
-        """Whether a connection with this login may still be used."""
         return self.current() is login
 
     def reject(self, login: StoreLogin) -> None:

@@ -44,8 +44,6 @@ class NoSuchParent(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class AncestorJob:
-    """One ancestor of a job."""
-
     job: str
     name: str
     task: str
@@ -54,7 +52,6 @@ class AncestorJob:
     touched: HeldAccess
 
     def to_view(self) -> views.Ancestor:
-        """Build the view that people see."""
         resources, sensitivity = tuple(sorted(self.touched.touched_resources)), self.touched.touched.name.lower()
         return views.Ancestor(
             job=self.job, name=self.name, task=self.task, requester=self.requester, touched=resources, sensitivity=sensitivity

@@ -28,8 +28,6 @@ from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredJob:
-    """A job that the configuration launches."""
-
     spec: dict[str, Any]
     """Raw, as it is signed."""
     spec_digest: str
@@ -43,8 +41,6 @@ class ConfiguredJob:
 
 @dataclass(frozen=True, slots=True)
 class TriggeredJob(ConfiguredJob):
-    """The job that a trigger launches."""
-
     trigger: Trigger
 
     def could_have_made(self, params: Mapping[str, str]) -> bool:
@@ -54,8 +50,6 @@ class TriggeredJob(ConfiguredJob):
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob(ConfiguredJob):
-    """The job that a schedule launches."""
-
     schedule: Schedule
     zone: tzinfo
 

@@ -56,7 +56,6 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(_with_address(request, last))
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self._inner.aclose()
 
 

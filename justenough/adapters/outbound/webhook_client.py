@@ -50,5 +50,4 @@ class WebhookClient:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer ({type(error).__name__})")
 
     async def close(self) -> None:
-        """Close its connections."""
         await self._client.aclose()

@@ -42,8 +42,6 @@ _DENIED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id, APPR
 
 
 class AttentionRepository(Repository):
-    """The items that need a person, and who has acknowledged them."""
-
     @reads
     def items(self, connection: Connection, only: JobFilter, *, now: datetime, worker_silence: timedelta) -> tuple[AttentionItem, ...]:
         """Return what needs attention, without acknowledgements. With a filter, only items about jobs.
@@ -63,7 +61,6 @@ class AttentionRepository(Repository):
 
     @reads
     def acknowledgements(self, connection: Connection, keys: Iterable[str]) -> Mapping[str, Acknowledgement]:
-        """Return the acknowledgements of these items, by key."""
         statement = select(ACKNOWLEDGEMENTS).where(ACKNOWLEDGEMENTS.c.item.in_(tuple(keys)))
         return {found.item: found for found in fetch_all(connection, statement, Acknowledgement)}
 

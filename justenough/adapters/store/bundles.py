@@ -29,7 +29,6 @@ class BundleRepository(Repository):
 
     @reads
     def get(self, connection: Connection, digest: str) -> bytes | None:
-        """Return a bundle's content; None if it is not stored."""
         return connection.execute(select(BUNDLES.c.content).where(BUNDLES.c.digest == digest)).scalar()
 
     @reads

@@ -98,8 +98,6 @@ _MAY_LIVE = (
 
 
 class StoreCounts(Message):
-    """Current counts."""
-
     jobs: Mapping[str, int]
     """By state."""
     pending_requests: int
@@ -112,8 +110,6 @@ class StoreCounts(Message):
 
 
 class OverdueCounts(Message):
-    """Current counts of overdue revocations and credentials."""
-
     jobs: int
     """Jobs whose revocation is overdue."""
     since: datetime | None
@@ -147,8 +143,6 @@ class MetricsRepository(Repository):
 
 
 class DashboardRepository(Repository):
-    """Current counts of open rows, and trends of the last hours."""
-
     @reads
     def current_counts(self, connection: Connection, now: datetime | None = None, only: JobFilter = ALL_JOBS) -> CurrentCounts:
         """Count open rows at `now` (default: the current time), and jobs that ended within a day before it."""

@@ -13,8 +13,6 @@ from justenough.domain.readmodel.views import DelegationView, Page
 
 
 class DelegationRepository(Repository):
-    """Delegations of approvals."""
-
     @reads
     def list(self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[DelegationView]:
         """Return delegations, newest first. Raises InvalidInput if the cursor is not one of this list."""
@@ -23,7 +21,6 @@ class DelegationRepository(Repository):
 
     @reads
     def get(self, connection: Connection, name: str) -> DelegationView | None:
-        """Return a delegation by its id; None if there is none."""
         return fetch_first(connection, select(DELEGATIONS).where(DELEGATIONS.c.id == name), DelegationView)
 
     @reads

@@ -53,8 +53,6 @@ class InboxFilter(NamedTuple):
 
 
 class InboxRepository(Repository):
-    """Pending requests by deadline, and the decisions before them."""
-
     @reads
     def items(
         self, connection: Connection, criteria: InboxFilter, *, after: tuple[datetime, str] | None = None, limit: int = DEFAULT_PAGE_SIZE

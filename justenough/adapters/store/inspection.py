@@ -20,8 +20,6 @@ LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class PostgresReport:
-    """The observations that exist only for PostgreSQL."""
-
     role: str
     server_version: tuple[int, ...]
     is_encrypted: bool
@@ -38,8 +36,6 @@ class PostgresReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """The observations of one database."""
-
     place: str
     """The database's address, without a password."""
     revisions: Revisions

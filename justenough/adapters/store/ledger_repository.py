@@ -96,8 +96,6 @@ class LedgerHead(Message):
 
 
 class LedgerRepository(Repository):
-    """The ledger: append events and read entries. Entries never change."""
-
     @reads
     def entries(
         self,
@@ -185,7 +183,6 @@ class LedgerRepository(Repository):
 
     @reads
     def entry(self, connection: Connection, entry: str) -> EntryView | None:
-        """Return an entry by its id; None if there is none."""
         row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == without_nul(entry))).first()
         return row_to_view(row) if row else None
 

@@ -130,7 +130,6 @@ def alembic_config() -> Config:
 
 
 def current_role(connection: Connection) -> str:
-    """Return the role of this connection."""
     return str(connection.execute(_CURRENT_ROLE).scalar_one())
 
 

@@ -84,8 +84,6 @@ class Settlement(Message):
 
 
 class SubscriptionProgress(Message):
-    """The progress of one subscription."""
-
     name: str
     kind: str
     created_at: datetime
@@ -112,8 +110,6 @@ def lag_of(progress: SubscriptionProgress, now: datetime) -> float:
 
 
 class OutboxRepository(Repository):
-    """The tables of the outbox."""
-
     @writes
     def acquire_lease(self, connection: Connection, holder: str, *, now: datetime, until: datetime) -> bool:
         """Take or extend the lease. False if another process holds it."""
@@ -224,7 +220,6 @@ class OutboxRepository(Repository):
 
     @reads
     def subscription_progress(self, connection: Connection) -> tuple[SubscriptionProgress, ...]:
-        """Return the progress of each subscription."""
         statement = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
         counts = {
             (row[0], row[1]): row[2:] for row in connection.execute(statement.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))
@@ -242,7 +237,6 @@ class OutboxRepository(Repository):
 
     @reads
     def count_pending(self, connection: Connection, name: str) -> int:
-        """Count the subscription's deliveries that wait for another attempt."""
         return count_rows(connection, DELIVERIES, DELIVERIES.c.subscription == name, DELIVERIES.c.state == DeliveryState.PENDING.value)
 
     @reads

@@ -14,8 +14,6 @@ _FOUND_AT = select(POSITIVE_CONTROLS.c.found_at).where(POSITIVE_CONTROLS.c.diges
 
 
 class PositiveControlRepository(Repository):
-    """Positive controls by digest."""
-
     def __init__(self, engine: Engine, commits: GroupCommitter) -> None:
         super().__init__(engine, commits)
         self._known: dict[str, datetime] = {}

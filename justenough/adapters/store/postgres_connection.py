@@ -61,7 +61,6 @@ class PasswordFile:
         return StoreLogin(Secret(password))
 
     def is_current(self, login: StoreLogin) -> bool:
-        """Return True."""
         del login
         return True
 
@@ -151,11 +150,9 @@ class PostgresConnector:
         return self._open(url, list(args), {**options, **limits})
 
     def is_current(self, session: PostgresSession) -> bool:
-        """Whether a connection's login may still be used."""
         return self.logins is None or session.login is None or self.logins.is_current(session.login)
 
     def reject(self, login: StoreLogin | None) -> None:
-        """Note that the server refused a login, or what was done with it."""
         if self.logins is not None and login is not None:
             self.logins.reject(login)
 
@@ -209,5 +206,4 @@ def describe_failure(error: BaseException, place: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the driver's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -157,7 +157,6 @@ _ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.acce
 
 
 def job_submitted(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the job and its order."""
     data = fact.data
     copied = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle", "parent")}
     who = {"requester": data["requester_name"], "requester_id": data["requester"], "order_reason": data["reason"]}
@@ -256,14 +255,12 @@ def approval_withdrawn(connection: Connection, fact: LedgerFact) -> None:
 
 
 def approval_claimed(connection: Connection, fact: LedgerFact) -> None:
-    """Set or clear the request's claim."""
     data, until = fact.data, parse_entry_time(fact.data["until"]) if fact.data["until"] else None
     by = {"claimed_by": data["name"], "claimed_by_id": data["person"]} if until else {"claimed_by": None, "claimed_by_id": None}
     _update_request(connection, _PENDING, fact, {**by, "claimed_until": until})
 
 
 def review_opened(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the review of a break-glass approval."""
     copied = {name: fact.data[name] for name in ("tiers", "groups", "reason")}
     ids = {"request_id": fact.data["request"], "job_id": fact.job, "person": fact.data["name"], "person_id": fact.data["person"]}
     insert_new(connection, REVIEWS, {**ids, **copied, "opened_at": fact.at, "open": True})
@@ -284,7 +281,6 @@ def attention_acknowledged(connection: Connection, fact: LedgerFact) -> None:
 
 
 def delegation_made(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the delegation."""
     data = fact.data
     who = {"person": data["name"], "person_id": data["person"], "delegate": data["delegate_name"], "delegate_id": data["delegate"]}
     copied = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_entry_time(data["until"])}
@@ -292,7 +288,6 @@ def delegation_made(connection: Connection, fact: LedgerFact) -> None:
 
 
 def delegation_ended(connection: Connection, fact: LedgerFact) -> None:
-    """End the delegation."""
     connection.execute(_DELEGATION, {"row_id": fact.data["delegation"], "row_person": fact.data["person"], "ended_at": fact.at})
 
 

@@ -84,8 +84,6 @@ class JobCaption(NamedTuple):
 
 
 class JobRepository(Repository):
-    """Jobs and their orders."""
-
     @reads
     def get(self, connection: Connection, job: str) -> JobView | None:
         """Return a job with its requests and credentials; None if there is no such job. If there are very many credentials, it includes all
@@ -200,11 +198,8 @@ class JobRepository(Repository):
 
 
 class RequestRepository(Repository):
-    """Requests with their approvals."""
-
     @reads
     def get(self, connection: Connection, request: str) -> RequestView | None:
-        """Return a request with its approvals; None if there is no such request."""
         rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id == request)).mappings().all()
         return next(iter(to_request_views(connection, rows)), None)
 
@@ -263,7 +258,6 @@ class CredentialRepository(Repository):
 
     @reads
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
-        """Return a credential's handle; None if there is no such credential."""
         return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == without_nul(credential)), CredentialView)
 
     @reads
@@ -304,12 +298,10 @@ class CredentialRepository(Repository):
 
 
 def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialView, ...]:
-    """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
     return fetch_all(connection, _LIVE.where(CREDENTIALS.c.job_id == job_id).order_by(*_BY_ISSUE), CredentialView)
 
 
 def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
-    """Return these requests by id, in this order. Unknown ids are left out."""
     ids = tuple(dict.fromkeys(requests))
     rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id.in_(ids))).mappings().all() if ids else ()
     views = {view.id: view for view in to_request_views(connection, rows)}

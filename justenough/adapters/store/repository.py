@@ -92,7 +92,6 @@ def newest_position(connection: Connection) -> int:
 
 
 def id_begins(connection: Connection, table: Table, beginning: str) -> ColumnElement[bool]:
-    """Return the condition that a row's id has this beginning."""
     prefix = without_nul(beginning)
     is_match = and_(table.c.id >= prefix, table.c.id < prefix + AFTER_EVERY_SUFFIX)
     # A range of ids uses the index, because ids sort by code point.

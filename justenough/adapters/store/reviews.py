@@ -20,8 +20,6 @@ _REVIEWS = (
 
 
 class ReviewRepository(Repository):
-    """Reviews of break-glass approvals."""
-
     @reads
     def list(
         self, connection: Connection, *, only_open: bool = True, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
@@ -46,7 +44,6 @@ class ReviewRepository(Repository):
 
 
 def reviews_by_request(connection: Connection, requests: Iterable[str]) -> Mapping[str, ReviewView]:
-    """Return the reviews of these requests, by request id."""
     ids = tuple(requests)
     views = fetch_all(connection, _REVIEWS.where(REVIEWS.c.request_id.in_(ids)), ReviewView) if ids else ()
     return {view.request_id: view for view in views}

@@ -99,8 +99,6 @@ class WordMatches(NamedTuple):
 
 
 class SearchRepository(Repository):
-    """Looks up what people typed or pasted."""
-
     @writes
     def index(self, connection: Connection) -> IndexProgress:
         """Index the next MAX_POSITIONS positions of the ledger; return how far it is indexed afterwards.
@@ -130,7 +128,6 @@ class SearchRepository(Repository):
 
     @reads
     def progress(self, connection: Connection) -> IndexProgress:
-        """Return how far the ledger is indexed."""
         return _read_progress(connection)
 
     @reads

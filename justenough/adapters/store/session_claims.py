@@ -50,16 +50,12 @@ class SessionClaim(Message):
 
 
 class ClaimResult(StrEnum):
-    """The results of an attempt to claim a job that also needs a place."""
-
     CLAIMED = "claimed"
     ALREADY_RAN = "already_ran"
     NO_PLACE = "no_place"
 
 
 class StoredWrappingToken(Message):
-    """A wrapping token as stored."""
-
     request: str
     job: str
     accessor: str
@@ -70,8 +66,6 @@ class StoredWrappingToken(Message):
 
 
 class ClaimRepository(Repository):
-    """Claims by job."""
-
     @writes
     def claim(self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime) -> ClaimResult:
         """Claim a job for one run if it has a place, or can take one as `take_place` does. Not claimed if it was claimed before or its claim is closed."""
@@ -119,8 +113,6 @@ class ClaimRepository(Repository):
 
 
 class WrappedTokenRepository(Repository):
-    """Wrapping tokens by request."""
-
     @writes
     def keep(self, connection: Connection, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
         """Store a token and record its events, in one transaction. Return False if the request has a token, or its job's claim is closed."""
@@ -132,7 +124,6 @@ class WrappedTokenRepository(Repository):
 
     @reads
     def get(self, connection: Connection, request: str) -> StoredWrappingToken | None:
-        """Return a request's token; None if there is none."""
         return fetch_first(connection, select(LOCKS).where(LOCKS.c.request == request), StoredWrappingToken)
 
     @writes

@@ -53,8 +53,6 @@ class RunHistory(NamedTuple):
 
 
 class UsageRepository(Repository):
-    """Past runs of jobs and the use of each action."""
-
     @reads
     def action_uses(
         self, connection: Connection, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
@@ -70,7 +68,6 @@ class UsageRepository(Repository):
 
     @reads
     def action_use(self, connection: Connection, key: AccessKey, *, since: datetime | None = None) -> ActionUse:
-        """Return the use of one action since a moment."""
         return _build_action_use(connection, key, since)
 
     @reads
@@ -113,8 +110,6 @@ class UsageRepository(Repository):
 
 
 class ModelUseRepository(Repository):
-    """What jobs used of their models."""
-
     @reads
     def period_use(self, connection: Connection, since: datetime, *, limit: int = MAX_MODEL_ENTRIES) -> PeriodModelUse:
         """Return the use since a moment, the job with the newest entry first."""

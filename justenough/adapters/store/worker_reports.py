@@ -23,8 +23,6 @@ MAX_GAP = timedelta(seconds=30)
 
 
 class WorkerRepository(Repository):
-    """Workers by name."""
-
     @writes
     def report(self, connection: Connection, worker: WorkerView) -> None:
         """Record a worker's report about itself, and drop workers that have been silent for KEPT_FOR."""
@@ -45,11 +43,8 @@ class WorkerRepository(Repository):
 
 
 class SweepRepository(Repository):
-    """The installation's last sweep."""
-
     @writes
     def begin(self, connection: Connection, *, now: datetime, by_clock: bool) -> None:
-        """Record that a worker begins a sweep."""
         if not insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": by_clock}):
             connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now), by_clock=by_clock))
 
@@ -68,7 +63,6 @@ class SweepRepository(Repository):
 
     @writes
     def renew(self, connection: Connection, *, now: datetime) -> None:
-        """Record that the sweep is still running."""
         connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now)))
 
     @writes
@@ -78,7 +72,6 @@ class SweepRepository(Repository):
 
     @reads
     def last(self, connection: Connection) -> SweepView | None:
-        """Return the last sweep; None if there never was one."""
         return fetch_first(connection, select(*(SWEEPS.c[name] for name in SweepView.model_fields)), SweepView)
 
 
@@ -88,8 +81,6 @@ def _steady_since(now: datetime) -> ColumnElement[datetime]:
 
 
 class TargetCheckRepository(Repository):
-    """Targets by name."""
-
     @writes
     def record(self, connection: Connection, checks: Sequence[TargetCheck]) -> None:
         """Replace the checks of all targets. A target with an unchanged result keeps the time of the first such result."""

@@ -97,7 +97,6 @@ class TargetInspection:
 
     @property
     def traces(self) -> tuple[TargetTrace, ...]:
-        """All users and spaces."""
         return (*self.users, *self.spaces)
 
 
@@ -266,7 +265,6 @@ class _TargetObserver:
             self._drop_creds(creds)
 
     def close(self) -> None:
-        """Close the connection and revoke its user."""
         with self._lock:
             self._drop_connection()
             if self._creds is not None:

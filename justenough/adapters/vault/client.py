@@ -149,7 +149,6 @@ class Vault(TransitKeys):
         return JobToken(accessor=auth["accessor"], secret=Secret(auth["client_token"]), expires=expires)
 
     def issue(self, token: JobToken, resolved: ResolvedIssue) -> IssuedSecret:
-        """Have Vault issue a credential to a job's token and return it."""
         return to_issued_secret(resolved.path, self.send(token, resolved))
 
     def send(self, token: JobToken, resolved: ResolvedIssue) -> VaultAnswer | None:
@@ -186,7 +185,6 @@ class Vault(TransitKeys):
         return self._is_known("put", "sys/leases/lookup", {"lease_id": lease_id})
 
     def is_accessor_alive(self, accessor: str) -> bool:
-        """Whether a token is alive."""
         return self._is_known("post", "auth/token/lookup-accessor", {"accessor": accessor})
 
     def job_prefixes(self, installation: str) -> tuple[str, ...]:
