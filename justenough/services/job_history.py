@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.repository import MAX_PAGE_SIZE
 from justenough.domain.core.ids import job_of
 from justenough.domain.ledger.events import EventType
@@ -30,12 +31,6 @@ ALREADY_RAN = "this job has already run or ended; a workflow reset does not run 
 
 class ReadableLedger(Protocol):
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
-
-
-class IndexedLedger(Protocol):
-    """A ledger whose entries about one thing can be read, such as the store's."""
-
-    def entries_about(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +76,7 @@ def is_kill_requested(ledger: ReadableLedger, job: str) -> bool:
     return any(entry.data.get("how") == "kill" for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items)
 
 
-def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]:
+def approval_withdrawers(ledger: LedgerRepository, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
     entries = ledger.entries_about(job_of(request), (EventType.APPROVAL_WITHDRAWN,), request)
     # With another verdict, the request stays pending with one answer fewer.

@@ -52,20 +52,20 @@ def inspect_store(engine: Engine, connector: PostgresConnector | None) -> StoreR
             return StoreReport(str(engine.url.database), revisions, None)
         driver: Any = connection.connection.driver_connection
         role, host = current_role(connection), driver.info.host
-        lacking = missing_rights(connection) if revisions.found else ()
         is_read_only = connection.execute(text("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"))
-        report = {
-            "role": role,
-            "server_version": tuple(engine.dialect.server_version_info or ()),
-            "is_encrypted": bool(driver.pgconn.ssl_in_use),
-            "is_local": host in LOCAL_HOSTS or host.startswith("/"),
-            "is_direct": connection.info[SESSION].is_direct,
-            "is_read_only": bool(is_read_only.scalar_one()),
-            "missing_rights": lacking,
-            "may_change_ledger": may_change_ledger(connection),
-        }
-        failure = _try_notice(engine, connector, connection)
-    return StoreReport(place_of(connector.url, user=role), revisions, PostgresReport(**report, notices=failure))
+        report = PostgresReport(
+            role=role,
+            server_version=tuple(map(int, engine.dialect.server_version_info or ())),
+            is_encrypted=bool(driver.pgconn.ssl_in_use),
+            is_local=host in LOCAL_HOSTS or host.startswith("/"),
+            is_direct=connection.info[SESSION].is_direct,
+            is_read_only=bool(is_read_only.scalar_one()),
+            missing_rights=missing_rights(connection) if revisions.found else (),
+            may_change_ledger=may_change_ledger(connection),
+            # Last, because it ends the transaction.
+            notices=_try_notice(engine, connector, connection),
+        )
+        return StoreReport(place_of(connector.url, user=role), revisions, report)
 
 
 def _try_notice(engine: Engine, connector: PostgresConnector, reader: Connection) -> str | None:
