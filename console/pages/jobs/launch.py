@@ -28,7 +28,7 @@ from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
-from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
+from justenough.adapters.configuration.configured_jobs import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statement_factory
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem

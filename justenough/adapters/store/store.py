@@ -8,14 +8,12 @@ from sqlalchemy import Connection, select, update
 
 from justenough.adapters.store import change_feed, engine, migrate
 from justenough.adapters.store.attention import AttentionRepository
-from justenough.adapters.store.bundles import BundleRepository
 from justenough.adapters.store.dashboard import DashboardRepository, MetricsRepository
 from justenough.adapters.store.delegations import DelegationRepository
 from justenough.adapters.store.engine import GroupCommitter
-from justenough.adapters.store.idempotency import IdempotencyRepository
 from justenough.adapters.store.inbox_queries import InboxRepository
 from justenough.adapters.store.inspection import StoreReport, inspect_store
-from justenough.adapters.store.job_logs import LogRepository
+from justenough.adapters.store.job_data import BundleRepository, IdempotencyRepository, LogRepository
 from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.job_logs import MAX_LOG_BYTES
+from justenough.adapters.store.job_data import MAX_LOG_BYTES
 from justenough.domain.core.errors import Conflict
 from tests.adapters.store.event_samples import JOB, NOW, later, submission
 
