@@ -144,12 +144,12 @@ class MetricsRepository(Repository):
 
 class DashboardRepository(Repository):
     @reads
-    def current_counts(self, connection: Connection, now: datetime | None = None, only: JobFilter = ALL_JOBS) -> CurrentCounts:
-        """Count open rows at `now` (default: the current time), and jobs that ended within a day before it."""
+    def current_counts(self, connection: Connection, now: datetime, only: JobFilter = ALL_JOBS) -> CurrentCounts:
+        """Count open rows at `now`, and jobs that ended within a day before it."""
         theirs = job_conditions(only)
         jobs = select(JOBS.c.id).where(*theirs)
         # The offset keeps planners from walking all jobs in the order of their states.
-        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY, *theirs).offset(0).subquery()
+        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= now - DAY, *theirs).offset(0).subquery()
         ended = select(lately.c.state, func.count()).group_by(lately.c.state)
         waiting = connection.execute(_WAITING.where(REQUESTS.c.job_id.in_(jobs)) if only else _WAITING).all()
         return CurrentCounts(

@@ -24,8 +24,8 @@ from justenough.domain.ledger.events import Event
 
 # Built once, because it runs before each credential is issued.
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
-_PLACE = select(PLACES).where(PLACES.c.job == bindparam("which"))
-_OVER = union_all(
+_HAS_OR_NEEDS_NO_PLACE = union_all(
+    select(PLACES.c.job).where(PLACES.c.job == bindparam("which")),
     select(JOBS.c.id).where(JOBS.c.id == bindparam("which"), JOBS.c.ended_at.is_not(None)),
     select(CLAIMS.c.job).where(CLAIMS.c.job == bindparam("which"), CLAIMS.c.closed_at.is_not(None)),
 )
@@ -154,7 +154,7 @@ def _take_place(connection: Connection, job: str, account: str, places: int) -> 
 
 
 def _has_or_needs_no_place(connection: Connection, job: str) -> bool:
-    return any(connection.execute(found, {"which": job}).first() for found in (_PLACE, _OVER))
+    return connection.execute(_HAS_OR_NEEDS_NO_PLACE, {"which": job}).first() is not None
 
 
 def _has_free_place(connection: Connection, account: str, places: int) -> bool:
