@@ -103,8 +103,6 @@ class StoreCounts(Message):
     pending_requests: int
     live_credentials: int
     """Credentials that are not confirmed as revoked or expired."""
-    overdue_revocations: int
-    """Jobs whose revocation is overdue."""
     open_reviews: int
     """Reviews of break-glass approvals that are still due."""
 
@@ -123,13 +121,12 @@ class MetricsRepository(Repository):
 
     @reads
     def counts(self, connection: Connection) -> StoreCounts:
-        """Return the counts that health and metrics show."""
+        """Return the counts that only metrics show."""
         states = [*connection.execute(_OPEN), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
         return StoreCounts(
             jobs={row[0]: row[1] for row in states},
             pending_requests=count_rows(connection, REQUESTS, REQUESTS.c.state == RequestState.PENDING.value),
             live_credentials=count_rows(connection, CREDENTIALS, CREDENTIALS.c.live),
-            overdue_revocations=count_rows(connection, JOBS, _IS_OVERDUE),
             open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
         )
 
