@@ -17,7 +17,6 @@ from justenough.adapters.store.job_data import BundleRepository, IdempotencyRepo
 from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository
-from justenough.adapters.store.positive_controls import PositiveControlRepository
 from justenough.adapters.store.postgres_connection import StoreLogins
 from justenough.adapters.store.queries import CredentialRepository, JobRepository, RequestRepository
 from justenough.adapters.store.reviews import ReviewRepository
@@ -25,7 +24,7 @@ from justenough.adapters.store.search import SearchRepository
 from justenough.adapters.store.session_claims import ClaimRepository, WrappedTokenRepository
 from justenough.adapters.store.tables import PROBES
 from justenough.adapters.store.usage import ModelUseRepository, UsageRepository
-from justenough.adapters.store.worker_reports import SweepRepository, TargetCheckRepository, WorkerRepository
+from justenough.adapters.store.worker_reports import PositiveControlRepository, SweepRepository, TargetCheckRepository, WorkerRepository
 
 
 class Store:

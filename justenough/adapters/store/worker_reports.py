@@ -1,4 +1,4 @@
-"""What workers report: their versions and configurations, when one last ran a sweep, and whether each target answered in it.
+"""What workers report: their versions and configurations, when one last ran a sweep, and what they have seen of the targets.
 
 Temporal's record of sweeps proves nothing: anybody who can poll a task queue can answer in place of a worker.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, case, delete, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, case, delete, not_, or_, select, update
 
-from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.engine import GroupCommitter, insert_new
 from justenough.adapters.store.repository import Repository, fetch_all, fetch_first, reads, writes
-from justenough.adapters.store.tables import SWEEPS, TARGET_CHECKS, WORKERS
+from justenough.adapters.store.tables import POSITIVE_CONTROLS, SWEEPS, TARGET_CHECKS, WORKERS
 from justenough.domain.readmodel.views import SweepView, TargetCheck, WorkerView
 
 KEPT_FOR = timedelta(days=1)
@@ -20,6 +20,8 @@ KEPT_FOR = timedelta(days=1)
 ONLY_ROW = 1
 MAX_GAP = timedelta(seconds=30)
 """If no worker has swept for this long, the store may have been unavailable."""
+
+_FOUND_AT = select(POSITIVE_CONTROLS.c.found_at).where(POSITIVE_CONTROLS.c.digest == bindparam("which"))
 
 
 class WorkerRepository(Repository):
@@ -95,3 +97,22 @@ class TargetCheckRepository(Repository):
     def all(self, connection: Connection) -> tuple[TargetCheck, ...]:
         """Return every target, by name."""
         return fetch_all(connection, select(TARGET_CHECKS).order_by(TARGET_CHECKS.c.name), TargetCheck)
+
+
+class PositiveControlRepository(Repository):
+    """The digests under which an observer has found a live user. Written by the projection of `credential.found`."""
+
+    def __init__(self, engine: Engine, commits: GroupCommitter) -> None:
+        super().__init__(engine, commits)
+        self._known: dict[str, datetime] = {}
+        """Results that were already read: a control that was observed stays observed."""
+
+    def found_at(self, digest: str) -> datetime | None:
+        """Return when an observer first found a live user under this digest; None if none ever did."""
+        if digest not in self._known and (found := self._read(digest)) is not None:
+            self._known[digest] = found
+        return self._known.get(digest)
+
+    @reads
+    def _read(self, connection: Connection, digest: str) -> datetime | None:
+        return connection.execute(_FOUND_AT, {"which": digest}).scalar()
