@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from psycopg.errors import DataCorrupted, IndexCorrupted, InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedColumn, UndefinedTable
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
@@ -44,9 +45,15 @@ PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a writer's statement (psycopg's own default)."""
 WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 """Key of the advisory lock: the bytes of `jeledger`."""
+MAX_BATCH_SIZE = 64
+"""Maximum pieces of work in one transaction: limits how long other processes wait."""
 NOT_SQLITE = "file is not a database"
 SESSION = "je_session"
 """The name under which each pooled connection to PostgreSQL keeps its PostgresSession."""
+
+T = TypeVar("T")
+_Work = tuple[Callable[[Connection], Any], Future[Any]]
+"""A piece of work, and its outcome."""
 
 # One round trip. The limits apply to the wait for the lock, so they must be set before. Whatever the database's or the role's default is, a
 # crash of the server loses nothing that was committed.
@@ -265,59 +272,42 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-T = TypeVar("T")
-MAX_BATCH_SIZE = 64
-"""Maximum pieces of work in one transaction: limits how long other processes wait."""
-
-
 class GroupCommitter:
     """Runs work in transactions of one engine. Each piece of work returns only after the commit that contains it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._turn = threading.Lock()
-        self._waiting: list[_Work[object]] = []
+        self._waiting: list[_Work] = []
         self._waiting_lock = threading.Lock()
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` and return its result once committed. Raises what it raises, with nothing committed. It may run more than once."""
-        mine: _Work[T] = _Work(work)
+        outcome = Future[T]()
         with self._waiting_lock:
-            self._waiting.append(mine)  # type: ignore[arg-type] # the list holds work of every kind
-        while not mine.done:
+            self._waiting.append((work, outcome))
+        while not outcome.done():
             with self._turn:
-                if not mine.done:
+                if not outcome.done():
                     with self._waiting_lock:
                         batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
                     self._commit(batch)
-        if mine.error is not None:
-            raise mine.error
-        return mine.results[0]
+        return outcome.result()
 
-    def _commit(self, batch: list[_Work[object]]) -> None:
+    def _commit(self, batch: list[_Work]) -> None:
         try:
             with write_transaction(self._engine) as connection:
-                results = [item.work(connection) for item in batch]
+                results = [work(connection) for work, _ in batch]
         except BaseException as error:
             if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, StoreUnavailable):
                 # Try each piece of work alone, so that one that fails does not fail the others.
                 for item in batch:
                     self._commit([item])
                 return
-            for item in batch:
-                item.error, item.done = error, True
+            for _, outcome in batch:
+                outcome.set_exception(error)
             if not isinstance(error, Exception):
                 raise
             return
-        for item, result in zip(batch, results, strict=True):
-            item.results, item.done = [result], True
-
-
-@dataclass(slots=True)
-class _Work(Generic[T]):
-    """One piece of work and its outcome: one result, or an error."""
-
-    work: Callable[[Connection], T]
-    done: bool = False
-    results: list[T] = field(default_factory=list)
-    error: BaseException | None = None
+        for (_, outcome), result in zip(batch, results, strict=True):
+            outcome.set_result(result)

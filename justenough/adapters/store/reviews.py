@@ -10,6 +10,7 @@ from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZ
 from justenough.adapters.store.tables import JOBS, ORDERS, REQUESTS, REVIEWS
 from justenough.domain.readmodel.views import Page, ReviewView
 
+_PARENTS = JOBS.alias("parents")
 # The job or the request may not be recorded yet.
 _JOINED = {"job_name": JOBS.c.name, **{name: REQUESTS.c[name] for name in ("resource", "action", "digest")}}
 _REVIEWS = (
@@ -47,9 +48,6 @@ def reviews_by_request(connection: Connection, requests: Iterable[str]) -> Mappi
     ids = tuple(requests)
     views = fetch_all(connection, _REVIEWS.where(REVIEWS.c.request_id.in_(ids)), ReviewView) if ids else ()
     return {view.request_id: view for view in views}
-
-
-_PARENTS = JOBS.alias("parents")
 
 
 def is_forebear(person: str, part: Table) -> ColumnElement[bool]:
