@@ -119,8 +119,6 @@ class JobRepository(Repository):
             theirs: JobFilters = {**filters, "requester_id": entity}
             pages.append(_fetch_jobs(connection, theirs, oldest_first=oldest_first, limit=limit, cursor=cursor))
             last = entity
-        if len(pages) < 2:
-            return pages[0] if pages else Page(items=())
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit, is_ascending=oldest_first)
 
     @reads
