@@ -15,7 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from console.services.checkpoints import verify_ledger
 from console.services.single_flight import SingleFlight
 from console.temporal.client import TemporalGateway
-from justenough.adapters.store.paging import iterate_pages
+from justenough.adapters.store.repository import iterate_pages
 from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
