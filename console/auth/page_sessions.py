@@ -12,9 +12,8 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 
@@ -26,14 +25,14 @@ from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.caches import ThreadCache
 from console.concurrency.quotas import Quotas
 from console.concurrency.vault_threads import VAULT_THREADS
-from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import PageSessionRecord, Store
+from justenough.adapters.store import PageSessionRecord
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.adapters.vault.user_login import LoginResult, TokenInfo, Unreadable
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp, RetryLater, Unauthenticated
 from justenough.domain.core.secret import Secret
+from justenough.services.dependencies import Deps
 
 FRESH_LOGIN_AGE = timedelta(minutes=5)
 LAST_USE_WRITE_INTERVAL = timedelta(minutes=1)
@@ -48,25 +47,15 @@ log = structlog.get_logger()
 class PageSessions:
     """Starts, checks and ends sessions. One per console."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        vault: ConsoleVault,
-        people: TokenVerifier,
-        settings: Settings,
-        quotas: Quotas,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._store = store
+    def __init__(self, deps: Deps, vault: ConsoleVault, people: TokenVerifier, quotas: Quotas) -> None:
+        self._store, self._now = deps.store, deps.now
         self._vault = vault
         self._people = people
         self._quotas = quotas
-        self._max_idle = timedelta(seconds=settings.pages_idle)
-        self._max_lifetime = timedelta(seconds=settings.pages_longest)
-        self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(settings.pages_policies)
-        self._now = now
-        self._token_cache: ThreadCache[TokenInfo | None] = ThreadCache(clock=lambda: now().timestamp())
+        self._max_idle = timedelta(seconds=deps.settings.pages_idle)
+        self._max_lifetime = timedelta(seconds=deps.settings.pages_longest)
+        self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(deps.settings.pages_policies)
+        self._token_cache: ThreadCache[TokenInfo | None] = ThreadCache(clock=lambda: deps.now().timestamp())
 
     async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
         """Start a session for a login and return the key for its cookie.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from console.concurrency.caches import ThreadCache
-from justenough.adapters.store import Store
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE
 from justenough.domain.readmodel.attention import AttentionItem, AttentionKind, with_acknowledgements
 from justenough.domain.readmodel.dashboard import ALL_JOBS, CurrentCounts, FilterValues, JobFilter, JobResults, PeriodTrend
 from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_system
 from justenough.domain.readmodel.model_use import PeriodModelUse
+from justenough.services.dependencies import Deps
 
 COUNTS_TTL_S = 5.0
 """How long counts are used if nothing new is recorded; after a new entry they are read again immediately."""
@@ -27,9 +26,8 @@ RESULT_BARS = TREND_PERIOD // RESULT_WIDTH
 class DashboardFigures:
     """The current counts, what needs attention, the last 24 hours, and the use of models."""
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime]) -> None:
-        self._store = store
-        self._now = now
+    def __init__(self, deps: Deps) -> None:
+        self._store, self._now = deps.store, deps.now
         self._counts: ThreadCache[CurrentCounts] = ThreadCache()
         self._attention: ThreadCache[tuple[AttentionItem, ...]] = ThreadCache()
         self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache()

@@ -11,7 +11,7 @@ import pytest
 from joserfc.jwk import KeySet
 
 from console.auth import vault_keys
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault import Vault
 from justenough.domain.integrations.job_identity import CLAIMS

@@ -19,7 +19,7 @@ from joserfc.jwk import KeySet, OctKey, OKPKey
 
 from console.auth.tokens import _REGISTRY, AuthenticatedPerson, TokenVerifier
 from console.auth.vault_directory import ConsoleVault
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater, Unauthenticated
 from tests.activities.tcp_door import Door
@@ -196,7 +196,7 @@ async def test_without_vault_nobody_is_authenticated_and_nothing_breaks(served: 
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         gone = settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-        from console.startup import build_console
+        from console.services.console import build_console
 
         async with build_console(gone) as console, serve_console(console) as http:
             answer = await http.get("/api/v1/whoami", headers=bearer)
