@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from console.concurrency.quotas import Quotas
-from console.services.submit_job import SubmittedOrder, find_recorded_order
+from console.services.submit_job import SubmittedOrder, find_recorded_order, record_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME, OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person
@@ -27,7 +27,6 @@ from justenough.domain.integrations.triggers import fill_params, trigger_origin
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
-from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 
@@ -69,10 +68,7 @@ def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, j
     """Sign and record the order of a job id. Raises as `sign_console_order` does."""
     order, verified = sign_console_order(deps, quotas, request, job=job, entity=entity)
     # If another console recorded the same order at the same time, this order is not new.
-    new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
-    recorded = find_recorded_order(deps, job)
-    assert recorded is not None, "it has just been recorded"
-    return replace(recorded, new=new)
+    return record_order(deps, order, verified)
 
 
 def require_valid_spec(deps: Deps, request: OrderRequest) -> None:
