@@ -16,7 +16,7 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
-from console.auth.vault_directory import ConsoleVault
+from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.caches import SingleFlightCache
 from console.concurrency.vault_threads import VAULT_THREADS
 from justenough.adapters.configuration.settings import Settings
@@ -94,9 +94,9 @@ class TokenVerifier:
 
         `allow_last_known`: if Vault does not answer soon, return its last answer.
         """
-        if cached := self._vault.cached_person(entity):
+        if cached := self._vault.known_person(entity, max_age_s=CACHE_TTL_S):
             return cached
-        known = self._vault.last_known_person(entity) if allow_last_known else None
+        known = self._vault.known_person(entity, max_age_s=float("inf")) if allow_last_known else None
         return await ask_vault(lambda: self._vault.person(entity, self._mounts), last_known=known)
 
     async def _verify_token(self, token: str, *, allow_last_known: bool) -> dict[str, Any]:

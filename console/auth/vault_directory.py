@@ -126,15 +126,9 @@ class ConsoleVault(Vault):
         """Decrypt a page session's token. Raises user_login.Unreadable if the context is not the one it was encrypted with."""
         return self._ask(lambda: user_login.decrypt_token(self, ciphertext, context), what=f"or use the key {PAGE_SESSION_KEY}")
 
-    def cached_person(self, entity_id: str) -> Person | None:
-        """Return the person if cached; None if they are not cached, do not exist, or are disabled."""
-        return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
-
-    def last_known_person(self, entity_id: str) -> Person | None:
-        """Return the person as in Vault's last answer since the console started; None if there was no answer, or if the answer was that
-        there is no such person.
-        """
-        return self._person_cache.peek(entity_id, max_age_s=float("inf"))
+    def known_person(self, entity_id: str, *, max_age_s: float) -> Person | None:
+        """Return the person as in Vault's last answer, without asking; None if it is older, or was that there is no such person."""
+        return self._person_cache.peek(entity_id, max_age_s=max_age_s)
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
         """Log in if necessary and return the result of a call.
