@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from console.auth.authorization import STOPPING_ROLES, Caller, groups_with_role, missing_group_text
+from console.auth.authorization import STOPPING_ROLES, Caller
 from console.services.dashboard import DashboardFigures
 from justenough.domain.core.canonical_json import digest_of
-from justenough.domain.core.errors import Forbidden, InvalidInput, NotFound, Problem
-from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
+from justenough.domain.core.errors import InvalidInput, NotFound, Problem
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.readmodel.attention import Acknowledgement, AttentionItem
 from justenough.domain.readmodel.dashboard import ALL_JOBS, JobFilter
 from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import event_of_person
 
 MAX_NOTE_CHARS = 500
 
@@ -36,21 +37,13 @@ def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str,
     item = next((item for item in visible_items(caller, figures, only) if item.key == key), None)
     if item is None:
         raise NotFound("this needs no attention any more, or you may not see it")
-    if not can_acknowledge(caller, item):
-        raise Forbidden(
-            caller.who_may_stop if item.job else missing_group_text(g for r in STOPPING_ROLES for g in groups_with_role(r, caller.tiers))
-        )
-    now, person = deps.now(), caller.person
-    event = build_event(
-        EventType.ATTENTION_ACKNOWLEDGED,
-        item.job or UNATTRIBUTED_CHAIN,
-        at=now,
-        about=digest_of({"item": key, "person": person.id, "at": now.isoformat()}).removeprefix("sha256:")[:24],
-        item=key,
-        person=person.id,
-        name=person.name,
-        note=note,
-    )
+    if item.job:
+        caller.require_right_to_stop(item.requester_id)
+    else:
+        caller.require(*STOPPING_ROLES)
+    now, person, kind = deps.now(), caller.person, EventType.ATTENTION_ACKNOWLEDGED
+    about = digest_of({"item": key, "person": person.id, "at": now.isoformat()}).removeprefix("sha256:")[:24]
+    event = event_of_person(person, kind, item.job or UNATTRIBUTED_CHAIN, at=now, about=about, item=key, note=note)
     deps.store.ledger.append([event])
     answer = Acknowledgement(item=key, person=person.name, person_id=person.id, note=note, at=now)
     return item.model_copy(update={"acknowledged": answer})

@@ -7,7 +7,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from console.auth.authorization import Caller, Role, answering_groups, groups_with_role, missing_group_text
+from console.auth.authorization import Caller, Role
 from console.concurrency.loops import poll_until
 from console.services.console import Console
 from console.services.inputs import SignedBody
@@ -211,18 +211,19 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
         raise Forbidden(why)
     breaks_glass = decision == BREAK_GLASS
-    role = Role.BREAK_GLASS if breaks_glass else Role.APPROVE
-    groups = groups_with_role(role, caller.tiers) if breaks_glass else answering_groups(view.current_tier, caller.tiers)
-    if role not in caller.roles:
-        raise Forbidden(missing_group_text(groups))
+    # Whoever can decide nothing does not learn the request's state.
+    if breaks_glass:
+        caller.require(Role.BREAK_GLASS)
+    elif Role.APPROVE not in caller.roles:
+        caller.require_tier(view.current_tier)
     if has_answered(view, caller.person):
         raise Conflict(ANSWERED_TEXT)
     if view.state is not RequestState.PENDING:
         last = view.approvals[-1] if view.approvals else None
         decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
         raise Conflict(f"the request is {view.state.value}, not pending{decided_by}")
-    if not breaks_glass and caller.tier < view.current_tier:
-        raise Forbidden(missing_group_text(groups))
+    if not breaks_glass:
+        caller.require_tier(view.current_tier)
 
 
 def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
