@@ -61,7 +61,8 @@ def search(console: Console, caller: Caller, text: str) -> SearchResult:
     in_jobs = [*find_by_id(console, caller, query), *readable(console, caller, store.search.find_handle(query))]
     words = store.search.find_words(query, requester_id=caller.requester_filter)
     names = store.search.find_names(query, reader_id=caller.requester_filter)
-    hits = (*in_jobs, *_resources(current, query), *_name_hits(names), *readable(console, caller, words.hits))
+    named = (SearchHit.model_validate({"kind": kind, "id": name}) for kind, name in names)
+    hits = (*in_jobs, *_resources(current, query), *named, *readable(console, caller, words.hits))
     # A job's id is in its database user's name: both find the same.
     found = tuple({(hit.kind, hit.id): hit for hit in reversed(hits)}.values())[::-1]
     return SearchResult(
@@ -164,11 +165,6 @@ def _resources(current: ConfigSet, query: str) -> Iterator[SearchHit]:
     titles = {name: resource.title for name, resource in current.catalog.resources.items()}
     found = {name: title for name, title in titles.items() if words and all(word in f"{name} {title}".casefold() for word in words)}
     yield from sorted((SearchHit(kind="resource", id=name, text=title) for name, title in found.items()), key=distance)
-
-
-def _name_hits(names: Iterable[tuple[str, str]]) -> Iterator[SearchHit]:
-    for kind, name in names:
-        yield SearchHit.model_validate({"kind": kind, "id": name})
 
 
 def _known_names(console: Console, caller: Caller, current: ConfigSet) -> Iterator[str]:
