@@ -112,12 +112,22 @@ def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJ
         return earlier
     reason, params = f"event {event.id} of {event.source}", fill_params(triggered_job.trigger, event)
     request = OrderRequest(trigger_origin(name), triggered_job, params, reason, parent=event.parent)
-    require_valid_spec(deps, request)
-    new = new_job_id(deps.settings.installation, now=deps.now())
-    # Before the id is kept: an event that is fixed, or sent again once there is room, needs an id of that time, because lists sort jobs by ids.
-    sign_console_order(deps, quotas, request, job=new, entity=entity)
-    job = deps.store.idempotency.remember(entity, key, new, key)
+    job = _keep_new_id(deps, quotas, request, key, entity=entity)
     return record_console_order(deps, quotas, request, job=job, entity=entity)
+
+
+def _keep_new_id(deps: Deps, quotas: Quotas, request: OrderRequest, *keys: str, entity: str, after: str | None = None) -> str:
+    """Keep a new job id, which sorts after `after`, for an order that is valid now; return it, or the id that one of the keys had before.
+
+    Raises as `require_valid_spec` and `sign_console_order` do.
+    """
+    require_valid_spec(deps, request)
+    job = new_job_id(deps.settings.installation, now=deps.now(), after=after)
+    # Before the id is kept: an order that is fixed, or sent again once there is room, needs an id of that time, because lists sort jobs by ids.
+    sign_console_order(deps, quotas, request, job=job, entity=entity)
+    for key in keys:
+        job = deps.store.idempotency.remember(entity, key, job, key)
+    return job
 
 
 def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
@@ -170,14 +180,9 @@ def _record_once(
         if last is not None and not last.state.ended:
             return OccasionSkipped(last.id)
         # The last job is the one whose id sorts last, so the new one must become it, also after a clock was set back.
-        new = new_job_id(deps.settings.installation, now=deps.now(), after=last.id if last else None)
-        # Before the id is kept, as in `order_event`.
-        require_valid_spec(deps, request)
-        sign_console_order(deps, quotas, request, job=new, entity=entity)
-        if alone:
-            following = digest_of({"schedule": name, "after": last.id if last else None})
-            new = store.idempotency.remember(entity, following, new, following)
-        job = store.idempotency.remember(entity, key, new, key)
+        after = last.id if last else None
+        following = [digest_of({"schedule": name, "after": after})] if alone else []
+        job = _keep_new_id(deps, quotas, request, *following, key, entity=entity, after=after)
     if earlier := find_recorded_order(deps, job):
         return earlier
     require_valid_spec(deps, request)
