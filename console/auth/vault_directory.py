@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -49,17 +49,15 @@ class ConsoleVault(Vault):
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
         """Return the person with this login name on a mount where the person `like` also has a login; None if there is none."""
-        mounts = tuple(people_mounts)
-        return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
+        return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=people_mounts))
 
     def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
         """Return the login names of a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not list them."""
-        mounts = tuple(people_mounts)
 
         def read() -> tuple[str, ...]:
             # Names only help people to find each other; nothing depends on them.
             with suppress(RetryLater):
-                return self._ask(lambda: super(ConsoleVault, self).member_names(group, mounts), what="the members of groups")
+                return self._ask(lambda: super(ConsoleVault, self).member_names(group, people_mounts), what="the members of groups")
             return ()
 
         return self._member_cache.get(group, read, max_age_s=MEMBERS_TTL_S)
@@ -110,12 +108,8 @@ class ConsoleVault(Vault):
         """Return every version of every person's signing key, by the person's entity id."""
         return self._ask(super().signing_key_versions, what="the list of keys (transit/keys)")
 
-    def secret_fields(self, path: str) -> Mapping[str, Secret]:
-        """Read the fields of a secret that triggers.yaml names: signing secrets or Apprise URLs."""
-        return self.creds(path).fields
-
     def creds(self, path: str) -> IssuedSecret:
-        """Return credentials for the console itself."""
+        """Return credentials for the console itself, or a secret that triggers.yaml names: signing secrets or Apprise URLs."""
         return self._ask(lambda: super(ConsoleVault, self).creds(path), what=path)
 
     def seal(self, token: Secret, context: bytes) -> str:

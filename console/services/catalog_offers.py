@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from justenough.adapters.configuration.folder import ConfigSet
-from justenough.domain.catalog.models import ActionDef, Resource
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
 from justenough.domain.jobs.states import Action
@@ -35,12 +35,21 @@ def offered_actions(
 ) -> Sequence[OfferedAction]:
     """Return the actions of a resource of the catalog, from the narrowest to the broadest."""
     rules, clock, order = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(now), list(Action)
-    resource, launchers = current.catalog.resources[name], frozenset(current.tiers.roles.launch)
+    resource = current.catalog.resources[name]
+    # A plain request: at a job's start, in the resource's environment, by a launcher.
+    spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
+    job = JobFacts("plain", spec, "", frozenset(current.tiers.roles.launch))
+
+    def decide(action: Action) -> Decision:
+        longest = resource.actions[action].max_ttl
+        access = Access(resource=name, action=action, ttl=longest, reason="-")
+        return rules.decide(job, access, AccessContext("start", longest, "-", clock))
+
     return [
         OfferedAction(
             action=action,
             definition=definition,
-            decision=_plain_decision(rules, launchers, name, resource, action, clock),
+            decision=decide(action),
             depends=current.policies.relevant_attributes(name, resource, action),
             use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
             reviewer=resource.reviewer(action),
@@ -48,13 +57,3 @@ def offered_actions(
         )
         for action, definition in sorted(resource.actions.items(), key=lambda item: order.index(item[0]))
     ]
-
-
-def _plain_decision(
-    rules: PolicyEvaluator, groups: frozenset[str], name: str, resource: Resource, action: Action, clock: Clock
-) -> Decision:
-    """Return policy's decision on a plain request: at a job's start, in the resource's environment, by a launcher."""
-    spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
-    longest = resource.actions[action].max_ttl
-    access = Access(resource=name, action=action, ttl=longest, reason="-")
-    return rules.decide(JobFacts("plain", spec, "", groups), access, AccessContext("start", longest, "-", clock))
