@@ -63,9 +63,7 @@ class LoginThrottle:
             self._tries.popitem(last=False)
 
     def record_success(self, name: str, address: str) -> None:
-        """Drop the attempts of the name from this address and the successful one elsewhere; remember that the name logs in from this
-        address.
-        """
+        """Drop the name's attempts from this address and the successful one elsewhere; remember that the name logs in from here."""
         self.undo_try(name, address)
         both = next(iter(self._limits(name, address)))
         self._tries.pop(both, None)

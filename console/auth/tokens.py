@@ -122,9 +122,7 @@ class TokenVerifier:
 
 
 async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V | None:
-    """Call `read` in a thread and return its result. If `last_known` is given and Vault does not answer soon, return that instead. Raises
-    RetryLater.
-    """
+    """Return the result of `read`, called in a thread; `last_known`, if given, if Vault does not answer soon. Raises RetryLater."""
     if last_known is None:
         return await VAULT_THREADS.run(read)
     try:

@@ -207,9 +207,7 @@ def _recorded_checkpoint(entry: EntryView) -> Checkpoint | None:
 
 
 def _frontier_of(deps: Deps, entry: EntryView, checkpoint: Checkpoint) -> Frontier:
-    """Return the tree that the checkpoint of an entry commits to; the empty tree if nothing proves that we signed it, so that every entry
-    is read again.
-    """
+    """Return the tree that an entry's checkpoint commits to; if nothing proves that we signed it, the empty tree: then every entry is read."""
     try:
         tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
     except (LookupError, ValueError, TypeError):

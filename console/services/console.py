@@ -115,9 +115,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
 
 
 def _trusted_authorities(settings: Settings) -> ssl.SSLContext | bool:
-    """Return the authorities that may have signed Vault's certificate, as httpx takes them. Raises VaultRefused if VAULT_CACERT cannot be
-    read.
-    """
+    """Return the authorities that may sign Vault's certificate, as httpx takes them. Raises VaultRefused if VAULT_CACERT cannot be read."""
     if settings.vault_cacert is None:
         return True
     try:

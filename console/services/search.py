@@ -34,9 +34,7 @@ class SearchResult(Message):
     suggestions: tuple[str, ...] = ()
     """If nothing was found: names that are similar."""
     is_partial: bool = False
-    """Whether only the newest jobs were searched for words: the newest jobs with the rarest word or, for a launcher, the newest of their
-    own jobs.
-    """
+    """Whether only the newest jobs were searched for words: those with the rarest word or, for a launcher, the newest of their own."""
     is_indexed: bool = True
     """Whether every entry of the ledger can be found: after an upgrade, indexing takes a while."""
 

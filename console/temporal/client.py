@@ -285,9 +285,7 @@ class TemporalGateway:
         return f"{self._settings.task_queue}-console"
 
     def _one_off_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and an existing workflow is never
-        joined.
-        """
+        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and no existing one is joined."""
         return {
             "id": f"je-{self._settings.installation}-{name}-{secrets.token_hex(16)}",
             "task_queue": self._settings.task_queue,
