@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -120,9 +121,9 @@ class ConsoleVault(Vault):
         """Decrypt a page session's token. Raises user_login.Unreadable if the context is not the one it was encrypted with."""
         return self._ask(lambda: user_login.decrypt_token(self, ciphertext, context), what=f"or use the key {PAGE_SESSION_KEY}")
 
-    def known_person(self, entity_id: str, *, max_age_s: float) -> Person | None:
-        """Return the person as in Vault's last answer, without asking; None if it is older, or was that there is no such person."""
-        return self._person_cache.peek(entity_id, max_age_s=max_age_s)
+    def cached_person(self, entity_id: str, *, however_old: bool = False) -> Person | None:
+        """Return the person as in Vault's last answer, which is fresh or may be `however_old`; None if there is no such answer or person."""
+        return self._person_cache.peek(entity_id, max_age_s=math.inf if however_old else CACHE_TTL_S)
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
         """Log in if necessary and return the result of a call.

@@ -84,7 +84,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
         secrets, quotas = SigningSecrets(vault), Quotas(deps)
         # For Vault's public endpoints, keys and health. Ignores proxies and .netrc, because the settings name Vault's address.
         async with httpx.AsyncClient(verify=_trusted_authorities(settings), trust_env=False, follow_redirects=False) as client:
-            people = TokenVerifier(vault, settings, client)
+            people = TokenVerifier(deps, vault, client)
             yield Console(
                 deps=deps,
                 token_verifier=people,
