@@ -24,7 +24,7 @@ from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools
-from justenough.domain.readmodel.views import JobView, RequestView
+from justenough.domain.readmodel.views import ApprovalView, JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
@@ -57,7 +57,7 @@ async def submit_decision(
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
         await before_submit()
-    is_withdrawal, person = body.statement.get("decision") == WITHDRAW, caller.person.id
+    is_withdrawal = body.statement.get("decision") == WITHDRAW
     signed, job = body.to_signed(), await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
     # A session revokes what an approval gave as soon as it reads that it is withdrawn. Everything else only the workflow counts.
     has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
@@ -67,20 +67,19 @@ async def submit_decision(
     if isinstance(failure, WorkflowGone):
         raise Conflict("the job is no longer running")
 
-    def answers_of(request: RequestView) -> int:
-        return sum(item.approver_id == person for item in request.approvals)
-
-    def has_withdrawn(request: RequestView) -> bool:
-        return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)
+    def own_answers(request: RequestView) -> list[ApprovalView]:
+        return [item for item in request.approvals if item.approver_id == caller.person.id]
 
     async def read() -> RequestView:
         return await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
 
     def is_counted(now: RequestView) -> bool:
+        before, after = own_answers(view), own_answers(now)
         if not is_withdrawal:
             # They may have decided at a lower tier, too.
-            return answers_of(now) > answers_of(view)
-        return now.state is RequestState.WITHDRAWN or (has_withdrawn(now) and not has_withdrawn(view))
+            return len(after) > len(before)
+        has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (after, before))
+        return now.state is RequestState.WITHDRAWN or (has_withdrawn and not had_withdrawn)
 
     newest = await poll_until(
         view, read, until=is_counted, every_s=FIRST_POLL_DELAY_S, max_every_s=MAX_POLL_INTERVAL_S, timeout_s=COUNT_TIMEOUT_S
