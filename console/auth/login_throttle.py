@@ -42,10 +42,6 @@ class LoginThrottle:
         self._familiar: OrderedDict[str, None] = OrderedDict()
         """Pairs of name and address that have logged in."""
 
-    def __len__(self) -> int:
-        """Return how many counters there are."""
-        return len(self._tries)
-
     def record_try(self, name: str, address: str) -> None:
         """Count an attempt. Raises TooManyTries without counting it."""
         limits = self._limits(name, address)

@@ -150,7 +150,7 @@ def verify_ledger(deps: Deps) -> LedgerReport:
     keys: Mapping[int, bytes] | None = None
     unseen: tuple[str, ...] = ()
     try:
-        keys = _ledger_keys(deps)
+        keys = _checkpoint_keys(deps)
     except (RetryLater, GiveUp) as error:
         unseen = (f"The signatures of checkpoints could not be verified: {error}.",)
     problems = (*report.problems, *_checkpoint_problems(deps, keys))
@@ -179,7 +179,7 @@ def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterat
             yield _problem_of(entry, Fault.FORGED, "has no valid signature")
 
 
-def _ledger_keys(deps: Deps) -> Mapping[int, bytes]:
+def _checkpoint_keys(deps: Deps) -> Mapping[int, bytes]:
     return {key.version: key.raw for key in deps.vault.ledger_key_versions()}
 
 
@@ -212,7 +212,7 @@ def _frontier_of(deps: Deps, entry: EntryView, checkpoint: Checkpoint) -> Fronti
         tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
     except (LookupError, ValueError, TypeError):
         return Frontier()
-    if not _is_ours(deps, checkpoint, _ledger_keys(deps)) or not tree.is_well_formed or tree.root != checkpoint.root:
+    if not _is_ours(deps, checkpoint, _checkpoint_keys(deps)) or not tree.is_well_formed or tree.root != checkpoint.root:
         log.warning("the last checkpoint is not ours; the next one reads the whole ledger", entry=entry.id)
         return Frontier()
     return tree
