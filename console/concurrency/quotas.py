@@ -80,9 +80,9 @@ class Quotas:
             used, self._settings.quota_page_sessions, "sessions are open for you; log out of some (see Sessions), or wait until they end"
         )
 
-    def require_bundle(self, person: str, *, now: datetime) -> None:
+    def require_bundle(self, person: str) -> None:
         """Raise OverQuota if a person may upload no further bundle until they launch jobs with the bundles that they have uploaded."""
-        used = self._store.bundles.count_unused(person, since=now - UNUSED_BUNDLE_LIFETIME)
+        used = self._store.bundles.count_unused(person, since=self._deps.now() - UNUSED_BUNDLE_LIFETIME)
         _require(used, self._settings.quota_unused_bundles, "bundles that you uploaded are used by no job; launch jobs with them first")
 
     def require_job(self, verified: VerifiedOrder) -> None:
