@@ -196,14 +196,13 @@ def withdrawal_requested_event(request: RequestView, person: Person, signed: Sig
 
     Without a signature it does not count by itself: the session revokes if the approval is recorded as withdrawn.
     """
-    return build_event(
+    return event_of_person(
+        person,
         EventType.WITHDRAWAL_REQUESTED,
         request.job_id,
         at=at,
         about=f"{request.id}/{person.id}",
         request=request.id,
-        person=person.id,
-        name=person.name,
         signed=signed.model_dump(mode="json") if signed else None,
     )
 
@@ -225,6 +224,11 @@ def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any
         person=_matching_text(person, ENTITY_ID_PATTERN),
         received=received,
     )
+
+
+def event_of_person(person: Person, kind: EventType, job: str, *, at: datetime, about: str, **data: Any) -> Event:
+    """Build the event of something that a person did, with their entity id and login name. Raises ValueError as `build_event` does."""
+    return build_event(kind, job, at=at, about=about, person=person.id, name=person.name, **data)
 
 
 def _matching_text(value: Any, form: re.Pattern[str]) -> str | None:
