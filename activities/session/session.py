@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -77,17 +76,6 @@ class Stop(StrEnum):
 
 STOPPED_OUTCOMES = {Stop.CANCEL: JobState.CANCELLED, Stop.KILL: JobState.KILLED}
 """The outcome of a stopped job by reason; any other reason means failure."""
-
-
-@dataclass(frozen=True)
-class WorkOutcome:
-    """The outcome of the work, before revocation."""
-
-    outcome: JobState
-    exit_code: int | None = None
-    reason: str | None = None
-    stopped: bool = False
-    """Whether it ended because `stop` was called, not by itself."""
 
 
 class SessionStopped(Exception):
@@ -178,10 +166,7 @@ class JobSession:
         # Revoke immediately after the process ended. No issue is in flight: `_work` has returned.
         result = await self._revoke(ending.reason or ending.outcome.value, settled=self._issuer.settled)
         # The outcome is that of the work: a process that ended by itself keeps it, however long revoking takes.
-        outcome, code, reason, stopped = ending.outcome, ending.exit_code, ending.reason, ending.stopped
-        return SessionResult(
-            outcome=outcome, exit_code=code, reason=reason, stopped=stopped, clean=result.confirmed, unrecorded=result.events
-        )
+        return ending.model_copy(update={"clean": result.confirmed, "unrecorded": result.events})
 
     async def _revoke(self, why: str, *, settled: bool) -> revoke.RevocationResult:
         alive = self._issuer.holdings.alive
@@ -225,7 +210,8 @@ class JobSession:
             self._revocation_tried.set()
             await wait_up_to(LINGER, self._work_ended)
 
-    async def _work(self) -> WorkOutcome:
+    async def _work(self) -> SessionResult:
+        """Issue, and run the process to its end. Return the outcome, before anything is revoked."""
         delivered, workdir = await self._issue_all(), None
         if digest := self._order.order.bundle:
             content = await asyncio.to_thread(self._deps.store.bundles.get, digest)
@@ -314,7 +300,7 @@ class JobSession:
             await wait_up_to(RESTART_RETRY_INTERVAL, self._stop_requested)
             self._raise_if_stopped()
 
-    async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
+    async def _wait_for_process(self, process: JobProcess) -> SessionResult:
         ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait({ended, stop}, timeout=self._spec.run.timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -326,10 +312,10 @@ class JobSession:
             self._work_over.set()
             code = ended.result()
             outcome = JobState.FAILED if code else JobState.SUCCEEDED
-            return WorkOutcome(outcome, exit_code=code, reason=(process.limit_exceeded or f"exit code {code}") if code else None)
+            return SessionResult(outcome=outcome, exit_code=code, reason=(process.limit_exceeded or f"exit code {code}") if code else None)
         if self._stop is None:
             code = await self._finish(process)
-            return WorkOutcome(JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
+            return SessionResult(outcome=JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
         if self._stop is Stop.CANCEL and not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
         if self._stop.is_gentle:
@@ -360,12 +346,12 @@ class JobSession:
         if self._stop:
             raise SessionStopped
 
-    def _stopped_outcome(self, code: int | None) -> WorkOutcome:
+    def _stopped_outcome(self, code: int | None) -> SessionResult:
         outcome = JobState.FAILED if self._stop is None else STOPPED_OUTCOMES.get(self._stop, JobState.FAILED)
-        return WorkOutcome(outcome, exit_code=code, reason=self._stop.value if self._stop else None, stopped=True)
+        return SessionResult(outcome=outcome, exit_code=code, reason=self._stop.value if self._stop else None, stopped=True)
 
-    def _failure_outcome(self, outcome: JobState, why: str) -> WorkOutcome:
-        return WorkOutcome(outcome, reason=why, stopped=self._stop is not None)
+    def _failure_outcome(self, outcome: JobState, why: str) -> SessionResult:
+        return SessionResult(outcome=outcome, reason=why, stopped=self._stop is not None)
 
     async def _store_output(self, text: str) -> None:
         """Store one batch of output. If the store is slow or unreachable, log lines are lost, but revocation is not delayed."""
