@@ -14,7 +14,7 @@ from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
 from worker.provisioning.mounts import require_namespace
-from worker.provisioning.people_file import PersonEntry
+from worker.provisioning.people_source import PersonEntry
 from worker.provisioning.plan import PlannedWrite, PlanningClient
 
 MARK = {"made_by": "justenough-people"}
