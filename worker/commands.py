@@ -19,7 +19,7 @@ from worker.vault_commands import VaultCommands
 if TYPE_CHECKING:
     from worker.stack.finding import DoctorFinding
     from worker.stack.stack_file import Stack
-    from worker.stack.start_progress import Step
+    from worker.stack.starter_pipes import Step
     from worker.stack.status import StackStatus
 
 LABELS = {"ok": "OK", "warning": "WARN", "missing": "FAIL"}

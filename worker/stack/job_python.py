@@ -14,7 +14,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 from worker.stack.environment import SHOP_PYTHON
 from worker.stack.paths import StackPaths
-from worker.stack.start_progress import Report
+from worker.stack.starter_pipes import Report
 
 FOLDER, DONE = "job-python", ".done"
 CANDIDATES = ("/usr/bin/python3", getattr(sys, "_base_executable", sys.executable))

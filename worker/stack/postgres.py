@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from justenough.adapters.runtime.private_files import ensure_passwords, make_private_folder
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
@@ -19,7 +20,6 @@ from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import identity_of
 from worker.stack.postgres_account import PostgresLaunch, choose_launch, postgres_account
-from worker.stack.private_files import ensure_passwords, make_private_folder
 from worker.stack.probes import is_postgres_ok
 
 SUPERUSER = "postgres"

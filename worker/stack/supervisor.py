@@ -1,6 +1,6 @@
 """The process that starts the embedded servers, the worker and the console, keeps them running and stops them in order.
 
-Each child is described in a separate module; the content of the shop and of Vault is in shop.py and worker/provisioning/.
+Each child is described in a separate module; the content of the shop and of Vault is in seed.py and worker/provisioning/.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from functools import partial
 import structlog
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.core.errors import GiveUp
 from worker.stack.apps import STOP_MARGIN_S
 from worker.stack.job_python import with_job_python
-from worker.stack.lifeline import watch_lifeline
-from worker.stack.lock import hold_supervisor_lock
 from worker.stack.managed_process import ManagedProcess
 from worker.stack.paths import StackPaths
-from worker.stack.pidfile import read_pidfile, remove_pidfile
+from worker.stack.pidfile import hold_supervisor_lock, read_pidfile, remove_pidfile
 from worker.stack.plan import StackPlan, prepare_plan
-from worker.stack.private_files import make_private_folder
 from worker.stack.seed import seed_servers
 from worker.stack.stack_file import APPS, CHILDREN, CONFIGURATION_CHILDREN, SERVERS
-from worker.stack.start_progress import Report
+from worker.stack.starter_pipes import Report, watch_lifeline
 
 log = structlog.get_logger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
 from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import make_private_folder
 from worker.stack.probes import is_http_ok
 
 FAIRNESS = {

@@ -10,13 +10,12 @@ import secrets
 from collections.abc import Mapping
 from string import Template
 
-from justenough.adapters.runtime.private_files import write_private
+from justenough.adapters.runtime.private_files import make_private_folder, write_private
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
 from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import make_private_folder
 from worker.stack.probes import is_http_ok, request_json
 
 VAULT_HEALTH_PATH = "/v1/sys/health"
