@@ -10,7 +10,7 @@ from typing import Any
 
 from temporalio import activity
 
-from activities.revocation import revoke
+from activities.revocation.proof import prove
 from activities.support.caller_check import NotTheirs, refused_event, require_job_workflow
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
@@ -361,7 +361,7 @@ class JobActivities:
         if len(attempts) == len(carried):
             return attempts
         try:
-            report = revoke.prove(self._deps, close_input.job)
+            report = prove(self._deps, close_input.job)
         except NotFound:
             return attempts
         if report.failures and not any(finding.alive and not finding.residual for finding in report.findings):

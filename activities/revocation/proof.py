@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from activities.support.failure_collector import FailureCollector
-from activities.support.store_timeout import with_store_timeout
+from activities.revocation.steps import FailureCollector, with_store_timeout
 from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport

@@ -37,13 +37,11 @@ from activities.revocation.proof import (
     doubts_about,
     inspect,
     is_certificate_valid,
-    prove,
     standing_doubts,
     why_unprovable,
     with_latest_ends,
 )
-from activities.support.failure_collector import FailureCollector
-from activities.support.store_timeout import with_store_timeout
+from activities.revocation.steps import FailureCollector, with_store_timeout
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.targets.postgres import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
@@ -55,9 +53,6 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import REVOCATION_GRACE
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
-
-__all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "record_lapsed", "revoke", "revoke_one"]
-
 
 MAX_CONCURRENT_LEASES = 32
 """Leases that are revoked at once, so that one that hangs does not delay the others."""
