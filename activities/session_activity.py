@@ -16,7 +16,7 @@ from temporalio.common import RawValue
 
 from activities.process.sandbox import Sandbox
 from activities.session.dead_sessions import hold_session_lock
-from activities.session.request_watch import RequestWatch
+from activities.session.people_requests import RequestWatch
 from activities.session.session import JobSession, Stop
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import decode_argument, refused_event, why_not_job_workflow

@@ -26,7 +26,7 @@ from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
 from activities.session.job_runner import JobTask, run_process
-from activities.session.requested_revocations import RequestedRevocations
+from activities.session.people_requests import RequestedRevocations
 from activities.support.async_tools import wait_up_to
 from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
