@@ -1,4 +1,4 @@
-"""The worker's commands of `justenough`: up, down, status, doctor, worker, store; and those of worker.vault_commands and worker.people_commands.
+"""The worker's commands of `justenough`: up, down, status, doctor, worker, store; and those of worker.provisioning_commands.
 
 Imports nothing that loads slowly, because `justenough --help` loads this module. Data goes to stdout, everything else to stderr.
 """
@@ -13,8 +13,7 @@ import typer
 
 from justenough.adapters.runtime import gc_tuning
 from worker.command_output import EXIT_FAILED, CommandOutput, Json, exit_on_error, read_settings
-from worker.people_commands import PeopleCommands
-from worker.vault_commands import VaultCommands
+from worker.provisioning_commands import PeopleCommands, VaultCommands
 
 if TYPE_CHECKING:
     from worker.stack.finding import DoctorFinding
