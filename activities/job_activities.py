@@ -85,8 +85,6 @@ class NotDueYet(RetryLater):
 
 
 class JobActivities:
-    """The quick activities of a job's workflow."""
-
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 

@@ -129,5 +129,4 @@ async def _run_uninterrupted(work: Awaitable[T]) -> T:
 
 
 async def _run_in_pool(act: Callable[..., T], *arguments: Any) -> T:
-    """Call in one of REVOCATION_POOL's threads."""
     return await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, act, *arguments)

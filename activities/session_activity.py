@@ -37,8 +37,6 @@ log = structlog.get_logger()
 
 
 class SessionActivities:
-    """The sessions of one worker."""
-
     def __init__(self, deps: Deps, sandbox: Sandbox) -> None:
         self._deps = deps
         self._sandbox = sandbox

@@ -44,8 +44,6 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommands:
-    """The commands that print."""
-
     output: CommandOutput
 
     def up(

@@ -33,12 +33,9 @@ RemoveOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class VaultCommands:
-    """The commands, which print through `output`."""
-
     output: CommandOutput
 
     def register(self, app: typer.Typer) -> None:
-        """Add the commands to the program."""
         vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
         vault.command("plan")(self.plan)
         vault.command("apply")(self.set_up)
@@ -142,12 +139,9 @@ class VaultCommands:
 
 @dataclass(frozen=True, slots=True)
 class PeopleCommands:
-    """The commands, which print through `output`."""
-
     output: CommandOutput
 
     def register(self, app: typer.Typer) -> None:
-        """Add the commands to the program."""
         people = typer.Typer(help="Create people and groups in Vault.", no_args_is_help=True)
         people.command("plan")(self.plan)
         people.command("sync")(self.sync)
@@ -242,7 +236,6 @@ def _read_file(path: Path) -> bytes:
 
 
 def print_applied(output: CommandOutput, applied: Sequence[AppliedWrite]) -> None:
-    """Print the outcome for each path in Vault."""
     steps = [{"path": step.path, "outcome": str(step.outcome), "note": step.note} for step in applied]
     output.emit(
         {"items": steps, "next": None},

@@ -163,7 +163,6 @@ class ErrorInterceptor(Interceptor):
     """Turns our errors into retryable or final Temporal errors. For an unexpected error, passes on only its type: the message may contain secrets."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's name
-        """Return the translator that runs before an activity."""
         return _ErrorTranslator(next)
 
 

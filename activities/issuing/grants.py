@@ -77,7 +77,6 @@ class AccessGrant:
     """The job's Vault token for this grant: its policy allows only this action, and it lives as long as the grant."""
 
     def count(self, call: ToolCall) -> None:
-        """Count a call that a credential was issued for."""
         bounds = (self.access.tools or {}).get(call.tool)
         self.made.add(call, bounds.counted_arguments if bounds else ())
 
@@ -95,13 +94,10 @@ class AccessGrant:
         return self.access.tools is not None and call_of(self.access) is None
 
     def seconds_left(self, *, ticks: float) -> float:
-        """Return its remaining seconds."""
         return float(self.access.ttl) if self.ends is None else self.ends - ticks
 
 
 class JobGrants:
-    """The grants of one job."""
-
     def __init__(self, deps: Deps, job: str) -> None:
         self._deps = deps
         self._job = job
@@ -110,7 +106,6 @@ class JobGrants:
         """Ids of requests that became a grant. After the grant has ended, the request cannot become a grant again."""
 
     def add(self, grant: AccessGrant) -> None:
-        """Add a grant that may be used again."""
         self._grants.append(grant)
         self.ever_granted.add(request_id(self._job, grant.number))
 
@@ -145,7 +140,6 @@ def _is_same_access(access: Access, other: Access) -> bool:
 
 
 def is_withdrawn(deps: Deps, request: str) -> bool:
-    """Whether the approval of a request was withdrawn."""
     view = deps.store.requests.get(request)
     return view is not None and view.state is RequestState.WITHDRAWN
 
@@ -247,7 +241,6 @@ class HeldCredentials:
         return tuple(self._alive.values())
 
     def basis(self, credential: CredentialHandle) -> IssueBasis:
-        """Return the basis that a live credential was issued on."""
         return self._bases[credential.id]
 
     def add(self, credential: CredentialHandle, basis: IssueBasis) -> None:

@@ -171,7 +171,6 @@ class Issuer:
             self.holdings.forget(credential, unrecorded)
 
     def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
-        """Return the other credentials of the job."""
         return tuple(other for other in self.holdings.alive if other.id != credential.id)
 
     def reason_to_end(self, item: IssuedCredential) -> EndReason | None:
@@ -274,7 +273,6 @@ class Issuer:
         return result
 
     def _issue_first(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> IssuedCredential:
-        """Issue the first credential of a granted request."""
         with self._next_attempt(granted.number) as nth:
             access, basis = authorize(self._context, granted, access, nth=nth, held=self.holdings.held, phase=phase, history=history)
             grant = AccessGrant(granted.number, access, basis)
@@ -362,7 +360,6 @@ class Issuer:
         return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)
 
     def _record(self, credential: CredentialHandle, grant: AccessGrant, event: Event) -> None:
-        """Remember a credential, and record an event about it."""
         self.holdings.add(credential, grant.basis)
         self._deps.store.ledger.append([event])
 

@@ -40,8 +40,6 @@ class Doubt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The result of one check."""
-
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]
     dead: frozenset[str]
@@ -58,7 +56,6 @@ class Inspection:
         return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
 
     def is_dead(self, credential: CredentialHandle) -> bool:
-        """Whether every known handle of a credential was found dead."""
         return credential.handles <= self.dead
 
 
@@ -190,7 +187,6 @@ def accesses_of(job: JobView) -> RequestedActions:
 
 
 def credential_of(view: CredentialView) -> CredentialHandle:
-    """Return the handle that a row of the read model describes."""
     return CredentialHandle.model_validate(view.model_dump())
 
 

@@ -72,7 +72,6 @@ class ExportingClient(PlanningClient):
         return ()
 
     def query(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return nothing."""
         del data
         self._add_rights(path, "update")
         return {}

@@ -34,8 +34,6 @@ MountName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}(/[
 
 
 class PersonEntry(Model):
-    """One person."""
-
     groups: tuple[Name, ...] = ()
     logins: Mapping[MountName, LoginName] = {}
     """Login names by auth mount, if they differ from the person's name."""
@@ -44,8 +42,6 @@ class PersonEntry(Model):
 
 
 class PeopleFile(Model):
-    """The whole file."""
-
     people: Mapping[PersonName, PersonEntry]
 
     @field_validator("people")

@@ -92,7 +92,6 @@ class _Directory:
         return self.entities.get(name.casefold())
 
     def logins(self, name: str, entry: PersonEntry) -> dict[str, str]:
-        """Return a person's login name by auth mount."""
         return dict.fromkeys(self.default_mounts, name) | {mount.strip("/"): login for mount, login in entry.logins.items()}
 
     def _problems(self, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:

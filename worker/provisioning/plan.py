@@ -24,8 +24,6 @@ MIN_HIDDEN_LENGTH = 4
 
 @dataclass(frozen=True, slots=True)
 class PlannedWrite(AppliedWrite):
-    """The planned outcome for one path."""
-
     lines: tuple[str, ...] = ()
     """The values that would be written, each with `+`, after the values that they replace, with `-`. Secrets are left out."""
 

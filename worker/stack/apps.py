@@ -40,7 +40,6 @@ def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int
 
 
 def console_child(settings: Settings, ports: Mapping[str, int]) -> ChildSpec:
-    """Describe the console."""
     return ChildSpec(
         name="console",
         argv=(*PYTHON_ARGV, "console"),

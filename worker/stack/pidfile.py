@@ -77,12 +77,10 @@ def identity_of(pid: int) -> ProcessIdentity | None:
 
 
 def write_pidfile(folder: Path, name: str, identity: ProcessIdentity) -> None:
-    """Write a child's pidfile."""
     write_private(folder / f"{name}.pid", json.dumps(asdict(identity)))
 
 
 def remove_pidfile(folder: Path, name: str) -> None:
-    """Remove a child's pidfile."""
     (folder / f"{name}.pid").unlink(missing_ok=True)
 
 

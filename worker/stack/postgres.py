@@ -46,7 +46,6 @@ def database_passwords(places: StackPaths) -> dict[str, str]:
 
 
 def superuser_dsn(places: StackPaths, port: int, *, database: str = "shop") -> str:
-    """Return the superuser's DSN."""
     return f"postgresql://{SUPERUSER}:{database_passwords(places)[SUPERUSER]}@127.0.0.1:{port}/{database}"
 
 

@@ -118,7 +118,6 @@ class Dice:
         return int(self._random.random() * bound)
 
     def choose(self, choices: tuple[T, ...]) -> T:
-        """Return one of the choices."""
         return choices[self.below(len(choices))]
 
 

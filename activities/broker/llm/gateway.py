@@ -220,7 +220,6 @@ class ModelGateway:
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Release the key."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
         with suppress(AccessClosed):

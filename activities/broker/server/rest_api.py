@@ -73,8 +73,6 @@ Discover = Callable[[], Awaitable[Mapping[str, list[dict[str, Any]]]]]
 
 
 class AccessBody(Model):
-    """The body of a request for access."""
-
     resource: Name
     action: Action
     reason: Sentence

@@ -41,7 +41,6 @@ def build_manager(tools: ToolGateway) -> StreamableHTTPSessionManager:
 
 
 def build_server(tools: ToolGateway) -> Server[Any]:
-    """Return the MCP server of one job."""
 
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
         del context, params
