@@ -161,12 +161,9 @@ class JobFirewall:
         first, table = self.settings.job_uid_base, self.table
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
         deletions = [DELETE_TABLE.format(table=name) for name in dead]
-        sets = [
-            (SET + FLUSH).format(table=table, name=f"{server}{ending}", kind=kind, lifetime=ENTRY_LIFETIME_S)
-            for server in CLOSED_TO
-            for ending, kind in SET_KINDS.items()
-        ]
-        sets.append((SET + FLUSH).format(table=table, name=f"{OTHERS}_here", kind=SET_KINDS["_here"], lifetime=ENTRY_LIFETIME_S))
+        kinds = {f"{server}{ending}": kind for server in CLOSED_TO for ending, kind in SET_KINDS.items()}
+        kinds[f"{OTHERS}_here"] = SET_KINDS["_here"]
+        sets = [(SET + FLUSH).format(table=table, name=name, kind=kind, lifetime=ENTRY_LIFETIME_S) for name, kind in kinds.items()]
         counters = [COUNTER.format(table=table, name=name, kind=kind) for name, kind in COUNTERS.items()]
         last = first + MAX_UIDS - 1
         limits = LIMITS.format(table=table, first=first, last=last, most=MAX_CONNECTIONS)

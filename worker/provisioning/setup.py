@@ -207,8 +207,7 @@ def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) ->
     """Raise SetupFailed if a grant policy that no action uses any more allows a locked path: a worker may use every grant policy."""
     path = f"sys/policies/acl/{policy}"
     text = str((vault.read(path) or {}).get("policy", ""))
-    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values() if action.locked]
-    for definition in definitions:
+    for definition in (action for _, action in catalog.iter_actions() if action.locked):
         stem = definition.issue.path.partition("{")[0]
         if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
             why = f"no action of the catalog uses this policy, but it allows {definition.issue.path}, which requires a control group"
@@ -237,7 +236,7 @@ def _refuse_other_installation(vault: AdminClient, installation: str) -> None:
 
 def _write_grant_policies(vault: AdminClient, catalog: Catalog, tiers: Tiers, *, provisioned: set[str]) -> Iterator[AppliedWrite]:
     """Write the policy of each action that the catalog's `provision` does not write itself; report grant policies that no action uses."""
-    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
+    definitions = [action for _, action in catalog.iter_actions()]
     for definition in definitions:
         path = f"sys/policies/acl/{definition.policy}"
         if path not in provisioned:
