@@ -13,7 +13,7 @@ import typer
 
 from justenough.adapters.runtime import gc_tuning
 from worker.command_output import EXIT_FAILED, CommandOutput, Json, exit_on_error, read_settings
-from worker.provisioning_commands import PeopleCommands, VaultCommands
+from worker.provisioning_commands import ProvisioningCommands
 
 if TYPE_CHECKING:
     from worker.stack.finding import DoctorFinding
@@ -34,8 +34,7 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     commands = WorkerCommands(output)
     for command in (commands.up, commands.down, commands.status, commands.doctor, worker):
         app.command(command.__name__)(command)
-    VaultCommands(output).register(app)
-    PeopleCommands(output).register(app)
+    ProvisioningCommands(output).register(app)
     store = typer.Typer(help="Prepare and check the store's database.", no_args_is_help=True)
     store.command("migrate")(commands.store_migrate)
     store.command("check")(commands.store_check)

@@ -32,7 +32,7 @@ RemoveOption = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class VaultCommands:
+class ProvisioningCommands:
     output: CommandOutput
 
     def register(self, app: typer.Typer) -> None:
@@ -43,6 +43,10 @@ class VaultCommands:
         vault.command("try")(self.try_action)
         vault.command("setup", help="The same as `vault apply`.")(self.set_up)
         app.add_typer(vault, name="vault")
+        people = typer.Typer(help="Create people and groups in Vault.", no_args_is_help=True)
+        people.command("plan")(self.plan_people)
+        people.command("sync")(self.sync_people)
+        app.add_typer(people, name="people")
 
     def plan(self) -> None:
         """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""
@@ -136,18 +140,7 @@ class VaultCommands:
         if any(step["outcome"] == "failed" for step in steps):
             raise typer.Exit(EXIT_FAILED)
 
-
-@dataclass(frozen=True, slots=True)
-class PeopleCommands:
-    output: CommandOutput
-
-    def register(self, app: typer.Typer) -> None:
-        people = typer.Typer(help="Create people and groups in Vault.", no_args_is_help=True)
-        people.command("plan")(self.plan)
-        people.command("sync")(self.sync)
-        app.add_typer(people, name="people")
-
-    def plan(
+    def plan_people(
         self,
         file: PeopleArgument = None,
         scim: ScimOption = None,
@@ -161,7 +154,7 @@ class PeopleCommands:
 
         settings = read_settings(self.output, exit_code=EXIT_FAILED)
         with exit_on_error(self.output):
-            people = PeopleSource(file, scim, token_file, tuple(group or ())).read()
+            people = read_people_source(file, scim, token_file, group or ())
             vault = vault_to_set_up(settings)
             planned = plan_people(
                 vault.settings, people.people, admin_token=vault.admin_token, remove=remove, fixed_groups=people.ambiguous_groups
@@ -169,7 +162,7 @@ class PeopleCommands:
         self._note_ignored(people)
         print_plan(self.output, planned, command="justenough people sync")
 
-    def sync(
+    def sync_people(
         self,
         file: PeopleArgument = None,
         scim: ScimOption = None,
@@ -186,7 +179,7 @@ class PeopleCommands:
 
         settings = read_settings(self.output)
         with exit_on_error(self.output, invalid_input=EXIT_USAGE):
-            people = PeopleSource(file, scim, token_file, tuple(group or ())).read()
+            people = read_people_source(file, scim, token_file, group or ())
             vault = vault_to_set_up(settings)
             applied = sync_people(
                 vault.settings, people.people, admin_token=vault.admin_token, remove=remove, fixed_groups=people.ambiguous_groups
@@ -199,33 +192,24 @@ class PeopleCommands:
             self.output.note(f"Left out, because approvals.yaml cannot name them: {', '.join(people.ignored_groups)}.")
 
 
-@dataclass(frozen=True, slots=True)
-class PeopleSource:
-    """Where the people come from: a file or a SCIM server."""
+def read_people_source(file: Path | None, scim: str | None, token_file: Path | None, groups: Sequence[str]) -> ReadPeople:
+    """Return the people of a file or a SCIM server, or only those in some groups. Raises InvalidInput, GiveUp, RetryLater."""
+    from justenough.domain.core.secret import Secret  # noqa: PLC0415 - loads pydantic
+    from worker.provisioning import fetch_scim, read_people, read_scim  # noqa: PLC0415 - loads what setting up Vault needs
 
-    file: Path | None
-    scim: str | None
-    token_file: Path | None
-    groups: tuple[str, ...]
-
-    def read(self) -> ReadPeople:
-        """Return the people. Raises InvalidInput, GiveUp, RetryLater."""
-        from justenough.domain.core.secret import Secret  # noqa: PLC0415 - loads pydantic
-        from worker.provisioning import fetch_scim, read_people, read_scim  # noqa: PLC0415 - loads what setting up Vault needs
-
-        if (self.file is None) == (self.scim is None):
-            raise InvalidInput("people", (Problem("", "name either a file or a SCIM server (--scim URL --token-file FILE)"),))
-        if (self.scim is None) != (self.token_file is None):
-            raise InvalidInput("people", (Problem("", "--scim and --token-file belong together"),))
-        if self.scim is not None and self.token_file is not None:
-            token = _read_file(self.token_file).decode(errors="replace").strip()
-            if not token.isascii() or not token.isprintable() or not token:
-                raise InvalidInput(str(self.token_file), (Problem("", "must contain the SCIM server's token, and nothing else"),))
-            people = read_scim(self.scim, fetch_scim(self.scim, Secret(token)))
-        else:
-            assert self.file is not None
-            people = read_people(str(self.file), _read_file(self.file))
-        return people.only(self.groups) if self.groups else people
+    if (file is None) == (scim is None):
+        raise InvalidInput("people", (Problem("", "name either a file or a SCIM server (--scim URL --token-file FILE)"),))
+    if (scim is None) != (token_file is None):
+        raise InvalidInput("people", (Problem("", "--scim and --token-file belong together"),))
+    if scim is not None and token_file is not None:
+        token = _read_file(token_file).decode(errors="replace").strip()
+        if not token.isascii() or not token.isprintable() or not token:
+            raise InvalidInput(str(token_file), (Problem("", "must contain the SCIM server's token, and nothing else"),))
+        people = read_scim(scim, fetch_scim(scim, Secret(token)))
+    else:
+        assert file is not None
+        people = read_people(str(file), _read_file(file))
+    return people.only(tuple(groups)) if groups else people
 
 
 def _read_file(path: Path) -> bytes:

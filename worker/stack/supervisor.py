@@ -1,6 +1,6 @@
 """The process that starts the embedded servers, the worker and the console, keeps them running and stops them in order.
 
-Each child is described in a separate module; the content of the shop and of Vault is in seed.py and worker/provisioning/.
+Each child is described in children.py and postgres.py; the content of the shop and of Vault is in seed.py and worker/provisioning/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.core.errors import GiveUp
-from worker.stack.apps import STOP_MARGIN_S
+from worker.stack.children import STOP_MARGIN_S
 from worker.stack.job_python import with_job_python
 from worker.stack.managed_process import ManagedProcess
 from worker.stack.paths import StackPaths

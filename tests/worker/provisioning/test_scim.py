@@ -17,7 +17,7 @@ from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
 from tests.worker.provisioning.provisioned_shop import Emptied
 from worker.provisioning import fetch_scim, people_source, read_scim
-from worker.provisioning_commands import PeopleSource
+from worker.provisioning_commands import read_people_source
 
 
 @pytest.fixture
@@ -138,11 +138,11 @@ def test_a_second_group_of_the_same_name_makes_nobody_a_member(scim: ScimServer,
 def test_an_incomplete_or_ambiguous_source_of_people_is_refused(scim: ScimServer, tmp_path: Path) -> None:
     empty = tmp_path / "scim.token"
     empty.write_text("\n")
-    for source, said in (
-        (PeopleSource(None, scim.address, empty, ()), "must contain the SCIM server's token, and nothing else"),
-        (PeopleSource(None, scim.address, tmp_path / "none", ()), "none: cannot be read: No such file or directory"),
-        (PeopleSource(None, scim.address, None, ()), "--scim and --token-file belong together"),
-        (PeopleSource(empty, scim.address, empty, ()), "name either a file or a SCIM server"),
+    for file, token_file, said in (
+        (None, empty, "must contain the SCIM server's token, and nothing else"),
+        (None, tmp_path / "none", "none: cannot be read: No such file or directory"),
+        (None, None, "--scim and --token-file belong together"),
+        (empty, empty, "name either a file or a SCIM server"),
     ):
         with pytest.raises(InvalidInput, match=re.escape(said)):
-            source.read()
+            read_people_source(file, scim.address, token_file, ())
