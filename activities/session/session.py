@@ -27,7 +27,7 @@ from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
 from activities.session.job_runner import JobTask, run_process
 from activities.session.people_requests import RequestedRevocations
-from activities.support.async_tools import wait_up_to
+from activities.support.async_tools import run_until_block_ends, wait_up_to
 from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.errors import JustEnoughError
@@ -240,29 +240,28 @@ class JobSession:
             )
             self._tools = tools = ToolGateway(self._deps, self._verified, self._issuer, broker)
             self._raise_if_stopped()
-            async with run_process(
-                self._deps.settings,
-                self._sandbox,
-                JobTask(
-                    self._job,
-                    self._spec,
-                    workdir,
-                    delivered,
-                    reaches_vault=self._deps.config.current().catalog.lets_reach_vault(
-                        (item.credential.resource, item.credential.action) for item in self._issued
+            async with (
+                run_process(
+                    self._deps.settings,
+                    self._sandbox,
+                    JobTask(
+                        self._job,
+                        self._spec,
+                        workdir,
+                        delivered,
+                        reaches_vault=self._deps.config.current().catalog.lets_reach_vault(
+                            (item.credential.resource, item.credential.action) for item in self._issued
+                        ),
                     ),
-                ),
-                redactor=redactor,
-                sink=self._store_output,
-                serve=lambda uid: serve_broker(
-                    broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
-                ),
-            ) as process:
-                serving = asyncio.create_task(self._requested_revocations.serve(keepers))
-                try:
-                    return await self._wait_for_process(process)
-                finally:
-                    serving.cancel()
+                    redactor=redactor,
+                    sink=self._store_output,
+                    serve=lambda uid: serve_broker(
+                        broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
+                    ),
+                ) as process,
+                run_until_block_ends(self._requested_revocations.serve(keepers)),
+            ):
+                return await self._wait_for_process(process)
 
     async def _issue_all(self) -> Delivered:
         delivered, allowed = Delivered(), list[ToolAccess]()
