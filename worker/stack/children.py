@@ -112,13 +112,13 @@ def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]
         name="vault",
         argv=(str(programs.vault()), "server", f"-config={places.vault / 'openbao.hcl'}", "-log-level=warn"),
         env=server_environment(places),
-        prepare=lambda: _write_configuration(places, ports),
-        awaken=lambda: _initialise(places, port),
+        prepare=lambda: _write_vault_configuration(places, ports),
+        awaken=lambda: _initialise_vault(places, port),
         healthy=lambda: is_http_ok(port, VAULT_HEALTH_PATH),
     )
 
 
-def _write_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
+def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
     make_private_folder(places.vault)
     make_private_folder(places.vault / "data")
     if not places.seal_key.exists():
@@ -134,7 +134,7 @@ def _write_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
     write_private(places.vault / "openbao.hcl", configuration)
 
 
-def _initialise(places: StackPaths, port: int) -> None:
+def _initialise_vault(places: StackPaths, port: int) -> None:
     """Initialise a new server and save its admin token and recovery key before anything uses them. Raises AdminTokenLost."""
     body, keys = {"recovery_shares": 1, "recovery_threshold": 1}, None
     try:
