@@ -48,10 +48,6 @@ class HomeNotWritable(RetryLater):
     """The worker cannot write into its home: its disk is full or read-only, or the folder is another user's."""
 
 
-class ForeignPackage(GiveUp):
-    """A package with one of our generic names was imported from elsewhere."""
-
-
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit 1 with one sentence if the worker cannot start."""
     # A core dump would contain secrets. Jobs inherit this limit.
@@ -72,7 +68,7 @@ def main() -> None:
 
 
 def check_packages() -> None:
-    """Raise ForeignPackage unless all our packages are in the same folder as this one: their names are generic, so Python may import
+    """Raise GiveUp unless all our packages are in the same folder as this one: their names are generic, so Python may import
     others.
     """
     home = Path(__file__).resolve().parent.parent
@@ -80,7 +76,7 @@ def check_packages() -> None:
         origin = Path(str(importlib.import_module(name).__file__)).resolve().parent.parent
         if origin != home:
             message = f"package {name!r} was imported from {origin}, not from {home}; install the worker in a separate environment"
-            raise ForeignPackage(message)
+            raise GiveUp(message)
 
 
 async def run(settings: Settings) -> None:

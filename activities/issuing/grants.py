@@ -110,12 +110,10 @@ class JobGrants:
         self.ever_granted.add(request_id(self._job, grant.number))
 
     def through_tools(self, access: Access) -> AccessGrant | None:
-        """Return the usable grant for this access through tools, or None."""
         standing = (grant for grant in self._grants if grant.through_tools and self._is_usable(grant))
         return next((grant for grant in standing if _is_same_access(grant.access, access)), None)
 
     def find_covering(self, access: Access) -> Iterator[AccessGrant]:
-        """Yield the usable grants that cover this access."""
         self._grants = [grant for grant in self._grants if self._is_usable(grant)]
         call, action = call_of(access), self._deps.config.current().catalog.action(access.resource, access.action)
         for grant in self._grants:
@@ -214,7 +212,6 @@ class RuntimeRequests:
             self._numbers = number
 
     def add_waiting(self, request: str, access: Access) -> None:
-        """Add a request that people must answer."""
         self.waiting[request] = access
         self._asked_people += 1
 

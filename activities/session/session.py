@@ -59,8 +59,6 @@ T = TypeVar("T")
 
 
 class Stop(StrEnum):
-    """The reasons for which a session must stop."""
-
     CANCEL = "cancelled"
     KILL = "killed"
     CUT = "access_cut"

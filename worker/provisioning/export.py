@@ -180,7 +180,6 @@ class _Script:
             yield f'{how} "{path}" "{file}"'
 
     def _with_shell_variables(self, text: str) -> str:
-        """Return a text with shell variables in place of references."""
         return REFERENCE.sub(lambda match: f"${{{self._references[match[1], match[2]]}}}", text)
 
 

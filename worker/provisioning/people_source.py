@@ -58,8 +58,6 @@ class PeopleFile(Model):
 
 @dataclass(frozen=True, slots=True)
 class ReadPeople:
-    """The people of a file or a server."""
-
     people: Mapping[str, PersonEntry]
     ignored_groups: tuple[str, ...] = ()
     """Groups of a SCIM server that approvals.yaml cannot name."""

@@ -43,13 +43,6 @@ CONTROL_GROUP_PATH = "sys/control-group/request"
 CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove `lock: control_group` from the catalog."
 
 
-class SharedChange(GiveUp):
-    """Setting up this Vault would change something that everybody in it shares.
-
-    The message names the change, and the option that allows it.
-    """
-
-
 @dataclass(frozen=True, slots=True)
 class PersonSeed:
     """A user of the embedded stack. A production Vault already has its people."""
@@ -77,7 +70,7 @@ def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple
 
     Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
     it writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
-    environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
+    environment), SetupFailed (one step, with its path and remedy), GiveUp (it would change what is shared), VaultNotReady.
     """
     if not change_shared:
         _refuse_shared_changes(plan_vault(target))
@@ -118,8 +111,6 @@ def export_vault(settings: Settings, form: ExportFormat, *, environment: Mapping
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """The inputs of a set-up: the configuration folder and the environment."""
-
     catalog: Catalog
     tiers: Tiers
     triggers: Triggers
@@ -215,14 +206,14 @@ def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) ->
 
 
 def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:
-    """Raise SharedChange if any of these writes changes something that everybody in the Vault shares."""
+    """Raise GiveUp if any of these writes changes something that everybody in the Vault shares."""
     shared = [step for step in planned if step.path in SHARED_PATHS and step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
     if shared:
         changes = "; ".join(f"{step.path} ({SHARED_PATHS[step.path]}: {', '.join(step.lines)})" for step in shared)
         message = (
             f"this would change what everybody in this Vault shares: {changes}. Nothing was written; if you agree, add --change-shared"
         )
-        raise SharedChange(message)
+        raise GiveUp(message)
 
 
 def _refuse_other_installation(vault: AdminClient, installation: str) -> None:

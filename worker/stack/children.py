@@ -81,10 +81,6 @@ PROGRAM_FILE = "scripted_model.py"
 MODEL_HEALTH_PATH = "/v1/models"
 
 
-class AdminTokenLost(GiveUp):
-    """Vault is initialised, but its admin token is not in the home."""
-
-
 def temporal_child(places: StackPaths, programs: Programs, ports: Mapping[str, int], *, namespace: str = "default") -> ChildSpec:
     """Describe the server. Raises ProgramMissing."""
     port, ui, http = ports["temporal"], ports["temporal_ui"], ports["temporal_http"]
@@ -135,7 +131,7 @@ def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> 
 
 
 def _initialise_vault(places: StackPaths, port: int) -> None:
-    """Initialise a new server and save its admin token and recovery key before anything uses them. Raises AdminTokenLost."""
+    """Initialise a new server and save its admin token and recovery key before anything uses them. Raises GiveUp."""
     body, keys = {"recovery_shares": 1, "recovery_threshold": 1}, None
     try:
         status, _ = request_json(port, VAULT_HEALTH_PATH)
@@ -146,7 +142,7 @@ def _initialise_vault(places: StackPaths, port: int) -> None:
     if status != NOT_INITIALISED_STATUS:
         if not places.admin_token.exists():
             message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."
-            raise AdminTokenLost(message)
+            raise GiveUp(message)
     elif isinstance(keys, dict) and "root_token" in keys:
         write_private(places.admin_token, str(keys["root_token"]))
         write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": keys["recovery_keys_base64"]}))

@@ -36,10 +36,6 @@ SERVER_OPTIONS = {
 }
 
 
-class InitialisationFailed(GiveUp):
-    """PostgreSQL's initdb failed; the message is its own."""
-
-
 def database_passwords(places: StackPaths) -> dict[str, str]:
     """Return the passwords of the superuser and of Vault's database user; create them on first use."""
     return ensure_passwords(places.databases, (SUPERUSER, VAULT_LOGIN))
@@ -98,7 +94,7 @@ def _works_in(pid: int, folder: Path) -> bool:
 def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
     """Initialise a cluster in a temporary folder and then rename it, so that an incomplete cluster is never used.
 
-    Raises InitialisationFailed.
+    Raises GiveUp.
     """
     shutil.rmtree(places.postgres / "new", ignore_errors=True)
     password = places.postgres / "password"
@@ -118,7 +114,7 @@ def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
         )
         if done.returncode != 0:
             message = f"PostgreSQL's initdb failed: {done.stderr.strip() or done.stdout.strip()}"
-            raise InitialisationFailed(message)
+            raise GiveUp(message)
     finally:
         password.unlink()
     (places.postgres / "new").rename(places.postgres / "data")

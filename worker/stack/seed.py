@@ -30,10 +30,6 @@ SAFE_SEARCH_PATH = "-c search_path=pg_catalog,pg_temp"
 """With it, the superuser never runs a function that somebody left in `public`."""
 
 
-class NoVault(GiveUp):
-    """There is no Vault to set up: no setting names one and no embedded stack runs."""
-
-
 def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
     """Set up PostgreSQL, then Vault, as configured. Idempotent."""
     if "postgres" in plan.only:
@@ -82,13 +78,13 @@ def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
 
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
-    """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises NoVault."""
+    """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises GiveUp."""
     if embedded := embedded_inputs(settings):
         return _embedded_target(embedded[0])
     token = admin_token()
     if token is None or settings.named_vault_addr is None:
         message = "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
-        raise NoVault(message)
+        raise GiveUp(message)
     return VaultTarget(settings, token)
 
 

@@ -39,7 +39,6 @@ class StackStatus:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """The alarms that the console reports."""
         return readyz.alarms(self.console_report) if self.console_report else ()
 
     @property

@@ -34,22 +34,18 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ORPHAN_TIMEOUT_S = 5
 
 
-class OtherLogins(GiveUp):
-    """The home has logins of an installation whose Vault is not the stack's. The stack would replace them."""
-
-
 def supervise(
     settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, lifeline: int | None = None, report: Report
 ) -> None:
     """Run the stack until a signal or the end of its lifeline, a pipe's descriptor, stops it.
 
-    Raises AlreadyRunning, OtherLogins, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
+    Raises AlreadyRunning, GiveUp, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
     places, children = StackPaths.of(settings.home), frozenset(only)
-    # Where no Vault of a stack has ever run, `vault apply` wrote the logins.
+    # Where no Vault of a stack has ever run, `vault apply` wrote the logins of an installation. The stack would replace them.
     logins = () if "vault" not in children or places.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
     if other := [str(file) for file in logins if file.expanduser().exists()]:
-        raise OtherLogins(
+        raise GiveUp(
             f"{' and '.join(other)}: an installation with a Vault of its own logs in with it, and a stack on this machine would replace it;"
             " set JUSTENOUGH_HOME to another folder for a stack"
         )
