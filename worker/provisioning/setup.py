@@ -21,14 +21,16 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
-from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker
 from worker.provisioning.export import ExportFormat, ExportingClient, export_files
 from worker.provisioning.identities import (
     APPROLE_MOUNT,
+    provision_console,
     provision_groups,
+    provision_identity_tokens,
     provision_page_logins,
     provision_people_logins,
     provision_scope_identities,
+    provision_worker,
 )
 from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensure_mounted, ensure_token_lifetime, require_namespace
 from worker.provisioning.plan import HIDDEN, PlannedWrite, PlanningClient
