@@ -11,16 +11,15 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.client.references import credential_id_of, job_id_of
-from console.cli.completion import complete_action, complete_credential, complete_credential_state
+from console.cli.client.references import id_beginning_with, job_id_of
+from console.cli.completion import JobId, OfJob, OfResource, complete_action, complete_credential
 from console.cli.errors import ExitCode
 from console.cli.files import open_output
-from console.cli.job_arguments import JobId, OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render import revocation
 from console.cli.render.output import emit_page, emit_revocation, print_table
-from console.cli.states import parse_state_option, state_help
+from console.cli.states import parse_state_option, state_option
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
@@ -37,12 +36,7 @@ def list_credentials(
         str | None,
         typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.", autocompletion=complete_action),
     ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STATE", help=state_help("credential", "Only credentials in this state"), autocompletion=complete_credential_state
-        ),
-    ] = None,
+    state: Annotated[str | None, state_option("credential", "Only credentials in this state")] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -83,7 +77,7 @@ def revoke(
 
     """
     api = connect_api()
-    _, found = api.post(f"/credentials/{path_segment(credential_id_of(api, credential))}/revoke", idempotent=True)
+    _, found = api.post(f"/credentials/{path_segment(id_beginning_with(api, 'credential', credential))}/revoke", idempotent=True)
     report = revocation.credential_report(found)
     row = revocation.credential_row(report)
     emit_revocation(report, is_confirmed=report["dead"], table=lambda _: print_table(revocation.HEADER, [row]))

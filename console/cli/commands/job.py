@@ -14,9 +14,8 @@ from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
 from console.cli.client.web_page import open_page
 from console.cli.commands.job_tighten import tighten
-from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
+from console.cli.completion import JobId, complete_job_name, complete_resource
 from console.cli.errors import ExitCode, Failure
-from console.cli.job_arguments import JobId
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render import revocation as aftermath
@@ -32,7 +31,7 @@ from console.cli.render.output import (
     with_state_colour,
 )
 from console.cli.render.request_table import NO_TIER, decisions_text, policy_denial
-from console.cli.states import parse_state_option, state_help
+from console.cli.states import parse_state_option, state_option
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_page_text, moment, plain, to_json_text
@@ -95,9 +94,7 @@ def run(
 @list_command
 def list_jobs(
     *,
-    state: Annotated[
-        str | None, typer.Option(metavar="STATE", help=state_help("job", "Only jobs in this state"), autocompletion=complete_job_state)
-    ] = None,
+    state: Annotated[str | None, state_option("job", "Only jobs in this state")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
     since: Since = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
@@ -113,14 +110,7 @@ def list_jobs(
         ),
     ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
-    revocation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STATE",
-            help=state_help("revocation", "Only jobs whose revocation is in this state"),
-            autocompletion=complete_revocation,
-        ),
-    ] = None,
+    revocation: Annotated[str | None, state_option("revocation", "Only jobs whose revocation is in this state")] = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="List the oldest first, not the newest.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,

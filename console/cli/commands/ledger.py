@@ -13,9 +13,9 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, Out, Since, Until, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
+from console.cli.completion import OfJob, OfResource
 from console.cli.errors import ExitCode, Failure
 from console.cli.files import open_output, open_text, read_text
-from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
 from console.cli.render.output import count_label, emit, emit_page, note, print_table

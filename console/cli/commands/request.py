@@ -10,11 +10,10 @@ import typer
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE, Cursor, Limit, Reason, Web, parse_duration_option, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.client.references import job_id_of, request_id_of
+from console.cli.client.references import id_beginning_with, job_id_of
 from console.cli.client.web_page import open_page
-from console.cli.completion import complete_request, complete_request_state
+from console.cli.completion import OfJob, OfResource, complete_request
 from console.cli.errors import ExitCode, Failure
-from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
@@ -30,7 +29,7 @@ from console.cli.render.request_table import (
     shown_tier,
     time_left,
 )
-from console.cli.states import parse_state_option, state_help
+from console.cli.states import parse_state_option, state_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment, to_json_line
@@ -58,10 +57,7 @@ def list_requests(
     everything: Annotated[
         bool, typer.Option("--all", help="Requests in every state, not only pending ones. For all pages: --all-pages.")
     ] = False,
-    state: Annotated[
-        str | None,
-        typer.Option(metavar="STATE", help=state_help("request", "Only requests in this state"), autocompletion=complete_request_state),
-    ] = None,
+    state: Annotated[str | None, state_option("request", "Only requests in this state")] = None,
     job: OfJob = None,
     resource: OfResource = None,
     limit: Limit = None,
@@ -156,7 +152,7 @@ def show(
 
     """
     api = connect_api()
-    found = api.get(f"/requests/{path_segment(request_id_of(api, request))}")
+    found = api.get(f"/requests/{path_segment(id_beginning_with(api, 'request', request))}")
     if web:
         open_page(api, f"/inbox/{path_segment(found['id'])}")
         return
@@ -272,7 +268,7 @@ def _answer_requests(requests: list[str], decision: DecisionKind, *, reason: str
 
 def _request_ids(api: ConsoleApiClient, texts: list[str]) -> list[str]:
     """Return the ids of the requests that the texts refer to, each once."""
-    return list(dict.fromkeys(request_id_of(api, text) for text in texts))
+    return list(dict.fromkeys(id_beginning_with(api, "request", text) for text in texts))
 
 
 def _print_request(api: ConsoleApiClient, item: Json) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from console.cli.arguments import Cursor, Limit, Reason, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.client.references import request_id_of
+from console.cli.client.references import id_beginning_with
 from console.cli.errors import ExitCode, Failure
 from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, print_fields
@@ -53,7 +53,10 @@ def answer(
     if justified is None:
         raise Failure("the verdict is missing; give --justified or --unjustified", code=ExitCode.USAGE)
     why, api = answer_requests.require_reason(reason), connect_api()
-    view, person = answer_requests.fetch_request_to_sign(api, request_id_of(api, request)), api.session.identity_token().entity
+    view, person = (
+        answer_requests.fetch_request_to_sign(api, id_beginning_with(api, "request", request)),
+        api.session.identity_token().entity,
+    )
     verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"
     statement = statement_factory.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
     _, found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
