@@ -58,6 +58,13 @@ class Unreachable(Failure):
     """A server did not answer. Trying again may help."""
 
 
+class WrongUsage(Failure):
+    """The command line, or a file that it names, is wrong: correct it."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, code=ExitCode.USAGE, hint=hint)
+
+
 class NotLoggedIn(Failure):
     """Nobody is logged in, or the login is no longer valid."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from console.cli import private_files
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 
 # The login file of x.identity would be the cache of profile x.
 PROFILE_NAME = re.compile(r"(?!.*\.identity\Z)[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -53,10 +53,7 @@ def profile_name(given: str | None) -> str:
     """Return the profile to use: that of --profile, else the one that `profile use` chose. Raises Failure for an invalid name."""
     name = given or chosen_profile() or DEFAULT_PROFILE
     if not PROFILE_NAME.fullmatch(name):
-        raise Failure(
-            "--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity",
-            code=ExitCode.USAGE,
-        )
+        raise WrongUsage("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity")
     return name
 
 

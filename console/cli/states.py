@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from console.cli.completion import complete_words
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.presentation.status_badges import find_state, typed_word
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 
@@ -39,5 +39,5 @@ def parse_state_option(option: str, kind: str, text: str | None) -> str | None:
         return None
     state = find_state(kind, text, FILTER_STATES[kind])
     if state is None:
-        raise Failure(f"{option}: there is no state {text!r}; the states are {', '.join(state_words(kind))}", code=ExitCode.USAGE)
+        raise WrongUsage(f"{option}: there is no state {text!r}; the states are {', '.join(state_words(kind))}")
     return state

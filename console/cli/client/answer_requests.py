@@ -14,7 +14,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
-from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure, worst_exit_code
+from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, WrongUsage, to_failure, worst_exit_code
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit_items, join_pairs, join_values, note
@@ -63,7 +63,7 @@ def require_reason(text: str | None) -> str:
     if text is None and terminal.is_interactive():
         text = str(typer.prompt("Reason", err=True))
     if not (text or "").strip() or len(text or "") > 1000:
-        raise Failure("--reason is required, with at most 1,000 characters", code=ExitCode.USAGE)
+        raise WrongUsage("--reason is required, with at most 1,000 characters")
     return text or ""
 
 
@@ -149,7 +149,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         try:
             tools = parse_tool_bounds(options.tools, requested)
         except InvalidInput as error:
-            raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=ExitCode.USAGE) from error
+            raise WrongUsage("--tool: " + "; ".join(map(str, error.problems))) from error
     _print_answer(api, view, options, tools)
     reason = _reason_for(api, view, options)
     _confirm(options.decision)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from console.cli import terminal
-from console.cli.errors import ExitCode, Failure, Unreachable
+from console.cli.errors import Unreachable, WrongUsage
 from console.cli.options import close_with_command, current_options
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -40,7 +40,7 @@ def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Clien
         # The error may contain a proxy's password.
         why = "SOCKS proxies are not supported" if isinstance(error, ImportError) else "this address or that of its proxy is invalid"
         hint = "Proxies come from HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; NO_PROXY exempts hosts"
-        raise Failure(f"cannot connect to {address}: {why}", code=ExitCode.USAGE, hint=hint) from error
+        raise WrongUsage(f"cannot connect to {address}: {why}", hint=hint) from error
     return close_with_command(client)
 
 
@@ -53,7 +53,7 @@ def tls_context(address: str, *, cacert: str | None = None) -> ssl.SSLContext | 
         return ssl.create_default_context(cafile=cacert) if cacert else httpx.create_ssl_context()
     except OSError as error:
         source, file = ("VAULT_CACERT", cacert) if cacert else ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE"))
-        raise Failure(f"{source}: cannot read certificates from {file}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"{source}: cannot read certificates from {file}") from error
 
 
 def is_loopback(address: str) -> bool:

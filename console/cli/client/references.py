@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.render.output import note
 from console.presentation.status_badges import state_word
 
@@ -83,7 +83,7 @@ def id_beginning_with(api: ConsoleApiClient, kind: IdKind, text: str) -> str:
         count = "" if is_cut else f"{len(ids) - MAX_SHOWN} "
         more = f" and {count}more" if len(ids) > MAX_SHOWN else ""
         shown = f": {', '.join(ids[:MAX_SHOWN])}{more}" if ids else ""
-        raise Failure(f"several {kind}s begin with {text}{shown}; give more of the id", code=ExitCode.USAGE)
+        raise WrongUsage(f"several {kind}s begin with {text}{shown}; give more of the id")
     return ids[0] if ids else text
 
 

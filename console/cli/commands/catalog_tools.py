@@ -18,7 +18,7 @@ import typer
 
 from console.cli import private_files, terminal
 from console.cli.client.config import load_config
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_text, replace_text
 from console.cli.json_object import Json
 from console.cli.render.output import emit, note, print_fields, print_table
@@ -88,7 +88,7 @@ def _read_tool_list(name: str, upstream: McpServerDef, *, credential: Path | Non
         return read_tool_list(str(shown), read_text(shown))
     needed = sorted({field for text in upstream.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)})
     if needed and not credential:
-        raise Failure(f"{name} requires a credential with {', '.join(needed)}", code=ExitCode.USAGE, hint=CREDENTIAL_HINT)
+        raise WrongUsage(f"{name} requires a credential with {', '.join(needed)}", hint=CREDENTIAL_HINT)
     raw = fill_settings(upstream.model_dump(mode="json"), os.environ, what="catalog.yaml", path=f"tools.{name}.mcp")
     server = McpServerDef.model_validate(raw)
     fields: object = {}
@@ -98,7 +98,7 @@ def _read_tool_list(name: str, upstream: McpServerDef, *, credential: Path | Non
         except ValueError:
             fields = None
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
-        raise Failure(f'{credential} contains no credential; it must be a JSON object like {{"token": "…"}}', code=ExitCode.USAGE)
+        raise WrongUsage(f'{credential} contains no credential; it must be a JSON object like {{"token": "…"}}')
     headers = fill_headers(server.headers, fields)
     try:
         tool_list = asyncio.run(run_conversation(server, headers, lambda conversation: conversation.list_tools()))

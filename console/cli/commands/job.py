@@ -15,7 +15,7 @@ from console.cli.client.references import job_id_of
 from console.cli.client.web_page import open_page
 from console.cli.commands.job_tighten import tighten
 from console.cli.completion import JobId, complete_job_name, complete_resource
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render import revocation as aftermath
@@ -195,7 +195,7 @@ def logs(
         emit({"items": items, "next": None}, table=lambda _: _print_logs(items), names=lambda _: (item["seq"] for item in items))
         return
     if form is CliOutputFormat.YAML:
-        raise Failure("--follow has no YAML output; use -o table or -o json (one object per line)", code=ExitCode.USAGE)
+        raise WrongUsage("--follow has no YAML output; use -o table or -o json (one object per line)")
     from console.cli.watch.poll import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
     from justenough.domain.jobs.states import JobState  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ from console.cli.arguments import Cursor, Limit, Out, Since, Until, time_argumen
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
 from console.cli.completion import OfJob, OfResource
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import open_output, open_text, read_text
 from console.cli.json_object import Json
 from console.cli.options import command, command_group, list_command
@@ -127,7 +127,7 @@ def verify(
     if offline:
         found = _verify_file(offline, checkpoint_file, keys_file)
     elif checkpoint_file or keys_file:
-        raise Failure("--checkpoint and --keys need --offline with an export (justenough ledger export)", code=ExitCode.USAGE)
+        raise WrongUsage("--checkpoint and --keys need --offline with an export (justenough ledger export)")
     else:
         _, found = connect_api().post("/ledger/verify", idempotent=True)
     emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))

@@ -14,7 +14,7 @@ import typer
 from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_duration_option, parse_params, parse_time_argument
 from console.cli.client.config import config_folder, load_config
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.options import command, command_group
@@ -108,16 +108,16 @@ def explain(
 
     if resource is not None:
         action, name = (resource, what) if resource in set(Action) else (what, resource)
-        raise Failure("give one SPEC or one RESOURCE:ACTION", code=ExitCode.USAGE, hint=f"Run: justenough policy explain {name}:{action}")
+        raise WrongUsage("give one SPEC or one RESOURCE:ACTION", hint=f"Run: justenough policy explain {name}:{action}")
     loaded = load_config(config or config_folder())
     access = None if Path(what).exists() else PLAIN_ACCESS.fullmatch(what)
     if access:
         if param:
-            raise Failure("--param needs a SPEC", code=ExitCode.USAGE)
+            raise WrongUsage("--param needs a SPEC")
         job_spec = _plain_spec(loaded, access[1], access[2], ttl=ttl, environment=environment)
     else:
         if ttl or environment:
-            raise Failure("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own", code=ExitCode.USAGE)
+            raise WrongUsage("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own")
         job_spec = _read_job_spec(loaded, what, parse_params(param or ()))
     groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
@@ -148,7 +148,7 @@ def run_tests(folder: Folder = None) -> None:
     if problems:
         raise InvalidInput(str(where), tuple(problems))
     if not tables:
-        raise Failure(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md", code=ExitCode.USAGE)
+        raise WrongUsage(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md")
     results: list[CaseResult] = []
     for name, (table, specs) in zip(names, filter(None, tables), strict=True):
         results += run_cases(name, table, rules, launcher)
@@ -212,7 +212,7 @@ def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobS
 
     if (known := config.catalog.resources.get(file)) is not None and not Path(file).exists():
         offered = " or ".join(f"{file}:{action}" for action in sorted(known.actions))
-        raise Failure(f"{file} is a resource; name an action on it", code=ExitCode.USAGE, hint=f"Run: justenough policy explain {offered}")
+        raise WrongUsage(f"{file} is a resource; name an action on it", hint=f"Run: justenough policy explain {offered}")
     text = read_file_or_stdin(file)
     try:
         spec = checked_spec(read_spec(text), params)

@@ -13,7 +13,7 @@ from console.cli.client.connect import connect_api
 from console.cli.client.references import id_beginning_with, job_id_of
 from console.cli.client.web_page import open_page
 from console.cli.completion import OfJob, OfResource, complete_request
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
@@ -72,7 +72,7 @@ def list_requests(
 
     """
     if pending + mine + everything + (state is not None) > 1:
-        raise Failure("--pending, --mine, --all and --state are mutually exclusive; give one of them", code=ExitCode.USAGE)
+        raise WrongUsage("--pending, --mine, --all and --state are mutually exclusive; give one of them")
     wanted = "all" if everything else parse_state_option("--state", "request", state) or "pending"
     api = connect_api()
     query: dict[str, Any] = {
@@ -131,7 +131,7 @@ def watch(
 
     """
     if mine and everything:
-        raise Failure("--mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
+        raise WrongUsage("--mine and --all are mutually exclusive; give one of them")
     from console.cli.watch.requests import watch_requests  # noqa: PLC0415 - only this command keeps running
 
     watch_requests(connect_api(), mine=mine, everything=everything)

@@ -10,7 +10,7 @@ import typer
 from console.cli.arguments import Cursor, Limit, Reason, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import id_beginning_with
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
@@ -51,7 +51,7 @@ def answer(
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
     if justified is None:
-        raise Failure("the verdict is missing; give --justified or --unjustified", code=ExitCode.USAGE)
+        raise WrongUsage("the verdict is missing; give --justified or --unjustified")
     why, api = answer_requests.require_reason(reason), connect_api()
     view, person = (
         answer_requests.fetch_request_to_sign(api, id_beginning_with(api, "request", request)),

@@ -9,7 +9,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, WrongUsage
 from console.cli.options import command, command_group, list_command
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
@@ -69,11 +69,8 @@ def resend(
 
     """
     if bool(ids) is everything:
-        raise Failure(
-            "give either the ids of dead letters or --all",
-            code=ExitCode.USAGE,
-            hint=f"List them: justenough webhook deliveries {name} --dead",
-        )
+        hint = f"List them: justenough webhook deliveries {name} --dead"
+        raise WrongUsage("give either the ids of dead letters or --all", hint=hint)
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
     if everything:
         _, found = api.post(f"{path}/resend", idempotent=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.presentation.terminal_text import pad, plain, truncate, width
 
 Cells = Sequence[object]
@@ -118,7 +118,7 @@ def choose_columns(table: list[list[str]], chosen: str | None) -> list[list[str]
 def _column_number(header: Sequence[str], name: str, option: str) -> int:
     keys = [column_key(title) for title in header]
     if name.lower() not in keys:
-        raise Failure(f"{option}: there is no column {name}; the columns are {', '.join(keys)}", code=ExitCode.USAGE)
+        raise WrongUsage(f"{option}: there is no column {name}; the columns are {', '.join(keys)}")
     return keys.index(name.lower())
 
 

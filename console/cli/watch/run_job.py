@@ -17,7 +17,7 @@ from console.cli.arguments import parse_duration_option, parse_params, path_segm
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
@@ -59,7 +59,7 @@ class JobRunInput:
 def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent: str | None = None) -> JobRunInput:
     """Read and check a spec, and pack its working directory. Raises InvalidInput with every problem, Failure."""
     if len(reason) > 1000:
-        raise Failure("--reason is longer than 1,000 characters; shorten it", code=ExitCode.USAGE)
+        raise WrongUsage("--reason is longer than 1,000 characters; shorten it")
     pairs = parse_params(params)
     raw: Json = {}
     text = read_file_or_stdin(file)
@@ -104,7 +104,7 @@ def print_launch_warnings(run_input: JobRunInput) -> None:
 def launch(run_input: JobRunInput, *, key: str | None) -> Json:
     """Upload a job's files and send its signed order; return the accepted job."""
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
-        raise Failure("--idempotency-key must be 1 to 200 visible ASCII characters, without spaces", code=ExitCode.USAGE)
+        raise WrongUsage("--idempotency-key must be 1 to 200 visible ASCII characters, without spaces")
     api = connect_api()
     installation = api.get("/whoami")["installation"]
     now = datetime.now(UTC)
@@ -158,7 +158,7 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
     if timeout is None:
         return None
     if not waits:
-        raise Failure("--timeout works only with --wait or --watch", code=ExitCode.USAGE)
+        raise WrongUsage("--timeout works only with --wait or --watch")
     return time.monotonic() + parse_duration_option("--timeout", timeout)
 
 
