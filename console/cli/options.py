@@ -21,7 +21,6 @@ from console.cli.profiles import profile_names
 from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CliOutputFormat(StrEnum):
@@ -82,12 +81,26 @@ _exit_stack: ContextVar[ExitStack] = ContextVar("opened")
 _current_options: ContextVar[GlobalOptions] = ContextVar("options", default=DEFAULT_OPTIONS)
 
 
-class CommandApp(typer.Typer):
-    """A group of commands with this program's help pages."""
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
-        """Add a command."""
-        return super().command(name, **{"cls": CliCommand, **settings})
+
+class CommandGroup(typer.Typer):
+    """A group of this program's commands."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Decorator:  # type: ignore[override] # typer returns the function itself
+        """Add a function as a command, as the function `command` makes it one."""
+        add = super().command(name, cls=CliCommand, **settings)
+        return lambda function: add(command(function))
+
+    def list_command(self, name: str) -> Decorator:
+        """Add a function as a command that prints a list: it takes LIST_OPTIONS too. If it defines no `--all`, `--all` means --all-pages."""
+        add = super().command(name, cls=CliCommand)
+
+        def add_list(function: Callable[..., None]) -> Callable[..., None]:
+            has_all = "everything" in inspect.signature(function).parameters
+            return add(command(function, own_options=LIST_OPTIONS if has_all else LIST_OPTIONS_WITH_ALL))
+
+        return add_list
 
 
 def current_options() -> GlobalOptions:
@@ -97,12 +110,12 @@ def current_options() -> GlobalOptions:
 
 def command_group(
     help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
-) -> typer.Typer:
+) -> CommandGroup:
     """Build a group of commands that takes the global options too.
 
     `is_root`: whether this is the program itself, the first word of a command line.
     """
-    return CommandApp(
+    return CommandGroup(
         help=help_text,
         cls=cls,
         callback=with_global_options(function or _accept_options, is_root=is_root),
@@ -111,11 +124,6 @@ def command_group(
         pretty_exceptions_enable=False,
         **settings,
     )
-
-
-def list_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a function a command that prints a list: it takes LIST_OPTIONS too. If it defines no `--all`, `--all` means --all-pages."""
-    return command(function, own_options=LIST_OPTIONS if "everything" in inspect.signature(function).parameters else LIST_OPTIONS_WITH_ALL)
 
 
 def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = NO_OPTIONS) -> Callable[..., None]:

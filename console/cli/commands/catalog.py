@@ -16,7 +16,7 @@ from console.cli.client.web_page import open_page
 from console.cli.completion import complete_resource
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, join_values, note, print_fields, print_table
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
@@ -26,7 +26,6 @@ app = command_group("Check, list and review the catalog: what jobs can request."
 
 
 @app.command("check")
-@command
 def check_catalog(folder: Folder = None) -> None:
     """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools and of user names that hide the job's id.
 
@@ -73,7 +72,6 @@ def check_catalog(folder: Folder = None) -> None:
 
 
 @app.command("add")
-@command
 def add_resource(
     kind: Annotated[
         Literal["postgres", "mysql", "redis", "rabbitmq", "kubernetes", "pki", "ssh", "kv", "http"],
@@ -116,14 +114,12 @@ def add_resource(
 
 
 @app.command("list")
-@command
 def list_catalog() -> None:
     """List what jobs can request, according to the console's catalog."""
     emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda catalog: (resource["name"] for resource in catalog["resources"]))
 
 
 @app.command("show")
-@command
 def show_resource(
     resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="The name of a resource.", autocompletion=complete_resource)],
     web: Web = False,
@@ -142,8 +138,7 @@ def show_resource(
     emit(api.get(f"/resources/{path_segment(name)}"), table=_print_resource, names=lambda found: (found["name"],))
 
 
-@app.command("review")
-@list_command
+@app.list_command("review")
 def review_catalog(
     folder: Folder = None,
     since: Annotated[
@@ -172,7 +167,6 @@ def review_catalog(
 
 
 @app.command("tools")
-@command
 def tools(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the MCP server under `tools` in the catalog.")],
     folder: Folder = None,

@@ -16,7 +16,7 @@ from console.cli.completion import JobId, OfJob, OfResource, complete_action, co
 from console.cli.errors import ExitCode
 from console.cli.files import open_output
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render import revocation
 from console.cli.render.output import emit_page, emit_revocation, print_table
 from console.cli.states import parse_state_option, state_option
@@ -26,8 +26,7 @@ from console.presentation.terminal_text import moment
 app = command_group("List, revoke and verify the credentials of jobs.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_credentials(
     live: Annotated[bool, typer.Option("--live", help="Only credentials that may still be active.")] = False,
     job: OfJob = None,
@@ -64,7 +63,6 @@ def list_credentials(
 
 
 @app.command("revoke")
-@command
 def revoke(
     credential: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.", autocompletion=complete_credential)
@@ -84,7 +82,6 @@ def revoke(
 
 
 @app.command("prove")
-@command
 def prove(
     job: JobId,
     attest: Annotated[

@@ -17,7 +17,7 @@ from console.cli.commands.job_tighten import tighten
 from console.cli.completion import JobId, complete_job_name, complete_resource
 from console.cli.errors import WrongUsage
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
+from console.cli.options import CliOutputFormat, command_group, current_options
 from console.cli.render import revocation as aftermath
 from console.cli.render.output import (
     emit,
@@ -47,7 +47,6 @@ app = command_group("Launch, show, follow and stop jobs.")
 
 
 @app.command("run")
-@command
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The job spec, a YAML file; - for stdin.")],
     *,
@@ -90,8 +89,7 @@ def run(
         emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], state_word("job", job["state"])))
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_jobs(
     *,
     state: Annotated[str | None, state_option("job", "Only jobs in this state")] = None,
@@ -143,7 +141,6 @@ def list_jobs(
 
 
 @app.command("show")
-@command
 def show(job: JobId, web: Web = False) -> None:
     """Show a job, its requests and its credentials. Each decision is shown with its reason.
 
@@ -161,7 +158,6 @@ def show(job: JobId, web: Web = False) -> None:
 
 
 @app.command("watch")
-@command
 def watch(job: JobId, timeout: Timeout = None) -> None:
     """Show a job's events on stderr until it has ended. The exit code shows how it ended.
 
@@ -177,7 +173,6 @@ def watch(job: JobId, timeout: Timeout = None) -> None:
 
 
 @app.command("logs")
-@command
 def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
@@ -215,7 +210,6 @@ def logs(
 
 
 @app.command("cancel")
-@command
 def cancel(
     job: JobId,
     wait: Annotated[
@@ -234,7 +228,6 @@ def cancel(
 
 
 @app.command("kill")
-@command
 def kill(
     job: JobId,
     wait: Annotated[
@@ -253,8 +246,7 @@ def kill(
     _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None), reason=reason)
 
 
-@app.command("timeline")
-@list_command
+@app.list_command("timeline")
 def timeline(
     job: JobId,
     entries: Annotated[bool, typer.Option("--entries", help="Show only the entries, without the chart.")] = False,

@@ -17,7 +17,7 @@ from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command_group
 from console.cli.render import policy
 from console.cli.render.output import count_label, emit, note
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -38,7 +38,6 @@ app = command_group("Check, explain, test and replay policies.")
 
 
 @app.command("check")
-@command
 def check(folder: Folder = None) -> None:
     """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows or unusual tiers.
 
@@ -64,7 +63,6 @@ def check(folder: Folder = None) -> None:
 
 
 @app.command("explain")
-@command
 def explain(
     what: Annotated[
         str,
@@ -134,7 +132,6 @@ def explain(
 
 
 @app.command("test")
-@command
 def run_tests(folder: Folder = None) -> None:
     """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails. Exit 2 if a table is invalid."""
     from justenough.domain.policy.test_cases import DefaultLauncher, run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
@@ -168,7 +165,6 @@ def run_tests(folder: Folder = None) -> None:
 
 
 @app.command("replay")
-@command
 def replay(folder: Folder = None, since: Since = None) -> None:
     """Decide recorded requests again with a folder's policies. Shows which decisions would be looser, tighter or the same.
 

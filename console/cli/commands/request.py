@@ -15,7 +15,7 @@ from console.cli.client.web_page import open_page
 from console.cli.completion import OfJob, OfResource, complete_request
 from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
+from console.cli.options import CliOutputFormat, command_group, current_options
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
 from console.cli.render.request_table import (
     age,
@@ -49,8 +49,7 @@ ShorterTtl = Annotated[str | None, typer.Option(metavar="DURATION", help="Grant 
 app = command_group("Show, approve and deny requests for access.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_requests(
     pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
     mine: Mine = False,
@@ -119,7 +118,6 @@ def list_requests(
 
 
 @app.command("watch")
-@command
 def watch(
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests that policy allows or denies without an approver.")] = False,
@@ -138,7 +136,6 @@ def watch(
 
 
 @app.command("show")
-@command
 def show(
     request: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a request, or the beginning of it.", autocompletion=complete_request)
@@ -160,7 +157,6 @@ def show(
 
 
 @app.command("approve")
-@command
 def approve(
     requests: RequestIds,
     reason: Reason = None,
@@ -191,7 +187,6 @@ def approve(
 
 
 @app.command("deny")
-@command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
     """Deny requests. One denial is final.
 
@@ -203,14 +198,12 @@ def deny(requests: RequestIds, reason: Reason = None) -> None:
 
 
 @app.command("withdraw")
-@command
 def withdraw(requests: RequestIds, reason: Reason = None) -> None:
     """Withdraw your approvals. Revokes the credentials issued under them at once; the job continues without them."""
     _answer_requests(requests, "withdraw", reason=reason)
 
 
 @app.command("break-glass")
-@command
 def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = None) -> None:
     """Approve alone in an emergency. Bypasses the tier that policy requires and each further one up to the current one.
 
@@ -222,7 +215,6 @@ def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = N
 
 
 @app.command("claim")
-@command
 def claim(
     requests: RequestIds,
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the claim lasts: 30s, 10m, 2h.")] = "15m",
@@ -233,7 +225,6 @@ def claim(
 
 
 @app.command("release")
-@command
 def release(requests: RequestIds) -> None:
     """Release your claims on requests."""
     api = connect_api()

@@ -11,15 +11,14 @@ from console.cli.arguments import Cursor, Limit, Reason, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.client.references import id_beginning_with
 from console.cli.errors import WrongUsage
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
 app = command_group("List and answer the reviews of break-glass approvals.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_reviews(
     everything: Annotated[bool, typer.Option("--all", help="Include answered reviews. For all pages: --all-pages.")] = False,
     limit: Limit = None,
@@ -38,7 +37,6 @@ def list_reviews(
 
 
 @app.command("answer")
-@command
 def answer(
     request: Annotated[
         str, typer.Argument(metavar="REQUEST", help="The id of the request that was approved by break-glass, or the beginning of it.")

@@ -10,7 +10,7 @@ import typer
 from console.cli.arguments import IdempotencyKey, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
@@ -20,8 +20,7 @@ app = command_group("Show, pause and run schedules, which launch jobs at set tim
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedule in triggers.yaml.")]
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_schedules() -> None:
     """List schedules by name, each with its latest job."""
     emit_page(
@@ -39,14 +38,12 @@ def list_schedules() -> None:
 
 
 @app.command("show")
-@command
 def show(name: Name) -> None:
     """Show a schedule, its next times and its latest jobs."""
     _print_schedule(connect_api().get(f"/schedules/{path_segment(name)}"))
 
 
 @app.command("pause")
-@command
 def pause(
     name: Name, reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why you pause it; others see this.")] = None
 ) -> None:
@@ -62,14 +59,12 @@ def pause(
 
 
 @app.command("unpause")
-@command
 def unpause(name: Name) -> None:
     """Unpause a schedule. It continues with its next time; runs missed during the pause are not caught up."""
     _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True)[1])
 
 
 @app.command("run")
-@command
 def run(
     name: Name,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why you run it now; approvers see this.")] = "",

@@ -10,7 +10,7 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, WrongUsage
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
@@ -19,8 +19,7 @@ Subscription = Annotated[str, typer.Argument(metavar="NAME", help="The name of a
 app = command_group("Show webhooks and notifications, and resend failed deliveries.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_webhooks() -> None:
     """List webhooks and notifications, with their delivery state."""
     emit_page(
@@ -35,8 +34,7 @@ def list_webhooks() -> None:
     )
 
 
-@app.command("deliveries")
-@list_command
+@app.list_command("deliveries")
 def deliveries(
     name: Subscription,
     dead: Annotated[bool, typer.Option("--dead", help="Only dead letters: deliveries that are no longer retried.")] = False,
@@ -56,7 +54,6 @@ def deliveries(
 
 
 @app.command("resend")
-@command
 def resend(
     name: Subscription,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")] = None,
@@ -81,7 +78,6 @@ def resend(
 
 
 @app.command("test")
-@command
 def test(name: Subscription) -> None:
     """Send a test event and show whether it arrived. Exit 1 if it did not."""
     _, found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
