@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import parse_duration_option, parse_params, path_segment
+from console.cli.arguments import parse_duration_option, parse_params
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
@@ -25,8 +25,7 @@ from console.cli.render.output import emit, emit_items, emit_revocation, join_va
 from console.cli.render.request_table import NO_TIER
 from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, job_exit_code
-from console.cli.watch.log_tail import LogTail
-from console.cli.watch.progress import show_progress
+from console.cli.watch.progress import APPROVAL_EVENT_TYPES, show_progress
 from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from justenough.adapters.configuration.bundle_packer import pack_folder
@@ -165,7 +164,8 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
 def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
     interrupted = f"{job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}"
-    view = _follow_job(api, job, every_event=every_event, deadline=deadline, interrupted=interrupted)
+    event_types = None if every_event else APPROVAL_EVENT_TYPES
+    view = _follow_job(api, job, deadline=deadline, interrupted=interrupted, event_types=event_types)
     code = job_exit_code(view)
     emit_items(
         [view],
@@ -188,43 +188,22 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
 def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
     interrupted = f"the stop of {job} was requested and goes on. Check its revocation: justenough credential prove {job}"
-    extra_types = frozenset({"revocation.overdue"})
-    view = _follow_job(api, job, every_event=False, deadline=deadline, interrupted=interrupted, extra_types=extra_types)
+    event_types = APPROVAL_EVENT_TYPES | {"revocation.overdue"}
+    view = _follow_job(api, job, deadline=deadline, interrupted=interrupted, event_types=event_types)
     report = revocation.job_report(view)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)
     if job_exit_code(view) is ExitCode.TIMED_OUT:
         raise typer.Exit(ExitCode.TIMED_OUT)
 
 
-def _follow_job(
-    api: ConsoleApiClient,
-    job: str,
-    *,
-    every_event: bool,
-    deadline: float | None,
-    interrupted: str,
-    extra_types: frozenset[str] = frozenset(),
-) -> Json:
+def _follow_job(api: ConsoleApiClient, job: str, *, deadline: float | None, interrupted: str, event_types: frozenset[str] | None) -> Json:
     """Return the job once it has ended, or at the deadline. `interrupted`: what to say of the job after Ctrl-C."""
     try:
-        with show_progress(
-            job,
-            every_event=every_event,
-            extra_types=extra_types,
-            logs=LogTail(api, job),
-            fetch_request=lambda request: fetch_request(api, request),
-        ) as on_event:
+        with show_progress(api, job, event_types=event_types) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
         note(f"Stopped waiting; {interrupted}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def fetch_request(api: ConsoleApiClient, request: str) -> Json:
-    """Return a request; an empty object if the console does not return it."""
-    with contextlib.suppress(Failure):
-        return api.get(f"/requests/{path_segment(request)}")
-    return {}
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
