@@ -11,8 +11,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Folder, Web, parse_time_argument, path_segment
 from console.cli.client.config import config_folder, load_config
-from console.cli.client.connect import connect_api
-from console.cli.client.web_page import open_page
+from console.cli.client.connect import connect_api, open_page
 from console.cli.completion import complete_resource
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json

@@ -10,9 +10,8 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, IdempotencyKey, Limit, Param, Since, Web, path_segment, time_argument_text
-from console.cli.client.connect import connect_api
+from console.cli.client.connect import connect_api, open_page
 from console.cli.client.references import job_id_of
-from console.cli.client.web_page import open_page
 from console.cli.commands.job_tighten import tighten
 from console.cli.completion import JobId, complete_job_name, complete_resource
 from console.cli.errors import WrongUsage

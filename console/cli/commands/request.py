@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE, Cursor, Limit, Reason, Web, parse_duration_option, path_segment
-from console.cli.client.connect import connect_api
+from console.cli.client.connect import connect_api, open_page
 from console.cli.client.references import id_beginning_with, job_id_of
-from console.cli.client.web_page import open_page
 from console.cli.completion import OfJob, OfResource, complete_request
 from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json

@@ -55,7 +55,7 @@ def show_progress(api: ConsoleApiClient, job: str, *, event_types: frozenset[str
 
 @contextlib.contextmanager
 def _live_progress(api: ConsoleApiClient, job: str, event_types: frozenset[str] | None) -> Iterator[EventHandler]:
-    from console.cli.render.job_status import job_status_lines  # noqa: PLC0415
+    from console.cli.render.gantt import job_status_lines  # noqa: PLC0415
     from console.cli.render.live import live_display  # noqa: PLC0415 - only a terminal needs it
     from console.presentation.timeline_model import Timeline  # noqa: PLC0415
 
