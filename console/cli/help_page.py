@@ -177,13 +177,18 @@ def print_usage_error(error: typer.TyperException) -> None:
 
 
 def write_parameters(ctx: Context, formatter: HelpFormatter, params: Sequence[Parameter]) -> None:
-    """Write a section of arguments and one of options; none that would be empty."""
+    """Write a section of arguments and one of options."""
+    for title, rows in parameter_sections(ctx, params):
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+def parameter_sections(ctx: Context, params: Sequence[Parameter]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the titles of arguments and options, each with names and help texts; none that would be empty."""
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         records = (param.get_help_record(ctx) for param in params if param.param_type_name == kind)
-        rows = [(PYTHON_TYPE.sub("", name), RANGE.sub(r"\1 to \2", text)) for name, text in filter(None, records)]
-        if rows:
-            with formatter.section(title):
-                formatter.write_dl(rows)
+        if rows := [(PYTHON_TYPE.sub("", name), RANGE.sub(r"\1 to \2", text)) for name, text in filter(None, records)]:
+            yield title, rows
 
 
 def write_paragraphs(formatter: HelpFormatter, text: str) -> None:
