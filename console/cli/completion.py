@@ -5,9 +5,9 @@ The console's answers are cached for a few seconds, because people press TAB mor
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -67,7 +67,10 @@ def fetch_items(context: typer.Context, path: str, *, key: str = "items", **quer
         options = options_of(context)
         cache = private_files.folder() / "completion.cache"
         name = f"{profiles.profile_name(options.profile)} {options.console_url} {path} {sorted(query.items())}"
-        if (known := _read_cache(cache)).get("of") == name and time.time() - float(known["at"]) < CACHE_SECONDS:
+        known: dict[str, Any] = {}
+        with contextlib.suppress(Failure):
+            known = private_files.read(cache) or {}
+        if known.get("of") == name and time.time() - float(known["at"]) < CACHE_SECONDS:
             return list(known["items"])
         items = list(run_with_options(options, lambda: connect_api().get_once(path, timeout_s=TIMEOUT_S, **query))[key])
         private_files.write(cache, {"of": name, "at": time.time(), "items": items})
@@ -75,13 +78,6 @@ def fetch_items(context: typer.Context, path: str, *, key: str = "items", **quer
         return []
     else:
         return items
-
-
-def _read_cache(file: Path) -> dict[str, Any]:
-    try:
-        return private_files.read(file) or {}
-    except Failure:
-        return {}
 
 
 complete_action = complete_words(("read", "write", "admin"))

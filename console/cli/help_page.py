@@ -50,12 +50,10 @@ class SharedHelp(Command):
     """The parts that commands and groups share: values are checked late, and help begins with whole sentences."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Parse the arguments."""
         check_late(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """Return the whole first sentence of the help."""
         del limit
         return first_sentence(self.help or "")
 
@@ -148,7 +146,6 @@ class CliGroup(SharedHelp, TyperGroup):
 
 
 def check_late(params: Iterable[Parameter]) -> None:
-    """Make parameters check their values late."""
     for param in params:
         if isinstance(param, TyperOption | TyperArgument):
             descriptor = param.type_descriptor

@@ -47,7 +47,6 @@ class GlobalOptions:
 
 
 def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
-    """Complete the name of a profile."""
     return [(name, "") for name in profile_names() if name.startswith(typed)]
 
 
@@ -73,7 +72,6 @@ LIST_OPTIONS: dict[str, Any] = {
 LIST_OPTIONS_WITH_ALL = LIST_OPTIONS | {
     "all_pages": Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages, not only one.")]
 }
-FLAG_NAMES = {"quiet", "yes", "debug", "wide", "all_pages"}
 
 DEFAULT_OPTIONS = GlobalOptions()
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -118,7 +116,7 @@ def command_group(
     return CommandGroup(
         help=help_text,
         cls=cls,
-        callback=with_global_options(function or _accept_options, is_root=is_root),
+        callback=with_global_options(function or (lambda: None), is_root=is_root),
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -183,9 +181,7 @@ def with_global_options(
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
-    parameters += [
-        inspect.Parameter(name, keyword, annotation=kind, default=name not in FLAG_NAMES and None) for name, kind in added.items()
-    ]
+    parameters += [inspect.Parameter(name, keyword, annotation=kind, default=None) for name, kind in added.items()]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
@@ -198,10 +194,6 @@ def print_failure(failure: Failure, subject: str = "") -> None:
         terminal.write_message(f"  {problem}")
     if failure.hint:
         terminal.write_message(failure.hint)
-
-
-def _accept_options() -> None:
-    """Accept the global options."""
 
 
 assert {field.name for field in fields(GlobalOptions)} == {*GLOBAL_OPTIONS, *LIST_OPTIONS}

@@ -72,14 +72,12 @@ def choose_profile(name: str) -> None:
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles, sorted."""
     folder = private_files.folder()
     files = [file.name for file in (folder.glob("*.json") if folder.is_dir() else ()) if not file.name.endswith(CACHE_SUFFIX)]
     return sorted(name for file in files if PROFILE_NAME.fullmatch(name := file.removesuffix(".json")))
 
 
 def login_file(name: str) -> Path:
-    """Return the path of a profile's login file."""
     return private_files.folder() / f"{name}.json"
 
 

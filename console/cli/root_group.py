@@ -33,7 +33,6 @@ These commands print through `output` (console.cli.command_output).
 
 
 def build_program() -> typer.Typer:
-    """Build the program."""
     summary = "Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked."
     settings = {"help_option_names": ["--help", "-h"]}
     return command_group(summary, _accept_version, is_root=True, cls=RootGroup, add_completion=True, context_settings=settings)
@@ -50,17 +49,14 @@ class RootGroup(CliGroup):
         self._has_others = False
 
     def list_commands(self, ctx: Context) -> list[str]:
-        """Return the names of all commands."""
         return list(dict.fromkeys([*COMMANDS, *self._others()]))
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        """Return a command by its name; None if there is none."""
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             self.commands[cmd_name] = load_command(cmd_name, COMMANDS[cmd_name])
         return self.commands.get(cmd_name) or self._others().get(cmd_name)
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        """Return the command that the arguments name."""
         if self.get_command(ctx, args[0]) is None:
             # For the message that suggests similar names.
             for name in COMMANDS:

@@ -14,7 +14,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
-from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, WrongUsage, to_failure, worst_exit_code
+from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, WrongUsage, to_failure
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit_items, join_pairs, join_values, note
@@ -101,7 +101,7 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
         for job in dict.fromkeys(item["job_id"] for item in answered):
             _note_other_requests(api, job, {item["id"] for item in answered})
     if codes:
-        raise typer.Exit(worst_exit_code(codes))
+        raise typer.Exit(max(codes))
 
 
 def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:

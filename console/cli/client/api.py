@@ -12,7 +12,7 @@ import httpx
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE
 from console.cli.client.config import ADDRESS_HINT
-from console.cli.client.http_client import GATEWAY_STATUSES, REQUEST_ID_HEADER, open_http_client, tls_context, to_unreachable
+from console.cli.client.http_client import GATEWAY_STATUSES, REQUEST_ID_HEADER, open_http_client, to_unreachable
 from console.cli.client.profile import CliSession, profile_hint
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
@@ -37,7 +37,6 @@ class IdentityTokenAuth(httpx.Auth):
         self._session = session
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Authorize a request."""
         for refresh in (False, True):
             token = self._session.identity_token(refresh=refresh).token
             request.headers["Authorization"] = f"Bearer {token.reveal()}"
@@ -52,19 +51,10 @@ class ConsoleApiClient:
 
     def __init__(self, session: CliSession) -> None:
         if session.addresses.console is None:
-            raise Failure(
-                "the console's address is unknown: no stack is running here",
-                hint=f"{ADDRESS_HINT}{profile_hint()}",
-            )
+            raise Failure("the console's address is unknown: no stack is running here", hint=f"{ADDRESS_HINT}{profile_hint()}")
         self.session = session
         self.address = session.addresses.console
-        self._http = open_http_client(
-            self.address,
-            path="/api/v1",
-            auth=IdentityTokenAuth(session),
-            timeout=HTTP_TIMEOUT,
-            verify=tls_context(self.address),
-        )
+        self._http = open_http_client(self.address, path="/api/v1", auth=IdentityTokenAuth(session), timeout=HTTP_TIMEOUT)
 
     def get(self, path: str, **query: Any) -> Json:
         """Return the JSON object at a path. Parameters that are None are left out."""
@@ -120,7 +110,6 @@ class ConsoleApiClient:
             raise Failure(f"{method} {path} does not answer with JSON", hint="Use another client, such as curl") from None
 
     def delete(self, path: str) -> Json:
-        """Delete the resource at a path; return the answer."""
         return self._json(self._request("DELETE", path, idempotent=False))
 
     @contextlib.contextmanager

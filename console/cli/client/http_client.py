@@ -28,14 +28,15 @@ LOOPBACK_HINT = "Start it. If it belongs to the stack on this machine: justenoug
 """A server on this machine can be part of the stack, or somebody's own: then `up` would start another one."""
 
 
-def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Client:
+def open_http_client(address: str, *, path: str, cacert: str | None = None, **settings: Any) -> httpx.Client:
     """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy.
 
-    Raises Failure.
+    `cacert`: the file with the CAs of its certificate; None for those in SSL_CERT_FILE, or else the usual ones. Raises Failure.
     """
+    verify = _tls_context(address, cacert)
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
     try:
-        client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+        client = httpx.Client(base_url=f"{address}{path}", verify=verify, trust_env=not is_loopback(address), event_hooks=hooks, **settings)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         # The error may contain a proxy's password.
         why = "SOCKS proxies are not supported" if isinstance(error, ImportError) else "this address or that of its proxy is invalid"
@@ -44,8 +45,7 @@ def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Clien
     return close_with_command(client)
 
 
-def tls_context(address: str, *, cacert: str | None = None) -> ssl.SSLContext | bool:
-    """Return how to verify the certificate of an address: by the CAs in `cacert`, else in SSL_CERT_FILE, else the usual ones. Raises Failure."""
+def _tls_context(address: str, cacert: str | None) -> ssl.SSLContext | bool:
     # Without TLS, do not load certificates, which is slow. A scheme may have capital letters.
     if urlsplit(address).scheme != "https":
         return False

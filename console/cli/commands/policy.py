@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,7 +55,7 @@ def check(folder: Folder = None) -> None:
         "folder": str(where),
         "digest": config.policies.digest,
         "policies": names,
-        "findings": [_to_json(finding) for finding in findings],
+        "findings": [finding.model_dump(mode="json") for finding in findings],
     }
     emit(summary, table=policy.print_check, names=lambda _: names)
     if findings:
@@ -120,7 +120,7 @@ def explain(
     groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
-    result = _to_json(explain_spec(_build_rules(loaded), loaded.tiers, job, clock=clock, break_glass=break_glass))
+    result = explain_spec(_build_rules(loaded), loaded.tiers, job, clock=clock, break_glass=break_glass).model_dump(mode="json")
     emit(
         result,
         table=policy.print_explanation,
@@ -157,7 +157,7 @@ def run_tests(folder: Folder = None) -> None:
         "policy_digest": config.policies.digest,
         "passed": len(results) - len(failed),
         "failed": len(failed),
-        "cases": [_to_json(case) for case in results],
+        "cases": [case.model_dump(mode="json") for case in results],
     }
     emit(report, table=policy.print_test_results, names=lambda _: (f"{case.table}:{case.case}" for case in failed))
     if failed:
@@ -186,7 +186,11 @@ def replay(folder: Folder = None, since: Since = None) -> None:
         if decision is not None:
             tally.add(decision)
     report = tally.report()
-    emit(_to_json(report), table=policy.print_replay, names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]))
+    emit(
+        report.model_dump(mode="json"),
+        table=policy.print_replay,
+        names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]),
+    )
     counts = f"{count_label(report.decisions, 'decision')} of {count_label(report.requests, 'request')}"
     note(f"{counts} replayed in {time.monotonic() - began:.1f} s.")
 
@@ -222,11 +226,6 @@ def _build_rules(config: ConfigSet) -> PolicyEvaluator:
     from justenough.domain.policy.dry_run import PolicyEvaluator  # noqa: PLC0415 - loads the policy engine
 
     return PolicyEvaluator(config.policies, config.catalog, config.tiers.top)
-
-
-def _to_json(value: Any) -> Json:
-    fields: Json = value.model_dump(mode="json")
-    return fields
 
 
 def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> tuple[PolicyTestTable, list[Json]] | None:

@@ -19,7 +19,6 @@ class GuideLine:
 
 
 def guide_lines(population: Population) -> tuple[GuideLine, ...]:
-    """Return a line for each page that is worth visiting."""
     jobs, requests = population.jobs, population.requests
     return (
         GuideLine("lead", "/now", "the dashboard: what needs attention, first what is overdue"),

@@ -38,7 +38,6 @@ class JobVariant:
     """The indexes of the spec's access items that the variant keeps; None: all."""
 
     def apply(self, spec: Json, *, name: str) -> Json:
-        """Return the spec with the changes."""
         kept = spec["access"] if self.only is None else [spec["access"][index] for index in self.only]
         return {**spec, "access": kept, **self.changes, "name": name, "run": {**spec["run"], **self.run}}
 

@@ -67,7 +67,6 @@ class Population:
         return self.requests[key]
 
     def wait_for_output(self, job: str) -> None:
-        """Wait until a job has printed something."""
         failure = f"{job} has printed nothing after {STATE_TIMEOUT_S:.0f} s"
         self.demo.repeat("job", "logs", job, until=lambda logs: logs["items"], failure=lambda _: failure)
 

@@ -39,7 +39,6 @@ class DemoCredential:
 
     @property
     def access(self) -> str:
-        """The resource and action."""
         return f"{self.credential['resource']}:{self.credential['action']}"
 
     @property
@@ -106,7 +105,6 @@ def show_approvals(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_failure(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A job that fails."""
     print_title("A job that fails")
     job = demo.launch("failing")
     login = demo.probe.next_login(job)
@@ -114,7 +112,6 @@ def show_failure(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_kill(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A job that is killed."""
     print_title("A job that is killed while it holds a database session open")
     job = demo.launch("long-running", "seconds=300")
     login = demo.probe.next_login(job)
@@ -195,7 +192,6 @@ def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def print_title(text: str) -> None:
-    """Print the title of an act."""
     say(f"\n{BOLD}── {text}{PLAIN}")
 
 

@@ -107,7 +107,6 @@ def job_status_lines(
 
 
 def lane_icon(lane: TimelineRow) -> str:
-    """Return the icon of a lane's state."""
     return ICONS.get(lane.state, "✘")
 
 
@@ -117,7 +116,6 @@ def lane_label(lane: TimelineRow) -> str:
 
 
 def lane_state_text(lane: TimelineRow, now: datetime) -> str:
-    """Describe the state of a lane in words."""
     left = clock((lane.until - now).total_seconds()) if lane.until and lane.until > now else ""
     match lane.kind, lane.state:
         case "request", "waits":

@@ -13,7 +13,6 @@ from console.presentation.terminal_text import moment, plain
 
 
 def print_check(result: Json) -> None:
-    """Print the findings of a check."""
     print_fields([("Folder", result["folder"]), ("Digest", result["digest"]), ("Policies", join_values(result["policies"]))])
     if result["findings"]:
         terminal.write_line("")

@@ -69,13 +69,7 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
 
 
 def shorten_ids_in(text: str) -> str:
-    """Shorten every id in a text."""
     return LONG_ID.sub(lambda match: f"{match[1]}{match[2][:SHORT_ID_CHARS]}{match[3]}", text)
-
-
-def column_key(title: object) -> str:
-    """Return the name of a column on the command line: `reason-by` for REASON BY."""
-    return str(title).lower().replace(" ", "-")
 
 
 def shorten_ids(table: list[list[str]]) -> list[list[str]]:
@@ -116,7 +110,8 @@ def choose_columns(table: list[list[str]], chosen: str | None) -> list[list[str]
 
 
 def _column_number(header: Sequence[str], name: str, option: str) -> int:
-    keys = [column_key(title) for title in header]
+    # `reason-by` for REASON BY.
+    keys = [str(title).lower().replace(" ", "-") for title in header]
     if name.lower() not in keys:
         raise WrongUsage(f"{option}: there is no column {name}; the columns are {', '.join(keys)}")
     return keys.index(name.lower())

@@ -35,7 +35,6 @@ class WatchedEvent:
 
     @classmethod
     def of_entry(cls, entry: Json) -> WatchedEvent:
-        """Build the event from a ledger entry of the API."""
         return cls(entry["position"], entry["at"], entry["type"], entry["data"], entry.get("job", ""))
 
 

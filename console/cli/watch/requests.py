@@ -48,8 +48,6 @@ REQUEST_EVENT_PREFIXES = ("approval.", "review.", "lock.", "access.withdrawn")
 
 @dataclass(slots=True)
 class RequestWatcher:
-    """Follows the pending requests."""
-
     api: ConsoleApiClient
     on_change: ChangeHandler
     mine: bool = False
