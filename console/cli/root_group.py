@@ -6,8 +6,9 @@ Each command is loaded when it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer._click.shell_completion import CompletionItem  # what completion returns; typer does not export it
@@ -44,17 +45,13 @@ class RootGroup(CliGroup):
     Commands of other packages are loaded only if the program has no command of that name.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._has_others = False
-
     def list_commands(self, ctx: Context) -> list[str]:
-        return list(dict.fromkeys([*COMMANDS, *self._others()]))
+        return list(dict.fromkeys([*COMMANDS, *self._others]))
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             self.commands[cmd_name] = load_command(cmd_name, COMMANDS[cmd_name])
-        return self.commands.get(cmd_name) or self._others().get(cmd_name)
+        return self.commands.get(cmd_name) or self._others.get(cmd_name)
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
@@ -84,15 +81,15 @@ class RootGroup(CliGroup):
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         for name, entry in COMMANDS.items():
             yield entry.section, name, entry.summary
-        for name, command in self._others().items():
+        for name, command in self._others.items():
             if not command.hidden:
                 yield command.rich_help_panel or SERVERS, name, first_sentence(command.help or "")
 
+    @cached_property
     def _others(self) -> dict[str, CliCommand | CliGroup]:
-        if not self._has_others:
-            self._has_others = True
-            self.commands.update(load_entry_points())
-        return {name: command for name, command in self.commands.items() if name not in COMMANDS}  # type: ignore[misc]
+        others = {name: command for name, command in load_entry_points().items() if name not in COMMANDS}
+        self.commands.update(others)
+        return others
 
 
 def load_command(name: str, entry: IndexEntry) -> Command:
@@ -108,7 +105,7 @@ def load_command(name: str, entry: IndexEntry) -> Command:
     return get_command(single)
 
 
-def load_entry_points() -> dict[str, Command]:
+def load_entry_points() -> dict[str, CliCommand | CliGroup]:
     """Load the commands of all packages that have an entry point for them."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - reads every package's metadata
 
@@ -119,7 +116,7 @@ def load_entry_points() -> dict[str, Command]:
         return {}
     # With a callback, even a single command is in a group.
     app.callback()(lambda: None)
-    return dict(get_group(app).commands)
+    return dict(get_group(app).commands)  # type: ignore[arg-type] # the classes that _add_entry_point gave them
 
 
 def _add_entry_point(app: typer.Typer, entry: EntryPoint) -> None:
