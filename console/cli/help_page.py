@@ -113,25 +113,14 @@ class CliGroup(SharedHelp, TyperGroup):
         formatter.write_paragraph()
         formatter.write_text(f"Options of a command: {ctx.command_path} COMMAND --help. {MORE_HELP}")
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **settings: Any) -> Any:
         """Run the program. A usage error is printed like every other error."""
         if any(UNENCODABLE.search(word) for word in (sys.argv[1:] if args is None else args)):
             # Neither a URL nor JSON can contain it.
             terminal.write_error("an argument is not UTF-8 text")
             sys.exit(ExitCode.USAGE)
-        run = super().main
-        if not standalone_mode:
-            return run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
         try:
-            code = run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+            code = super().main(args, *more, **{**settings, "standalone_mode": False})
         except NoArgsIsHelpError as error:
             sys.stderr.write(f"{error.format_message()}\n")
             code = ExitCode.USAGE

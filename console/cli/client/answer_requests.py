@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -205,22 +205,24 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
         f"{DECISION_VERBS[options.decision]}: {view['requester']} requests {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
     )
+    for label, text in _answer_lines(api, view, options, tools):
+        note(f"  {label + ':':<8} {text}")
+
+
+def _answer_lines(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> Iterator[tuple[str, str]]:
     if call := view["call"]:
-        note(f"  call:    {call['tool']}, once, with exactly {to_json_line(call['arguments'])}")
-    else:
-        for label, text in reason_lines(view):
-            note(f"  {label.lower() + ':':<8} {text}")
-    for label, text in ceiling_lines(view):
-        note(f"  {label.lower() + ':':<8} {text}")
+        yield "call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}"
+    for label, text in (*(() if call else reason_lines(view)), *ceiling_lines(view)):
+        yield label.lower(), text
     if view["tools"]:
-        note(f"  through: {tools_text(view['tools'])}; the job gets no credential")
+        yield "through", f"{tools_text(view['tools'])}; the job gets no credential"
     if tools is not None:
-        note(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
-    for name, value in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
-        note(f"  {name.lower() + ':':<8} {value}")
-    note(f"  digest:  {view['digest']}")
+        yield "GRANTED", f"only {tools_text(tools_to_json(tools))}"
+    for label, text in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
+        yield label.lower(), text
+    yield "digest", view["digest"]
     if options.on_behalf_of:
-        note(f"  for:     {options.on_behalf_of}, who delegated to you")
+        yield "for", f"{options.on_behalf_of}, who delegated to you"
 
 
 def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
@@ -233,10 +235,12 @@ def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
     agent = (
         " ".join(filter(None, (spec.agent.name, spec.agent.version, spec.agent.model and f"({spec.agent.model})"))) if spec.agent else ""
     )
-    facts = [("agent", agent), ("data", join_pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
-    # Orders from before there was `beyond` left everything else to policy.
-    facts += [
+    facts = [
+        ("agent", agent),
+        ("data", join_pairs(dict(spec.data_scope))),
+        ("command", shlex.join(spec.run.command)),
         ("files", first["bundle"] or ""),
+        # Orders from before there was `beyond` left everything else to policy.
         ("beyond", BEYOND_TEXTS[first.get("beyond", "policy")]),
         ("launch reason", first["reason"]),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -152,16 +153,16 @@ def problem_lines(run_input: JobRunInput) -> Iterator[None]:
         raise
 
 
-def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
-    """Return the deadline of --timeout by the monotonic clock; None without a timeout. Raises Failure."""
+def deadline_after(timeout: str | None, *, waits: bool) -> float:
+    """Return the deadline of --timeout by the monotonic clock; infinity without a timeout. Raises Failure."""
     if timeout is None:
-        return None
+        return math.inf
     if not waits:
         raise WrongUsage("--timeout works only with --wait or --watch")
     return time.monotonic() + parse_duration_option("--timeout", timeout)
 
 
-def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
+def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
     interrupted = f"{job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}"
     event_types = None if every_event else APPROVAL_EVENT_TYPES
@@ -185,7 +186,7 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
         raise typer.Exit(code)
 
 
-def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
+def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
     interrupted = f"the stop of {job} was requested and goes on. Check its revocation: justenough credential prove {job}"
     event_types = APPROVAL_EVENT_TYPES | {"revocation.overdue"}
@@ -196,7 +197,7 @@ def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | Non
         raise typer.Exit(ExitCode.TIMED_OUT)
 
 
-def _follow_job(api: ConsoleApiClient, job: str, *, deadline: float | None, interrupted: str, event_types: frozenset[str] | None) -> Json:
+def _follow_job(api: ConsoleApiClient, job: str, *, deadline: float, interrupted: str, event_types: frozenset[str] | None) -> Json:
     """Return the job once it has ended, or at the deadline. `interrupted`: what to say of the job after Ctrl-C."""
     try:
         with show_progress(api, job, event_types=event_types) as on_event:
