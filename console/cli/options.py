@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -30,45 +30,33 @@ class CliOutputFormat(StrEnum):
     NAME = "name"
 
 
-@dataclass(frozen=True, slots=True)
-class GlobalOptions:
-    """The values of the global options on this command line, before or after the command's name."""
-
-    output: CliOutputFormat = CliOutputFormat.TABLE
-    quiet: bool = False
-    yes: bool = False
-    debug: bool = False
-    profile: str | None = None
-    console_url: str | None = None
-    columns: str | None = None
-    sort: str | None = None
-    wide: bool = False
-    all_pages: bool = False
-
-
 def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
     return [(name, "") for name in profile_names() if name.startswith(typed)]
 
 
-GLOBAL_OPTIONS: dict[str, Any] = {
-    "output": Annotated[
-        CliOutputFormat | None, typer.Option("--output", "-o", metavar="FORMAT", help="Output format: table, json, yaml or name.")
-    ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
-    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, with status, time and id.")],
-    "profile": Annotated[
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """The values of the global options on this command line, before or after the command's name, and how each is written."""
+
+    output: Annotated[
+        CliOutputFormat, typer.Option("--output", "-o", metavar="FORMAT", help="Output format: table, json, yaml or name.")
+    ] = CliOutputFormat.TABLE
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Print each request to the servers, with status, time and id.")] = False
+    profile: Annotated[
         str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=complete_profile)
-    ],
-    "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
-}
-LIST_OPTIONS: dict[str, Any] = {
-    "columns": Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="Only these columns, such as id,name,state.")],
-    "sort": Annotated[str | None, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; -COLUMN: in descending order.")],
-    "wide": Annotated[bool, typer.Option("--wide", help="Show every column and whole ids, however wide the terminal is.")],
-    "all_pages": Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")],
-}
-"""Options of every command that prints a list."""
+    ] = None
+    console_url: Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")] = None
+    # Only commands that print a list take these.
+    columns: Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="Only these columns, such as id,name,state.")] = None
+    sort: Annotated[str | None, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; -COLUMN: in descending order.")] = None
+    wide: Annotated[bool, typer.Option("--wide", help="Show every column and whole ids, however wide the terminal is.")] = False
+    all_pages: Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")] = False
+
+
+GLOBAL_OPTIONS = get_type_hints(GlobalOptions, include_extras=True)
+LIST_OPTIONS = {name: GLOBAL_OPTIONS.pop(name) for name in ("columns", "sort", "wide", "all_pages")}
 LIST_OPTIONS_WITH_ALL = LIST_OPTIONS | {
     "all_pages": Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages, not only one.")]
 }
@@ -194,6 +182,3 @@ def print_failure(failure: Failure, subject: str = "") -> None:
         terminal.write_message(f"  {problem}")
     if failure.hint:
         terminal.write_message(failure.hint)
-
-
-assert {field.name for field in fields(GlobalOptions)} == {*GLOBAL_OPTIONS, *LIST_OPTIONS}

@@ -16,7 +16,7 @@ from console.cli.completion import complete_resource
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import command_group
-from console.cli.render.output import emit, emit_page, join_values, note, print_fields, print_table
+from console.cli.render.output import emit, emit_page, join_values, note, print_fields, print_section, print_table
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
@@ -213,21 +213,17 @@ def _print_resource(resource: Json) -> None:
             for action in resource["actions"]
         ],
     )
-    if resource["deciders"]:
-        terminal.write_line("")
-        print_table(
-            ("TIER", "APPROVALS", "WHO CAN APPROVE"),
-            [
-                (
-                    f"{tier['tier']} ({tier['name']})",
-                    tier["quorum"],
-                    join_values(
-                        f"{one['group']} ({join_values(one['names'])})" if one["names"] else one["group"] for one in tier["groups"]
-                    ),
-                )
-                for tier in resource["deciders"]
-            ],
-        )
+    print_section(
+        ("TIER", "APPROVALS", "WHO CAN APPROVE"),
+        [
+            (
+                f"{tier['tier']} ({tier['name']})",
+                tier["quorum"],
+                join_values(f"{one['group']} ({join_values(one['names'])})" if one["names"] else one["group"] for one in tier["groups"]),
+            )
+            for tier in resource["deciders"]
+        ],
+    )
     note("Approvers of a higher tier can approve at a lower one, too. The reasons of a decision: justenough policy explain RESOURCE:ACTION")
 
 
@@ -245,19 +241,17 @@ def _print_catalog(catalog: Json) -> None:
             for action in resource["actions"]
         ],
     )
-    if catalog.get("tools"):
-        terminal.write_line("")
-        print_table(
-            ("TOOL", "NEEDS", "KIND", "DESCRIPTION"),
-            [
-                (
-                    tool["name"],
-                    f"{tool['resource']}:{','.join(tool['actions'])}",
-                    f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
-                    tool["description"],
-                )
-                for tool in catalog["tools"]
-            ],
-        )
+    print_section(
+        ("TOOL", "NEEDS", "KIND", "DESCRIPTION"),
+        [
+            (
+                tool["name"],
+                f"{tool['resource']}:{','.join(tool['actions'])}",
+                f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
+                tool["description"],
+            )
+            for tool in catalog.get("tools") or ()
+        ],
+    )
     for upstream in catalog.get("withheld", ()):
         terminal.write_line(plain(f"warning: {upstream['why']}"))

@@ -132,13 +132,12 @@ def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
 
 def _print_report(report: Json, tool_list: ToolList, reviewed: ToolList | None) -> None:
     print_fields((key.capitalize(), report[key]) for key in ("upstream", "url", "resource", "digest", "pinned"))
-    header = ("TOOL", "EXPOSED AS", "ACTION", "NOTE")
     lines = [
         (tool["name"], tool["called"] or "-", tool["action"] or "-", "; ".join(filter(None, (tool["left_out"], *tool["doubts"]))))
         for tool in report["tools"]
     ]
     terminal.write_line("")
-    print_table(header, lines)
+    print_table(("TOOL", "EXPOSED AS", "ACTION", "NOTE"), lines)
     # Everything that a language model would read, line by line. Without a reviewed list every line is new.
     old, new = (found.text.splitlines() if found else [] for found in (reviewed, tool_list))
     for number, line in enumerate(difflib.unified_diff(old, new, "reviewed", "shown now", lineterm="", n=3)):

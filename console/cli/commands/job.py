@@ -26,7 +26,7 @@ from console.cli.render.output import (
     join_values,
     note,
     print_fields,
-    print_table,
+    print_section,
     with_state_colour,
 )
 from console.cli.render.request_table import NO_TIER, decisions_text, policy_denial
@@ -342,33 +342,27 @@ def _print_job(job: Json) -> None:
             ("Not listed", f"{older:,} older credentials, revoked or expired" if (older := job.get("older_credentials")) else ""),
         )
     )
-    if job["requests"]:
-        terminal.write_line("")
-        print_table(
-            ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "DECISIONS"),
-            [
-                (
-                    item["id"],
-                    item["resource"],
-                    # Show the granted tools if the request was granted, else the requested ones.
-                    f"{item['action']} through {tools_text(tools)}"
-                    if (tools := item["granted_tools"] or item["tools"])
-                    else item["action"],
-                    duration_label(item["ttl"]),
-                    item["tier"] or NO_TIER,
-                    state_word("request", item["state"]),
-                    join_values(item["policies"]),
-                    decisions_text(item),
-                )
-                for item in job["requests"]
-            ],
-        )
-        for item in job["requests"]:
-            if why := policy_denial(item):
-                terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
-    if job["credentials"]:
-        terminal.write_line("")
-        print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])
+    print_section(
+        ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "DECISIONS"),
+        [
+            (
+                item["id"],
+                item["resource"],
+                # Show the granted tools if the request was granted, else the requested ones.
+                f"{item['action']} through {tools_text(tools)}" if (tools := item["granted_tools"] or item["tools"]) else item["action"],
+                duration_label(item["ttl"]),
+                item["tier"] or NO_TIER,
+                state_word("request", item["state"]),
+                join_values(item["policies"]),
+                decisions_text(item),
+            )
+            for item in job["requests"]
+        ],
+    )
+    for item in job["requests"]:
+        if why := policy_denial(item):
+            terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
+    print_section(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])
 
 
 def _print_logs(items: list[Json], *, as_json: bool = False) -> None:
