@@ -127,21 +127,21 @@ class ConsoleApiClient:
             raise self._to_unreachable(error) from error
 
     def _request(self, method: str, path: str, *, idempotent: bool, **how: Any) -> httpx.Response:
-        tries = MAX_TRIES if idempotent else 1
-        for left in reversed(range(tries)):
+        tries_left = MAX_TRIES if idempotent else 1
+        while True:
+            tries_left -= 1
             try:
                 answer = self._http.request(method, path, **how)
             except httpx.TransportError as error:
                 # Nothing listens there, so repeating the call immediately is useless.
-                if left == 0 or isinstance(error, httpx.ConnectError):
+                if tries_left == 0 or isinstance(error, httpx.ConnectError):
                     raise self._to_unreachable(error) from error
             else:
                 if answer.is_success:
                     return answer
-                if left == 0 or answer.status_code != 503:
+                if tries_left == 0 or answer.status_code != 503:
                     raise self._to_failure(answer)
             time.sleep(RETRY_DELAY_S)
-        raise AssertionError  # Unreachable: the last try has returned or raised.
 
     def _to_unreachable(self, error: httpx.TransportError) -> Unreachable:
         return to_unreachable("the console", self.address, error, authority="SSL_CERT_FILE")

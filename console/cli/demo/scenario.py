@@ -60,14 +60,13 @@ def run_scenario(demo: DemoEnvironment) -> int:
         ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "VERIFIED AT", "LOGIN", "DETAIL"),
         [
             (
-                *(
-                    line.job["name"],
-                    state_word("job", line.job["state"]),
-                    line.access,
-                    line.lifetime,
-                    moment(line.credential["confirmed_at"]),
-                ),
-                *(line.login_outcome, line.credential["confirmed_how"] or line.credential["why"]),
+                line.job["name"],
+                state_word("job", line.job["state"]),
+                line.access,
+                line.lifetime,
+                moment(line.credential["confirmed_at"]),
+                line.login_outcome,
+                line.credential["confirmed_how"] or line.credential["why"],
             )
             for line in lines
         ],

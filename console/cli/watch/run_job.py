@@ -55,6 +55,11 @@ class JobRunInput:
     text: bytes = b""
     """The spec's file, for the lines of problems."""
 
+    @property
+    def body(self) -> Json:
+        """The fields by which the console knows the job before it is launched."""
+        return {"spec": self.raw, "params": self.params, "reason": self.reason}
+
 
 def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent: str | None = None) -> JobRunInput:
     """Read and check a spec, and pack its working directory. Raises InvalidInput with every problem, Failure."""
@@ -126,14 +131,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         reason=run_input.reason,
         parent=run_input.parent,
     )
-    body = {
-        "id": name,
-        "spec": run_input.raw,
-        "bundle": digest,
-        "params": run_input.params,
-        "reason": run_input.reason,
-        **api.session.sign_statement(order),
-    }
+    body = {"id": name, "bundle": digest, **run_input.body, **api.session.sign_statement(order)}
     with problem_lines(run_input):
         _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
     if found["id"] != name:
@@ -208,7 +206,7 @@ def _follow_job(api: ConsoleApiClient, job: str, *, deadline: float, interrupted
 
 
 def _dry_run(run_input: JobRunInput) -> Json:
-    body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
+    body = {**run_input.body, "parent": run_input.parent, "dry_run": True}
     with problem_lines(run_input):
         return connect_api().post("/jobs", body, idempotent=True)[1]
 
