@@ -50,7 +50,10 @@ class SharedHelp(Command):
     """The parts that commands and groups share: values are checked late, and help begins with whole sentences."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        check_late(self.get_params(ctx))
+        for param in self.get_params(ctx):
+            if isinstance(param, TyperOption | TyperArgument):
+                descriptor = param.type_descriptor
+                param._runtime_param = LateCheck(parameter_info=descriptor.parameter_info, annotation=descriptor.annotation)  # noqa: SLF001 - typer has no other way
         return super().parse_args(ctx, args)
 
     def get_short_help_str(self, limit: int = 45) -> str:
@@ -58,8 +61,12 @@ class SharedHelp(Command):
         return first_sentence(self.help or "")
 
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the help without its examples."""
-        write_paragraphs(formatter, (self.help or "").partition(EXAMPLES)[0])
+        """Write the help without its examples, indented."""
+        for paragraph in (self.help or "").partition(EXAMPLES)[0].split("\n\n"):
+            if paragraph.strip():
+                formatter.write_paragraph()
+                with formatter.indentation():
+                    formatter.write_text(paragraph)
 
 
 class CliCommand(SharedHelp, TyperCommand):
@@ -134,13 +141,6 @@ class CliGroup(SharedHelp, TyperGroup):
         sys.exit(code or 0)
 
 
-def check_late(params: Iterable[Parameter]) -> None:
-    for param in params:
-        if isinstance(param, TyperOption | TyperArgument):
-            descriptor = param.type_descriptor
-            param._runtime_param = LateCheck(parameter_info=descriptor.parameter_info, annotation=descriptor.annotation)  # noqa: SLF001 - typer has no other way
-
-
 def first_sentence(text: str) -> str:
     """Return the first sentence of a help text, on one line."""
     line = " ".join(text.partition("\n\n")[0].split())
@@ -175,15 +175,6 @@ def parameter_sections(ctx: Context, params: Sequence[Parameter]) -> Iterator[tu
         records = (param.get_help_record(ctx) for param in params if param.param_type_name == kind)
         if rows := [(PYTHON_TYPE.sub("", name), RANGE.sub(r"\1 to \2", text)) for name, text in filter(None, records)]:
             yield title, rows
-
-
-def write_paragraphs(formatter: HelpFormatter, text: str) -> None:
-    """Write a help text, indented."""
-    for paragraph in text.split("\n\n"):
-        if paragraph.strip():
-            formatter.write_paragraph()
-            with formatter.indentation():
-                formatter.write_text(paragraph)
 
 
 def write_examples(formatter: HelpFormatter, text: str) -> None:

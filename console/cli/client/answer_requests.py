@@ -169,7 +169,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         if options.decision != "withdraw":
             raise
         note("Vault does not answer, so the withdrawal is recorded without your signature. Credentials are revoked once Vault answers.")
-        return api.post(f"{path}/withdraw", {"reason": reason})[1]
+        return api.post(f"{path}/withdraw", {"reason": reason})
     headers = {"If-Match": f'"{view["digest"]}"'}
     if options.decision in {"approve", "break_glass"} and view["lock"]:
         # The worker counts no approval without Vault's own authorization, which nobody can withdraw.
@@ -179,7 +179,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         note(
             f"  vault:   {'authorized in Vault too; its control group is satisfied' if is_open else 'its control group is not satisfied yet'}"
         )
-    status, found = api.post(f"{path}/decisions", signed, headers=headers)
+    status, found = api.post_for_status(f"{path}/decisions", signed, headers=headers)
     if status == 202:
         note(f"Your decision was sent and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found

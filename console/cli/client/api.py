@@ -96,8 +96,12 @@ class ConsoleApiClient:
         timeout = httpx.Timeout(timeout_s, connect=5.0)
         return self._json(self._request("GET", path, idempotent=False, params=_without_none(query), timeout=timeout))
 
-    def post(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> tuple[int, Json]:
-        """Send a body, or `content`, with `headers`; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
+    def post(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> Json:
+        """Send a body, or `content`, with `headers`; return the answer. `idempotent`: the call may be repeated after a failure."""
+        return self.post_for_status(path, body, idempotent=idempotent, **how)[1]
+
+    def post_for_status(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> tuple[int, Json]:
+        """As `post`, but return the answer's status, too."""
         answer = self._request("POST", path, idempotent=idempotent, json=body, **how)
         return answer.status_code, self._json(answer)
 

@@ -75,7 +75,7 @@ def revoke(
 
     """
     api = connect_api()
-    _, found = api.post(f"/credentials/{path_segment(id_beginning_with(api, 'credential', credential))}/revoke", idempotent=True)
+    found = api.post(f"/credentials/{path_segment(id_beginning_with(api, 'credential', credential))}/revoke", idempotent=True)
     report = revocation.credential_report(found)
     row = revocation.credential_row(report)
     emit_revocation(report, is_confirmed=report["dead"], table=lambda _: print_table(revocation.HEADER, [row]))
@@ -100,9 +100,9 @@ def prove(
     api, envelope = connect_api(), None
     job = job_id_of(api, job)
     if attest is None:
-        _, found = api.post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
+        found = api.post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
     else:
-        _, attested = api.post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
+        attested = api.post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
         found, envelope = attested["report"], attested["envelope"]
         if envelope is not None:
             with open_output(attest) as file:

@@ -55,7 +55,7 @@ def create(
         person=api.session.identity_token().entity,
         now=now,
     )
-    _print_delegation(api.post("/delegations", api.session.sign_statement(statement))[1])
+    _print_delegation(api.post("/delegations", api.session.sign_statement(statement)))
 
 
 @app.command("end")

@@ -301,7 +301,7 @@ def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: 
     deadline = run_job.deadline_after(timeout, waits=wait)
     api = connect_api()
     job = job_id_of(api, job)
-    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}", {"reason": reason} if reason else None)
+    found = api.post(f"/jobs/{path_segment(job)}/{operation}", {"reason": reason} if reason else None)
     if found.get("note"):
         note(f"{job}: {found['note']}")
     if wait:

@@ -124,7 +124,7 @@ def verify(
     elif checkpoint_file or keys_file:
         raise WrongUsage("--checkpoint and --keys need --offline with an export (justenough ledger export)")
     else:
-        _, found = connect_api().post("/ledger/verify", idempotent=True)
+        found = connect_api().post("/ledger/verify", idempotent=True)
     emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
         raise typer.Exit(ExitCode.FAILURE)

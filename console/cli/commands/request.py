@@ -220,7 +220,7 @@ def claim(
 ) -> None:
     """Show other approvers that you are reviewing requests. They can still decide the requests."""
     api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
-    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body)[1] for request in _request_ids(api, requests)])
+    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body) for request in _request_ids(api, requests)])
 
 
 @app.command("release")

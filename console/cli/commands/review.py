@@ -57,7 +57,7 @@ def answer(
     )
     verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"
     statement = statement_factory.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
-    _, found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
+    found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
     review = found["review"]
     emit(
         found,

@@ -55,13 +55,13 @@ def pause(
     """
     from console.cli.client.answer_requests import require_reason  # noqa: PLC0415 - loads what most commands do without
 
-    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True)[1])
+    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True))
 
 
 @app.command("unpause")
 def unpause(name: Name) -> None:
     """Unpause a schedule. It continues with its next time; runs missed during the pause are not caught up."""
-    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True)[1])
+    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True))
 
 
 @app.command("run")
@@ -73,7 +73,7 @@ def run(
     """Launch a schedule's job now, even if it is paused. You cannot decide the job's requests. Exit 8 if its last job is still running."""
     # Send a key even if none is given, so that a call repeated after a broken connection launches one job.
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-    _, job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
+    job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
     emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", state_word("job", item["state"])))))
     note(f"Follow it: justenough schedule show {name}")
 

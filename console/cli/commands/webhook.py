@@ -70,9 +70,9 @@ def resend(
         raise WrongUsage("give either the ids of dead letters or --all", hint=hint)
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
     if everything:
-        _, found = api.post(f"{path}/resend", idempotent=True)
+        found = api.post(f"{path}/resend", idempotent=True)
     else:
-        counts = [api.post(f"{path}/deliveries/{path_segment(letter)}/resend")[1]["resent"] for letter in ids or ()]
+        counts = [api.post(f"{path}/deliveries/{path_segment(letter)}/resend")["resent"] for letter in ids or ()]
         found = {"subscription": name, "resent": sum(counts)}
     emit(found, table=lambda item: terminal.write_line(f"{item['resent']} queued for delivery"), names=lambda item: (item["subscription"],))
 
@@ -80,7 +80,7 @@ def resend(
 @app.command("test")
 def test(name: Subscription) -> None:
     """Send a test event and show whether it arrived. Exit 1 if it did not."""
-    _, found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
+    found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
     outcome = f"{found['subscription']}: {'arrived' if found['arrived'] else 'did not arrive'} ({found['detail']})"
     emit(found, table=lambda _: terminal.write_line(outcome), names=lambda item: (item["subscription"],))
     if not found["arrived"]:

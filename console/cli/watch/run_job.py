@@ -115,7 +115,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
     now = datetime.now(UTC)
     name, files, digest = new_job_id(installation, now=now), run_input.bundle, None
     if files is not None:
-        _, stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
+        stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
         digest = str(stored["digest"])
         if digest != bundle.bundle_digest(files):
             raise Failure(
@@ -133,7 +133,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
     )
     body = {"id": name, "bundle": digest, **run_input.body, **api.session.sign_statement(order)}
     with problem_lines(run_input):
-        _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
+        found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
     if found["id"] != name:
         note(f"This idempotency key was used before; it launched {found['id']}.")
     return found
@@ -208,7 +208,7 @@ def _follow_job(api: ConsoleApiClient, job: str, *, deadline: float, interrupted
 def _dry_run(run_input: JobRunInput) -> Json:
     body = {**run_input.body, "parent": run_input.parent, "dry_run": True}
     with problem_lines(run_input):
-        return connect_api().post("/jobs", body, idempotent=True)[1]
+        return connect_api().post("/jobs", body, idempotent=True)
 
 
 def _print_warnings(found: Json) -> None:
