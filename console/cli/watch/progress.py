@@ -70,7 +70,8 @@ def _live_progress(api: ConsoleApiClient, job: str, event_types: frozenset[str] 
             return status[:1]
         return [*status[: max(1, rows - 1 - MAX_LOG_LINES)], *logs.lines(MAX_LOG_LINES)]
 
-    with live_display(draw_status, stream=sys.stderr) as print_above, logs:
+    shown_logs = logs if event_types is None else contextlib.nullcontext()
+    with live_display(draw_status, stream=sys.stderr) as print_above, shown_logs:
 
         def on_event(event: WatchedEvent) -> None:
             with lock:
