@@ -55,8 +55,9 @@ class GlobalOptions:
     all_pages: Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")] = False
 
 
-GLOBAL_OPTIONS = get_type_hints(GlobalOptions, include_extras=True)
-LIST_OPTIONS = {name: GLOBAL_OPTIONS.pop(name) for name in ("columns", "sort", "wide", "all_pages")}
+ALL_OPTIONS = get_type_hints(GlobalOptions, include_extras=True)
+LIST_OPTIONS = {name: ALL_OPTIONS[name] for name in ("columns", "sort", "wide", "all_pages")}
+GLOBAL_OPTIONS = {name: kind for name, kind in ALL_OPTIONS.items() if name not in LIST_OPTIONS}
 LIST_OPTIONS_WITH_ALL = LIST_OPTIONS | {
     "all_pages": Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages, not only one.")]
 }

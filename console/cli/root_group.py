@@ -22,8 +22,6 @@ from console.cli.options import command_group, with_global_options
 from console.cli.version import version_text
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from typer._click import Command, Context, HelpFormatter
 
 ENTRY_POINT_GROUP = "justenough.commands"
@@ -106,38 +104,31 @@ def load_command(name: str, entry: IndexEntry) -> Command:
 
 
 def load_entry_points() -> dict[str, CliCommand | CliGroup]:
-    """Load the commands of all packages that have an entry point for them."""
+    """Load the commands of all packages that have an entry point for them, each with the global options that it does not define itself."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - reads every package's metadata
+
+    from console.cli import command_output  # noqa: PLC0415 - loads what prints
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        _add_entry_point(app, entry)
-    if not (app.registered_commands or app.registered_groups):
+        try:
+            entry.load()(app, command_output)
+        except ImportError as error:
+            # One broken package must not take the other packages' commands away.
+            terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
+    groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]
+    commands = [*app.registered_commands, *(command for group in groups for command in group.registered_commands)]
+    if not commands:
         return {}
-    # With a callback, even a single command is in a group.
-    app.callback()(lambda: None)
-    return dict(get_group(app).commands)  # type: ignore[arg-type] # the classes that _add_entry_point gave them
-
-
-def _add_entry_point(app: typer.Typer, entry: EntryPoint) -> None:
-    """Add a package's commands, each with the global options that it does not define itself."""
-    from console.cli import command_output  # noqa: PLC0415 - loads what prints
-
-    command_count, group_count = len(app.registered_commands), len(app.registered_groups)
-    try:
-        entry.load()(app, command_output)
-    except ImportError as error:
-        # One broken package must not take the other packages' commands away.
-        terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
-        return
-    added = app.registered_groups[group_count:]
-    groups = [group.typer_instance for group in added if group.typer_instance]
     for group in groups:
         group.info.cls = CliGroup
-    for command in [*app.registered_commands[command_count:], *(command for group in groups for command in group.registered_commands)]:
+    for command in commands:
         command.cls = CliCommand
         if command.callback:
             command.callback = with_global_options(command.callback)
+    # With a callback, even a single command is in a group.
+    app.callback()(lambda: None)
+    return dict(get_group(app).commands)  # type: ignore[arg-type] # the classes that were set above
 
 
 def _print_version(is_requested: bool) -> None:
