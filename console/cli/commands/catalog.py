@@ -187,20 +187,18 @@ def tools(
 
 
 def _print_summary(summary: Json) -> None:
-    print_fields((name.capitalize(), value) for name, value in summary.items() if name != "warnings")
+    print_fields(*((name.capitalize(), value) for name, value in summary.items() if name != "warnings"))
     for warning in summary["warnings"]:
         terminal.write_line(plain(f"warning: {warning['where']}: {warning['message']}"))
 
 
 def _print_resource(resource: Json) -> None:
     print_fields(
-        (
-            ("Resource", f"{resource['name']} ({resource['title']})"),
-            ("Environment", resource["environment"]),
-            ("Sensitivity", resource["sensitivity"]),
-            ("External", "yes" if resource["external"] else "no"),
-            ("Owner", resource["owner"]),
-        )
+        ("Resource", f"{resource['name']} ({resource['title']})"),
+        ("Environment", resource["environment"]),
+        ("Sensitivity", resource["sensitivity"]),
+        ("External", "yes" if resource["external"] else "no"),
+        ("Owner", resource["owner"]),
     )
     terminal.write_line("")
     print_table(

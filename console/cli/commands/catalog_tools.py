@@ -131,7 +131,7 @@ def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
 
 
 def _print_report(report: Json, tool_list: ToolList, reviewed: ToolList | None) -> None:
-    print_fields((key.capitalize(), report[key]) for key in ("upstream", "url", "resource", "digest", "pinned"))
+    print_fields(*((key.capitalize(), report[key]) for key in ("upstream", "url", "resource", "digest", "pinned")))
     lines = [
         (tool["name"], tool["called"] or "-", tool["action"] or "-", "; ".join(filter(None, (tool["left_out"], *tool["doubts"]))))
         for tool in report["tools"]

@@ -66,4 +66,4 @@ def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of 
 
 def _print_delegation(item: Json) -> None:
     fields = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
-    emit(item, table=lambda _: print_fields((*fields, ("Ended", moment(item["ended_at"])))))
+    emit(item, table=lambda _: print_fields(*fields, ("Ended", moment(item["ended_at"]))))

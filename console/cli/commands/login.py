@@ -141,12 +141,10 @@ def _read_name_and_password(user: str | None, *, last_name: str | None, from_std
 
 def _print_person(person: Json) -> None:
     print_fields(
-        (
-            ("Name", person["name"]),
-            ("Id", person["id"]),
-            ("Groups", join_values(person["groups"])),
-            ("Roles", join_values(person["roles"]) or "none"),
-            ("Approver", f"tier {person['tier']}" if person["tier"] else "no"),
-            ("Installation", person["installation"]),
-        )
+        ("Name", person["name"]),
+        ("Id", person["id"]),
+        ("Groups", join_values(person["groups"])),
+        ("Roles", join_values(person["roles"]) or "none"),
+        ("Approver", f"tier {person['tier']}" if person["tier"] else "no"),
+        ("Installation", person["installation"]),
     )

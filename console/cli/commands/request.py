@@ -273,37 +273,35 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
         bounds = f", within {to_json_line(limits)}" if limits else "; the spec sets no limits on the arguments"
     granted = f"{item['granted_action'] or item['action']} for {duration_label(item['granted_ttl'])}{_only_tools(item['granted_tools'])}"
     print_fields(
+        ("Id", item["id"]),
+        ("Job", f"{item['job_id']} ({item['job_name']})"),
+        ("Task", item["task"]),
+        ("Requester", item["requester"]),
+        *((name.capitalize(), value) for name, value in order_facts(api, item["job_id"])),
+        *ancestor_lines(item),
+        ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
+        ("Ttl", duration_label(item["ttl"])),
+        ("Through", f"{tools_text(item['tools'])}; the job gets no credential" if item["tools"] else ""),
+        ("Granted", "" if item["granted_ttl"] is None else granted),
+        ("Call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}" if call else ""),
+        *reason_lines(item),
+        *ceiling_lines(item),
+        ("Optional", "yes" if item["optional"] else "no"),
+        ("Revocable", item["revocable"]),
+        ("State", state_word("request", item["state"])),
         (
-            ("Id", item["id"]),
-            ("Job", f"{item['job_id']} ({item['job_name']})"),
-            ("Task", item["task"]),
-            ("Requester", item["requester"]),
-            *((name.capitalize(), value) for name, value in order_facts(api, item["job_id"])),
-            *ancestor_lines(item),
-            ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
-            ("Ttl", duration_label(item["ttl"])),
-            ("Through", f"{tools_text(item['tools'])}; the job gets no credential" if item["tools"] else ""),
-            ("Granted", "" if item["granted_ttl"] is None else granted),
-            ("Call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}" if call else ""),
-            *reason_lines(item),
-            *ceiling_lines(item),
-            ("Optional", "yes" if item["optional"] else "no"),
-            ("Revocable", item["revocable"]),
-            ("State", state_word("request", item["state"])),
-            (
-                "Tier",
-                f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}"
-                if item["quorum"]
-                else item["tier"] or "none",
-            ),
-            ("Approvers", f"{join_values(item['approvers'])}; those of higher tiers can decide, too" if item.get("approvers") else ""),
-            ("Decide by", decide_by_text(item)),
-            ("Claimed", _claim_text(item)),
-            ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
-            ("Policies", ", ".join(item["policies"])),
-            ("Denied", policy_denial(item)),
-            ("Digest", item["digest"]),
-        )
+            "Tier",
+            f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}"
+            if item["quorum"]
+            else item["tier"] or "none",
+        ),
+        ("Approvers", f"{join_values(item['approvers'])}; those of higher tiers can decide, too" if item.get("approvers") else ""),
+        ("Decide by", decide_by_text(item)),
+        ("Claimed", _claim_text(item)),
+        ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
+        ("Policies", ", ".join(item["policies"])),
+        ("Denied", policy_denial(item)),
+        ("Digest", item["digest"]),
     )
     for answer in item["approvals"]:
         verb = decision_text(answer["decision"])
@@ -311,12 +309,12 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
         withdrawn = f" (withdrawn {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
         who = f"{answer['approver']}{absent} (tier {answer['tier']})"
         line = f"{moment(answer['at'])}  {who} {verb}{_narrowing_text(answer, item)}: {answer['reason'] or '-'}{withdrawn}"
-        print_fields(((verb.capitalize(), line),))
+        print_fields((verb.capitalize(), line))
     if review:
         verdict = f"{review['verdict']}, according to {review['reviewer']}, {moment(review['reviewed_at'])}: {review['review_reason']}"
         groups = ", ".join(review["groups"])
         waiting = f"open since {moment(review['opened_at'])}: a member of {groups} must state whether it was justified"
-        print_fields((("Review", waiting if review["open"] else verdict),))
+        print_fields(("Review", waiting if review["open"] else verdict))
 
 
 def _narrowing_text(answer: Json, item: Json) -> str:

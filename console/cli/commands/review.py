@@ -61,5 +61,5 @@ def answer(
     review = found["review"]
     emit(
         found,
-        table=lambda _: print_fields((("Request", found["id"]), ("Review", f"{review['verdict']}, according to {review['reviewer']}"))),
+        table=lambda _: print_fields(("Request", found["id"]), ("Review", f"{review['verdict']}, according to {review['reviewer']}")),
     )

@@ -74,7 +74,7 @@ def run(
     # Send a key even if none is given, so that a call repeated after a broken connection launches one job.
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
-    emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", state_word("job", item["state"])))))
+    emit(job, table=lambda item: print_fields(("Job", item["id"]), ("State", state_word("job", item["state"]))))
     note(f"Follow it: justenough schedule show {name}")
 
 
@@ -84,19 +84,17 @@ def _print_schedule(item: Json) -> None:
 
 def _print_schedule_fields(item: Json) -> None:
     print_fields(
-        (
-            ("Name", item["name"]),
-            ("Cron", f"{item['cron']} ({item['timezone']})"),
-            ("Job", item["job"]),
-            ("Params", join_pairs(item["params"])),
-            ("Overlap", item["overlap"]),
-            ("State", _state_text(item)),
-            ("Note", item["note"]),
-            ("Problem", item["problem"]),
-            ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
-            ("Missed", item["missed"] or ""),
-            ("Skipped", join_values([*(["earlier ones"] if item.get("more_skipped") else []), *map(moment, item["skipped"])])),
-        )
+        ("Name", item["name"]),
+        ("Cron", f"{item['cron']} ({item['timezone']})"),
+        ("Job", item["job"]),
+        ("Params", join_pairs(item["params"])),
+        ("Overlap", item["overlap"]),
+        ("State", _state_text(item)),
+        ("Note", item["note"]),
+        ("Problem", item["problem"]),
+        ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
+        ("Missed", item["missed"] or ""),
+        ("Skipped", join_values([*(["earlier ones"] if item.get("more_skipped") else []), *map(moment, item["skipped"])])),
     )
     if item["jobs"]:
         print_table(

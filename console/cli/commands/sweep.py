@@ -32,11 +32,9 @@ def sweep() -> None:
 
 def _print_report(report: Json) -> None:
     print_fields(
-        (
-            ("Checked", count_label(report["looked_at"], "job")),
-            ("Revoked", f"{len(report['revoked'])}"),
-            ("Failed", f"{len(report['failures'])}"),
-        )
+        ("Checked", count_label(report["looked_at"], "job")),
+        ("Revoked", f"{len(report['revoked'])}"),
+        ("Failed", f"{len(report['failures'])}"),
     )
     lines: list[tuple[object, ...]] = []
     for job in report["jobs"]:

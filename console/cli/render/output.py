@@ -104,7 +104,7 @@ def print_section(header: Cells, rows: Sequence[Cells]) -> None:
         print_table(header, rows)
 
 
-def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
+def print_fields(*pairs: tuple[str, object]) -> None:
     """Print one name and value per line. Values that are None or empty are left out."""
     known = [(name, plain(value)) for name, value in pairs if value not in {None, ""}]
     columns = max((width(name) for name, _ in known), default=0) + 1

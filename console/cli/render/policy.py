@@ -13,7 +13,7 @@ from console.presentation.terminal_text import moment, plain
 
 
 def print_check(result: Json) -> None:
-    print_fields([("Folder", result["folder"]), ("Digest", result["digest"]), ("Policies", join_values(result["policies"]))])
+    print_fields(("Folder", result["folder"]), ("Digest", result["digest"]), ("Policies", join_values(result["policies"])))
     print_section(("FINDING", "WHERE", "WHY"), [(item["kind"], item["where"], item["message"]) for item in result["findings"]])
 
 
