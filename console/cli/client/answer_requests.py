@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -67,11 +67,11 @@ def require_reason(text: str | None) -> str:
     return text or ""
 
 
-def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOptions) -> None:
+def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
     """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
-    answered, codes, unique_requests = [], [], list(dict.fromkeys(requests))
+    answered, codes = [], []
     absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
-    for request in unique_requests:
+    for request in requests:
         try:
             answered.append(_answer_request(api, request, options, absent=absent))
         except typer.Abort:
@@ -83,7 +83,7 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
             break
         except JustEnoughError as error:
             failure = to_failure(error)
-            print_failure(failure, subject=request if len(unique_requests) > 1 else "")
+            print_failure(failure, subject=request if len(requests) > 1 else "")
             codes.append(failure.code)
             if isinstance(failure, NotLoggedIn | Unreachable):
                 break
@@ -95,7 +95,7 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
                 *(item["id"], item["resource"], item["action"]),
                 *(state_word("request", item["state"]), _missing_text(item)),
             ),
-            is_list=len(unique_requests) > 1,
+            is_list=len(requests) > 1,
         )
     if options.decision != "deny":
         for job in dict.fromkeys(item["job_id"] for item in answered):
