@@ -191,7 +191,7 @@ class JobActivities:
             return OpenResult()
         ladder = ladder_for_recorded_request(
             view,
-            requester=str(order.signed.statement.get("person")),
+            requester=str(order.order.statement.get("person")),
             # The request has a deadline already if the result of an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
         )

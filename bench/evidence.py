@@ -9,7 +9,7 @@ from typing import Any
 from bench.figures import Figure, best_of_five
 from bench.scratch import scratch_store
 from justenough.domain.evidence.aggregator import ReportPeriod
-from justenough.domain.ledger.events import Event, EventType, build_event, required_fields
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.evidence_report import build_evidence_report
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -90,4 +90,4 @@ def _job_events(job: str) -> Iterator[Event]:
         "respond_by": (MOMENT + timedelta(minutes=15)).isoformat(),
     }
     for kind in ORDER:
-        yield build_event(kind, job, at=MOMENT, **{name: values.get(name, TEXT) for name in required_fields(kind)})
+        yield build_event(kind, job, at=MOMENT, **{name: values.get(name, TEXT) for name in kind.required_fields})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from justenough.domain.ledger.events import Event, EventType, build_event, required_fields
+from justenough.domain.ledger.events import Event, EventType, build_event
 
 BEGAN = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 """When each pattern begins. A copy of a pattern begins at another time."""
@@ -65,7 +65,7 @@ def job_events(kind: str, traits: Traits) -> Iterator[Event]:
     def then(kind: EventType, about: str = "", **data: Any) -> Event:
         at = BEGAN + timedelta(seconds=next(seconds))
         values = _field_values(traits, request, credential, at) | data
-        return build_event(kind, traits.job, at=at, about=about, **{name: values.get(name, "x") for name in required_fields(kind)})
+        return build_event(kind, traits.job, at=at, about=about, **{name: values.get(name, "x") for name in kind.required_fields})
 
     yield then(EventType.JOB_SUBMITTED, name=traits.name)
     if kind == "bare":

@@ -16,6 +16,7 @@ from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts
+from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet
 from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayTally
 from justenough.services.ledger_events import access_decided_event
@@ -74,7 +75,7 @@ def measure_replay(*, quick: bool) -> Figure:
     count = jobs * len(Action)
 
     def replay() -> None:
-        replayer, tally = PolicyReplay(policies, catalog), ReplayTally(since="", digest=policies.digest)
+        replayer, tally = PolicyReplay(PolicyEvaluator(policies, catalog)), ReplayTally(since="", digest=policies.digest)
         for entry in (entry for page in pages for entry in json.loads(page)["items"]):
             if replayed := replayer.replay_entry(entry):
                 tally.add(replayed)

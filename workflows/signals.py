@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.revocation_activities import RevocationActivities
     from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput, RevokeResult
     from justenough.domain.core.ids import CREDENTIAL_ID, REQUEST_ID, job_of
-    from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
+    from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB
     from justenough.domain.ledger.events import Event
 
 

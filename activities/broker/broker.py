@@ -35,7 +35,7 @@ from activities.issuing.results import (
     PendingApproval,
     ToolAccess,
 )
-from justenough.domain.catalog.llm_validation import why_for_gateways_only
+from justenough.domain.catalog.gateway_validation import why_for_gateways_only
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, Problem
 from justenough.domain.core.ids import REQUEST_ID, job_of
 from justenough.domain.core.rate_limit import TokenBucket

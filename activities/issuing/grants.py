@@ -16,8 +16,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, OverQuota
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
-from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
-from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB, Access
 from justenough.domain.jobs.states import Action, RequestState, Sensitivity
 from justenough.domain.jobs.tool_bounds import APPROVAL, ORDER, BoundedTools
 from justenough.domain.ledger.events import Event

@@ -97,14 +97,12 @@ class Issuer:
 
         If it raises, nothing usable has left this function.
         """
-        with self._lock:
-            self._verify_again()
+        with self._turn():
             return self._issue_first(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def allow(self, granted: GrantedRequest) -> ToolAccess:
         """Verify, decide and record access through tools. Nothing is issued before the first call. Raises as `issue` does."""
-        with self._lock:
-            self._verify_again()
+        with self._turn():
             return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingApproval:
@@ -117,8 +115,7 @@ class Issuer:
         """
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
             raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
-        with self._lock:
-            self._verify_again()
+        with self._turn():
             self._require_free_place()
             for grant in self._grants.find_covering(access):
                 if issued := self._issue_again(grant, access):
@@ -130,27 +127,30 @@ class Issuer:
 
         Raises as `access` does.
         """
-        with self._lock:
-            self._verify_again()
+        with self._turn():
             self._require_free_place()
             if grant := self._grants.through_tools(access):
                 return ToolAccess(request_id(self._order.job, grant.number), grant.access)
             return self._request(access, waited_for, self._allow_tools)
 
-    def _verify_again(self) -> None:
-        """Verify the order again if it was not verified for a while, and from now on decide by its launcher's current groups.
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the lock and one configuration, so that what is issued is what was decided, with an order that was verified lately.
 
-        A job may run for hours, and what has no lease is never renewed. Raises OrderNotValid, RetryLater.
+        A job may run for hours, and what has no lease is never renewed. From now on decide by the launcher's current groups. Raises
+        OrderNotValid, RetryLater.
         """
-        now = self._deps.ticks()
-        if now - self._verified_at < ORDER_CHECK_INTERVAL_S:
-            return
-        # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
-        verified = verify_order(self._deps, self._order, now=self._verified.at)
-        if isinstance(verified, Rejection):
-            raise OrderNotValid(f"its order is no longer valid: {verified}")
-        self._verified_at, self._verified = now, verified
-        self._context = replace(self._context, verified=verified)
+        with self._lock:
+            now = self._deps.ticks()
+            if now - self._verified_at >= ORDER_CHECK_INTERVAL_S:
+                # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
+                verified = verify_order(self._deps, self._order, now=self._verified.at)
+                if isinstance(verified, Rejection):
+                    raise OrderNotValid(f"its order is no longer valid: {verified}")
+                self._verified_at, self._verified = now, verified
+                self._context = replace(self._context, verified=verified)
+            with self._deps.config.held():
+                yield
 
     def _require_free_place(self) -> None:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
@@ -314,7 +314,6 @@ class Issuer:
         """Issue one credential under a grant. The grant's time begins with the first. `nth`: the attempt to issue for its request."""
         self._vault_issuer.open_prefix(access.ttl)
         job, deps, ttl = self._order.job, self._deps, access.ttl
-        # Read once: what Vault issues must be recorded even if an edit of the catalog takes the resource out of it meanwhile.
         resource = deps.config.current().catalog.resources[access.resource]
         action = resource.actions[access.action]
         if action.space:

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from activities.process import process_tree
 from activities.process.sandbox import SCRATCH_FRACTIONS
-from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exceeded
-from justenough.domain.jobs.spec import ResourceLimits
+from justenough.domain.jobs.spec import ResourceLimits, ResourceUsage
 
 POLL_INTERVAL_S = 0.25
 """Seconds between two samples of one job; it may exceed its limits unnoticed for this long."""
@@ -54,10 +53,10 @@ async def wait_for_excess(measure: Callable[[], ResourceUsage], limits: Resource
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(POLL_INTERVAL_S)
-        if why_limits_exceeded(await loop.run_in_executor(MONITOR_POOL, measure), limits):
+        if limits.why_exceeded(await loop.run_in_executor(MONITOR_POOL, measure)):
             # A sample is not a snapshot: processes start and end during it. Only an excess that is measured twice counts.
             await asyncio.sleep(CONFIRM_AFTER_S)
-            if why := why_limits_exceeded(await loop.run_in_executor(MONITOR_POOL, measure), limits):
+            if why := limits.why_exceeded(await loop.run_in_executor(MONITOR_POOL, measure)):
                 return why
 
 

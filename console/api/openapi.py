@@ -63,7 +63,6 @@ EVENT_SCHEMA: Json = {
 
 
 def openapi_document(routes: tuple[BaseRoute, ...]) -> Json:
-    """Return the OpenAPI document of these routes."""
     tags = [{"name": name, "description": text} for name, text in TAGS.items()]
     document = get_openapi(title="JustEnough", version=version("justenough"), routes=routes, description=DESCRIPTION, tags=tags)
     for path, operations in document["paths"].items():

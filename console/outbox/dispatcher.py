@@ -18,7 +18,7 @@ from console.outbox.senders import NotifySender, Sender, WebhookSender
 from console.outbox.subscription_worker import NOT_READY_RETRY_S, LeaseLost, SubscriptionWorker
 from justenough.adapters.store.outbox_queries import OutboxStatus
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.integrations.subscriptions import Subscription, Webhook
+from justenough.domain.integrations.triggers import Subscription, Webhook
 from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 0.5

@@ -33,7 +33,7 @@ from justenough.domain.integrations.notifications import (
     notice_subject,
 )
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, SentNotice
-from justenough.domain.integrations.subscriptions import Notify, Webhook
+from justenough.domain.integrations.triggers import Notify, Webhook
 from justenough.domain.integrations.webhook_signature import message_id, signed_headers
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps

@@ -13,7 +13,7 @@ from console.outbox.senders import Sender, SenderNotReady
 from justenough.adapters.store.outbox_queries import FailedDelivery, OutboxBatch, OutboxStatus, Settlement
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, SentNotice, next_attempt
-from justenough.domain.integrations.subscriptions import Subscription
+from justenough.domain.integrations.triggers import Subscription
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 

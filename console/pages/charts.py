@@ -35,8 +35,6 @@ class LineChart:
 
 @dataclass(frozen=True, slots=True)
 class ChartBar:
-    """One bar."""
-
     label: str
     count: int
     x: float
@@ -49,8 +47,6 @@ class ChartBar:
 
 @dataclass(frozen=True, slots=True)
 class RunBar:
-    """One run of a job."""
-
     x: float
     """Per cent, as `width`."""
     width: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -26,19 +25,7 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import CredentialView
 
 PAGE_SIZE = 50
-CREDENTIAL_EVENTS = (
-    EventType.CREDENTIAL_ISSUED,
-    EventType.CREDENTIAL_DOUBTED,
-    EventType.CREDENTIAL_FOUND,
-    EventType.CREDENTIAL_RENEWED,
-    EventType.CREDENTIAL_USED,
-    EventType.REVOCATION_REQUESTED,
-    EventType.CREDENTIAL_REVOKED,
-    EventType.CREDENTIAL_OVERDUE,
-    EventType.CREDENTIAL_CONFIRMED,
-    EventType.CREDENTIAL_RESIDUAL,
-    EventType.CREDENTIAL_EXPIRED,
-)
+CREDENTIAL_EVENTS = (*(one for one in EventType if one.value.startswith("credential.")), EventType.REVOCATION_REQUESTED)
 """Ledger events about one credential."""
 JOB_REVOCATION_EVENTS = (EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.REVOCATION_CONFIRMED)
 """Ledger events about all access of a job."""
@@ -102,11 +89,8 @@ def credentials(request: Request, console: TheConsole, visitor: PageMember, filt
 def export(console: TheConsole, visitor: PageMember, wanted: Annotated[CredentialExport, Query()]) -> Response:
     """Return the matching credentials as CSV or JSON, newest first."""
     which = wanted.to_query()
-
-    def read() -> Iterator[CredentialView]:
-        return iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
-
-    return export_response(console, "credentials", read(), CredentialView, wanted.format)
+    views = iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
+    return export_response(console, "credentials", views, CredentialView, wanted.format)
 
 
 @router.get("/credentials/{credential}")
@@ -114,7 +98,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
     """Show one credential: its handles, its revocability and its history."""
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
-    store, dead, proof = console.deps.store, view.state.is_dead, console.background_reads.proofs.get(view.job_id)
+    store, proof = console.deps.store, console.background_reads.proofs.get(view.job_id)
     job_entries = store.ledger.entries_newest_first(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
     history = sorted([*store.ledger.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *job_entries], key=lambda entry: entry.seq)
     revocation_request = next((entry for entry in reversed(history) if entry.type == EventType.REVOCATION_REQUESTED), None)
@@ -125,10 +109,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         history=history,
         job=store.jobs.captions({view.job_id}).get(view.job_id),
         revocation_request=None if view.state.is_settled else revocation_request,
-        dead=dead,
-        settled=view.state.is_settled,
         may_stop=visitor.caller.can_stop_jobs_of(console.job_owners.owner_of(view.job_id) or ""),
-        stoppers=visitor.caller.who_may_stop,
         proof=proof,
         stream=stream,
         # A page with forms offers a refresh only while a verification or revocation is in progress.

@@ -46,8 +46,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class HeadlineFigures:
-    """The numbers at the top."""
-
     counts: CurrentCounts
     running: int
     """Jobs that have not ended."""
@@ -87,7 +85,6 @@ def split_results(results: Sequence[JobResults]) -> tuple[Sequence[JobResults], 
 
 @router.get("/")
 async def home() -> Response:
-    """Redirect to the dashboard."""
     return RedirectResponse("/now", status_code=303)
 
 
@@ -100,19 +97,17 @@ async def now(
     agent: FilterValue = "",
     team: FilterValue = "",
 ) -> Response:
-    """Show the dashboard."""
     only = JobFilter(environment=environment, agent=agent, team=team)
     health = await console.health.report_within(HEALTH_TIMEOUT_S)
     return await to_thread.run_sync(_render_page, request, console, visitor.caller, only, health)
 
 
 @router.post("/now/acknowledge")
-async def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
+def acknowledge_item(console: TheConsole, visitor: PageMember, form: TheForm) -> Response:
     """Record that the visitor takes care of an item, and return to the dashboard with the same filter."""
     key, note = (str(form.get(name, "")).strip() for name in ("item", "note"))
     chosen = {name: str(form.get(name, "")) for name in ("environment", "agent", "team")}
-    only = JobFilter(**chosen)
-    await to_thread.run_sync(lambda: acknowledge(console.deps, console.dashboard, visitor.caller, key, note, only=only))
+    acknowledge(console.deps, console.dashboard, visitor.caller, key, note, only=JobFilter(**chosen))
     query = urlencode({name: value for name, value in chosen.items() if value})
     return RedirectResponse(f"/now?{query}" if query else "/now", status_code=303)
 
@@ -157,7 +152,6 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
         systems=SYSTEMS,
         health=health,
         checks={check.name: check for check in health.checks} if health else {},
-        tiers=caller.tiers,
         stream=stream,
         refresh=30,
     )

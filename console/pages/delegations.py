@@ -18,7 +18,7 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
 from console.services.delegations import create_delegation, end_delegation, find_approver
-from justenough.domain.approvals import statement_factory
+from justenough.domain.approvals.statements import DelegationStatement
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 
 DAYS = (1, 2, 3, 7, 14, 30, 90)
@@ -48,7 +48,6 @@ class DelegationForm(NamedTuple):
 
 @router.get("/delegations")
 def show(request: Request, console: TheConsole, visitor: PageApprover, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
-    """Show the user's delegations."""
     return _render_page(request, console, visitor, done=done if done in {"named", "ended"} else "")
 
 
@@ -64,9 +63,8 @@ async def delegate(request: Request, console: TheConsole, visitor: PageApprover,
         until = now + timedelta(days=int(typed.days))
         if await to_thread.run_sync(lambda: _was_sent_before(console, visitor, other.id, typed.reason, until)):
             return RedirectResponse("/delegations?done=named", status_code=303)
-        statement = statement_factory.build_delegation_statement(
-            other.id, until=until, reason=typed.reason, person=visitor.caller.person.id, now=now
-        )
+        person = visitor.caller.person.id
+        statement = DelegationStatement(delegate=other.id, reason=typed.reason, person=person, issued_at=now, expires_at=until)
         body = await visitor.sign(statement)
         await to_thread.run_sync(create_delegation, console.deps, visitor.caller, body)
     except (Forbidden, InvalidInput, NotFound) as error:
@@ -77,13 +75,11 @@ async def delegate(request: Request, console: TheConsole, visitor: PageApprover,
 
 
 @router.post("/delegations/{delegation}/end")
-async def end(request: Request, console: TheConsole, visitor: PageApprover, _: TheForm, delegation: str) -> Response:
-    """End a delegation."""
+def end(request: Request, console: TheConsole, visitor: PageApprover, _: TheForm, delegation: str) -> Response:
     try:
-        await to_thread.run_sync(end_delegation, console.deps, visitor.caller, delegation)
+        end_delegation(console.deps, visitor.caller, delegation)
     except Conflict as error:
-        why = str(error)
-        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, problem=why, status=409))
+        return _render_page(request, console, visitor, problem=str(error), status=409)
     return RedirectResponse("/delegations?done=ended", status_code=303)
 
 

@@ -119,7 +119,7 @@ def ledger(request: Request, console: TheConsole, visitor: PageMember, filters: 
         return RedirectResponse(place_url(hits[0]), status_code=303)
     stream = live_stream.stream_url(console)
     page = _readable_page(console, visitor, query, cursor=filters.cursor) if query else Page(items=())
-    reads_all, export_query = visitor.caller.can_read_all, urlencode({name: value for name, value in filters.query_values.items() if value})
+    export_query = urlencode({name: value for name, value in filters.query_values.items() if value})
     return render(
         request,
         "ledger.html",
@@ -133,8 +133,8 @@ def ledger(request: Request, console: TheConsole, visitor: PageMember, filters: 
         errors=errors,
         groups=TYPES_BY_GROUP,
         export_url="" if errors else "/ledger/export" + (f"?{export_query}" if export_query else ""),
-        head=console.deps.store.ledger.head() if reads_all else None,
-        verification=console.background_reads.verification.get(WHOLE_LEDGER) if reads_all else None,
+        head=console.deps.store.ledger.head() if visitor.caller.can_read_all else None,
+        verification=console.background_reads.verification.get(WHOLE_LEDGER),
         stream="" if filters.cursor or filters.q else stream,
     )
 

@@ -13,14 +13,11 @@ THEMES = ("", "light", "dark")
 
 
 class Look(NamedTuple):
-    """The look that a person chose."""
-
     theme: str = ""
     keys: bool = True
     """Whether single keys are shortcuts (WCAG 2.1.4)."""
 
     def to_cookie(self) -> str:
-        """Return the look as the value of the cookie."""
         return f"{self.theme}.{'on' if self.keys else 'off'}"
 
 

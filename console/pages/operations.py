@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -13,14 +11,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from console.auth.authorization import Role
 from console.http.dependencies import Cursor, TheConsole
 from console.pages.page_user import PageApprover, PageLauncher, PageMember, PageReader, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services import schedules, subscriptions
 from console.services.console_orders import order_run_now
-from console.services.deciders import tier_deciders
 from console.services.model_use import Period, model_use_summary
 from console.services.submit_job import start_job
 from console.temporal.client import TemporalUnavailable
@@ -75,24 +71,20 @@ async def workers(request: Request, console: TheConsole, _: PageMember) -> HTMLR
 
 
 @router.get("/operations/schedules")
-async def list_schedules(request: Request, console: TheConsole, visitor: PageMember) -> HTMLResponse:
+async def list_schedules(request: Request, console: TheConsole, _: PageMember) -> HTMLResponse:
     """Show the schedules with their next and last runs."""
     views = await schedules.list_schedules(console)
-    launches = Role.LAUNCH in visitor.caller.roles
-    triggers = console.deps.config.current().triggers
-    return await _render(request, "operations_schedules.html", schedules=views, triggers=triggers, launches=launches)
+    return await _render(request, "operations_schedules.html", schedules=views, triggers=console.deps.config.current().triggers)
 
 
 @router.post("/operations/schedules/{name}/pause")
 async def pause(console: TheConsole, visitor: PageLauncher, form: TheForm, name: Name) -> Response:
-    """Pause a schedule, for a reason."""
     await schedules.set_paused(console, name, visitor.caller.person, reason=_reason(form.get("reason"), required=True))
     return _back(visitor, "schedules", f"{name} is paused.")
 
 
 @router.post("/operations/schedules/{name}/unpause")
 async def unpause(console: TheConsole, visitor: PageLauncher, _: TheForm, name: Name) -> Response:
-    """Unpause a schedule."""
     await schedules.set_paused(console, name, visitor.caller.person, reason=None)
     return _back(visitor, "schedules", f"{name} goes on with its next occasion.")
 
@@ -111,19 +103,19 @@ async def run_now(console: TheConsole, visitor: PageLauncher, form: TheForm, nam
 
 
 @router.get("/operations/deliveries")
-async def list_subscriptions(request: Request, console: TheConsole, visitor: PageReader) -> HTMLResponse:
+async def list_subscriptions(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
     """Show the state of each webhook and notification."""
     views = (await subscriptions.subscription_views(console)).values()
-    return await _render(request, "operations_deliveries.html", subscriptions=tuple(views), may_act=_may_act(visitor))
+    return await _render(request, "operations_deliveries.html", subscriptions=tuple(views))
 
 
 @router.get("/operations/deliveries/{name}")
-async def deliveries(request: Request, console: TheConsole, visitor: PageReader, name: Name, cursor: Cursor = None) -> HTMLResponse:
+async def deliveries(request: Request, console: TheConsole, _: PageReader, name: Name, cursor: Cursor = None) -> HTMLResponse:
     """Show one webhook or notification with its failed deliveries."""
     view = await subscriptions.find_subscription(console, name)
     outbox = console.deps.store.outbox
     page = await to_thread.run_sync(lambda: outbox.deliveries(name, state=None, limit=PAGE_SIZE, cursor=cursor or None))
-    return await _render(request, "operations_delivery.html", view=view, page=page, may_act=_may_act(visitor))
+    return await _render(request, "operations_delivery.html", view=view, page=page)
 
 
 @router.post("/operations/deliveries/{name}/test")
@@ -155,21 +147,19 @@ def show_model_use(request: Request, console: TheConsole, visitor: PageMember, p
         # The first is the default, which the address need not name.
         periods=[("", "Last 24 hours"), ("7d", "Last 7 days")],
         refused_words=REFUSED_WORDS,
-        reads_all=visitor.caller.can_read_all,
         refresh=30,
     )
 
 
 @router.get("/operations/settings")
-async def show_settings(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
+def show_settings(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
     """Show the settings and the configuration that this console uses. Nothing can be changed here."""
-    current, settings = await to_thread.run_sync(console.deps.config.current), console.deps.settings
-    values = {name: getattr(settings, name) for name in SHOWN_SETTINGS}
-    return await _render(
+    values = {name: getattr(console.deps.settings, name) for name in SHOWN_SETTINGS}
+    return render(
         request,
         "operations_settings.html",
-        current=current,
-        deciders=partial(tier_deciders, console.deps, current.tiers),
+        pages=PAGES,
+        current=console.deps.config.current(),
         values=values,
         version=request.app.version,
         alarm=console.deps.config.alarm,
@@ -179,12 +169,8 @@ async def show_settings(request: Request, console: TheConsole, _: PageReader) ->
 async def _render(request: Request, template: str, **context: Any) -> HTMLResponse:
     done, seal = (request.query_params.get(name, "") for name in ("done", "seal"))
     # Somebody else may have made the address.
-    shown = done if hmac.compare_digest(seal.encode(), _seal(request.state.visitor, done).encode()) else ""
+    shown = done if hmac.compare_digest(seal.encode(), request.state.visitor.seal(f"done/{done}").encode()) else ""
     return await to_thread.run_sync(lambda: render(request, template, pages=PAGES, done=shown, **context))
-
-
-def _may_act(visitor: PageUser) -> bool:
-    return Role.APPROVE in visitor.caller.roles
 
 
 def _reason(value: object, *, required: bool = False) -> str:
@@ -196,9 +182,4 @@ def _reason(value: object, *, required: bool = False) -> str:
 
 
 def _back(visitor: PageUser, page: str, done: str) -> Response:
-    return RedirectResponse(f"/operations/{page}?{urlencode({'done': done, 'seal': _seal(visitor, done)})}", status_code=303)
-
-
-def _seal(visitor: PageUser, done: str) -> str:
-    """Return what shows that a message in the address is of an action of this session."""
-    return hmac.new(visitor.csrf.encode(), f"done/{done}".encode(), hashlib.sha256).hexdigest()
+    return RedirectResponse(f"/operations/{page}?{urlencode({'done': done, 'seal': visitor.seal(f'done/{done}')})}", status_code=303)

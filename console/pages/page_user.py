@@ -5,6 +5,9 @@ A form is accepted if it carries its session's CSRF token and the browser does n
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -65,6 +68,10 @@ class PageUser:
     def inbox_text(self) -> str:
         """The number of requests and reviews that wait; empty for none."""
         return _count_text(self.waiting + self.reviews)
+
+    def seal(self, text: str) -> str:
+        """Return a seal that proves later that this session produced a text."""
+        return hmac.new(self.csrf.encode(), text.encode(), hashlib.sha256).hexdigest()
 
     async def sign(self, statement: Statement) -> SignedBody:
         """Return a statement signed with the person's own key, using this session's login. Raises NoSession, RetryLater."""
@@ -151,26 +158,24 @@ def _count_text(count: int) -> str:
     return f"{MAX_COUNT - 1}+" if count >= MAX_COUNT else str(count or "")
 
 
-class PageUserWithRole:
-    """A dependency that returns the page user if they have one of these roles. If no role is named, none is needed."""
+def page_user_with(*roles: Role) -> Callable[[Request], Awaitable[PageUser]]:
+    """Return a dependency: the page user, if they have one of these roles. If no role is named, none is needed."""
 
-    def __init__(self, *roles: Role) -> None:
-        self._roles = roles
-
-    async def __call__(self, request: Request) -> PageUser:
-        """Return the page user. Raises Forbidden."""
+    async def page_user(request: Request) -> PageUser:
         visitor: PageUser = request.state.visitor
-        if self._roles:
-            visitor.caller.require(*self._roles)
+        if roles:
+            visitor.caller.require(*roles)
         return visitor
 
+    return page_user
 
-ThePageUser = Annotated[PageUser, Depends(PageUserWithRole())]
+
+ThePageUser = Annotated[PageUser, Depends(page_user_with())]
 """A person who is logged in."""
-PageMember = Annotated[PageUser, Depends(PageUserWithRole(*Role))]
+PageMember = Annotated[PageUser, Depends(page_user_with(*Role))]
 """A person with at least one role."""
-PageLauncher = Annotated[PageUser, Depends(PageUserWithRole(Role.LAUNCH))]
-PageApprover = Annotated[PageUser, Depends(PageUserWithRole(Role.APPROVE))]
-PageReader = Annotated[PageUser, Depends(PageUserWithRole(*READING_ROLES))]
+PageLauncher = Annotated[PageUser, Depends(page_user_with(Role.LAUNCH))]
+PageApprover = Annotated[PageUser, Depends(page_user_with(Role.APPROVE))]
+PageReader = Annotated[PageUser, Depends(page_user_with(*READING_ROLES))]
 """A person who may read everything."""
 TheForm = Annotated[FormData, Depends(read_form)]

@@ -1,23 +1,26 @@
-"""GET /resources/{name}, /people/{name} and /agents/{name}: the record of a resource, of a person and of an agent."""
+"""GET /resources/{name}, /people/{name}, /agents/{name} and /jobs/by-name/{name}: the record of a resource, a person, an agent, a job name."""
 
 from __future__ import annotations
-
-from functools import partial
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
+from console.pages.charts import run_bars
+from console.pages.jobs.launch import relaunch_url
 from console.pages.page_user import PageMember
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.agents import MAX_JOBS, agent_record
-from console.services.deciders import deciders_from
+from console.services.jobs_by_name import jobs_by_name
 from console.services.people import person_record
 from console.services.resources import resource_access
+from justenough.domain.jobs.states import JobState
 
-MAX_AGENT_ROWS = 25
+MAX_ROWS = 25
+"""Jobs of an agent or of a name that its page lists; the list of jobs has all."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -32,8 +35,6 @@ def show_resource(request: Request, console: TheConsole, visitor: PageMember, na
         "resource.html",
         found=found,
         jobs=console.deps.store.jobs.captions({one.job_id for one in (*found.active, *found.past)}),
-        reads_all=visitor.caller.can_read_all,
-        deciders=partial(deciders_from, console.deps, visitor.caller.tiers),
         stream=stream,
         refresh=30,
     )
@@ -50,4 +51,21 @@ async def show_person(request: Request, console: TheConsole, visitor: PageMember
 def show_agent(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
     """Show what an agent is, what it did and what it was refused, by its newest jobs that the user may read."""
     found = agent_record(console, visitor.caller, name)
-    return render(request, "agent.html", found=found, shown=MAX_AGENT_ROWS, is_newest=len(found.jobs) == MAX_JOBS)
+    return render(request, "agent.html", found=found, shown=MAX_ROWS, is_newest=len(found.jobs) == MAX_JOBS)
+
+
+@router.get("/jobs/by-name/{name}")
+def show_job_name(request: Request, console: TheConsole, visitor: PageMember, name: str) -> Response:
+    """Show the newest runs of a name that the user may read."""
+    found = jobs_by_name(console, visitor.caller, name)
+    # The newest run is the last bar, as in every chart over time.
+    bars = run_bars([(run.ran_s, run.job.state is JobState.SUCCEEDED) for run in reversed(found.ended_runs)])
+    return render(
+        request,
+        "job_name.html",
+        found=found,
+        bars=bars,
+        shown=MAX_ROWS,
+        # Filled with the newest run's order.
+        again=relaunch_url(console.deps, found.sizing.newest, found.sizing.spec) if Role.LAUNCH in visitor.caller.roles else "",
+    )

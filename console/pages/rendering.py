@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime
 from functools import cache, partial
 from typing import Any
@@ -20,12 +20,13 @@ from console.auth.csrf import mask
 from console.pages.look import look_of
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, with_digests
 from console.pages.static import static_url
-from console.presentation import time_text
+from console.presentation import request_text, time_text
 from console.presentation.event_text import event_sentence
 from console.presentation.job_status import tier_name, tier_names
 from console.presentation.runbook import runbook_url
 from console.presentation.status_badges import credential_look, request_look, status_badge
 from console.presentation.terminal_text import plain
+from console.services.deciders import GroupMembers, deciders_from, tier_deciders
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import to_excerpt, word_diff
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
@@ -67,7 +68,6 @@ def render(request: Request, template: str, *, status: int = 200, now: datetime 
 
 @cache
 def template_environment() -> Environment:
-    """Return the Jinja environment of the pages."""
     environment = Environment(
         loader=PackageLoader("console.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -93,6 +93,7 @@ def template_environment() -> Environment:
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}
     environment.globals |= {"session_ends": session_ends, "credential_look": credential_look, "request_look": request_look}
+    environment.globals |= {"request_text": request_text, "deciders": _deciders}
     environment.globals |= {
         "tier_name": pass_context(lambda context, number: tier_name(number, context["visitor"].caller.tiers)),
         "tier_names": pass_context(lambda context, numbers: tier_names(numbers, context["visitor"].caller.tiers)),
@@ -125,6 +126,13 @@ def _time_element(context: Context, moment: datetime | None, *, kind: str, text:
     return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(
         time_text.rfc3339_ms(moment), time_text.exact_time(moment), kind, text(moment, now=context["now"])
     )
+
+
+@pass_context
+def _deciders(context: Context, tier: int, *, without: Container[str] = (), and_above: bool = True) -> tuple[GroupMembers, ...]:
+    """Return the groups that can decide at a tier, with their members except `without`."""
+    deps, tiers = context["request"].app.state.console.deps, context["visitor"].caller.tiers
+    return deciders_from(deps, tiers, tier, without=without) if and_above else tier_deciders(deps, tiers, tier)
 
 
 @pass_context

@@ -1,8 +1,9 @@
-"""The routers of all pages, and the page for an unknown address."""
+"""The routers of all pages, the way back from the responses to forms, and the page for an unknown address."""
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from console.http import problems
@@ -14,7 +15,6 @@ from console.pages import (
     ledger,
     live_stream,
     operations,
-    preferences,
     records,
     report,
     search,
@@ -24,15 +24,16 @@ from console.pages import (
 )
 from console.pages.catalog import catalog, explain
 from console.pages.inbox import batch, decisions, inbox
-from console.pages.jobs import by_name, detail, job_list, launch, stop
+from console.pages.jobs import detail, job_list, launch
 from console.pages.login import login, oidc
-from console.pages.routing import problem_page
+from console.pages.routing import PageRoute, problem_page
+
+way_back = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 ROUTERS = (
     login.router,
     login.pages,
     oidc.router,
-    preferences.router,
     operations.router,
     static.router,
     live_stream.router,
@@ -41,6 +42,7 @@ ROUTERS = (
     search.router,
     records.router,
     # Before `/inbox/{name}`, which would take "batch" for a request.
+    way_back,
     batch.router,
     inbox.router,
     decisions.router,
@@ -48,9 +50,7 @@ ROUTERS = (
     selection.router,
     job_list.router,
     launch.router,
-    by_name.router,
     detail.router,
-    stop.router,
     credentials.router,
     ledger.router,
     catalog.router,
@@ -58,6 +58,18 @@ ROUTERS = (
     report.router,
     docs.router,
 )
+
+
+@way_back.get("/inbox/batch")
+@way_back.get("/inbox/{name}/answer")
+@way_back.get("/inbox/{name}/review")
+@way_back.get("/jobs/{job}/prove")
+@way_back.get("/jobs/selected/{action}")
+@way_back.get("/credentials/selected/{action}")
+def leave_response(request: Request) -> Response:
+    """Redirect from the address of a form's response, to which a login leads back, to the page that has the form."""
+    page = request.url.path.rpartition("/")[0].removesuffix("/selected")
+    return RedirectResponse(f"{page}?{request.url.query}" if request.url.query else page, status_code=303)
 
 
 async def handle_http_error(request: Request, error: Exception) -> Response:

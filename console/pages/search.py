@@ -57,5 +57,4 @@ def find(request: Request, console: TheConsole, visitor: PageMember, q: Annotate
 
 
 def place_url(hit: SearchHit) -> str:
-    """Return the address that shows a search hit."""
     return PLACES[hit.kind].format(quote(hit.id, safe=""))

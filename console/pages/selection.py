@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import anyio
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from starlette.datastructures import FormData
 
 from console.http.dependencies import TheConsole
@@ -33,7 +33,8 @@ IRREVOCABLE_TEXT: Mapping[str, str] = {
     Revocable.NEVER: "it cannot be revoked, and stays valid until its owner changes it",
     Revocable.ON_EXPIRY: "it cannot be revoked early, and stays valid until it expires",
 }
-PICK, CONFIRM = "pick", "confirm"
+JobAction = Annotated[str, Path(pattern="^(cancel|kill|prove)$")]
+CredentialAction = Annotated[str, Path(pattern="^revoke$")]
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -42,18 +43,13 @@ class SelectedRow(NamedTuple):
     """One selected job or credential, as the page shows it."""
 
     id: str
-    href: str
     title: str
-    kind: str
-    """The kind in status_badges.BADGES to which its state belongs."""
     state: str
     why_not: str = ""
     """Why the action is impossible for this row; empty if it is possible."""
 
 
 class RowResult(NamedTuple):
-    """The result for one row."""
-
     row: SelectedRow
     text: str
     failed: bool
@@ -62,6 +58,8 @@ class RowResult(NamedTuple):
 class BulkAction(NamedTuple):
     """One action on each selected row."""
 
+    kind: str
+    """job | credential: a kind in status_badges.BADGES, and a part of the rows' addresses."""
     title: str
     button: str
     consequence: str
@@ -83,13 +81,13 @@ def job_row(console: Console, visitor: PageUser, job: str, *, kill: bool) -> Sel
     why_not = "" if visitor.caller.can_stop_jobs_of(view.requester_id) else visitor.caller.who_may_stop
     if not why_not and not can_stop(view, kill=kill):
         why_not = "it has already ended"
-    return SelectedRow(view.id, f"/jobs/{view.id}", view.name, "job", view.state.value, why_not)
+    return SelectedRow(view.id, view.name, view.state.value, why_not)
 
 
 def proved_job_row(console: Console, visitor: PageUser, job: str) -> SelectedRow:
     """Return the row of a job whose access to verify."""
     view = job_for(console.deps.store, visitor.caller, job)
-    return SelectedRow(view.id, f"/jobs/{view.id}", view.name, "job", view.state.value)
+    return SelectedRow(view.id, view.name, view.state.value)
 
 
 def credential_row(console: Console, visitor: PageUser, credential: str) -> SelectedRow:
@@ -99,11 +97,10 @@ def credential_row(console: Console, visitor: PageUser, credential: str) -> Sele
     why_not = "" if may_stop else visitor.caller.who_may_stop
     if not why_not and (view.state.is_settled or view.revocable != Revocable.NOW):
         why_not = "there is nothing left to revoke" if view.state.is_settled else IRREVOCABLE_TEXT[view.revocable]
-    return SelectedRow(view.id, f"/credentials/{view.id}", f"{view.action} on {view.resource}", "credential", view.state.value, why_not)
+    return SelectedRow(view.id, f"{view.action} on {view.resource}", view.state.value, why_not)
 
 
 async def stop(console: Console, visitor: PageUser, job: str, reason: str, *, kill: bool) -> str:
-    """Cancel or kill a job."""
     outcome = await stop_job(console, job, visitor.caller, kill=kill, reason=reason)
     return outcome.note or ("kill requested" if kill else "cancel requested")
 
@@ -119,13 +116,13 @@ async def prove(console: Console, visitor: PageUser, job: str, _: str) -> str:
 
 
 async def revoke(console: Console, visitor: PageUser, credential: str, _: str) -> str:
-    """Request the revocation of a credential."""
     await request_revocation(console, visitor.caller, credential)
     return "revocation requested"
 
 
 JOB_ACTIONS: Mapping[str, BulkAction] = {
     "cancel": BulkAction(
+        "job",
         "Cancel",
         "Cancel them",
         "Each process is asked to stop and gets time to clean up; if it does not stop, it is killed. Then its access is revoked.",
@@ -136,6 +133,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         has_reason=True,
     ),
     "kill": BulkAction(
+        "job",
         "Kill",
         "Kill them",
         "Access is revoked immediately, then each process is killed. It gets no chance to clean up.",
@@ -146,6 +144,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
         has_reason=True,
     ),
     "prove": BulkAction(
+        "job",
         "Verify the access of",
         "Verify",
         "Vault and the targets are asked which access of each job is still active. This changes nothing.",
@@ -157,6 +156,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
 }
 CREDENTIAL_ACTIONS: Mapping[str, BulkAction] = {
     "revoke": BulkAction(
+        "credential",
         "Revoke",
         "Revoke them",
         "Each credential is revoked, and its job goes on without it.",
@@ -169,47 +169,28 @@ CREDENTIAL_ACTIONS: Mapping[str, BulkAction] = {
 
 
 @router.post("/jobs/selected/{action}")
-async def act_on_jobs(
-    request: Request,
-    console: TheConsole,
-    visitor: PageMember,
-    form: TheForm,
-    action: Annotated[str, Path(pattern="^(cancel|kill|prove)$")],
-) -> HTMLResponse:
+async def act_on_jobs(request: Request, console: TheConsole, visitor: PageMember, form: TheForm, action: JobAction) -> HTMLResponse:
     """Cancel, kill or verify the selected jobs; ask for confirmation first."""
-    return await _act(request, console, visitor, form, JOB_ACTIONS[action], what="job", back="/jobs")
+    return await _act(request, console, visitor, form, JOB_ACTIONS[action])
 
 
 @router.post("/credentials/selected/{action}")
 async def act_on_credentials(
-    request: Request,
-    console: TheConsole,
-    visitor: PageMember,
-    form: TheForm,
-    action: Annotated[str, Path(pattern="^revoke$")],
+    request: Request, console: TheConsole, visitor: PageMember, form: TheForm, action: CredentialAction
 ) -> HTMLResponse:
     """Revoke the selected credentials; ask for confirmation first."""
-    return await _act(request, console, visitor, form, CREDENTIAL_ACTIONS[action], what="credential", back="/credentials")
+    return await _act(request, console, visitor, form, CREDENTIAL_ACTIONS[action])
 
 
-@router.get("/jobs/selected/{action}")
-@router.get("/credentials/selected/{action}")
-def leave_response(request: Request) -> RedirectResponse:
-    """Redirect to the list from the address of a form's response, to which a login leads back."""
-    return RedirectResponse(request.url.path.partition("/selected/")[0], status_code=303)
-
-
-async def _act(
-    request: Request, console: Console, visitor: PageUser, form: FormData, action: BulkAction, *, what: str, back: str
-) -> HTMLResponse:
-    ids = tuple(dict.fromkeys(str(pick) for pick in form.getlist(PICK)))
+async def _act(request: Request, console: Console, visitor: PageUser, form: FormData, action: BulkAction) -> HTMLResponse:
+    ids = tuple(dict.fromkeys(str(pick) for pick in form.getlist("pick")))
     if not ids or len(ids) > MAX_SELECTED:
-        how_many = f"select at most {MAX_SELECTED} {what}s" if ids else f"select at least one {what} in the list"
+        how_many = f"select at most {MAX_SELECTED} {action.kind}s" if ids else f"select at least one {action.kind} in the list"
         raise InvalidInput("selection", (Problem("", f"{how_many}; nothing was changed"),))
     rows = await to_thread.run_sync(lambda: [action.row(console, visitor, one) for one in ids])
-    confirmed = form.get(CONFIRM) == "yes"
+    confirmed = form.get("confirm") == "yes"
     results = await _run_each(console, visitor, action, rows, reason=str(form.get("reason", ""))) if confirmed else ()
-    return render(request, "selection.html", action=action, rows=rows, results=results, confirmed=confirmed, what=what, back=back)
+    return render(request, "selection.html", action=action, rows=rows, results=results, confirmed=confirmed)
 
 
 async def _run_each(

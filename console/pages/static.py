@@ -37,7 +37,6 @@ async def static(digest: str, name: str) -> Response:
 
 
 def static_url(name: str) -> str:
-    """Return the address of a file."""
     return f"/static/{_files()[name].digest}/{name}"
 
 

@@ -42,7 +42,6 @@ def log_page_text(text: str) -> str:
 
 
 def strip_colours(text: str) -> str:
-    """Return text without colour sequences."""
     return COLOUR_SEQUENCE.sub("", text)
 
 
@@ -89,7 +88,6 @@ def truncate(text: str, columns: int) -> str:
 
 
 def colour_text(text: str, colour: str) -> str:
-    """Return text in a colour, for a terminal."""
     return f"\x1b[{ANSI_CODES[colour]}m{text}{RESET}"
 
 

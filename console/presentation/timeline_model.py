@@ -43,8 +43,6 @@ class TimelineRow:
 
 @dataclass(frozen=True, slots=True)
 class TimelinePart:
-    """A part of a row."""
-
     kind: Literal["lasts", "maybe", "spared", "ahead"]
     """lasts: active; maybe: end not verified; spared: unused time; ahead: remaining time"""
     since: datetime
@@ -82,7 +80,6 @@ class Timeline:
                 return
 
     def rows_of(self, kind: str) -> list[TimelineRow]:
-        """Return the rows of a kind."""
         return [lane for lane in self.lanes.values() if lane.kind == kind]
 
     @property
@@ -100,7 +97,6 @@ class Timeline:
         return self.lanes[f"{kind} {name}"]
 
     def add_row(self, row: TimelineRow) -> None:
-        """Add a row."""
         self.lanes[f"{row.kind} {row.id}"] = row
 
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from justenough.adapters.configuration.folder import ConfigSet
-from justenough.domain.catalog.models import ActionDef, Resource
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.jobs.credentials import Decision
-from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
 from justenough.domain.jobs.states import Action
-from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts
-from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.cedar_request import Clock
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
 
@@ -34,27 +32,16 @@ def offered_actions(
     current: ConfigSet, name: str, *, now: datetime, uses: Mapping[AccessKey, ActionUse] | None = None
 ) -> Sequence[OfferedAction]:
     """Return the actions of a resource of the catalog, from the narrowest to the broadest."""
-    rules, clock, order = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(now), list(Action)
-    resource, launchers = current.catalog.resources[name], frozenset(current.tiers.roles.launch)
+    rules, launchers, resource = current.rules, frozenset(current.tiers.roles.launch), current.catalog.resources[name]
     return [
         OfferedAction(
             action=action,
             definition=definition,
-            decision=_plain_decision(rules, launchers, name, resource, action, clock),
+            decision=rules.decide(*rules.plain_request(name, action, launchers, Clock.at(now))),
             depends=current.policies.relevant_attributes(name, resource, action),
             use=uses.get(AccessKey(name, action.value)) if uses is not None else None,
             reviewer=resource.reviewer(action),
             review_is_over=bool(definition.review.by and definition.review.by < now.date()),
         )
-        for action, definition in sorted(resource.actions.items(), key=lambda item: order.index(item[0]))
+        for action, definition in sorted(resource.actions.items(), key=lambda item: item[0].rank)
     ]
-
-
-def _plain_decision(
-    rules: PolicyEvaluator, groups: frozenset[str], name: str, resource: Resource, action: Action, clock: Clock
-) -> Decision:
-    """Return policy's decision on a plain request: at a job's start, in the resource's environment, by a launcher."""
-    spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
-    longest = resource.actions[action].max_ttl
-    access = Access(resource=name, action=action, ttl=longest, reason="-")
-    return rules.decide(JobFacts("plain", spec, "", groups), access, AccessContext("start", longest, "-", clock))

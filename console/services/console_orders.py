@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from console.concurrency.quotas import Quotas
 from console.services.submit_job import SubmittedOrder, find_recorded_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
-from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME, OrderRecord, OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
@@ -22,8 +22,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
-from justenough.domain.integrations.schedules import schedule_origin, why_no_occasion
-from justenough.domain.integrations.triggers import fill_params, trigger_origin
+from justenough.domain.integrations.triggers import fill_params, schedule_origin, trigger_origin, why_no_occasion
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
@@ -100,7 +99,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     )
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
-    return JobInput.of(job, OrderRecord(configured.spec, request.params, configured.bundle_digest, signed))
+    return JobInput.of(job, configured.spec, request.params, configured.bundle_digest, signed)
 
 
 def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:

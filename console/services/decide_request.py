@@ -130,7 +130,7 @@ def find_request(deps: Deps, request_id: str) -> tuple[RequestView, JobView]:
     return view, job
 
 
-# Rejections are recorded, and justenough.domain.evidence.rejected_attempts groups them by words in these messages.
+# Rejections are recorded, and justenough.domain.evidence.single_events groups them by words in these messages.
 
 
 def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:

@@ -15,7 +15,7 @@ from console.services.console import Console
 from console.services.console_orders import OccasionSkipped, order_occasion
 from console.services.submit_job import start_job
 from console.temporal.client import TemporalGateway
-from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
+from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
@@ -43,7 +43,7 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
             claim = await to_thread.run_sync(deps.store.claims.get, job)
             if order is None or view is None or claim or view.state is not JobState.PENDING or view.requests:
                 continue
-            await gateway.start_job(JobInput.of(job, order), environment=view.environment, requester=view.requester)
+            await gateway.start_job(order, environment=view.environment, requester=view.requester)
             log.warning("job started again", job=job)
             started.append(job)
         except Exception as error:  # noqa: BLE001 - a failure of one job must not keep the others from being started

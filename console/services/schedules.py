@@ -15,7 +15,7 @@ from justenough.adapters.configuration.configured_jobs import ScheduledJob
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.integrations.schedules import schedule_origin
+from justenough.domain.integrations.triggers import schedule_origin
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.readmodel.views import EntryView, Launched, Page
 

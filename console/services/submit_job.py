@@ -17,7 +17,7 @@ from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
 from console.services.policy_reasons import policy_reasons
 from console.services.signed_statements import statement_problems
-from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
@@ -32,7 +32,7 @@ from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock, JobFacts
-from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_tools
+from justenough.domain.policy.dry_run import DryRunStep, dry_run_tools
 from justenough.domain.policy.dry_run import dry_run_spec as steps_of
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
@@ -89,8 +89,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     current = deps.config.current()
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
     touched = inherit_touched(deps, body.parent, HeldAccess())
-    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    clock = Clock.at(deps.now())
+    rules, clock = current.rules, Clock.at(deps.now())
     steps = tuple(steps_of(rules, facts, clock=clock, held=touched))
     for step in steps:
         if step.access.at == "start" and step.decision.outcome != "denied":
@@ -145,7 +144,7 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
     if body.id >= first_job_id(deps.settings.installation, since=deps.now() + MAX_CLOCK_SKEW):
         raise InvalidInput("order", (Problem("id", "its time is in the future; set this machine's clock, or make the id anew"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)
-    order = JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
+    order = JobInput.of(body.id, body.spec, body.params, body.bundle, signed)
     _validate_order(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
@@ -185,7 +184,7 @@ def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder
 def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
     """Return the recorded order of a job; None if none is recorded."""
     order, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
-    return SubmittedOrder(job=view, order=JobInput.of(job, order), new=False) if order and view else None
+    return SubmittedOrder(job=view, order=order, new=False) if order and view else None
 
 
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:

@@ -13,7 +13,7 @@ from console.services.console import Console
 from justenough.adapters.store.outbox_queries import SubscriptionProgress, lag_of
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import Conflict, NotFound
-from justenough.domain.integrations.subscriptions import Subscription, Webhook
+from justenough.domain.integrations.triggers import Subscription, Webhook
 
 log = structlog.get_logger()
 

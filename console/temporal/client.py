@@ -47,7 +47,7 @@ from justenough.domain.contracts import search_attributes
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion, SignedReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
-from justenough.domain.integrations.schedules import Schedule
+from justenough.domain.integrations.triggers import Schedule
 from justenough.domain.jobs.states import JobState
 
 SWEEP = "Sweep"

@@ -13,14 +13,14 @@ from temporalio.client import (
     ScheduleState,
 )
 
-from justenough.domain.integrations import schedules
+from justenough.domain.integrations import triggers
 from justenough.domain.integrations.cron import FieldValues, ranges
 
 OVERLAP_POLICIES = {"skip": ScheduleOverlapPolicy.SKIP, "allow": ScheduleOverlapPolicy.ALLOW_ALL}
 """The overlap policies of workflows that wait for a console. The console itself checks whether the previous job has ended."""
 
 
-def to_temporal_schedule(name: str, definition: schedules.Schedule, *, pause: str | None, prefix: str, queue: str) -> Schedule:
+def to_temporal_schedule(name: str, definition: triggers.Schedule, *, pause: str | None, prefix: str, queue: str) -> Schedule:
     """Convert a schedule of triggers.yaml. Temporal gets calendar ranges instead of the cron text, so that only we parse cron.
 
     `pause`: who paused it before, and why; None if nobody did.
@@ -35,12 +35,10 @@ def to_temporal_schedule(name: str, definition: schedules.Schedule, *, pause: st
         day_of_week=_to_ranges(times.weekdays),
     )
     return Schedule(
-        action=ScheduleActionStartWorkflow(
-            "Fire", name, id=f"{prefix}{name}", task_queue=queue, execution_timeout=schedules.CATCHUP_WINDOW
-        ),
+        action=ScheduleActionStartWorkflow("Fire", name, id=f"{prefix}{name}", task_queue=queue, execution_timeout=triggers.CATCHUP_WINDOW),
         spec=ScheduleSpec(calendars=[calendar], time_zone_name=definition.timezone),
         # By default Temporal starts the missed occasions of up to a year.
-        policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=schedules.CATCHUP_WINDOW),
+        policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=triggers.CATCHUP_WINDOW),
         state=ScheduleState(
             paused=pause is not None or definition.paused, note=pause or ("triggers.yaml: created paused" if definition.paused else None)
         ),

@@ -162,7 +162,7 @@ def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
     if view is None or order is None or view.job_id != job:
         return None
     if view.state is RequestState.APPROVED:
-        requester = str(order.signed.statement.get("person"))
+        requester = str(order.order.statement.get("person"))
         ladder = ladder_for_recorded_request(view, requester=requester, respond_by=view.expires_at or requested.at)
         counter = AnswerCounter(deps, AnswersInput(job=job, ladders={}, approved={view.id: ladder}, received=(), number=0))
         counter.count_signal(requested.data.get("signed"), number=0)
@@ -178,7 +178,7 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
         return Rejection("request_unknown", "no such request of this job has been recorded")
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]
     answers = [(item.person, item.decision, item.tier, item.ttl, item.action, item.tools) for item in ladder.answers]
-    requester = order.signed.statement.get("person")
+    requester = order.order.statement.get("person")
     known = (request.digest, request.tier, request.current_tier, request.action, request.ttl, requester, request.tools)
     # Jobs that were launched before approvals could be narrowed have no action in their ladder.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.approvals.statements import request_digest
 from justenough.domain.catalog.loader import problems_in_spec, resolve_issue
-from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.ids import request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
@@ -71,8 +70,7 @@ def evaluate_request(
         beyond=beyond_of(verified.spec, requested or access, current.catalog),
     )
     resource = current.catalog.resources[access.resource]
-    decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
-    return decision, DecisionFacts.of(facts, access.resource, resource, access.action, context)
+    return current.rules.decide(facts, access, context), DecisionFacts.of(facts, access.resource, resource, access.action, context)
 
 
 def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: str | None, tier: int) -> str:
@@ -86,11 +84,11 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
     """Evaluate a job's request as its approvers narrowed it, with the facts of the original request; or return why that is not possible."""
-    record, running = deps.store.jobs.order(job), deps.store.jobs.get(job)
-    if record is None or running is None:
+    order, running = deps.store.jobs.order(job), deps.store.jobs.get(job)
+    if order is None or running is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
     # A job may outlive its order if it started while the order was valid. Its session verified the order then, and keeps to that.
-    verified = verify_order(deps, JobInput.of(job, record), now=running.started_at or deps.now())
+    verified = verify_order(deps, order, now=running.started_at or deps.now())
     if isinstance(verified, Rejection):
         return Rejection(verified.code, f"the job's order is no longer valid: {verified}")
     start, at_starts = None, dict(at_start(verified.spec))

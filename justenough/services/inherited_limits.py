@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 
 from justenough.domain.approvals.statements import OrderStatement, why_signature_invalid
 from justenough.domain.approvals.verification import UNREADABLE_ERRORS, read_statement
-from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import request_id
@@ -18,7 +17,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import intersect_all
-from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
+from justenough.domain.policy.ceiling import access_attenuation_problems, attenuation_problems
 from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import let_tool_through, tool_only_items
 from justenough.services.dependencies import Deps
@@ -104,10 +103,9 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
 
 def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] | Rejection:
     """Return a job's signed spec and statement. Its signature is checked, because the child's access depends on it."""
-    record = deps.store.jobs.order(job)
-    if record is None:
+    order = deps.store.jobs.order(job)
+    if order is None:
         return Rejection("job_unknown", f"there is no job {job}")
-    order = JobInput.of(job, record)
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
         return Rejection(statement.code, f"the order of {job}: {statement}")

@@ -22,7 +22,7 @@ from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access, at_start
 from justenough.domain.jobs.states import ReasonSource
 from justenough.domain.jobs.tool_bounds import tools_to_json
-from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event, chain_for_job, required_fields
+from justenough.domain.ledger.events import Event, EventType, build_event, chain_for_job
 from justenough.domain.policy.cedar_request import DecisionFacts
 from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import call_of
@@ -247,5 +247,5 @@ def _fields_of(source: object, *names: str) -> dict[str, Any]:
 def is_well_formed(item: Event, job: str) -> bool:
     """Whether an event is of this job, and has the fields and id of its type."""
     head, names = f"{job}/{item.type.value}", item.data.keys()
-    has_fields = required_fields(item.type) <= names <= set(EVENT_FIELDS[item.type])
+    has_fields = item.type.required_fields <= names <= set(item.type.fields)
     return item.job == job and has_fields and (item.id == head or item.id.startswith(f"{head}/"))

@@ -81,14 +81,15 @@ def read_submissions(deps: Deps, parent: str | None) -> Iterator[tuple[str, Mapp
 
 
 def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
-    """Return why a person may not launch a job from within this one, or None if it exists and they may read it."""
+    """Return why a person may not launch a job from within this one, or None if they may read it and it can be a parent. Raises RetryLater."""
     try:
-        (_, nearest), *_ = read_submissions(deps, parent)
+        _, nearest = next(read_submissions(deps, parent))
     except NoSuchParent as error:
         return Rejection("parent_unknown", str(error))
-    reads_all = person.groups & deps.config.current().tiers.reading_groups
-    # Use the same message as for an unknown job, so that nobody learns which ids exist.
-    return None if reads_all or nearest["requester"] == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
+    if nearest["requester"] != person.id and not person.groups & deps.config.current().tiers.reading_groups:
+        # Use the same message as for an unknown job, so that nobody learns which ids exist.
+        return Rejection("parent_unknown", _unknown_job_text(parent))
+    return why_no_chain(deps, parent)
 
 
 def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
@@ -101,14 +102,23 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of the person for whom the console ordered this job, or None."""
-    record = deps.store.jobs.order(job)
-    return record.signed.statement.get("asked_by") if record else None
+    order = deps.store.jobs.order(job)
+    return order.order.statement.get("asked_by") if order else None
 
 
 def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
-    """Return why this job cannot be a parent, whoever the caller is, or None if it can."""
+    """Return why this job cannot be a parent, whoever the caller is, or None if it can. Raises RetryLater.
+
+    Everybody who launched it or one of its ancestors must be an active person: they may have another entity by now, which could decide the
+    requests of the descendants of their own job.
+    """
     try:
-        list(read_submissions(deps, parent))
+        for job, submitted in read_submissions(deps, parent):
+            statement = submitted["order"]["statement"]
+            # The console launched a job that has an origin.
+            launcher = statement.get("asked_by") if statement.get("origin") else submitted["requester"]
+            if launcher is not None and deps.vault.person(launcher, deps.settings.people_mounts) is None:
+                return Rejection("launcher_inactive", f"the person who launched {job} is no longer an active person")
     except NoSuchParent as error:
         return Rejection("parent_unknown", str(error))
     return None

@@ -19,7 +19,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import JOB_ID
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.integrations import schedules, triggers
+from justenough.domain.integrations import triggers
 from justenough.domain.jobs.spec import JobSpec
 from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import inherited_limit_problems
@@ -122,7 +122,7 @@ def _why_not_configured(deps: Deps, statement: OrderStatement) -> Rejection | No
     """Return why the current configuration could not have made this order, or None if it could."""
     current, origin = deps.config.current(), str(statement.origin)
     configured: dict[str, TriggeredJob | ScheduledJob] = {triggers.trigger_origin(name): job for name, job in current.triggers.items()}
-    configured |= {schedules.schedule_origin(name): job for name, job in current.schedules.items()}
+    configured |= {triggers.schedule_origin(name): job for name, job in current.schedules.items()}
     configured_job = configured.get(origin)
     if configured_job is None:
         return Rejection("origin_unknown", f"this configuration has no {origin}")

@@ -13,8 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.issuing.results import IssuedCredential, PendingApproval
 from activities.job_activities import JobActivities, NotDueYet
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.statement_factory import Narrowing, build_decision_statement
-from justenough.domain.approvals.statements import to_signable
+from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult, OpenInput
 from justenough.domain.core.ids import job_of, new_job_id
 from justenough.domain.jobs.spec import Access

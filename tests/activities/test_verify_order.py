@@ -120,6 +120,21 @@ def test_a_job_can_be_launched_within_any_job_that_its_launcher_may_read(at: Des
     assert isinstance(verdict, VerifiedOrder if is_read else Rejection), verdict
 
 
+def test_a_job_is_refused_once_the_launcher_of_an_ancestor_has_another_entity(at: Desk) -> None:
+    """Their new entity could decide the requests of their own job's descendants."""
+    name, now, parent = f"launcher-{secrets.token_hex(4)}", at.clock.now(), None
+    people = at.shop.newcomer(name, "ops"), *(at.shop.newcomer(f"{name}-{nth}", "ops", "support-leads") for nth in range(2))
+    for person in people:
+        order = person.order(fresh_job_id(at), {"parent": parent} if parent else {}, now=now)
+        verified = verify_order(at.deps, order, now=now)
+        assert isinstance(verified, VerifiedOrder), verified
+        at.deps.store.ledger.append([job_submitted_event(order, verified, at=now)])
+        parent = order.job
+    at.shop.admin("DELETE", f"identity/entity/id/{people[0].id}")
+    assert at.shop.sign_in(name).id != people[0].id
+    assert "no longer an active person" in rejection_message(verify_order(at.deps, order, now=now))
+
+
 def test_a_launchers_order_is_valid_and_has_its_params_filled_in(at: Desk) -> None:
     job, ops = fresh_job_id(at), at.shop.sign_in("ops")
     verdict = verify_order(at.deps, ops.order(job, now=at.clock.now()), now=at.clock.now())

@@ -24,7 +24,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import IssuedSecret, JobToken, Vault
-from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
@@ -201,7 +201,7 @@ class Someone:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
         )
-        return JobInput.of(job, OrderRecord(spec, {"ticket": "4712"}, None, self.sign({**to_signable(statement), **(changes or {})})))
+        return JobInput.of(job, spec, {"ticket": "4712"}, None, self.sign({**to_signable(statement), **(changes or {})}))
 
 
 @dataclass(frozen=True)

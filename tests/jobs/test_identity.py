@@ -129,7 +129,7 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
     stored, claim = deps.store.jobs.order(job), deps.store.claims.get(job)
     assert stored
     assert claim
-    order = verify_order(deps, JobInput.of(job, stored), now=deps.now())
+    order = verify_order(deps, stored, now=deps.now())
     assert isinstance(order, VerifiedOrder)
     assert claim.owner
     running = Session(deps, order, claim.owner)

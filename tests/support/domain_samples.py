@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,3 +61,17 @@ def access_context(**changes: Any) -> AccessContext:
 
 def policies(text: str) -> PolicySet:
     return PolicySet.load({"only.cedar": text}, SCHEMA)
+
+
+def with_value(raw: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a mapping with one value replaced (None: left out), by its path with slashes; an empty path replaces nothing."""
+    changed: dict[str, Any] = copy.deepcopy(dict(raw))
+    if path:
+        *way, last = path.split("/")
+        inner: Any = changed
+        for step in way:
+            inner = inner[step]
+        inner[last] = value
+        if value is None:
+            del inner[last]
+    return changed

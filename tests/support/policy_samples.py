@@ -37,7 +37,7 @@ def job_facts(*accesses: str, groups: frozenset[str] = frozenset({"ops"}), ttl: 
 
 def replay_entries(entries: Iterable[EntryJson], now: PolicyEvaluator) -> ReplayReport:
     """Return the report of these entries, which must include all entries of their jobs, under the current policies."""
-    replay, tally = PolicyReplay(now.policies, now.catalog, top=now.top), ReplayTally(since="", digest=now.policies.digest)
+    replay, tally = PolicyReplay(now), ReplayTally(since="", digest=now.policies.digest)
     for entry in entries:
         if replayed := replay.replay_entry(entry):
             tally.add(replayed)

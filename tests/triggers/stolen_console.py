@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
 from justenough.domain.contracts.workflow_messages import JobInput, JobResult
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
@@ -43,7 +43,7 @@ class StolenConsole:
         raw = to_signable(statement)
         answer = self.vault("POST", f"transit/sign/je-sign-{self.id}", {"input": base64.b64encode(to_canonical_json(raw)).decode()})
         signed = SignedStatement(statement=raw, signature=answer.raise_for_status().json()["data"]["signature"])
-        order = JobInput.of(job, OrderRecord(spec, statement.params, statement.bundle, signed))
+        order = JobInput.of(job, spec, statement.params, statement.bundle, signed)
         return {"job": job, "closed": asyncio.run(self._run(order))}
 
     async def _run(self, order: JobInput) -> JobResult:

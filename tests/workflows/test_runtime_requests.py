@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.core.ids import request_id
-from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
+from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.states import JobState
 from tests.workflows import session_scripts
 from tests.workflows.servers import Bench, StartedJob

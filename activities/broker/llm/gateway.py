@@ -34,7 +34,7 @@ from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from activities.delivery.delivery import secret_texts
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.adapters.outbound.pinned_client import iter_chunks
-from justenough.domain.catalog.llm_validation import model_access
+from justenough.domain.catalog.gateway_validation import model_access
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import ModelUse

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from justenough.domain.catalog.llm_validation import model_access, why_for_gateways_only
+from justenough.domain.catalog.gateway_validation import model_access, why_for_gateways_only
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access, JobSpec

@@ -322,8 +322,7 @@ class ToolGateway:
         return CallAccess(resource=tool.uses.resource, action=action, ttl=ttl, reason=short, at="request", call=call)
 
     def _known_tools(self) -> dict[str, Tool]:
-        current = self._deps.config.current().catalog
-        return {**current.callable, **current.listings}
+        return self._deps.config.current().catalog.named_tools
 
     def _possible_tools(self) -> dict[str, Tool]:
         """Return the tools whose action the catalog lets this job request at all, in its environment and data scope."""

@@ -41,7 +41,7 @@ class UpstreamDrift:
         current = self._deps.config.current().catalog
         withheld = {
             name: why
-            for name, why in current.withheld_upstreams.items()
+            for name, why in current.upstreams.withheld.items()
             if current.resources[current.tools[name].uses.resource].environment == self._environment
         }
         return withheld | {
@@ -63,12 +63,12 @@ class UpstreamDrift:
                 changes=[],
             )
             for name, why in self.withheld_servers().items()
-            if name in self._deps.config.current().catalog.withheld_upstreams
+            if name in self._deps.config.current().catalog.upstreams.withheld
         )
 
     def record_changed(self, tool: UpstreamTool, shown: ToolList, redactor: Redactor) -> str:
         """Record which tools a server shows instead of the reviewed ones; return the job's answer, which quotes no unreviewed text."""
-        reviewed = self._deps.config.current().catalog.reviewed_lists.get(tool.upstream)
+        reviewed = self._deps.config.current().catalog.upstreams.reviewed.get(tool.upstream)
         changes = list(tool_list_changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))[:MAX_CHANGES]
         text = "\n".join(change.replace("\n", " ") for change in changes)
         # A server may name a tool after the secret it was sent. Redact before truncating: half a secret would not be found.

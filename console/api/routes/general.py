@@ -15,7 +15,7 @@ from console.http.problems import problem_responses
 from console.services.attention import MAX_NOTE_CHARS, acknowledge, visible_items
 from console.services.background_reads import WHOLE_INSTALLATION
 from console.services.catalog_offers import OfferedAction, offered_actions
-from console.services.deciders import GroupMembers, tier_deciders
+from console.services.deciders import tier_deciders
 from console.services.inputs import StrictBody
 from console.services.search import SearchResult, search
 from console.services.visibility import visible_sweep
@@ -58,7 +58,6 @@ class ActionView(Message):
 
     @classmethod
     def of(cls, action: Action, terms: ActionDef) -> ActionView:
-        """Return the view of an action of the catalog."""
         return cls.model_validate({**dict(terms), "action": action.value})
 
 
@@ -85,11 +84,6 @@ class DeciderGroup(Message):
     group: str
     names: tuple[str, ...]
     """Login names of its members, as far as Vault lists them; "…" at the end if there are more."""
-
-    @classmethod
-    def of(cls, members: GroupMembers) -> DeciderGroup:
-        """Return the view of a group with its members."""
-        return cls(group=members.group, names=members.names)
 
 
 class DeciderTier(Message):
@@ -142,7 +136,6 @@ class ToolView(Message):
 
     @classmethod
     def of(cls, name: str, tool: Tool) -> ToolView:
-        """Return the view of a tool of the catalog."""
         actions = tuple(sorted(action.value for action in tool.uses.actions))
         upstream = tool.upstream if isinstance(tool, UpstreamTool) else None
         return cls(name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream)
@@ -196,7 +189,7 @@ def show_catalog(console: TheConsole, _: Member) -> CatalogView:
             for name, resource in catalog.resources.items()
         ),
         tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
-        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
+        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.upstreams.withheld.items()),
     )
 
 
@@ -216,7 +209,7 @@ def show_resource(
             tier=number,
             name=tier.name,
             quorum=tier.quorum,
-            groups=tuple(map(DeciderGroup.of, tier_deciders(console.deps, current.tiers, number))),
+            groups=tuple(DeciderGroup(group=one.group, names=one.names) for one in tier_deciders(console.deps, current.tiers, number)),
         )
         for number, tier in sorted(current.tiers.tiers.items())
         if number >= lowest

@@ -22,8 +22,8 @@ from console.cli.render.request_table import ceiling_lines, counted_approvals, r
 from console.presentation.event_text import ancestor_lines, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import to_json_line
-from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statement_factory import DecisionKind
+from justenough.domain.approvals import statements
+from justenough.domain.approvals.statements import DecisionKind
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.units import duration_text
@@ -154,10 +154,10 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     reason = _reason_for(api, view, options)
     _confirm(options.decision)
     person = api.session.identity_token().entity
-    statement = statement_factory.build_decision_statement(
+    statement = statements.build_decision_statement(
         view,
         options.decision,
-        narrowing=statement_factory.Narrowing(options.ttl, Action(options.action) if options.action else None, tools),
+        narrowing=statements.Narrowing(options.ttl, Action(options.action) if options.action else None, tools),
         reason=reason,
         person=person,
         on_behalf_of=absent,

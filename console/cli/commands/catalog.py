@@ -33,22 +33,22 @@ def check_catalog(folder: Folder = None) -> None:
 
     """
     from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.catalog.gateway_validation import expensive_schema_problems  # noqa: PLC0415 - the same
     from justenough.domain.catalog.loader import CATALOG_FILE  # noqa: PLC0415 - the same
     from justenough.domain.catalog.mcp_upstreams import why_left_out  # noqa: PLC0415 - the same
     from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls  # noqa: PLC0415 - the same
     from justenough.domain.catalog.target_searches import provision_reader, search_problems  # noqa: PLC0415 - the same
     from justenough.domain.core.errors import raise_problems  # noqa: PLC0415 - the same
-    from justenough.domain.tools.definitions import expensive_schema_problems  # noqa: PLC0415 - the same
 
     where = folder or config_folder()
     config = load_config(where)
     reject_unqualified_calls(config.catalog)
-    raise_problems(CATALOG_FILE, expensive_schema_problems(config.catalog.tools))
+    raise_problems(CATALOG_FILE, expensive_schema_problems(config.catalog))
     warnings = [{"where": warning.path, "message": warning.message} for warning in find_undated_actions(config.catalog)]
-    warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.withheld_upstreams.items()]
+    warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.upstreams.withheld.items()]
     warnings += [
         {"where": f"tools.{name}.mcp", "message": f"{listed.name} cannot be called: {why.message}"}
-        for name, reviewed in config.catalog.reviewed_lists.items()
+        for name, reviewed in config.catalog.upstreams.reviewed.items()
         for listed in reviewed.tools
         if (why := why_left_out(config.catalog.tools[name], listed)) and why.code == "schema_expensive"
     ]

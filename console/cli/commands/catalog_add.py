@@ -18,7 +18,7 @@ from justenough.domain.catalog.catalog_text import add_to_catalog, without_write
 from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.policy.dry_run import PolicyEvaluator
-from justenough.domain.policy.test_cases import DefaultLauncher, read_policy_table, run_cases
+from justenough.domain.policy.test_cases import read_policy_table, run_cases
 
 
 def add_resource(folder: Path, new: NewResource) -> None:
@@ -61,7 +61,7 @@ def _policy_table(new: NewResource, config: ConfigSet, catalog: Catalog) -> tupl
     cases = "".join(f'  - {{ask: "{ask}", expect: denied}}\n' for ask in asks)
     table = read_policy_table("a new table", f"cases:\n{cases}")
     rules = PolicyEvaluator(config.policies, catalog, config.tiers.top)
-    found = [case.got.outcome for case in run_cases("", table, rules, DefaultLauncher(frozenset(config.tiers.roles.launch)))]
+    found = [case.got.outcome for case in run_cases("", table, rules, frozenset(config.tiers.roles.launch))]
     head = f"# What policy decides about {new.name}. `justenough policy test` checks it.\ncases:\n"
     lines = "".join(f'  - {{ask: "{ask}", expect: {outcome}}}\n' for ask, outcome in zip(asks, found, strict=True))
     return head + lines, [ask for ask, outcome in zip(asks, found, strict=True) if outcome == "denied"]

@@ -48,7 +48,7 @@ def compare_tool_list(name: str, folder: Path, *, credential: Path | None, shown
         known = ", ".join(name for name, tool in catalog.tools.items() if tool.mcp) or "none"
         raise Failure(f"the catalog has no MCP server {name}; its MCP servers: {known}", code=ExitCode.NOT_FOUND)
     now = _read_tool_list(name, tool.mcp, credential=credential, shown=shown)
-    before = catalog.reviewed_lists.get(name)
+    before = catalog.upstreams.reviewed.get(name)
     reviewed = before if before and before.digest == tool.mcp.tools else None
     listed_tools = []
     for listed in now.tools:
@@ -120,7 +120,7 @@ def _redact(text: str, secrets: Mapping[str, str]) -> str:
 def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
     """Write both files. If the catalog would be invalid with them, raise InvalidInput before writing."""
     text = with_digest((folder / CATALOG_FILE).read_bytes().decode(), name, tool_list.digest)
-    with_upstream_tools(read_catalog(text), {**load_config(folder).catalog.reviewed_lists, name: tool_list})
+    with_upstream_tools(read_catalog(text), {**load_config(folder).catalog.upstreams.reviewed, name: tool_list})
     try:
         (folder / TOOLS_KEY).mkdir(exist_ok=True)
         # No tool of the server is offered until both files are there.

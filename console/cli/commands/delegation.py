@@ -44,16 +44,16 @@ def create(
 
     """
     from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
-    from justenough.domain.approvals import statement_factory  # noqa: PLC0415
+    from justenough.domain.approvals.statements import DelegationStatement  # noqa: PLC0415
 
     why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
     api, now = connect_api(), datetime.now(UTC)
-    statement = statement_factory.build_delegation_statement(
-        answer_requests.approver_by_login(api, delegate)["id"],
-        until=now.replace(microsecond=0) + timedelta(seconds=seconds),
+    statement = DelegationStatement(
+        delegate=answer_requests.approver_by_login(api, delegate)["id"],
         reason=why,
         person=api.session.identity_token().entity,
-        now=now,
+        issued_at=now,
+        expires_at=now + timedelta(seconds=seconds),
     )
     _print_delegation(api.post("/delegations", api.session.sign_statement(statement)))
 

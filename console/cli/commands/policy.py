@@ -49,7 +49,7 @@ def check(folder: Folder = None) -> None:
 
     where = folder or config_folder()
     config = load_config(where)
-    findings = lint_policies(_build_rules(config), frozenset(config.tiers.roles.launch))
+    findings = lint_policies(config.rules, frozenset(config.tiers.roles.launch))
     names = sorted(config.policies.ids)
     summary = {
         "folder": str(where),
@@ -120,7 +120,7 @@ def explain(
     groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
-    result = explain_spec(_build_rules(loaded), loaded.tiers, job, clock=clock, break_glass=break_glass).model_dump(mode="json")
+    result = explain_spec(loaded.rules, loaded.tiers, job, clock=clock, break_glass=break_glass).model_dump(mode="json")
     emit(
         result,
         table=policy.print_explanation,
@@ -134,11 +134,11 @@ def explain(
 @app.command("test")
 def run_tests(folder: Folder = None) -> None:
     """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails. Exit 2 if a table is invalid."""
-    from justenough.domain.policy.test_cases import DefaultLauncher, run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.test_cases import run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
     config = load_config(where)
-    rules, launcher = _build_rules(config), DefaultLauncher(frozenset(config.tiers.roles.launch))
+    rules, launchers = config.rules, frozenset(config.tiers.roles.launch)
     problems: list[Problem] = []
     names = sorted(f"{TESTS_FOLDER}/{path.name}" for path in (where / TESTS_FOLDER).glob("*.yaml"))
     tables = [_load_table(where, name, rules, problems) for name in names]
@@ -148,9 +148,9 @@ def run_tests(folder: Folder = None) -> None:
         raise WrongUsage(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md")
     results: list[CaseResult] = []
     for name, (table, specs) in zip(names, filter(None, tables), strict=True):
-        results += run_cases(name, table, rules, launcher)
+        results += run_cases(name, table, rules, launchers)
         for number, (case, raw) in enumerate(zip(table.specs, specs, strict=True)):
-            results += run_spec_case(name, number, case, raw, rules, launcher)
+            results += run_spec_case(name, number, case, raw, rules, launchers)
     failed = [case for case in results if not case.passed]
     report = {
         "folder": str(where),
@@ -176,7 +176,7 @@ def replay(folder: Folder = None, since: Since = None) -> None:
 
     config = load_config(folder or config_folder())
     begin = parse_time_argument("--since", since, now=datetime.now(UTC)) if since else None
-    api, replayer = connect_api(), PolicyReplay(config.policies, config.catalog, top=config.tiers.top)
+    api, replayer = connect_api(), PolicyReplay(config.rules)
     tally, began = ReplayTally(begin.isoformat() if begin else "", config.policies.digest), time.monotonic()
     for entry in _fetch_entries(api, since=tally.since or None):
         if entry["type"] == "access.decided" and not replayer.knows(entry["job"]):
@@ -220,12 +220,6 @@ def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobS
     except InvalidInput as error:
         raise InvalidInput(f"{file}: {error.what}", with_lines(error.problems, text)) from error
     return spec
-
-
-def _build_rules(config: ConfigSet) -> PolicyEvaluator:
-    from justenough.domain.policy.dry_run import PolicyEvaluator  # noqa: PLC0415 - loads the policy engine
-
-    return PolicyEvaluator(config.policies, config.catalog, config.tiers.top)
 
 
 def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> tuple[PolicyTestTable, list[Json]] | None:

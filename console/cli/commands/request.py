@@ -35,7 +35,7 @@ from console.presentation.terminal_text import moment, to_json_line
 
 if TYPE_CHECKING:
     from console.cli.client.api import ConsoleApiClient
-    from justenough.domain.approvals.statement_factory import DecisionKind
+    from justenough.domain.approvals.statements import DecisionKind
 
 RequestIds = Annotated[
     list[str],

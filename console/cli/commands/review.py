@@ -46,17 +46,15 @@ def answer(
 ) -> None:
     """State whether a break-glass approval was justified. The first answer is final."""
     from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
-    from justenough.domain.approvals import statement_factory  # noqa: PLC0415
+    from justenough.domain.approvals import statements  # noqa: PLC0415
 
     if justified is None:
         raise WrongUsage("the verdict is missing; give --justified or --unjustified")
     why, api = answer_requests.require_reason(reason), connect_api()
-    view, person = (
-        answer_requests.fetch_request_to_sign(api, id_beginning_with(api, "request", request)),
-        api.session.identity_token().entity,
-    )
+    view = answer_requests.fetch_request_to_sign(api, id_beginning_with(api, "request", request))
+    person = api.session.identity_token().entity
     verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"
-    statement = statement_factory.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
+    statement = statements.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
     found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
     review = found["review"]
     emit(

@@ -30,7 +30,7 @@ from console.cli.watch.progress import APPROVAL_EVENT_TYPES, show_progress
 from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from justenough.adapters.configuration.bundle_packer import pack_folder
-from justenough.domain.approvals import statement_factory
+from justenough.domain.approvals import statements
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.units import duration_text
@@ -121,7 +121,7 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
             raise Failure(
                 "the console did not store exactly the files that this command sent, so no job was launched; run the command again"
             )
-    order = statement_factory.build_order_statement(
+    order = statements.build_order_statement(
         name,
         run_input.raw,
         bundle=digest,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -18,13 +17,10 @@ from console.pages.routing import PageRoute
 from console.presentation.policy_text import dependency_labels
 from console.services.background_reads import WHOLE_CATALOG
 from console.services.catalog_offers import offered_actions
-from console.services.deciders import deciders_from, tier_deciders
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.test_cases import (
     CaseResult,
-    DefaultLauncher,
     PolicyTestTable,
     policy_table_problems,
     read_policy_table,
@@ -65,14 +61,12 @@ def catalog(request: Request, console: TheConsole, visitor: PageMember) -> Respo
         request,
         "catalog.html",
         current=current,
-        deciders=partial(deciders_from, console.deps, current.tiers),
         depends=dependency_labels,
         offered=offered,
         uses=uses,
         use=use,
         refresh=2 if use and use.runs else 0,
-        alarm=console.deps.config.alarm if visitor.caller.can_read_all else bool(console.deps.config.alarm),
-        reads_all=visitor.caller.can_read_all,
+        alarm=console.deps.config.alarm,
     )
 
 
@@ -84,7 +78,7 @@ async def count_use(console: TheConsole, visitor: PageReader, _: TheForm) -> Res
 
 
 @router.get("/catalog/policies")
-def policies(request: Request, console: TheConsole, visitor: PageMember) -> Response:
+def policies(request: Request, console: TheConsole, _: PageMember) -> Response:
     """Show the approval tiers, the policies in force by file, and their tests."""
     current = console.deps.config.current()
     files = [(name, list(rules)) for name, rules in groupby(current.policies.rules, lambda rule: rule.place.partition(":")[0])]
@@ -93,9 +87,8 @@ def policies(request: Request, console: TheConsole, visitor: PageMember) -> Resp
         "policies.html",
         current=current,
         files=files,
-        deciders=partial(tier_deciders, console.deps, current.tiers),
         tests=list(_policy_tests(console.deps.settings.config, current)),
-        alarm=console.deps.config.alarm if visitor.caller.can_read_all else bool(console.deps.config.alarm),
+        alarm=console.deps.config.alarm,
     )
 
 
@@ -115,8 +108,7 @@ def _policy_tests(folder: Path, current: ConfigSet) -> Iterator[PolicyTestResult
 
 def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
     name = f"{TEST_TABLES_PATH}/{path.name}"
-    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    launcher = DefaultLauncher(frozenset(current.tiers.roles.launch))
+    rules, launchers = current.rules, frozenset(current.tiers.roles.launch)
     try:
         with path.open("rb") as file:
             table = read_policy_table(name, file.read(MAX_TABLE_BYTES))
@@ -126,4 +118,4 @@ def _run_test_table(path: Path, current: ConfigSet) -> PolicyTestResult:
         return PolicyTestResult(name, None, (), tuple(map(str, error.problems)))
     unknown = tuple(map(str, policy_table_problems(table, rules)))
     few = table.model_copy(update={"cases": table.cases[:MAX_CASES]})
-    return PolicyTestResult(name, table, () if unknown else tuple(run_cases(name, few, rules, launcher)), unknown)
+    return PolicyTestResult(name, table, () if unknown else tuple(run_cases(name, few, rules, launchers)), unknown)

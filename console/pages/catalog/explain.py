@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
@@ -19,7 +17,6 @@ from console.pages.routing import PageRoute
 from console.presentation import policy_text
 from console.presentation.time_text import parse_moment
 from console.services.console import Console
-from console.services.deciders import deciders_from
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -27,7 +24,6 @@ from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
 from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import PHASES
-from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.explain import build_plain_spec, explain_spec, require_known_access
 
 SPEC_NAME = "job spec"
@@ -102,11 +98,10 @@ def explain(request: Request, console: TheConsole, _: PageMember, typed: Annotat
 
 
 @router.post("/catalog/explain")
-async def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: TheForm) -> Response:
+def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: TheForm) -> Response:
     """Explain the decision on a pasted spec. Nothing is stored."""
     fields = {name: str(form[name]) for name in ("spec", "params", "groups", "at", "break_glass", "phase") if form.get(name)}
-    typed = validate_model("form", ExplainForm, {**fields, "how": "spec"})
-    return await to_thread.run_sync(_render_page, request, console, typed)
+    return _render_page(request, console, validate_model("form", ExplainForm, {**fields, "how": "spec"}))
 
 
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
@@ -128,7 +123,6 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         environments=sorted({one.environment for one in resources.values()}),
         phases=PHASES,
         launchers=", ".join(current.tiers.roles.launch),
-        deciders=partial(deciders_from, console.deps, current.tiers),
     )
 
 
@@ -154,10 +148,10 @@ def _explanation(
         errors.add_problems(error.problems, form.how)
         return None
     groups = frozenset(_split_list(form.groups) or current.tiers.roles.launch)
-    rules, clock = PolicyEvaluator(current.policies, current.catalog, current.tiers.top), Clock.at(at or console.deps.now())
+    clock = Clock.at(at or console.deps.now())
     phase: Phase = form.phase  # type: ignore[assignment] # checked above
     explanation = explain_spec(
-        rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
+        current.rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
     )
     return explanation.model_dump(mode="json")
 

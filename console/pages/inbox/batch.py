@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
@@ -19,7 +19,6 @@ from console.pages.inbox.inbox import BatchNotice, InboxFilters, inbox_page
 from console.pages.page_user import PageMember, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation import request_text
 from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, Stale
 from justenough.domain.inbox.pending import CAREFUL_TIER, batch_key_of
@@ -32,8 +31,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class BatchOutcome(NamedTuple):
-    """The result of one decision."""
-
     view: RequestView
     """The current state of the request."""
     counted: bool
@@ -70,13 +67,7 @@ async def batch(
         for view in views.values():
             group.start_soon(decide, view)
     in_order = [outcomes[name] for name in views]
-    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first), request_text=request_text)
-
-
-@router.get("/inbox/batch")
-def leave_response(request: Request) -> RedirectResponse:
-    """Redirect to the inbox from the address of the form's response, to which a login leads back."""
-    return RedirectResponse(f"/inbox?{request.url.query}", status_code=303)
+    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first))
 
 
 def _parse_batch(

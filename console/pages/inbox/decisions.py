@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -31,8 +31,8 @@ from console.services.console import Console
 from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decision, withdraw_unsigned
 from console.services.inputs import ClaimBody
 from console.services.reviews import submit_review
-from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statement_factory import NO_NARROWING, DecisionKind, Narrowing
+from justenough.domain.approvals import statements
+from justenough.domain.approvals.statements import NO_NARROWING, DecisionKind, Narrowing
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, Problem, RetryLater, Stale
 from justenough.domain.core.units import parse_duration
@@ -71,14 +71,14 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     """Submit a decision on a request."""
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
-    again = partial(card_page, request, console, visitor, draft=draft)
+    again = partial(_show_again, request, console, visitor, draft)
     if stale := _stale_notice(form, card):
-        return again(card, notice=stale)
+        return await again(card, stale)
     parsed, errors = parse_answer(draft, card.view)
     if errors:
-        return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        return await again(card, CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     if parsed.decision == "approve" and draft.choices != draft.stated:
-        return again(card, notice=CardNotice(unstated=True))
+        return await again(card, CardNotice(unstated=True))
     if needs_care(parsed.decision, card.view.current_tier) and not visitor.fresh:
         to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
         drafts.save(to_login, console.cookies, draft, visitor, name)
@@ -88,26 +88,18 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     except (NoSession, NotFound):
         raise
     except JustEnoughError as error:
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=_failure_notice(error))
+        return await again(await to_thread.run_sync(card_of, console, visitor.caller, name), _failure_notice(error))
     before = sum(one.approver_id == visitor.caller.person.id for one in card.view.approvals)
     done, before = ("taken", 0) if parsed.decision == WITHDRAW else ("sent", before)
     return _redirect_back(console, name, done, before=before)
 
 
-@router.get("/inbox/{name}/answer")
-@router.get("/inbox/{name}/review")
-def leave_response(name: str) -> Response:
-    """Redirect to the request from the address of a form's response, to which a login leads back."""
-    return RedirectResponse(f"/inbox/{quote(name)}", status_code=303)
-
-
 @router.post("/inbox/{name}/claim")
-async def claim(console: TheConsole, visitor: PageApprover, form: TheForm, name: str) -> Response:
-    """Claim a request, or release the claim."""
+def claim(console: TheConsole, visitor: PageApprover, form: TheForm, name: str) -> Response:
     if form.get("release"):
-        await to_thread.run_sync(release_claim, console.deps, visitor.caller, name)
+        release_claim(console.deps, visitor.caller, name)
         return _redirect_back(console, name, "released")
-    await to_thread.run_sync(partial(claim_request, console.deps, visitor.caller, name, seconds=ClaimBody().seconds))
+    claim_request(console.deps, visitor.caller, name, seconds=ClaimBody().seconds)
     return _redirect_back(console, name, "claimed")
 
 
@@ -116,23 +108,23 @@ async def review(request: Request, console: TheConsole, visitor: PageApprover, f
     """Submit a break-glass review."""
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
-    again = partial(card_page, request, console, visitor, draft=draft)
+    again = partial(_show_again, request, console, visitor, draft)
     if stale := _stale_notice(form, card):
-        return again(card, notice=stale)
+        return await again(card, stale)
     errors = reason_errors(draft.reason, required=True, field="review-reason")
     if draft.verdict not in VERDICTS:
         errors["verdict"] = "Choose a verdict."
     if errors:
-        return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        return await again(card, CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
-    statement = statement_factory.build_review_statement(
+    statement = statements.build_review_statement(
         card.view.model_dump(mode="json"), verdict, reason=draft.reason, person=visitor.caller.person.id, now=console.deps.now()
     )
     body = await visitor.sign(statement)
     try:
         await to_thread.run_sync(submit_review, console.deps, visitor.caller, name, body)
     except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=_failure_notice(error))
+        return await again(await to_thread.run_sync(card_of, console, visitor.caller, name), _failure_notice(error))
     return _redirect_back(console, name, "reviewed")
 
 
@@ -141,7 +133,7 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
 
     While Vault does not answer, a withdrawal is recorded without a signature.
     """
-    statement = statement_factory.build_decision_statement(
+    statement = statements.build_decision_statement(
         view.model_dump(mode="json"),
         answer.decision,
         narrowing=answer.limits,
@@ -171,6 +163,13 @@ def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer, dic
     if needs_care(decision, view.current_tier) and draft.confirm.strip().casefold() != view.job_name:
         errors["confirm"] = f"Enter the job name exactly: {view.job_name}"
     return FormAnswer(decision, draft.reason, draft.absent or None, limits), errors
+
+
+async def _show_again(
+    request: Request, console: Console, visitor: PageUser, draft: AnswerDraft, card: RequestCard, notice: CardNotice
+) -> Response:
+    """Show the page of a request again, with what was entered and why nothing was submitted."""
+    return await to_thread.run_sync(partial(card_page, request, console, visitor, card, draft=draft, notice=notice))
 
 
 def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import json
 import zlib
@@ -55,11 +54,10 @@ def draft_from_form(form: FormData) -> AnswerDraft:
 
 
 def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: PageUser, request: str) -> None:
-    """Store a draft in the browser's cookie."""
     value = ""
     for candidate in (draft, draft._replace(reason="")):
         content = base64.urlsafe_b64encode(zlib.compress(json.dumps(candidate).encode())).decode()
-        value = f"{_seal(content, visitor, request)}.{content}"
+        value = f"{visitor.seal(f'draft/{request}/{content}')}.{content}"
         if len(value) <= MAX_COOKIE_BYTES:
             break
     cookies.set(response, cookies.draft, value, max_age_s=DRAFT_LIFETIME_S, path=f"/inbox/{request}")
@@ -68,7 +66,7 @@ def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: 
 def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: str) -> AnswerDraft | None:
     """Return the draft that this session stored for this request; None if there is none."""
     seal, _, content = incoming.cookies.get(cookies.draft, "").partition(".")
-    if not hmac.compare_digest(seal.encode(), _seal(content, visitor, request).encode()):
+    if not hmac.compare_digest(seal.encode(), visitor.seal(f"draft/{request}/{content}").encode()):
         return None
     try:
         return AnswerDraft(*json.loads(zlib.decompress(base64.urlsafe_b64decode(content))))
@@ -77,9 +75,4 @@ def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: st
 
 
 def delete(response: Response, cookies: PageCookies, request: str) -> None:
-    """Delete the stored draft."""
     cookies.delete(response, cookies.draft, path=f"/inbox/{request}")
-
-
-def _seal(content: str, visitor: PageUser, request: str) -> str:
-    return hmac.new(visitor.csrf.encode(), f"draft/{request}/{content}".encode(), hashlib.sha256).hexdigest()

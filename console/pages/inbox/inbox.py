@@ -34,12 +34,10 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import Difference
 from justenough.domain.inbox.pending import (
-    BatchKey,
     RequestBatch,
     TimeoutOutcome,
     claim_by_other,
     group_into_batches,
-    missing_approvals,
     needs_care,
     shorter_ttls,
     timeout_outcome,
@@ -61,8 +59,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class QueueLine(NamedTuple):
-    """A request in the queue."""
-
     view: RequestView
     agent: str
     why_not: str
@@ -70,7 +66,6 @@ class QueueLine(NamedTuple):
     deciders: tuple[GroupMembers, ...]
     """Who else can decide it."""
     silence: TimeoutOutcome
-    missing: int
 
 
 class RequestGroup(NamedTuple):
@@ -81,8 +76,8 @@ class RequestGroup(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The kind, in the format that the form sends back."""
-        return kind_text(self.batch.kind)
+        """The kind as a form sends it back: `refund-triage refunds-db write 1`."""
+        return " ".join(map(str, self.batch.kind))
 
 
 class InboxQueue(NamedTuple):
@@ -158,7 +153,6 @@ class InboxFilters(Message):
 
 @router.get("/inbox")
 def inbox(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
-    """Show the inbox."""
     return inbox_page(request, console, visitor, filters, stream=live_stream.stream_url(console, topics=TOPICS))
 
 
@@ -198,9 +192,6 @@ def inbox_page(
         else (),
         filters=filters,
         narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
-        decides=bool(caller.tier),
-        tiers=caller.tiers.tiers,
-        request_text=request_text,
         me=me,
     )
 
@@ -258,21 +249,13 @@ def card_page(
         following=following,
         following_skips=following is not None and following is not others[0],
         following_claim=claim_by_other(following, me.id, now=now) if following else None,
-        request_text=request_text,
         needs_reason=needs_reason,
         careful=needs_care("approve", card.view.current_tier),
-        missing=missing_approvals(card.view),
         shorter=shorter_ttls(card.view.ttl),
         me=me,
         bypassed=bypassed_tiers(card.view.tier, card.view.current_tier),
-        top_tier=visitor.caller.tiers.top,
         policies_now=console.deps.config.current().policies.digest,
     )
-
-
-def kind_text(kind: BatchKey) -> str:
-    """Return a kind of requests as a form sends it: `refund-triage refunds-db write 1`."""
-    return " ".join(map(str, kind))
 
 
 def _limits_of(draft: AnswerDraft, card: RequestCard) -> request_text.Limits:
@@ -305,7 +288,6 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
             why_not=why_cannot_answer(console.deps, caller, item.request, requester_id=item.requester_id),
             deciders=deciders_of(console.deps, caller, item.request),
             silence=timeout_outcome(item.request, caller.tiers),
-            missing=missing_approvals(item.request),
         )
         for item in items[:limit]
     )

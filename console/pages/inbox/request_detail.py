@@ -13,7 +13,6 @@ from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
 from console.services.deciders import GroupMembers, barred_names, deciders_from
 from console.services.visibility import job_for, visible_request
-from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput, RetryLater
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, model_text, request_facts, run_facts, shown_facts
@@ -165,7 +164,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
             if one.delegate_id == caller.person.id
         ),
         rights=rights_of(deps, caller, view, job),
-        tool={**config.catalog.callable, **config.catalog.listings}.get(str(view.call["tool"])) if view.call else None,
+        tool=config.catalog.named_tools.get(str(view.call["tool"])) if view.call else None,
         mine=str(last.data.get("why", "")) if last and last.type == EventType.APPROVAL_REJECTED else "",
     )
 
@@ -248,7 +247,7 @@ def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
     if order is None:
         return None, None
     try:
-        return read_order_spec(deps, JobInput.of(job, order)), order.bundle
+        return read_order_spec(deps, order), order.bundle
     except InvalidInput:
         return None, order.bundle
 

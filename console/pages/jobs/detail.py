@@ -1,4 +1,4 @@
-"""GET /jobs/{id}: one job, its output and its spec. Cancel, kill and prove are in console/pages/jobs/stop.py."""
+"""GET /jobs/{id}: one job, its output and its spec; POST cancel, kill and prove. Cancel and kill ask for confirmation first."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from html import escape
 from typing import Annotated, Any
 from urllib.parse import quote
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.jobs.launch import relaunch_url
 from console.pages.jobs.timeline import draw_timeline
-from console.pages.page_user import PageMember
+from console.pages.page_user import PageMember, PageUser, TheForm, ThePageUser
 from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
-from console.presentation.job_status import job_status_text
+from console.presentation.job_status import job_status_text, proof_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
-from console.services.deciders import barred_names, deciders_from
-from console.services.stop_job import can_stop
+from console.services.deciders import barred_names
+from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
+from justenough.domain.core.errors import Conflict
 from justenough.domain.jobs.states import CredentialState, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import JobView, LogChunk
@@ -86,7 +88,6 @@ class OutputTail:
 
 @router.get("/jobs/{job}")
 def show(request: Request, job: str, console: TheConsole, visitor: PageMember, done: Annotated[str, Query(max_length=20)] = "") -> Response:
-    """Show a job."""
     # Take the stream position before reading anything, so that no later change is missed.
     stream, store, tiers, roles = live_stream.stream_url(console, job=job), console.deps.store, visitor.caller.tiers, visitor.caller.roles
     view = job_for(store, visitor.caller, job)
@@ -106,9 +107,7 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
-        deciders=partial(
-            deciders_from, console.deps, tiers, without={view.requester, *barred_names(console.deps, job, parent=view.parent)}
-        ),
+        barred={view.requester, *barred_names(console.deps, job, parent=view.parent)},
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,
@@ -126,8 +125,6 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         entries=store.ledger.entries_newest_first(job=job, limit=MAX_LEDGER_ENTRIES),
         can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
         can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
-        can_decide=Role.APPROVE in roles,
-        launches=Role.LAUNCH in roles,
         again=relaunch_url(console.deps, view.id, order.spec) if order and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",
@@ -149,6 +146,37 @@ def spec(job: str, console: TheConsole, visitor: PageMember) -> Response:
     order = console.deps.store.jobs.order(view.id)
     content = json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False)
     return Response(content, media_type="application/json", headers=download_headers(f"{view.id}.json"))
+
+
+@router.get("/jobs/{job}/cancel")
+@router.get("/jobs/{job}/kill")
+def ask_to_stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
+    """Ask to confirm cancelling or killing a job."""
+    view = job_for(console.deps.store, visitor.caller, job)
+    visitor.caller.require_right_to_stop(view.requester_id)
+    return _render_confirmation(request, visitor, view)
+
+
+@router.post("/jobs/{job}/cancel")
+@router.post("/jobs/{job}/kill")
+async def stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
+    try:
+        outcome = await stop_job(console, job, visitor.caller, kill=_is_kill(request), reason=str(form.get("reason", "")))
+    except Conflict:
+        view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
+        return await to_thread.run_sync(partial(_render_confirmation, request, visitor, view, status=409))
+    done = "gone" if outcome.note else "kill" if _is_kill(request) else "cancel"
+    return RedirectResponse(f"/jobs/{outcome.id}?done={done}", status_code=303)
+
+
+@router.post("/jobs/{job}/prove")
+async def prove(request: Request, job: str, console: TheConsole, visitor: PageMember, _: TheForm) -> Response:
+    """Check in Vault and the targets which access of a job is still active, and show the result. Changes nothing."""
+    view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
+    report = await console.background_reads.proofs.result(view.id, by=visitor.caller.person.name)
+    users = {one.id: one.user for one in view.credentials}
+    result = proof_text(view.state, report)
+    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report, result_text=result, users=users))
 
 
 def last_output(chunks: Sequence[LogChunk]) -> OutputTail:
@@ -200,3 +228,20 @@ def _output_chunks(console: Console, job: str) -> Iterator[str]:
     while chunks := console.deps.store.logs.chunks(job, after, LOG_PAGE_CHUNKS):
         yield from (chunk.text for chunk in chunks)
         after = chunks[-1].seq
+
+
+def _is_kill(request: Request) -> bool:
+    return request.url.path.endswith("/kill")
+
+
+def _render_confirmation(request: Request, visitor: PageUser, view: JobView, *, status: int = 200) -> Response:
+    return render(
+        request,
+        "stop.html",
+        status=status,
+        job=view,
+        how="kill" if _is_kill(request) else "cancel",
+        status_text=job_status_text(view, visitor.caller.tiers),
+        live=[one for one in view.credentials if not one.state.is_dead],
+        can_stop=can_stop(view, kill=_is_kill(request)),
+    )

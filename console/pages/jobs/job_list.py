@@ -5,14 +5,13 @@ Shows only what the user may read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.file_export import ExportFormat, export_response
@@ -119,7 +118,6 @@ class JobExport(JobListFilters):
 
 @router.get("/jobs")
 def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annotated[JobListView, Query()]) -> Response:
-    """Show the matching jobs."""
     stream = live_stream.stream_url(console, topics="job,approval,revocation,credential")
     store, errors = console.deps.store, dict[str, str]()
     page, total = Page[JobSummary](items=()), None
@@ -146,7 +144,6 @@ def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annot
         resources=sorted({*current.catalog.resources, view.resource} - {""}),
         filters={name: value for name, value in view.chosen.items() if name in JobListFilters.model_fields},
         order=view.order,
-        launches=Role.LAUNCH in visitor.caller.roles,
         stream=stream,
         refresh=30,
     )
@@ -155,13 +152,9 @@ def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annot
 @router.get("/jobs/export")
 def export(console: TheConsole, visitor: PageMember, wanted: Annotated[JobExport, Query()]) -> Response:
     """Return the matching jobs as CSV or JSON, in the order of the page."""
-    filters, traits = _to_filters(console, visitor, wanted)
-
-    def read() -> Iterator[JobSummary]:
-        store = console.deps.store
-        return iterate_pages(lambda cursor: job_page(store, filters, traits, order=wanted.order, limit=MAX_PAGE_SIZE, cursor=cursor))
-
-    return export_response(console, "jobs", read(), JobSummary, wanted.format)
+    store, (filters, traits) = console.deps.store, _to_filters(console, visitor, wanted)
+    views = iterate_pages(lambda cursor: job_page(store, filters, traits, order=wanted.order, limit=MAX_PAGE_SIZE, cursor=cursor))
+    return export_response(console, "jobs", views, JobSummary, wanted.format)
 
 
 def _to_filters(console: Console, visitor: PageUser, view: JobListFilters) -> tuple[JobFilters, JobTraits]:

@@ -24,13 +24,11 @@ from console.pages.page_user import PageLauncher, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
-from console.services.deciders import deciders_from
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
-from justenough.domain.approvals import statement_factory
-from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
@@ -47,8 +45,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class LaunchDraft:
-    """A posted launch form."""
-
     job: str
     file: str = ""
     """The template's file name; empty for a pasted spec."""
@@ -88,7 +84,6 @@ class LaunchPageState:
     """Whether required access would be denied."""
     changed: bool = False
     """Whether the launch was stopped because something changed since the preview."""
-    status: int = 200
 
 
 def relaunch_url(deps: Deps, job: str, spec: Mapping[str, Any]) -> str:
@@ -147,7 +142,6 @@ def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> Lau
 
 
 def draft_from_form(form: FormData) -> LaunchDraft:
-    """Read a launch form."""
     fields = {name: str(value) for name, value in form.multi_items()}
     return LaunchDraft(
         job=fields.get("job", ""),
@@ -189,7 +183,7 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
             return prepared
         preview = dry_run(deps, visitor.caller.person, prepared.body)
     except InvalidInput as error:
-        return LaunchPageState(problems=error.problems, status=422)
+        return LaunchPageState(problems=error.problems)
     spec = checked_spec(prepared.body.spec, prepared.body.params)
     decisions = zip(spec.access, preview.requests, strict=True)
     blocked = any(request.outcome == "denied" and not one.optional and one.at == "start" for one, request in decisions)
@@ -201,7 +195,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
     try:
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
-        statement = statement_factory.build_order_statement(
+        statement = statements.build_order_statement(
             draft.job,
             body.spec,
             params=body.params,
@@ -217,8 +211,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
             await to_thread.run_sync(partial(deps.store.bundles.add, str(body.bundle), prepared.files, at=deps.now(), by=person.id))
         order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=None))
     except InvalidInput as error:
-        state = LaunchPageState(problems=error.problems, status=422)
-        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, state)
+        return await to_thread.run_sync(_render_form, request, deps, visitor, draft, LaunchPageState(problems=error.problems))
     except Conflict:
         # The same form was sent twice at the same time, and the other one is recorded. Show its job instead of an error.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
@@ -236,7 +229,7 @@ def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) ->
         return False
     if view.requester_id != visitor.caller.person.id:
         raise Conflict(f"job id {job} is taken by another order; start again with a new form")
-    if content_digest(JobInput.of(job, record), reason=str(record.signed.statement["reason"])) != prepared.digest:
+    if content_digest(record, reason=str(record.order.statement["reason"])) != prepared.digest:
         raise Conflict(f"this form already launched {job} with other content; start again with a new form")
     return True
 
@@ -253,7 +246,7 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
     return render(
         request,
         "launch.html",
-        status=state.status,
+        status=422 if state.problems else 200,
         draft=draft,
         chosen=template,
         params=params,
@@ -262,6 +255,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         # Nobody can decide about a job that they launched.
-        deciders=partial(deciders_from, deps, visitor.caller.tiers, without={visitor.caller.person.name}),
+        barred={visitor.caller.person.name},
         beyond_texts=BEYOND_TEXTS,
     )

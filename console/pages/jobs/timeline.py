@@ -13,8 +13,6 @@ from console.presentation.timeline_model import Timeline, TimelineRange, Timelin
 from justenough.domain.jobs.states import RevocationState
 from justenough.domain.readmodel.views import JobSummary
 
-MAX_ROWS = 20
-"""Maximum number of drawn rows; the table lists all."""
 MIN_BLOCK_PERCENT = 0.5
 """Smallest width in per cent, so that short blocks stay visible."""
 MAX_TICKS = 4
@@ -31,8 +29,6 @@ ROW_TONES = {"waits": "wait", "runs": "live", "gives": "wait", "request": "wait"
 
 @dataclass(frozen=True, slots=True)
 class DrawnBlock:
-    """A drawn part of a row."""
-
     kind: str
     """lasts (access is active) | maybe (its end is not verified) | spared (unused time) | ahead (remaining time)"""
     tone: str
@@ -45,18 +41,11 @@ class DrawnBlock:
 class DrawnRow:
     """A drawn step, request or credential."""
 
-    kind: str
-    """step | request | credential"""
-    id: str
-    what: str
+    row: TimelineRow
     state: str
     """The read model's state; empty for a step."""
-    began: datetime
-    until: datetime | None
     goes_on: str
     """The time until which it lasts, if that is after the shown time; else empty."""
-    settled: datetime | None
-    answers: tuple[str, ...]
     blocks: tuple[DrawnBlock, ...]
     end: float | None
     """Position of the moment when it was settled, in per cent; None if it is not settled."""
@@ -74,12 +63,7 @@ class DrawnTick:
 
 @dataclass(frozen=True, slots=True)
 class TimelineDrawing:
-    """A timeline as the template draws it."""
-
     rows: tuple[DrawnRow, ...]
-    hidden: int
-    """Number of rows beyond MAX_ROWS, which only the table lists."""
-    all: tuple[DrawnRow, ...]
     ticks: tuple[DrawnTick, ...]
     now: DrawnTick | None
     """None if nothing is in progress."""
@@ -100,10 +84,9 @@ def draw_timeline(timeline: Timeline, job: JobSummary, *, revocation_started_at:
     span = timeline_range(Timeline(lanes={f"{row.kind} {row.id}": row for row in rows}, last=timeline.last), now=now)
     if span is None:
         return None
-    drawn = tuple(_draw_row(row, span) for row in rows)
     here = _draw_tick(span, span.now, "now") if span.now else None
     ticks = tuple(_draw_tick(span, at, text) for at, text in tick_times(span.start, span.end))
-    return TimelineDrawing(drawn[:MAX_ROWS], max(0, len(drawn) - MAX_ROWS), drawn, ticks, here, span.start, span.end)
+    return TimelineDrawing(tuple(_draw_row(row, span) for row in rows), ticks, here, span.start, span.end)
 
 
 def tick_times(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
@@ -132,15 +115,9 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
         late = row.state == "overdue" or (part.kind == "maybe" and row.state == "doubted")
         blocks.append(DrawnBlock(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2)))
     return DrawnRow(
-        kind=row.kind,
-        id=row.id,
-        what=row.what,
+        row=row,
         state=ROW_STATES.get(row.state, row.state),
-        began=row.began,
-        until=row.until,
         goes_on=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
-        settled=row.settled,
-        answers=tuple(row.answers),
         blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )

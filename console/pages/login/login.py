@@ -1,4 +1,4 @@
-"""GET and POST /login and /login/fresh, POST /logout, and /sessions. `console.auth.page_sessions` decides which logins are valid.
+"""GET and POST /login and /login/fresh, POST /logout, /sessions, and POST /look. `console.auth.page_sessions` decides which logins are valid.
 
 A browser that follows a link from another site does not send our SameSite=Strict cookies, even if it is logged in. One redirect from a page of
 the console makes it send them.
@@ -19,13 +19,15 @@ from console.auth.login_throttle import TooManyTries
 from console.auth.page_sessions import NoSession, PageLoginMethod, SessionKey, TokenTooPowerful, TokenTooWeak, UnknownPerson
 from console.concurrency.vault_threads import LOGIN_THREADS
 from console.http.dependencies import TheConsole
+from console.pages.look import COOKIE as LOOK_COOKIE
+from console.pages.look import THEMES, Look
 from console.pages.page_user import BadForm, PageUser, TheForm, ThePageUser, is_same_origin, read_form_with_csrf
 from console.pages.rendering import render, to_sentence
 from console.pages.routing import PageRoute
 from console.services.console import Console
 from justenough.adapters.vault import user_login
 from justenough.adapters.vault.user_login import LoginRefused, LoginResult, NoSuchLogin, ProviderRefused, SecondFactorWanted
-from justenough.domain.core.errors import GiveUp, OverQuota, RetryLater
+from justenough.domain.core.errors import GiveUp, InvalidInput, OverQuota, Problem, RetryLater
 from justenough.domain.core.secret import Secret
 
 HOME = "/now"
@@ -35,6 +37,7 @@ MAX_NAME_LENGTH = 128
 MAX_PATH_LENGTH = 2048
 FORM_LIFETIME_S = 3600
 """Seconds until a login form expires."""
+LOOK_LIFETIME_S = 365 * 86_400
 
 ERRORS: dict[type[Exception], tuple[int, str]] = {
     LoginRefused: (401, "Wrong name or password. After several failed attempts, logging in is blocked for a while."),
@@ -83,7 +86,6 @@ async def login_form(
 
 @router.post("/login")
 async def log_in(request: Request, console: TheConsole) -> Response:
-    """Log in with name and password."""
     name = onward = ""
     try:
         form_secret = request.cookies.get(console.cookies.form)
@@ -125,9 +127,7 @@ async def log_out(console: TheConsole, visitor: ThePageUser, posted: TheForm) ->
 
 @pages.get("/sessions")
 async def sessions(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show the user's own sessions."""
-    active = await console.sessions.open_sessions_of(visitor.session)
-    return render(request, "sessions.html", csrf=visitor.csrf, own=visitor.session.row.key, sessions=active)
+    return render(request, "sessions.html", sessions=await console.sessions.open_sessions_of(visitor.session))
 
 
 @pages.post("/sessions/end")
@@ -136,6 +136,17 @@ async def end_session(console: TheConsole, visitor: ThePageUser, form: TheForm) 
     key = str(form.get("key", ""))
     await console.sessions.end_one(visitor.session, key)
     return _logout_response(console) if key == visitor.session.row.key else RedirectResponse("/sessions", status_code=303)
+
+
+@pages.post("/look")
+async def choose_look(console: TheConsole, _: ThePageUser, form: TheForm) -> Response:
+    """Keep the colours and keyboard shortcuts that the user chose for this browser in a cookie."""
+    theme, keys = str(form.get("theme", "")), str(form.get("keys", ""))
+    if theme not in THEMES or keys not in {"on", "off"}:
+        raise InvalidInput("form", (Problem("theme", "choose light, dark or the system's colours, and turn shortcuts on or off"),))
+    response = RedirectResponse("/sessions", status_code=303)
+    console.cookies.set(response, LOOK_COOKIE, Look(theme, keys == "on").to_cookie(), max_age_s=LOOK_LIFETIME_S)
+    return response
 
 
 def _logout_response(console: Console) -> Response:
@@ -230,7 +241,7 @@ def local_path(path: str) -> str:
 
 def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, refusal: tuple[int, str] = (200, "")) -> Response:
     (status, error), oidc = refusal, visitor.session.row.how == PageLoginMethod.OIDC
-    return render(request, "fresh.html", status=status, csrf=visitor.csrf, onward=onward, error=error, oidc=oidc)
+    return render(request, "fresh.html", status=status, onward=onward, error=error, oidc=oidc)
 
 
 def _derive_csrf(secret: str) -> str:

@@ -68,7 +68,6 @@ class OidcFlow(Model):
             raise OidcFlowUnknown("this login was not started in this browser, or took longer than ten minutes; start again") from error
 
     def to_cookie(self) -> str:
-        """Return the cookie's value."""
         return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode()
 
 

@@ -182,7 +182,6 @@ function updateRegions(fresh) {
   for (const region of all("[data-region]")) {
     const next = fresh.getElementById(region.id);
     if (!next) continue;
-    if (isSame(region, next)) { region.dataset.region = next.dataset.region; continue; }
     if (isBusy(region)) { showChangeNote(region); continue; }
     region.dataset.region = next.dataset.region;
     region.className = next.className;
@@ -217,20 +216,6 @@ function keepTarget(region) {
   const [left, top] = [scrollX, scrollY];
   location.replace(location.hash);
   scrollTo(left, top);
-}
-
-// Relative times always differ, so they do not count as a change.
-function isSame(region, next) {
-  const bare = (root) => {
-    const copy = root.cloneNode(true);
-    for (const time of all("time[data-tick]", copy)) time.textContent = "";
-    for (const it of all("details", copy)) it.removeAttribute("open");
-    for (const it of all("[data-passing]", copy)) it.remove();
-    for (const it of all("[data-signed]", copy)) it.textContent = "";
-    for (const it of all("[data-stated]", copy)) it.removeAttribute("value");
-    return copy.innerHTML;
-  };
-  return bare(region) === bare(next);
 }
 
 // Never replace a form while somebody is filling it in.

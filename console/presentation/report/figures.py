@@ -53,7 +53,6 @@ def columns(table: Table) -> list[str]:
 
 
 def label(name: str) -> str:
-    """Return the label of a figure or column."""
     words = LABELS.get(name) or name.replace("_", " ")
     return f"actual {words.removeprefix('real ')}" if words.startswith("real ") else words
 

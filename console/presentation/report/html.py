@@ -10,7 +10,6 @@ from justenough.domain.evidence.report import Report
 
 
 def render_html(report: Report) -> str:
-    """Return the report as an HTML page."""
     loader = PackageLoader("console.presentation.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Escape control and direction-changing characters; a browser would apply them.

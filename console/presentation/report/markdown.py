@@ -15,7 +15,6 @@ URL_PREFIX = re.compile(r"(https?|ftp|mailto|www)([:.])", re.IGNORECASE)
 
 
 def render_markdown(report: Report) -> str:
-    """Return the report as Markdown."""
     lines = [
         f"# Evidence report: {escape_markdown(report.installation)}",
         "",

@@ -20,8 +20,7 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
-from justenough.domain.integrations.schedules import Schedule
-from justenough.domain.integrations.triggers import Trigger, Triggers
+from justenough.domain.integrations.triggers import Schedule, Trigger, Triggers
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
 

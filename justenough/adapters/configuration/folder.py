@@ -11,6 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,9 +34,9 @@ from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, read_tool_list
 from justenough.domain.catalog.mcp_upstreams import with_upstream_tools
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem, RetryLater, raise_problems
-from justenough.domain.integrations.subscriptions import Subscription, tier_problems
-from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
+from justenough.domain.integrations.triggers import TRIGGERS_FILE, Subscription, Triggers, read_triggers, tier_problems
 from justenough.domain.policy.cedar_source import SCHEMA_FILE
+from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.engine import PolicySet
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
@@ -65,6 +66,11 @@ class ConfigSet:
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """Who is notified of events, by name."""
 
+    @property
+    def rules(self) -> PolicyEvaluator:
+        """The policies, with the catalog and the tiers that they need to decide."""
+        return PolicyEvaluator(self.policies, self.catalog, self.tiers.top)
+
 
 class NoConfiguration(RetryLater):
     """No valid configuration was read since this process started. The message names the problems."""
@@ -87,7 +93,7 @@ class ConfigFolder:
         deny everything.
         """
         self._folder, self._env, self._clock, self._required = folder, env, clock, required
-        self._lock = threading.Lock()
+        self._lock, self._held = threading.Lock(), threading.local()
         self._alarm: str | None = None
         self._good: ConfigSet | None = None
         """The last good set. It is set in one assignment, so that no thread mistakes the parts of a broken folder for it."""
@@ -98,11 +104,23 @@ class ConfigFolder:
 
     def current(self) -> ConfigSet:
         """Return the last good set. Reads a changed folder first, at most every half second. Raises NoConfiguration if one is required."""
+        held: ConfigSet | None = getattr(self._held, "config", None)
+        if held is not None:
+            return held
         self._check_if_due()
         good = self._good
         if good is None and self._required:
             raise NoConfiguration(f"this process has no valid configuration: {self._alarm}")
         return good or self._parts
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let `current` return the present set to this thread until the block ends, whatever is edited meanwhile. Raises as `current` does."""
+        self._held.config = self.current()
+        try:
+            yield
+        finally:
+            self._held.config = None
 
     def refresh(self) -> None:
         """Read the folder if it has changed, however recently it was last checked."""

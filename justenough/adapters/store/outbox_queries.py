@@ -21,7 +21,7 @@ from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRI
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
-from justenough.domain.integrations.subscriptions import delivery_id
+from justenough.domain.integrations.triggers import delivery_id
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import DeliveryView, EntryView, Page
 

@@ -23,7 +23,8 @@ from justenough.adapters.store.repository import (
     without_nul,
 )
 from justenough.adapters.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
-from justenough.domain.approvals.statements import OrderRecord, SignedStatement
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.evidence.current_state import LiveCredential
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import (
@@ -177,10 +178,10 @@ class JobRepository(Repository):
         return fetch_all(connection, launched.order_by(JOBS.c.id.desc()).limit(limit), Launched)
 
     @reads
-    def order(self, connection: Connection, job: str) -> OrderRecord | None:
+    def order(self, connection: Connection, job: str) -> JobInput | None:
         """Return the order as it was signed: raw spec, params, bundle digest, statement with signature; None if there is none."""
         row = connection.execute(select(ORDERS).where(ORDERS.c.job == job)).first()
-        return OrderRecord(row.spec, row.params, row.bundle, SignedStatement(**row.signed)) if row else None
+        return JobInput.of(job, row.spec, row.params, row.bundle, SignedStatement(**row.signed)) if row else None
 
     @reads
     def captions(self, connection: Connection, jobs: Collection[str]) -> Mapping[str, JobCaption]:

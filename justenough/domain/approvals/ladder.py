@@ -136,7 +136,6 @@ class Ladder(Message):
 
     @property
     def broke_glass(self) -> bool:
-        """Whether somebody used break-glass."""
         return any(answer.decision == "break_glass" for answer in self.answers)
 
     @property

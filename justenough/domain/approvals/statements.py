@@ -1,4 +1,6 @@
-"""The statements that people sign: canonical form, request digests, and signature verification. No I/O, no clock.
+"""The statements that people sign: how they are built, their canonical form, request digests, and signature verification. No I/O, no clock.
+
+Nothing here signs: Vault has the keys.
 
 Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
 docs/reference/statements.md carries test vectors.
@@ -9,9 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,16 +24,34 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import Moment
 from justenough.domain.jobs.spec import Access, JobSpec, ResourceLimits, ToolName
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Bounds, tools_to_json
+from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 
 MAX_STATEMENT_LIFETIME = timedelta(days=7)
 """Of all statements but delegations. Longer than all tiers together: order and answers are verified again when the job starts."""
 MAX_DELEGATION_LIFETIME = timedelta(days=90)
 MAX_CLOCK_SKEW = timedelta(minutes=2)
 Reason = Annotated[str, StringConstraints(max_length=1000)]
+DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 
 
-class OrderStatement(Model):
+class Statement(Model):
+    """What every statement contains."""
+
+    reason: Reason
+    person: str
+    """Vault entity id."""
+    issued_at: Moment
+    expires_at: Moment
+
+
+class RequestStatement(Statement):
+    job: str
+    request: str
+    digest: Digest
+    """The request's digest: what will run and be issued."""
+
+
+class OrderStatement(Statement):
     """The person launches this job with this content."""
 
     type: Literal["order"] = "order"
@@ -41,9 +60,6 @@ class OrderStatement(Model):
     """Digest of the spec's raw mapping, as sent."""
     bundle: Digest | None
     params: Mapping[str, str]
-    reason: Reason
-    person: str
-    """Vault entity id."""
     parent: OmittedIfNone[str] = None
     """The job that launches this one."""
     origin: OmittedIfNone[str] = None
@@ -53,60 +69,36 @@ class OrderStatement(Model):
     """
     asked_by: OmittedIfNone[str] = None
     """Entity id of the person who ran a schedule now. Set by the console; that person cannot decide the job's requests."""
-    issued_at: Moment
-    expires_at: Moment
 
 
-class DecisionStatement(Model):
+class DecisionStatement(RequestStatement):
     """The person approves exactly this request or less, denies it, withdraws an approval, or uses break-glass."""
 
     type: Literal["decision"] = "decision"
-    job: str
-    request: str
-    digest: Digest
-    """The request's digest: what will run and be issued."""
-    decision: Literal["approve", "deny", "withdraw", "break_glass"]
+    decision: DecisionKind
     ttl: int
     """Seconds; at most what was requested."""
     action: Action
     """At most what was requested."""
-    reason: Reason
-    person: str
     on_behalf_of: OmittedIfNone[str] = None
     """Entity id of the absent person who named this person their delegate."""
-    tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    tools: OmittedIfNone[Annotated[Mapping[ToolName, Bounds], Field(min_length=1)]] = None
     """The allowed tools, each within these bounds and the requested ones; left out if the tools are allowed as requested."""
-    issued_at: Moment
-    expires_at: Moment
 
 
-class DelegationStatement(Model):
+class DelegationStatement(Statement):
     """The person is away until this expires; the delegate, an approver of the same tier, decides on their behalf."""
 
     type: Literal["delegation"] = "delegation"
     delegate: str
     """Vault entity id."""
-    reason: Reason
-    person: str
-    issued_at: Moment
-    expires_at: Moment
 
 
-class ReviewStatement(Model):
+class ReviewStatement(RequestStatement):
     """The person reviewed a break-glass approval and states whether it was justified."""
 
     type: Literal["review"] = "review"
-    job: str
-    request: str
-    digest: Digest
     verdict: Literal["justified", "unjustified"]
-    reason: Reason
-    person: str
-    issued_at: Moment
-    expires_at: Moment
-
-
-Statement = OrderStatement | DecisionStatement | DelegationStatement | ReviewStatement
 
 
 class SignedStatement(Message):
@@ -116,21 +108,78 @@ class SignedStatement(Message):
     signature: Annotated[str, StringConstraints(max_length=512)]
 
 
-@dataclass(frozen=True, slots=True)
-class OrderRecord:
-    """A signed order and the inputs that it covers. Nothing here is verified."""
-
-    spec: dict[str, Any]
-    """As sent, params not filled in."""
-    params: Mapping[str, str]
-    bundle: str | None
-    """Digest of the job's files."""
-    signed: SignedStatement
-
-
 def to_signable(statement: Statement) -> dict[str, Any]:
     """Return the JSON object of a statement that is signed."""
     return statement.model_dump(mode="json")
+
+
+class Narrowing(NamedTuple):
+    """The terms that an approver allows instead of the requested ones; None leaves a part as requested."""
+
+    ttl: int | None = None
+    """Seconds."""
+    action: Action | None = None
+    tools: BoundedTools | None = None
+
+
+NO_NARROWING = Narrowing()
+
+
+def build_order_statement(
+    job: str,
+    spec: dict[str, Any],
+    *,
+    bundle: str | None,
+    params: Mapping[str, str],
+    reason: str,
+    person: str,
+    now: datetime,
+    parent: str | None = None,
+) -> OrderStatement:
+    return OrderStatement(
+        job=job,
+        spec_digest=digest_of(spec),
+        bundle=bundle,
+        params=params,
+        reason=reason,
+        person=person,
+        parent=parent,
+        issued_at=now,
+        expires_at=now + MAX_STATEMENT_LIFETIME,
+    )
+
+
+def build_decision_statement(
+    request: dict[str, Any],
+    decision: DecisionKind,
+    *,
+    narrowing: Narrowing = NO_NARROWING,
+    reason: str,
+    person: str,
+    on_behalf_of: str | None = None,
+    now: datetime,
+) -> DecisionStatement:
+    """Build the decision on a request (`request`: as returned by the API). `on_behalf_of`: entity id of the absent person, if any."""
+    return DecisionStatement(
+        **_request_fields(request, reason=reason, person=person, now=now),
+        decision=decision,
+        ttl=request["ttl"] if narrowing.ttl is None else narrowing.ttl,
+        action=narrowing.action or Action(request["action"]),
+        on_behalf_of=on_behalf_of,
+        tools=narrowing.tools,
+    )
+
+
+def build_review_statement(
+    request: dict[str, Any], verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
+) -> ReviewStatement:
+    return ReviewStatement(**_request_fields(request, reason=reason, person=person, now=now), verdict=verdict)
+
+
+def _request_fields(request: dict[str, Any], *, reason: str, person: str, now: datetime) -> dict[str, Any]:
+    """Return the fields that statements about a request have in common."""
+    about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"]}
+    return {**about, "reason": reason, "person": person, "issued_at": now, "expires_at": now + MAX_STATEMENT_LIFETIME}
 
 
 def request_digest(

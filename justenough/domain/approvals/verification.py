@@ -17,9 +17,8 @@ from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import (
     DecisionStatement,
     DelegationStatement,
-    OrderStatement,
-    ReviewStatement,
     SignedStatement,
+    Statement,
     to_signable,
     why_not_valid_now,
     why_signature_invalid,
@@ -31,7 +30,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.tool_bounds import NOT_BOUNDABLE, BoundedTools, intersect_tools
 
 Verdict = Literal["pending", "approved", "denied", "withdrawn"]
-S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewStatement)
+S = TypeVar("S", bound=Statement)
 
 # The errors that parsing untrusted JSON may raise.
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
@@ -78,7 +77,8 @@ class ApprovalVerifier:
 
         `given_from`: the lowest tier at which it may have been given; None if it is given at the current tier.
         """
-        statement = self._verify_decision(job, ladder, signed, given_from=given_from)
+        tier = ladder.current if given_from is None else given_from
+        statement = self._verify_decision(job, ladder, signed, tier=tier)
         if isinstance(statement, Rejection):
             return statement
         if statement.decision == "withdraw":
@@ -95,7 +95,7 @@ class ApprovalVerifier:
                 else "no group that approves requests"
             )
             return Rejection("not_entitled", f"{person.name} is in {needed}")
-        absent = self._verify_absent_person(statement, ladder, tier=ladder.current if given_from is None else given_from)
+        absent = self._verify_absent_person(statement, ladder, tier=tier)
         if isinstance(absent, Rejection):
             return absent
         return ApprovalAnswer(
@@ -115,7 +115,7 @@ class ApprovalVerifier:
 
     def verify_withdrawal(self, job: str, ladder: Ladder, signed: SignedStatement) -> Withdrawal | Rejection:
         """Return the withdrawal that a signed decision makes, or why it does not count. Unlike approving, it is allowed for one's own job."""
-        statement = self._verify_decision(job, ladder, signed)
+        statement = self._verify_decision(job, ladder, signed, tier=ladder.current)
         if isinstance(statement, Rejection):
             return statement
         if statement.decision != "withdraw":
@@ -178,9 +178,8 @@ class ApprovalVerifier:
         absent = self.verify_signer(person, signed)
         return absent if isinstance(absent, Rejection) else None
 
-    def _verify_decision(
-        self, job: str, ladder: Ladder, signed: SignedStatement, *, given_from: int | None = None
-    ) -> DecisionStatement | Rejection:
+    def _verify_decision(self, job: str, ladder: Ladder, signed: SignedStatement, *, tier: int) -> DecisionStatement | Rejection:
+        """Return the statement of a signed decision, or why it does not count. `tier`: the lowest one at which it may have been given."""
         statement = read_statement(DecisionStatement, signed)
         if isinstance(statement, Rejection):
             return statement
@@ -196,7 +195,7 @@ class ApprovalVerifier:
                 f"the decision's ttl is {statement.ttl} s; it must be from 1 to {ladder.ttl} s",
             ),
             (
-                statement.reason.strip() or not needs_reason(statement.decision, ladder.current if given_from is None else given_from),
+                statement.reason.strip() or not needs_reason(statement.decision, tier),
                 "reason_missing",
                 "the decision has no reason, but one is required",
             ),

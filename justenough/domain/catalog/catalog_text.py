@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.untrusted_yaml import read_yaml
 
 SECTION = re.compile(r"^([a-z]+):\n", re.MULTILINE)
@@ -77,8 +77,7 @@ def _refuse_taken_names(before: Mapping[str, Any], added: Mapping[str, Any]) -> 
             paths = {item.get("path") for item in there if isinstance(item, dict)} if isinstance(there, list) else set()
             taken = [f"{section} {item['path']}" for item in values if item["path"] in paths]
         problems += [Problem(name, "already exists; choose another name, or remove it first") for name in taken]
-    if problems:
-        raise InvalidInput(CATALOG_FILE, tuple(problems))
+    raise_problems(CATALOG_FILE, problems)
 
 
 def _add_lines(text: str, section: str, lines: str) -> str:

@@ -80,10 +80,11 @@ def _data_below(path: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 def drop_inherited_problems(problems: Iterable[Problem]) -> Iterator[Problem]:
     """Yield the problems without those that an action or resource inherited: they are reported where they were written."""
-    found = list(problems)
-    written = {(problem.path, problem.message) for problem in found}
-    for problem in found:
-        if not any((source, problem.message) in written for source in _sources(problem.path)):
+    # Without hints: only the first unknown keys get one.
+    found = [(problem, problem.message.partition("; did you mean")[0]) for problem in problems]
+    written = {(problem.path, message) for problem, message in found}
+    for problem, message in found:
+        if not any((source, message) in written for source in _sources(problem.path)):
             yield problem
 
 

@@ -14,9 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from justenough.domain.catalog.gateway_validation import (
+    model_access,
+    model_problems,
+    model_use_problems,
+    tool_problems,
+    why_for_gateways_only,
+)
 from justenough.domain.catalog.inheritance import drop_inherited_problems, fill_in_defaults
-from justenough.domain.catalog.llm_validation import model_access, model_problems, model_use_problems, why_for_gateways_only
-from justenough.domain.catalog.models import ActionDef, Catalog, Defaults, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
+from justenough.domain.catalog.models import ActionDef, Catalog, ResolvedIssue, VaultWrite
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import (
     ISSUE_TIME_PLACEHOLDERS,
@@ -31,8 +37,6 @@ from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.core.vault_names import DATABASE_CREDS_PATH
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Revocable
-from justenough.domain.llm.definition import GatewayUses, ModelDef
-from justenough.domain.tools.definitions import TOOL_MODELS, ActionOffer, tool_problems
 
 CATALOG_FILE = "catalog.yaml"
 LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
@@ -50,17 +54,13 @@ def read_catalog(text: str | bytes) -> Catalog:
     if not isinstance(raw, dict):
         raise InvalidInput(CATALOG_FILE, (Problem("", "must be a mapping with `resources`"),))
     catalog = _validate_catalog(fill_in_defaults(raw))
-    offers = {
-        name: {action: ActionOffer(definition.locked, definition.data_scope) for action, definition in resource.actions.items()}
-        for name, resource in catalog.resources.items()
-    }
     problems = (
         *_scope_problems(catalog),
         *_action_problems(catalog),
         *_write_problems(catalog),
         *_lock_problems(catalog),
         *model_problems(catalog),
-        *tool_problems(catalog.tools, offers),
+        *tool_problems(catalog),
     )
     raise_problems(CATALOG_FILE, problems)
     return catalog
@@ -178,16 +178,11 @@ def _valid_parts(model: type[JobSpec | Access], placeholder: dict[str, Any], raw
 
 
 def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) -> Iterator[Problem]:
-    where = f"access[{index}]"
-    resource = catalog.resources.get(item.resource)
-    if resource is None:
-        yield Problem(f"{where}.resource", f"unknown resource {item.resource!r}{did_you_mean(item.resource, catalog.resources)}")
-        return
-    if spec.environment != resource.environment:
+    where, resource, action_def = f"access[{index}]", catalog.resources.get(item.resource), catalog.action(item.resource, item.action)
+    if resource is not None and spec.environment != resource.environment:
         yield Problem("environment", f"{item.resource} is in environment {resource.environment!r}, not in {spec.environment!r}")
-    action_def = resource.actions.get(item.action)
     if action_def is None:
-        yield Problem(f"{where}.action", f"{item.resource} does not offer {item.action}; it offers {', '.join(sorted(resource.actions))}")
+        yield from catalog.offer_problems(item.resource, (item.action,), where=where)
         return
     if item.at == "start" and item.tools is None and (why := why_for_gateways_only(item, catalog)):
         yield Problem(f"{where}.resource", f"{why}; use `model:` for a model, or `at: request` for a tool's access")
@@ -209,9 +204,7 @@ def _model_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
 
 def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Problem]:
     fitting = {
-        name: tool
-        for name, tool in {**catalog.callable, **catalog.listings}.items()
-        if tool.uses.resource == item.resource and item.action in tool.uses.actions
+        name: tool for name, tool in catalog.named_tools.items() if tool.uses.resource == item.resource and item.action in tool.uses.actions
     }
     for name, bounds in (item.tools or {}).items():
         if name not in fitting:
@@ -251,20 +244,9 @@ def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None
 
 def _validate_catalog(raw: dict[str, Any]) -> Catalog:
     try:
-        return validate_model(CATALOG_FILE, Catalog, raw)
+        return validate_model(CATALOG_FILE, Catalog, raw, suggests_keys=True)
     except InvalidInput as error:
-        problems = []
-        for problem in drop_inherited_problems(error.problems):
-            in_tools = problem.path.startswith("tools.")
-            models = (
-                TOOL_MODELS
-                if in_tools
-                else (Catalog, Defaults, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
-            )
-            keys = {field.alias or name for model in models for name, field in model.model_fields.items()}
-            hint = did_you_mean(problem.path.rpartition(".")[2], keys) if problem.message == "unknown key" else ""
-            problems.append(Problem(problem.path, problem.message + hint))
-        raise InvalidInput(CATALOG_FILE, tuple(problems)) from error
+        raise InvalidInput(CATALOG_FILE, tuple(drop_inherited_problems(error.problems))) from error
 
 
 def _scope_problems(catalog: Catalog) -> Iterator[Problem]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import Field
 
+from justenough.domain.catalog.gateway_validation import foreign_references
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ListedTool, ToolList
-from justenough.domain.catalog.models import Catalog
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.catalog.models import Catalog, UpstreamTools
+from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.json_schema import check_schema
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.schema_cost import expensive_part
@@ -22,7 +23,7 @@ from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.domain.jobs.spec import Name
 from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import action_of
-from justenough.domain.tools.definitions import Tool, ToolUses, foreign_references
+from justenough.domain.tools.definitions import Tool, ToolUses
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """Matches valid names of exposed tools, including the prefix, by MCP's specification."""
@@ -59,52 +60,45 @@ class UpstreamListingTool(Tool):
     """Lists an upstream server's current tools for review. Only for jobs whose order names it, so that no model reads them by chance."""
 
 
-def listing_tools_of(catalog: Catalog) -> dict[str, Tool]:
-    """Return the listing tools, such as `github.tools`, each under the least privileged of the server's actions."""
-    return {
-        f"{name}.{TOOLS_KEY}": UpstreamListingTool(
-            description=f"Lists the tools that {name} shows now, whether they were reviewed or not",
-            uses=ToolUses(resource=tool.uses.resource, action=min(tool.uses.actions, key=list(Action).index)),
-            mcp=tool.mcp,
-        )
-        for name, tool in catalog.tools.items()
-        if tool.mcp
-    }
-
-
 def with_upstream_tools(catalog: Catalog, lists: Mapping[str, ToolList]) -> Catalog:
     """Return the catalog with the tools of its upstream servers. `lists`: the reviewed lists, by server. Raises InvalidInput if names collide."""
-    upstreams = {name: tool for name, tool in catalog.tools.items() if tool.mcp}
-    withheld = {name: why.message for name, tool in upstreams.items() if (why := why_withheld(name, tool, lists.get(name)))}
-    callable_tools: dict[str, Tool] = {name: tool for name, tool in catalog.tools.items() if not tool.mcp}
-    listings = listing_tools_of(catalog)
+    servers = {name: tool for name, tool in catalog.tools.items() if tool.mcp}
+    withheld = {name: why for name, tool in servers.items() if (why := why_withheld(name, tool, lists.get(name)))}
+    listings = {f"{name}.{TOOLS_KEY}": _listing_tool(name, tool) for name, tool in servers.items()}
+    taken: dict[str, Tool] = {name: tool for name, tool in catalog.tools.items() if not tool.mcp} | listings
+    callable_tools: dict[str, Tool] = {}
     problems: list[Problem] = []
-    for name, server in upstreams.items():
+    for name, server in servers.items():
         for tool in () if name in withheld else upstream_tools(name, server, lists[name]):
             exposed = exposed_name(server, tool.own_name)
-            if other := callable_tools.get(exposed) or listings.get(exposed):
+            if other := taken.get(exposed):
                 owner = other.upstream if isinstance(other, UpstreamTool) else "the catalog"
                 fix = f"rename its tools with `prefix: {name.replace('-', '_')}_` under mcp"
                 problems.append(Problem(f"tools.{name}.mcp", f"{exposed}: {owner} has a tool of this name too; {fix}"))
-            callable_tools.setdefault(exposed, tool)
-    if problems:
-        raise InvalidInput("catalog.yaml", tuple(sorted(problems)))
-    return catalog.with_callable_tools(callable_tools, withheld=withheld, reviewed=lists, listings=listings)
+            callable_tools[exposed] = taken.setdefault(exposed, tool)
+    raise_problems("catalog.yaml", sorted(problems))
+    return catalog.with_upstreams(UpstreamTools(callable_tools, listings, withheld, lists))
 
 
-def why_withheld(name: str, tool: Tool, tool_list: ToolList | None) -> Rejection | None:
+def _listing_tool(name: str, tool: Tool) -> UpstreamListingTool:
+    """Return the tool that lists a server's tools, under the least privileged of the server's actions."""
+    return UpstreamListingTool(
+        description=f"Lists the tools that {name} shows now, whether they were reviewed or not",
+        uses=ToolUses(resource=tool.uses.resource, action=min(tool.uses.actions, key=lambda action: action.rank)),
+        mcp=tool.mcp,
+    )
+
+
+def why_withheld(name: str, tool: Tool, tool_list: ToolList | None) -> str | None:
     """Return why jobs cannot call any tool of an upstream server and what to do about it, or None if they can."""
     pinned = tool.mcp.tools if tool.mcp else None
     review = f"a platform engineer must review and pin them with `justenough catalog tools {name}`"
     if pinned is None:
-        return Rejection("not_pinned", f"the tools of {name} have not been reviewed (the catalog has no digest of them): {review}")
+        return f"the tools of {name} have not been reviewed (the catalog has no digest of them): {review}"
     if tool_list is None:
-        return Rejection(
-            "list_missing", f"the reviewed tools of {name} are missing ({TOOLS_KEY}/{name}.json next to the catalog): {review}"
-        )
+        return f"the reviewed tools of {name} are missing ({TOOLS_KEY}/{name}.json next to the catalog): {review}"
     if tool_list.digest != pinned:
-        message = f"the tools of {name} in {TOOLS_KEY}/{name}.json do not match the digest in the catalog: {review}"
-        return Rejection("list_not_pinned", message)
+        return f"the tools of {name} in {TOOLS_KEY}/{name}.json do not match the digest in the catalog: {review}"
     return None
 
 

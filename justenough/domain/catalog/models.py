@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -27,7 +28,7 @@ from justenough.domain.catalog.audiences import Audiences
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.canonical_json import digest_of
-from justenough.domain.core.errors import reject_if
+from justenough.domain.core.errors import Problem, reject_if
 from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, did_you_mean, has_stray_brace
 from justenough.domain.core.units import Duration
 from justenough.domain.jobs.spec import MAX_TTL_S, Label, LabelKey, Name, ScopeKey, Sentence
@@ -44,10 +45,9 @@ RESERVED_MOUNTS = ("sys", "auth", "cubbyhole")
 
 
 def _check_vault_path(path: str) -> str:
-    if not VAULT_PATH_PATTERN.fullmatch(path):
-        message = "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)"
-        raise ValueError(message)
-    reject_if(path.partition("/")[0] in RESERVED_MOUNTS, f"{path.partition('/')[0]}/ belongs to Vault itself and issues nothing to jobs")
+    is_path, mount = VAULT_PATH_PATTERN.fullmatch(path), path.partition("/")[0]
+    reject_if(not is_path, "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)")
+    reject_if(mount in RESERVED_MOUNTS, f"{mount}/ belongs to Vault itself and issues nothing to jobs")
     return path
 
 
@@ -283,6 +283,20 @@ class Resource(ActionDefaults):
         return self.actions[action].least_tier if action in self.actions else 0
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamTools:
+    """The tools of a catalog's upstream MCP servers (mcp_upstreams.py finds them)."""
+
+    callable: Mapping[str, Tool] = field(default_factory=dict)
+    """By the name under which jobs call them."""
+    listings: Mapping[str, Tool] = field(default_factory=dict)
+    """The `<server>.tools` tools, by name. Each lists a server's tools, for jobs whose order names it."""
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    """The servers whose tools jobs cannot call, and why."""
+    reviewed: Mapping[str, ToolList] = field(default_factory=dict)
+    """The reviewed tool lists, by server."""
+
+
 class Catalog(Model):
     """Everything that jobs can request."""
 
@@ -299,49 +313,44 @@ class Catalog(Model):
     """Tools that a running job may call (justenough/domain/tools/definitions.py)."""
     identity: Audiences = Audiences()
     """The audiences that a running job may get identity tokens for."""
-    _passing: Mapping[str, Tool] | None = PrivateAttr(default=None)
-    _withheld: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _reviewed: Mapping[str, ToolList] = PrivateAttr(default_factory=dict)
-    _listings: Mapping[str, Tool] = PrivateAttr(default_factory=dict)
+    _upstreams: UpstreamTools = PrivateAttr(default_factory=UpstreamTools)
 
     @property
-    def callable(self) -> Mapping[str, Tool]:
+    def upstreams(self) -> UpstreamTools:
+        """The tools of its upstream MCP servers, once `with_upstreams` has set them."""
+        return self._upstreams
+
+    @property
+    def callable(self) -> dict[str, Tool]:
         """Every tool that jobs can call, by name: the catalog's own, and those that upstream MCP servers expose."""
-        return {name: tool for name, tool in self.tools.items() if not tool.mcp} if self._passing is None else self._passing
+        return {**{name: tool for name, tool in self.tools.items() if not tool.mcp}, **self._upstreams.callable}
 
     @property
-    def withheld_upstreams(self) -> Mapping[str, str]:
-        """The upstream MCP servers whose tools jobs cannot call, and why."""
-        return self._withheld
+    def named_tools(self) -> dict[str, Tool]:
+        """Every tool that an order can name: those that jobs can call, and those that list a server's tools."""
+        return {**self.callable, **self._upstreams.listings}
 
-    @property
-    def reviewed_lists(self) -> Mapping[str, ToolList]:
-        """The reviewed tool lists of upstream MCP servers, by server."""
-        return self._reviewed
-
-    @property
-    def listings(self) -> Mapping[str, Tool]:
-        """The `<server>.tools` tools, by name. Each lists a server's tools, for jobs whose order names it."""
-        return self._listings
-
-    def with_callable_tools(
-        self,
-        tools: Mapping[str, Tool],
-        *,
-        withheld: Mapping[str, str],
-        reviewed: Mapping[str, ToolList],
-        listings: Mapping[str, Tool],
-    ) -> Self:
-        """Return a copy of the catalog with these callable tools (see mcp_upstreams.py)."""
+    def with_upstreams(self, upstreams: UpstreamTools) -> Self:
+        """Return a copy of the catalog with these tools of its upstream MCP servers."""
         copy = self.model_copy()
-        copy._passing, copy._withheld = dict(tools), dict(withheld)  # noqa: SLF001 - its own
-        copy._reviewed, copy._listings = dict(reviewed), dict(listings)  # noqa: SLF001 - the same
+        copy._upstreams = upstreams  # noqa: SLF001 - its own
         return copy
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
         """Return the definition of an action; None if it is not offered."""
         definition = self.resources.get(resource)
         return definition.actions.get(action) if definition else None
+
+    def offer_problems(self, resource: str, actions: Iterable[Action], *, where: str) -> Iterator[Problem]:
+        """Yield why requests for these actions on a resource fail: at `<where>.resource` if there is no such resource, else at `<where>.action`
+        for each action that it does not offer.
+        """
+        if resource not in self.resources:
+            yield Problem(f"{where}.resource", f"unknown resource {resource!r}{did_you_mean(resource, self.resources)}")
+            return
+        offered = self.resources[resource].actions
+        for action in sorted(set(actions) - offered.keys()):
+            yield Problem(f"{where}.action", f"{resource} does not offer {action}; it offers {', '.join(sorted(offered))}")
 
     def lets_reach_vault(self, issued: Iterable[tuple[str, Action]]) -> bool:
         """Whether a job with credentials for these actions, each with its resource, may connect to Vault itself."""

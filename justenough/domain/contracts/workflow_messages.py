@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
-from justenough.domain.approvals.statements import OrderRecord, SignedStatement
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action, JobState
@@ -20,7 +20,7 @@ from justenough.domain.ledger.events import Event
 
 
 class JobInput(Message):
-    """A job's order: the raw spec, the given params, the bundle's digest, and the signed statement over all of them."""
+    """A job's order: the raw spec, the given params, the bundle's digest, and the signed statement over all of them. Nothing is verified."""
 
     job: str
     spec: dict[str, Any]
@@ -31,18 +31,12 @@ class JobInput(Message):
     """The job that launched it, according to the order."""
 
     @classmethod
-    def of(cls, job: str, record: OrderRecord) -> Self:
-        """Build the workflow's input from a stored or submitted order."""
-        parent = record.signed.statement.get("parent")
-        return cls(
-            job=job,
-            spec=record.spec,
-            params=dict(record.params),
-            bundle=record.bundle,
-            order=record.signed,
-            # If the parent is not text, the statement is invalid and verification rejects it.
-            parent=parent if isinstance(parent, str) else None,
-        )
+    def of(cls, job: str, spec: dict[str, Any], params: Mapping[str, str], bundle: str | None, order: SignedStatement) -> Self:
+        """Build the input of a stored or submitted order."""
+        parent = order.statement.get("parent")
+        # If the parent is not text, the statement is invalid and verification rejects it.
+        parent = parent if isinstance(parent, str) else None
+        return cls(job=job, spec=spec, params=dict(params), bundle=bundle, order=order, parent=parent)
 
 
 class ScheduleOccasion(Message):

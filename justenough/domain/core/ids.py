@@ -28,8 +28,7 @@ def new_job_id(installation: str, *, now: datetime, after: str | None = None) ->
     `after`: a job after which it sorts, even if that job's id is from a clock that was ahead.
     """
     if not re.fullmatch(INSTALLATION, installation):
-        message = f"installation {installation!r} must be 1 to 8 lower-case letters and digits ([a-z0-9]{{1,8}})"
-        raise ValueError(message)
+        raise ValueError(f"installation {installation!r} must be 1 to 8 lower-case letters and digits ([a-z0-9]{{1,8}})")
     ulid = ULID.from_datetime(now)
     if after is not None and (earlier := ULID.from_str(after.rpartition("-")[2])).milliseconds >= ulid.milliseconds:
         ulid = ULID.from_timestamp(earlier.milliseconds + 1)

@@ -44,8 +44,7 @@ def build_validator(schema: Mapping[str, Any]) -> Validator:
     draft = jsonschema_rs.validator_cls_for(dict(schema))
     local = {key: inner for key, inner in schema.items() if key != "$schema"}
     if any(_is_circular(local, reference) for reference in _references(local)):
-        message = "a $ref refers to itself"
-        raise SchemaUnusable(message)
+        raise SchemaUnusable("a $ref refers to itself")
     try:
         return draft(local, validate_formats=False, offline=True)
     except (ValueError, jsonschema_rs.ReferencingError) as error:

@@ -1,10 +1,15 @@
-"""Fills in the placeholders of the catalog's texts: `${SHOP_HOST}` from the settings, `{tenant}` from a data scope. No I/O."""
+"""Fills in the placeholders of the catalog's texts: `${SHOP_HOST}` from the settings, `{tenant}` from a data scope. No I/O.
+
+Also says whether a text could come from a pattern in which each wildcard stands for any text.
+"""
 
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from justenough.domain.core.errors import Problem, raise_problems
@@ -66,3 +71,11 @@ def iter_texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from iter_texts(inner, f"{path}[{index}]")
+
+
+def fits_wildcards(text: str, fixed_parts: Iterable[str]) -> bool:
+    """Whether a text consists of these parts with any text, or none, between each two of them.
+
+    fnmatch takes linear time: who chooses the text could make a regular expression with several plain `.*` run for hours.
+    """
+    return fnmatchcase(text, "*".join(map(glob.escape, fixed_parts)))

@@ -17,7 +17,6 @@ class TokenBucket:
 
     @classmethod
     def full(cls, *, capacity: float, per_second: float, now: float) -> TokenBucket:
-        """Return a full bucket."""
         return cls(capacity, per_second, capacity, now)
 
     def take(self, *, now: float) -> TokenBucket | None:

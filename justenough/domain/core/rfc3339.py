@@ -22,8 +22,7 @@ def parse_rfc3339(value: Any) -> datetime:
         return datetime.fromisoformat(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(microsecond=0)
-    message = "write a time like 2026-01-31T09:30:00Z (UTC, whole seconds)"
-    raise ValueError(message)
+    raise ValueError("write a time like 2026-01-31T09:30:00Z (UTC, whole seconds)")
 
 
 Moment = Annotated[datetime, BeforeValidator(parse_rfc3339), PlainSerializer(to_rfc3339, return_type=str)]

@@ -26,8 +26,7 @@ class Secret:
         return repr(self)
 
     def __reduce__(self) -> NoReturn:
-        message = "a Secret cannot be serialised"
-        raise TypeError(message)
+        raise TypeError("a Secret cannot be serialised")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self.__value == other.reveal()

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -31,7 +30,6 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 MAX_SAFE_INTEGER = 2**53 - 1
 
 M = TypeVar("M", bound=BaseModel)
-NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class _Strict(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
@@ -70,9 +68,6 @@ class _Strict(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.res
 
 class _ExactLoader(_Strict, yaml.SafeLoader):
     """Parses with PyYAML's own parser, which describes errors better."""
-
-    def __init__(self, text: str) -> None:
-        yaml.SafeLoader.__init__(self, text)
 
 
 class _FastLoader(_Strict, yaml.CSafeLoader):
@@ -129,24 +124,23 @@ def check_json(what: str, value: Any) -> None:
     raise_problems(what, islice(_json_problems(value, ()), MAX_PROBLEMS))
 
 
-def validate_model(what: str, model: type[M], value: Any, *, suggests_keys: bool = False, other_names: Mapping[str, str] = NO_NAMES) -> M:
-    """Parse a value into a model; raise InvalidInput with every problem, by YAML path. `suggests_keys`: whether to suggest a key similar to
-    an unknown one.
+def validate_model(what: str, model: type[M], value: Any, *, other_names: Mapping[str, str] | None = None) -> M:
+    """Parse a value into a model; raise InvalidInput with every problem, by YAML path.
 
-    `other_names`: the right key for each commonly mistaken key, by the mistaken key's path without indexes: `access.duration`.
+    `other_names`: the right key for each commonly mistaken key, by the mistaken key's path without indexes: `access.duration`. If given,
+    the problem of any other unknown key suggests a similar one.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems, hints_left = [], MAX_KEY_HINTS if suggests_keys else 0
+        problems, hints_left = [], 0 if other_names is None else MAX_KEY_HINTS
         for item in error.errors(include_url=False, include_input=False):
             hint, location = "", item["loc"]
-            if item["type"] == "extra_forbidden" and hints_left:
+            if other_names is not None and item["type"] == "extra_forbidden" and hints_left:
                 hints_left -= 1
                 meant = other_names.get(".".join(part for part in location if isinstance(part, str)))
-                hint = (
-                    f"; did you mean {meant!r}?" if meant else did_you_mean(str(location[-1])[:MAX_KEY_CHARS], _known_keys(model, location))
-                )
+                similar = did_you_mean(str(location[-1])[:MAX_KEY_CHARS], _known_keys(model, location))
+                hint = f"; did you mean {meant!r}?" if meant else similar
             problems.append(Problem(to_yaml_path(part for part in location if part != "[key]"), describe_error(item) + hint))
         raise InvalidInput(what, tuple(problems)) from error
 

@@ -43,7 +43,6 @@ def job_role(job: str) -> str:
 def hard_end_of(seconds: int) -> str:
     """Return the shortest allowed `token_explicit_max_ttl` that is at least `seconds`; raise ValueError below 1 s or above eight days."""
     if not 1 <= seconds <= HARD_END_HOURS[-1] * 3600:
-        message = f"a token's maximum ttl must be from 1 s to {HARD_END_HOURS[-1]} h, not {seconds} s"
-        raise ValueError(message)
+        raise ValueError(f"a token's maximum ttl must be from 1 s to {HARD_END_HOURS[-1]} h, not {seconds} s")
     minutes = -(-seconds // 60)
     return f"{minutes}m" if minutes < 60 else f"{-(-seconds // 3600)}h"

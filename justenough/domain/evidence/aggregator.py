@@ -8,16 +8,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from justenough.domain.evidence.approvals import ApprovalMetrics
-from justenough.domain.evidence.credentials import CredentialMetrics, OpenCredential
+from justenough.domain.evidence.credentials import CredentialMetrics, OpenCredential, RevocationMetrics
 from justenough.domain.evidence.current_state import CurrentState, LedgerState, ledger_results
-from justenough.domain.evidence.exceptional_events import ExceptionalEventMetrics
 from justenough.domain.evidence.grants import GrantMetrics
 from justenough.domain.evidence.metric_definitions import ITEMS, METRICS, SECTIONS
-from justenough.domain.evidence.rejected_attempts import RejectedAttemptMetrics
 from justenough.domain.evidence.report import Evidence, Item, Line, Report, Section, Status
-from justenough.domain.evidence.revocations import RevocationMetrics
+from justenough.domain.evidence.single_events import SingleEventMetrics
 from justenough.domain.evidence.statistics import EntryFact, MetricResult
-from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import moment_text
 
 CURRENT_STATE_COMMANDS = {"emergency.open": "justenough review list"}
@@ -36,12 +33,11 @@ class EvidenceAggregator:
 
     def __init__(self, period: ReportPeriod) -> None:
         self._period = period
-        self._credentials, self._revocations, self._approvals = CredentialMetrics(), RevocationMetrics(), ApprovalMetrics()
-        self._grants, self._attempts, self._unusual = GrantMetrics(), RejectedAttemptMetrics(), ExceptionalEventMetrics()
-        self._checkpoint: EntryFact | None = None
+        self._credentials, until = CredentialMetrics(), period.until
+        self._metrics = (self._credentials, RevocationMetrics(until), ApprovalMetrics(until), GrantMetrics(), SingleEventMetrics())
         self._entries = 0
-        self._counters = defaultdict[str, list[Callable[[EntryFact], None]]](list, {EventType.LEDGER_CHECKPOINTED: []})
-        for metrics in (self._credentials, self._revocations, self._approvals, self._grants, self._attempts, self._unusual):
+        self._counters = defaultdict[str, list[Callable[[EntryFact], None]]](list)
+        for metrics in self._metrics:
             for kind in metrics.types:
                 self._counters[kind].append(metrics.add)
 
@@ -63,25 +59,11 @@ class EvidenceAggregator:
             fact = EntryFact(job, entry, kind, at, data)
             for count in counters:
                 count(fact)
-            if kind == "ledger.checkpointed":
-                self._checkpoint = fact
 
     def report(self, *, installation: str, now: datetime, current_state: CurrentState, ledger: LedgerState) -> Report:
         """Return the report of the period, together with the current state."""
-        results = {
-            result.key: result
-            for metric_results in (
-                current_state.metric_results(),
-                self._credentials.metric_results(),
-                self._revocations.metric_results(until=self._period.until),
-                self._approvals.metric_results(until=self._period.until),
-                self._grants.metric_results(),
-                self._attempts.metric_results(),
-                self._unusual.metric_results(),
-                ledger_results(ledger, read=self._entries, checkpoint=self._checkpoint),
-            )
-            for result in metric_results
-        }
+        results = {result.key: result for source in (current_state, *self._metrics) for result in source.metric_results()}
+        results |= {result.key: result for result in ledger_results(ledger, read=self._entries)}
         lines = {key: self._to_line(results[key]) for key in METRICS}
         sections = tuple(
             Section(key=key, title=title, lines=tuple(lines[name] for name in METRICS if name.startswith(f"{key}.")))

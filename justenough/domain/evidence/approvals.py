@@ -61,7 +61,9 @@ class ApprovalMetrics:
         EventType.JOB_ENDED,
     )
 
-    def __init__(self) -> None:
+    def __init__(self, until: datetime) -> None:
+        """`until`: the end of the period."""
+        self._until = until
         self._jobs: dict[str, TrackedJob] = {}
         self._tiers = defaultdict[int, Counter[str]](Counter)
         self._people, self._narrowed_by = Counter[str](), Counter[str]()
@@ -71,7 +73,6 @@ class ApprovalMetrics:
         self._openings, self._narrowed, self._withdrawn = Sample[str](), Sample[str](), Sample[str]()
 
     def add(self, fact: EntryFact) -> None:
-        """Count an entry of one of the types."""
         match fact.kind:
             case "access.requested":
                 request = self._tracked_request(fact)
@@ -100,8 +101,7 @@ class ApprovalMetrics:
                 job = self._jobs.pop(fact.job)
                 self._stop_waiting(job, job.pending, fact.at)
 
-    def metric_results(self, *, until: datetime) -> Iterator[MetricResult]:
-        """Yield the results of this module's metrics. `until`: the end of the period."""
+    def metric_results(self) -> Iterator[MetricResult]:
         totals = {name: sum(tier[name] for tier in self._tiers.values()) for name in OUTCOMES}
         rows = tuple((tier, *(self._tiers[tier][name] for name in OUTCOMES)) for tier in sorted(self._tiers))
         table, status = Table(columns=("tier", *OUTCOMES), rows=rows), status_above(totals["expired"], Status.ATTENTION)
@@ -114,7 +114,7 @@ class ApprovalMetrics:
         yield MetricResult("approvals.people", people, Status.OK, self._decisions, (decided,), table)
         # A job that still waits has waited until the end of the period.
         waiting_since = [job.since for job in self._jobs.values() if job.since is not None]
-        seconds = self._waited_s + sum(max(seconds_between(since, until), 0.0) for since in waiting_since)
+        seconds = self._waited_s + sum(max(seconds_between(since, self._until), 0.0) for since in waiting_since)
         waiting = {"job_hours": round(seconds / 3600, 3), "waits": self._waits, "waiting_at_the_end": len(waiting_since)}
         yield MetricResult("approvals.waiting", waiting, Status.OK, self._openings, (opened,))
         narrowed = {"narrowed": self._narrowed.count, **{name: self._narrowed_by[name] for name in ("by_ttl", "by_action", "by_tools")}}

@@ -1,4 +1,6 @@
-"""Follows each credential of the period to its end: its granted and actual lifetime, and whether its end was verified. No I/O, no clock."""
+"""How the period's credentials ended: granted and actual lifetimes, verified ends, and the revocations of jobs: how long they took, and which
+were overdue. `current_state` counts those that are overdue now. No I/O, no clock.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,9 @@ from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import EventType, parse_entry_time, time_done
 from justenough.domain.ledger.overdue import MAX_SWEEP_AGE
 
+OVERDUE = (EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_OVERDUE)
+MAX_P95_S = 60.0
+"""A higher 95th percentile of the revocation time needs attention."""
 END_EVENTS = (EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED)
 LATE_END_GRACE: timedelta = MAX_SWEEP_AGE
 """An end that is verified within this time after the expiry was found by the next sweep, and is not late."""
@@ -51,9 +56,7 @@ class AccessLifetimes:
 
     def row(self, name: str) -> tuple[Cell, ...]:
         """Return its row in the table."""
-        granted, real = self.granted.figures(), self.real.figures()
-        ranks = ("p50_seconds", "p95_seconds", "max_seconds")
-        return (name, len(self.real), *(granted[rank] for rank in ranks), *(real[rank] for rank in ranks))
+        return (name, len(self.real), *self.granted.durations().values(), *self.real.durations().values())
 
 
 class CredentialMetrics:
@@ -76,7 +79,6 @@ class CredentialMetrics:
         self._expired_by_revocable = Counter[str]()
 
     def add(self, fact: EntryFact) -> None:
-        """Count an entry of one of the types."""
         credential = fact.data["credential"]
         match fact.kind:
             case "credential.issued":
@@ -107,10 +109,8 @@ class CredentialMetrics:
                 self._expired_by_revocable[expired.revocable if expired else recorded] += 1
 
     def metric_results(self) -> Iterator[MetricResult]:
-        """Yield the results of this module's metrics."""
-        figures = {f"granted_{name}": value for name, value in self._all.granted.figures().items() if name != "measured"}
-        figures |= {name if name == "measured" else f"real_{name}": value for name, value in self._all.real.figures().items()}
-        figures["beyond_their_end"] = self._late.count
+        granted, real = self._all.granted.durations("granted_"), self._all.real.durations("real_")
+        figures = {**granted, "measured": len(self._all.real), **real, "beyond_their_end": self._late.count}
         status = status_above(self._late.count, Status.ATTENTION)
         ranks = [f"{what} {rank} (s)" for what in ("granted", "real") for rank in ("p50", "p95", "max")]
         rows = tuple(self._by_access[name].row(name) for name in sorted(self._by_access))
@@ -133,3 +133,54 @@ class CredentialMetrics:
         data, access = fact.data, f"{fact.data['resource']}:{fact.data['action']}"
         times = parse_entry_time(issued_at), parse_entry_time(data["expires_at"])
         self.open[data["credential"]] = OpenCredential(fact.job, fact.id, access, *times, data["revocable"])
+
+
+class RevocationMetrics:
+    """Follows each job's revocation from its first attempt to its proof."""
+
+    types: ClassVar = (EventType.REVOCATION_STARTED, EventType.REVOCATION_CONFIRMED, *OVERDUE, *END_EVENTS)
+
+    def __init__(self, until: datetime) -> None:
+        """`until`: the end of the period."""
+        self._until = until
+        self._since: dict[str, datetime] = {}
+        self._took = Distribution()
+        self._longest_overdue: float | None = None
+        """The longest duration, in seconds, of an overdue revocation that was then confirmed."""
+        self._overdue_credentials: dict[str, datetime] = {}
+        """Credentials that were overdue while their job ran, and since when."""
+        self._overdue_jobs: set[str] = set()
+        self._confirmed, self._overdue = Sample[str](), Sample[str]()
+
+    def add(self, fact: EntryFact) -> None:
+        match fact.kind:
+            case "revocation.started":
+                self._since.setdefault(fact.job, fact.at)
+            case "revocation.confirmed" if fact.job in self._since:
+                seconds = seconds_between(self._since.pop(fact.job), fact.at)
+                self._confirmed.add(fact.id)
+                self._took.add(seconds)
+                if fact.job in self._overdue_jobs:
+                    self._longest_overdue = max(self._longest_overdue or 0.0, seconds)
+            case "revocation.overdue" | "credential.overdue":
+                self._overdue_jobs.add(fact.job)
+                self._overdue.add(fact.id)
+                if "credential" in fact.data:
+                    self._overdue_credentials.setdefault(fact.data["credential"], fact.at)
+            case "credential.confirmed" | "credential.expired" if fact.data["credential"] in self._overdue_credentials:
+                seconds = seconds_between(self._overdue_credentials.pop(fact.data["credential"]), time_done(fact.data, fact.at))
+                self._longest_overdue = max(self._longest_overdue or 0.0, seconds)
+
+    def metric_results(self) -> Iterator[MetricResult]:
+        figures = self._took.figures()
+        p95 = figures["p95_seconds"]
+        status = Status.ATTENTION if isinstance(p95, float) and p95 > MAX_P95_S else Status.OK
+        figures["open_at_the_end"] = len(self._since)
+        yield MetricResult("revocation.time", figures, status, self._confirmed, (EventType.REVOCATION_CONFIRMED,))
+        open_since = [*(self._since[job] for job in self._overdue_jobs & self._since.keys()), *self._overdue_credentials.values()]
+        durations = [seconds_between(since, self._until) for since in open_since]
+        if self._longest_overdue is not None:
+            durations.append(self._longest_overdue)
+        jobs = len(self._overdue_jobs)
+        figures = {"jobs": jobs, "longest_seconds": max(durations, default=None)}
+        yield MetricResult("revocation.overdue", figures, status_above(jobs, Status.ATTENTION), self._overdue, OVERDUE)

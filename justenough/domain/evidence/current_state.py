@@ -8,11 +8,10 @@ from typing import ClassVar
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.evidence.credentials import LATE_END_GRACE, OpenCredential
-from justenough.domain.evidence.report import Cell, Status, Table
+from justenough.domain.evidence.report import Status, Table
 from justenough.domain.evidence.statistics import (
     MAX_SHOWN,
     Distribution,
-    EntryFact,
     MetricResult,
     Sample,
     count_result,
@@ -102,19 +101,16 @@ class CurrentState:
         for key, sample in self._wrong.items():
             yield count_result(key, "credentials", _entries(sample), above=Status.VIOLATION, table=self._credential_table(sample))
         yield count_result("standing.untold", "credentials", self._unclosed, above=Status.VIOLATION)
-        ages = {f"age_{name}": value for name, value in self._ages.figures().items() if name != "measured"}
-        figures: dict[str, Cell] = {"credentials": self._live.count, **ages}
+        figures = {"credentials": self._live.count, **self._ages.durations("age_")}
         yield MetricResult("standing.live", figures, seen=_entries(self._live), table=self._credential_table(self._live))
 
         overdue = self._overdue_jobs.count
-        figures = {"jobs": overdue, "longest_seconds": self._overdue_ages.figures()["max_seconds"]}
+        figures = {"jobs": overdue, "longest_seconds": self._overdue_ages.durations()["max_seconds"]}
         table = self._overdue_jobs.to_table(("job", "open for (s)"), lambda item: (item[0], self._seconds_since(item[1])))
         yield MetricResult("revocation.overdue_now", figures, status_above(overdue, Status.VIOLATION), table=table)
 
-        figures, status = (
-            {"open": self._reviews.count, "open_too_long": self._late_reviews},
-            status_above(self._late_reviews, Status.ATTENTION),
-        )
+        figures = {"open": self._reviews.count, "open_too_long": self._late_reviews}
+        status = status_above(self._late_reviews, Status.ATTENTION)
         opened = [f"{review.job_id}/{EventType.REVIEW_OPENED}/{review.request_id}" for review in self._reviews.first]
         columns = ("review of", "access", "emergency declared by", "may review", "age (s)")
         table = self._reviews.to_table(
@@ -146,8 +142,8 @@ class CurrentState:
         return round(seconds_between(moment, self._now), 3)
 
 
-def ledger_results(state: LedgerState, *, read: int, checkpoint: EntryFact | None) -> Iterator[MetricResult]:
-    """Yield the results about the ledger itself. `read`: the entries that the report read; `checkpoint`: the newest one of the period."""
+def ledger_results(state: LedgerState, *, read: int) -> Iterator[MetricResult]:
+    """Yield the results about the ledger itself. `read`: the entries that the report read."""
     yield MetricResult("ledger.entries", {"entries": state.entries, "read_for_this_period": read, "newest_hash": state.hash})
     report = state.verified
     if report is None:
@@ -159,10 +155,6 @@ def ledger_results(state: LedgerState, *, read: int, checkpoint: EntryFact | Non
         )
         verified = {"verified": "sound" if report.sound else "not sound", "problems": problems.count, "chains": report.jobs}
         yield MetricResult("ledger.verified", verified, status_above(problems.count, Status.VIOLATION), table=table)
-    seen = Sample(1, [checkpoint.id]) if checkpoint else Sample[str]()
-    last = {"last_checkpoint": checkpoint.at.isoformat() if checkpoint else "none"}
-    status = Status.OK if checkpoint else Status.ATTENTION
-    yield MetricResult("ledger.checkpoint", last, status, seen, (EventType.LEDGER_CHECKPOINTED,))
 
 
 def _entries(sample: Sample[LiveCredential]) -> Sample[str]:

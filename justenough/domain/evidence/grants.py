@@ -42,7 +42,6 @@ class GrantMetrics:
         self._allowed, self._denied, self._errors, self._unissued = Sample[str](), Sample[str](), Sample[str](), Sample[str]()
 
     def add(self, fact: EntryFact) -> None:
-        """Count an entry of one of the types."""
         match fact.kind:
             case "access.decided":
                 self._count_decision(fact)
@@ -59,7 +58,6 @@ class GrantMetrics:
                     self._unissued.add(entry)
 
     def metric_results(self) -> Iterator[MetricResult]:
-        """Yield the results of this module's metrics."""
         types, decided = (EventType.ACCESS_DECIDED,), self._outcomes.total()
         outcomes = {name: self._outcomes[name] for name in ("allowed", "needs_approval", "denied")}
         # Rounded down, so that 1 means all.

@@ -47,9 +47,12 @@ class Distribution:
 
     def figures(self) -> dict[str, Cell]:
         """Return count, p50, p95 and max, in seconds."""
-        ordered = sorted(self._values)
-        ranks = {"p50_seconds": 50, "p95_seconds": 95, "max_seconds": 100}
-        return {"measured": len(ordered), **{name: nearest_rank(ordered, percent) for name, percent in ranks.items()}}
+        return {"measured": len(self), **self.durations()}
+
+    def durations(self, prefix: str = "") -> dict[str, Cell]:
+        """Return p50, p95 and max, in seconds, by name."""
+        ordered, ranks = sorted(self._values), {"p50": 50, "p95": 95, "max": 100}
+        return {f"{prefix}{name}_seconds": nearest_rank(ordered, percent) for name, percent in ranks.items()}
 
 
 @dataclass(slots=True)

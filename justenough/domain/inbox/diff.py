@@ -135,7 +135,6 @@ def _access_facts(items: Iterable[Access]) -> NamedFacts:
 
 
 def limit_facts(limits: ResourceLimits) -> NamedFacts:
-    """Return the resource limits of a job."""
     return {f"limit of {name.replace('_', ' ')}": str(value) for name, value in limits.model_dump(mode="json").items()}
 
 

@@ -50,7 +50,6 @@ class RequestBatch(NamedTuple):
 
 
 def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
-    """Return the consequence for a pending request if nobody decides."""
     if view.ends_with_job:
         return TimeoutOutcome(view.decide_by, None, ends_with_job=True)
     following = tiers.tiers.get(view.current_tier + 1)

@@ -52,15 +52,13 @@ def read_cron(text: str) -> Cron:
     """Parse `minute hour day-of-month month day-of-week`; raise ValueError that names the invalid field."""
     fields = text.lower().split()
     if len(fields) != len(FIELD_NAMES):
-        message = f'a cron expression has five fields ({", ".join(FIELD_NAMES)}), like "0 2 * * *"; this one has {len(fields)}'
-        raise ValueError(message)
+        raise ValueError(f'a cron expression has five fields ({", ".join(FIELD_NAMES)}), like "0 2 * * *"; this one has {len(fields)}')
     minutes, hours, days, months, weekdays = (
         frozenset(value for part in field.split(",") for value in _parse_part(number, part)) for number, field in enumerate(fields)
     )
     cron = Cron(minutes, hours, days, months, frozenset(day % 7 for day in weekdays))
     if len(cron.days) < 31 and len(cron.weekdays) < 7:
-        message = "restrict days of the month or days of the week, not both: cron runs if either matches, Temporal if both match"
-        raise ValueError(message)
+        raise ValueError("restrict days of the month or days of the week, not both: cron runs if either matches, Temporal if both match")
     reject_if(not any(day <= MONTH_DAYS[month - 1] for month in cron.months for day in cron.days), "none of these months has such a day")
     return cron
 
@@ -80,8 +78,7 @@ def _parse_part(number: int, text: str) -> range:
     """Parse one part of a field's list; `number`: the field's index."""
     match = _PART.fullmatch(text)
     if match is None:
-        message = f"{FIELD_NAMES[number]}: {text!r} must be *, a number, a range like 1-5, or one of these with a step like */15"
-        raise ValueError(message)
+        raise ValueError(f"{FIELD_NAMES[number]}: {text!r} must be *, a number, a range like 1-5, or one of these with a step like */15")
     first = FIELD_BOUNDS[number][0] if match["all"] else _parse_value(number, match["first"])
     last, step = first, int(match["step"] or 1)
     if match["last"]:
@@ -96,7 +93,6 @@ def _parse_value(number: int, text: str) -> int:
     lowest, highest = FIELD_BOUNDS[number]
     value = int(text) if text.isdigit() else FIELD_WORDS[number].get(text)
     if value is None:
-        message = f"{FIELD_NAMES[number]}: unknown value {text!r}"
-        raise ValueError(message)
+        raise ValueError(f"{FIELD_NAMES[number]}: unknown value {text!r}")
     reject_if(not lowest <= value <= highest, f"{FIELD_NAMES[number]}: {text} is not from {lowest} to {highest}")
     return value

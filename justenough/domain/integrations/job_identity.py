@@ -55,7 +55,6 @@ def signing_input(claims: Mapping[str, Any], *, version: int) -> bytes:
 
 
 def build_token(signed: bytes, signature: bytes) -> Secret:
-    """Return the token, from its signing input and the signature."""
     return Secret(f"{signed.decode()}.{_to_base64url(signature)}")
 
 

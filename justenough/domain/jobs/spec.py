@@ -7,20 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    Strict,
-    StringConstraints,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, Strict, StringConstraints, field_validator, model_validator
 
-from justenough.domain.core.base_model import Model
+from justenough.domain.core.base_model import Model, OmittedIfNone
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
 from justenough.domain.core.units import Duration, Size, duration_text, size_text
 from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
@@ -28,18 +19,12 @@ from justenough.domain.jobs.states import Action, Beyond
 from justenough.domain.jobs.tool_bounds import Bounds
 
 MAX_ACCESS_ITEMS = 32
+MAX_APPROVAL_REQUESTS_PER_JOB = 100
+"""Maximum approval requests that one running job may open. Its workflow opens no more, and its session denies further requests."""
 MAX_TTL_S = 24 * 3600
 MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_MODEL_REQUESTS, MAX_MODEL_TOKENS = 1_000_000, 1_000_000_000
 """Upper limits of one job's model budget; the catalog can only set lower ones."""
-
-DEFAULT_CPU_S, MAX_CPU_S = 600, 28 * 24 * 3600
-"""Seconds of processor time."""
-DEFAULT_MEMORY_BYTES, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES = 2**30, 2**24, 2**36
-"""Bytes; Python does not start with less than the minimum."""
-DEFAULT_PROCESSES, MAX_PROCESSES = 256, 2**12
-DEFAULT_FILE_SIZE_BYTES, MAX_FILE_SIZE_BYTES = 2**30, 2**36
-DEFAULT_OPEN_FILES, MIN_OPEN_FILES, MAX_OPEN_FILES = 4096, 16, 2**16
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
@@ -122,19 +107,40 @@ def _between(least: int, most: int, to_text: Callable[[int], str] = str) -> Afte
     return AfterValidator(check)
 
 
+class ResourceUsage(NamedTuple):
+    """The observed resource usage of all processes of a job together."""
+
+    cpu: float
+    """Seconds of processor time, including processes that have ended."""
+    memory: int
+    """Bytes."""
+    processes: int
+    """Processes and threads."""
+
+
 class ResourceLimits(Model):
     """The resource limits of a job's processes: per process or file if the field's description says so, else for all processes together."""
 
-    cpu: Annotated[Duration, _between(1, MAX_CPU_S, duration_text)] = DEFAULT_CPU_S
+    cpu: Annotated[Duration, _between(1, 28 * 24 * 3600, duration_text)] = 600
     """Seconds of processor time."""
-    memory: Annotated[Size, _between(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES, size_text)] = DEFAULT_MEMORY_BYTES
-    """Maximum bytes, including files in the job's in-memory folders."""
-    processes: Annotated[int, Strict(), _between(1, MAX_PROCESSES)] = DEFAULT_PROCESSES
+    memory: Annotated[Size, _between(2**24, 2**36, size_text)] = 2**30
+    """Maximum bytes, including files in the job's in-memory folders. Python does not start with less than the lower bound."""
+    processes: Annotated[int, Strict(), _between(1, 2**12)] = 256
     """Processes and threads."""
-    file_size: Annotated[Size, _between(1, MAX_FILE_SIZE_BYTES, size_text)] = DEFAULT_FILE_SIZE_BYTES
+    file_size: Annotated[Size, _between(1, 2**36, size_text)] = 2**30
     """Maximum bytes of each file that the job writes."""
-    open_files: Annotated[int, Strict(), _between(MIN_OPEN_FILES, MAX_OPEN_FILES)] = DEFAULT_OPEN_FILES
+    open_files: Annotated[int, Strict(), _between(16, 2**16)] = 4096
     """Per process."""
+
+    def why_exceeded(self, usage: ResourceUsage) -> str | None:
+        """Return which limit a job exceeded and by how much, or None if it exceeded none."""
+        if usage.memory > self.memory:
+            return f"limits.memory: it used {usage.memory / 2**20:.1f} MiB, more than {size_text(self.memory)}"
+        if usage.cpu > self.cpu:
+            return f"limits.cpu: it used {usage.cpu:.1f} s of processor time, more than {duration_text(self.cpu)}"
+        if usage.processes > self.processes:
+            return f"limits.processes: it had more than {self.processes} processes and threads"
+        return None
 
 
 class RunSpec(Model):
@@ -181,16 +187,10 @@ class Delivery(Model):
 
     env: JobEnv[Label] = Field(default_factory=dict)
     file: FileDelivery | None = None
-    pgpass: FileDelivery | None = None
+    pgpass: OmittedIfNone[FileDelivery] = None
     """A line in the password file that PGPASSFILE names; the items of one job share one file."""
-    kubeconfig: KubeconfigDelivery | None = None
+    kubeconfig: OmittedIfNone[KubeconfigDelivery] = None
     """A file that KUBECONFIG names; each access item has its own file."""
-
-    @model_serializer(mode="wrap")
-    def _as_signed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out unused newer fields, so that specs from before these fields keep their digests."""
-        fields: dict[str, Any] = write(self)
-        return {name: value for name, value in fields.items() if name not in {"pgpass", "kubeconfig"} or value is not None}
 
 
 class Access(Model):
@@ -206,7 +206,7 @@ class Access(Model):
     """`request`: decided, approved and issued only when the running job requests it from its broker."""
     optional: bool = False
     """Whether the job runs without this access if its request is denied or expires."""
-    tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    tools: OmittedIfNone[Annotated[Mapping[ToolName, Bounds], Field(min_length=1)]] = None
     """The tools that may use this access, with bounds. If set, the job can use it only through these tools, and never gets the credential.
 
     At the start, the decision and the approval cover all of their calls; nothing is issued before the first call.
@@ -295,57 +295,45 @@ def checked_spec(raw: Any, params: Mapping[str, str] | None = None, *, before_ce
     policy`, and bounds that leave other arguments free.
     """
     check_json("job spec", raw)
-    spec = validate_model("job spec", JobSpec, raw, suggests_keys=True, other_names=OTHER_KEYS)
-    raise_problems("job spec", _param_problems(spec, params or {}))
+    spec = validate_model("job spec", JobSpec, raw, other_names=OTHER_KEYS)
     values = {**spec.params, **(params or {})}
-
-    def fill(text: str) -> str:
-        return PLACEHOLDER.sub(lambda match: values[match[1]], text)
-
-    filled = ((path, len(fill(text)), most) for path, text, most in _templates(spec))
-    too_long = [
-        Problem(path, f"has {length} characters with its params filled in; at most {most} are accepted")
-        for path, length, most in filled
-        if length > most
-    ]
-    raise_problems("job spec", too_long)
-    run = spec.run.model_copy(
-        update={"command": tuple(map(fill, spec.run.command)), "env": {name: fill(text) for name, text in spec.run.env.items()}}
-    )
-    access = tuple(
-        item.model_copy(
-            update={
-                "reason": fill(item.reason),
-                "tools": item.tools
-                if item.tools is None or before_ceiling
-                else {name: bounds.with_default() for name, bounds in item.tools.items()},
-            }
-        )
-        for item in spec.access
-    )
-    beyond = "policy" if before_ceiling else spec.beyond
-    return spec.model_copy(update={"task": fill(spec.task), "params": values, "run": run, "access": access, "beyond": beyond})
-
-
-def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:
-    problems = []
-    for name, value in params.items():
+    problems: list[Problem] = []
+    for name, value in (params or {}).items():
         why = _why_param_invalid(value) if name in spec.params else "the spec declares no such parameter"
         problems += [Problem(f"params.{name}", why)] if why else []
-    return problems + [
-        Problem(path, f"{{{name}}} is not a declared parameter")
-        for path, text, _ in _templates(spec)
-        for name in PLACEHOLDER.findall(text)
-        if name not in spec.params
-    ]
+    too_long: list[Problem] = []
+
+    def fill(path: str, text: str, max_chars: int) -> str:
+        unknown = (name for name in PLACEHOLDER.findall(text) if name not in spec.params)
+        problems.extend(Problem(path, f"{{{name}}} is not a declared parameter") for name in unknown)
+        filled = PLACEHOLDER.sub(lambda match: values.get(match[1], ""), text)
+        if len(filled) > max_chars:
+            too_long.append(Problem(path, f"has {len(filled)} characters with its params filled in; at most {max_chars} are accepted"))
+        return filled
+
+    filled_spec = _map_templates(spec, fill)
+    raise_problems("job spec", problems)
+    raise_problems("job spec", too_long)
+    if before_ceiling:
+        return filled_spec.model_copy(update={"params": values, "beyond": "policy"})
+    access = tuple(
+        item.model_copy(update={"tools": {name: bounds.with_default() for name, bounds in item.tools.items()}}) if item.tools else item
+        for item in filled_spec.access
+    )
+    return filled_spec.model_copy(update={"params": values, "access": access})
 
 
-def _templates(spec: JobSpec) -> Iterator[tuple[str, str, int]]:
-    """Yield the path of each text that params are filled into, the text, and its maximum length."""
-    yield "task", spec.task, MAX_SENTENCE_CHARS
-    yield from ((f"run.command[{index}]", text, MAX_ARGUMENT_CHARS) for index, text in enumerate(spec.run.command))
-    yield from ((f"run.env.{name}", text, MAX_ARGUMENT_CHARS) for name, text in spec.run.env.items())
-    yield from ((f"access[{index}].reason", item.reason, MAX_SENTENCE_CHARS) for index, item in enumerate(spec.access))
+def _map_templates(spec: JobSpec, change: Callable[[str, str, int], str]) -> JobSpec:
+    """Return a spec with each text that params are filled into changed. `change` gets the text's path, the text, and its maximum length."""
+    task = change("task", spec.task, MAX_SENTENCE_CHARS)
+    command = tuple(change(f"run.command[{index}]", text, MAX_ARGUMENT_CHARS) for index, text in enumerate(spec.run.command))
+    env = {name: change(f"run.env.{name}", text, MAX_ARGUMENT_CHARS) for name, text in spec.run.env.items()}
+    access = tuple(
+        item.model_copy(update={"reason": change(f"access[{index}].reason", item.reason, MAX_SENTENCE_CHARS)})
+        for index, item in enumerate(spec.access)
+    )
+    run = spec.run.model_copy(update={"command": command, "env": env})
+    return spec.model_copy(update={"task": task, "run": run, "access": access})
 
 
 def _why_param_invalid(value: str) -> str | None:

@@ -86,7 +86,6 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the job has ended."""
         return self not in {JobState.PENDING, JobState.AWAITING_APPROVAL, JobState.RUNNING, JobState.REVOKING}
 
     @property

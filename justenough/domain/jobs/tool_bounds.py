@@ -69,14 +69,14 @@ class ItemBound(Model):
             return f"must begin with {self.prefix!r} and must not contain a path part `..`"
         return None
 
-    def intersect(self, other: ItemBound) -> ItemBound | None:
+    def intersect(self, other: Self) -> Self | None:
         """Return the intersection of two bounds; None if it is empty."""
         fields = self._common_fields(other)
-        bound = None if fields is None else ItemBound(**fields)
+        bound = None if fields is None else type(self)(**fields)
         return None if bound is None or bound.is_empty else bound
 
-    def _common_fields(self, other: ItemBound) -> dict[str, Any] | None:
-        """Return the fields of the intersection of two bounds on plain values; None if it is certain to be empty."""
+    def _common_fields(self, other: Self) -> dict[str, Any] | None:
+        """Return the fields of the intersection of two bounds; None if it is certain to be empty."""
         prefixes = [prefix for prefix in (self.prefix, other.prefix) if prefix is not None]
         longest = max(prefixes, key=len, default=None)
         if longest is not None and not all(longest.startswith(prefix) for prefix in prefixes):
@@ -94,7 +94,7 @@ class ItemBound(Model):
             "one_of": common,
         }
 
-    def is_within(self, other: ItemBound) -> bool:
+    def is_within(self, other: Self) -> bool:
         """Whether every value within this bound is also within the other."""
         if self.is_empty:
             return True
@@ -141,7 +141,6 @@ class Bound(ItemBound):
         return self.each is not None or self.max_items is not None
 
     def problem(self, value: Any, *, by: str = ORDER) -> str | None:
-        """Return why a value is out of bounds; None if it is within. `by`: the source of the bound."""
         if self.is_for_lists:
             if not isinstance(value, list):
                 return "must be a list"
@@ -154,41 +153,36 @@ class Bound(ItemBound):
             return f"must be a plain value, because {by} counts calls by it"
         return super().problem(value, by=by)
 
-    def intersect(self, other: ItemBound) -> Bound | None:
-        """Return the intersection of two bounds; None if it is empty."""
-        fields = self._common_fields(other)
+    def _common_fields(self, other: Self) -> dict[str, Any] | None:
+        fields = super()._common_fields(other)
         if fields is None:
             return None
-        both = [bound for bound in (self, other) if isinstance(bound, Bound)]
-        items = [bound.each for bound in both if bound.each is not None]
+        items = [bound.each for bound in (self, other) if bound.each is not None]
         each = items[0].intersect(items[-1]) if items else None
         # If no item is within both, only the empty list is.
-        limits = [bound.max_items for bound in both if bound.max_items is not None] + ([0] if items and each is None else [])
-        counts = [bound.calls_per_value for bound in both if bound.calls_per_value is not None]
-        bound = Bound(**fields, each=each, max_items=min(limits, default=None), calls_per_value=min(counts, default=None))
-        return None if bound.is_empty else bound
+        limits = [bound.max_items for bound in (self, other) if bound.max_items is not None] + ([0] if items and each is None else [])
+        counts = [bound.calls_per_value for bound in (self, other) if bound.calls_per_value is not None]
+        return {**fields, "each": each, "max_items": min(limits, default=None), "calls_per_value": min(counts, default=None)}
 
-    def is_within(self, other: ItemBound) -> bool:
+    def is_within(self, other: Self) -> bool:
         """Whether every value within this bound is also within the other, and each value is allowed in no more calls."""
-        wide = other if isinstance(other, Bound) else Bound(**dict(other))
         if self.is_empty:
             return True
-        if wide.calls_per_value is not None and (self.calls_per_value is None or self.calls_per_value > wide.calls_per_value):
+        if other.calls_per_value is not None and (self.calls_per_value is None or self.calls_per_value > other.calls_per_value):
             return False
-        if not self.is_for_lists and not wide.is_for_lists:
-            return super().is_within(wide)
+        if not self.is_for_lists and not other.is_for_lists:
+            return super().is_within(other)
         most = 0 if self.each is not None and self.each.is_empty else self.max_items
         return (
             self.is_for_lists
-            and wide.is_for_lists
-            and not wide.is_empty
-            and (wide.max_items is None or (most is not None and most <= wide.max_items))
-            and (wide.each is None or most == 0 or (self.each is not None and self.each.is_within(wide.each)))
+            and other.is_for_lists
+            and not other.is_empty
+            and (other.max_items is None or (most is not None and most <= other.max_items))
+            and (other.each is None or most == 0 or (self.each is not None and self.each.is_within(other.each)))
         )
 
     @property
     def is_empty(self) -> bool:
-        """Whether no value is within it."""
         if not self.is_for_lists:
             return super().is_empty
         # The empty list is within it, unless it is for plain values too.

@@ -86,8 +86,7 @@ def _parse_line(line: str) -> tuple[str, Bounds]:
         return tool, Bounds()
     if of is None and name == "other_arguments":
         if (operator, value.strip()) != ("=", "none"):
-            message = "other_arguments= can only be none"
-            raise ValueError(message)
+            raise ValueError("other_arguments= can only be none")
         return tool, Bounds(other_arguments="none")
     if of is None and name == "calls":
         return tool, Bounds(calls=_parse_count("calls", operator, value))
@@ -109,8 +108,7 @@ def _parse_line(line: str) -> tuple[str, Bounds]:
 
 def _parse_count(what: str, operator: str, value: str, *, least: int = 0) -> int:
     if operator not in {"=", "<="} or not value.strip().isdecimal() or not least <= int(value) <= 10_000:
-        message = f"{what}= needs a number from {least} to 10,000"
-        raise ValueError(message)
+        raise ValueError(f"{what}= needs a number from {least} to 10,000")
     return int(value)
 
 
@@ -123,15 +121,13 @@ def _parse_bound(operator: str, value: str) -> ItemBound:
         if not isinstance(values, list):
             values = [_parse_json(part.strip()) for part in value.split(",")]
         if not values or not all(isinstance(each, bool | int | float | str) for each in values):
-            message = "= needs one or more plain values, separated by commas"
-            raise ValueError(message)
+            raise ValueError("= needs one or more plain values, separated by commas")
         return ItemBound(one_of=tuple(values))
     with suppress(ValueError):
         number = float(value)
         if -1e300 < number < 1e300:
             return ItemBound(minimum=number) if operator == ">=" else ItemBound(maximum=number)
-    message = f"{operator} needs a number"
-    raise ValueError(message)
+    raise ValueError(f"{operator} needs a number")
 
 
 def _parse_json(text: str) -> Any:

@@ -16,7 +16,6 @@ from justenough.domain.ledger.checkpoint import Checkpoint
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, parse_entry_time
 from justenough.domain.ledger.hash_chain import (
     GENESIS,
-    ChainHead,
     ChainProblem,
     Fault,
     LedgerEntry,
@@ -78,20 +77,20 @@ def verify_export(
 
     `why_forged`: verifies the signatures of people. Entries that were left out of the copy are reported as missing.
     """
-    ends: dict[str, ChainHead] = {}
+    ends: dict[str, tuple[int, str]] = {}
     tree = _TreeCheck(checkpoints, keys)
     problems: list[ChainProblem] = []
     count = 0
     for position, entry, text in read_export(lines):
         count += 1
-        found = [*entry_problems(entry, ends.get(entry.job, ChainHead(entry.job, 0, GENESIS))), *tree.add(position, entry)]
+        found = [*entry_problems(entry, *ends.get(entry.job, (0, GENESIS))), *tree.add(position, entry)]
         if text is not None and text != hashed_text(*entry[:-1]):
             message = "its text is not that of its fields"
             found.append(ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.EDITED, message=message))
         if why_forged and (why := why_forged(entry.job, entry.type, parse_entry_time(entry.at), json.loads(entry.data))):
             found.append(ChainProblem(job=entry.job, seq=entry.seq, fault=Fault.FORGED, message=why))
         problems += found if len(problems) < MAX_PROBLEMS else ()
-        ends[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
+        ends[entry.job] = entry.seq, entry.hash
     problems += tree.finish()
     newest = max((checkpoint.size for checkpoint in checkpoints), default=None)
     unseen = WITHOUT_CHECKPOINT if newest is None else (BEHIND_CHECKPOINT.format(size=newest),)

@@ -37,7 +37,6 @@ class Frontier(NamedTuple):
 
     @property
     def root(self) -> bytes:
-        """The tree's root."""
         if not self.roots:
             return EMPTY_ROOT
         node = self.roots[-1]
@@ -63,17 +62,14 @@ def leaf_of(entry_hash: str) -> bytes:
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    """Return the hash of a leaf."""
     return hashlib.sha256(b"\0" + leaf).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of an inner node."""
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Return the root of the tree of these leaves."""
     return Frontier().with_leaves(leaves).root
 
 

@@ -64,9 +64,8 @@ class ModelDef(Model):
         is_loopback = host == "localhost"
         with suppress(ValueError):
             is_loopback = is_loopback or ip_address(host).is_loopback
-        if not url.startswith("https://") and not is_loopback:
-            message = "must begin with https://, or the key would be sent unencrypted (http:// is allowed for this machine's loopback only)"
-            raise ValueError(message)
+        message = "must begin with https://, or the key would be sent unencrypted (http:// is allowed for this machine's loopback only)"
+        reject_if(not url.startswith("https://") and not is_loopback, message)
         return url
 
     @field_validator("headers")

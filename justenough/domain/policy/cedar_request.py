@@ -140,13 +140,7 @@ class DecisionFacts(Message):
 
     def to_context(self, reason: str) -> AccessContext:
         """Return the circumstances that these facts describe."""
-        held = HeldAccess(
-            held=frozenset(self.held),
-            touched=self.touched,
-            touched_resources=frozenset(self.touched_resources),
-            issued_count=self.issued_count,
-        )
-        clock = Clock(self.hour, self.weekday)
+        held, clock = HeldAccess.model_validate(self, from_attributes=True), Clock(self.hour, self.weekday)
         arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
         return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers, self.beyond)
 
@@ -176,12 +170,13 @@ def resource_attributes(resource: Resource) -> Attributes:
     }
 
 
-def context_attributes(context: AccessContext, external: frozenset[str], *, tier: int = 0) -> Attributes:
+def context_attributes(context: AccessContext, external: frozenset[str]) -> Attributes:
     """Return the context's attributes. `external`: names of the catalog's external resources."""
     held = context.held
     names = held.touched_resources | {item.rpartition(":")[0] for item in held.held}
     return {
-        "approved_tier": tier,
+        # Only for the schema: the engine fills in each tier.
+        "approved_tier": 0,
         "phase": context.phase,
         "ttl_seconds": context.ttl_seconds,
         "reason": context.reason,

@@ -15,7 +15,7 @@ from itertools import takewhile
 import cedarpy
 from cedarpy import pst
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.policy.partial_evaluation import uses_whole_context
 
 POLICIES = "policies"
@@ -103,8 +103,7 @@ def read_rules(files: Mapping[str, str], schema: cedarpy.Schema) -> tuple[Policy
         for rule in rules
         if first.setdefault(rule.id, rule) is not rule
     ]
-    if problems:
-        raise InvalidInput(POLICIES, tuple(problems))
+    raise_problems(POLICIES, problems)
     return tuple(replace(rule, position=position) for position, rule in enumerate(rules))
 
 

@@ -9,7 +9,7 @@ from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.credentials import Decision, HeldAccess
-from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import AccessContext, Clock, JobFacts, Phase
 from justenough.domain.policy.ceiling import beyond_of
@@ -34,6 +34,13 @@ class PolicyEvaluator:
     def decide(self, job: JobFacts, access: Access, context: AccessContext) -> Decision:
         """Return the decision on an access in these circumstances."""
         return self.policies.to_decision(self.evaluate(job, access, context), top=self.top)
+
+    def plain_request(self, name: str, action: Action, groups: frozenset[str], clock: Clock) -> tuple[JobFacts, Access, AccessContext]:
+        """Return a plain request for an action: at a job's start, in the resource's environment, for the longest time, by a member of these groups."""
+        resource = self.catalog.resources[name]
+        spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
+        access = Access(resource=name, action=action, ttl=resource.actions[action].max_ttl, reason="-")
+        return JobFacts("plain", spec, "", groups), access, AccessContext("start", access.ttl, access.reason, clock)
 
     def with_issued(self, held: HeldAccess, resource: str, action: Action) -> HeldAccess:
         """Return the held access after one more credential was issued."""
@@ -79,9 +86,8 @@ def dry_run_spec(
 def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: HeldAccess) -> Iterator[tuple[str, DryRunStep]]:
     """Yield the tools that a running job may call at all, each with the decision on the access that a first call needs.
 
-    `held`: the access that the job holds at that time. The steps' numbers count the tools.
+    `held`: the access that the job holds at that time. The steps have the number 0.
     """
-    number = 0
     for name, tool in rules.catalog.callable.items():
         action = action_of(tool.uses, name)
         definition = rules.catalog.action(tool.uses.resource, action) if action else None
@@ -94,11 +100,5 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         spec = job.spec.model_copy(update={"access": (call,), "model": None})
         if not let_tool_through(only, name) or problems_in_spec(spec, rules.catalog):
             continue
-        number += 1
         context = AccessContext("runtime", ttl, access.reason, clock, held, beyond=beyond_of(job.spec, call, rules.catalog))
-        yield name, DryRunStep(number, access, context, rules.decide(job, access, context))
-
-
-def outcome_text(outcome: str, tier: int) -> str:
-    """Return an outcome as tables write it: `allowed`, `tier 2`, `denied`."""
-    return f"tier {tier}" if outcome == "needs_approval" else outcome
+        yield name, DryRunStep(0, access, context, rules.decide(job, access, context))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Self
@@ -20,7 +20,7 @@ from cedarpy import pst
 
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.models import Resource
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy import cedar_request
@@ -34,6 +34,7 @@ DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"
 DOUBLE_LOCK = "double-lock"
 """The id in a decision if the catalog's `lock_tier` requires a higher tier than policy does."""
+LITERAL_NODES: Mapping[type, Callable[..., LiteralNode]] = {str: pst.StringLit, int: pst.LongLit, bool: pst.BoolLit}
 # A catalog has some dozens of resources; the bound only matters if they change while the process runs.
 MAX_PREPARED = 4096
 
@@ -85,9 +86,7 @@ class PolicySet:
         `external` names the resources through which data leaves the organisation; `context.touched_external` refers to them.
         """
         parsed = read_schema(schema)
-        problems = tuple(cedar_request.shape_problems(parsed, schema, file=SCHEMA_FILE))
-        if problems:
-            raise InvalidInput(POLICIES, problems)
+        raise_problems(POLICIES, cedar_request.shape_problems(parsed, schema, file=SCHEMA_FILE))
         rules = read_rules(files, parsed)
         if not rules:
             raise InvalidInput(POLICIES, (Problem("", "no policy found; without policies every request is denied"),))
@@ -132,8 +131,8 @@ class PolicySet:
             rules = [item for item in applying if item.rule.template.effect == effect]
             return tuple(tuple(item.rule.id for item in rules if tier in item.tiers) for tier in TIERS)
 
-        result, least = TierResult(permits=by_tier("permit"), forbids=by_tier("forbid")), resource.least_tier(action)
-        return with_ceiling(result.with_least_tier(least, DOUBLE_LOCK) if least else result, context.beyond)
+        result = TierResult(permits=by_tier("permit"), forbids=by_tier("forbid"))
+        return with_ceiling(result.with_least_tier(resource.least_tier(action), DOUBLE_LOCK), context.beyond)
 
     def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> CedarInputs:
         """Build the entities and the context for Cedar, with only the attributes that a policy reads: equal inputs get equal decisions."""
@@ -155,7 +154,7 @@ class PolicySet:
         """Whether a policy names a job by its id, so that otherwise equal jobs may get different decisions."""
         return any(uid.type.basename == "Job" for rule in self.rules for uid in pst.entity_uids(rule.template))
 
-    def to_decision(self, result: TierResult, *, top: int = MAX_TIER) -> Decision:
+    def to_decision(self, result: TierResult, *, top: int) -> Decision:
         """Return the decision that follows from the policies that apply."""
         top = min(top, MAX_TIER)
         needed = None if result.errors else result.needed_tier(top)
@@ -175,7 +174,7 @@ class PolicySet:
         return self._prepare(name, resource, action).mentioned
 
     def _prepare(self, name: str, resource: Resource, action: Action) -> _PreparedPolicies:
-        key = (name, resource.environment, resource.sensitivity, resource.external, resource.owner, action)
+        key = (name, action, *cedar_request.resource_attributes(resource).values())
         if (prepared := self._prepared.get(key)) is not None:
             return prepared
         if len(self._prepared) >= MAX_PREPARED:
@@ -206,16 +205,10 @@ class PolicySet:
         actions = json.loads(str(self._actions)) if self._actions else []
         parents = [parent for item in actions if item["uid"] == {"type": "Action", "id": action.value} for parent in item["parents"]]
         groups = frozenset({uid, *(_uid(parent["type"], parent["id"]) for parent in parents)})
-        known: dict[tuple[str, str], LiteralNode] = {
-            ("resource", "environment"): pst.StringLit(value=resource.environment),
-            ("resource", "sensitivity"): pst.LongLit(value=int(resource.sensitivity)),
-            ("resource", "external"): pst.BoolLit(value=resource.external),
-            ("resource", "owner"): pst.StringLit(value=resource.owner),
-        }
-        return [
-            PartialRequest(uid, groups, _uid("Resource", name), known | {("context", "approved_tier"): pst.LongLit(value=tier)})
-            for tier in TIERS
-        ]
+        attributes = cedar_request.resource_attributes(resource).items()
+        known = {("resource", attribute): LITERAL_NODES[type(value)](value=value) for attribute, value in attributes}
+        tiers = [{("context", "approved_tier"): pst.LongLit(value=tier)} for tier in TIERS]
+        return [PartialRequest(uid, groups, _uid("Resource", name), {**known, **tier}) for tier in tiers]
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import JobSpec
 from justenough.domain.jobs.states import BEYOND_ORDER, Action, Beyond
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
-from justenough.domain.policy.counterfactuals import compared_literals, vary_circumstances, vary_order
+from justenough.domain.policy.counterfactuals import RequestVariations
 from justenough.domain.policy.dry_run import DryRunStep, PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.engine import DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES, PolicySet
 from justenough.domain.policy.tier_result import TierResult
@@ -103,8 +103,7 @@ class Explanation(Message):
 
 def require_known_access(what: str, spec: JobSpec, catalog: Catalog) -> None:
     """Raise InvalidInput with every catalog problem of a spec if it requests an unknown resource or action."""
-    resources = catalog.resources
-    if any(item.resource not in resources or item.action not in resources[item.resource].actions for item in spec.access):
+    if any(catalog.action(item.resource, item.action) is None for item in spec.access):
         raise InvalidInput(what, problems_in_spec(spec, catalog))
 
 
@@ -252,14 +251,8 @@ def _order_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep, step
 
 def _fact_changes(rules: PolicyEvaluator, job: JobFacts, step: DryRunStep) -> list[Counterfactual]:
     """Return the effect of each changed fact; for numbers, only the nearest value on each side that leads to each outcome."""
-    access, resource = step.access, rules.catalog.resources[step.access.resource]
-    literals = compared_literals(item.template for item in rules.policies.remainders(access.resource, resource, access.action))
-    mentioned = rules.policies.relevant_attributes(access.resource, resource, access.action)
-    environments = {known.environment for known in rules.catalog.resources.values()}
-    variations = (
-        *vary_order(job, step.context, literals, max_ttl=resource.actions[access.action].max_ttl, environments=environments),
-        *vary_circumstances(job, step.context, literals, mentioned),
-    )
+    access, environments = step.access, {known.environment for known in rules.catalog.resources.values()}
+    variations = RequestVariations.of(rules, access.resource, access.action).vary(job, step.context, environments=environments)
     changes: list[Counterfactual] = []
     seen: set[tuple[str, bool, str, int]] = set()
     for variation in sorted(variations, key=lambda variation: abs(variation.distance)):

@@ -12,12 +12,10 @@ from enum import StrEnum
 from itertools import islice
 
 from justenough.domain.approvals.tiers import MAX_TIER
-from justenough.domain.catalog.models import Resource
 from justenough.domain.core.base_model import Message
-from justenough.domain.jobs.spec import Access, JobSpec, RunSpec
 from justenough.domain.jobs.states import Action
-from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, JobFacts
-from justenough.domain.policy.counterfactuals import Variation, compared_literals, vary_circumstances, vary_order
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK
+from justenough.domain.policy.counterfactuals import RequestVariations, Variation
 from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.tier_result import Remainder
 
@@ -51,7 +49,6 @@ class _LintedAction:
     """One action on one resource, and the policies that can apply to it at each tier."""
 
     name: str
-    resource: Resource
     action: Action
     remainders: tuple[Remainder, ...]
 
@@ -77,7 +74,7 @@ class _LintedAction:
 def lint_policies(rules: PolicyEvaluator, groups: frozenset[str]) -> tuple[LintFinding, ...]:
     """Return the findings about policies, then those about actions. `groups`: the groups of a usual launcher."""
     actions = [
-        _LintedAction(name, resource, action, rules.policies.remainders(name, resource, action))
+        _LintedAction(name, action, rules.policies.remainders(name, resource, action))
         for name, resource in rules.catalog.resources.items()
         for action in sorted(resource.actions)
     ]
@@ -133,8 +130,8 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
         message = f"allowed at tier {possible[0]} but not at tier {gap}, so it needs tier {needed}"
         yield action.build_finding(LintFindingKind.NOT_MONOTONE, message, action.permits_and_bars(possible[0], gap))
         return
-    access = Access(resource=action.name, action=action.action, ttl=1, reason="-")
-    for request, description in islice(_trial_requests(rules, action, groups), MAX_TRIES):
+    job, access, context = rules.plain_request(action.name, action.action, groups, DEFAULT_CLOCK)
+    for request, description in islice(_trial_requests(rules, action, Variation("", "", job, context)), MAX_TRIES):
         result = rules.evaluate(request.job, access, request.context)
         allowed = [tier for tier in range(rules.top + 1) if result.allows(tier)]
         broken = next((tier for tier in range(min(allowed), rules.top + 1) if tier not in allowed), None) if allowed else None
@@ -144,21 +141,12 @@ def _monotony_findings(rules: PolicyEvaluator, action: _LintedAction, possible: 
             return
 
 
-def _trial_requests(rules: PolicyEvaluator, action: _LintedAction, groups: frozenset[str]) -> Iterator[tuple[Variation, str]]:
+def _trial_requests(rules: PolicyEvaluator, action: _LintedAction, plain: Variation) -> Iterator[tuple[Variation, str]]:
     """Yield a plain request, then requests with one changed fact, then with two; each with its description."""
-    literals = compared_literals(item.template for item in action.remainders)
-    max_ttl = action.resource.actions[action.action].max_ttl
-    mentioned = rules.policies.relevant_attributes(action.name, action.resource, action.action)
-
-    def variations(request: Variation) -> Iterator[Variation]:
-        yield from vary_order(request.job, request.context, literals, max_ttl=max_ttl)
-        yield from vary_circumstances(request.job, request.context, literals, mentioned)
-
-    spec = JobSpec(name="job", task="-", environment=action.resource.environment, run=RunSpec(command=("true",)))
-    plain = Variation("", "", JobFacts("check", spec, "", groups), AccessContext("start", max_ttl, "-", DEFAULT_CLOCK))
+    variations = RequestVariations.of(rules, action.name, action.action)
     yield plain, "a plain request is"
-    for first in variations(plain):
+    for first in variations.vary(plain.job, plain.context):
         yield first, f"a request with {first.fact} {first.value} is"
-    for first in variations(plain):
-        for second in variations(first):
+    for first in variations.vary(plain.job, plain.context):
+        for second in variations.vary(first.job, first.context):
             yield second, f"a request with {first.fact} {first.value} and {second.fact} {second.value} is"

@@ -16,15 +16,15 @@ from typing import Any, Literal, Self, get_args
 from pydantic import ValidationError
 
 from justenough.domain.approvals.tiers import MAX_TIER
-from justenough.domain.catalog.models import Catalog, Resource
+from justenough.domain.catalog.models import Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
-from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
-from justenough.domain.policy.engine import PolicySet
+from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase, resource_attributes
+from justenough.domain.policy.dry_run import PolicyEvaluator
 from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE
 
 REPLAY_EVENTS = (
@@ -160,8 +160,8 @@ class _ReplayedJob:
 class PolicyReplay:
     """Reads entries in the ledger's order and repeats their decisions. Keeps the state of jobs that have not ended."""
 
-    def __init__(self, policies: PolicySet, catalog: Catalog, *, top: int = MAX_TIER) -> None:
-        self._policies, self._catalog, self._top = policies, catalog, top
+    def __init__(self, rules: PolicyEvaluator) -> None:
+        self._policies, self._catalog, self._top = rules.policies, rules.catalog, rules.top
         self._jobs: dict[str, _ReplayedJob] = {}
         self._outcomes: dict[tuple[str, ...], PolicyOutcome] = {}
 
@@ -224,8 +224,8 @@ class PolicyReplay:
         # Jobs whose id no policy names share a cached outcome.
         requester = JobFacts(entry["job"] if self._policies.names_jobs else "-", job.spec, job.requester, frozenset(facts.requester_groups))
         now = self._decide(requester, resource, facts, facts.to_context(reason))
-        attributes = () if "facts" in lacks else ("environment", "sensitivity", "external", "owner")
-        moved = tuple(name for name in attributes if getattr(facts, name) != getattr(resource, name))
+        attributes = {} if "facts" in lacks else resource_attributes(resource)
+        moved = tuple(name for name, value in attributes.items() if getattr(facts, name) != value)
         read = self._policies.relevant_attributes(facts.resource, resource, facts.action) if lacks else frozenset()
         missing = () if read.isdisjoint({("principal", "requester_groups"), ("principal", ANY_ATTRIBUTE)}) else ("requester_groups",)
         return ReplayedDecision(

@@ -6,7 +6,6 @@ A case is one request; a spec is a job spec whose requests are decided as at the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.base_model import Message, Model
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, reject_if
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.units import Duration
 from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
@@ -22,7 +21,7 @@ from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import MAX_TTL_S, Access, Agent, JobSpec, Label, LabelKey, Name, RunSpec, ScopeKey, Sentence, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, Clock, JobFacts, Phase
-from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec, outcome_text
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.tools.call import ToolCall
 
 OUTCOMES = ("allowed", *(f"tier {number}" for number in range(1, MAX_TIER + 1)), "denied")
@@ -30,9 +29,7 @@ MAX_CASES = 2000
 
 
 def _check_outcome(text: str) -> str:
-    if text not in OUTCOMES:
-        message = f"must be one of {', '.join(OUTCOMES)}{did_you_mean(text, OUTCOMES)}"
-        raise ValueError(message)
+    reject_if(text not in OUTCOMES, f"must be one of {', '.join(OUTCOMES)}{did_you_mean(text, OUTCOMES)}")
     return text
 
 
@@ -67,9 +64,9 @@ class _Case(Model):
     """1 Monday to 7 Sunday, UTC."""
     break_glass: bool = False
 
-    def requester_facts(self, spec: JobSpec, launcher: DefaultLauncher) -> JobFacts:
+    def requester_facts(self, spec: JobSpec, default_groups: frozenset[str]) -> JobFacts:
         """Return the job of this spec, launched by the requester."""
-        return JobFacts("test", spec, self.requester, launcher.groups if self.groups is None else frozenset(self.groups))
+        return JobFacts("test", spec, self.requester, default_groups if self.groups is None else frozenset(self.groups))
 
 
 class PolicyCase(_Case):
@@ -132,13 +129,6 @@ class CaseResult(Message):
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultLauncher:
-    """The launcher of cases that name none."""
-
-    groups: frozenset[str]
-
-
 def read_policy_table(name: str, text: str | bytes) -> PolicyTestTable:
     """Parse and validate a table, with defaults filled in; raise InvalidInput with every problem by path."""
     raw = read_yaml(name, text)
@@ -177,16 +167,13 @@ def policy_table_problems(table: PolicyTestTable, rules: PolicyEvaluator) -> tup
     for number, case in enumerate(table.cases):
         for key, items in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned)):
             for resource, action in map(_split_resource_action, items):
-                path, known = f"cases[{number}].{key}", rules.catalog.resources.get(resource)
-                if known is None:
-                    problems.append(Problem(path, f"unknown resource {resource!r}{did_you_mean(resource, rules.catalog.resources)}"))
-                elif action not in known.actions:
-                    problems.append(Problem(path, f"{resource} does not offer {action}; it offers {', '.join(sorted(known.actions))}"))
+                found = rules.catalog.offer_problems(resource, (action,), where="")
+                problems += [Problem(f"cases[{number}].{key}", problem.message) for problem in found]
     return tuple(problems)
 
 
-def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launcher: DefaultLauncher) -> Iterator[CaseResult]:
-    """Yield the result of each case of a table without problems."""
+def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, groups: frozenset[str]) -> Iterator[CaseResult]:
+    """Yield the result of each case of a table without problems. `groups`: those of the requester of a case that names none."""
     for number, case in enumerate(table.cases):
         resource, action = _split_resource_action(case.ask)
         held = HeldAccess()
@@ -198,7 +185,7 @@ def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launche
             held = held.model_copy(update={"issued_count": case.issued_count})
         environment = case.job.environment or rules.catalog.resources[resource].environment
         spec = JobSpec(**{**dict(case.job), "environment": environment}, run=RunSpec(command=("true",)))
-        job = case.requester_facts(spec, launcher)
+        job = case.requester_facts(spec, groups)
         access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
         call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
         context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
@@ -207,11 +194,9 @@ def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launche
         yield _to_result(name, f"cases[{number}]", title, case.ask, expected, rules.decide(job, access, context))
 
 
-def run_spec_case(
-    name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, launcher: DefaultLauncher
-) -> Iterator[CaseResult]:
+def run_spec_case(name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, groups: frozenset[str]) -> Iterator[CaseResult]:
     """Yield the result of each request of a spec without problems."""
-    job = case.requester_facts(checked_spec(raw, case.params), launcher)
+    job = case.requester_facts(checked_spec(raw, case.params), groups)
     steps = dry_run_spec(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass)
     for index, (step, outcome) in enumerate(zip(steps, case.expect, strict=True)):
         path, ask = f"specs[{number}].expect[{index}]", f"{step.access.resource}:{step.access.action}"
@@ -219,7 +204,8 @@ def run_spec_case(
 
 
 def _to_result(table: str, path: str, name: str, ask: str, expected: CaseOutcome, decision: Decision) -> CaseResult:
-    got = CaseOutcome(outcome=outcome_text(decision.outcome, decision.tier), by=decision.policies)
+    outcome = f"tier {decision.tier}" if decision.outcome == "needs_approval" else decision.outcome
+    got = CaseOutcome(outcome=outcome, by=decision.policies)
     same_policies = expected.by is None or sorted(expected.by) == sorted(decision.policies)
     passed = got.outcome == expected.outcome and same_policies
     return CaseResult(table=table, case=path, name=name, ask=ask, passed=passed, expected=expected, got=got, errors=decision.errors)

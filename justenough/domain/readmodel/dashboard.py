@@ -72,7 +72,6 @@ class CurrentCounts(Message):
 
     @property
     def live_credentials(self) -> int:
-        """How many credentials are active."""
         return sum(kind.count for kind in self.live)
 
     @property
@@ -87,7 +86,6 @@ class CurrentCounts(Message):
 
     @property
     def open_requests(self) -> int:
-        """How many requests are pending."""
         return sum(self.requests.values())
 
 
@@ -171,7 +169,6 @@ class JobResults(Message):
 
     @property
     def count(self) -> int:
-        """How many jobs ended."""
         return self.succeeded + self.failed + self.stopped
 
 

@@ -66,7 +66,6 @@ class JobModelUse:
 
     @property
     def total(self) -> ModelUseTotal:
-        """The same as a total."""
         return ModelUseTotal(1, self.calls, self.budget)
 
 
@@ -113,7 +112,6 @@ def calls_of_entries(entries: Iterable[Mapping[str, Any]]) -> ModelCalls:
 
 
 def add_calls(calls: Iterable[ModelCalls]) -> ModelCalls:
-    """Return the sum of calls."""
     parts, outcomes = list(calls), Counter[str]()
     for part in parts:
         outcomes.update(part.outcomes)
@@ -127,7 +125,6 @@ def add_calls(calls: Iterable[ModelCalls]) -> ModelCalls:
 
 
 def total_use(uses: Iterable[JobModelUse]) -> ModelUseTotal:
-    """Return the total of jobs' uses."""
     jobs = list(uses)
     budget = TokenBudgets(sum(use.budget.requests for use in jobs), sum(use.budget.tokens for use in jobs))
     return ModelUseTotal(len(jobs), add_calls(use.calls for use in jobs), budget)

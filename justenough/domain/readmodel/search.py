@@ -107,7 +107,6 @@ def to_handle(text: str) -> str:
 
 
 def query_words(text: str) -> tuple[str, ...]:
-    """Return the words to search for in a typed text."""
     return words_of(text[:MAX_QUERY_CHARS])[:MAX_QUERY_WORDS]
 
 

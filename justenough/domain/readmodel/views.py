@@ -201,12 +201,10 @@ class RequestView(Message):
 
     @property
     def reason_source(self) -> str:
-        """A description of who wrote the reason."""
         return reason_source_text(self.reason_by, has_parent=self.parent is not None)
 
     @property
     def spec_reason_source(self) -> str:
-        """A description of who wrote the reason in the spec."""
         return reason_source_text(ReasonSource.ORDER, has_parent=self.parent is not None)
 
     @property
@@ -318,7 +316,6 @@ class WorkerView(Message):
 
     @property
     def config_state(self) -> ConfigState:
-        """Which configuration it uses."""
         if self.config_digest is None:
             return ConfigState.NONE
         return ConfigState.VALID if self.config_alarm is None else ConfigState.LAST_GOOD

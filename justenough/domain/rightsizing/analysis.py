@@ -23,8 +23,6 @@ MIN_RUNS = 3
 """Fewer runs than this are not enough evidence."""
 TTL_HEADROOM = 1.5
 """The ratio of the proposed ttl to the longest use."""
-ACTIONS_BY_BREADTH = tuple(Action)
-"""Actions from the narrowest to the broadest."""
 READABLE_TTLS_S = tuple(60 * minutes for minutes in (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440))
 """Round ttls in seconds, as people write them; the shortest one is the minimum of a proposal."""
 
@@ -191,7 +189,7 @@ def _concerns(ask: PastRequest, key: AccessKey) -> bool:
     """Whether a request was for this item, or was narrowed to it or less, so that a tightened spec is still judged by the runs from which
     it was derived.
     """
-    requested, granted, item = (ACTIONS_BY_BREADTH.index(Action(action)) for action in (ask.key.action, ask.resulting_action, key.action))
+    requested, granted, item = (Action(action).rank for action in (ask.key.action, ask.resulting_action, key.action))
     return ask.key == key or (ask.key.resource == key.resource and requested > item >= granted)
 
 
@@ -228,12 +226,12 @@ def _drop_change(evidence: _AccessEvidence) -> Change | None:
 
 
 def _action_change(evidence: _AccessEvidence) -> Change | None:
-    granted, times = evidence.granted, _times_text(len(evidence.granted))
-    actions = [ACTIONS_BY_BREADTH.index(Action(ask.resulting_action)) for ask in granted]
-    if not actions or max(actions) >= ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
+    requested, granted = Action(evidence.key.action), [Action(ask.resulting_action) for ask in evidence.granted]
+    broadest = max(granted, key=lambda action: action.rank, default=requested)
+    if broadest.rank >= requested.rank:
         return None
-    action = ACTIONS_BY_BREADTH[max(actions)].value
-    return Change(what=What.ACTION, to=action, why=f"was {evidence.key.action}: granted {times}, each time {action} at most")
+    why = f"was {requested}: granted {_times_text(len(granted))}, each time {broadest} at most"
+    return Change(what=What.ACTION, to=broadest.value, why=why)
 
 
 def _sufficient_ttls(evidence: _AccessEvidence) -> Iterator[tuple[int, str]]:

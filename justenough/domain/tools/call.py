@@ -16,9 +16,8 @@ from justenough.domain.core.base_model import Model, OmittedIfNone
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, raise_problems
 from justenough.domain.core.json_schema import DEFINITIONS, SchemaUnusable, failing_keywords, fits
-from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean
+from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean, fits_wildcards
 from justenough.domain.core.untrusted_yaml import check_json, to_yaml_path
-from justenough.domain.core.wildcards import fits_wildcards
 from justenough.domain.jobs.spec import Access, JobSpec, ToolName
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import ORDER, Bounds, has_path_traversal

@@ -6,8 +6,7 @@ Fields: docs/reference/catalog.md. call.py validates and fills in a call's argum
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from jsonschema_rs import Validator
@@ -15,20 +14,16 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.canonical_json import Digest
-from justenough.domain.core.errors import Problem, reject_if
-from justenough.domain.core.json_schema import DRAFT_2020_12, build_validator, check_schema
-from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean, iter_texts
-from justenough.domain.core.schema_cost import expensive_part
+from justenough.domain.core.errors import reject_if
+from justenough.domain.core.json_schema import build_validator
+from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, iter_texts
 from justenough.domain.core.units import Duration
-from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.domain.core.url_policy import url_problem
 from justenough.domain.jobs.spec import Name, Sentence
 from justenough.domain.jobs.states import Action
 
 SQL_PARAMETER = re.compile(r"%\((?P<name>[A-Za-z_][A-Za-z0-9_]*)\)s")
 """Matches a parameter. PostgreSQL gets its value separately from the statement."""
-INPUT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""Matches a name that a placeholder can contain."""
 EMPTY_INPUT_SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
 MAX_CALL_TIMEOUT_S, DEFAULT_CALL_TIMEOUT_S = 60, 10
 MAX_ROWS, DEFAULT_ROWS = 1_000, 100
@@ -37,19 +32,6 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 LOGIN_IN_DSN = re.compile(r"(?:^|\s)(user|password|passfile|passcommand|service|sslpassword)\s*=|://")
 Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*-]{1,128}$")]
 """A pattern of tool names: `*` matches any text."""
-
-
-@dataclass(frozen=True, slots=True)
-class ActionOffer:
-    """The parts of a catalog action that tool validation needs."""
-
-    locked: bool
-    scope: tuple[str, ...]
-    """Keys of the job's data scope. A tool may use their values like inputs, but calls cannot set them."""
-
-
-ActionOffers = Mapping[str, Mapping[Action, ActionOffer]]
-"""The actions of each resource."""
 
 
 class ToolUses(Model):
@@ -99,9 +81,8 @@ class Sql(CallLimits):
         if "%" in rest:
             message = f"statement: {rest[rest.index('%') :][:12]!r} is not a parameter; write %(name)s, or %% for a percent sign"
             raise ValueError(message)
-        if re.search(r"""['"]\s*%\(""", self.statement):
-            message = "statement: a parameter in quotes would be literal text; write %(name)s without quotes"
-            raise ValueError(message)
+        is_quoted = re.search(r"""['"]\s*%\(""", self.statement)
+        reject_if(is_quoted, "statement: a parameter in quotes would be literal text; write %(name)s without quotes")
         return self
 
 
@@ -124,9 +105,8 @@ class Http(CallLimits):
     def _has_a_fixed_host_and_valid_headers(self) -> Self:
         start, _, rest = self.url.partition("://")
         authority = rest.partition("/")[0].partition("?")[0]
-        if SCOPE_PLACEHOLDER.search(start + authority):
-            message = "url: the host must not contain a placeholder, or a call could choose where the credential is sent"
-            raise ValueError(message)
+        is_variable = SCOPE_PLACEHOLDER.search(start + authority)
+        reject_if(is_variable, "url: the host must not contain a placeholder, or a call could choose where the credential is sent")
         _check_endpoint(SCOPE_PLACEHOLDER.sub("x", self.url), self.headers, private=self.allow_private)
         reject_if(self.body is not None and self.method == "GET", "json: a GET request must not have a body")
         return self
@@ -202,108 +182,10 @@ class Tool(Model):
     def _has_one_implementation(self) -> Self:
         kinds = [name for name in ("sql", "http", "mcp") if getattr(self, name) is not None]
         reject_if(len(kinds) != 1, f"has {' and '.join(kinds) or 'none'}; a tool needs exactly one of sql, http, mcp")
-        if (self.mcp is None) and not isinstance(self.uses.action, Action):
-            message = "uses.action: patterns are only for upstream MCP servers; set read, write or admin"
-            raise ValueError(message)
+        has_patterns = not isinstance(self.uses.action, Action)
+        reject_if(self.mcp is None and has_patterns, "uses.action: patterns are only for upstream MCP servers; set read, write or admin")
         reject_if(self.mcp is None and self.description == "-", "needs a description, so that models know what the tool does")
         return self
-
-
-TOOL_MODELS: tuple[type[Model], ...] = (Tool, ToolUses, Sql, Http, McpServerDef)
-
-
-def tool_problems(tools: Mapping[str, Tool], offers: ActionOffers) -> Iterator[Problem]:
-    """Yield the problems of tools that involve the catalog's actions, their input schemas and their placeholders, by YAML path."""
-    for name, tool in tools.items():
-        where = f"tools.{name}"
-        yield from _use_problems(tool.uses, offers, where)
-        yield from _schema_problems(tool.input, f"{where}.input")
-        scope = scope_of(tool.uses, offers)
-        for key in sorted(scope & tool.inputs):
-            yield Problem(f"{where}.input.properties.{key}", "this key comes from the job's data scope; calls cannot set it")
-        for parameter in tool.sql.parameters if tool.sql else ():
-            if parameter not in tool.inputs | scope:
-                hint = did_you_mean(parameter, tool.inputs | scope)
-                yield Problem(f"{where}.sql.statement", f"%({parameter})s is not a property of `input`{hint}")
-        if tool.http:
-            yield from _http_problems(tool, tool.http, scope, f"{where}.http")
-
-
-def expensive_schema_problems(tools: Mapping[str, Tool]) -> Iterator[Problem]:
-    """Yield the parts of the tools' input schemas whose validation can take very long, by YAML path.
-
-    Reading a catalog does not include this check: a worker whose catalog was valid before the check existed must be able to keep it,
-    because it has credentials to revoke.
-    """
-    for name, tool in tools.items():
-        if expensive := expensive_part(tool.input):
-            location, message = expensive
-            yield Problem(to_yaml_path(("tools", name, "input", *location)), message)
-
-
-def scope_of(uses: ToolUses, offers: ActionOffers) -> frozenset[str]:
-    """Return the data scope keys that all actions of a tool have."""
-    scopes = [frozenset(offers[uses.resource][action].scope) for action in uses.actions if action in offers.get(uses.resource, {})]
-    return frozenset.intersection(*scopes) if scopes else frozenset()
-
-
-def _use_problems(uses: ToolUses, offers: ActionOffers, where: str) -> Iterator[Problem]:
-    actions = offers.get(uses.resource)
-    if actions is None:
-        yield Problem(f"{where}.uses.resource", f"unknown resource {uses.resource!r}{did_you_mean(uses.resource, offers)}")
-        return
-    for action in sorted(uses.actions - actions.keys()):
-        yield Problem(f"{where}.uses.action", f"{uses.resource} does not offer {action}; it offers {', '.join(sorted(actions))}")
-    for action in sorted(uses.actions & actions.keys()):
-        if actions[action].locked:
-            message = (
-                f"{action} on {uses.resource} is behind a Vault control group, so jobs can get it only at their start, not through tools"
-            )
-            yield Problem(f"{where}.uses.action", message)
-
-
-def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]:
-    if schema.get("type") != "object":
-        yield Problem(f"{where}.type", "must be `object`, because arguments have names")
-    properties = schema.get("properties", {})
-    if not isinstance(properties, Mapping):
-        yield Problem(f"{where}.properties", "must be a mapping")
-        return
-    for name in properties:
-        if not INPUT_NAME.fullmatch(name):
-            message = "a name must begin with a lower-case letter and contain only lower-case letters, digits and _ (at most 32 characters)"
-            yield Problem(f"{where}.properties.{name}", message)
-    for path in foreign_references(schema, where):
-        yield Problem(path, "refers to another document; only references within this schema (#/…) are allowed")
-    if invalid := check_schema({**schema, "$schema": DRAFT_2020_12}):
-        location, message = invalid
-        yield Problem(".".join((where, to_yaml_path(location))).rstrip("."), f"is not a valid JSON Schema: {message}")
-
-
-def foreign_references(value: Any, path: str) -> Iterator[str]:
-    """Yield the path of each reference of a JSON Schema to another document."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key in {"$ref", "$dynamicRef"} and isinstance(inner, str) and not inner.startswith("#"):
-                yield f"{path}.{key}"
-            yield from foreign_references(inner, f"{path}.{key}")
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for index, inner in enumerate(value):
-            yield from foreign_references(inner, f"{path}[{index}]")
-
-
-def _http_problems(tool: Tool, http: Http, scope: frozenset[str], where: str) -> Iterator[Problem]:
-    required = frozenset(tool.input.get("required", ()))
-    for place, name in http.placeholders():
-        if name not in tool.inputs | scope and (hint := did_you_mean(name, tool.inputs)):
-            message = (
-                f"{{{name}}} is not a property of `input`{hint} (a field of the credential needs a name that is not similar to an input)"
-            )
-            yield Problem(f"{where}.{place}", message)
-    for name in sorted(set(http.slashes) - (http.in_path & tool.inputs)):
-        yield Problem(f"{where}.slashes", f"{name} is not an input in the url's path")
-    for name in sorted(http.in_url & tool.inputs - required):
-        yield Problem(f"{where}.url", f"{{{name}}} must be in `input.required`, because the url needs it")
 
 
 def _check_endpoint(url: str, headers: Mapping[str, str], *, private: bool) -> None:

@@ -1,8 +1,9 @@
-"""The catalog is edited while Vault issues a credential."""
+"""The catalog is edited while a credential is decided or issued."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from activities.issuing.results import IssuedCredential
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
+from justenough.domain.ledger.events import Event, EventType
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import Shop, copy_config, open_desk
 
@@ -56,6 +58,39 @@ async def test_a_job_is_told_how_to_reach_what_it_was_issued_although_the_catalo
         assert {name: item.fields[name].reveal() for name in expected} == {name: str(value) for name, value in expected.items()}
         assert expected
         await keeper.close()
+        catalog.write_text(before)
+        at.deps.config.refresh()
+        assert (await asyncio.to_thread(session.end)).confirmed
+
+
+async def test_a_credential_is_issued_as_it_was_decided_although_the_catalog_changes_in_between(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_config(tmp_path)
+    catalog = folder / "catalog.yaml"
+    before = catalog.read_text()
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = await asyncio.to_thread(
+            start_session, at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look", "at": "request"}
+        )
+        ledger = at.deps.store.ledger
+        append = ledger.append
+
+        def append_and_edit(events: Sequence[Event]) -> None:
+            append(events)
+            if any(event.type is EventType.ACCESS_DECIDED and event.data["phase"] == "issue" for event in events):
+                edited = yaml.safe_load(before)
+                edited["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/not-decided"
+                catalog.write_text(yaml.safe_dump(edited))
+                at.deps.config.refresh()
+
+        monkeypatch.setattr(ledger, "append", append_and_edit)
+        access = Access(resource="orders-db", action=Action.READ, ttl=600, reason="Look", at="request")
+        issued = await asyncio.to_thread(session.issuer.access, access)
+        assert isinstance(issued, IssuedCredential)
+        changed = at.deps.config.current().catalog.resources["orders-db"].actions[Action.READ].issue
+        assert changed.path == "database/creds/not-decided"
+        assert "not-decided" not in str(issued.credential.lease_id)
         catalog.write_text(before)
         at.deps.config.refresh()
         assert (await asyncio.to_thread(session.end)).confirmed

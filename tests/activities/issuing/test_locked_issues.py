@@ -11,8 +11,7 @@ from activities.issuing.issuer import Issuer
 from activities.job_activities import JobActivities
 from activities.revocation.revoke import revoke
 from justenough.adapters.vault import ConnectionRefused
-from justenough.domain.approvals.statement_factory import build_decision_statement
-from justenough.domain.approvals.statements import to_signable
+from justenough.domain.approvals.statements import build_decision_statement, to_signable
 from justenough.domain.contracts.workflow_messages import AnswersInput, GrantedRequest
 from justenough.services.job_history import read_job_history
 from justenough.services.verify_order import VerifiedOrder, verify_order

@@ -518,7 +518,7 @@ def test_the_reviewed_tools_of_an_mcp_server_are_read_with_the_catalog_and_again
     add_upstream(folder, LISTED.digest, None)
     clock.advance()
     assert "get_issue" not in config.current().catalog.callable
-    assert "tools/hub.json next to the catalog" in config.current().catalog.withheld_upstreams["hub"]
+    assert "tools/hub.json next to the catalog" in config.current().catalog.upstreams.withheld["hub"]
     was = config.current().digest
     (folder / "tools").mkdir()
     (folder / "tools" / "hub.json").write_text(LISTED.text)
@@ -529,7 +529,7 @@ def test_the_reviewed_tools_of_an_mcp_server_are_read_with_the_catalog_and_again
     (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
     clock.advance()
     assert "get_issue" not in config.current().catalog.callable
-    withheld = config.current().catalog.withheld_upstreams
+    withheld = config.current().catalog.upstreams.withheld
     assert "the tools of hub in tools/hub.json do not match the digest in the catalog" in withheld["hub"]
     assert config.alarm is None
 

@@ -81,7 +81,7 @@ def test_an_order_is_read_back_as_it_was_signed(store: Store) -> None:
     found = store.jobs.order(JOB)
     assert found is not None
     assert (found.spec, found.params, found.bundle) == (spec, {"ticket": "4711"}, None)
-    assert found.signed.model_dump() == SIGNED
+    assert found.order.model_dump() == SIGNED
     assert store.jobs.order("j-dev-unknown") is None
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from console.cli.render.gantt import gantt_lines, job_status_lines
 from console.presentation.terminal_text import clock, strip_colours, width
 from console.presentation.timeline_model import build_timeline, row_parts
-from justenough.domain.ledger.events import EVENT_FIELDS, EventType
+from justenough.domain.ledger.events import EventType
 
 START = datetime(2026, 1, 1, 18, tzinfo=UTC)
 
@@ -177,7 +177,7 @@ NAMES = {"request": st.sampled_from(["r", "s"]), "credential": st.sampled_from([
 @st.composite
 def any_entry(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(EventType))
-    data = {name: draw(VALUES if draw(st.booleans()) else NAMES.get(name, TEXT)) for name in EVENT_FIELDS[kind]}
+    data = {name: draw(VALUES if draw(st.booleans()) else NAMES.get(name, TEXT)) for name in kind.fields}
     return {"type": kind.value, "at": draw(st.integers(0, 5_000).map(at)), "data": data}
 
 

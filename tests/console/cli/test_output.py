@@ -14,7 +14,7 @@ from console.cli.options import CliOutputFormat, GlobalOptions
 from console.cli.render import output
 from console.presentation.event_text import SENTENCES, duration_label, event_sentence
 from console.presentation.terminal_text import log_page_text, log_text, moment, plain, truncate, width
-from justenough.domain.ledger.events import EVENT_FIELDS, EventType
+from justenough.domain.ledger.events import EventType
 
 ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}
 HIDDEN = "\x9b2J \u202e \u200b \x7f \x85 \U000e0041"
@@ -205,8 +205,8 @@ LISTS = {"policies", "errors", "failures", "unknown", "tiers", "tier_names"}
 
 @pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
 def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventType) -> None:
-    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in EVENT_FIELDS[kind]}
-    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in EVENT_FIELDS[kind]}
+    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in kind.fields}
+    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in kind.fields}
 
     told = event_sentence(kind, data)
 

@@ -18,7 +18,7 @@ from console.outbox.subscription_worker import SubscriptionWorker
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.integrations.retry_policy import GONE_REST_S, DeliveryFault, DeliveryOutcome
-from justenough.domain.integrations.subscriptions import Webhook
+from justenough.domain.integrations.triggers import Webhook
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 from tests.adapters.store.event_samples import job_id, submission

@@ -195,14 +195,14 @@ async def test_the_phase_changes_the_decision(records: Desk) -> None:
 @pytest.mark.parametrize(
     "query,field,said",
     [
-        ({"how": "fields"}, "e-access", "choose an action on a resource"),
+        ({"how": "fields"}, "f-access-error", "choose an action on a resource"),
         ({"how": "fields", "access": "orders-db:read", "ttl": "soon"}, "e-ttl", "write a duration like 30s"),
         ({"how": "fields", "access": "orders-db:read", "agent": "NO NAME"}, "e-agent", "pattern"),
         ({"how": "fields", "access": "orders-db:read", "scope": "acme"}, "e-scope", "'acme' must be name=value"),
-        ({"how": "fields", "access": "orders-db:read", "at": "soon"}, "fields-at-wrong", "must be a date or time"),
-        ({"how": "fields", "access": "orders-db:read", "at": "0001-01-01T00:00+14:00"}, "fields-at-wrong", "must be a date or time"),
-        ({"how": "template", "template": "../../../etc/passwd"}, "e-template", "choose a configured job"),
-        ({"how": "template", "template": "jobs/hello.yaml", "params": "x=1"}, "e-t-params", "declares no such parameter"),
+        ({"how": "fields", "access": "orders-db:read", "at": "soon"}, "fields-at-error", "must be a date or time"),
+        ({"how": "fields", "access": "orders-db:read", "at": "0001-01-01T00:00+14:00"}, "fields-at-error", "must be a date or time"),
+        ({"how": "template", "template": "../../../etc/passwd"}, "f-template-error", "choose a configured job"),
+        ({"how": "template", "template": "jobs/hello.yaml", "params": "x=1"}, "t-params-error", "declares no such parameter"),
     ],
 )
 async def test_errors_appear_beside_their_fields(records: Desk, query: dict[str, str], field: str, said: str) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from console.presentation import documentation
-from console.presentation.documentation import CHECKOUT, doc_files, doc_page
+from console.pages import docs
+from console.pages.docs import CHECKOUT, doc_files, doc_page
 from justenough.adapters.configuration.settings import Settings
 from tests.console.pages.recorded_console import Desk, RenderedPage, load_page, serve_desk
 
@@ -119,7 +119,7 @@ def test_raw_html_and_dangerous_links_stay_text(tmp_path: Path, monkeypatch: pyt
         "# <script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\n\n[a](javascript:alert(1)) [b](data:text/html,x) "
         "![c](https://example.invalid/x.png)\n\n| a | b |\n| --- | ---: |\n| <b>x</b> | [up](../../etc/passwd) |\n"
     )
-    monkeypatch.setattr(documentation, "INSTALLED", tmp_path)
+    monkeypatch.setattr(docs, "INSTALLED", tmp_path)
     doc_files.cache_clear()
     try:
         page = doc_page("SECURITY")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
 from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
+from justenough.domain.inbox.pending import shorter_ttls
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
@@ -121,6 +123,22 @@ async def test_limits_that_the_page_did_not_state_are_stated_before_anything_is_
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request_["job_id"])
     assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "read")
+
+
+async def test_the_page_of_a_refused_decision_is_built_in_a_thread_because_it_reads_the_store(
+    served: Served, logged_in: LogIn, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, threads = await logged_in("lead"), []
+
+    def record_thread(seconds: int) -> tuple[int, ...]:
+        threads.append(threading.current_thread())
+        return shorter_ttls(seconds)
+
+    monkeypatch.setattr("console.pages.inbox.inbox.shorter_ttls", record_thread)
+    refused = await submit_decision(browser, request_, "deny", reason="")
+    assert refused.status_code == 422
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_ticked_reasons_are_signed_before_the_typed_one(served: Served, logged_in: LogIn) -> None:

@@ -15,7 +15,6 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
-from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
@@ -89,9 +88,9 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
     assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
     # With the same check that the worker makes before it issues anything.
-    verified = verify_order(site.console.deps, JobInput.of(job, order), now=now())
+    verified = verify_order(site.console.deps, order, now=now())
     assert not isinstance(verified, Rejection), verified
-    assert order.signed.statement["person"] == await person_of(site, ops)
+    assert order.order.statement["person"] == await person_of(site, ops)
     content = site.store.bundles.get(str(order.bundle))
     assert content
     assert bundle.bundle_digest(content) == order.bundle
@@ -100,7 +99,7 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     history = await handle.fetch_history()
     begun = history.events[0].workflow_execution_started_event_attributes
     (told_temporal,) = await temporal.data_converter.decode(begun.input.payloads)
-    assert told_temporal["order"] == order.signed.model_dump(mode="json")
+    assert told_temporal["order"] == order.order.model_dump(mode="json")
     await handle.terminate()
 
 

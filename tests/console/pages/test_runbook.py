@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from console.presentation.documentation import doc_page
+from console.pages.docs import doc_page
 from console.presentation.runbook import ANCHORS, RUNBOOK_PAGE, runbook_url
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement

@@ -730,7 +730,7 @@ async def test_a_launcher_can_run_a_schedule_now_but_not_twice_at_once(
     assert installation.reason(job) == "run now by ops: after the repair"
     order = installation.console.deps.store.jobs.order(job)
     assert order is not None
-    statement = order.signed.statement
+    statement = order.order.statement
     assert (statement["origin"], statement["asked_by"]) == ("schedule:nightly", ops.id)
     issued, expires = (datetime.fromisoformat(statement[name]) for name in ("issued_at", "expires_at"))
     assert expires - issued > timedelta(seconds=MAX_WAIT_S), "its job may wait for every tier"

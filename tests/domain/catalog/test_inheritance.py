@@ -181,6 +181,12 @@ def test_a_problem_is_named_where_it_was_written() -> None:
     assert problems_of({"actions": {"read": read()}}, targets={}) == {"defaults.targets": "unknown key; did you mean 'target'?"}
 
 
+def test_unknown_keys_of_a_default_are_named_once_even_if_there_are_too_many_for_hints() -> None:
+    target = {**TARGET, **{f"end{number}": "x" for number in range(15)}}
+    actions = {"read": read(), "write": read(policy="je-grant-b")}
+    assert set(problems_of({"actions": actions}, target=target)) == {f"defaults.target.end{number}" for number in range(15)}
+
+
 @pytest.mark.parametrize("broken", [[], "text", {"provision": []}, {"provision": {"database/roles/": 1}}])
 def test_malformed_defaults_are_one_problem(broken: object) -> None:
     raw = {"defaults": broken, "resources": {}, "provision": [{"path": "database/roles/x"}]}

@@ -26,6 +26,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
+from tests.support.domain_samples import with_value
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop" / "catalog.yaml"
 SETTINGS = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
@@ -49,16 +50,7 @@ PLAIN: dict[str, Any] = {
 
 def catalog_with(path: str = "", value: Any = None) -> Catalog:
     """PLAIN with one value replaced (None: left out), by its dotted path."""
-    raw = copy.deepcopy(PLAIN)
-    if path:
-        *way, last = path.split("/")
-        inner: Any = raw
-        for step in way:
-            inner = inner[step]
-        inner[last] = value
-        if value is None:
-            del inner[last]
-    return read_catalog(yaml.safe_dump(raw))
+    return read_catalog(yaml.safe_dump(with_value(PLAIN, path, value)))
 
 
 def problems_of(path: str, value: Any) -> str:

@@ -59,7 +59,7 @@ def test_each_tool_gets_the_action_of_the_first_matching_pattern_and_tools_witho
         "get.file": Action.READ,
         "create_issue": Action.WRITE,
     }
-    assert found.withheld_upstreams == {}
+    assert found.upstreams.withheld == {}
     assert found.callable["get_issue"].description == "Reads one"
 
 
@@ -76,8 +76,8 @@ def test_without_a_pinned_review_no_tool_is_passed_on_and_the_reason_says_how_to
 ) -> None:
     found = catalog(reviewed=reviewed, digest=digest)
     assert found.callable == {}
-    assert says in found.withheld_upstreams["github"]
-    assert "justenough catalog tools github" in found.withheld_upstreams["github"]
+    assert says in found.upstreams.withheld["github"]
+    assert "justenough catalog tools github" in found.upstreams.withheld["github"]
 
 
 def test_two_tools_of_the_same_name_are_refused_until_the_catalog_sets_a_prefix() -> None:
@@ -151,7 +151,7 @@ def test_a_schema_that_refers_to_itself_forever_does_not_crash() -> None:
 
 def test_the_listing_of_a_servers_tools_uses_its_least_action_and_its_name_is_reserved() -> None:
     found = catalog(reviewed=None, digest=None)
-    assert {name: tool.uses.action for name, tool in found.listings.items()} == {"github.tools": Action.READ}
+    assert {name: tool.uses.action for name, tool in found.upstreams.listings.items()} == {"github.tools": Action.READ}
     assert "github.tools" not in catalog().callable
     shown = build_tool_list("tools", [{"name": "getlab.tools", "inputSchema": ANY}])
     with pytest.raises(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from justenough.domain.evidence.aggregator import worst_status
 from justenough.domain.evidence.current_state import CurrentState, LedgerState, LiveCredential
 from justenough.domain.evidence.metric_definitions import ITEMS, METRICS, SECTIONS
-from justenough.domain.evidence.rejected_attempts import REASON_KINDS, rejection_kind_of
 from justenough.domain.evidence.report import Status
+from justenough.domain.evidence.single_events import REASON_KINDS, rejection_kind_of
 from justenough.domain.evidence.statistics import MAX_SHOWN, nearest_rank
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
@@ -175,7 +175,8 @@ def test_ended_jobs_leave_nothing_behind() -> None:
     ]
     fold = aggregator_of([fact for facts in whole for fact in facts])
     assert fold.open_credentials == {}
-    assert (fold._approvals._jobs, fold._grants._unfetched, fold._revocations._since) == ({}, {}, {})
+    _, revocations, approvals, grants, _ = fold._metrics
+    assert (approvals._jobs, grants._unfetched, revocations._since) == ({}, {}, {})
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([50, 95, 100]))

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.cron import read_cron
-from justenough.domain.integrations.schedules import CATCHUP_WINDOW, MAX_SCHEDULES, why_no_occasion
-from justenough.domain.integrations.triggers import read_triggers
+from justenough.domain.integrations.triggers import CATCHUP_WINDOW, MAX_SCHEDULES, read_triggers, why_no_occasion
 
 YAML = (
     "schedules: {nightly: {cron: '0 2 * * *', timezone: Europe/Berlin, job: jobs/one.yaml, params: {a: '1'}, overlap: skip, paused: false}}"

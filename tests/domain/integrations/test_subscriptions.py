@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.notifications import SETTLING_EVENTS
-from justenough.domain.integrations.subscriptions import MAX_SUBSCRIPTIONS, Notify, Webhook, delivery_id, tier_problems
-from justenough.domain.integrations.triggers import Triggers, read_triggers
+from justenough.domain.integrations.triggers import MAX_SUBSCRIPTIONS, Notify, Triggers, Webhook, delivery_id, read_triggers, tier_problems
 from justenough.domain.ledger.events import EventType
 
 HOOK = {"url": "https://siem.example.com/hooks", "events": ["*"], "signing_secret": "kv/data/je/webhooks/siem"}

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exceeded
-from justenough.domain.jobs.spec import ResourceLimits
+from justenough.domain.jobs.spec import ResourceLimits, ResourceUsage
 
 LIMITS = ResourceLimits(cpu=60, memory=2**30, processes=10)
 AT = ResourceUsage(cpu=60.0, memory=2**30, processes=10)
 
 
 def test_usage_that_equals_its_limits_is_within_them() -> None:
-    assert why_limits_exceeded(AT, LIMITS) is None
-    assert why_limits_exceeded(ResourceUsage(0.0, 0, 0), LIMITS) is None
+    assert LIMITS.why_exceeded(AT) is None
+    assert LIMITS.why_exceeded(ResourceUsage(0.0, 0, 0)) is None
 
 
 @pytest.mark.parametrize(
@@ -26,4 +25,4 @@ def test_usage_that_equals_its_limits_is_within_them() -> None:
     ],
 )
 def test_usage_over_a_limit_names_that_limit(used: ResourceUsage, why: str) -> None:
-    assert why_limits_exceeded(used, LIMITS) == why
+    assert LIMITS.why_exceeded(used) == why

@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event, parse_entry_time
+from justenough.domain.ledger.events import Event, EventType, build_event, parse_entry_time
 from tests.support.domain_samples import JOB, NOW
 
 
 def sample_data(kind: EventType) -> dict[str, Any]:
-    return dict.fromkeys(EVENT_FIELDS[kind], "x")
+    return dict.fromkeys(kind.fields, "x")
 
 
 def test_every_type_has_fields_without_duplicates() -> None:
-    assert set(EVENT_FIELDS) == set(EventType)
-    assert all(fields and len(set(fields)) == len(fields) for fields in EVENT_FIELDS.values())
-    assert all(name.isidentifier() for fields in EVENT_FIELDS.values() for name in fields)
+    assert all(kind.fields and len(set(kind.fields)) == len(kind.fields) for kind in EventType)
+    assert all(name.isidentifier() for kind in EventType for name in kind.fields)
 
 
 @pytest.mark.parametrize("kind", EventType)
@@ -64,7 +63,7 @@ def test_an_event_survives_writing_and_reading_as_json() -> None:
 
 
 def test_no_event_has_a_field_for_a_secret() -> None:
-    assert not {name for fields in EVENT_FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}
+    assert not {name for kind in EventType for name in kind.fields} & {"password", "token", "secret", "value", "secret_id", "key"}
 
 
 @pytest.mark.parametrize("text", ["2026-01-31T09:30:00.5", "2026-01-31T09:30:00.5+00:00", "2026-01-31T10:30:00.5+01:00"])

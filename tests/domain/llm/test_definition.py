@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.catalog.llm_validation import model_access, why_for_gateways_only
+from justenough.domain.catalog.gateway_validation import model_access, why_for_gateways_only
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec, read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
 from justenough.domain.jobs.tool_bounds import Bounds
-from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
+from justenough.domain.policy.ceiling import access_attenuation_problems, attenuation_problems
 from justenough.domain.tools.call import ToolCall, access_for_call
 from tests.domain.jobs.test_tool_bounds import CALLS, TOOLS, is_allowed
 

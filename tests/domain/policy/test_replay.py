@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import BEYOND_ORDER
-from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, DecisionFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport
@@ -22,7 +22,7 @@ from tests.support.policy_samples import CATALOG, job_facts, replay_entries, rul
 READ = '@id("r") permit(principal, action == Action::"read", resource);'
 OPS = '@id("ops") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
 WHOLE = ["orders-db:read", "refunds-db:write", "customers-db:read", "export-api:write"]
-EMPTY: dict[str, Any] = dict.fromkeys(EVENT_FIELDS[EventType.JOB_SUBMITTED], None)
+EMPTY: dict[str, Any] = dict.fromkeys(EventType.JOB_SUBMITTED.fields, None)
 
 
 def job_events(evaluator: PolicyEvaluator, *items: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
@@ -197,7 +197,7 @@ def test_similar_jobs_are_distinguished_if_a_policy_names_one() -> None:
 
 def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
-    again = PolicyReplay(shop_rules().policies, CATALOG)
+    again = PolicyReplay(shop_rules())
     unknown = again.replay_entry(recorded[-1])
 
     assert isinstance(unknown, ReplayedDecision)
@@ -218,7 +218,7 @@ def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
 
 def test_a_replay_forgets_a_job_at_its_end_and_keeps_nothing_of_later_entries() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
-    again = PolicyReplay(shop_rules().policies, CATALOG)
+    again = PolicyReplay(shop_rules())
     again.learn(JOB, recorded)
     for kind, data in (("job.ended", {}), ("credential.confirmed", {"credential": "c-1"}), ("job.refused", {})):
         assert again.replay_entry({**recorded[0], "type": kind, "data": data}) is None

@@ -15,7 +15,6 @@ from justenough.domain.jobs.spec import read_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.test_cases import (
     CaseResult,
-    DefaultLauncher,
     PolicyTestTable,
     policy_table_problems,
     read_policy_table,
@@ -26,7 +25,7 @@ from justenough.domain.policy.test_cases import (
 from tests.support.domain_samples import SHOP
 from tests.support.policy_samples import CATALOG, rules, shop_rules
 
-LAUNCH = DefaultLauncher(frozenset({"ops"}))
+LAUNCH = frozenset({"ops"})
 GROUPS = '@id("ops-only") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.units import parse_duration
 from justenough.domain.jobs.spec import checked_spec, read_spec
+from justenough.domain.jobs.states import Action
 from justenough.domain.rightsizing.analysis import (
-    ACTIONS_BY_BREADTH,
     READABLE_TTLS_S,
     Sized,
     Sizing,
@@ -275,7 +275,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     lambda text: "{" not in text
 )
 TTLS = st.sampled_from(["30s", "1m", "5m", "7m", "30m", "1h", 90, 600])
-KEYS = st.builds(AccessKey, st.sampled_from(["orders-db", "refunds-db"]), st.sampled_from([action.value for action in ACTIONS_BY_BREADTH]))
+KEYS = st.builds(AccessKey, st.sampled_from(["orders-db", "refunds-db"]), st.sampled_from([action.value for action in Action]))
 USES = st.builds(use, st.none() | st.floats(0, 4000), delivered=st.booleans(), seen=st.booleans())
 ASKS = st.builds(
     # What was issued was granted.
@@ -287,7 +287,7 @@ ASKS = st.builds(
     st.sampled_from(["granted", "refused", "withdrawn"]),
     ttl=st.integers(30, 3600),
     granted_ttl=st.none() | st.integers(30, 3600),
-    granted_action=st.none() | st.sampled_from([action.value for action in ACTIONS_BY_BREADTH]),
+    granted_action=st.none() | st.sampled_from([action.value for action in Action]),
 )
 RUNS = st.lists(
     st.builds(
@@ -321,7 +321,7 @@ def test_no_history_of_runs_makes_a_tightened_spec_request_more(raw: dict[str, A
     kept = [item for item, about in before if about.change(What.DROP) is None]
     assert len(after["access"]) == len(kept)
     for old, new in zip(kept, after["access"], strict=True):
-        assert ACTIONS_BY_BREADTH.index(new["action"]) <= ACTIONS_BY_BREADTH.index(old["action"])
+        assert Action(new["action"]).rank <= Action(old["action"]).rank
         assert min(30, parse_duration(old["ttl"])) <= parse_duration(new["ttl"]) <= parse_duration(old["ttl"])
         assert {**new, "action": "", "ttl": ""} == {**old, "action": "", "ttl": ""}
     assert {**after, "access": []} == {**raw, "access": []}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import Action
+from tests.support.domain_samples import with_value
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop" / "catalog.yaml"
 SCHEMA: dict[str, Any] = {
@@ -56,17 +56,8 @@ CATALOG: dict[str, Any] = {
 
 
 def catalog_with(path: str = "", value: Any = None) -> Catalog:
-    """CATALOG with one value replaced (None: left out), by its path."""
-    raw = copy.deepcopy(CATALOG)
-    if path:
-        *way, last = path.split("/")
-        inner: Any = raw["tools"]
-        for step in way:
-            inner = inner[step]
-        inner[last] = value
-        if value is None:
-            del inner[last]
-    return read_catalog(json.dumps(raw))
+    """CATALOG with one value of its tools replaced (None: left out), by its path."""
+    return read_catalog(json.dumps({**CATALOG, "tools": with_value(CATALOG["tools"], path, value)}))
 
 
 def problems_of(path: str, value: Any) -> str:
@@ -145,3 +136,7 @@ HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}
 )  # fmt: skip
 def test_a_wrong_tool_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
     assert problem in problems_of(path, value)
+
+
+def test_the_hint_for_an_unknown_key_is_a_key_that_is_allowed_there() -> None:
+    assert problems_of("find/sql/url", "https://helpdesk.example").endswith("tools.find.sql.url: unknown key")

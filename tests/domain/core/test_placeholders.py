@@ -7,12 +7,12 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.core.wildcards import fits_wildcards
+from justenough.domain.core.placeholders import fits_wildcards
 
 
-@given(st.lists(st.text("ab", max_size=2), min_size=1, max_size=4), st.text("ab", max_size=8))
+@given(st.lists(st.text("ab*?[!]\n", max_size=2), min_size=1, max_size=4), st.text("ab*?[!]\n", max_size=8))
 def test_a_text_fits_if_and_only_if_a_regular_expression_says_so(fixed_parts: list[str], text: str) -> None:
-    assert fits_wildcards(text, fixed_parts) is bool(re.fullmatch(".*".join(fixed_parts), text))
+    assert fits_wildcards(text, fixed_parts) is bool(re.fullmatch(".*".join(map(re.escape, fixed_parts)), text, re.DOTALL))
 
 
 def test_a_text_of_one_repeated_separator_is_checked_at_once() -> None:
