@@ -1,7 +1,7 @@
 """The quick steps of a job's workflow: decide its requests, examine answers, escalate, close. Each records before it returns.
 
 Each may run twice: event ids are derived from what happened, so that the second run changes nothing. None is interrupted when it is
-cancelled or takes too long (`no_thread_cancel_exception`): its thread may be writing for other jobs, too (`group_commit`).
+cancelled or takes too long (`no_thread_cancel_exception`): its thread may be writing for other jobs, too (`GroupCommitter`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from justenough.domain.core.ids import job_of, request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.services.approval_ladder import ladder_for_recorded_request, ladder_for_request
-from justenough.services.count_answers import AnswerCounter, find_recorded_request
+from justenough.services.count_answers import AnswerCounter, find_recorded_request, ladder_for_recorded_request, ladder_for_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import EvaluatedRequest, compute_request_digest, evaluate_in_order
 from justenough.services.job_history import read_job_history

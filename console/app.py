@@ -1,4 +1,4 @@
-"""Builds the web application: routes, errors, middleware, OpenAPI. `console.startup` builds the console that it serves."""
+"""Builds the web application: routes, errors, middleware, OpenAPI. `console.services.console` builds the console that it serves."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 
 from console.app import create_app
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning, open_files
 from justenough.adapters.runtime.http_protocol import HEAD_TIMEOUT_S, HttpProtocolWithDeadlines

@@ -55,16 +55,15 @@ def build_codec_server(console: Console) -> Starlette:
 
 async def _caller_of(request: Request, console: Console, origin: str | None) -> Caller:
     """Return the caller of a token, or of the cookie if the request comes from Temporal's UI. Raises Unauthenticated, NoSession, RetryLater."""
-    tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     header, cookie = request.headers.get("authorization"), request.cookies.get(console.cookies.session)
     if cookie and origin and request.headers.get("origin") == origin:
         # The UI asks by itself, too. That does not keep a session alive.
         session = await console.sessions.session_of(cookie, by_person=False, allow_last_known=True)
+        tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
         return Caller(person=session.person, tiers=tiers, expires=session.expires.timestamp())
     if header is None:
         raise Unauthenticated(
             "an identity token is required (temporal --codec-auth \"Bearer …\"); or log in to the console's pages and open Temporal's UI at the "
             "address of JUSTENOUGH_TEMPORAL_UI_URL"
         )
-    identity = await console.token_verifier.verify(header, allow_last_known=True)
-    return Caller(person=identity.person, tiers=tiers, expires=identity.expires)
+    return await console.token_verifier.verify(header, allow_last_known=True)

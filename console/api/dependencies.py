@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
@@ -40,14 +39,12 @@ class AuthenticatedRoute(APIRoute):
             console: Console = request.app.state.console
             stops = any(need.reduces_access for need in needs)
             allow_last_known = stops or request.method == "GET"
-            identity = await console.token_verifier.verify(request.headers.get("authorization"), allow_last_known=allow_last_known)
-            # In a thread, because reading the configuration sometimes reads files.
-            tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
-            request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
+            caller = await console.token_verifier.verify(request.headers.get("authorization"), allow_last_known=allow_last_known)
+            request.state.caller = caller
             reject_nul(request)
             for need in needs:
                 await need(request)
-            async with console.quotas.take_turn(identity.person.id, stops=stops):
+            async with console.quotas.take_turn(caller.person.id, stops=stops):
                 return await handle_in_turn(request)
 
         async def handle_in_turn(request: Request) -> Response:

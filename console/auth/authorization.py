@@ -71,6 +71,11 @@ class Caller:
         if not self.can_stop_jobs_of(requester_id):
             raise Forbidden(self.who_may_stop)
 
+    def require_tier(self, tier: int) -> None:
+        """Raise Forbidden, naming the groups, if they may not decide at this tier."""
+        if self.tier < max(tier, 1):
+            raise Forbidden(missing_group_text(answering_groups(tier, self.tiers)))
+
     def require(self, *roles: Role) -> None:
         """Raise Forbidden, naming the groups, if they have none of these roles."""
         if not self.roles & set(roles):

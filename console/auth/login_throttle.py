@@ -42,10 +42,6 @@ class LoginThrottle:
         self._familiar: OrderedDict[str, None] = OrderedDict()
         """Pairs of name and address that have logged in."""
 
-    def __len__(self) -> int:
-        """Return how many counters there are."""
-        return len(self._tries)
-
     def record_try(self, name: str, address: str) -> None:
         """Count an attempt. Raises TooManyTries without counting it."""
         limits = self._limits(name, address)
@@ -63,9 +59,7 @@ class LoginThrottle:
             self._tries.popitem(last=False)
 
     def record_success(self, name: str, address: str) -> None:
-        """Drop the attempts of the name from this address and the successful one elsewhere; remember that the name logs in from this
-        address.
-        """
+        """Drop the name's attempts from this address and the successful one elsewhere; remember that the name logs in from here."""
         self.undo_try(name, address)
         both = next(iter(self._limits(name, address)))
         self._tries.pop(both, None)

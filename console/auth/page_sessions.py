@@ -12,9 +12,8 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 
@@ -26,14 +25,14 @@ from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.caches import ThreadCache
 from console.concurrency.quotas import Quotas
 from console.concurrency.vault_threads import VAULT_THREADS
-from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import PageSessionRecord, Store
+from justenough.adapters.store import PageSessionRecord
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
 from justenough.adapters.vault.user_login import LoginResult, TokenInfo, Unreadable
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp, RetryLater, Unauthenticated
 from justenough.domain.core.secret import Secret
+from justenough.services.dependencies import Deps
 
 FRESH_LOGIN_AGE = timedelta(minutes=5)
 LAST_USE_WRITE_INTERVAL = timedelta(minutes=1)
@@ -48,25 +47,15 @@ log = structlog.get_logger()
 class PageSessions:
     """Starts, checks and ends sessions. One per console."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        vault: ConsoleVault,
-        people: TokenVerifier,
-        settings: Settings,
-        quotas: Quotas,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._store = store
+    def __init__(self, deps: Deps, vault: ConsoleVault, people: TokenVerifier, quotas: Quotas) -> None:
+        self._store, self._now = deps.store, deps.now
         self._vault = vault
         self._people = people
         self._quotas = quotas
-        self._max_idle = timedelta(seconds=settings.pages_idle)
-        self._max_lifetime = timedelta(seconds=settings.pages_longest)
-        self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(settings.pages_policies)
-        self._now = now
-        self._token_cache: ThreadCache[TokenInfo | None] = ThreadCache(clock=lambda: now().timestamp())
+        self._max_idle = timedelta(seconds=deps.settings.pages_idle)
+        self._max_lifetime = timedelta(seconds=deps.settings.pages_longest)
+        self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(deps.settings.pages_policies)
+        self._token_cache: ThreadCache[TokenInfo | None] = ThreadCache(clock=lambda: deps.now().timestamp())
 
     async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
         """Start a session for a login and return the key for its cookie.
@@ -77,8 +66,8 @@ class PageSessions:
             person = await self._people.person(entry.entity)
             if person is None:
                 raise UnknownPerson("this login does not belong to an active person on a people mount")
-            if more := entry.policies - self._allowed_policies:
-                raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
+            if why := self._why_too_powerful(entry.policies):
+                raise TokenTooPowerful(why)
             key = await VAULT_THREADS.run(partial(self._store_session, entry, name or person.name, method))
         except (GiveUp, RetryLater):
             await self.end_token(entry.token)
@@ -113,7 +102,8 @@ class PageSessions:
             raise NoSession(why)
         known = self._token_cache.peek(row.key, max_age_s=float("inf")) if allow_last_known else None
         token = await ask_vault(lambda: self._look_up_token(key, row), last_known=known)
-        await to_thread.run_sync(self._require_valid, row, token)
+        if invalid := self._why_invalid(row, token):
+            raise await to_thread.run_sync(self._end_row, row, invalid)
         is_recent = self._token_cache.peek(row.key, max_age_s=CACHE_TTL_S) is not None
         # What Vault does not confirm now is not use that it should renew.
         # A time in the future was recorded before the clock was set back.
@@ -199,16 +189,18 @@ class PageSessions:
 
         return self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
 
-    def _require_valid(self, row: PageSessionRecord, token: TokenInfo | None) -> None:
-        """Raise NoSession unless the token is valid, belongs to the session's person and has only allowed policies."""
+    def _why_invalid(self, row: PageSessionRecord, token: TokenInfo | None) -> str | None:
+        """Return why a session ends without revoking its token, which the session then no longer uses; None if the token is valid."""
         if token is None:
-            raise self._end_row(row, "Vault has ended this login")
+            return "Vault has ended this login"
         if token.entity != row.person:
             # Anyone with write access to the store can change the person of a row. Only Vault knows whose token it is.
-            raise self._end_row(row, "this login belongs to a different person than the session")
-        if more := token.policies - self._allowed_policies:
-            # Do not revoke the token: the session no longer uses it, and it expires by itself.
-            raise self._end_row(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
+            return "this login belongs to a different person than the session"
+        return self._why_too_powerful(token.policies)
+
+    def _why_too_powerful(self, policies: frozenset[str]) -> str | None:
+        more = policies - self._allowed_policies
+        return f"this login has policies that the pages do not allow: {', '.join(sorted(more))}" if more else None
 
     def _record_use(self, key: SessionKey, row: PageSessionRecord) -> None:
         self._store.page_sessions.mark_used(row.key, self._now())

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
 import httpx
 import structlog
+from anyio import to_thread
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
+from console.auth.authorization import Caller
 from console.auth.vault_directory import ConsoleVault
 from console.concurrency.caches import SingleFlightCache
 from console.concurrency.vault_threads import VAULT_THREADS
-from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
 from justenough.domain.core.vault_names import IDENTITY_ROLE
+from justenough.services.dependencies import Deps
 
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
 MAX_TOKEN_LIFETIME_S = 15 * 60
@@ -43,27 +43,17 @@ class KeysUnavailable(RetryLater):
     """Vault's public keys cannot be read now, so no token can be verified."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuthenticatedPerson:
-    """A verified caller: the person, and when their token expires (seconds since the epoch)."""
-
-    person: Person
-    expires: float
-
-
 class TokenVerifier:
     """Verifies bearer tokens. One per console, on its event loop."""
 
-    def __init__(
-        self, vault: ConsoleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], datetime] | None = None
-    ) -> None:
-        now = now or vault.clock.now
-        self._vault = vault
+    def __init__(self, deps: Deps, vault: ConsoleVault, client: httpx.AsyncClient) -> None:
+        settings = deps.settings
+        self._vault, self._config = vault, deps.config
         self._mounts = settings.people_mounts
         self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client, namespace=settings.vault_namespace)
         # iat is also required: without it the lifetime of a token is unknown.
         self._claims = jwt.JWTClaimsRegistry(
-            now=lambda: int(now().timestamp()),
+            now=lambda: int(deps.now().timestamp()),
             leeway=CLOCK_LEEWAY_S,
             iss={"essential": True, "value": settings.issuer},
             aud={"essential": True, "value": IDENTITY_ROLE},
@@ -72,8 +62,8 @@ class TokenVerifier:
             iat={"essential": True},
         )
 
-    async def verify(self, authorization: str | None, *, allow_last_known: bool = False) -> AuthenticatedPerson:
-        """Return the person that an Authorization header identifies.
+    async def verify(self, authorization: str | None, *, allow_last_known: bool = False) -> Caller:
+        """Return the caller that an Authorization header identifies.
 
         `allow_last_known`: if Vault does not answer, use the last known keys and groups. They suffice for reading, and for reducing access.
         Raises Unauthenticated with the reason, RetryLater if Vault is unreachable.
@@ -87,7 +77,9 @@ class TokenVerifier:
         person = await self.person(claims["sub"], allow_last_known=allow_last_known)
         if person is None:
             raise Unauthenticated("the token's person is unknown or disabled")
-        return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
+        # In a thread, because reading the configuration sometimes reads files.
+        tiers = (await to_thread.run_sync(self._config.current)).tiers
+        return Caller(person=person, tiers=tiers, expires=float(claims["exp"]) + CLOCK_LEEWAY_S)
 
     async def person(self, entity: str, *, allow_last_known: bool = False) -> Person | None:
         """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled.
@@ -96,7 +88,7 @@ class TokenVerifier:
         """
         if cached := self._vault.cached_person(entity):
             return cached
-        known = self._vault.last_known_person(entity) if allow_last_known else None
+        known = self._vault.cached_person(entity, however_old=True) if allow_last_known else None
         return await ask_vault(lambda: self._vault.person(entity, self._mounts), last_known=known)
 
     async def _verify_token(self, token: str, *, allow_last_known: bool) -> dict[str, Any]:
@@ -122,9 +114,7 @@ class TokenVerifier:
 
 
 async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V | None:
-    """Call `read` in a thread and return its result. If `last_known` is given and Vault does not answer soon, return that instead. Raises
-    RetryLater.
-    """
+    """Return the result of `read`, called in a thread; `last_known`, if given, if Vault does not answer soon. Raises RetryLater."""
     if last_known is None:
         return await VAULT_THREADS.run(read)
     try:

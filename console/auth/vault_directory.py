@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault import IssuedSecret, Vault, VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY, signing_key
-from justenough.domain.ledger.public_keys import KeyVersion
 
 CACHE_TTL_S = 10.0
 """How old a person's data, or a session's token, may be."""
@@ -22,6 +22,7 @@ CACHE_TTL_S = 10.0
 MEMBERS_TTL_S = 300.0
 """How old the list of a group's members may be."""
 
+P = ParamSpec("P")
 V = TypeVar("V")
 
 
@@ -29,8 +30,33 @@ class VaultRightMissing(RetryLater):
     """Vault answers, but a policy of the console lacks a right."""
 
 
+def _with_login(call: Callable[Concatenate[Any, P], V], *, what: str = "people") -> Callable[Concatenate[ConsoleVault, P], V]:
+    """Return a method of `Vault` as one that logs in if necessary. `what`: what the console may not read if Vault refuses."""
+
+    @wraps(call)
+    def method(self: ConsoleVault, /, *args: P.args, **named: P.kwargs) -> V:
+        return self._ask(lambda: call(self, *args, **named), what=what)
+
+    return method
+
+
 class ConsoleVault(Vault):
     """The console's Vault client. It logs in when first used. People and public keys are cached for CACHE_TTL_S; the worker has no such cache."""
+
+    person_named = _with_login(Vault.person_named)
+    is_console = _with_login(Vault.is_console)
+    own_entity = _with_login(Vault.own_entity, what="its own login")
+    require_audited_answer = _with_login(Vault.require_audited_answer, what="its own login")
+    identity_keys = _with_login(Vault.identity_keys, what=f"the key {IDENTITY_KEY}")
+    ledger_key_versions = _with_login(Vault.ledger_key_versions, what=f"the key {LEDGER_KEY}")
+    signing_key_versions = _with_login(Vault.signing_key_versions, what="the list of keys (transit/keys)")
+    sign_for_ledger = _with_login(Vault.sign_for_ledger, what=f"or use the key {LEDGER_KEY}")
+    wrap_data_key = _with_login(Vault.wrap_data_key, what=f"or use the key {PAYLOAD_KEY}")
+    unwrap_data_key = _with_login(Vault.unwrap_data_key, what=f"or use the key {PAYLOAD_KEY}")
+
+    # A page session's token.
+    seal = _with_login(user_login.encrypt_token, what=f"or use the key {PAGE_SESSION_KEY}")
+    unseal = _with_login(user_login.decrypt_token, what=f"or use the key {PAGE_SESSION_KEY}")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)
@@ -47,19 +73,13 @@ class ConsoleVault(Vault):
             entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)), max_age_s=CACHE_TTL_S
         )
 
-    def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return the person with this login name on a mount where the person `like` also has a login; None if there is none."""
-        mounts = tuple(people_mounts)
-        return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
-
     def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
         """Return the login names of a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not list them."""
-        mounts = tuple(people_mounts)
 
         def read() -> tuple[str, ...]:
             # Names only help people to find each other; nothing depends on them.
             with suppress(RetryLater):
-                return self._ask(lambda: super(ConsoleVault, self).member_names(group, mounts), what="the members of groups")
+                return self._ask(lambda: super(ConsoleVault, self).member_names(group, people_mounts), what="the members of groups")
             return ()
 
         return self._member_cache.get(group, read, max_age_s=MEMBERS_TTL_S)
@@ -70,71 +90,17 @@ class ConsoleVault(Vault):
             entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).public_keys(entity_id)), max_age_s=CACHE_TTL_S
         )
 
-    def identity_keys(self) -> dict[int, bytes]:
-        """Read the public keys that verify job identity tokens, by version."""
-        return self._ask(super().identity_keys, what=f"the key {IDENTITY_KEY}")
-
-    def is_console(self, entity_id: str) -> bool:
-        """Whether this is the entity that `vault setup` made for the console."""
-        return self._ask(lambda: super(ConsoleVault, self).is_console(entity_id))
-
-    def require_audited_answer(self) -> None:
-        """Make a request of the console's own that Vault audits, logging in first if necessary."""
-        self._ask(super().require_audited_answer, what="its own login")
-
-    def own_entity(self) -> str:
-        """Return the console's own entity id."""
-        return self._ask(super().own_entity, what="its own login")
-
     def sign_own(self, entity_id: str, message: bytes) -> str:
         """Sign a message with the console's own key."""
         return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key {signing_key(entity_id)}")
 
-    def sign_for_ledger(self, message: bytes) -> tuple[bytes, bytes]:
-        """Sign with the ledger's key; return the raw public key and the raw signature."""
-        return self._ask(lambda: super(ConsoleVault, self).sign_for_ledger(message), what=f"or use the key {LEDGER_KEY}")
-
-    def wrap_data_key(self, key: Secret) -> str:
-        """Return a data key of Temporal payloads as ciphertext."""
-        return self._ask(lambda: super(ConsoleVault, self).wrap_data_key(key), what=f"or use the key {PAYLOAD_KEY}")
-
-    def unwrap_data_key(self, wrapped: str) -> Secret | None:
-        """Return the data key of a ciphertext; None if Vault cannot decrypt it."""
-        return self._ask(lambda: super(ConsoleVault, self).unwrap_data_key(wrapped), what=f"or use the key {PAYLOAD_KEY}")
-
-    def ledger_key_versions(self) -> tuple[KeyVersion, ...]:
-        """Return every version of the ledger's key."""
-        return self._ask(super().ledger_key_versions, what=f"the key {LEDGER_KEY}")
-
-    def signing_key_versions(self) -> dict[str, tuple[KeyVersion, ...]]:
-        """Return every version of every person's signing key, by the person's entity id."""
-        return self._ask(super().signing_key_versions, what="the list of keys (transit/keys)")
-
-    def secret_fields(self, path: str) -> Mapping[str, Secret]:
-        """Read the fields of a secret that triggers.yaml names: signing secrets or Apprise URLs."""
-        return self.creds(path).fields
-
     def creds(self, path: str) -> IssuedSecret:
-        """Return credentials for the console itself."""
+        """Return credentials for the console itself, or a secret that triggers.yaml names: signing secrets or Apprise URLs."""
         return self._ask(lambda: super(ConsoleVault, self).creds(path), what=path)
 
-    def seal(self, token: Secret, context: bytes) -> str:
-        """Encrypt a page session's token; only the same context decrypts it."""
-        return self._ask(lambda: user_login.encrypt_token(self, token, context), what=f"or use the key {PAGE_SESSION_KEY}")
-
-    def unseal(self, ciphertext: str, context: bytes) -> Secret:
-        """Decrypt a page session's token. Raises user_login.Unreadable if the context is not the one it was encrypted with."""
-        return self._ask(lambda: user_login.decrypt_token(self, ciphertext, context), what=f"or use the key {PAGE_SESSION_KEY}")
-
-    def cached_person(self, entity_id: str) -> Person | None:
-        """Return the person if cached; None if they are not cached, do not exist, or are disabled."""
-        return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
-
-    def last_known_person(self, entity_id: str) -> Person | None:
-        """Return the person as in Vault's last answer since the console started; None if there was no answer, or if the answer was that
-        there is no such person.
-        """
-        return self._person_cache.peek(entity_id, max_age_s=float("inf"))
+    def cached_person(self, entity_id: str, *, however_old: bool = False) -> Person | None:
+        """Return the person as in Vault's last answer, which is fresh or may be `however_old`; None if there is no such answer or person."""
+        return self._person_cache.peek(entity_id, max_age_s=math.inf if however_old else CACHE_TTL_S)
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
         """Log in if necessary and return the result of a call.

@@ -84,7 +84,7 @@ class SigningSecrets:
 
     async def _read(self, path: str) -> tuple[bytes, ...]:
         try:
-            fields = await to_thread.run_sync(self._vault.secret_fields, path, abandon_on_cancel=True)
+            fields = (await to_thread.run_sync(self._vault.creds, path, abandon_on_cancel=True)).fields
             keys = tuple(parse_signing_secret(fields[name]) for name in SECRET_FIELDS if name in fields)
             if not keys:
                 raise SigningSecretUnavailable(f"{path} has no field `secret`")

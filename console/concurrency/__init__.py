@@ -1,3 +1,1 @@
-"""Caches that share a read among concurrent callers, polling, loops that run while the console serves, and each person's share of the
-console's capacity.
-"""
+"""Shared reads in caches, polling, loops that run while the console serves, and each person's share of the console's capacity."""

@@ -7,7 +7,7 @@ share. Stored things are counted in the store; calls are counted in this process
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,8 +16,6 @@ from functools import partial
 from anyio import to_thread
 
 from console.concurrency.loops import repeat
-from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import Store
 from justenough.domain.core.errors import OverQuota
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
@@ -44,11 +42,9 @@ class CallQueue:
 class Quotas:
     """One per console, on its event loop. The methods that begin with `require` are blocking, for a thread, if they read the store."""
 
-    def __init__(self, store: Store, settings: Settings, environments: Callable[[], frozenset[str]]) -> None:
-        """`environments`: returns the environments of the catalog's resources."""
-        self._store = store
-        self._settings = settings
-        self._environments = environments
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._store, self._settings = deps.store, deps.settings
         self._queues: dict[tuple[str, bool], CallQueue] = {}
 
     @asynccontextmanager
@@ -84,16 +80,17 @@ class Quotas:
             used, self._settings.quota_page_sessions, "sessions are open for you; log out of some (see Sessions), or wait until they end"
         )
 
-    def require_bundle(self, person: str, *, now: datetime) -> None:
+    def require_bundle(self, person: str) -> None:
         """Raise OverQuota if a person may upload no further bundle until they launch jobs with the bundles that they have uploaded."""
-        used = self._store.bundles.count_unused(person, since=now - UNUSED_BUNDLE_LIFETIME)
+        used = self._store.bundles.count_unused(person, since=self._deps.now() - UNUSED_BUNDLE_LIFETIME)
         _require(used, self._settings.quota_unused_bundles, "bundles that you uploaded are used by no job; launch jobs with them first")
 
     def require_job(self, verified: VerifiedOrder) -> None:
         """Raise OverQuota if the account of an order has too many open jobs, or requests that wait for people, in the order's environment."""
         environment = verified.spec.environment
         # A job without access may name any environment. Environments that no resource has share one quota with all others, or there would be no limit.
-        known = environment if environment in self._environments() else None
+        resources = self._deps.config.current().catalog.resources.values()
+        known = environment if any(resource.environment == environment for resource in resources) else None
         origin, where = verified.statement.origin, f" in {environment}" if known else ""
         who = "your" if origin is None else f"{origin}'s"
         used = self._store.jobs.count_open(verified.statement.person, origin=origin, environment=known)

@@ -34,9 +34,7 @@ class VaultThreads:
         self._free = threading.BoundedSemaphore(calls)
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Run a blocking call in a thread and return its result. If the caller is cancelled, the call still runs to its end. Raises
-        VaultBusy and the call's errors.
-        """
+        """Run a blocking call in a thread, to its end even if the caller is cancelled. Raises VaultBusy and the call's errors."""
         if not self._free.acquire(blocking=False):
             raise VaultBusy("Vault does not answer fast enough: too many calls wait for it; try again later")
         # The log's context goes with it.

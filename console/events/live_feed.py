@@ -68,19 +68,18 @@ class LiveFeed:
         return (await self._read_store(self._store.ledger.head)).position
 
     async def follow(
-        self, position: int | None, *, job: str | None = None, wait: Callable[[], float]
+        self, position: int, *, job: str | None = None, wait: Callable[[], float]
     ) -> AsyncGenerator[Sequence[EntryView], None]:
-        """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after `wait()` seconds without entries.
+        """Yield entries after a position as they arrive, and an empty batch after `wait()` seconds without entries.
 
         A position beyond the end of the ledger counts as the newest position: such a client has its position from another ledger, or from
         before a restore.
         """
         async with self._listener():
             seen = position
-            if seen is None or seen > self._newest:
+            if seen > self._newest:
                 # Do not use self._newest: the store may have newer entries that were recorded before this listener came.
-                newest = await self.newest_position()
-                seen = newest if seen is None else min(seen, newest)
+                seen = min(seen, await self.newest_position())
             while True:
                 newest = self._newest
                 entries: Sequence[EntryView] = ()

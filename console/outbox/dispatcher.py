@@ -79,11 +79,6 @@ class Dispatcher:
             with contextlib.suppress(RetryLater):
                 await to_thread.run_sync(self._deps.store.outbox.release_lease, self._holder)
 
-    async def wait_until_idle(self) -> None:
-        """Wait until no worker is running."""
-        while self._running:
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
-
     async def _hold_lease(self) -> bool:
         """Acquire or renew the lease if that is due; return whether this console has it."""
         if self._lease_held_at is not None and self._deps.ticks() - self._lease_held_at < LEASE_RENEW_INTERVAL_S:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from anyio import CapacityLimiter, to_thread
 
-from console.auth.vault_directory import ConsoleVault
 from console.auth.vault_keys import SigningSecrets, SigningSecretUnavailable
 from justenough.adapters.outbound import apprise_sender
 from justenough.adapters.outbound.webhook_client import WebhookClient
@@ -142,11 +141,10 @@ class NotifySender:
             return
         self._read_at, began = None, self._deps.ticks()
         await to_thread.run_sync(apprise_sender.load_plugins)
-        vault, urls = self._deps.vault, dict[str, Secret]()
-        assert isinstance(vault, ConsoleVault)
+        urls = dict[str, Secret]()
         for path in self._notify.to:
             try:
-                fields = await to_thread.run_sync(vault.secret_fields, path)
+                fields = (await to_thread.run_sync(self._deps.vault.creds, path)).fields
             except JustEnoughError as error:
                 raise SenderNotReady(f"{path} cannot be read: {error}") from error
             urls |= {f"{path}#{field}": url for field, url in fields.items()}

@@ -17,9 +17,8 @@ from console.pages import charts, live_stream
 from console.pages.page_user import PageMember, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.services.attention import acknowledge, can_acknowledge, visible_items
 from console.services.console import Console
-from console.services.dashboard import RESULT_BARS
+from console.services.dashboard import RESULT_BARS, acknowledge, visible_items
 from console.services.health import HealthReport
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.jobs.states import JobState
@@ -134,7 +133,7 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
         overdue_items={item.subject: item for item in items if item.kind == "overdue"},
         attention=[item for item in items if item.kind != "overdue" and item.acknowledged is None],
         taken=[item for item in items if item.kind != "overdue" and item.acknowledged],
-        may_take={item.key for item in items if can_acknowledge(caller, item)},
+        may_take={item.key for item in items if caller.can_stop_jobs_of(item.requester_id)},
         only=only,
         filters=figures.filter_values() if caller.can_read_all else None,
         pending=[item.request for item in store.inbox.items(readable, limit=MAX_ITEMS)] if current.open_requests else (),

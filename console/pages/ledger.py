@@ -23,7 +23,7 @@ from console.pages.routing import PageRoute
 from console.pages.search import place_url
 from console.presentation.time_text import parse_moment
 from console.services.background_reads import WHOLE_LEDGER
-from console.services.checkpoints import newest_note
+from console.services.checkpoints import newest_checkpoint
 from console.services.console import Console
 from console.services.search import find_by_id
 from console.services.visibility import first_visible_page, parse_position
@@ -171,7 +171,7 @@ def verification(request: Request, console: TheConsole, _: PageReader) -> Respon
         "verification.html",
         work=work,
         head=head,
-        checkpoint=newest_note(console.deps),
+        checkpoint=newest_checkpoint(console.deps),
         max_problems=MAX_PROBLEMS,
         refresh=2 if work and work.runs else 0,
     )

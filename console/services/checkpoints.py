@@ -16,7 +16,7 @@ import structlog
 from anyio import to_thread
 
 from console.concurrency.loops import repeat
-from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
+from justenough.adapters.store.repository import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, RetryLater
 from justenough.domain.ledger import merkle
@@ -87,7 +87,7 @@ def sign_if_due(deps: Deps) -> EntryView | None:
     # Another console's clock may be ahead.
     if new < 1 or (last is not None and new < MAX_ENTRIES and timedelta() <= deps.now() - last.at < MAX_AGE):
         return None
-    known = _frontier_of(deps, last) if last else Frontier()
+    known = _frontier_of(deps, last, checkpoint) if last and checkpoint else Frontier()
     tree = known.with_leaves(deps.store.ledger.leaves(known.size, size))
     if tree.size != size:
         raise LedgerBroken(f"entries are missing from the ledger: it has {tree.size} up to position {size}")
@@ -125,8 +125,7 @@ def ledger_keys(deps: Deps) -> LedgerKeys:
 
 def prove_inclusion(deps: Deps, entry_id: str) -> InclusionProof:
     """Prove that the newest checkpoint commits to an entry. Blocking; reads every entry's hash. Raises NotFound."""
-    note, entry = newest_note(deps), deps.store.ledger.entry(entry_id)
-    (checkpoint,) = read_checkpoints(note) if note else (None,)
+    checkpoint, entry = newest_checkpoint(deps), deps.store.ledger.entry(entry_id)
     if entry is None or checkpoint is None or entry.position > checkpoint.size:
         raise NotFound(f"no checkpoint commits to an entry {entry_id} yet")
     leaves = list(deps.store.ledger.leaves(0, checkpoint.size))
@@ -138,8 +137,7 @@ def prove_inclusion(deps: Deps, entry_id: str) -> InclusionProof:
 
 def prove_consistency(deps: Deps, size: int) -> ConsistencyProof:
     """Prove that the newest checkpoint continues the tree of the first `size` entries. Blocking; reads every entry's hash. Raises NotFound."""
-    note = newest_note(deps)
-    (checkpoint,) = read_checkpoints(note) if note else (None,)
+    checkpoint = newest_checkpoint(deps)
     if checkpoint is None or size > checkpoint.size:
         raise NotFound(f"no checkpoint commits to {size:,} entries yet")
     path = merkle.consistency_path(list(deps.store.ledger.leaves(0, checkpoint.size)), size)
@@ -152,7 +150,7 @@ def verify_ledger(deps: Deps) -> LedgerReport:
     keys: Mapping[int, bytes] | None = None
     unseen: tuple[str, ...] = ()
     try:
-        keys = {key.version: key.raw for key in deps.vault.ledger_key_versions()}
+        keys = _checkpoint_keys(deps)
     except (RetryLater, GiveUp) as error:
         unseen = (f"The signatures of checkpoints could not be verified: {error}.",)
     problems = (*report.problems, *_checkpoint_problems(deps, keys))
@@ -177,20 +175,26 @@ def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterat
             yield _problem_of(entry, Fault.REWRITTEN, f"commits to {checkpoint.size:,} entries that are not the first of this ledger")
             # Then so do all later ones.
             return
-        is_ours = checkpoint.origin == origin_of(deps.settings.installation)
-        if keys is not None and not (is_ours and checkpoint.is_signed_by(keys)):
+        if keys is not None and not _is_ours(deps, checkpoint, keys):
             yield _problem_of(entry, Fault.FORGED, "has no valid signature")
+
+
+def _checkpoint_keys(deps: Deps) -> Mapping[int, bytes]:
+    return {key.version: key.raw for key in deps.vault.ledger_key_versions()}
+
+
+def _is_ours(deps: Deps, checkpoint: Checkpoint, keys: Mapping[int, bytes]) -> bool:
+    return checkpoint.origin == origin_of(deps.settings.installation) and checkpoint.is_signed_by(keys)
 
 
 def _problem_of(entry: EntryView, fault: Fault, what: str) -> ChainProblem:
     return ChainProblem(job=entry.job, seq=entry.seq, fault=fault, message=f"the checkpoint {entry.id} {what}")
 
 
-def newest_note(deps: Deps) -> str | None:
-    """Return the text of the newest checkpoint; None if there is none."""
+def newest_checkpoint(deps: Deps) -> Checkpoint | None:
+    """Return the newest checkpoint; None if there is none."""
     entry = deps.store.ledger.newest_checkpoint()
-    checkpoint = _recorded_checkpoint(entry) if entry else None
-    return checkpoint.note if checkpoint else None
+    return _recorded_checkpoint(entry) if entry else None
 
 
 def _recorded_checkpoint(entry: EntryView) -> Checkpoint | None:
@@ -202,18 +206,13 @@ def _recorded_checkpoint(entry: EntryView) -> Checkpoint | None:
     return checkpoint
 
 
-def _frontier_of(deps: Deps, entry: EntryView) -> Frontier:
-    """Return the tree that a recorded checkpoint commits to; the empty tree if nothing proves that we signed it, so that every entry is
-    read again.
-    """
+def _frontier_of(deps: Deps, entry: EntryView, checkpoint: Checkpoint) -> Frontier:
+    """Return the tree that an entry's checkpoint commits to; if nothing proves that we signed it, the empty tree: then every entry is read."""
     try:
-        (checkpoint,) = read_checkpoints(entry.data["checkpoint"])
         tree = Frontier(checkpoint.size, tuple(bytes.fromhex(node) for node in entry.data["frontier"]))
-    except (InvalidInput, LookupError, ValueError, TypeError):
+    except (LookupError, ValueError, TypeError):
         return Frontier()
-    keys = {key.version: key.raw for key in deps.vault.ledger_key_versions()}
-    is_ours = checkpoint.origin == origin_of(deps.settings.installation) and checkpoint.is_signed_by(keys)
-    if not is_ours or not tree.is_well_formed or tree.root != checkpoint.root:
+    if not _is_ours(deps, checkpoint, _checkpoint_keys(deps)) or not tree.is_well_formed or tree.root != checkpoint.root:
         log.warning("the last checkpoint is not ours; the next one reads the whole ledger", entry=entry.id)
         return Frontier()
     return tree

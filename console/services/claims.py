@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from console.auth.authorization import Caller, answering_groups, missing_group_text
-from console.services.decide_request import ANSWERED_TEXT, can_answer, find_request, has_answered, why_own_job
+from console.auth.authorization import Caller
+from console.services.decide_request import ANSWERED_TEXT, find_request, has_answered, why_own_job
 from justenough.domain.core.errors import Conflict, Forbidden
 from justenough.domain.inbox.pending import claim_by_other
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import RequestView
 from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import event_of_person
 
 
 def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> RequestView:
@@ -23,9 +24,9 @@ def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> 
     _require_pending(view)
     if has_answered(view, caller.person):
         raise Conflict(ANSWERED_TEXT)
-    if not can_answer(deps, caller, view, requester_id=job.requester_id):
-        why = why_own_job(deps, caller, view, requester_id=job.requester_id)
-        raise Forbidden(str(why) if why else missing_group_text(answering_groups(view.current_tier, caller.tiers)))
+    if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
+        raise Forbidden(why)
+    caller.require_tier(view.current_tier)
     until = deps.now() + timedelta(seconds=seconds)
     if claim := claim_by_other(view, caller.person.id, now=deps.now()):
         raise Conflict(f"claimed by {claim.by} until {claim.until:%Y-%m-%d %H:%M:%S} UTC; you can still decide it")
@@ -48,16 +49,8 @@ def _require_pending(view: RequestView) -> None:
 
 def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datetime | None) -> RequestView:
     now, person = deps.now(), caller.person
-    claimed = build_event(
-        EventType.APPROVAL_CLAIMED,
-        view.job_id,
-        at=now,
-        about=f"{view.id}/{person.id}/{now.timestamp():.3f}",
-        request=view.id,
-        person=person.id,
-        name=person.name,
-        until=until.isoformat() if until else None,
-    )
+    about, lasts_until = f"{view.id}/{person.id}/{now.timestamp():.3f}", until.isoformat() if until else None
+    claimed = event_of_person(person, EventType.APPROVAL_CLAIMED, view.job_id, at=now, about=about, request=view.id, until=lasts_until)
     deps.store.ledger.append([claimed])
     updated = deps.store.requests.get(view.id)
     assert updated is not None, "requests are never deleted"

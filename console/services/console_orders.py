@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from console.concurrency.quotas import Quotas
-from console.services.submit_job import SubmittedOrder, find_recorded_order
+from console.services.submit_job import SubmittedOrder, find_recorded_order, record_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person
@@ -26,7 +26,6 @@ from justenough.domain.integrations.triggers import fill_params, schedule_origin
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
-from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 
@@ -68,10 +67,7 @@ def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, j
     """Sign and record the order of a job id. Raises as `sign_console_order` does."""
     order, verified = sign_console_order(deps, quotas, request, job=job, entity=entity)
     # If another console recorded the same order at the same time, this order is not new.
-    new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
-    recorded = find_recorded_order(deps, job)
-    assert recorded is not None, "it has just been recorded"
-    return replace(recorded, new=new)
+    return record_order(deps, order, verified)
 
 
 def require_valid_spec(deps: Deps, request: OrderRequest) -> None:
@@ -115,12 +111,22 @@ def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJ
         return earlier
     reason, params = f"event {event.id} of {event.source}", fill_params(triggered_job.trigger, event)
     request = OrderRequest(trigger_origin(name), triggered_job, params, reason, parent=event.parent)
-    require_valid_spec(deps, request)
-    new = new_job_id(deps.settings.installation, now=deps.now())
-    # Before the id is kept: an event that is fixed, or sent again once there is room, needs an id of that time, because lists sort jobs by ids.
-    sign_console_order(deps, quotas, request, job=new, entity=entity)
-    job = deps.store.idempotency.remember(entity, key, new, key)
+    job = _keep_new_id(deps, quotas, request, key, entity=entity)
     return record_console_order(deps, quotas, request, job=job, entity=entity)
+
+
+def _keep_new_id(deps: Deps, quotas: Quotas, request: OrderRequest, *keys: str, entity: str, after: str | None = None) -> str:
+    """Keep a new job id, which sorts after `after`, for an order that is valid now; return it, or the id that one of the keys had before.
+
+    Raises as `require_valid_spec` and `sign_console_order` do.
+    """
+    require_valid_spec(deps, request)
+    job = new_job_id(deps.settings.installation, now=deps.now(), after=after)
+    # Before the id is kept: an order that is fixed, or sent again once there is room, needs an id of that time, because lists sort jobs by ids.
+    sign_console_order(deps, quotas, request, job=job, entity=entity)
+    for key in keys:
+        job = deps.store.idempotency.remember(entity, key, job, key)
+    return job
 
 
 def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
@@ -173,14 +179,9 @@ def _record_once(
         if last is not None and not last.state.ended:
             return OccasionSkipped(last.id)
         # The last job is the one whose id sorts last, so the new one must become it, also after a clock was set back.
-        new = new_job_id(deps.settings.installation, now=deps.now(), after=last.id if last else None)
-        # Before the id is kept, as in `order_event`.
-        require_valid_spec(deps, request)
-        sign_console_order(deps, quotas, request, job=new, entity=entity)
-        if alone:
-            following = digest_of({"schedule": name, "after": last.id if last else None})
-            new = store.idempotency.remember(entity, following, new, following)
-        job = store.idempotency.remember(entity, key, new, key)
+        after = last.id if last else None
+        following = [digest_of({"schedule": name, "after": after})] if alone else []
+        job = _keep_new_id(deps, quotas, request, *following, key, entity=entity, after=after)
     if earlier := find_recorded_order(deps, job):
         return earlier
     require_valid_spec(deps, request)

@@ -14,9 +14,10 @@ from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action, CredentialState, JobState
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import CredentialView, Page
 from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import event_of_person
 
 CONFIRM_TIMEOUT_S = 20.0
 """For a target that hangs, revoking in Vault and checking the target each take up to 10 s."""
@@ -78,15 +79,8 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
     caller.require_right_to_stop(owner or "")
     if not view.state.is_settled:
         job = await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
-        requested = build_event(
-            EventType.REVOCATION_REQUESTED,
-            view.job_id,
-            at=console.deps.now(),
-            about=f"{credential}/{caller.person.id}",
-            credential=credential,
-            person=caller.person.id,
-            name=caller.person.name,
-        )
+        kind, about, now = EventType.REVOCATION_REQUESTED, f"{credential}/{caller.person.id}", console.deps.now()
+        requested = event_of_person(caller.person, kind, view.job_id, at=now, about=about, credential=credential)
         failure = await tell_job(
             console.gateway.revoke_credential(view.job_id, view.id),
             lambda: console.deps.store.ledger.append([requested]),

@@ -1,17 +1,23 @@
-"""The figures of the dashboard, read once for all viewers, so that a thousand open pages query the store as often as one. Blocking, for a thread."""
+"""The figures of the dashboard and what needs attention, read once for all viewers, so that a thousand open pages query the store as often
+as one; and acknowledging what needs attention. Blocking, for a thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from console.auth.authorization import STOPPING_ROLES, Caller
 from console.concurrency.caches import ThreadCache
-from justenough.adapters.store import Store
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.errors import InvalidInput, NotFound, Problem
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE
-from justenough.domain.readmodel.attention import AttentionItem, AttentionKind, with_acknowledgements
+from justenough.domain.readmodel.attention import Acknowledgement, AttentionItem, AttentionKind, with_acknowledgements
 from justenough.domain.readmodel.dashboard import ALL_JOBS, CurrentCounts, FilterValues, JobFilter, JobResults, PeriodTrend
 from justenough.domain.readmodel.failed_systems import FailedSystem, group_by_system
 from justenough.domain.readmodel.model_use import PeriodModelUse
+from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import event_of_person
 
 COUNTS_TTL_S = 5.0
 """How long counts are used if nothing new is recorded; after a new entry they are read again immediately."""
@@ -22,14 +28,14 @@ TREND_POINTS = 96
 """Number of points in the chart; each is a count of active credentials."""
 RESULT_WIDTH = timedelta(minutes=15)
 RESULT_BARS = TREND_PERIOD // RESULT_WIDTH
+MAX_NOTE_CHARS = 500
 
 
 class DashboardFigures:
     """The current counts, what needs attention, the last 24 hours, and the use of models."""
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime]) -> None:
-        self._store = store
-        self._now = now
+    def __init__(self, deps: Deps) -> None:
+        self._store, self._now = deps.store, deps.now
         self._counts: ThreadCache[CurrentCounts] = ThreadCache()
         self._attention: ThreadCache[tuple[AttentionItem, ...]] = ThreadCache()
         self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache()
@@ -80,6 +86,36 @@ class DashboardFigures:
         overdue = () if only else tuple(_to_item(system) for system in group_by_system(self.current_counts().overdue))
         items = (*overdue, *store.items(only, now=self._now(), worker_silence=MAX_REPORT_AGE))
         return with_acknowledgements(items, store.acknowledgements(item.key for item in items))
+
+
+def visible_items(caller: Caller, figures: DashboardFigures, only: JobFilter = ALL_JOBS) -> tuple[AttentionItem, ...]:
+    """Return the items that a person may read: those about jobs that they may read; about the installation, if they may read all jobs."""
+    # There are at most so many items of a kind, so those of other people must not be among them.
+    items = figures.attention(only.model_copy(update={"requester_id": caller.requester_filter or ""}))
+    # An item about the installation has no requester.
+    return tuple(item for item in items if caller.can_read_jobs_of(item.requester_id))
+
+
+def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str, note: str, *, only: JobFilter = ALL_JOBS) -> AttentionItem:
+    """Record that the caller takes care of an item, and return it. `only`: the filter with which the item was listed.
+
+    Raises NotFound if it no longer needs attention, Forbidden, InvalidInput.
+    """
+    if len(note) > MAX_NOTE_CHARS:
+        raise InvalidInput("acknowledgement", (Problem("note", f"is longer than {MAX_NOTE_CHARS} characters; shorten it"),))
+    item = next((item for item in visible_items(caller, figures, only) if item.key == key), None)
+    if item is None:
+        raise NotFound("this needs no attention any more, or you may not see it")
+    if item.job:
+        caller.require_right_to_stop(item.requester_id)
+    else:
+        caller.require(*STOPPING_ROLES)
+    now, person, kind = deps.now(), caller.person, EventType.ATTENTION_ACKNOWLEDGED
+    about = digest_of({"item": key, "person": person.id, "at": now.isoformat()}).removeprefix("sha256:")[:24]
+    event = event_of_person(person, kind, item.job or UNATTRIBUTED_CHAIN, at=now, about=about, item=key, note=note)
+    deps.store.ledger.append([event])
+    answer = Acknowledgement(item=key, person=person.name, person_id=person.id, note=note, at=now)
+    return item.model_copy(update={"acknowledged": answer})
 
 
 def _to_item(system: FailedSystem) -> AttentionItem:

@@ -7,7 +7,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from console.auth.authorization import Caller, Role, answering_groups, groups_with_role, missing_group_text
+from console.auth.authorization import Caller, Role
 from console.concurrency.loops import poll_until
 from console.services.console import Console
 from console.services.inputs import SignedBody
@@ -24,8 +24,8 @@ from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools
-from justenough.domain.readmodel.views import JobView, RequestView
-from justenough.services.approval_ladder import ladder_for_recorded_request
+from justenough.domain.readmodel.views import ApprovalView, JobView, RequestView
+from justenough.services.count_answers import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
 from justenough.services.ledger_events import approval_rejected_event, approval_withdrawn_event, withdrawal_requested_event
@@ -57,7 +57,7 @@ async def submit_decision(
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
         await before_submit()
-    is_withdrawal, person = body.statement.get("decision") == WITHDRAW, caller.person.id
+    is_withdrawal = body.statement.get("decision") == WITHDRAW
     signed, job = body.to_signed(), await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
     # A session revokes what an approval gave as soon as it reads that it is withdrawn. Everything else only the workflow counts.
     has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
@@ -67,20 +67,19 @@ async def submit_decision(
     if isinstance(failure, WorkflowGone):
         raise Conflict("the job is no longer running")
 
-    def answers_of(request: RequestView) -> int:
-        return sum(item.approver_id == person for item in request.approvals)
-
-    def has_withdrawn(request: RequestView) -> bool:
-        return any(item.withdrawn_at for item in request.approvals if item.approver_id == person)
+    def own_answers(request: RequestView) -> list[ApprovalView]:
+        return [item for item in request.approvals if item.approver_id == caller.person.id]
 
     async def read() -> RequestView:
         return await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
 
     def is_counted(now: RequestView) -> bool:
+        before, after = own_answers(view), own_answers(now)
         if not is_withdrawal:
             # They may have decided at a lower tier, too.
-            return answers_of(now) > answers_of(view)
-        return now.state is RequestState.WITHDRAWN or (has_withdrawn(now) and not has_withdrawn(view))
+            return len(after) > len(before)
+        has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (after, before))
+        return now.state is RequestState.WITHDRAWN or (has_withdrawn and not had_withdrawn)
 
     newest = await poll_until(
         view, read, until=is_counted, every_s=FIRST_POLL_DELAY_S, max_every_s=MAX_POLL_INTERVAL_S, timeout_s=COUNT_TIMEOUT_S
@@ -211,18 +210,19 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
         raise Forbidden(why)
     breaks_glass = decision == BREAK_GLASS
-    role = Role.BREAK_GLASS if breaks_glass else Role.APPROVE
-    groups = groups_with_role(role, caller.tiers) if breaks_glass else answering_groups(view.current_tier, caller.tiers)
-    if role not in caller.roles:
-        raise Forbidden(missing_group_text(groups))
+    # Whoever can decide nothing does not learn the request's state.
+    if breaks_glass:
+        caller.require(Role.BREAK_GLASS)
+    elif Role.APPROVE not in caller.roles:
+        caller.require_tier(view.current_tier)
     if has_answered(view, caller.person):
         raise Conflict(ANSWERED_TEXT)
     if view.state is not RequestState.PENDING:
         last = view.approvals[-1] if view.approvals else None
         decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
         raise Conflict(f"the request is {view.state.value}, not pending{decided_by}")
-    if not breaks_glass and caller.tier < view.current_tier:
-        raise Forbidden(missing_group_text(groups))
+    if not breaks_glass:
+        caller.require_tier(view.current_tier)
 
 
 def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:

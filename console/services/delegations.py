@@ -13,9 +13,10 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem
 from justenough.domain.core.rfc3339 import to_rfc3339
-from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.readmodel.views import DelegationView
 from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import event_of_person
 
 
 class PersonView(Message):
@@ -50,14 +51,13 @@ def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> Delegatio
         message = f"{delegate.name} may not decide at your tier {caller.tier}; a delegate must be in one of the groups {groups}"
         raise InvalidInput("delegation", (Problem("statement.delegate", message),))
     name = f"d-{digest_of(body.statement).removeprefix('sha256:')[:24]}"
-    event = build_event(
+    event = event_of_person(
+        caller.person,
         EventType.DELEGATION_MADE,
         UNATTRIBUTED_CHAIN,
         at=deps.now(),
         about=name,
         delegation=name,
-        person=caller.person.id,
-        name=caller.person.name,
         delegate=delegate.id,
         delegate_name=delegate.name,
         until=to_rfc3339(statement.expires_at),
@@ -75,9 +75,8 @@ def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationVie
         raise Forbidden("only the person who made a delegation can end it")
     if view.ended_at:
         raise Conflict("this delegation has already been ended")
-    at, person = deps.now(), caller.person
-    names = {"delegation": delegation, "person": person.id, "name": person.name}
-    deps.store.ledger.append([build_event(EventType.DELEGATION_ENDED, UNATTRIBUTED_CHAIN, at=at, about=delegation, **names)])
+    kind, now = EventType.DELEGATION_ENDED, deps.now()
+    deps.store.ledger.append([event_of_person(caller.person, kind, UNATTRIBUTED_CHAIN, at=now, about=delegation, delegation=delegation)])
     return _delegation_view(deps, delegation)
 
 

@@ -13,13 +13,12 @@ from anyio import CapacityLimiter, to_thread
 
 from console.concurrency.caches import SingleFlightCache
 from console.temporal.client import TemporalGateway
-from justenough.adapters.store import Store
-from justenough.adapters.store.metrics import OverdueCounts
-from justenough.adapters.vault import Vault
+from justenough.adapters.store.dashboard import OverdueCounts
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE, find_unpolled_queues, is_sweep_late
 from justenough.domain.readmodel.views import TargetCheck, WorkerView
+from justenough.services.dependencies import Deps
 
 T = TypeVar("T")
 
@@ -97,14 +96,13 @@ class Unhealthy(GiveUp):
 class HealthMonitor:
     """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout. Callers within CACHE_TTL_S share a result."""
 
-    def __init__(self, *, store: Store, gateway: TemporalGateway, vault: Vault, client: httpx.AsyncClient) -> None:
-        self._store = store
+    def __init__(self, deps: Deps, gateway: TemporalGateway, client: httpx.AsyncClient) -> None:
+        self._store, self._vault, self._now = deps.store, deps.vault, deps.now
         self._gateway = gateway
-        self._vault = vault
         self._client = client
         # What hangs must not take the threads of what works.
         self._store_threads, self._vault_threads = CapacityLimiter(MAX_HANGING), CapacityLimiter(MAX_HANGING)
-        self._since = vault.clock.now()
+        self._since = self._now()
         self._cache = SingleFlightCache(self._check_all)
 
     async def report(self) -> HealthReport:
@@ -118,7 +116,7 @@ class HealthMonitor:
                 return await self.report()
         except TimeoutError:
             last = self._cache.last(WHOLE_INSTALLATION)
-            return last if last and last.at and self._vault.clock.now() - last.at <= MAX_REPORT_AGE_SHOWN else None
+            return last if last and last.at and self._now() - last.at <= MAX_REPORT_AGE_SHOWN else None
 
     async def _check_all(self, _key: str) -> HealthReport:
         (store, figures), (temporal, _), (vault, _), (workers, _), (_, sweep) = await asyncio.gather(
@@ -136,12 +134,12 @@ class HealthMonitor:
             workers=reported,
             targets=targets,
             sweep=sweep or Sweeps(late=True),
-            at=self._vault.clock.now(),
+            at=self._now(),
         )
 
     async def _check_store(self) -> tuple[OverdueCounts, tuple[WorkerView, ...], Targets]:
         def check() -> tuple[OverdueCounts, tuple[WorkerView, ...], Targets]:
-            now = self._vault.clock.now()
+            now = self._now()
             self._store.probe_write(now)
             targets = self._store.targets.all()
             failing = sorted((target for target in targets if target.failure is not None), key=lambda target: target.since)
@@ -164,14 +162,14 @@ class HealthMonitor:
         await self._gateway.prepare_encryption()
 
     async def _check_workers(self) -> None:
-        unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=self._vault.clock.now())
+        unpolled = find_unpolled_queues(await self._gateway.last_polls(), now=self._now())
         if unpolled:
             texts = (f"no worker polls {name}: {ENDINGS_WAIT_TEXT if name.endswith('-endings') else JOBS_WAIT_TEXT}" for name in unpolled)
             raise Unhealthy("; ".join(texts))
 
     async def _check_sweeps(self) -> Sweeps:
         last = await to_thread.run_sync(self._store.sweeps.last, abandon_on_cancel=True, limiter=self._store_threads)
-        ended, now = last.ended_at if last else None, self._vault.clock.now()
+        ended, now = last.ended_at if last else None, self._now()
         return Sweeps(
             last_ended_at=ended,
             age_seconds=max(0, round((now - ended).total_seconds())) if ended else None,

@@ -1,6 +1,4 @@
-"""Starts jobs while the console serves: jobs of schedules, and jobs that were not started because the console died or Temporal was
-unreachable.
-"""
+"""Starts jobs while the console serves: those of schedules, and those that could not be started when they were ordered."""
 
 from __future__ import annotations
 

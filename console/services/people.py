@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from anyio import to_thread
@@ -49,11 +50,9 @@ async def person_record(console: Console, caller: Caller, name: str) -> PersonRe
     if not ids:
         raise NotFound(f"there is no person {name}")
     groups: frozenset[str] | None = None
-    try:
+    with suppress(RetryLater):
         people = [await console.token_verifier.person(identity, allow_last_known=True) for identity in ids]
         groups = next((person.groups for person in people if person is not None), None)
-    except RetryLater:
-        pass
     return await to_thread.run_sync(_read_record, console, caller, name, ids, groups)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from console.auth.authorization import Caller, answering_groups, missing_group_text
+from console.auth.authorization import Caller
 from console.services.decide_request import why_own_job
 from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, validate_statement
 from justenough.domain.approvals.statements import ReviewStatement
 from justenough.domain.core.errors import Conflict, Forbidden, NotFound, Stale
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import RequestView, ReviewView
 from justenough.services.dependencies import Deps
+from justenough.services.ledger_events import event_of_person
 
 
 def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) -> RequestView:
@@ -21,22 +22,20 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
     job = deps.store.jobs.get(view.job_id)
     if view.review.person_id == caller.person.id or why_own_job(deps, caller, view, requester_id=job.requester_id if job else ""):
         raise Forbidden("you may not review this: you used break-glass, or you launched the job or an ancestor of it")
-    if caller.tier < max(view.review.tiers):
-        raise Forbidden(missing_group_text(answering_groups(max(view.review.tiers), caller.tiers)))
+    caller.require_tier(max(view.review.tiers))
     _require_open(view.review)
     statement = parse_own_statement(ReviewStatement, body, caller)
     if statement.digest != view.digest:
         raise Stale("the statement's digest is not the request's; read the request again")
     checks = {"job": (statement.job != view.job_id, "is another job's"), "request": (statement.request != view.id, "is another request's")}
     validate_statement(deps, statement, body, checks)
-    answered = build_event(
+    answered = event_of_person(
+        caller.person,
         EventType.REVIEW_ANSWERED,
         view.job_id,
         at=deps.now(),
         about=view.id,
         request=view.id,
-        person=caller.person.id,
-        name=caller.person.name,
         verdict=statement.verdict,
         reason=statement.reason,
         signed=body.to_signed().model_dump(mode="json"),

@@ -16,8 +16,9 @@ from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.integrations.triggers import schedule_origin
-from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.readmodel.views import EntryView, Launched, Page
+from justenough.services.ledger_events import event_of_person
 
 MAX_RUNS_SHOWN = 10
 MAX_OCCASIONS_SHOWN = 5
@@ -105,7 +106,7 @@ async def set_paused(console: Console, name: str, person: Person, *, reason: str
         await console.gateway.set_schedule_paused(name, note, paused=paused)
         console.schedule_sync.forget(name)
         now, kind = console.deps.now(), EventType.SCHEDULE_PAUSED if paused else EventType.SCHEDULE_UNPAUSED
-        data = {"schedule": name, "person": person.id, "name": person.name, **({} if reason is None else {"reason": reason})}
-        event = build_event(kind, UNATTRIBUTED_CHAIN, at=now, about=f"{name}/{now.isoformat()}", **data)
+        data = {"schedule": name, **({} if reason is None else {"reason": reason})}
+        event = event_of_person(person, kind, UNATTRIBUTED_CHAIN, at=now, about=f"{name}/{now.isoformat()}", **data)
         await to_thread.run_sync(console.deps.store.ledger.append, [event])
     return await show_schedule(console, name)

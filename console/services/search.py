@@ -34,9 +34,7 @@ class SearchResult(Message):
     suggestions: tuple[str, ...] = ()
     """If nothing was found: names that are similar."""
     is_partial: bool = False
-    """Whether only the newest jobs were searched for words: the newest jobs with the rarest word or, for a launcher, the newest of their
-    own jobs.
-    """
+    """Whether only the newest jobs were searched for words: those with the rarest word or, for a launcher, the newest of their own."""
     is_indexed: bool = True
     """Whether every entry of the ledger can be found: after an upgrade, indexing takes a while."""
 
@@ -61,7 +59,8 @@ def search(console: Console, caller: Caller, text: str) -> SearchResult:
     in_jobs = [*find_by_id(console, caller, query), *readable(console, caller, store.search.find_handle(query))]
     words = store.search.find_words(query, requester_id=caller.requester_filter)
     names = store.search.find_names(query, reader_id=caller.requester_filter)
-    hits = (*in_jobs, *_resources(current, query), *_name_hits(names), *readable(console, caller, words.hits))
+    named = (SearchHit.model_validate({"kind": kind, "id": name}) for kind, name in names)
+    hits = (*in_jobs, *_resources(current, query), *named, *readable(console, caller, words.hits))
     # A job's id is in its database user's name: both find the same.
     found = tuple({(hit.kind, hit.id): hit for hit in reversed(hits)}.values())[::-1]
     return SearchResult(
@@ -164,11 +163,6 @@ def _resources(current: ConfigSet, query: str) -> Iterator[SearchHit]:
     titles = {name: resource.title for name, resource in current.catalog.resources.items()}
     found = {name: title for name, title in titles.items() if words and all(word in f"{name} {title}".casefold() for word in words)}
     yield from sorted((SearchHit(kind="resource", id=name, text=title) for name, title in found.items()), key=distance)
-
-
-def _name_hits(names: Iterable[tuple[str, str]]) -> Iterator[SearchHit]:
-    for kind, name in names:
-        yield SearchHit.model_validate({"kind": kind, "id": name})
 
 
 def _known_names(console: Console, caller: Caller, current: ConfigSet) -> Iterator[str]:

@@ -13,8 +13,9 @@ from console.services.visibility import job_for
 from console.temporal.client import TemporalUnavailable, WorkflowGone
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
 from justenough.domain.jobs.states import JobState
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import JobSummary
+from justenough.services.ledger_events import event_of_person
 
 log = structlog.get_logger()
 
@@ -36,16 +37,9 @@ async def stop_job(console: Console, job: str, caller: Caller, *, kill: bool, re
     if not can_stop(view, kill=kill):
         raise Conflict(f"the job has already ended: {view.state.value}")
     how = "kill" if kill else "cancel"
-    requested = build_event(
-        EventType.STOP_REQUESTED,
-        job,
-        at=console.deps.now(),
-        about=f"{how}/{person.id}",
-        how=how,
-        person=person.id,
-        name=person.name,
-        **({"reason": reason.strip()} if reason.strip() else {}),
-    )
+    given = {"reason": reason.strip()} if reason.strip() else {}
+    now = console.deps.now()
+    requested = event_of_person(person, EventType.STOP_REQUESTED, job, at=now, about=f"{how}/{person.id}", how=how, **given)
 
     def record() -> None:
         if kill:

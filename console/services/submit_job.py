@@ -7,7 +7,7 @@ credentials.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from pydantic import ValidationError
@@ -39,7 +39,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import inherited_limit_problems, parent_limit_problems
 from justenough.services.ledger_events import job_submitted_event
 from justenough.services.parent_chain import inherit_touched, why_no_parent
-from justenough.services.verify_order import verify_order
+from justenough.services.verify_order import VerifiedOrder, verify_order
 
 log = structlog.get_logger()
 
@@ -72,9 +72,10 @@ def submit_job(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key:
         return _submit_new(deps, quotas, person, body, key=key)
     except (GiveUp, OverQuota):
         # An order that was valid when it was recorded is still returned after its statement has expired or the catalog has changed.
-        earlier = _find_same_order(deps, person, body)
+        earlier = find_recorded_order(deps, body.id) if body.id else None
         if earlier is None:
             raise
+        _require_same_order(earlier, person, body)
         return earlier
 
 
@@ -159,26 +160,27 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
             if earlier is None or earlier.job.requester_id != person.id:
                 raise Conflict("an earlier order with this Idempotency-Key was not completed; send the order again with a new key")
             return earlier
-    # Recording the order decides whether the id is new, also between concurrent callers.
-    if not deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]):
-        earlier = _find_same_order(deps, person, body)
-        assert earlier is not None, "the ledger refused a duplicate, so the earlier order exists"
-        return earlier
-    view = deps.store.jobs.get(order.job)
-    assert view is not None, "a recorded job has a row"
-    return SubmittedOrder(job=view, order=order, new=True)
+    recorded = record_order(deps, order, verified)
+    if not recorded.new:
+        _require_same_order(recorded, person, body)
+    return recorded
 
 
-def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder | None:
-    earlier = find_recorded_order(deps, body.id) if body.id else None
-    if earlier is None:
-        return None
+def record_order(deps: Deps, order: JobInput, verified: VerifiedOrder) -> SubmittedOrder:
+    """Record an order unless its job id has one, which decides between concurrent callers; return the recorded order."""
+    new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
+    recorded = find_recorded_order(deps, order.job)
+    assert recorded is not None, "it has just been recorded"
+    return replace(recorded, new=new)
+
+
+def _require_same_order(earlier: SubmittedOrder, person: Person, body: NewJob) -> None:
+    """Raise Conflict unless the order of a job id is the one that this person sends now."""
     order = earlier.order
     sent = (body.spec, body.params, body.bundle, body.statement, body.signature)
     recorded = (order.spec, dict(order.params), order.bundle, order.order.statement, order.order.signature)
     if earlier.job.requester_id != person.id or sent != recorded:
         raise Conflict(f"the job id {body.id} already belongs to another order; use a new id")
-    return earlier
 
 
 def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:

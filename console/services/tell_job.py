@@ -22,10 +22,8 @@ async def tell_job(
     async def send() -> TemporalUnavailable | WorkflowGone | None:
         try:
             await signal
-        except WorkflowGone as error:
-            return error
-        except TemporalUnavailable as error:
-            if needs_workflow:
+        except (WorkflowGone, TemporalUnavailable) as error:
+            if needs_workflow and isinstance(error, TemporalUnavailable):
                 raise
             return error
         return None

@@ -101,8 +101,6 @@ class TemporalGateway:
         self._client = client
         self._settings = settings
         self._codec = codec
-        self._task_queue = settings.task_queue
-        self._installation = settings.installation
 
     @classmethod
     async def connect(cls, settings: Settings, codec: EncryptingCodec | None) -> TemporalGateway:
@@ -121,7 +119,7 @@ class TemporalGateway:
                 "Job",
                 order,
                 id=order.job,
-                task_queue=self._task_queue,
+                task_queue=self._settings.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=TypedSearchAttributes(attributes),
                 rpc_timeout=RPC_TIMEOUT,
@@ -180,7 +178,7 @@ class TemporalGateway:
     async def last_polls(self) -> Mapping[str, datetime | None]:
         """Return when a worker last polled the task queues of jobs and of their endings, by queue. Raises TemporalUnavailable."""
         with _translate_errors():
-            return await last_polls(self._client, self._task_queue)
+            return await last_polls(self._client, self._settings.task_queue)
 
     async def run_worker(self, take: TakeOccasion) -> None:
         """Run the workflows that schedules start, until cancelled; several consoles may run them. Raises TemporalUnavailable if it cannot connect.
@@ -279,20 +277,18 @@ class TemporalGateway:
 
     @property
     def _schedule_prefix(self) -> str:
-        return f"je-{self._installation}-schedule-"
+        return f"je-{self._settings.installation}-schedule-"
 
     @property
     def _console_task_queue(self) -> str:
         """The task queue that consoles poll."""
-        return f"{self._task_queue}-console"
+        return f"{self._settings.task_queue}-console"
 
     def _one_off_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and an existing workflow is never
-        joined.
-        """
+        """Return the options of a workflow that nobody can have started before: its id cannot be guessed, and no existing one is joined."""
         return {
-            "id": f"je-{self._installation}-{name}-{secrets.token_hex(16)}",
-            "task_queue": self._task_queue,
+            "id": f"je-{self._settings.installation}-{name}-{secrets.token_hex(16)}",
+            "task_queue": self._settings.task_queue,
             "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
             "execution_timeout": REPORT_TIMEOUT,
         }

@@ -87,16 +87,12 @@ class DataKeys:
 
     def __init__(self, vault: KeyWrapper) -> None:
         self._vault = vault
-        self._newest: DataKey | None = None
+        self.newest: DataKey | None = None
+        """The key that encrypts; None if there is none yet."""
         self._known: dict[bytes, KnownKey] = {}
         """Data keys by their wrapped form."""
         self._next_rotation = 0.0
         self._lock = threading.Lock()
-
-    @property
-    def newest(self) -> DataKey | None:
-        """The key that encrypts; None if there is none yet."""
-        return self._newest
 
     @property
     def rotation_is_due(self) -> bool:
@@ -106,7 +102,7 @@ class DataKeys:
     def make(self) -> DataKey:
         """Return the key that encrypts; create it if there is none. Blocking. Raises RetryLater and GiveUp, as Vault does."""
         with self._lock:
-            return self._newest or self._replace()
+            return self.newest or self._replace()
 
     def rotate(self) -> None:
         """Replace the key that encrypts, unless another thread does; keep it if Vault wraps no new one. Blocking."""
@@ -124,10 +120,10 @@ class DataKeys:
     def _replace(self) -> DataKey:
         key = AESGCM.generate_key(KEY_BITS)
         wrapped = self._vault.wrap_data_key(Secret(base64.b64encode(key).decode())).encode()
-        self._newest = DataKey(wrapped, AESGCM(key))
+        self.newest = DataKey(wrapped, AESGCM(key))
         self._next_rotation = monotonic() + ROTATION_S
-        self._remember(wrapped, self._newest.cipher)
-        return self._newest
+        self._remember(wrapped, self.newest.cipher)
+        return self.newest
 
     def ciphers(self, wrapped: Iterable[bytes]) -> dict[bytes, AESGCM | None]:
         """Return the ciphers of those wrapped keys that are already known."""
@@ -167,16 +163,14 @@ class EncryptingCodec(PayloadCodec):
 
     async def prepare(self) -> None:
         """Create the key that encrypts, unless there is one or none is needed. Raises RetryLater and GiveUp, as Vault does."""
-        if self.encrypts and self._keys.newest is None:
-            await asyncio.to_thread(self._keys.make)
+        if self.encrypts:
+            await self._encrypting_key()
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Encrypt payloads, if this codec encrypts. Raises RetryLater and GiveUp if there is no key yet and Vault does not wrap one."""
         if not self.encrypts:
             return list(payloads)
-        key = self._keys.newest
-        if key is None:
-            key = await asyncio.to_thread(self._keys.make)
+        key = await self._encrypting_key()
         if self._keys.rotation_is_due:
             # Nobody waits for it, and it raises nothing.
             _ = asyncio.get_running_loop().run_in_executor(None, self._keys.rotate)
@@ -194,6 +188,10 @@ class EncryptingCodec(PayloadCodec):
         if unknown := wrapped - ciphers.keys():
             ciphers |= await self._unwrap(unknown)
         return [self._decrypt(payload, ciphers) for payload in payloads]
+
+    async def _encrypting_key(self) -> DataKey:
+        key = self._keys.newest
+        return key if key is not None else await asyncio.to_thread(self._keys.make)
 
     async def _unwrap(self, unknown: set[bytes]) -> dict[bytes, AESGCM | None]:
         deadline = monotonic() + UNWRAP_PATIENCE_S

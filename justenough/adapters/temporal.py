@@ -64,7 +64,6 @@ def with_temporal_profile(settings: Settings) -> Settings:
 
 
 def build_codec(vault: KeyWrapper, settings: Settings) -> EncryptingCodec:
-    """Return the codec of a worker or a console."""
     return EncryptingCodec(vault, installation=settings.installation, encrypts=settings.payload_encryption == "on")
 
 

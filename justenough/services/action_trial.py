@@ -23,13 +23,12 @@ from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.jobs.states import Action, Revocable
+from justenough.services.dependencies import open_worker_vault
 
 TRIAL_TTL_S = 60
 
 
 class TrialStep(NamedTuple):
-    """The result of one step."""
-
     step: str
     outcome: Literal["ok", "failed", "not possible"]
     found: str
@@ -56,20 +55,16 @@ def try_action(
         why = "Vault issues it only after people have authorized a job's request (lock: control_group), so it cannot be tried without a job"
         raise InvalidInput("catalog.yaml", (Problem(f"{place}.actions.{action.value}", why),))
     with ExitStack() as stack:
-        vault = Vault(
-            settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
-        )
-        stack.callback(vault.close)
-        vault.login_from_file(settings.worker_approle_file)
+        vault = stack.enter_context(open_worker_vault(settings))
         targets = stack.enter_context(closing(TargetInspector(vault, lambda: catalog, installation=settings.installation)))
         job = new_job_id(settings.installation, now=datetime.now(UTC))
         vault.open_prefix(job, TRIAL_TTL_S)
         trial = _Trial(vault, targets, job, resource, action, definition, data_scope)
         # Also if this is interrupted. Were it killed, the token's end would end all (TRIAL_TTL_S).
         stack.callback(trial.clean_up)
-        for step, act in trial.steps():
+        for step, applies, act in trial.steps():
             try:
-                found = act()
+                found = act() if applies else ""
             except (StepFailed, JustEnoughError) as error:
                 yield TrialStep(step, "failed", str(error))
                 break
@@ -93,16 +88,17 @@ class _Trial:
     lost: bool = False
     """Whether Vault's answer was lost: then a user may exist all the same, or appear later."""
 
-    def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """Yield the steps in order. An empty result means that the step does not apply to the action."""
-        yield "issue", self.issue
-        yield "find in target", self.find
-        yield "log in", self.log_in
-        yield "revoke", self.revoke
-        yield "verify", self.verify
-        if self.definition.target is not None and self.definition.revocable is Revocable.NOW:
+    def steps(self) -> Iterator[tuple[str, bool, Callable[[], str]]]:
+        """Yield the steps in order, with whether each applies to the action."""
+        has_target, is_revocable = self.definition.target is not None, self.definition.revocable is Revocable.NOW
+        yield "issue", True, self.issue
+        yield "find in target", has_target, self.find
+        yield "log in", has_target, self.log_in
+        yield "revoke", is_revocable, self.revoke
+        yield "verify", is_revocable, self.verify
+        if has_target and is_revocable:
             # Vault's own statements ended the first user. The worker also ends users by itself.
-            yield "end in target", self.end_in_target
+            yield "end in target", True, self.end_in_target
 
     def why_not(self, step: str) -> str:
         """Return why the step does not apply to an action."""
@@ -128,8 +124,6 @@ class _Trial:
 
     def find(self) -> str:
         """Look for the user in the target, as the worker does before it gives a job the credential."""
-        if self.definition.target is None:
-            return ""
         user = self._user()
         traces = self._inspect()
         if user not in traces:
@@ -141,27 +135,16 @@ class _Trial:
         return user
 
     def log_in(self) -> str:
-        """Log in with the credential."""
-        if self.definition.target is None:
-            return ""
         if why := self._why_no_login():
             raise StepFailed(f"the login of {self._user()} is refused: {why}")
         return f"as {self._user()}"
 
     def revoke(self) -> str:
-        """Have Vault revoke the credential."""
-        lease = self.issued[-1].lease_id
-        if self.definition.revocable is not Revocable.NOW or not lease:
-            return ""
-        self.vault.revoke_lease(lease)
-        return lease.rpartition("/")[0]
+        self.vault.revoke_lease(self._lease())
+        return self._lease().rpartition("/")[0]
 
     def verify(self) -> str:
-        """Check that the credential is gone."""
-        lease = self.issued[-1].lease_id
-        if self.definition.revocable is not Revocable.NOW or not lease:
-            return ""
-        if self.vault.is_lease_alive(lease):
+        if self.vault.is_lease_alive(self._lease()):
             raise StepFailed("Vault still knows the lease after its revocation")
         return self._verify_user_is_gone("Vault's revocation_statements have not ended it") or "Vault does not know the lease any more"
 
@@ -225,6 +208,11 @@ class _Trial:
         if seen.failures:
             raise StepFailed("; ".join(seen.failures))
         return {trace.name for trace in seen.users}
+
+    def _lease(self) -> str:
+        lease = self.issued[-1].lease_id
+        assert lease, "an action that is `revocable: now` fails at its issue without one"
+        return lease
 
     def _where(self) -> frozenset[tuple[str, str]]:
         return frozenset({(self.resource, self.action.value)})

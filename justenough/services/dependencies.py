@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -18,7 +18,6 @@ from justenough.services.revocation_attempts import RevocationTracker
 
 
 def utc_now() -> datetime:
-    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -39,14 +38,19 @@ class Deps:
 
 
 @contextmanager
+def open_worker_vault(settings: Settings) -> Iterator[Vault]:
+    """Log in to Vault as a worker, and close the connections after the block. Raises RetryLater or GiveUp if the login fails."""
+    cidrs = settings.worker_cidrs
+    with closing(Vault(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=cidrs)) as vault:
+        vault.login_from_file(settings.worker_approle_file)
+        yield vault
+
+
+@contextmanager
 def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
     """Open everything that a worker needs, and close it after the block. Raises RetryLater if a server is unavailable, GiveUp if it refuses."""
     with ExitStack() as stack:
-        vault = Vault(
-            settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert, bound_cidrs=settings.worker_cidrs
-        )
-        stack.callback(vault.close)
-        vault.login_from_file(settings.worker_approle_file)
+        vault = stack.enter_context(open_worker_vault(settings))
         vault.keep_alive()
         vault.require_job_rights(settings.installation)
         store = open_store(settings, vault)

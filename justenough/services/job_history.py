@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.adapters.store.ledger_repository import LedgerRepository
+from justenough.adapters.store.repository import MAX_PAGE_SIZE
 from justenough.domain.core.ids import job_of
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
@@ -29,15 +30,7 @@ ALREADY_RAN = "this job has already run or ended; a workflow reset does not run 
 
 
 class ReadableLedger(Protocol):
-    """A ledger, such as the store's."""
-
     def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
-
-
-class IndexedLedger(Protocol):
-    """A ledger whose entries about one thing can be read, such as the store's."""
-
-    def entries_about(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +57,6 @@ class JobHistory:
 
 
 def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
-    """Return a job's history from the ledger."""
     entries = read_entries(ledger, job)
     return JobHistory(why_over="the ledger has too many entries of this job") if entries.next else build_job_history(entries.items)
 
@@ -84,7 +76,7 @@ def is_kill_requested(ledger: ReadableLedger, job: str) -> bool:
     return any(entry.data.get("how") == "kill" for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items)
 
 
-def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]:
+def approval_withdrawers(ledger: LedgerRepository, request: str) -> tuple[str, ...]:
     """Return the login names of the people who withdrew their approval of a request."""
     entries = ledger.entries_about(job_of(request), (EventType.APPROVAL_WITHDRAWN,), request)
     # With another verdict, the request stays pending with one answer fewer.
@@ -92,7 +84,6 @@ def approval_withdrawers(ledger: IndexedLedger, request: str) -> tuple[str, ...]
 
 
 def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
-    """Build one job's history from its entries."""
     submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
     settled: dict[str, str] = {}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from justenough.adapters.vault.transit import ENTITY_ID_PATTERN
 from justenough.domain.approvals.ladder import ApprovalAnswer, GrantTerms, Ladder
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tier_names import bypassed_tiers
@@ -28,8 +29,6 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import call_of
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
-
-ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def order_events(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
@@ -110,16 +109,7 @@ def issue_decision_about(nth: int) -> str:
 
 def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
     """Build the event of a request that now waits for its approvers."""
-    return build_event(
-        EventType.APPROVAL_OPENED,
-        job,
-        at=at,
-        about=ladder.request,
-        request=ladder.request,
-        tier=ladder.current,
-        respond_by=ladder.respond_by.isoformat(),
-        quorum=tiers.tiers[ladder.current].quorum,
-    )
+    return build_event(EventType.APPROVAL_OPENED, job, at=at, about=ladder.request, **_tier_fields(ladder, tiers))
 
 
 def approval_escalated_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
@@ -130,12 +120,14 @@ def approval_escalated_event(job: str, ladder: Ladder, tiers: Tiers, *, at: date
         job,
         at=at,
         about=f"{ladder.request}/{ladder.current}",
-        request=ladder.request,
-        tier=ladder.current,
-        respond_by=ladder.respond_by.isoformat(),
-        quorum=tiers.tiers[ladder.current].quorum,
+        **_tier_fields(ladder, tiers),
         **({"verdict": "approved", **granted_fields(ladder.grant)} if is_approved else {}),
     )
+
+
+def _tier_fields(ladder: Ladder, tiers: Tiers) -> dict[str, Any]:
+    quorum, respond_by = tiers.tiers[ladder.current].quorum, ladder.respond_by.isoformat()
+    return {"request": ladder.request, "tier": ladder.current, "respond_by": respond_by, "quorum": quorum}
 
 
 def granted_fields(granted: GrantTerms | None) -> dict[str, Any]:
@@ -204,14 +196,13 @@ def withdrawal_requested_event(request: RequestView, person: Person, signed: Sig
 
     Without a signature it does not count by itself: the session revokes if the approval is recorded as withdrawn.
     """
-    return build_event(
+    return event_of_person(
+        person,
         EventType.WITHDRAWAL_REQUESTED,
         request.job_id,
         at=at,
         about=f"{request.id}/{person.id}",
         request=request.id,
-        person=person.id,
-        name=person.name,
         signed=signed.model_dump(mode="json") if signed else None,
     )
 
@@ -230,9 +221,14 @@ def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any
         about=f"{about}-{received.removeprefix('sha256:')[:16]}" if received else about,
         request=_matching_text(request, REQUEST_ID),
         why=why,
-        person=_matching_text(person, ENTITY_ID),
+        person=_matching_text(person, ENTITY_ID_PATTERN),
         received=received,
     )
+
+
+def event_of_person(person: Person, kind: EventType, job: str, *, at: datetime, about: str, **data: Any) -> Event:
+    """Build the event of something that a person did, with their entity id and login name. Raises ValueError as `build_event` does."""
+    return build_event(kind, job, at=at, about=about, person=person.id, name=person.name, **data)
 
 
 def _matching_text(value: Any, form: re.Pattern[str]) -> str | None:

@@ -9,7 +9,7 @@ from time import monotonic
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store, StoreLogin, StoreUnavailable, StoreUnfit
-from justenough.adapters.store.logins import PasswordFile, StoreLogins
+from justenough.adapters.store.postgres_connection import PasswordFile, StoreLogins
 from justenough.adapters.vault import Vault, VaultRefused
 from justenough.domain.core.errors import JustEnoughError
 
@@ -104,7 +104,6 @@ class VaultLogins:
             self._lock.release()
 
     def is_current(self, login: StoreLogin) -> bool:
-        """Whether a connection with this login may still be used."""
         return self.current() is login
 
     def reject(self, login: StoreLogin) -> None:

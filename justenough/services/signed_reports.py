@@ -35,7 +35,6 @@ class UnsignedReport(RetryLater):
 
 
 def new_nonce() -> str:
-    """Return a nonce for one question."""
     return secrets.token_hex(16)
 
 

@@ -12,8 +12,9 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
-from justenough.adapters.store.paging import MAX_PAGE_SIZE
-from justenough.adapters.vault import Vault, ttl_cache
+from justenough.adapters.store.repository import MAX_PAGE_SIZE
+from justenough.adapters.vault import Vault
+from justenough.adapters.vault import client as vault_client
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.approvals.verification import NOT_WAITING
@@ -38,7 +39,7 @@ RESTRICTED: dict[str, Any] = {**SPEC, "access": [{"resource": "customers-db", "a
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk where each tier wants two people."""
-    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
+    monkeypatch.setattr(vault_client, "CACHE_TTL_S", 0)
     folder = copy_config(tmp_path)
     approvals = folder / "approvals.yaml"
     approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2"))

@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.control_group_activities import ControlGroupActivities
 from activities.job_activities import JobActivities
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
-from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
+from justenough.adapters.store.session_claims import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
@@ -24,7 +24,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event
-from justenough.services.control_group_votes import why_not_authorized
+from justenough.services.count_answers import why_not_authorized
 from justenough.services.dependencies import Deps
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.revocation_calls import revoke_from_outside

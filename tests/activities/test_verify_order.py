@@ -122,17 +122,18 @@ def test_a_job_can_be_launched_within_any_job_that_its_launcher_may_read(at: Des
 
 def test_a_job_is_refused_once_the_launcher_of_an_ancestor_has_another_entity(at: Desk) -> None:
     """Their new entity could decide the requests of their own job's descendants."""
-    name, now, parent = f"launcher-{secrets.token_hex(4)}", at.clock.now(), None
+    name, now = f"launcher-{secrets.token_hex(4)}", at.clock.now()
     people = at.shop.newcomer(name, "ops"), *(at.shop.newcomer(f"{name}-{nth}", "ops", "support-leads") for nth in range(2))
+    orders = list[JobInput]()
     for person in people:
-        order = person.order(fresh_job_id(at), {"parent": parent} if parent else {}, now=now)
+        order = person.order(fresh_job_id(at), {"parent": orders[-1].job} if orders else {}, now=now)
         verified = verify_order(at.deps, order, now=now)
         assert isinstance(verified, VerifiedOrder), verified
         at.deps.store.ledger.append([job_submitted_event(order, verified, at=now)])
-        parent = order.job
+        orders.append(order)
     at.shop.admin("DELETE", f"identity/entity/id/{people[0].id}")
     assert at.shop.sign_in(name).id != people[0].id
-    assert "no longer an active person" in rejection_message(verify_order(at.deps, order, now=now))
+    assert "no longer an active person" in rejection_message(verify_order(at.deps, orders[-1], now=now))
 
 
 def test_a_launchers_order_is_valid_and_has_its_params_filled_in(at: Desk) -> None:

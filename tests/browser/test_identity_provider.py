@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from tests.browser.rig import Launch, Pages, wait_for_state

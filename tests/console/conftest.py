@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
@@ -36,7 +34,7 @@ async def put_bundle(request: Request, response: Response, console: TheConsole, 
     """Store a gzipped tar of a job's working directory. The same content is stored once."""
     if request.headers.get("content-type", "").partition(";")[0].strip() not in {"application/gzip", "application/x-gzip"}:
         raise UnsupportedMedia("a bundle must be sent as Content-Type: application/gzip")
-    await to_thread.run_sync(partial(console.quotas.require_bundle, caller.person.id, now=console.deps.now()))
+    await to_thread.run_sync(console.quotas.require_bundle, caller.person.id)
     content = bytearray()
     async for part in request.stream():
         content += part

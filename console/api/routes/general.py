@@ -12,9 +12,9 @@ from pydantic import ConfigDict, StringConstraints
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
-from console.services.attention import MAX_NOTE_CHARS, acknowledge, visible_items
 from console.services.background_reads import WHOLE_INSTALLATION
 from console.services.catalog_offers import OfferedAction, offered_actions
+from console.services.dashboard import MAX_NOTE_CHARS, acknowledge, visible_items
 from console.services.deciders import tier_deciders
 from console.services.inputs import StrictBody
 from console.services.search import SearchResult, search

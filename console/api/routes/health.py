@@ -93,15 +93,14 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
 )
 def metrics(console: TheConsole) -> Response:
     """Return gauges in the Prometheus text format."""
-    figures = console.deps.store.metrics.counts()
+    figures, overdue = console.deps.store.metrics.counts(), console.deps.store.metrics.overdue()
     registry = CollectorRegistry()
     jobs = Gauge("justenough_jobs", "Jobs by state", ["state"], registry=registry)
     for state, count in figures.jobs.items():
         jobs.labels(state=state).set(count)
     Gauge("justenough_requests_pending", "Requests that wait for a decision", registry=registry).set(figures.pending_requests)
     Gauge("justenough_credentials_live", "Credentials not yet confirmed dead", registry=registry).set(figures.live_credentials)
-    Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
-    overdue = console.deps.store.metrics.overdue()
+    Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(overdue.jobs)
     Gauge(
         "justenough_credentials_overdue",
         "Credentials that should have ended and are not confirmed dead, also in running jobs",

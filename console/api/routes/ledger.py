@@ -15,7 +15,7 @@ from console.services.checkpoints import (
     ConsistencyProof,
     InclusionProof,
     ledger_keys,
-    newest_note,
+    newest_checkpoint,
     prove_consistency,
     prove_inclusion,
 )
@@ -68,7 +68,8 @@ def list_entries(
 @router.get("/ledger/checkpoint", tags=["ledger"], operation_id="show_checkpoint")
 def checkpoint(console: TheConsole, _: Reader) -> LedgerHead:
     """Show the newest entry's position and hash, and the newest signed checkpoint, to keep elsewhere and compare with later."""
-    return console.deps.store.ledger.head().model_copy(update={"checkpoint": newest_note(console.deps)})
+    checkpoint = newest_checkpoint(console.deps)
+    return console.deps.store.ledger.head().model_copy(update={"checkpoint": checkpoint.note if checkpoint else None})
 
 
 @router.get("/ledger/keys", tags=["ledger"], operation_id="list_ledger_keys")

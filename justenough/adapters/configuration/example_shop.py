@@ -11,5 +11,4 @@ INSTALLED = PACKAGE / SHOP
 
 
 def example_shop() -> Path:
-    """Return the shop's configuration folder."""
     return next((folder for folder in (SHOP, PACKAGE.parent / SHOP) if folder.is_dir()), INSTALLED)

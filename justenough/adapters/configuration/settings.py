@@ -175,12 +175,10 @@ class Settings(BaseSettings):
 
     @property
     def worker_approle_file(self) -> Path:
-        """Path of the worker's AppRole file."""
         return self.worker_approle or self.home / "worker.approle.json"
 
     @property
     def console_approle_file(self) -> Path:
-        """Path of the console's AppRole file."""
         return self.console_approle or self.home / "console.approle.json"
 
     @property
@@ -207,7 +205,6 @@ class Settings(BaseSettings):
 
     @property
     def task_queue(self) -> str:
-        """The installation's task queue."""
         return f"justenough-{self.installation}"
 
 

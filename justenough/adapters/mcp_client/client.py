@@ -18,8 +18,7 @@ from pydantic import ValidationError
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableResponse
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.pinned_client import open_client
+from justenough.adapters.outbound.pinned_client import NotReached, UnknownHost, open_client
 from justenough.domain.catalog.mcp_tool_list import MAX_TOOLS, ToolList, build_tool_list
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from justenough.domain.tools.definitions import McpServerDef
@@ -51,7 +50,6 @@ class McpConversation:
         raise InvalidInput("the upstream's tools", (Problem("", f"more than {MAX_TOOL_PAGES} pages"),))
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
-        """Call a tool."""
         # Not `session.call_tool`: it validates the answer against a schema that the server chose, which can take hours.
         params = types.CallToolRequestParams(name=name, arguments=dict(arguments))
         return await self._client.session.send_request(types.CallToolRequest(params=params), types.CallToolResult)
@@ -118,7 +116,6 @@ class _MuteConversations(logging.Filter):
     """Drops records that are logged during a conversation."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is logged."""
         del record
         return not _in_conversation.get()
 

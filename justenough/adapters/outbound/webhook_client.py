@@ -9,8 +9,7 @@ from http import HTTPStatus
 
 import httpx
 
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.pinned_client import open_client
+from justenough.adapters.outbound.pinned_client import NotReached, UnknownHost, open_client
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, outcome_of_answer
 
 REQUEST_TIMEOUT_S = 10.0
@@ -51,5 +50,4 @@ class WebhookClient:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer ({type(error).__name__})")
 
     async def close(self) -> None:
-        """Close its connections."""
         await self._client.aclose()

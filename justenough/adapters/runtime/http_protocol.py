@@ -29,7 +29,6 @@ class HttpProtocolWithDeadlines(HttpToolsProtocol):
         self._set_deadline(HEAD_TIMEOUT_S)
 
     def on_headers_complete(self) -> None:
-        """Start the deadline for the body."""
         self._set_deadline(BODY_TIMEOUT_S)
         super().on_headers_complete()
 
@@ -45,7 +44,6 @@ class HttpProtocolWithDeadlines(HttpToolsProtocol):
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the deadline."""
         self._set_deadline(None)
         super().connection_lost(exc)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, select
 
@@ -42,8 +43,6 @@ _DENIED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id, APPR
 
 
 class AttentionRepository(Repository):
-    """The items that need a person, and who has acknowledged them."""
-
     @reads
     def items(self, connection: Connection, only: JobFilter, *, now: datetime, worker_silence: timedelta) -> tuple[AttentionItem, ...]:
         """Return what needs attention, without acknowledgements. With a filter, only items about jobs.
@@ -63,7 +62,6 @@ class AttentionRepository(Repository):
 
     @reads
     def acknowledgements(self, connection: Connection, keys: Iterable[str]) -> Mapping[str, Acknowledgement]:
-        """Return the acknowledgements of these items, by key."""
         statement = select(ACKNOWLEDGEMENTS).where(ACKNOWLEDGEMENTS.c.item.in_(tuple(keys)))
         return {found.item: found for found in fetch_all(connection, statement, Acknowledgement)}
 
@@ -73,16 +71,8 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
     order = (_acknowledgement_order(AttentionKind.FAILED, JOBS.c.ended_at), JOBS.c.ended_at.desc())
     for job in connection.execute(select(JOBS).where(failed).order_by(*order).limit(MAX_ITEMS_PER_KIND)):
         how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value.replace("_", " "))
-        yield AttentionItem(
-            key=f"{AttentionKind.FAILED}/{job.id}",
-            kind=AttentionKind.FAILED,
-            subject=job.name,
-            job=job.id,
-            requester_id=job.requester_id,
-            state=JobState(job.state),
-            detail="; ".join(filter(None, (how, _last_line(connection, job.id)))),
-            since=job.ended_at,
-        )
+        detail = "; ".join(filter(None, (how, _last_line(connection, job.id))))
+        yield _job_item(AttentionKind.FAILED, job, detail=detail, since=job.ended_at, state=JobState(job.state))
 
 
 def _acknowledgement_order(kind: AttentionKind, since: ColumnElement[datetime]) -> ColumnElement[int]:
@@ -147,15 +137,7 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
     )
     for job in connection.execute(statement):
         what = f"{job.requests} requests" if job.requests > 1 else f"{job.action} on {job.resource}"
-        yield AttentionItem(
-            key=f"{AttentionKind.DENIED}/{job.id}",
-            kind=AttentionKind.DENIED,
-            subject=job.name,
-            job=job.id,
-            requester_id=job.requester_id,
-            detail=f"policy denied {what}",
-            since=job.at,
-        )
+        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=job.at)
 
 
 def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:
@@ -168,14 +150,8 @@ def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:
     statement = select(SUBSCRIPTIONS, waiting.c.failed, waiting.c.next_at).join(waiting, waiting.c.subscription == SUBSCRIPTIONS.c.name)
     for one in connection.execute(statement.order_by(SUBSCRIPTIONS.c.name).limit(MAX_ITEMS_PER_KIND)):
         many = "delivery" if one.failed == 1 else "deliveries"
-        yield AttentionItem(
-            key=f"{AttentionKind.WEBHOOK}/{one.name}",
-            kind=AttentionKind.WEBHOOK,
-            subject=one.name,
-            detail=": ".join(filter(None, (f"{one.failed} {many} failed", one.why))),
-            since=one.failed_at or one.created_at,
-            until=one.next_at,
-        )
+        detail = ": ".join(filter(None, (f"{one.failed} {many} failed", one.why)))
+        yield _item(AttentionKind.WEBHOOK, one.name, detail=detail, since=one.failed_at or one.created_at, until=one.next_at)
 
 
 def missed_schedules(connection: Connection, since: datetime) -> Iterator[AttentionItem]:
@@ -183,22 +159,25 @@ def missed_schedules(connection: Connection, since: datetime) -> Iterator[Attent
     statement = select(LEDGER.c.job, LEDGER.c.at, LEDGER.c.data).where(skipped).order_by(LEDGER.c.at.desc(), LEDGER.c.position.desc())
     for one in connection.execute(statement.limit(MAX_ITEMS_PER_KIND)):
         data = json.loads(one.data)
-        yield AttentionItem(
-            key=f"{AttentionKind.SCHEDULE}/{data['schedule']}/{data['occasion']}",
-            kind=AttentionKind.SCHEDULE,
-            subject=data["schedule"],
-            detail=f"the run of {data['occasion']} was skipped: the one before had not ended",
-            since=parse_entry_time(one.at),
-        )
+        name, occasion, at = data["schedule"], data["occasion"], parse_entry_time(one.at)
+        detail = f"the run of {occasion} was skipped: the one before had not ended"
+        yield _item(AttentionKind.SCHEDULE, name, about=f"{name}/{occasion}", detail=detail, since=at)
 
 
 def silent_workers(connection: Connection, seen_before: datetime) -> Iterator[AttentionItem]:
     statement = select(WORKERS).where(WORKERS.c.last_seen < seen_before).order_by(WORKERS.c.last_seen.desc()).limit(MAX_ITEMS_PER_KIND)
     for one in connection.execute(statement):
-        yield AttentionItem(
-            key=f"{AttentionKind.WORKER}/{one.name}",
-            kind=AttentionKind.WORKER,
-            subject=one.name,
-            detail="it no longer reports, and did not stop in order",
-            since=one.last_seen,
-        )
+        yield _item(AttentionKind.WORKER, one.name, detail="it no longer reports, and did not stop in order", since=one.last_seen)
+
+
+def _item(
+    kind: AttentionKind, subject: str, *, about: str | None = None, detail: str, since: datetime, until: datetime | None = None
+) -> AttentionItem:
+    """Return an item about the installation. `about`: what tells it from other items of its kind, if the subject does not."""
+    return AttentionItem(key=f"{kind}/{about or subject}", kind=kind, subject=subject, detail=detail, since=since, until=until)
+
+
+def _job_item(kind: AttentionKind, job: Any, *, detail: str, since: datetime, state: JobState | None = None) -> AttentionItem:
+    """Return the item of this kind about a job."""
+    whose = {"subject": job.name, "job": job.id, "requester_id": job.requester_id}
+    return AttentionItem(key=f"{kind}/{job.id}", kind=kind, **whose, state=state, detail=detail, since=since)

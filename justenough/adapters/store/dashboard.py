@@ -1,18 +1,19 @@
-"""Counts for the Dashboard: what is open now, and the trend of the last hours. Reads only.
+"""Counts for health, metrics and the Dashboard: what is open now, and the trend of the last hours. Reads only.
 
 Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result notes if there were more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast, func, or_, select
 
-from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, without_nul
-from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
+from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, ENDED_JOBS, JOBS, REQUESTS, REVIEWS
+from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
 from justenough.domain.readmodel.dashboard import (
     ALL_JOBS,
@@ -31,6 +32,9 @@ from justenough.domain.readmodel.dashboard import (
     part_of,
     reconstruct_alive_counts,
 )
+
+OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
+
 
 DAY = timedelta(hours=24)
 MAX_ROWS_PER_KIND = 5_000
@@ -93,16 +97,56 @@ _MAY_LIVE = (
 )
 
 
-class DashboardRepository(Repository):
-    """Current counts of open rows, and trends of the last hours."""
+class StoreCounts(Message):
+    jobs: Mapping[str, int]
+    """By state."""
+    pending_requests: int
+    live_credentials: int
+    """Credentials that are not confirmed as revoked or expired."""
+    open_reviews: int
+    """Reviews of break-glass approvals that are still due."""
+
+
+class OverdueCounts(Message):
+    jobs: int
+    """Jobs whose revocation is overdue."""
+    since: datetime | None
+    """When the oldest overdue revocation began."""
+    credentials: int
+    """Credentials that should have ended, by revocation or by their ttl, and are not confirmed as revoked or expired."""
+
+
+class MetricsRepository(Repository):
+    """Counts over all jobs. Cheap, however many jobs there are."""
 
     @reads
-    def current_counts(self, connection: Connection, now: datetime | None = None, only: JobFilter = ALL_JOBS) -> CurrentCounts:
-        """Count open rows at `now` (default: the current time), and jobs that ended within a day before it."""
+    def counts(self, connection: Connection) -> StoreCounts:
+        """Return the counts that only metrics show."""
+        states = [*connection.execute(_OPEN), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
+        return StoreCounts(
+            jobs={row[0]: row[1] for row in states},
+            pending_requests=count_rows(connection, REQUESTS, REQUESTS.c.state == RequestState.PENDING.value),
+            live_credentials=count_rows(connection, CREDENTIALS, CREDENTIALS.c.live),
+            open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
+        )
+
+    @reads
+    def overdue(self, connection: Connection) -> OverdueCounts:
+        """Count the overdue revocations."""
+        theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(_IS_OVERDUE)
+        jobs, since = connection.execute(theirs).one()
+        late = (CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)
+        return OverdueCounts(jobs=jobs, since=since, credentials=count_rows(connection, CREDENTIALS, *late))
+
+
+class DashboardRepository(Repository):
+    @reads
+    def current_counts(self, connection: Connection, now: datetime, only: JobFilter = ALL_JOBS) -> CurrentCounts:
+        """Count open rows at `now`, and jobs that ended within a day before it."""
         theirs = job_conditions(only)
         jobs = select(JOBS.c.id).where(*theirs)
         # The offset keeps planners from walking all jobs in the order of their states.
-        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY, *theirs).offset(0).subquery()
+        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= now - DAY, *theirs).offset(0).subquery()
         ended = select(lately.c.state, func.count()).group_by(lately.c.state)
         waiting = connection.execute(_WAITING.where(REQUESTS.c.job_id.in_(jobs)) if only else _WAITING).all()
         return CurrentCounts(

@@ -6,16 +6,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, or_, select
 
-from justenough.adapters.store.paging import fetch_page
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, fetch_first, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, fetch_first, fetch_page, reads
 from justenough.adapters.store.tables import DELEGATIONS
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.readmodel.views import DelegationView, Page
 
 
 class DelegationRepository(Repository):
-    """Delegations of approvals."""
-
     @reads
     def list(self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[DelegationView]:
         """Return delegations, newest first. Raises InvalidInput if the cursor is not one of this list."""
@@ -24,7 +21,6 @@ class DelegationRepository(Repository):
 
     @reads
     def get(self, connection: Connection, name: str) -> DelegationView | None:
-        """Return a delegation by its id; None if there is none."""
         return fetch_first(connection, select(DELEGATIONS).where(DELEGATIONS.c.id == name), DelegationView)
 
     @reads

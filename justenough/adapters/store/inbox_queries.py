@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
 
-from justenough.adapters.store.forebears import is_forebear
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, comes_after, reads, without_nul
+from justenough.adapters.store.reviews import is_forebear
 from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.ids import first_job_id, installation_of
@@ -53,8 +53,6 @@ class InboxFilter(NamedTuple):
 
 
 class InboxRepository(Repository):
-    """Pending requests by deadline, and the decisions before them."""
-
     @reads
     def items(
         self, connection: Connection, criteria: InboxFilter, *, after: tuple[datetime, str] | None = None, limit: int = DEFAULT_PAGE_SIZE
@@ -63,7 +61,7 @@ class InboxRepository(Repository):
         by = (REQUESTS.c.expires_at, REQUESTS.c.id)
         statement = REQUESTS_WITH_JOBS.add_columns(JOBS.c.agent).where(*_conditions_of(criteria))
         if after is not None:
-            statement = statement.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
+            statement = statement.where(comes_after(by, after))
         rows = connection.execute(statement.order_by(*by).limit(limit)).mappings().all()
         return tuple(
             InboxItem(view, row["requester_id"], " ".join(filter(None, map((row["agent"] or {}).get, ("name", "version")))))

@@ -14,9 +14,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or_, select, tuple_, union_all
 
 from justenough.adapters.store import ledger_writer
-from justenough.adapters.store.engine import read_transaction
-from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, has_type, newest_position, reads, without_nul
+from justenough.adapters.store.repository import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    ROWS_PER_FETCH,
+    Repository,
+    has_type,
+    newest_position,
+    reads,
+    without_nul,
+)
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
@@ -89,8 +96,6 @@ class LedgerHead(Message):
 
 
 class LedgerRepository(Repository):
-    """The ledger: append events and read entries. Entries never change."""
-
     @reads
     def entries(
         self,
@@ -178,7 +183,6 @@ class LedgerRepository(Repository):
 
     @reads
     def entry(self, connection: Connection, entry: str) -> EntryView | None:
-        """Return an entry by its id; None if there is none."""
         row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == without_nul(entry))).first()
         return row_to_view(row) if row else None
 
@@ -272,15 +276,9 @@ class LedgerRepository(Repository):
         return row_to_view(row) if row else None
 
     def leaves(self, after: int, until: int) -> Iterator[bytes]:
-        """Yield the leaves of the entries at the positions `after` + 1 to `until`, in order. Each page is read in its own transaction."""
-        statement = select(LEDGER.c.position, LEDGER.c.hash).where(LEDGER.c.position <= until).order_by(LEDGER.c.position)
-        while after < until:
-            with read_transaction(self._engine) as connection:
-                rows = connection.execute(statement.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
-            if not rows:
-                return
-            yield from (leaf_of(row.hash) for row in rows)
-            after = rows[-1].position
+        """Yield the leaves of the entries at the positions `after` + 1 to `until`, in order."""
+        statement = select(LEDGER.c.position, LEDGER.c.hash).where(LEDGER.c.position <= until)
+        return (leaf_of(row.hash) for row in self._iterate_rows(statement, by=(LEDGER.c.position,), after=(after,)))
 
     def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
         """Append events and apply them to the read model, in one transaction. Return the entries that are new."""
@@ -291,21 +289,11 @@ class LedgerRepository(Repository):
         return tuple(row_to_view((position, *entry)) for position, entry in entries)
 
     def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:
-        """Yield position, job, id, type, at and data, as stored, of the entries in a span, in order.
-
-        Each page is read in its own transaction: entries never change, and a long transaction would keep the database from cleaning up.
-        """
+        """Yield position, job, id, type, at and data, as stored, of the entries in a span, in order."""
         columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
-        statement = select(*columns).where(LEDGER.c.position <= span.last, has_type(types)).order_by(LEDGER.c.position)
-        after = span.first - 1
-        while True:
-            with read_transaction(self._engine) as connection:
-                rows = connection.execute(statement.where(LEDGER.c.position > after).limit(ROWS_PER_FETCH)).all()
-            # Rows are tuples. Converting them would cost as much as reading them.
-            yield from rows
-            if len(rows) < ROWS_PER_FETCH:
-                return
-            after = rows[-1][0]
+        statement = select(*columns).where(LEDGER.c.position <= span.last, has_type(types))
+        # Rows are tuples. Converting them would cost as much as reading them.
+        return self._iterate_rows(statement, by=(LEDGER.c.position,), after=(span.first - 1,))  # type: ignore[return-value]
 
 
 def span_statement(since: datetime, until: datetime) -> Select[Any]:

@@ -15,8 +15,7 @@ from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select
 
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
-from justenough.adapters.store.paging import fetch_page
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_page, has_type, newest_position, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message
@@ -85,8 +84,6 @@ class Settlement(Message):
 
 
 class SubscriptionProgress(Message):
-    """The progress of one subscription."""
-
     name: str
     kind: str
     created_at: datetime
@@ -113,8 +110,6 @@ def lag_of(progress: SubscriptionProgress, now: datetime) -> float:
 
 
 class OutboxRepository(Repository):
-    """The tables of the outbox."""
-
     @writes
     def acquire_lease(self, connection: Connection, holder: str, *, now: datetime, until: datetime) -> bool:
         """Take or extend the lease. False if another process holds it."""
@@ -225,7 +220,6 @@ class OutboxRepository(Repository):
 
     @reads
     def subscription_progress(self, connection: Connection) -> tuple[SubscriptionProgress, ...]:
-        """Return the progress of each subscription."""
         statement = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
         counts = {
             (row[0], row[1]): row[2:] for row in connection.execute(statement.group_by(DELIVERIES.c.subscription, DELIVERIES.c.state))
@@ -243,7 +237,6 @@ class OutboxRepository(Repository):
 
     @reads
     def count_pending(self, connection: Connection, name: str) -> int:
-        """Count the subscription's deliveries that wait for another attempt."""
         return count_rows(connection, DELIVERIES, DELIVERIES.c.subscription == name, DELIVERIES.c.state == DeliveryState.PENDING.value)
 
     @reads

@@ -12,8 +12,6 @@ from justenough.domain.core.base_model import Message
 
 
 class PageSessionRecord(Message):
-    """A page session as stored."""
-
     key: str
     """SHA-256 of the cookie's secret, in hex."""
     person: str
@@ -44,7 +42,6 @@ class PageSessionRepository(Repository):
 
     @reads
     def get(self, connection: Connection, key: str) -> PageSessionRecord | None:
-        """Return the session under a key; None if there is none."""
         return fetch_first(connection, select(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == key), PageSessionRecord)
 
     @reads
@@ -64,7 +61,6 @@ class PageSessionRepository(Repository):
 
     @writes
     def mark_used(self, connection: Connection, key: str, at: datetime) -> None:
-        """Update the session's last-used time."""
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == key).values(seen_at=at))
 
     @writes

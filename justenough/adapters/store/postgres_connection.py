@@ -1,5 +1,7 @@
 """Opens connections to PostgreSQL: chooses the login, detects poolers, and explains failures. Knows no table.
 
+If the store's URL is incomplete, the login is a password from a file, or a user that another component provides.
+
 Nothing here relies on a session: a pooler such as PgBouncer may give each transaction another one, and refuses startup options.
 """
 
@@ -7,14 +9,64 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import Dialect
 from sqlalchemy.engine import URL
 
 from justenough.adapters.store.errors import StoreUnavailable
-from justenough.adapters.store.logins import StoreLogin, StoreLogins
+from justenough.domain.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLogin:
+    """A login at the database server. `user` is None if the URL names the user."""
+
+    password: Secret
+    user: str | None = None
+
+
+class StoreLogins(Protocol):
+    """Provides the login of each new connection. Thread-safe. The first two methods may raise StoreUnavailable."""
+
+    def current(self) -> StoreLogin:
+        """Return the login for a new connection."""
+
+    def is_current(self, login: StoreLogin) -> bool:
+        """Whether a connection that was opened with this login may still be used. Called before each transaction."""
+
+    def reject(self, login: StoreLogin) -> None:
+        """Note that the server refused this login, or what was done with it. Another login may work."""
+
+
+class PasswordFile:
+    """The password in a file, read again for each new connection. A server keeps connections open when a password changes, and so do we."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def current(self) -> StoreLogin:
+        """Return the login with the password that is in the file now. Raises StoreUnavailable."""
+        try:
+            password = self._file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise StoreUnavailable(
+                f"the store's password file {self._file} cannot be read: {why}; correct JUSTENOUGH_DATABASE_PASSWORD_FILE"
+            ) from None
+        if not password or "\n" in password:
+            raise StoreUnavailable(f"the store's password file {self._file} must have one line, the password")
+        return StoreLogin(Secret(password))
+
+    def is_current(self, login: StoreLogin) -> bool:
+        del login
+        return True
+
+    def reject(self, login: StoreLogin) -> None:
+        """Do nothing: the file is read for the next connection anyway."""
+
 
 CONNECT_TIMEOUT_S = 5
 LISTENER_CONNECT_TIMEOUT_S = 3
@@ -98,11 +150,9 @@ class PostgresConnector:
         return self._open(url, list(args), {**options, **limits})
 
     def is_current(self, session: PostgresSession) -> bool:
-        """Whether a connection's login may still be used."""
         return self.logins is None or session.login is None or self.logins.is_current(session.login)
 
     def reject(self, login: StoreLogin | None) -> None:
-        """Note that the server refused a login, or what was done with it."""
         if self.logins is not None and login is not None:
             self.logins.reject(login)
 
@@ -156,5 +206,4 @@ def describe_failure(error: BaseException, place: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the driver's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Update, bindparam, case, delete, exists, or_, select, update
+from sqlalchemy import Connection, Table, Update, bindparam, case, delete, exists, or_, select, update
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.tables import (
@@ -43,23 +43,36 @@ SETTLING_PHASES = ("issue", "granted")
 
 
 class LedgerFact(NamedTuple):
-    """One parsed entry."""
+    """One parsed entry, and the connection on which it is applied."""
 
+    connection: Connection
     id: str
     job: str
     at: datetime
     data: dict[str, Any]
 
+    def insert(self, table: Table, row: Mapping[str, Any]) -> bool:
+        """Insert a row unless one with its key exists. Return whether it is new."""
+        return insert_new(self.connection, table, row)
 
-Effect = Callable[[Connection, LedgerFact], None]
-_UpdateRow = Callable[[Connection, Update, LedgerFact, Mapping[str, Any]], object]
+    def update_job(self, statement: Update, values: Mapping[str, Any]) -> bool:
+        """Run a statement for the event's job; return whether it changed the job."""
+        return self.connection.execute(statement, {"row_id": self.job, **values}).rowcount == 1
+
+    def update_request(self, statement: Update, values: Mapping[str, Any]) -> None:
+        """Run a statement for the event's request."""
+        self.connection.execute(statement, {"row_id": self.data["request"], "row_job": self.job, **values})
+
+    def update_credential(self, statement: Update, values: Mapping[str, Any]) -> None:
+        """Run a statement for the event's credential."""
+        self.connection.execute(statement, {"row_id": self.data["credential"], "row_job": self.job, **values})
 
 
 def apply_entry(connection: Connection, entry: LedgerEntry) -> None:
     """Apply one entry to the read model. A type without an effect changes nothing."""
     effect = EFFECTS.get(EventType(entry.type))
     if effect is not None:
-        effect(connection, LedgerFact(entry.id, entry.job, parse_entry_time(entry.at), json.loads(entry.data)))
+        effect(LedgerFact(connection, entry.id, entry.job, parse_entry_time(entry.at), json.loads(entry.data)))
 
 
 # Statements are built once. Every parameter other than those of `bindparam` sets the column of its name.
@@ -156,43 +169,42 @@ _ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.acce
 )
 
 
-def job_submitted(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the job and its order."""
+def job_submitted(fact: LedgerFact) -> None:
     data = fact.data
     copied = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle", "parent")}
     who = {"requester": data["requester_name"], "requester_id": data["requester"], "order_reason": data["reason"]}
     clean = {"revocation_state": RevocationState.NONE.value, "revocation_failures": []}
-    insert_new(connection, JOBS, {"id": fact.job, "state": JobState.PENDING.value, "created_at": fact.at, **copied, **who, **clean})
+    fact.insert(JOBS, {"id": fact.job, "state": JobState.PENDING.value, "created_at": fact.at, **copied, **who, **clean})
     signed = {"spec": data["spec"], "params": data["params"], "bundle": data["bundle"], "signed": data["order"]}
-    insert_new(connection, ORDERS, {"job": fact.job, **signed})
+    fact.insert(ORDERS, {"job": fact.job, **signed})
 
 
-def job_started(connection: Connection, fact: LedgerFact) -> None:
+def job_started(fact: LedgerFact) -> None:
     """Mark the job as running. Older entries do not contain when it times out."""
     ends = parse_entry_time(fact.data["times_out_at"]) if "times_out_at" in fact.data else None
-    _update_job(connection, _START, fact, {"started_at": fact.at, "sandbox": fact.data["sandbox"], "times_out_at": ends})
+    fact.update_job(_START, {"started_at": fact.at, "sandbox": fact.data["sandbox"], "times_out_at": ends})
 
 
-def job_ended(connection: Connection, fact: LedgerFact) -> None:
+def job_ended(fact: LedgerFact) -> None:
     """End the job unless it has ended already. A live credential keeps its revocation open."""
     state = JobState(fact.data["state"]).value
     how = {"exit_code": fact.data["exit_code"], "reason": fact.data["reason"]}
-    if _update_job(connection, _END, fact, {"state": state, "ended_at": fact.at, **how}):
-        _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
+    if fact.update_job(_END, {"state": state, "ended_at": fact.at, **how}):
+        fact.update_job(_REOPEN, {"fact_at": fact.at})
         # A job ends once, so that each is counted once.
-        if connection.execute(_ONE_MORE, {"row_id": state}).rowcount == 0:
-            insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
+        if fact.connection.execute(_ONE_MORE, {"row_id": state}).rowcount == 0:
+            fact.insert(ENDED_JOBS, {"state": state, "jobs": 1})
         # The job's pending requests can no longer be answered.
-        connection.execute(_WITHDRAW_ALL, {"row_job": fact.job})
+        fact.connection.execute(_WITHDRAW_ALL, {"row_job": fact.job})
         # The revocation has deleted these already, unless the store was unavailable then or nothing was to be revoked.
         for table in (LOCKS, PLACES):
-            connection.execute(delete(table).where(table.c.job == fact.job))
+            fact.connection.execute(delete(table).where(table.c.job == fact.job))
 
 
-def access_requested(connection: Connection, fact: LedgerFact) -> None:
+def access_requested(fact: LedgerFact) -> None:
     """Insert the request. Nobody can answer one of a job that has ended."""
     data = fact.data
-    job = connection.execute(select(JOBS.c.requester_id, JOBS.c.ended_at).where(JOBS.c.id == fact.job)).first()
+    job = fact.connection.execute(select(JOBS.c.requester_id, JOBS.c.ended_at).where(JOBS.c.id == fact.job)).first()
     requester, has_ended = (job.requester_id, job.ended_at is not None) if job else ("", False)
     state = RequestState.WITHDRAWN if has_ended else RequestState.PENDING
     copied = {
@@ -203,100 +215,96 @@ def access_requested(connection: Connection, fact: LedgerFact) -> None:
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
     # Older entries lack these, and others leave them out.
     later = {name: data.get(name) for name in ("reason_by", "signed_reason", "call", "tools")}
-    insert_new(connection, REQUESTS, {**ids, **copied, **open_, **undecided, **later})
+    fact.insert(REQUESTS, {**ids, **copied, **open_, **undecided, **later})
 
 
-def access_decided(connection: Connection, fact: LedgerFact) -> None:
+def access_decided(fact: LedgerFact) -> None:
     """Settle a pending request. A denial at issue also ends a granted request."""
     data = fact.data
     state = {"allowed": RequestState.ALLOWED, "needs_approval": RequestState.PENDING, "denied": RequestState.DENIED}[data["outcome"]]
     if data["phase"] in FIRST_DECISION_PHASES:
         why = {name: data[name] for name in ("tier", "policies", "policy_digest", "digest")}
-        _update_request(connection, _DECIDE, fact, {"state": state.value, "needed": data["tier"], **why})
+        fact.update_request(_DECIDE, {"state": state.value, "needed": data["tier"], **why})
     elif data["phase"] in SETTLING_PHASES and state is RequestState.DENIED:
-        _update_request(connection, _OPEN, fact, {"state": state.value, **{name: data[name] for name in ("policies", "policy_digest")}})
+        fact.update_request(_OPEN, {"state": state.value, **{name: data[name] for name in ("policies", "policy_digest")}})
 
 
-def approval_opened(connection: Connection, fact: LedgerFact) -> None:
+def approval_opened(fact: LedgerFact) -> None:
     """Make a tier the current one, when the request opens and each time it escalates; earlier answers may be enough for it."""
     data = fact.data
     until = parse_entry_time(data["respond_by"]) if data["respond_by"] else None
-    _update_request(connection, _PENDING, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
-    _update_job(connection, _AWAIT, fact, {})
-    _approve(connection, fact)
+    fact.update_request(_PENDING, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
+    fact.update_job(_AWAIT, {})
+    _approve(fact)
 
 
-def approval_decided(connection: Connection, fact: LedgerFact) -> None:
+def approval_decided(fact: LedgerFact) -> None:
     """Insert an answer that counted, end its person's claim, and settle the request if the answer settles it."""
     data = fact.data
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
     copied = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     # Entries from before approvals could be narrowed or delegated lack these fields.
     later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
-    insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
-    _update_request(connection, _UNCLAIM, fact, {"row_person": data["person"]})
-    _approve(connection, fact)
+    fact.insert(APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
+    fact.update_request(_UNCLAIM, {"row_person": data["person"]})
+    _approve(fact)
     if data["verdict"] == "denied":
-        _update_request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})
+        fact.update_request(_PENDING, {"state": RequestState.DENIED.value})
 
 
-def _approve(connection: Connection, fact: LedgerFact) -> None:
+def _approve(fact: LedgerFact) -> None:
     """Approve the request if the entry says so, with the terms that it names."""
     if fact.data.get("verdict") == "approved":
         granted = {name: fact.data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
-        _update_request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
+        fact.update_request(_PENDING, {"state": RequestState.APPROVED.value, **granted})
 
 
-def approval_withdrawn(connection: Connection, fact: LedgerFact) -> None:
+def approval_withdrawn(fact: LedgerFact) -> None:
     """Mark an answer as withdrawn, and the request too if it was approved only with that answer."""
     data = fact.data
-    connection.execute(_ANSWER, {"row_id": data["request"], "row_person": data["person"], "withdrawn_at": fact.at})
+    fact.connection.execute(_ANSWER, {"row_id": data["request"], "row_person": data["person"], "withdrawn_at": fact.at})
     if data["verdict"] == RequestState.WITHDRAWN:
-        _update_request(connection, _TAKE_BACK, fact, {})
+        fact.update_request(_TAKE_BACK, {})
 
 
-def approval_claimed(connection: Connection, fact: LedgerFact) -> None:
-    """Set or clear the request's claim."""
+def approval_claimed(fact: LedgerFact) -> None:
     data, until = fact.data, parse_entry_time(fact.data["until"]) if fact.data["until"] else None
     by = {"claimed_by": data["name"], "claimed_by_id": data["person"]} if until else {"claimed_by": None, "claimed_by_id": None}
-    _update_request(connection, _PENDING, fact, {**by, "claimed_until": until})
+    fact.update_request(_PENDING, {**by, "claimed_until": until})
 
 
-def review_opened(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the review of a break-glass approval."""
+def review_opened(fact: LedgerFact) -> None:
     copied = {name: fact.data[name] for name in ("tiers", "groups", "reason")}
     ids = {"request_id": fact.data["request"], "job_id": fact.job, "person": fact.data["name"], "person_id": fact.data["person"]}
-    insert_new(connection, REVIEWS, {**ids, **copied, "opened_at": fact.at, "open": True})
+    fact.insert(REVIEWS, {**ids, **copied, "opened_at": fact.at, "open": True})
 
 
-def review_answered(connection: Connection, fact: LedgerFact) -> None:
+def review_answered(fact: LedgerFact) -> None:
     """Close the review unless it has been answered already."""
     answer = {"verdict": fact.data["verdict"], "reviewer": fact.data["name"], "review_reason": fact.data["reason"]}
-    _update_request(connection, _REVIEW, fact, {"open": False, **answer, "reviewed_at": fact.at})
+    fact.update_request(_REVIEW, {"open": False, **answer, "reviewed_at": fact.at})
 
 
-def attention_acknowledged(connection: Connection, fact: LedgerFact) -> None:
+def attention_acknowledged(fact: LedgerFact) -> None:
     """Set who takes care of an item, unless a later acknowledgement is recorded."""
     data = fact.data
     said = {"person": data["name"], "person_id": data["person"], "note": data["note"], "at": fact.at}
-    if not insert_new(connection, ACKNOWLEDGEMENTS, {"item": data["item"], **said}):
-        connection.execute(_ACKNOWLEDGEMENT, {"row_id": data["item"], "fact_at": fact.at, **said})
+    if not fact.insert(ACKNOWLEDGEMENTS, {"item": data["item"], **said}):
+        fact.connection.execute(_ACKNOWLEDGEMENT, {"row_id": data["item"], "fact_at": fact.at, **said})
 
 
-def delegation_made(connection: Connection, fact: LedgerFact) -> None:
-    """Insert the delegation."""
+def delegation_made(fact: LedgerFact) -> None:
     data = fact.data
     who = {"person": data["name"], "person_id": data["person"], "delegate": data["delegate_name"], "delegate_id": data["delegate"]}
     copied = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_entry_time(data["until"])}
-    insert_new(connection, DELEGATIONS, {"id": data["delegation"], **who, **copied})
+    fact.insert(DELEGATIONS, {"id": data["delegation"], **who, **copied})
 
 
-def delegation_ended(connection: Connection, fact: LedgerFact) -> None:
-    """End the delegation."""
-    connection.execute(_DELEGATION, {"row_id": fact.data["delegation"], "row_person": fact.data["person"], "ended_at": fact.at})
+def delegation_ended(fact: LedgerFact) -> None:
+    fact.connection.execute(_DELEGATION, {"row_id": fact.data["delegation"], "row_person": fact.data["person"], "ended_at": fact.at})
 
 
-def credential_issued(connection: Connection, fact: LedgerFact) -> None:
+def credential_issued(fact: LedgerFact) -> None:
     """Insert a credential, known or in doubt, and reopen the revocation of a job that has ended or whose revocation was confirmed.
 
     A credential in doubt may have been issued, but nobody knows its handles: it counts as live until its latest end.
@@ -312,97 +320,73 @@ def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
-    if not insert_new(connection, CREDENTIALS, {**ids, **copied, **held, **handles, **times, "state": state, "live": True}) and is_known:
+    if not fact.insert(CREDENTIALS, {**ids, **copied, **held, **handles, **times, "state": state, "live": True}) and is_known:
         # The credential was in doubt until now.
-        _update_credential(connection, _LEARN, fact, {**held, **handles, **times})
-    _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
+        fact.update_credential(_LEARN, {**held, **handles, **times})
+    fact.update_job(_REOPEN, {"fact_at": fact.at})
 
 
-def credential_found(connection: Connection, fact: LedgerFact) -> None:
+def credential_found(fact: LedgerFact) -> None:
     """Remember that the credential's user was found alive, and when the first user was found under these digests."""
     for digest in filter(None, (fact.data["search_digest"], fact.data["place_digest"])):
-        insert_new(connection, POSITIVE_CONTROLS, {"digest": digest, "credential_id": fact.data["credential"], "found_at": fact.at})
-    _update_credential(connection, _CREDENTIAL, fact, {"target_digest": fact.data["target_digest"]})
+        fact.insert(POSITIVE_CONTROLS, {"digest": digest, "credential_id": fact.data["credential"], "found_at": fact.at})
+    fact.update_credential(_CREDENTIAL, {"target_digest": fact.data["target_digest"]})
 
 
-def revocation_started(connection: Connection, fact: LedgerFact) -> None:
+def revocation_started(fact: LedgerFact) -> None:
     """Mark job and credentials as being revoked. An overdue revocation stays overdue until it is confirmed."""
-    if _update_job(connection, _CUT if fact.data["by"] in ACCESS_CUTTERS else _REVOKE, fact, {"fact_at": fact.at}):
-        connection.execute(_REVOKE_ALL, {"row_job": fact.job})
+    if fact.update_job(_CUT if fact.data["by"] in ACCESS_CUTTERS else _REVOKE, {"fact_at": fact.at}):
+        fact.connection.execute(_REVOKE_ALL, {"row_job": fact.job})
 
 
-def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
+def revocation_overdue(fact: LedgerFact) -> None:
     """Mark the revocation as overdue, with its failures, unless a check that began later has confirmed it."""
     failures = fact.data["failures"]
     # Older entries do not record when their check began.
     seen_from = parse_entry_time(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
     fails = _CUT_FAILS if fact.data["by"] in ACCESS_CUTTERS else _FAIL
-    if _update_job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):
-        for name, *handles in connection.execute(_ALL_ALIVE, {"row_job": fact.job}).all():
+    if fact.update_job(fails, {"fact_at": seen_from, "revocation_failures": failures}):
+        for name, *handles in fact.connection.execute(_ALL_ALIVE, {"row_job": fact.job}).all():
             why = "; ".join(failures_concerning(failures, {name, *handles}))
-            connection.execute(_MARK_OVERDUE, {"row_id": name, "row_job": fact.job, "why": why or None})
+            fact.connection.execute(_MARK_OVERDUE, {"row_id": name, "row_job": fact.job, "why": why or None})
 
 
-def revocation_confirmed(connection: Connection, fact: LedgerFact) -> None:
+def revocation_confirmed(fact: LedgerFact) -> None:
     """Confirm the job's revocation, unless a credential was issued since."""
-    if _update_job(connection, _PROVE, fact, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
-        _update_residue(connection, fact)
-        _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
+    if fact.update_job(_PROVE, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
+        _update_residue(fact)
+        fact.update_job(_REOPEN, {"fact_at": fact.at})
 
 
-def credential_left_to_time(connection: Connection, fact: LedgerFact) -> None:
+def credential_left_to_time(fact: LedgerFact) -> None:
     """Mark a credential that cannot be revoked as still valid or as expired, and its job accordingly."""
-    _update_credential(connection, _LEAVE if "until" in fact.data else _EXPIRE, fact, {"why": fact.data["why"]})
-    _update_residue(connection, fact)
+    fact.update_credential(_LEAVE if "until" in fact.data else _EXPIRE, {"why": fact.data["why"]})
+    _update_residue(fact)
 
 
-def _update_residue(connection: Connection, fact: LedgerFact) -> None:
+def _update_residue(fact: LedgerFact) -> None:
     """Show a proven revocation as residual while the job has valid credentials that cannot be revoked, and as confirmed after that."""
-    left = connection.execute(_RESIDUE, {"row_job": fact.job}).all()
+    left = fact.connection.execute(_RESIDUE, {"row_job": fact.job}).all()
     is_endless = any(revocable == Revocable.NEVER for revocable, _ in left)
     until = None if is_endless else max((expires_at for _, expires_at in left), default=None)
     state = RevocationState.RESIDUAL if left else RevocationState.CONFIRMED
-    _update_job(connection, _SET_RESIDUE, fact, {"revocation_state": state.value, "revocation_residual_until": until})
+    fact.update_job(_SET_RESIDUE, {"revocation_state": state.value, "revocation_residual_until": until})
 
 
-def _update_job(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> bool:
-    """Run a statement for the event's job; return whether it changed the job."""
-    return connection.execute(statement, {"row_id": fact.job, **values}).rowcount == 1
-
-
-def _update_request(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> None:
-    connection.execute(statement, {"row_id": fact.data["request"], "row_job": fact.job, **values})
-
-
-def _update_credential(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> None:
-    connection.execute(statement, {"row_id": fact.data["credential"], "row_job": fact.job, **values})
-
-
-def _updates(update_row: _UpdateRow, statement: Update, values: Callable[[LedgerFact], Mapping[str, Any]]) -> Effect:
-    """Return an effect that only runs one statement, with values of the entry."""
-
-    def run(connection: Connection, fact: LedgerFact) -> None:
-        update_row(connection, statement, fact, values(fact))
-
-    return run
-
-
-EFFECTS: dict[EventType, Effect] = {
+EFFECTS: dict[EventType, Callable[[LedgerFact], object]] = {
     EventType.JOB_SUBMITTED: job_submitted,
     EventType.JOB_STARTED: job_started,
     EventType.JOB_ENDED: job_ended,
     EventType.ACCESS_REQUESTED: access_requested,
     EventType.ACCESS_DECIDED: access_decided,
-    EventType.ACCESS_WITHDRAWN: _updates(_update_request, _OPEN, lambda _: {"state": RequestState.WITHDRAWN.value}),
-    EventType.LOCK_OPENED: _updates(
-        _update_request,
-        _PENDING,
-        lambda fact: {"lock_accessor": fact.data["accessor"], "lock_expires_at": parse_entry_time(fact.data["expires_at"])},
+    EventType.ACCESS_WITHDRAWN: lambda fact: fact.update_request(_OPEN, {"state": RequestState.WITHDRAWN.value}),
+    EventType.LOCK_OPENED: lambda fact: fact.update_request(
+        _PENDING, {"lock_accessor": fact.data["accessor"], "lock_expires_at": parse_entry_time(fact.data["expires_at"])}
     ),
     EventType.APPROVAL_OPENED: approval_opened,
     EventType.APPROVAL_ESCALATED: approval_opened,
     EventType.APPROVAL_DECIDED: approval_decided,
-    EventType.APPROVAL_EXPIRED: _updates(_update_request, _PENDING, lambda _: {"state": RequestState.EXPIRED.value}),
+    EventType.APPROVAL_EXPIRED: lambda fact: fact.update_request(_PENDING, {"state": RequestState.EXPIRED.value}),
     EventType.APPROVAL_WITHDRAWN: approval_withdrawn,
     EventType.APPROVAL_CLAIMED: approval_claimed,
     EventType.REVIEW_OPENED: review_opened,
@@ -413,18 +397,16 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.CREDENTIAL_ISSUED: credential_issued,
     EventType.CREDENTIAL_DOUBTED: credential_issued,
     EventType.CREDENTIAL_FOUND: credential_found,
-    EventType.CREDENTIAL_RENEWED: _updates(
-        _update_credential, _ALIVE, lambda fact: {"expires_at": parse_entry_time(fact.data["expires_at"])}
+    EventType.CREDENTIAL_RENEWED: lambda fact: fact.update_credential(_ALIVE, {"expires_at": parse_entry_time(fact.data["expires_at"])}),
+    EventType.CREDENTIAL_REVOKED: lambda fact: fact.update_credential(
+        _MARK_REVOKED, {"revoked_at": time_done(fact.data, fact.at), "revoked_why": fact.data["why"]}
     ),
-    EventType.CREDENTIAL_REVOKED: _updates(
-        _update_credential, _MARK_REVOKED, lambda fact: {"revoked_at": time_done(fact.data, fact.at), "revoked_why": fact.data["why"]}
-    ),
-    EventType.CREDENTIAL_CONFIRMED: _updates(
-        _update_credential, _CONFIRM, lambda fact: {"confirmed_at": time_done(fact.data, fact.at), "confirmed_how": fact.data["how"]}
+    EventType.CREDENTIAL_CONFIRMED: lambda fact: fact.update_credential(
+        _CONFIRM, {"confirmed_at": time_done(fact.data, fact.at), "confirmed_how": fact.data["how"]}
     ),
     EventType.CREDENTIAL_RESIDUAL: credential_left_to_time,
     EventType.CREDENTIAL_EXPIRED: credential_left_to_time,
-    EventType.CREDENTIAL_OVERDUE: _updates(_update_credential, _MARK_OVERDUE, lambda fact: {"why": "; ".join(fact.data["failures"])}),
+    EventType.CREDENTIAL_OVERDUE: lambda fact: fact.update_credential(_MARK_OVERDUE, {"why": "; ".join(fact.data["failures"])}),
     EventType.REVOCATION_STARTED: revocation_started,
     EventType.REVOCATION_OVERDUE: revocation_overdue,
     EventType.REVOCATION_CONFIRMED: revocation_confirmed,

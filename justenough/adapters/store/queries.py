@@ -6,19 +6,21 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Unpack
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, union_all
 
 from justenough.adapters.store import reviews
-from justenough.adapters.store.engine import read_transaction
-from justenough.adapters.store.metrics import OPEN_STATES
-from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, fetch_page, iterate_pages, merge_pages
+from justenough.adapters.store.dashboard import OPEN_STATES
 from justenough.adapters.store.repository import (
     DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
     Repository,
     count_rows,
     fetch_all,
     fetch_first,
+    fetch_page,
     id_begins,
+    iterate_pages,
+    merge_pages,
     reads,
     without_nul,
 )
@@ -60,11 +62,12 @@ _BY_ISSUE = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
 _LIVE = select(CREDENTIALS).where(CREDENTIALS.c.live)
 _LIVE_WITH_JOBS = (
     select(
+        CREDENTIALS.c.issued_at,
         CREDENTIALS.c.id.label("credential"),
         CREDENTIALS.c.job_id.label("job"),
         JOBS.c.state.label("job_state"),
         func.coalesce(JOBS.c.task, "").label("task"),
-        *(CREDENTIALS.c[name] for name in ("resource", "action", "issued_at", "expires_at", "revocable")),
+        *(CREDENTIALS.c[name] for name in ("resource", "action", "expires_at", "revocable")),
         CREDENTIALS.c.accessor.is_not(None).label("known"),
     )
     .outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)
@@ -82,8 +85,6 @@ class JobCaption(NamedTuple):
 
 
 class JobRepository(Repository):
-    """Jobs and their orders."""
-
     @reads
     def get(self, connection: Connection, job: str) -> JobView | None:
         """Return a job with its requests and credentials; None if there is no such job. If there are very many credentials, it includes all
@@ -119,8 +120,6 @@ class JobRepository(Repository):
             theirs: JobFilters = {**filters, "requester_id": entity}
             pages.append(_fetch_jobs(connection, theirs, oldest_first=oldest_first, limit=limit, cursor=cursor))
             last = entity
-        if len(pages) < 2:
-            return pages[0] if pages else Page(items=())
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit, is_ascending=oldest_first)
 
     @reads
@@ -198,11 +197,8 @@ class JobRepository(Repository):
 
 
 class RequestRepository(Repository):
-    """Requests with their approvals."""
-
     @reads
     def get(self, connection: Connection, request: str) -> RequestView | None:
-        """Return a request with its approvals; None if there is no such request."""
         rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id == request)).mappings().all()
         return next(iter(to_request_views(connection, rows)), None)
 
@@ -261,7 +257,6 @@ class CredentialRepository(Repository):
 
     @reads
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
-        """Return a credential's handle; None if there is no such credential."""
         return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == without_nul(credential)), CredentialView)
 
     @reads
@@ -298,27 +293,14 @@ class CredentialRepository(Repository):
 
     def live_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not yet confirmed dead, oldest first, with its job's state."""
-        after: tuple[datetime, str] | None = None
-        while True:
-            statement = _LIVE_WITH_JOBS.order_by(*_BY_ISSUE).limit(ROWS_PER_FETCH)
-            if after is not None:
-                statement = statement.where(tuple_(*_BY_ISSUE) > tuple_(*after, types=[column.type for column in _BY_ISSUE]))
-            # Each page is read in its own transaction, so that none is long.
-            with read_transaction(self._engine) as connection:
-                rows = connection.execute(statement).mappings().all()
-            if not rows:
-                return
-            yield from (LiveCredential(**row) for row in rows)
-            after = rows[-1]["issued_at"], rows[-1]["credential"]
+        return (LiveCredential(**row._asdict()) for row in self._iterate_rows(_LIVE_WITH_JOBS, by=_BY_ISSUE))
 
 
 def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialView, ...]:
-    """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
     return fetch_all(connection, _LIVE.where(CREDENTIALS.c.job_id == job_id).order_by(*_BY_ISSUE), CredentialView)
 
 
 def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
-    """Return these requests by id, in this order. Unknown ids are left out."""
     ids = tuple(dict.fromkeys(requests))
     rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id.in_(ids))).mappings().all() if ids else ()
     views = {view.id: view for view in to_request_views(connection, rows)}

@@ -1,22 +1,34 @@
-"""Finds jobs, requests, credentials and ledger entries by text that somebody typed or pasted: ids, handles, names, words. Reads what
-search_index.py wrote.
+"""Finds jobs, requests, credentials and ledger entries by text that somebody typed or pasted: ids, handles, names, words. Every
+query reads a bounded number of rows, however often a word occurs.
 
-Every query reads a bounded number of rows, however often a word occurs.
+Only consoles index the ledger: they record which words and names each entry has, from the first entry on.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Column, Connection, Select, TextClause, exists, func, select, text, union_all
+from sqlalchemy import ARRAY, Column, Connection, Select, Table, TextClause, bindparam, exists, func, select, text, union_all, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from justenough.adapters.store.repository import AFTER_EVERY_SUFFIX, Repository, fetch_all, has_type, reads, without_nul, writes
-from justenough.adapters.store.search_index import EVERYTHING_READER, IndexProgress, index_entries, read_progress
-from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_WORDS
+from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.repository import (
+    AFTER_EVERY_SUFFIX,
+    Repository,
+    fetch_all,
+    has_type,
+    newest_position,
+    reads,
+    without_nul,
+    writes,
+)
+from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, SEARCH_NAMES, SEARCH_PROGRESS, SEARCH_WORDS
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.search import MAX_QUERY_CHARS, SearchHit, agent_term, query_handle, query_words
+from justenough.domain.readmodel.search import INDEXED_TYPES, MAX_QUERY_CHARS, SearchHit, agent_term, index_terms, query_handle, query_words
 from justenough.domain.readmodel.views import CredentialView
 
 MAX_FOUND_PER_KIND = 10
@@ -31,6 +43,10 @@ MAX_TERMS_READ = 1_000
 """Maximum number of terms that are looked at for these words. Handles of credentials are random, so some begin like a word."""
 MAX_NAMES = 2_000
 """Maximum number of names that are compared with a typed name."""
+EVERYTHING_READER = ""
+"""Stands for all people who may read everything, so that their search reads each name once."""
+MAX_POSITIONS = 500
+"""Maximum ledger positions per transaction, because other writers wait for it."""
 ID_PREFIX = re.compile(r"[jrc]-")
 
 Kind = Literal["job", "request", "credential"]
@@ -55,6 +71,24 @@ _WORDS_OF_A_BEGINNING = text(
     " (SELECT seq FROM ledger WHERE position = (SELECT min(position) FROM search_words WHERE word = term)) = 1 LIMIT :words"
 )
 
+_ENTRIES = select(LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq, LEDGER.c.type, LEDGER.c.data).where(has_type(INDEXED_TYPES))
+
+
+class IndexProgress(NamedTuple):
+    """The last indexed position of the ledger, and its end."""
+
+    position: int
+    newest: int
+
+    @property
+    def is_complete(self) -> bool:
+        return self.position >= self.newest
+
+    @property
+    def is_nearly_complete(self) -> bool:
+        """Whether at most one transaction's entries are missing: new entries are always missing for a short time."""
+        return self.newest - self.position <= MAX_POSITIONS
+
 
 class WordMatches(NamedTuple):
     """Jobs that have every word of a text, newest first."""
@@ -65,17 +99,36 @@ class WordMatches(NamedTuple):
 
 
 class SearchRepository(Repository):
-    """Looks up what people typed or pasted."""
-
     @writes
     def index(self, connection: Connection) -> IndexProgress:
-        """Index the next entries of the ledger; return how far it is indexed afterwards."""
-        return index_entries(connection)
+        """Index the next MAX_POSITIONS positions of the ledger; return how far it is indexed afterwards.
+
+        Only one process writes at a time, so that two consoles index nothing twice.
+        """
+        done, newest = _read_progress(connection)
+        until = min(newest, done + MAX_POSITIONS)
+        if until == done:
+            return IndexProgress(done, newest)
+        rows = connection.execute(_ENTRIES.where(LEDGER.c.position > done, LEDGER.c.position <= until)).all()
+        places = {row.job: row.position for row in rows if row.seq == 1}
+        earlier = {row.job for row in rows} - places.keys()
+        first = select(LEDGER.c.job, LEDGER.c.position).where(LEDGER.c.job.in_(earlier), LEDGER.c.seq == 1)
+        places |= {row.job: row.position for row in connection.execute(first)}
+        words: set[tuple[str, int]] = set()
+        names: set[tuple[str, str, str]] = set()
+        for row in rows:
+            terms = index_terms(EventType(row.type), json.loads(row.data))
+            words |= {(word, places[row.job]) for word in terms.words} | {(handle, row.position) for handle in terms.handles}
+            names |= {(reader, kind, name) for kind, name, owner in terms.names for reader in (owner, EVERYTHING_READER)}
+        _insert_new_rows(connection, SEARCH_WORDS, words)
+        _insert_new_rows(connection, SEARCH_NAMES, names)
+        if connection.execute(update(SEARCH_PROGRESS).values(position=until)).rowcount == 0:
+            insert_new(connection, SEARCH_PROGRESS, {"id": 1, "position": until})
+        return IndexProgress(until, newest)
 
     @reads
     def progress(self, connection: Connection) -> IndexProgress:
-        """Return how far the ledger is indexed."""
-        return read_progress(connection)
+        return _read_progress(connection)
 
     @reads
     def find(self, connection: Connection, text: str, *, installation: str, requester_id: str | None = None) -> tuple[SearchHit, ...]:
@@ -237,3 +290,24 @@ def _positions_with(alternatives: Iterable[Collection[str]], positions: Select[t
     place = SEARCH_WORDS.c.position == found.c.position
     has_words = (exists().where(place, SEARCH_WORDS.c.word.in_(words)) for words in alternatives)
     return select(found.c.position).where(*has_words).order_by(found.c.position.desc())
+
+
+def _read_progress(connection: Connection) -> IndexProgress:
+    indexed = connection.execute(select(SEARCH_PROGRESS.c.position)).scalar()
+    return IndexProgress(indexed or 0, newest_position(connection))
+
+
+def _insert_new_rows(connection: Connection, table: Table, rows: AbstractSet[tuple[Any, ...]]) -> None:
+    """Insert rows, in the order of the table's columns, unless they exist."""
+    if not rows:
+        return
+    ordered = sorted(rows)
+    if connection.dialect.name == "postgresql":
+        # One array for each column: a statement for each row would take several times as long.
+        arrays = [bindparam(column.name, type_=ARRAY(column.type)) for column in table.columns]
+        source = select(*(func.unnest(array) for array in arrays))
+        values = {column.name: [row[at] for row in ordered] for at, column in enumerate(table.columns)}
+        connection.execute(postgresql.insert(table).from_select(table.columns.keys(), source).on_conflict_do_nothing(), values)
+    else:
+        names = table.columns.keys()
+        connection.execute(sqlite.insert(table).on_conflict_do_nothing(), [dict(zip(names, row, strict=True)) for row in ordered])

@@ -2,25 +2,30 @@
 
 A running job also has a place. The jobs of one account (a person, a trigger or a schedule) have a limited number of places, so that they
 leave room on the workers for the jobs of others.
+
+Closing a claim also deletes the job's wrapping tokens, of requests that wait for a control group. These are encrypted, and never in the
+ledger or in a view.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, bindparam, delete, select, union_all, update
 
+from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import Repository, count_rows, reads, writes
-from justenough.adapters.store.tables import CLAIMS, JOBS, PLACES
-from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_first, reads, writes
+from justenough.adapters.store.tables import CLAIMS, JOBS, LOCKS, PLACES
 from justenough.domain.core.base_model import Message
+from justenough.domain.ledger.events import Event
 
 # Built once, because it runs before each credential is issued.
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
-_PLACE = select(PLACES).where(PLACES.c.job == bindparam("which"))
-_OVER = union_all(
+_HAS_OR_NEEDS_NO_PLACE = union_all(
+    select(PLACES.c.job).where(PLACES.c.job == bindparam("which")),
     select(JOBS.c.id).where(JOBS.c.id == bindparam("which"), JOBS.c.ended_at.is_not(None)),
     select(CLAIMS.c.job).where(CLAIMS.c.job == bindparam("which"), CLAIMS.c.closed_at.is_not(None)),
 )
@@ -45,16 +50,22 @@ class SessionClaim(Message):
 
 
 class ClaimResult(StrEnum):
-    """The results of an attempt to claim a job that also needs a place."""
-
     CLAIMED = "claimed"
     ALREADY_RAN = "already_ran"
     NO_PLACE = "no_place"
 
 
-class ClaimRepository(Repository):
-    """Claims by job."""
+class StoredWrappingToken(Message):
+    request: str
+    job: str
+    accessor: str
+    """Accessor of the control group's request in Vault. It gives no access."""
+    token_accessor: str
+    """Accessor of the job's token under which the request was sent."""
+    ciphertext: str
 
+
+class ClaimRepository(Repository):
     @writes
     def claim(self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime) -> ClaimResult:
         """Claim a job for one run if it has a place, or can take one as `take_place` does. Not claimed if it was claimed before or its claim is closed."""
@@ -91,17 +102,43 @@ class ClaimRepository(Repository):
     @writes
     def close(self, connection: Connection, job: str, now: datetime) -> None:
         """Permanently close the job's claim so that no session can issue. Idempotent; works for unclaimed jobs too."""
-        close_claim(connection, job, now)
+        _close_claim(connection, job, now)
 
     @writes
     def end_issuing(self, connection: Connection, job: str, now: datetime) -> tuple[StoredWrappingToken, ...]:
         """Close the claim, record an attempt to revoke, and delete the job's wrapping tokens, in one transaction. Return the deleted tokens."""
-        close_claim(connection, job, now)
+        _close_claim(connection, job, now)
         connection.execute(update(CLAIMS).where(CLAIMS.c.job == job).values(attempted_at=now))
-        return drop_tokens(connection, job)
+        return fetch_all(connection, delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c), StoredWrappingToken)
 
 
-def close_claim(connection: Connection, job: str, now: datetime) -> None:
+class WrappedTokenRepository(Repository):
+    @writes
+    def keep(self, connection: Connection, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
+        """Store a token and record its events, in one transaction. Return False if the request has a token, or its job's claim is closed."""
+        is_over = connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first() is not None
+        if is_over or not insert_new(connection, LOCKS, token.model_dump()):
+            return False
+        ledger_writer.record(connection, events)
+        return True
+
+    @reads
+    def get(self, connection: Connection, request: str) -> StoredWrappingToken | None:
+        return fetch_first(connection, select(LOCKS).where(LOCKS.c.request == request), StoredWrappingToken)
+
+    @writes
+    def take(self, connection: Connection, request: str) -> StoredWrappingToken | None:
+        """Delete a request's token and return it. If several callers take it, only the first gets it; the others get None."""
+        return fetch_first(connection, delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c), StoredWrappingToken)
+
+    @writes
+    def put_back(self, connection: Connection, token: StoredWrappingToken) -> None:
+        """Store a token again that was taken and not unwrapped, unless its job's claim was closed meanwhile."""
+        if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job, CLAIMS.c.closed_at.is_(None))).first():
+            insert_new(connection, LOCKS, token.model_dump())
+
+
+def _close_claim(connection: Connection, job: str, now: datetime) -> None:
     """Close the job's claim, or record a closed one if the job was never claimed. The job also releases its place."""
     if not insert_new(connection, CLAIMS, {"job": job, "renewed_at": now, "closed_at": now}):
         still_open = (CLAIMS.c.job == job) & CLAIMS.c.closed_at.is_(None)
@@ -117,7 +154,7 @@ def _take_place(connection: Connection, job: str, account: str, places: int) -> 
 
 
 def _has_or_needs_no_place(connection: Connection, job: str) -> bool:
-    return any(connection.execute(found, {"which": job}).first() for found in (_PLACE, _OVER))
+    return connection.execute(_HAS_OR_NEEDS_NO_PLACE, {"which": job}).first() is not None
 
 
 def _has_free_place(connection: Connection, account: str, places: int) -> bool:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 NAMING_CONVENTION = {
@@ -73,6 +74,15 @@ class PositionInteger(TypeDecorator[int]):
 
 
 METADATA = MetaData(naming_convention=NAMING_CONVENTION)
+APPEND = "SELECT, INSERT"
+CHANGE = "SELECT, INSERT, UPDATE"
+REPLACE = "SELECT, INSERT, DELETE"
+EVERYTHING = "SELECT, INSERT, UPDATE, DELETE"
+
+
+def _table(name: str, rights: str, *parts: SchemaItem, **options: Any) -> Table:
+    """Return a table on which workers and consoles need these rights."""
+    return Table(name, METADATA, *parts, info={"rights": rights}, **options)
 
 
 def _column(name: str, kind: type[TypeEngine[Any]], *, nullable: bool = False, **options: Any) -> Column[Any]:
@@ -81,9 +91,9 @@ def _column(name: str, kind: type[TypeEngine[Any]], *, nullable: bool = False, *
 
 
 # Insert-only: triggers reject anything else. Positions ascend in the order of commits, so that a reader of the tail misses no entry.
-LEDGER = Table(
+LEDGER = _table(
     "ledger",
-    METADATA,
+    APPEND,
     _column("position", PositionInteger, primary_key=True, autoincrement=False),
     _column("job", CodePointText),
     _column("seq", Integer),
@@ -100,17 +110,17 @@ LEDGER = Table(
 )
 
 # The newest link of each chain. Writers lock its row.
-HEADS = Table(
+HEADS = _table(
     "chain_heads",
-    METADATA,
+    CHANGE,
     _column("job", CodePointText, primary_key=True),
     _column("seq", Integer),
     _column("hash", CodePointText),
 )
 
-JOBS = Table(
+JOBS = _table(
     "jobs",
-    METADATA,
+    CHANGE,
     _column("id", CodePointText, primary_key=True),
     _column("name", Text),
     _column("task", Text),
@@ -162,17 +172,17 @@ JOBS = Table(
 )
 
 # The number of jobs that ended in a state. Counted as they end, because counting a million rows for each page would take too long.
-ENDED_JOBS = Table(
+ENDED_JOBS = _table(
     "ended_jobs",
-    METADATA,
+    CHANGE,
     _column("state", CodePointText, primary_key=True),
     _column("jobs", Integer),
 )
 
 # The signed order of a job. Separate from `jobs` to keep the rows of lists small.
-ORDERS = Table(
+ORDERS = _table(
     "orders",
-    METADATA,
+    APPEND,
     _column("job", CodePointText, primary_key=True),
     _column("spec", JSON),
     _column("params", JSON),
@@ -181,9 +191,9 @@ ORDERS = Table(
     Index(None, "bundle", sqlite_where=text("bundle IS NOT NULL"), postgresql_where=text("bundle IS NOT NULL")),
 )
 
-REQUESTS = Table(
+REQUESTS = _table(
     "requests",
-    METADATA,
+    CHANGE,
     _column("id", CodePointText, primary_key=True),
     _column("job_id", CodePointText),
     _column("requester_id", CodePointText),
@@ -232,9 +242,9 @@ REQUESTS = Table(
 )
 
 # One answer that counted. Its id is the id of its event.
-APPROVALS = Table(
+APPROVALS = _table(
     "approvals",
-    METADATA,
+    CHANGE,
     _column("id", CodePointText, primary_key=True),
     _column("request_id", CodePointText, index=True),
     _column("approver", Text),
@@ -255,9 +265,9 @@ APPROVALS = Table(
 )
 
 # The review of a break-glass approval.
-REVIEWS = Table(
+REVIEWS = _table(
     "reviews",
-    METADATA,
+    CHANGE,
     _column("request_id", CodePointText, primary_key=True),
     _column("job_id", CodePointText),
     _column("person", Text),
@@ -276,9 +286,9 @@ REVIEWS = Table(
 )
 
 # A delegation: a person, their delegate, its end, and the statement that the person signed.
-DELEGATIONS = Table(
+DELEGATIONS = _table(
     "delegations",
-    METADATA,
+    CHANGE,
     _column("id", CodePointText, primary_key=True),
     _column("person", Text),
     _column("person_id", CodePointText),
@@ -295,9 +305,9 @@ DELEGATIONS = Table(
 )
 
 # The newest acknowledgement of something that needs attention.
-ACKNOWLEDGEMENTS = Table(
+ACKNOWLEDGEMENTS = _table(
     "acknowledgements",
-    METADATA,
+    CHANGE,
     # Kind and subject, as in AttentionItem.key.
     _column("item", CodePointText, primary_key=True),
     _column("person", Text),
@@ -306,9 +316,9 @@ ACKNOWLEDGEMENTS = Table(
     _column("at", UtcDateTime),
 )
 
-CREDENTIALS = Table(
+CREDENTIALS = _table(
     "credentials",
-    METADATA,
+    CHANGE,
     _column("id", CodePointText, primary_key=True),
     _column("job_id", CodePointText),
     _column("request_id", CodePointText),
@@ -348,9 +358,9 @@ CREDENTIALS = Table(
 )
 
 # A word of a job, or a handle of a credential, and its place in the ledger: the job's first entry, or the credential's own.
-SEARCH_WORDS = Table(
+SEARCH_WORDS = _table(
     "search_words",
-    METADATA,
+    APPEND,
     _column("word", CodePointText, primary_key=True),
     _column("position", BigInteger, primary_key=True, autoincrement=False),
     # SQLite then stores only the key, once.
@@ -358,9 +368,9 @@ SEARCH_WORDS = Table(
 )
 
 # A name of jobs, of an agent or of a person, and who may see it: a person, or (empty) everyone who may read everything.
-SEARCH_NAMES = Table(
+SEARCH_NAMES = _table(
     "search_names",
-    METADATA,
+    APPEND,
     _column("reader_id", CodePointText, primary_key=True),
     _column("kind", CodePointText, primary_key=True),
     _column("name", CodePointText, primary_key=True),
@@ -368,25 +378,25 @@ SEARCH_NAMES = Table(
 )
 
 # The last indexed position of the ledger: one row, none at first.
-SEARCH_PROGRESS = Table(
+SEARCH_PROGRESS = _table(
     "search_progress",
-    METADATA,
+    CHANGE,
     _column("id", Integer, primary_key=True),
     _column("position", BigInteger),
 )
 
 # The last test of whether the store accepts writes.
-PROBES = Table(
+PROBES = _table(
     "probes",
-    METADATA,
+    CHANGE,
     _column("id", Integer, primary_key=True, autoincrement=False),
     _column("at", UtcDateTime),
 )
 
 # A worker's process, as in its last report.
-WORKERS = Table(
+WORKERS = _table(
     "workers",
-    METADATA,
+    EVERYTHING,
     _column("name", Text, primary_key=True),
     _column("version", Text),
     _column("config_digest", Text, nullable=True),
@@ -395,9 +405,9 @@ WORKERS = Table(
 )
 
 # A target's state in the last sweep.
-TARGET_CHECKS = Table(
+TARGET_CHECKS = _table(
     "target_checks",
-    METADATA,
+    REPLACE,
     _column("name", Text, primary_key=True),
     _column("failure", Text, nullable=True),
     _column("since", UtcDateTime),
@@ -405,9 +415,9 @@ TARGET_CHECKS = Table(
 )
 
 # The installation's sweeps: one row.
-SWEEPS = Table(
+SWEEPS = _table(
     "sweeps",
-    METADATA,
+    CHANGE,
     _column("id", Integer, primary_key=True),
     # When a worker was last known to be sweeping.
     _column("active_at", UtcDateTime),
@@ -419,18 +429,18 @@ SWEEPS = Table(
 )
 
 # A digest under which an observer found a live user: without that, finding none would prove nothing.
-POSITIVE_CONTROLS = Table(
+POSITIVE_CONTROLS = _table(
     "positive_controls",
-    METADATA,
+    APPEND,
     _column("digest", CodePointText, primary_key=True),
     # The credential whose user was found.
     _column("credential_id", CodePointText),
     _column("found_at", UtcDateTime),
 )
 
-CLAIMS = Table(
+CLAIMS = _table(
     "claims",
-    METADATA,
+    CHANGE,
     _column("job", CodePointText, primary_key=True),
     _column("run", CodePointText, nullable=True),
     _column("owner", CodePointText, nullable=True),
@@ -441,9 +451,9 @@ CLAIMS = Table(
 )
 
 # The wrapping token of a request that waits for a control group, as ciphertext that only Vault can decrypt. Deleted when used.
-LOCKS = Table(
+LOCKS = _table(
     "locks",
-    METADATA,
+    REPLACE,
     _column("request", CodePointText, primary_key=True),
     _column("job", CodePointText, index=True),
     _column("accessor", Text),
@@ -453,16 +463,16 @@ LOCKS = Table(
 )
 
 # A job's place among the running jobs of its account. Deleted when its session, or the job, ends.
-PLACES = Table(
+PLACES = _table(
     "places",
-    METADATA,
+    REPLACE,
     _column("job", CodePointText, primary_key=True),
     _column("account", CodePointText, index=True),
 )
 
-BUNDLES = Table(
+BUNDLES = _table(
     "bundles",
-    METADATA,
+    EVERYTHING,
     _column("digest", CodePointText, primary_key=True),
     _column("content", LargeBinary),
     # When somebody last uploaded it; None if the release that stored it did not record this.
@@ -471,9 +481,9 @@ BUNDLES = Table(
     _column("uploaded_by", CodePointText, nullable=True),
 )
 
-LOGS = Table(
+LOGS = _table(
     "logs",
-    METADATA,
+    APPEND,
     _column("job", CodePointText, primary_key=True),
     _column("seq", Integer, primary_key=True),
     _column("at", UtcDateTime),
@@ -481,17 +491,17 @@ LOGS = Table(
 )
 
 # The stored size of a job's output, so that the cap needs no counting.
-LOG_SIZES = Table(
+LOG_SIZES = _table(
     "log_sizes",
-    METADATA,
+    CHANGE,
     _column("job", CodePointText, primary_key=True),
     # Bytes of UTF-8.
     _column("size", Integer),
 )
 
-IDEMPOTENCY = Table(
+IDEMPOTENCY = _table(
     "idempotency_keys",
-    METADATA,
+    APPEND,
     _column("person", CodePointText, primary_key=True),
     _column("key", CodePointText, primary_key=True),
     _column("job", CodePointText),
@@ -499,9 +509,9 @@ IDEMPOTENCY = Table(
 )
 
 # A login session of the pages. The cookie is not stored, and the ciphertext cannot be decrypted without it.
-PAGE_SESSIONS = Table(
+PAGE_SESSIONS = _table(
     "page_sessions",
-    METADATA,
+    EVERYTHING,
     _column("key", CodePointText, primary_key=True),
     _column("person", CodePointText, index=True),
     _column("name", Text),
@@ -515,9 +525,9 @@ PAGE_SESSIONS = Table(
 )
 
 # The progress of one subscription: each event up to its position was delivered, is in `deliveries`, or is not for this subscription.
-SUBSCRIPTIONS = Table(
+SUBSCRIPTIONS = _table(
     "subscriptions",
-    METADATA,
+    EVERYTHING,
     _column("name", CodePointText, primary_key=True),
     _column("kind", CodePointText),
     _column("position", BigInteger),
@@ -533,9 +543,9 @@ SUBSCRIPTIONS = Table(
 )
 
 # A delivery that failed: pending its next attempt, or dead. Deleted once it is delivered.
-DELIVERIES = Table(
+DELIVERIES = _table(
     "deliveries",
-    METADATA,
+    EVERYTHING,
     _column("id", CodePointText, primary_key=True),
     _column("subscription", CodePointText),
     # Position of the ledger entry, from which each attempt builds the message.
@@ -556,9 +566,9 @@ DELIVERIES = Table(
 )
 
 # A notice about a request that is not settled yet. Its recipient is also notified when the request is settled.
-TOLD = Table(
+TOLD = _table(
     "told",
-    METADATA,
+    EVERYTHING,
     _column("subscription", CodePointText, primary_key=True),
     _column("about", CodePointText, primary_key=True),
     # Path of an Apprise URL in Vault; never the URL.
@@ -569,9 +579,9 @@ TOLD = Table(
 )
 
 # The process that does a task that only one process may do at a time, and the time until which no other process may take it over.
-LEASES = Table(
+LEASES = _table(
     "leases",
-    METADATA,
+    EVERYTHING,
     _column("name", CodePointText, primary_key=True),
     _column("holder", CodePointText),
     _column("until", UtcDateTime),

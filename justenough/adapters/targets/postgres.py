@@ -15,15 +15,15 @@ from collections.abc import Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.adapters.vault import IssuedSecret, Vault
-from justenough.domain.catalog.models import Catalog, Target
+from justenough.domain.catalog.models import ActionDef, Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle
@@ -61,17 +61,6 @@ class TargetTrace:
     name: str
 
 
-class _Found(NamedTuple):
-    """What one connection found in its target."""
-
-    users: tuple[str, ...] = ()
-    """Names."""
-    spaces: tuple[str, ...] = ()
-    """Names."""
-    locks: tuple[str, ...] = ()
-    """Sentences about the sessions that hold them."""
-
-
 REFUSED_CONNECTION = re.compile(
     r"FATAL:.*|Connection refused|timeout expired|Name or service not known|server closed the connection unexpectedly"
     r"|server is in hot standby mode"
@@ -97,7 +86,6 @@ class TargetInspection:
 
     @property
     def traces(self) -> tuple[TargetTrace, ...]:
-        """All users and spaces."""
         return (*self.users, *self.spaces)
 
 
@@ -120,7 +108,7 @@ class TargetInspector:
         """Find the spaces and users whose names contain a job's id, and users with these exact names, in the targets of these requests or
         in all targets.
         """
-        return self._for_each(actions, lambda observer: observer.look(lambda it: _find_names(it, *_name_patterns(job), names)))
+        return self._for_each(actions, lambda observer: observer.find(*_name_patterns(job), names))
 
     def traces_of(self, job: str) -> tuple[TargetTrace, ...]:
         """Return the users and spaces whose names contain a job's id, in the targets that answer."""
@@ -135,32 +123,22 @@ class TargetInspector:
 
         They are in the syntax of `justenough.domain.ledger.overdue.end_session_advice`.
         """
-        found = self._for_each(actions, lambda observer: observer.look(lambda it: _Found(locks=find_locks(it, observer.name, names))))
+        found = self._for_each(actions, lambda observer: observer.find_locks(names))
         unseen = (failure.removeprefix("target ").partition(": ") for failure in found.failures)
         return (*found.locks, *(f"lock in {target}: nobody could look which session may hold one ({why})" for target, _, why in unseen))
 
     def job_ids(self) -> tuple[set[str], TargetInspection]:
         """Return the ids of this installation's jobs in the names of users and spaces, and the inspection of all targets that found them."""
-        inspection = self._for_each(
-            None, lambda observer: observer.look(lambda it: _find_names(it, f"%{self._like}", f"space-{self._like}"))
-        )
+        inspection = self._for_each(None, lambda observer: observer.find(f"%{self._like}", f"space-{self._like}"))
         return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection
 
     def has_target(self, resource: str, action: Action) -> bool:
         """Whether the action's users are in a target. True if no catalog is known, because they may be."""
-        try:
-            definition = self._catalog().action(resource, action)
-        except RetryLater:
-            return True
-        return definition is not None and definition.target is not None
+        return self._may_be(resource, action, lambda definition: definition.target is not None)
 
     def gives_space(self, resource: str, action: Action) -> bool:
         """Whether issuing an action creates a space for its job in the target. True if no catalog is known, because it may."""
-        try:
-            definition = self._catalog().action(resource, action)
-        except RetryLater:
-            return True
-        return definition is not None and definition.space
+        return self._may_be(resource, action, lambda definition: definition.space)
 
     def is_same_target(self, credential: CredentialHandle, other: CredentialHandle) -> bool:
         """Whether the users of two credentials are known to be in the same target."""
@@ -178,7 +156,14 @@ class TargetInspector:
         for observer in observers:
             observer.close()
 
-    def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], _Found]) -> TargetInspection:
+    def _may_be(self, resource: str, action: Action, has: Callable[[ActionDef], bool]) -> bool:
+        try:
+            definition = self._catalog().action(resource, action)
+        except RetryLater:
+            return True
+        return definition is not None and has(definition)
+
+    def _for_each(self, actions: RequestedActions | None, act: Callable[[_TargetObserver], TargetInspection]) -> TargetInspection:
         """Run `act` for each target of these requests (None: of the catalog), concurrently."""
         try:
             catalog = self._catalog()
@@ -227,7 +212,15 @@ class _TargetObserver:
         where = conninfo_to_dict(target.postgres)
         self.name = f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 
-    def look(self, read: Callable[[_Connection], _Found]) -> _Found:
+    def find(self, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
+        """Find the users and spaces whose names match these LIKE patterns, and users with these exact names. Raises like `_look`."""
+        return self._look(lambda connection: self._find_names(connection, users, spaces, names))
+
+    def find_locks(self, names: Collection[str]) -> TargetInspection:
+        """Find the locks on users and spaces of these names. Raises like `_look`."""
+        return self._look(lambda connection: TargetInspection(locks=find_locks(connection, self.name, names)))
+
+    def _look(self, read: Callable[[_Connection], TargetInspection]) -> TargetInspection:
         """Return what `read` finds as the observer. Raises TargetDown, one of Vault's or psycopg's errors."""
         if not self._lock.acquire(timeout=LOOK_TIMEOUT_S):
             raise TargetDown("an earlier check of this target is still hanging")
@@ -254,20 +247,19 @@ class _TargetObserver:
         finally:
             self._lock.release()
 
-    def end(self, job: str) -> _Found:
+    def end(self, job: str) -> TargetInspection:
         """Delete the job's users and then its space, as a database user whose credential lives only for this call."""
         creds = self._vault.creds(self._target.end)
         try:
             with self._connect(creds, END_TIMEOUT_S) as connection, _cut_after(connection, END_TIMEOUT_S):
-                users = _end_names(connection, END_USERS_SQL, job)
+                users = self._end_names(connection, END_USERS_SQL, job)
                 # Targets without spaces may lack the function that deletes them.
-                spaces = _find_names(connection, *_name_patterns(job)).spaces
-                return _Found(users, _end_names(connection, END_SPACE_SQL, job) if spaces else ())
+                spaces = self._find_names(connection, *_name_patterns(job)).spaces
+                return TargetInspection(users, self._end_names(connection, END_SPACE_SQL, job) if spaces else ())
         finally:
             self._drop_creds(creds)
 
     def close(self) -> None:
-        """Close the connection and revoke its user."""
         with self._lock:
             self._drop_connection()
             if self._creds is not None:
@@ -294,6 +286,15 @@ class _TargetObserver:
             raise
         self._creds = creds
         return connection
+
+    def _find_names(self, connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
+        found: dict[bool, list[TargetTrace]] = {False: [], True: []}
+        for is_space, name in connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces, "names": list(names)}):
+            found[is_space].append(TargetTrace(self.name, str(name)))
+        return TargetInspection(tuple(found[False]), tuple(found[True]))
+
+    def _end_names(self, connection: _Connection, query: str, job: str) -> tuple[TargetTrace, ...]:
+        return tuple(TargetTrace(self.name, str(name)) for (name,) in connection.execute(query, [job]))
 
     def _connect(self, creds: IssuedSecret, seconds: int) -> _Connection:
         return psycopg.connect(
@@ -353,24 +354,12 @@ def _name_patterns(job: str) -> tuple[str, str]:
     return f"%{escape_like(job)}%", f"space-{escape_like(job)}"
 
 
-def _find_names(connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> _Found:
-    rows = connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces, "names": list(names)}).fetchall()
-    return _Found(tuple(str(name) for is_space, name in rows if not is_space), tuple(str(name) for is_space, name in rows if is_space))
-
-
-def _end_names(connection: _Connection, query: str, job: str) -> tuple[str, ...]:
-    return tuple(str(name) for (name,) in connection.execute(query, [job]))
-
-
-def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], _Found]) -> TargetInspection:
+def _inspect_one(observer: _TargetObserver, act: Callable[[_TargetObserver], TargetInspection]) -> TargetInspection:
     try:
-        found = act(observer)
-        users, spaces = (tuple(TargetTrace(observer.name, name) for name in names) for names in (found.users, found.spaces))
-        return TargetInspection(users=users, spaces=spaces, locks=found.locks, inspected=(observer.name,))
-    except (RetryLater, GiveUp) as error:
-        return TargetInspection(failures=(f"target {observer.name}: {error}",))
+        return replace(act(observer), inspected=(observer.name,))
     except Exception as error:  # noqa: BLE001 - a failure of one target must not fail the others
-        return TargetInspection(failures=(f"target {observer.name}: {why_unreachable(error)}",))
+        why = str(error) if isinstance(error, RetryLater | GiveUp) else why_unreachable(error)
+        return TargetInspection(failures=(f"target {observer.name}: {why}",))
 
 
 def why_unreachable(error: Exception) -> str:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from justenough.adapters.vault.connection import VaultAnswer, safe_path
 from justenough.adapters.vault.errors import CHECK_ADDRESS, UnknownHandle, VaultDenied, VaultRefused, VaultUnavailable
 from justenough.adapters.vault.transit import TransitKeys, is_entity_id
-from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.canonical_json import digest_of
@@ -27,10 +27,13 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import DATABASE_CREDS_PATH, JOB_ROLE_PREFIX, hard_end_of, job_role
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 
+T = TypeVar("T")
 GRANT_POLICY_GLOBS = ["je-grant-*"]
 SCOPE_ALIAS_GLOBS = ["je-scope-*"]
 DEFAULT_LEASE_TTL_S = 768 * 3600
 """Vault's own default, for roles and mounts that set no ttl."""
+CACHE_TTL_S = 10.0
+MAX_CACHED_VALUES = 4096
 MAX_NAMED_MEMBERS = 50
 """Maximum number of a group's members whose names are read."""
 
@@ -65,6 +68,25 @@ class DatabaseRole:
 
 UNREADABLE = DatabaseRole(digest="", ttl=0)
 """Cached in place of a role that the worker may not read, or that Vault does not have."""
+
+
+class TtlCache(Generic[T]):
+    """Caches values that rarely change, up to MAX_CACHED_VALUES, for CACHE_TTL_S. Two threads may both read a missing value."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[float, T]] = {}
+
+    def get(self, key: str, read: Callable[[], T]) -> T:
+        """Return the cached value, or read it. Empty values are not cached, because they may exist a moment later."""
+        at, value = self._values.get(key, (0.0, None))
+        if value is not None and time.monotonic() - at < CACHE_TTL_S:
+            return value
+        fresh = read()
+        if len(self._values) >= MAX_CACHED_VALUES:
+            self._values.clear()
+        if fresh:
+            self._values[key] = (time.monotonic(), fresh)
+        return fresh
 
 
 class Vault(TransitKeys):
@@ -127,7 +149,6 @@ class Vault(TransitKeys):
         return JobToken(accessor=auth["accessor"], secret=Secret(auth["client_token"]), expires=expires)
 
     def issue(self, token: JobToken, resolved: ResolvedIssue) -> IssuedSecret:
-        """Have Vault issue a credential to a job's token and return it."""
         return to_issued_secret(resolved.path, self.send(token, resolved))
 
     def send(self, token: JobToken, resolved: ResolvedIssue) -> VaultAnswer | None:
@@ -164,7 +185,6 @@ class Vault(TransitKeys):
         return self._is_known("put", "sys/leases/lookup", {"lease_id": lease_id})
 
     def is_accessor_alive(self, accessor: str) -> bool:
-        """Whether a token is alive."""
         return self._is_known("post", "auth/token/lookup-accessor", {"accessor": accessor})
 
     def job_prefixes(self, installation: str) -> tuple[str, ...]:

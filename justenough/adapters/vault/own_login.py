@@ -56,7 +56,6 @@ class CertificateLogin(Model):
 
     @property
     def files(self) -> tuple[str, str]:
-        """The files of the certificate and of its key."""
         return str(self.certificate_file), str(self.key_file)
 
 

@@ -6,7 +6,6 @@ import base64
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.errors import VaultRefused, VaultUnavailable
@@ -25,9 +24,7 @@ MAX_ROTATIONS = 3
 class TransitKeys(VaultConnection):
     """A connection that can sign, read public keys, and wrap data keys."""
 
-    def __init__(self, address: str, *, namespace: str | None = None, cacert: Path | None = None) -> None:
-        super().__init__(address, namespace=namespace, cacert=cacert)
-        self._identity_version = 1
+    _identity_version = 1
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the raw ed25519 public keys of a person's signing key, by version; empty if there is none."""

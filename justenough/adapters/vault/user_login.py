@@ -45,25 +45,22 @@ class Unreadable(GiveUp):
 
 
 @dataclass(frozen=True, slots=True)
-class LoginResult:
-    """The token of a login, with its owner and policies."""
-
-    token: Secret
-    entity: str
-    """Vault entity id; empty if the login has none."""
-    policies: frozenset[str]
-    """From its mount and from its person's groups."""
-    role: str = ""
-    """The mount's role; empty if the mount has none."""
-
-
-@dataclass(frozen=True, slots=True)
 class TokenInfo:
     """Owner and policies of a live token."""
 
     entity: str
     """Vault entity id; empty if it has none."""
     policies: frozenset[str]
+    """From its mount and from its person's groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginResult(TokenInfo):
+    """The token of a login."""
+
+    token: Secret
+    role: str
+    """The mount's role; empty if the mount has none."""
 
 
 def log_in(vault: VaultConnection, name: str, password: Secret, *, mount: str) -> LoginResult:
@@ -168,7 +165,7 @@ def _to_login_result(answer: VaultAnswer | None) -> LoginResult:
     if not auth.get("client_token"):
         raise LoginRefused("Vault returned no token")
     role = str((auth.get("metadata") or {}).get("role") or "")
-    return LoginResult(Secret(str(auth["client_token"])), str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()), role)
+    return LoginResult(str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()), Secret(str(auth["client_token"])), role)
 
 
 def _require_text(answer: VaultAnswer | None, name: str) -> str:

@@ -244,7 +244,7 @@ def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None
 
 def _validate_catalog(raw: dict[str, Any]) -> Catalog:
     try:
-        return validate_model(CATALOG_FILE, Catalog, raw, suggests_keys=True)
+        return validate_model(CATALOG_FILE, Catalog, raw, other_names={})
     except InvalidInput as error:
         raise InvalidInput(CATALOG_FILE, tuple(drop_inherited_problems(error.problems))) from error
 

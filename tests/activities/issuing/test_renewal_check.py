@@ -17,7 +17,8 @@ from activities.issuing.grants import MAX_WAITING_REQUESTS
 from activities.issuing.issuer import ORDER_CHECK_INTERVAL_S, Issuer
 from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
 from justenough.adapters.store.errors import StoreUnavailable
-from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
+from justenough.adapters.vault import IssuedSecret, VaultUnavailable
+from justenough.adapters.vault import client as vault_client
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.contracts.workflow_messages import GrantedRequest
@@ -97,7 +98,7 @@ def at(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: 
     """A desk with the shop's own configuration, or with `folder` in tests that want one."""
     folder = request.getfixturevalue("folder") if "folder" in request.fixturenames else None
     # Otherwise groups and keys are remembered for ten seconds.
-    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
+    monkeypatch.setattr(vault_client, "CACHE_TTL_S", 0)
     monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
     monkeypatch.setattr(lease_keeper, "RENEW_AT_FRACTION", 0.05)
     with open_desk(shop, tmp_path, folder=folder) as made:
@@ -358,7 +359,7 @@ def test_a_decision_costs_three_vault_calls_per_person_and_two_while_the_names_o
     assert job.issuer.reason_to_end(job.item) is None
     # Entity, group and key of the launcher and of the approver.
     assert calls == 6
-    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 10.0)
+    monkeypatch.setattr(vault_client, "CACHE_TTL_S", 10.0)
     job.issuer.reason_to_end(job.item)
     calls = 0
     assert job.issuer.reason_to_end(job.item) is None

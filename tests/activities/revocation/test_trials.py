@@ -11,7 +11,7 @@ from justenough.adapters.vault import IssuedSecret, JobToken, Vault
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import Action
-from justenough.services import action_trial
+from justenough.services import dependencies
 from justenough.services.action_trial import try_action
 from tests.activities.plain_roles import drop_user, open_plain_desk, plain_users
 from tests.activities.vault_shop import Shop
@@ -52,7 +52,7 @@ def test_a_trial_ends_the_user_of_an_answer_that_was_lost_and_says_that_another_
         def revoke_prefix(self, job: str) -> None:
             """Vault ends a token's leases some time after the token."""
 
-    monkeypatch.setattr(action_trial, "Vault", Lossy)
+    monkeypatch.setattr(dependencies, "Vault", Lossy)
     environment = {**ENVIRONMENT, "SHOP_PORT": str(shop.door.port)}
     before = set(shop.users_of("-token-j-"))
     steps = {step.step: step for step in try_action(shop.settings, environment, "orders-db", Action.READ, {"tenant": "acme"})}

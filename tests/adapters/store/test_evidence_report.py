@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from justenough.adapters.store import Store, ledger_repository
+from justenough.adapters.store import Store, ledger_repository, repository
 from justenough.adapters.store.engine import open_database
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.evidence.aggregator import ReportPeriod
@@ -153,7 +153,7 @@ def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pyt
         [samples.submission(), samples.issuance(), samples.issuance(number=2), samples.issuance(number=3)],
     )
     at_once = build_report(store)
-    monkeypatch.setattr(ledger_repository, "ROWS_PER_FETCH", 2)
+    monkeypatch.setattr(repository, "ROWS_PER_FETCH", 2)
     monkeypatch.setattr(evidence_report, "LOOKUP_BATCH_SIZE", 1)
     assert build_report(store) == at_once
     assert line(at_once, "standing.live").figures["credentials"] == 3

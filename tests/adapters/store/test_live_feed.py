@@ -34,7 +34,7 @@ def record(store: Store, job: str, begin: int, count: int, *, at_once: int = 1) 
         store.ledger.append([job_refusal("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
 
 
-async def listen_until(feed: LiveFeed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
+async def listen_until(feed: LiveFeed, position: int, until: int, *, job: str | None = None) -> list[EntryView]:
     """Everything that a listener hears up to a position; nothing but news wakes it."""
     found: list[EntryView] = []
     async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=lambda: 2 * PATIENCE)) as batches:
@@ -69,7 +69,7 @@ async def test_hundreds_of_listeners_get_each_event_once_and_in_order(store: Sto
     last = 3 + 3 * 40
     ends: dict[str | None, int] = {None: last, **{job: last - 2 + number for number, job in enumerate(jobs)}}
     kinds = [(None, *jobs)[number % 4] for number in range(300)]
-    listening = [asyncio.create_task(listen_until(feed, None, ends[job], job=job)) for job in kinds]
+    listening = [asyncio.create_task(listen_until(feed, len(jobs), ends[job], job=job)) for job in kinds]
     await wait_for_listeners(feed, len(kinds))
     for number in range(40):
         for name in jobs:
@@ -153,7 +153,7 @@ async def test_a_position_beyond_the_ledgers_end_is_treated_as_its_newest(store:
 
 async def test_a_listener_without_events_gets_empty_batches_at_the_given_interval(store: Store, feed: LiveFeed) -> None:
     began = time.monotonic()
-    async with aclosing(feed.follow(None, job=job_id(0), wait=lambda: 0.3)) as batches, asyncio.timeout(PATIENCE):
+    async with aclosing(feed.follow(0, job=job_id(0), wait=lambda: 0.3)) as batches, asyncio.timeout(PATIENCE):
         assert await anext(batches) == ()
         assert await anext(batches) == ()
     assert time.monotonic() - began >= 0.6
@@ -174,7 +174,7 @@ async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
     """Connections are cut repeatedly, including the one by which PostgreSQL reports commits."""
     with closing(Store(url)) as store, closing(Store(url)) as writer:
         feed = LiveFeed(store)
-        listening = asyncio.create_task(listen_until(feed, None, 300))
+        listening = asyncio.create_task(listen_until(feed, 0, 300))
         await wait_for_listeners(feed, 1)
         cut = 0
         with psycopg.connect(url, autocommit=True) as admin:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from justenough.adapters.store import LedgerSpan, Store, queries
+from justenough.adapters.store import LedgerSpan, Store, repository
 from justenough.adapters.store.engine import read_transaction
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
@@ -271,7 +271,7 @@ def test_jobs_can_be_filtered_by_the_beginning_of_their_id_and_by_a_start_time(s
 
 
 def test_a_beginning_that_many_ids_share_leaves_out_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "MAX_PAGE_SIZE", 2)
+    monkeypatch.setattr(repository, "MAX_PAGE_SIZE", 2)
     others, theirs = [job_id(number) for number in range(3)], job_id(3)
     store.ledger.append([*map(samples.submission, others), samples.submission(theirs, requester="e-sam")])
     store.ledger.append([samples.access_request(theirs, number=number) for number in range(1, 5)])

@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
-from justenough.adapters.store import Store, search, search_index
+from justenough.adapters.store import Store, search
 from justenough.adapters.store.engine import open_database
 from justenough.adapters.store.migrate import alembic_config
 from justenough.domain.core.ids import credential_id
@@ -174,7 +174,7 @@ def test_only_a_launchers_newest_jobs_are_searched_for_words(store: Store, monke
 
 
 def test_indexing_continues_where_it_stopped_and_includes_what_other_versions_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_index, "MAX_POSITIONS", 2)
+    monkeypatch.setattr(search, "MAX_POSITIONS", 2)
     store.ledger.append([samples.submission(job_id(number)) for number in range(3)])
     first = store.search.index()
     assert (first.position, first.newest, first.is_complete) == (2, 3, False)

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.adapters.store.repository import MAX_PAGE_SIZE
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
-from justenough.services.parent_chain import ancestor_launchers, read_ancestors
+from justenough.services.parent_chain import ancestor_launchers, ancestor_views
 from tests.adapters.store import event_samples as samples
 from tests.console.served_console import DIGEST, Served
 
@@ -76,8 +76,8 @@ async def test_who_launched_a_jobs_ancestors_and_what_they_touched_is_read_witho
     def count_statements() -> int:
         statements.clear()
         assert ancestor_launchers(served.console.deps, parent, asked_by=None) == {served.people["ops"].id}
-        (ancestor,) = read_ancestors(served.console.deps, parent)
-        assert ancestor.touched.touched_resources == {"orders-db"}
+        (ancestor,) = ancestor_views(served.console.deps, parent)
+        assert ancestor.touched == ("orders-db",)
         return len(statements)
 
     def remember(*seen: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from schemathesis.schemas import BaseSchema
 
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.evidence.signatures import SIGNED_FIELDS, SignatureVerifier
 from justenough.domain.ledger.export import to_export_line, verify_export

@@ -14,7 +14,7 @@ import pytest
 
 from console.concurrency.loops import run_in_background
 from console.concurrency.quotas import run_pruning
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.jobs import bundle
 from tests.console.api.test_event_stream import until

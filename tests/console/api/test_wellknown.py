@@ -11,9 +11,9 @@ import pytest
 from joserfc.jwk import KeySet
 
 from console.auth import vault_keys
-from console.startup import build_console
+from console.auth.vault_directory import ConsoleVault
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault import Vault
 from justenough.domain.integrations.job_identity import CLAIMS
 from tests.activities.tcp_door import Door
 from tests.console.api.test_http import expect_problem
@@ -31,16 +31,16 @@ def door(settings: Settings) -> Iterator[Door]:
 
 
 @pytest.fixture
-def key_reads(monkeypatch: pytest.MonkeyPatch) -> list[Vault]:
+def key_reads(monkeypatch: pytest.MonkeyPatch) -> list[ConsoleVault]:
     """Grows by one with each look at Vault's keys."""
-    seen: list[Vault] = []
-    read = Vault.identity_keys
+    seen: list[ConsoleVault] = []
+    read = ConsoleVault.identity_keys
 
-    def counted(vault: Vault) -> dict[int, bytes]:
+    def counted(vault: ConsoleVault) -> dict[int, bytes]:
         seen.append(vault)
         return read(vault)
 
-    monkeypatch.setattr(Vault, "identity_keys", counted)
+    monkeypatch.setattr(ConsoleVault, "identity_keys", counted)
     return seen
 
 
@@ -96,7 +96,7 @@ async def test_every_valid_key_version_is_published_and_no_withdrawn_one(
 
 
 async def test_without_vault_the_last_known_keys_are_published_from_the_cache(
-    settings: Settings, door: Door, key_reads: list[Vault], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, door: Door, key_reads: list[ConsoleVault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await key_ids(http)
@@ -112,7 +112,7 @@ async def test_without_vault_the_last_known_keys_are_published_from_the_cache(
 
 
 async def test_a_vault_that_hangs_delays_no_caller_for_long(
-    settings: Settings, door: Door, key_reads: list[Vault], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, door: Door, key_reads: list[ConsoleVault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start_console(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         known = await key_ids(http)

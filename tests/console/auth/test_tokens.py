@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -17,11 +18,13 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, OKPKey
 
-from console.auth.tokens import _REGISTRY, AuthenticatedPerson, TokenVerifier
+from console.auth.authorization import Caller
+from console.auth.tokens import _REGISTRY, TokenVerifier
 from console.auth.vault_directory import ConsoleVault
-from console.startup import build_console
+from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater, Unauthenticated
+from justenough.services.dependencies import Deps
 from tests.activities.tcp_door import Door
 from tests.console.served_console import Human, Served, serve_console
 from tests.support.plain_http import NO_TLS
@@ -63,11 +66,11 @@ def disable(admin: httpx.Client, human: Human, *, disabled: bool) -> None:
     admin.post(f"identity/entity/id/{human.id}", json={"disabled": disabled}).raise_for_status()
 
 
-async def verify_bearer(settings: Settings, bearer: dict[str, str], **options: Any) -> AuthenticatedPerson:
+async def verify_bearer(deps: Deps, bearer: dict[str, str], **changes: Any) -> Caller:
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        vault = ConsoleVault(settings)
+        vault = ConsoleVault(deps.settings)
         try:
-            return await TokenVerifier(vault, settings, client, **options).verify(bearer["Authorization"])
+            return await TokenVerifier(replace(deps, **changes), vault, client).verify(bearer["Authorization"])
         finally:
             vault.close()
 
@@ -112,9 +115,9 @@ async def test_vaults_own_token_is_not_an_identity_token(served: Served) -> None
 
 async def test_an_expired_token_is_refused(settings: Settings, served: Served) -> None:
     bearer = served.people["ops"].bearer
-    assert (await verify_bearer(settings, bearer)).person.name == "ops"
+    assert (await verify_bearer(served.console.deps, bearer)).person.name == "ops"
     with pytest.raises(Unauthenticated, match="has expired"):
-        await verify_bearer(settings, bearer, now=lambda: datetime.now(UTC) + timedelta(minutes=15, seconds=11))
+        await verify_bearer(served.console.deps, bearer, now=lambda: datetime.now(UTC) + timedelta(minutes=15, seconds=11))
 
 
 async def test_a_token_expires_by_vaults_clock(settings: Settings, served: Served) -> None:
@@ -129,13 +132,13 @@ async def test_a_token_expires_by_vaults_clock(settings: Settings, served: Serve
 
 async def test_a_token_from_the_future_is_refused(settings: Settings, served: Served) -> None:
     with pytest.raises(Unauthenticated, match="iat"):
-        await verify_bearer(settings, served.people["ops"].bearer, now=lambda: datetime.now(UTC) - timedelta(minutes=1))
+        await verify_bearer(served.console.deps, served.people["ops"].bearer, now=lambda: datetime.now(UTC) - timedelta(minutes=1))
 
 
 async def test_a_token_of_another_issuer_is_refused(settings: Settings, served: Served) -> None:
     elsewhere = settings.model_copy(update={"vault_issuer": "https://vault.example/v1/identity/oidc"})
     with pytest.raises(Unauthenticated, match="iss"):
-        await verify_bearer(elsewhere, served.people["ops"].bearer)
+        await verify_bearer(served.console.deps, served.people["ops"].bearer, settings=elsewhere)
 
 
 async def test_a_token_for_another_audience_is_refused(served: Served, admin: httpx.Client) -> None:
@@ -186,7 +189,7 @@ async def test_a_disabled_person_is_refused_within_seconds(served: Served, setti
     disable(admin, nobody, disabled=True)
     try:
         with pytest.raises(Unauthenticated, match="unknown or disabled"):
-            await verify_bearer(settings, bearer)
+            await verify_bearer(served.console.deps, bearer)
     finally:
         disable(admin, nobody, disabled=False)
 
@@ -196,7 +199,7 @@ async def test_without_vault_nobody_is_authenticated_and_nothing_breaks(served: 
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         gone = settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-        from console.startup import build_console
+        from console.services.console import build_console
 
         async with build_console(gone) as console, serve_console(console) as http:
             answer = await http.get("/api/v1/whoami", headers=bearer)
@@ -219,7 +222,7 @@ async def test_only_calls_that_reduce_access_accept_vaults_last_known_answer(
     door, ops, lead = Door(urlsplit(settings.vault_addr).port or 80), served.people["ops"], served.people["lead"]
     vault = ConsoleVault(settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{door.port}"}))
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        verifier, bearer = TokenVerifier(vault, settings, client), ops.bearer["Authorization"]
+        verifier, bearer = TokenVerifier(served.console.deps, vault, client), ops.bearer["Authorization"]
         known = await verifier.verify(bearer)
         monkeypatch.setattr("console.auth.tokens.KEYS_TTL_S", 0.0)
         monkeypatch.setattr("console.auth.vault_directory.CACHE_TTL_S", 0.0)

@@ -19,7 +19,7 @@ from justenough.domain.integrations.cloudevents import read_event, to_cloud_even
 from justenough.domain.integrations.retry_policy import GONE_REST_S, REFUSED_RETRY_DELAYS_S, RETRY_DELAYS_S
 from justenough.domain.ledger.events import Event
 from tests.adapters.store.event_samples import job_end, job_id, job_start, submission
-from tests.console.outbox_rig import CURRENT, PREVIOUS, SECRET, OutboxRig
+from tests.console.outbox_rig import CURRENT, PREVIOUS, SECRET, OutboxRig, wait_until_idle
 from tests.support.tls_authority import create_authority
 from tests.support.webhook_receiver import CUT, ENDLESS_BODY, ENDLESS_HEADERS, HANG, Answer, Receiver
 
@@ -266,7 +266,7 @@ async def test_a_receiver_that_hangs_does_not_delay_other_receivers(rig: OutboxR
             await asyncio.sleep(0)  # The lane's own threads and sockets make progress; its receiver's condition ends the loop.
         assert len(stuck.requests) == 3
         stuck.released.set()
-        await console.wait_until_idle()
+        await wait_until_idle(console)
         await rig.deliver(console)
         assert sorted(event["subject"] for event in stuck.events) == [job_id(number) for number in range(1, 6)]
 
@@ -378,7 +378,7 @@ async def test_a_console_that_sleeps_through_its_lease_settles_nothing(rig: Outb
     await rig.deliver(quick)
     assert rig.progress_of("siem").position == 3
     receiver.released.set()
-    await slow.wait_until_idle()
+    await wait_until_idle(slow)
     assert rig.progress_of("siem").position == 3
     await rig.deliver(slow)
     await rig.deliver(quick)

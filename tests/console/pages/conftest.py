@@ -16,8 +16,7 @@ import pytest
 from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
 from console.auth.vault_directory import ConsoleVault
-from console.services.console import Console
-from console.startup import build_console
+from console.services.console import Console, build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
@@ -134,9 +133,7 @@ async def serve_parts(parts: Console, passwords: dict[str, str]) -> AsyncIterato
     """Serve these parts with a clock."""
     clock, deps = Clock(), parts.deps
     assert isinstance(deps.vault, ConsoleVault)
-    sessions = PageSessions(
-        store=deps.store, vault=deps.vault, people=parts.token_verifier, settings=deps.settings, quotas=parts.quotas, now=clock
-    )
+    sessions = PageSessions(replace(deps, now=clock), deps.vault, parts.token_verifier, parts.quotas)
     console = replace(parts, sessions=sessions, login_throttle=LoginThrottle())
     async with serve_console(console) as http:
         yield Site(console, clock, str(http.base_url), passwords)

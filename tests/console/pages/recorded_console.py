@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 
-from console.services.console import Console
-from console.startup import build_console
+from console.services.console import Console, build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id

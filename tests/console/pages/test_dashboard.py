@@ -200,7 +200,7 @@ def serve_silence() -> Iterator[str]:
 async def test_the_page_does_not_wait_for_a_system_that_does_not_respond(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_silence() as nobody:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-            health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault=Vault(nobody), client=client)
+            health = HealthMonitor(replace(site.console.deps, vault=Vault(nobody)), site.console.gateway, client)
             async with serve_variant(site, health=health) as lead:
                 began = time.monotonic()
                 first = text_of((await lead.open("/now")).text, "systems")
@@ -345,9 +345,8 @@ async def test_an_installation_without_jobs_says_what_to_do_first(site: Site, lo
     del logged_in
     with closing(Store(f"sqlite:///{tmp_path / 'new.db'}")) as store:
         store.migrate()
-        async with serve_variant(
-            site, dashboard=DashboardFigures(store, now=site.console.deps.now), deps=replace(site.console.deps, store=store)
-        ) as lead:
+        deps = replace(site.console.deps, store=store)
+        async with serve_variant(site, dashboard=DashboardFigures(deps), deps=deps) as lead:
             page = (await lead.open("/now")).text
             assert "Nothing has run here yet" in page
             assert 'href="/operations/settings"' in page

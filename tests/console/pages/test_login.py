@@ -393,7 +393,7 @@ def test_the_number_of_counted_keys_is_bounded() -> None:
         throttle.record_try(name, address)
         throttle.record_success(name, address)
         throttle.record_try(name, address)
-    assert len(throttle) <= MAX_KEYS
+    assert len(throttle._tries) <= MAX_KEYS
 
 
 def test_a_malformed_cookie_is_ignored() -> None:

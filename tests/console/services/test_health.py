@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -25,8 +26,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from console.auth.vault_directory import ConsoleVault
 from console.services import health
+from console.services.console import build_console
 from console.services.health import Check, HealthMonitor
-from console.startup import build_console
 from console.temporal.client import TemporalGateway
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import StoreUnavailable
@@ -65,7 +66,7 @@ def gateway(served: Served) -> TemporalGateway:
 async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[HealthMonitor]:
     assert served.stack.vault
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        yield HealthMonitor(store=served.store, gateway=gateway, vault=served.console.deps.vault, client=client)
+        yield HealthMonitor(served.console.deps, gateway, client)
 
 
 async def workers_detail(monitor: HealthMonitor) -> str:
@@ -213,7 +214,7 @@ async def test_a_vault_that_cannot_write_its_audit_log_is_not_ready_though_it_ca
 async def test_a_console_that_nobody_has_used_yet_logs_in_to_vault_to_check_it(served: Served, gateway: TemporalGateway) -> None:
     unused = ConsoleVault(served.console.deps.settings)
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        report = await HealthMonitor(store=served.store, gateway=gateway, vault=unused, client=client).report()
+        report = await HealthMonitor(replace(served.console.deps, vault=unused), gateway, client).report()
     unused.close()
     assert [(check.ok, check.detail) for check in report.checks if check.name == "vault"] == [(True, "")]
 

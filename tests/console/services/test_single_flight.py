@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from console.services.single_flight import Busy, SingleFlight
+from console.services.background_reads import Busy, SingleFlight
 from justenough.domain.core.errors import GiveUp
 from justenough.services.dependencies import utc_now
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from console.services.console import build_console
 from console.services.job_starter import start_pending_jobs
-from console.startup import build_console
 from console.temporal.client import TemporalGateway, TemporalUnavailable, WorkflowGone
 from justenough.adapters.configuration.settings import Settings
 from tests.console.served_console import Served, serve_console

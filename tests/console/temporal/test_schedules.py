@@ -38,11 +38,10 @@ from temporalio.service import RPCError
 
 from console.concurrency.quotas import Quotas
 from console.services import console_orders, job_starter
-from console.services.console import Console
+from console.services.console import Console, build_console
 from console.services.console_orders import OrderRequest, record_console_order
 from console.services.schedules import set_paused
 from console.services.submit_job import SubmittedOrder
-from console.startup import build_console
 from console.temporal import client as temporal_client
 from console.temporal import schedule_sync
 from console.temporal.client import TemporalUnavailable
@@ -425,11 +424,15 @@ async def test_a_time_that_a_clock_change_repeats_launches_one_job(installation:
     assert (len(found), len(launched), set(installation.jobs("daily"))) == (len(occasions) + 1, 1, launched)
 
 
+def quotas_of(installation: Installation, *, open_jobs: int) -> Quotas:
+    settings = installation.settings.model_copy(update={"quota_open_jobs": open_jobs})
+    return Quotas(dataclasses.replace(installation.console.deps, settings=settings))
+
+
 async def test_the_jobs_of_a_schedule_count_for_the_schedule_and_for_nobody_else(installation: Installation) -> None:
     overlapping = MINUTELY.replace("paused", "overlap: allow, paused")
     installation.write_schedules(minutely=overlapping, other=overlapping)
-    deps, settings = installation.console.deps, installation.settings.model_copy(update={"quota_open_jobs": 1})
-    quotas = Quotas(deps.store, settings, lambda: frozenset({"prod"}))
+    deps, quotas = installation.console.deps, quotas_of(installation, open_jobs=1)
     earlier, last = past_minutes(2)
 
     async def take(schedule: str, at: datetime) -> object:
@@ -453,10 +456,7 @@ async def test_an_order_that_was_refused_for_want_of_room_gets_an_id_of_the_time
     trigger = "{on: {type: ticket}, signing_secret: kv/data/je/triggers/ticket-created, job: jobs/hello.yaml}"
     file.write_text(f"triggers:\n  ticket: {trigger}\n{file.read_text()}")
     deps = installation.console.deps
-    full, room = (
-        Quotas(deps.store, installation.settings.model_copy(update={"quota_open_jobs": most}), lambda: frozenset({"prod"}))
-        for most in (0, 1000)
-    )
+    full, room = quotas_of(installation, open_jobs=0), quotas_of(installation, open_jobs=1000)
     (at,), triggered = past_minutes(1), deps.config.current().triggers["ticket"]
     event = CloudEvent(id=secrets.token_hex(8), source="/test", type="ticket", structured=True)
     orders: tuple[Callable[[Deps, Quotas], object], ...] = (

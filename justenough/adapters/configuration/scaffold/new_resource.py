@@ -22,8 +22,6 @@ OWN_TERMS = {"target": "null", "revocable": "now", "data_scope": "[]"}
 
 
 class Kind(NamedTuple):
-    """A kind of resource."""
-
     schemes: tuple[str, ...]
     """Of its URL."""
     example: str
