@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 
 Web = Annotated[bool, typer.Option("--web", "-w", help="Open its page in the browser.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; it is part of the statement that you sign.")]
@@ -31,9 +31,7 @@ IdempotencyKey = Annotated[
 def path_segment(name: str) -> str:
     """Return an id as one segment of a URL path, percent-encoded. Raises Failure if it is empty or a dot segment, which names another path."""
     if name.strip() in {"", ".", ".."}:
-        raise Failure(
-            f"{'the id is empty' if not name.strip() else f'{name} is no id'}; give the id of an existing item", code=ExitCode.USAGE
-        )
+        raise WrongUsage(f"{'the id is empty' if not name.strip() else f'{name} is no id'}; give the id of an existing item")
     return quote(name, safe="")
 
 
@@ -44,7 +42,7 @@ def parse_duration_option(option: str, text: str) -> int:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise Failure(f"{option}: {error}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"{option}: {error}") from error
 
 
 def parse_time_argument(option: str, text: str, *, now: datetime) -> datetime:
@@ -56,7 +54,7 @@ def parse_time_argument(option: str, text: str, *, now: datetime) -> datetime:
     except ValueError:
         return parse_date_or_time(option, text, or_else="neither an age like 24h or 7d nor")
     except OverflowError:
-        raise Failure(f"{option}: {text} is too long ago; give a shorter age or a date", code=ExitCode.USAGE) from None
+        raise WrongUsage(f"{option}: {text} is too long ago; give a shorter age or a date") from None
 
 
 def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datetime:
@@ -64,7 +62,7 @@ def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datet
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Failure(f"{option}: {text!r} is {or_else} a date or time like 2026-01-31 or 2026-01-31T18:30", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"{option}: {text!r} is {or_else} a date or time like 2026-01-31 or 2026-01-31T18:30") from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -79,8 +77,8 @@ def parse_params(arguments: Sequence[str], *, option: str = "--param") -> dict[s
     for item in arguments:
         name, sign, value = item.partition("=")
         if not sign or not name:
-            raise Failure(f"{option}: {item!r} must have the form name=value", code=ExitCode.USAGE)
+            raise WrongUsage(f"{option}: {item!r} must have the form name=value")
         if name in params:
-            raise Failure(f"{option}: {name} is set twice; set it once", code=ExitCode.USAGE)
+            raise WrongUsage(f"{option}: {name} is set twice; set it once")
         params[name] = value
     return params

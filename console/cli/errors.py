@@ -9,8 +9,6 @@ from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidIn
 
 
 class ExitCode(IntEnum):
-    """The exit codes of the program."""
-
     OK = 0
     FAILURE = 1
     USAGE = 2
@@ -58,6 +56,13 @@ class Unreachable(Failure):
     """A server did not answer. Trying again may help."""
 
 
+class WrongUsage(Failure):
+    """The command line, or a file that it names, is wrong: correct it."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, code=ExitCode.USAGE, hint=hint)
+
+
 class NotLoggedIn(Failure):
     """Nobody is logged in, or the login is no longer valid."""
 
@@ -78,8 +83,3 @@ def to_failure(error: JustEnoughError) -> Failure:
 def problem_summary(subject: str, problems: Sequence[Problem]) -> str:
     """Return the line above a list of problems: `job spec: 2 problems`."""
     return f"{subject}: {len(problems)} problem{'' if len(problems) == 1 else 's'}"
-
-
-def worst_exit_code(codes: Sequence[int]) -> int:
-    """Return the highest exit code, OK for none."""
-    return max(codes, default=ExitCode.OK)

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def open_text(file: Path) -> Iterator[TextIO]:
             yield opened
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Failure(f"cannot read {file}: {why}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"cannot read {file}: {why}") from error
 
 
 def read_text(file: Path) -> str:
@@ -84,4 +84,4 @@ def read_file_or_stdin(file: str) -> bytes:
         with Path(file).open("rb") as opened:
             return opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Failure(f"cannot read {file}: {error.strerror}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"cannot read {file}: {error.strerror}") from error

@@ -50,18 +50,23 @@ class SharedHelp(Command):
     """The parts that commands and groups share: values are checked late, and help begins with whole sentences."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Parse the arguments."""
-        check_late(self.get_params(ctx))
+        for param in self.get_params(ctx):
+            if isinstance(param, TyperOption | TyperArgument):
+                descriptor = param.type_descriptor
+                param._runtime_param = LateCheck(parameter_info=descriptor.parameter_info, annotation=descriptor.annotation)  # noqa: SLF001 - typer has no other way
         return super().parse_args(ctx, args)
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """Return the whole first sentence of the help."""
         del limit
         return first_sentence(self.help or "")
 
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the help without its examples."""
-        write_paragraphs(formatter, (self.help or "").partition(EXAMPLES)[0])
+        """Write the help without its examples, indented."""
+        for paragraph in (self.help or "").partition(EXAMPLES)[0].split("\n\n"):
+            if paragraph.strip():
+                formatter.write_paragraph()
+                with formatter.indentation():
+                    formatter.write_text(paragraph)
 
 
 class CliCommand(SharedHelp, TyperCommand):
@@ -115,25 +120,14 @@ class CliGroup(SharedHelp, TyperGroup):
         formatter.write_paragraph()
         formatter.write_text(f"Options of a command: {ctx.command_path} COMMAND --help. {MORE_HELP}")
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **settings: Any) -> Any:
         """Run the program. A usage error is printed like every other error."""
         if any(UNENCODABLE.search(word) for word in (sys.argv[1:] if args is None else args)):
             # Neither a URL nor JSON can contain it.
             terminal.write_error("an argument is not UTF-8 text")
             sys.exit(ExitCode.USAGE)
-        run = super().main
-        if not standalone_mode:
-            return run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
         try:
-            code = run(args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+            code = super().main(args, *more, **{**settings, "standalone_mode": False})
         except NoArgsIsHelpError as error:
             sys.stderr.write(f"{error.format_message()}\n")
             code = ExitCode.USAGE
@@ -145,14 +139,6 @@ class CliGroup(SharedHelp, TyperGroup):
             # A prompt turns both Ctrl-C and the end of the input into this.
             code = ExitCode.INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else ExitCode.FAILURE
         sys.exit(code or 0)
-
-
-def check_late(params: Iterable[Parameter]) -> None:
-    """Make parameters check their values late."""
-    for param in params:
-        if isinstance(param, TyperOption | TyperArgument):
-            descriptor = param.type_descriptor
-            param._runtime_param = LateCheck(parameter_info=descriptor.parameter_info, annotation=descriptor.annotation)  # noqa: SLF001 - typer has no other way
 
 
 def first_sentence(text: str) -> str:
@@ -177,22 +163,18 @@ def print_usage_error(error: typer.TyperException) -> None:
 
 
 def write_parameters(ctx: Context, formatter: HelpFormatter, params: Sequence[Parameter]) -> None:
-    """Write a section of arguments and one of options; none that would be empty."""
+    """Write a section of arguments and one of options."""
+    for title, rows in parameter_sections(ctx, params):
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+def parameter_sections(ctx: Context, params: Sequence[Parameter]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the titles of arguments and options, each with names and help texts; none that would be empty."""
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         records = (param.get_help_record(ctx) for param in params if param.param_type_name == kind)
-        rows = [(PYTHON_TYPE.sub("", name), RANGE.sub(r"\1 to \2", text)) for name, text in filter(None, records)]
-        if rows:
-            with formatter.section(title):
-                formatter.write_dl(rows)
-
-
-def write_paragraphs(formatter: HelpFormatter, text: str) -> None:
-    """Write a help text, indented."""
-    for paragraph in text.split("\n\n"):
-        if paragraph.strip():
-            formatter.write_paragraph()
-            with formatter.indentation():
-                formatter.write_text(paragraph)
+        if rows := [(PYTHON_TYPE.sub("", name), RANGE.sub(r"\1 to \2", text)) for name, text in filter(None, records)]:
+            yield title, rows
 
 
 def write_examples(formatter: HelpFormatter, text: str) -> None:

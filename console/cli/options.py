@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -21,7 +21,6 @@ from console.cli.profiles import profile_names
 from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CliOutputFormat(StrEnum):
@@ -31,50 +30,37 @@ class CliOutputFormat(StrEnum):
     NAME = "name"
 
 
-@dataclass(frozen=True, slots=True)
-class GlobalOptions:
-    """The values of the global options on this command line, before or after the command's name."""
-
-    output: CliOutputFormat = CliOutputFormat.TABLE
-    quiet: bool = False
-    yes: bool = False
-    debug: bool = False
-    profile: str | None = None
-    console_url: str | None = None
-    columns: str | None = None
-    sort: str | None = None
-    wide: bool = False
-    all_pages: bool = False
-
-
 def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
-    """Complete the name of a profile."""
     return [(name, "") for name in profile_names() if name.startswith(typed)]
 
 
-GLOBAL_OPTIONS: dict[str, Any] = {
-    "output": Annotated[
-        CliOutputFormat | None, typer.Option("--output", "-o", metavar="FORMAT", help="Output format: table, json, yaml or name.")
-    ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
-    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "debug": Annotated[bool, typer.Option("--debug", help="Print each request to the servers, with status, time and id.")],
-    "profile": Annotated[
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """The values of the global options on this command line, before or after the command's name, and how each is written."""
+
+    output: Annotated[
+        CliOutputFormat, typer.Option("--output", "-o", metavar="FORMAT", help="Output format: table, json, yaml or name.")
+    ] = CliOutputFormat.TABLE
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Print each request to the servers, with status, time and id.")] = False
+    profile: Annotated[
         str | None, typer.Option("--profile", metavar="NAME", help="The profile whose login to use.", autocompletion=complete_profile)
-    ],
-    "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")],
-}
-LIST_OPTIONS: dict[str, Any] = {
-    "columns": Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="Only these columns, such as id,name,state.")],
-    "sort": Annotated[str | None, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; -COLUMN: in descending order.")],
-    "wide": Annotated[bool, typer.Option("--wide", help="Show every column and whole ids, however wide the terminal is.")],
-    "all_pages": Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")],
-}
-"""Options of every command that prints a list."""
+    ] = None
+    console_url: Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.")] = None
+    # Only commands that print a list take these.
+    columns: Annotated[str | None, typer.Option("--columns", metavar="NAMES", help="Only these columns, such as id,name,state.")] = None
+    sort: Annotated[str | None, typer.Option("--sort", metavar="COLUMN", help="Sort by this column; -COLUMN: in descending order.")] = None
+    wide: Annotated[bool, typer.Option("--wide", help="Show every column and whole ids, however wide the terminal is.")] = False
+    all_pages: Annotated[bool, typer.Option("--all-pages", help="Get all pages, not only one.")] = False
+
+
+ALL_OPTIONS = get_type_hints(GlobalOptions, include_extras=True)
+LIST_OPTIONS = {name: ALL_OPTIONS[name] for name in ("columns", "sort", "wide", "all_pages")}
+GLOBAL_OPTIONS = {name: kind for name, kind in ALL_OPTIONS.items() if name not in LIST_OPTIONS}
 LIST_OPTIONS_WITH_ALL = LIST_OPTIONS | {
     "all_pages": Annotated[bool, typer.Option("--all-pages", "--all", help="Get all pages, not only one.")]
 }
-FLAG_NAMES = {"quiet", "yes", "debug", "wide", "all_pages"}
 
 DEFAULT_OPTIONS = GlobalOptions()
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -82,12 +68,26 @@ _exit_stack: ContextVar[ExitStack] = ContextVar("opened")
 _current_options: ContextVar[GlobalOptions] = ContextVar("options", default=DEFAULT_OPTIONS)
 
 
-class CommandApp(typer.Typer):
-    """A group of commands with this program's help pages."""
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
-        """Add a command."""
-        return super().command(name, **{"cls": CliCommand, **settings})
+
+class CommandGroup(typer.Typer):
+    """A group of this program's commands."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Decorator:  # type: ignore[override] # typer returns the function itself
+        """Add a function as a command, as the function `command` makes it one."""
+        add = super().command(name, cls=CliCommand, **settings)
+        return lambda function: add(command(function))
+
+    def list_command(self, name: str) -> Decorator:
+        """Add a function as a command that prints a list: it takes LIST_OPTIONS too. If it defines no `--all`, `--all` means --all-pages."""
+        add = super().command(name, cls=CliCommand)
+
+        def add_list(function: Callable[..., None]) -> Callable[..., None]:
+            has_all = "everything" in inspect.signature(function).parameters
+            return add(command(function, own_options=LIST_OPTIONS if has_all else LIST_OPTIONS_WITH_ALL))
+
+        return add_list
 
 
 def current_options() -> GlobalOptions:
@@ -97,25 +97,20 @@ def current_options() -> GlobalOptions:
 
 def command_group(
     help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
-) -> typer.Typer:
+) -> CommandGroup:
     """Build a group of commands that takes the global options too.
 
     `is_root`: whether this is the program itself, the first word of a command line.
     """
-    return CommandApp(
+    return CommandGroup(
         help=help_text,
         cls=cls,
-        callback=with_global_options(function or _accept_options, is_root=is_root),
+        callback=with_global_options(function or (lambda: None), is_root=is_root),
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         **settings,
     )
-
-
-def list_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a function a command that prints a list: it takes LIST_OPTIONS too. If it defines no `--all`, `--all` means --all-pages."""
-    return command(function, own_options=LIST_OPTIONS if "everything" in inspect.signature(function).parameters else LIST_OPTIONS_WITH_ALL)
 
 
 def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = NO_OPTIONS) -> Callable[..., None]:
@@ -175,9 +170,7 @@ def with_global_options(
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
-    parameters += [
-        inspect.Parameter(name, keyword, annotation=kind, default=name not in FLAG_NAMES and None) for name, kind in added.items()
-    ]
+    parameters += [inspect.Parameter(name, keyword, annotation=kind, default=None) for name, kind in added.items()]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
@@ -190,10 +183,3 @@ def print_failure(failure: Failure, subject: str = "") -> None:
         terminal.write_message(f"  {problem}")
     if failure.hint:
         terminal.write_message(failure.hint)
-
-
-def _accept_options() -> None:
-    """Accept the global options."""
-
-
-assert {field.name for field in fields(GlobalOptions)} == {*GLOBAL_OPTIONS, *LIST_OPTIONS}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from console.cli import private_files
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 
 # The login file of x.identity would be the cache of profile x.
 PROFILE_NAME = re.compile(r"(?!.*\.identity\Z)[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -53,10 +53,7 @@ def profile_name(given: str | None) -> str:
     """Return the profile to use: that of --profile, else the one that `profile use` chose. Raises Failure for an invalid name."""
     name = given or chosen_profile() or DEFAULT_PROFILE
     if not PROFILE_NAME.fullmatch(name):
-        raise Failure(
-            "--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity",
-            code=ExitCode.USAGE,
-        )
+        raise WrongUsage("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity")
     return name
 
 
@@ -75,14 +72,12 @@ def choose_profile(name: str) -> None:
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles, sorted."""
     folder = private_files.folder()
     files = [file.name for file in (folder.glob("*.json") if folder.is_dir() else ()) if not file.name.endswith(CACHE_SUFFIX)]
     return sorted(name for file in files if PROFILE_NAME.fullmatch(name := file.removesuffix(".json")))
 
 
 def login_file(name: str) -> Path:
-    """Return the path of a profile's login file."""
     return private_files.folder() / f"{name}.json"
 
 

@@ -6,8 +6,9 @@ Each command is loaded when it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer._click.shell_completion import CompletionItem  # what completion returns; typer does not export it
@@ -21,8 +22,6 @@ from console.cli.options import command_group, with_global_options
 from console.cli.version import version_text
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from typer._click import Command, Context, HelpFormatter
 
 ENTRY_POINT_GROUP = "justenough.commands"
@@ -33,7 +32,6 @@ These commands print through `output` (console.cli.command_output).
 
 
 def build_program() -> typer.Typer:
-    """Build the program."""
     summary = "Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked."
     settings = {"help_option_names": ["--help", "-h"]}
     return command_group(summary, _accept_version, is_root=True, cls=RootGroup, add_completion=True, context_settings=settings)
@@ -45,22 +43,15 @@ class RootGroup(CliGroup):
     Commands of other packages are loaded only if the program has no command of that name.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._has_others = False
-
     def list_commands(self, ctx: Context) -> list[str]:
-        """Return the names of all commands."""
-        return list(dict.fromkeys([*COMMANDS, *self._others()]))
+        return list(dict.fromkeys([*COMMANDS, *self._others]))
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        """Return a command by its name; None if there is none."""
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             self.commands[cmd_name] = load_command(cmd_name, COMMANDS[cmd_name])
-        return self.commands.get(cmd_name) or self._others().get(cmd_name)
+        return self.commands.get(cmd_name) or self._others.get(cmd_name)
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        """Return the command that the arguments name."""
         if self.get_command(ctx, args[0]) is None:
             # For the message that suggests similar names.
             for name in COMMANDS:
@@ -88,15 +79,15 @@ class RootGroup(CliGroup):
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         for name, entry in COMMANDS.items():
             yield entry.section, name, entry.summary
-        for name, command in self._others().items():
+        for name, command in self._others.items():
             if not command.hidden:
                 yield command.rich_help_panel or SERVERS, name, first_sentence(command.help or "")
 
+    @cached_property
     def _others(self) -> dict[str, CliCommand | CliGroup]:
-        if not self._has_others:
-            self._has_others = True
-            self.commands.update(load_entry_points())
-        return {name: command for name, command in self.commands.items() if name not in COMMANDS}  # type: ignore[misc]
+        others = {name: command for name, command in load_entry_points().items() if name not in COMMANDS}
+        self.commands.update(others)
+        return others
 
 
 def load_command(name: str, entry: IndexEntry) -> Command:
@@ -112,39 +103,32 @@ def load_command(name: str, entry: IndexEntry) -> Command:
     return get_command(single)
 
 
-def load_entry_points() -> dict[str, Command]:
-    """Load the commands of all packages that have an entry point for them."""
+def load_entry_points() -> dict[str, CliCommand | CliGroup]:
+    """Load the commands of all packages that have an entry point for them, each with the global options that it does not define itself."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - reads every package's metadata
+
+    from console.cli import command_output  # noqa: PLC0415 - loads what prints
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        _add_entry_point(app, entry)
-    if not (app.registered_commands or app.registered_groups):
+        try:
+            entry.load()(app, command_output)
+        except ImportError as error:
+            # One broken package must not take the other packages' commands away.
+            terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
+    groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]
+    commands = [*app.registered_commands, *(command for group in groups for command in group.registered_commands)]
+    if not commands:
         return {}
-    # With a callback, even a single command is in a group.
-    app.callback()(lambda: None)
-    return dict(get_group(app).commands)
-
-
-def _add_entry_point(app: typer.Typer, entry: EntryPoint) -> None:
-    """Add a package's commands, each with the global options that it does not define itself."""
-    from console.cli import command_output  # noqa: PLC0415 - loads what prints
-
-    command_count, group_count = len(app.registered_commands), len(app.registered_groups)
-    try:
-        entry.load()(app, command_output)
-    except ImportError as error:
-        # One broken package must not take the other packages' commands away.
-        terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
-        return
-    added = app.registered_groups[group_count:]
-    groups = [group.typer_instance for group in added if group.typer_instance]
     for group in groups:
         group.info.cls = CliGroup
-    for command in [*app.registered_commands[command_count:], *(command for group in groups for command in group.registered_commands)]:
+    for command in commands:
         command.cls = CliCommand
         if command.callback:
             command.callback = with_global_options(command.callback)
+    # With a callback, even a single command is in a group.
+    app.callback()(lambda: None)
+    return dict(get_group(app).commands)  # type: ignore[arg-type] # the classes that were set above
 
 
 def _print_version(is_requested: bool) -> None:

@@ -1,10 +1,14 @@
-"""States on the command line: the pages' words in tables and for TAB; `--state` accepts these and the API's names. Pure."""
+"""States on the command line: the pages' words in tables and for TAB; `--state` accepts these and the API's names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from console.cli.errors import ExitCode, Failure
+import typer
+
+from console.cli.completion import complete_words
+from console.cli.errors import WrongUsage
 from console.presentation.status_badges import find_state, typed_word
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 
@@ -22,9 +26,11 @@ def state_words(kind: str) -> tuple[str, ...]:
     return tuple(typed_word(kind, state) for state in FILTER_STATES[kind])
 
 
-def state_help(kind: str, sentence: str) -> str:
-    """Return the help of an option that takes one of these states."""
-    return f"{sentence}: {', '.join(state_words(kind))}; or the API's name of the state."
+def state_option(kind: str, sentence: str) -> Any:
+    """Return an option that takes one of these states. `sentence`: the beginning of its help."""
+    words = state_words(kind)
+    help_text = f"{sentence}: {', '.join(words)}; or the API's name of the state."
+    return typer.Option(metavar="STATE", help=help_text, autocompletion=complete_words(words))
 
 
 def parse_state_option(option: str, kind: str, text: str | None) -> str | None:
@@ -33,5 +39,5 @@ def parse_state_option(option: str, kind: str, text: str | None) -> str | None:
         return None
     state = find_state(kind, text, FILTER_STATES[kind])
     if state is None:
-        raise Failure(f"{option}: there is no state {text!r}; the states are {', '.join(state_words(kind))}", code=ExitCode.USAGE)
+        raise WrongUsage(f"{option}: there is no state {text!r}; the states are {', '.join(state_words(kind))}")
     return state

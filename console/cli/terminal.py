@@ -38,7 +38,6 @@ def shows_colours(stream: object = None) -> bool:
 
 
 def is_terminal(stream: object) -> bool:
-    """Whether a stream is a terminal."""
     return bool(getattr(stream, "isatty", lambda: False)())
 
 
@@ -63,5 +62,4 @@ def _write_stderr(text: str) -> None:
 
 
 def flush() -> None:
-    """Flush stdout."""
     sys.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 
 def version_text() -> str:
-    """Return the version of the installed package."""
     from importlib.metadata import version  # noqa: PLC0415 - reads the packages' metadata
 
     return version("justenough")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -14,7 +14,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
-from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure, worst_exit_code
+from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, WrongUsage, to_failure
 from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit_items, join_pairs, join_values, note
@@ -63,15 +63,15 @@ def require_reason(text: str | None) -> str:
     if text is None and terminal.is_interactive():
         text = str(typer.prompt("Reason", err=True))
     if not (text or "").strip() or len(text or "") > 1000:
-        raise Failure("--reason is required, with at most 1,000 characters", code=ExitCode.USAGE)
+        raise WrongUsage("--reason is required, with at most 1,000 characters")
     return text or ""
 
 
-def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOptions) -> None:
+def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
     """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
-    answered, codes, unique_requests = [], [], list(dict.fromkeys(requests))
+    answered, codes = [], []
     absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
-    for request in unique_requests:
+    for request in requests:
         try:
             answered.append(_answer_request(api, request, options, absent=absent))
         except typer.Abort:
@@ -83,7 +83,7 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
             break
         except JustEnoughError as error:
             failure = to_failure(error)
-            print_failure(failure, subject=request if len(unique_requests) > 1 else "")
+            print_failure(failure, subject=request if len(requests) > 1 else "")
             codes.append(failure.code)
             if isinstance(failure, NotLoggedIn | Unreachable):
                 break
@@ -95,13 +95,13 @@ def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOp
                 *(item["id"], item["resource"], item["action"]),
                 *(state_word("request", item["state"]), _missing_text(item)),
             ),
-            is_list=len(unique_requests) > 1,
+            is_list=len(requests) > 1,
         )
     if options.decision != "deny":
         for job in dict.fromkeys(item["job_id"] for item in answered):
             _note_other_requests(api, job, {item["id"] for item in answered})
     if codes:
-        raise typer.Exit(worst_exit_code(codes))
+        raise typer.Exit(max(codes))
 
 
 def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
@@ -149,7 +149,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         try:
             tools = parse_tool_bounds(options.tools, requested)
         except InvalidInput as error:
-            raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=ExitCode.USAGE) from error
+            raise WrongUsage("--tool: " + "; ".join(map(str, error.problems))) from error
     _print_answer(api, view, options, tools)
     reason = _reason_for(api, view, options)
     _confirm(options.decision)
@@ -169,7 +169,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         if options.decision != "withdraw":
             raise
         note("Vault does not answer, so the withdrawal is recorded without your signature. Credentials are revoked once Vault answers.")
-        return api.post(f"{path}/withdraw", {"reason": reason})[1]
+        return api.post(f"{path}/withdraw", {"reason": reason})
     headers = {"If-Match": f'"{view["digest"]}"'}
     if options.decision in {"approve", "break_glass"} and view["lock"]:
         # The worker counts no approval without Vault's own authorization, which nobody can withdraw.
@@ -179,7 +179,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         note(
             f"  vault:   {'authorized in Vault too; its control group is satisfied' if is_open else 'its control group is not satisfied yet'}"
         )
-    status, found = api.post(f"{path}/decisions", signed, headers=headers)
+    status, found = api.post_for_status(f"{path}/decisions", signed, headers=headers)
     if status == 202:
         note(f"Your decision was sent and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found
@@ -205,22 +205,24 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
         f"{DECISION_VERBS[options.decision]}: {view['requester']} requests {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
     )
+    for label, text in _answer_lines(api, view, options, tools):
+        note(f"  {label + ':':<8} {text}")
+
+
+def _answer_lines(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> Iterator[tuple[str, str]]:
     if call := view["call"]:
-        note(f"  call:    {call['tool']}, once, with exactly {to_json_line(call['arguments'])}")
-    else:
-        for label, text in reason_lines(view):
-            note(f"  {label.lower() + ':':<8} {text}")
-    for label, text in ceiling_lines(view):
-        note(f"  {label.lower() + ':':<8} {text}")
+        yield "call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}"
+    for label, text in (*(() if call else reason_lines(view)), *ceiling_lines(view)):
+        yield label.lower(), text
     if view["tools"]:
-        note(f"  through: {tools_text(view['tools'])}; the job gets no credential")
+        yield "through", f"{tools_text(view['tools'])}; the job gets no credential"
     if tools is not None:
-        note(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
-    for name, value in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
-        note(f"  {name.lower() + ':':<8} {value}")
-    note(f"  digest:  {view['digest']}")
+        yield "GRANTED", f"only {tools_text(tools_to_json(tools))}"
+    for label, text in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
+        yield label.lower(), text
+    yield "digest", view["digest"]
     if options.on_behalf_of:
-        note(f"  for:     {options.on_behalf_of}, who delegated to you")
+        yield "for", f"{options.on_behalf_of}, who delegated to you"
 
 
 def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
@@ -233,10 +235,12 @@ def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
     agent = (
         " ".join(filter(None, (spec.agent.name, spec.agent.version, spec.agent.model and f"({spec.agent.model})"))) if spec.agent else ""
     )
-    facts = [("agent", agent), ("data", join_pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
-    # Orders from before there was `beyond` left everything else to policy.
-    facts += [
+    facts = [
+        ("agent", agent),
+        ("data", join_pairs(dict(spec.data_scope))),
+        ("command", shlex.join(spec.run.command)),
         ("files", first["bundle"] or ""),
+        # Orders from before there was `beyond` left everything else to policy.
         ("beyond", BEYOND_TEXTS[first.get("beyond", "policy")]),
         ("launch reason", first["reason"]),
     ]

@@ -12,7 +12,7 @@ import httpx
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE
 from console.cli.client.config import ADDRESS_HINT
-from console.cli.client.http_client import GATEWAY_STATUSES, REQUEST_ID_HEADER, open_http_client, tls_context, to_unreachable
+from console.cli.client.http_client import GATEWAY_STATUSES, REQUEST_ID_HEADER, open_http_client, to_unreachable
 from console.cli.client.profile import CliSession, profile_hint
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
 from console.cli.json_object import Json
@@ -37,7 +37,6 @@ class IdentityTokenAuth(httpx.Auth):
         self._session = session
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Authorize a request."""
         for refresh in (False, True):
             token = self._session.identity_token(refresh=refresh).token
             request.headers["Authorization"] = f"Bearer {token.reveal()}"
@@ -52,19 +51,10 @@ class ConsoleApiClient:
 
     def __init__(self, session: CliSession) -> None:
         if session.addresses.console is None:
-            raise Failure(
-                "the console's address is unknown: no stack is running here",
-                hint=f"{ADDRESS_HINT}{profile_hint()}",
-            )
+            raise Failure("the console's address is unknown: no stack is running here", hint=f"{ADDRESS_HINT}{profile_hint()}")
         self.session = session
         self.address = session.addresses.console
-        self._http = open_http_client(
-            self.address,
-            path="/api/v1",
-            auth=IdentityTokenAuth(session),
-            timeout=HTTP_TIMEOUT,
-            verify=tls_context(self.address),
-        )
+        self._http = open_http_client(self.address, path="/api/v1", auth=IdentityTokenAuth(session), timeout=HTTP_TIMEOUT)
 
     def get(self, path: str, **query: Any) -> Json:
         """Return the JSON object at a path. Parameters that are None are left out."""
@@ -106,8 +96,12 @@ class ConsoleApiClient:
         timeout = httpx.Timeout(timeout_s, connect=5.0)
         return self._json(self._request("GET", path, idempotent=False, params=_without_none(query), timeout=timeout))
 
-    def post(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> tuple[int, Json]:
-        """Send a body, or `content`, with `headers`; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
+    def post(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> Json:
+        """Send a body, or `content`, with `headers`; return the answer. `idempotent`: the call may be repeated after a failure."""
+        return self.post_for_status(path, body, idempotent=idempotent, **how)[1]
+
+    def post_for_status(self, path: str, body: object = None, *, idempotent: bool = False, **how: Any) -> tuple[int, Json]:
+        """As `post`, but return the answer's status, too."""
         answer = self._request("POST", path, idempotent=idempotent, json=body, **how)
         return answer.status_code, self._json(answer)
 
@@ -120,7 +114,6 @@ class ConsoleApiClient:
             raise Failure(f"{method} {path} does not answer with JSON", hint="Use another client, such as curl") from None
 
     def delete(self, path: str) -> Json:
-        """Delete the resource at a path; return the answer."""
         return self._json(self._request("DELETE", path, idempotent=False))
 
     @contextlib.contextmanager
@@ -138,21 +131,21 @@ class ConsoleApiClient:
             raise self._to_unreachable(error) from error
 
     def _request(self, method: str, path: str, *, idempotent: bool, **how: Any) -> httpx.Response:
-        tries = MAX_TRIES if idempotent else 1
-        for left in reversed(range(tries)):
+        tries_left = MAX_TRIES if idempotent else 1
+        while True:
+            tries_left -= 1
             try:
                 answer = self._http.request(method, path, **how)
             except httpx.TransportError as error:
                 # Nothing listens there, so repeating the call immediately is useless.
-                if left == 0 or isinstance(error, httpx.ConnectError):
+                if tries_left == 0 or isinstance(error, httpx.ConnectError):
                     raise self._to_unreachable(error) from error
             else:
                 if answer.is_success:
                     return answer
-                if left == 0 or answer.status_code != 503:
+                if tries_left == 0 or answer.status_code != 503:
                     raise self._to_failure(answer)
             time.sleep(RETRY_DELAY_S)
-        raise AssertionError  # Unreachable: the last try has returned or raised.
 
     def _to_unreachable(self, error: httpx.TransportError) -> Unreachable:
         return to_unreachable("the console", self.address, error, authority="SSL_CERT_FILE")

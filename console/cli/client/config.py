@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 from justenough.adapters.configuration.example_shop import example_shop
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def setting(name: str, variable: str) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise Failure(f"cannot read {SETTINGS_FILE}: {error}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"cannot read {SETTINGS_FILE}: {error}") from error
     return next((str(found[key]) for key in (name, variable) if found.get(key)), None)
 
 
@@ -103,5 +103,5 @@ def _parse_address(source: str, value: str | None) -> str | None:
     except ValueError:
         is_address = False
     if not is_address:
-        raise Failure(f"{source}: not an address like https://host:port", code=ExitCode.USAGE)
+        raise WrongUsage(f"{source}: not an address like https://host:port")
     return value.rstrip("/")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from console.cli import terminal
-from console.cli.errors import ExitCode, Failure, Unreachable
+from console.cli.errors import Unreachable, WrongUsage
 from console.cli.options import close_with_command, current_options
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -28,24 +28,24 @@ LOOPBACK_HINT = "Start it. If it belongs to the stack on this machine: justenoug
 """A server on this machine can be part of the stack, or somebody's own: then `up` would start another one."""
 
 
-def open_http_client(address: str, *, path: str, **settings: Any) -> httpx.Client:
+def open_http_client(address: str, *, path: str, cacert: str | None = None, **settings: Any) -> httpx.Client:
     """Return a client of the server at an address, for paths below `path`, until the running command ends. Loopback has no proxy.
 
-    Raises Failure.
+    `cacert`: the file with the CAs of its certificate; None for those in SSL_CERT_FILE, or else the usual ones. Raises Failure.
     """
+    verify = _tls_context(address, cacert)
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
     try:
-        client = httpx.Client(base_url=f"{address}{path}", trust_env=not is_loopback(address), event_hooks=hooks, **settings)
+        client = httpx.Client(base_url=f"{address}{path}", verify=verify, trust_env=not is_loopback(address), event_hooks=hooks, **settings)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         # The error may contain a proxy's password.
         why = "SOCKS proxies are not supported" if isinstance(error, ImportError) else "this address or that of its proxy is invalid"
         hint = "Proxies come from HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; NO_PROXY exempts hosts"
-        raise Failure(f"cannot connect to {address}: {why}", code=ExitCode.USAGE, hint=hint) from error
+        raise WrongUsage(f"cannot connect to {address}: {why}", hint=hint) from error
     return close_with_command(client)
 
 
-def tls_context(address: str, *, cacert: str | None = None) -> ssl.SSLContext | bool:
-    """Return how to verify the certificate of an address: by the CAs in `cacert`, else in SSL_CERT_FILE, else the usual ones. Raises Failure."""
+def _tls_context(address: str, cacert: str | None) -> ssl.SSLContext | bool:
     # Without TLS, do not load certificates, which is slow. A scheme may have capital letters.
     if urlsplit(address).scheme != "https":
         return False
@@ -53,7 +53,7 @@ def tls_context(address: str, *, cacert: str | None = None) -> ssl.SSLContext | 
         return ssl.create_default_context(cafile=cacert) if cacert else httpx.create_ssl_context()
     except OSError as error:
         source, file = ("VAULT_CACERT", cacert) if cacert else ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE"))
-        raise Failure(f"{source}: cannot read certificates from {file}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"{source}: cannot read certificates from {file}") from error
 
 
 def is_loopback(address: str) -> bool:

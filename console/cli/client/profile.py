@@ -191,7 +191,6 @@ def _other_login_hint(vault: str | None) -> str:
 def save_login(
     profile: Profile, login: CliLogin, *, name: str, method: profiles.LoginMethod, addresses: ServerAddresses, pinned: ServerAddresses
 ) -> None:
-    """Write the login file."""
     content = {
         "version": 1,
         "name": name,

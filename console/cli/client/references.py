@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.render.output import note
 from console.presentation.status_badges import state_word
 
@@ -17,7 +17,8 @@ LAST = "@last"
 WHOLE_ID = re.compile(r"[jrc]-[a-z0-9]{1,8}-[0-9a-hjkmnp-tv-z]{26}(-\d+(\.\d+)?)?")
 ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(\.\d+)?)?")
 """Matches an id, or at least its beginning with kind and time."""
-KINDS = {"j": "job", "r": "request", "c": "credential"}
+IdKind = Literal["job", "request", "credential"]
+KINDS: dict[str, IdKind] = {"j": "job", "r": "request", "c": "credential"}
 NUMBER_AT_END = re.compile(r"-\d+(\.\d+)?$")
 MAX_SHOWN = 5
 """Maximum number of ids in the message about an ambiguous beginning."""
@@ -34,23 +35,7 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
         return _note_meaning(text, found[0])
     if not _is_whole(text) and not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
-    return _id_beginning_with(api, "j", text)
-
-
-def request_id_of(api: ConsoleApiClient, text: str) -> str:
-    """Return the id of the request that a text refers to; the text itself if there is no such request.
-
-    Raises Failure if the text is ambiguous.
-    """
-    return _id_beginning_with(api, "r", text)
-
-
-def credential_id_of(api: ConsoleApiClient, text: str) -> str:
-    """Return the id of the credential that a text refers to; the text itself if there is no such credential.
-
-    Raises Failure if the text is ambiguous.
-    """
-    return _id_beginning_with(api, "c", text)
+    return id_beginning_with(api, "job", text)
 
 
 def _is_whole(text: str) -> bool:
@@ -74,9 +59,12 @@ def _note_meaning(text: str, job: Json) -> str:
     return str(job["id"])
 
 
-def _id_beginning_with(api: ConsoleApiClient, letter: str, text: str) -> str:
-    """Return the only id that begins with a text. In a short id of a request or credential, the number is at the end."""
-    kind = KINDS[letter]
+def id_beginning_with(api: ConsoleApiClient, kind: IdKind, text: str) -> str:
+    """Return the only id that begins with a text; the text itself if there is none. Raises Failure if the text is ambiguous.
+
+    In a short id of a request or credential, the number is at the end.
+    """
+    letter = kind[0]
     _require_kind(letter, text)
     if _is_whole(text):
         return text
@@ -95,11 +83,11 @@ def _id_beginning_with(api: ConsoleApiClient, letter: str, text: str) -> str:
         count = "" if is_cut else f"{len(ids) - MAX_SHOWN} "
         more = f" and {count}more" if len(ids) > MAX_SHOWN else ""
         shown = f": {', '.join(ids[:MAX_SHOWN])}{more}" if ids else ""
-        raise Failure(f"several {kind}s begin with {text}{shown}; give more of the id", code=ExitCode.USAGE)
+        raise WrongUsage(f"several {kind}s begin with {text}{shown}; give more of the id")
     return ids[0] if ids else text
 
 
-def _ids_beginning(api: ConsoleApiClient, kind: str, beginning: str) -> list[str]:
+def _ids_beginning(api: ConsoleApiClient, kind: IdKind, beginning: str) -> list[str]:
     """Return the first page of ids with this beginning, sorted."""
     query = {"state": "all"} if kind == "request" else {}
     items = api.get(f"/{kind}s", id=beginning, limit=MAX_FETCHED, **query).get("items", ())

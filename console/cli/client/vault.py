@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from console.cli.client.config import ADDRESS_HINT, ServerAddresses
-from console.cli.client.http_client import GATEWAY_STATUSES, open_http_client, tls_context, to_unreachable
+from console.cli.client.http_client import GATEWAY_STATUSES, open_http_client, to_unreachable
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
@@ -23,8 +23,6 @@ HTTP_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 
 @dataclass(frozen=True, slots=True)
 class CliLogin:
-    """The result of a login."""
-
     token: Secret
     entity: str
     expires: float
@@ -49,8 +47,7 @@ class PersonVaultClient:
             raise Failure("Vault's address is unknown", hint=ADDRESS_HINT)
         self.address, self._namespace = addresses.vault, addresses.namespace
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
-        tls = tls_context(self.address, cacert=addresses.cacert)
-        self._http = open_http_client(self.address, path="/v1/", headers=headers, timeout=HTTP_TIMEOUT, verify=tls)
+        self._http = open_http_client(self.address, path="/v1/", cacert=addresses.cacert, headers=headers, timeout=HTTP_TIMEOUT)
 
     def log_in(self, user: str, password: Secret, *, mount: str) -> CliLogin:
         """Log in by name and password, at a userpass or ldap mount. Raises NotLoggedIn if Vault refuses them."""
@@ -114,7 +111,6 @@ class PersonVaultClient:
         return bool((self._read_answer(answer).get("data") or {}).get("approved"))
 
     def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
-        """Create an identity token for the console."""
         answer = self._read_answer(self._send("GET", f"identity/oidc/token/{IDENTITY_ROLE}", None, token))
         return decode_identity_token(Secret(answer["data"]["token"]))
 

@@ -11,7 +11,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import parse_params
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import emit
@@ -42,23 +42,23 @@ def api(
     """
     method = method.upper()
     if method not in METHODS:
-        raise Failure(f"METHOD: {method} is not one of {', '.join(METHODS)}", code=ExitCode.USAGE)
+        raise WrongUsage(f"METHOD: {method} is not one of {', '.join(METHODS)}")
     if not path.startswith("/"):
-        raise Failure(f"PATH: {path} does not begin with /; give a path like /jobs", code=ExitCode.USAGE)
+        raise WrongUsage(f"PATH: {path} does not begin with /; give a path like /jobs")
     client, fields, parts = connect_api(), parse_params(field or (), option="--field"), urlsplit(path.removeprefix(API_PREFIX))
     is_get = method == "GET"
     query: dict[str, Any] = {**parse_qs(parts.query), **(fields if is_get or body is not None else {})}
     if all_pages:
         if method != "GET":
-            raise Failure("--all-pages works only with GET", code=ExitCode.USAGE)
+            raise WrongUsage("--all-pages works only with GET")
         # A job's output is continued by the number of its last chunk.
         cursor_name = "after" if parts.path.endswith("/logs") else "cursor"
         if taken := sorted({"limit", "cursor", cursor_name} & query.keys()):
-            raise Failure(f"--all-pages gets every page; leave out {' and '.join(taken)}", code=ExitCode.USAGE)
+            raise WrongUsage(f"--all-pages gets every page; leave out {' and '.join(taken)}")
         try:
             items = list(client.get_all(parts.path, cursor_name=cursor_name, **query))
         except KeyError as error:
-            raise Failure(f"{parts.path} is no list; leave out --all-pages", code=ExitCode.USAGE) from error
+            raise WrongUsage(f"{parts.path} is no list; leave out --all-pages") from error
         print_answer({"items": items, "next": None})
         return
     content = read_body(body) if body is not None else (fields or None)
@@ -70,13 +70,13 @@ def read_body(file: str) -> Any:
 
     text = read_file_or_stdin(file)
     if len(text) > MAX_BYTES:
-        raise Failure(f"--input: {file} is larger than {MAX_BYTES:,} bytes", code=ExitCode.USAGE)
+        raise WrongUsage(f"--input: {file} is larger than {MAX_BYTES:,} bytes")
     try:
         body = json.loads(text)
         # Python reads more than JSON allows: NaN, and halves of characters.
         json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        raise Failure(f"--input: {file} is not JSON: {error}", code=ExitCode.USAGE) from error
+        raise WrongUsage(f"--input: {file} is not JSON: {error}") from error
     return body
 
 

@@ -11,13 +11,12 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Folder, Web, parse_time_argument, path_segment
 from console.cli.client.config import config_folder, load_config
-from console.cli.client.connect import connect_api
-from console.cli.client.web_page import open_page
+from console.cli.client.connect import connect_api, open_page
 from console.cli.completion import complete_resource
 from console.cli.errors import ExitCode
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
-from console.cli.render.output import emit, emit_page, join_values, note, print_fields, print_table
+from console.cli.options import command_group
+from console.cli.render.output import emit, emit_page, join_values, note, print_fields, print_section, print_table
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
@@ -26,7 +25,6 @@ app = command_group("Check, list and review the catalog: what jobs can request."
 
 
 @app.command("check")
-@command
 def check_catalog(folder: Folder = None) -> None:
     """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools and of user names that hide the job's id.
 
@@ -73,7 +71,6 @@ def check_catalog(folder: Folder = None) -> None:
 
 
 @app.command("add")
-@command
 def add_resource(
     kind: Annotated[
         Literal["postgres", "mysql", "redis", "rabbitmq", "kubernetes", "pki", "ssh", "kv", "http"],
@@ -116,14 +113,12 @@ def add_resource(
 
 
 @app.command("list")
-@command
 def list_catalog() -> None:
     """List what jobs can request, according to the console's catalog."""
     emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda catalog: (resource["name"] for resource in catalog["resources"]))
 
 
 @app.command("show")
-@command
 def show_resource(
     resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="The name of a resource.", autocompletion=complete_resource)],
     web: Web = False,
@@ -142,8 +137,7 @@ def show_resource(
     emit(api.get(f"/resources/{path_segment(name)}"), table=_print_resource, names=lambda found: (found["name"],))
 
 
-@app.command("review")
-@list_command
+@app.list_command("review")
 def review_catalog(
     folder: Folder = None,
     since: Annotated[
@@ -172,7 +166,6 @@ def review_catalog(
 
 
 @app.command("tools")
-@command
 def tools(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the MCP server under `tools` in the catalog.")],
     folder: Folder = None,
@@ -194,20 +187,18 @@ def tools(
 
 
 def _print_summary(summary: Json) -> None:
-    print_fields((name.capitalize(), value) for name, value in summary.items() if name != "warnings")
+    print_fields(*((name.capitalize(), value) for name, value in summary.items() if name != "warnings"))
     for warning in summary["warnings"]:
         terminal.write_line(plain(f"warning: {warning['where']}: {warning['message']}"))
 
 
 def _print_resource(resource: Json) -> None:
     print_fields(
-        (
-            ("Resource", f"{resource['name']} ({resource['title']})"),
-            ("Environment", resource["environment"]),
-            ("Sensitivity", resource["sensitivity"]),
-            ("External", "yes" if resource["external"] else "no"),
-            ("Owner", resource["owner"]),
-        )
+        ("Resource", f"{resource['name']} ({resource['title']})"),
+        ("Environment", resource["environment"]),
+        ("Sensitivity", resource["sensitivity"]),
+        ("External", "yes" if resource["external"] else "no"),
+        ("Owner", resource["owner"]),
     )
     terminal.write_line("")
     print_table(
@@ -220,21 +211,17 @@ def _print_resource(resource: Json) -> None:
             for action in resource["actions"]
         ],
     )
-    if resource["deciders"]:
-        terminal.write_line("")
-        print_table(
-            ("TIER", "APPROVALS", "WHO CAN APPROVE"),
-            [
-                (
-                    f"{tier['tier']} ({tier['name']})",
-                    tier["quorum"],
-                    join_values(
-                        f"{one['group']} ({join_values(one['names'])})" if one["names"] else one["group"] for one in tier["groups"]
-                    ),
-                )
-                for tier in resource["deciders"]
-            ],
-        )
+    print_section(
+        ("TIER", "APPROVALS", "WHO CAN APPROVE"),
+        [
+            (
+                f"{tier['tier']} ({tier['name']})",
+                tier["quorum"],
+                join_values(f"{one['group']} ({join_values(one['names'])})" if one["names"] else one["group"] for one in tier["groups"]),
+            )
+            for tier in resource["deciders"]
+        ],
+    )
     note("Approvers of a higher tier can approve at a lower one, too. The reasons of a decision: justenough policy explain RESOURCE:ACTION")
 
 
@@ -252,19 +239,17 @@ def _print_catalog(catalog: Json) -> None:
             for action in resource["actions"]
         ],
     )
-    if catalog.get("tools"):
-        terminal.write_line("")
-        print_table(
-            ("TOOL", "NEEDS", "KIND", "DESCRIPTION"),
-            [
-                (
-                    tool["name"],
-                    f"{tool['resource']}:{','.join(tool['actions'])}",
-                    f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
-                    tool["description"],
-                )
-                for tool in catalog["tools"]
-            ],
-        )
+    print_section(
+        ("TOOL", "NEEDS", "KIND", "DESCRIPTION"),
+        [
+            (
+                tool["name"],
+                f"{tool['resource']}:{','.join(tool['actions'])}",
+                f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
+                tool["description"],
+            )
+            for tool in catalog.get("tools") or ()
+        ],
+    )
     for upstream in catalog.get("withheld", ()):
         terminal.write_line(plain(f"warning: {upstream['why']}"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from console.cli import terminal
 from console.cli.client.config import load_config
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 from console.cli.files import replace_text
 from console.cli.json_object import Json
 from console.cli.render.output import emit
@@ -27,7 +27,7 @@ def add_resource(folder: Path, new: NewResource) -> None:
     defaults = config.catalog.defaults.model_dump(mode="json")
     if missing := missing_terms(new, defaults):
         options = ", ".join(f"--{name}" for name in missing)
-        raise Failure(f"{new.name} needs {options}: {CATALOG_FILE} has no such `defaults`", code=ExitCode.USAGE)
+        raise WrongUsage(f"{new.name} needs {options}: {CATALOG_FILE} has no such `defaults`")
     rendered = render_resource(new, defaults, today=datetime.now(UTC).date())
     mounted = {write.path for write in config.catalog.provision if write.path.startswith("sys/mounts/")}
     text = add_to_catalog((folder / CATALOG_FILE).read_text(encoding="utf-8"), without_writes(rendered.fragment, mounted))
@@ -35,7 +35,7 @@ def add_resource(folder: Path, new: NewResource) -> None:
     files = {f"policies/tests/{new.name}.yaml": table, **({rendered.sql_file: rendered.sql} if rendered.sql else {})}
     for name in files:
         if (folder / name).exists():
-            raise Failure(f"{folder / name} already exists", code=ExitCode.USAGE, hint="Remove it, or choose another name.")
+            raise WrongUsage(f"{folder / name} already exists", hint="Remove it, or choose another name.")
     try:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import typer
 
 from console.cli import private_files, terminal
 from console.cli.client.config import load_config
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_text, replace_text
 from console.cli.json_object import Json
 from console.cli.render.output import emit, note, print_fields, print_table
@@ -88,7 +88,7 @@ def _read_tool_list(name: str, upstream: McpServerDef, *, credential: Path | Non
         return read_tool_list(str(shown), read_text(shown))
     needed = sorted({field for text in upstream.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)})
     if needed and not credential:
-        raise Failure(f"{name} requires a credential with {', '.join(needed)}", code=ExitCode.USAGE, hint=CREDENTIAL_HINT)
+        raise WrongUsage(f"{name} requires a credential with {', '.join(needed)}", hint=CREDENTIAL_HINT)
     raw = fill_settings(upstream.model_dump(mode="json"), os.environ, what="catalog.yaml", path=f"tools.{name}.mcp")
     server = McpServerDef.model_validate(raw)
     fields: object = {}
@@ -98,7 +98,7 @@ def _read_tool_list(name: str, upstream: McpServerDef, *, credential: Path | Non
         except ValueError:
             fields = None
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
-        raise Failure(f'{credential} contains no credential; it must be a JSON object like {{"token": "…"}}', code=ExitCode.USAGE)
+        raise WrongUsage(f'{credential} contains no credential; it must be a JSON object like {{"token": "…"}}')
     headers = fill_headers(server.headers, fields)
     try:
         tool_list = asyncio.run(run_conversation(server, headers, lambda conversation: conversation.list_tools()))
@@ -131,14 +131,13 @@ def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
 
 
 def _print_report(report: Json, tool_list: ToolList, reviewed: ToolList | None) -> None:
-    print_fields((key.capitalize(), report[key]) for key in ("upstream", "url", "resource", "digest", "pinned"))
-    header = ("TOOL", "EXPOSED AS", "ACTION", "NOTE")
+    print_fields(*((key.capitalize(), report[key]) for key in ("upstream", "url", "resource", "digest", "pinned")))
     lines = [
         (tool["name"], tool["called"] or "-", tool["action"] or "-", "; ".join(filter(None, (tool["left_out"], *tool["doubts"]))))
         for tool in report["tools"]
     ]
     terminal.write_line("")
-    print_table(header, lines)
+    print_table(("TOOL", "EXPOSED AS", "ACTION", "NOTE"), lines)
     # Everything that a language model would read, line by line. Without a reviewed list every line is new.
     old, new = (found.text.splitlines() if found else [] for found in (reviewed, tool_list))
     for number, line in enumerate(difflib.unified_diff(old, new, "reviewed", "shown now", lineterm="", n=3)):

@@ -11,24 +11,22 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.client.references import credential_id_of, job_id_of
-from console.cli.completion import complete_action, complete_credential, complete_credential_state
+from console.cli.client.references import id_beginning_with, job_id_of
+from console.cli.completion import JobId, OfJob, OfResource, complete_action, complete_credential
 from console.cli.errors import ExitCode
 from console.cli.files import open_output
-from console.cli.job_arguments import JobId, OfJob, OfResource
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render import revocation
 from console.cli.render.output import emit_page, emit_revocation, print_table
-from console.cli.states import parse_state_option, state_help
+from console.cli.states import parse_state_option, state_option
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
 app = command_group("List, revoke and verify the credentials of jobs.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_credentials(
     live: Annotated[bool, typer.Option("--live", help="Only credentials that may still be active.")] = False,
     job: OfJob = None,
@@ -37,12 +35,7 @@ def list_credentials(
         str | None,
         typer.Option(metavar="ACTION", help="Only credentials for this action: read, write or admin.", autocompletion=complete_action),
     ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STATE", help=state_help("credential", "Only credentials in this state"), autocompletion=complete_credential_state
-        ),
-    ] = None,
+    state: Annotated[str | None, state_option("credential", "Only credentials in this state")] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
@@ -70,7 +63,6 @@ def list_credentials(
 
 
 @app.command("revoke")
-@command
 def revoke(
     credential: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a credential, or the beginning of it.", autocompletion=complete_credential)
@@ -83,14 +75,13 @@ def revoke(
 
     """
     api = connect_api()
-    _, found = api.post(f"/credentials/{path_segment(credential_id_of(api, credential))}/revoke", idempotent=True)
+    found = api.post(f"/credentials/{path_segment(id_beginning_with(api, 'credential', credential))}/revoke", idempotent=True)
     report = revocation.credential_report(found)
     row = revocation.credential_row(report)
     emit_revocation(report, is_confirmed=report["dead"], table=lambda _: print_table(revocation.HEADER, [row]))
 
 
 @app.command("prove")
-@command
 def prove(
     job: JobId,
     attest: Annotated[
@@ -109,9 +100,9 @@ def prove(
     api, envelope = connect_api(), None
     job = job_id_of(api, job)
     if attest is None:
-        _, found = api.post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
+        found = api.post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
     else:
-        _, attested = api.post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
+        attested = api.post(f"/jobs/{path_segment(job)}/attestation", idempotent=True)
         found, envelope = attested["report"], attested["envelope"]
         if envelope is not None:
             with open_output(attest) as file:

@@ -10,15 +10,14 @@ import typer
 from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
 app = command_group("Let a delegate decide requests for you while you are away.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
     """List delegations, newest first."""
     emit_page(
@@ -33,7 +32,6 @@ def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
 
 
 @app.command("create")
-@command
 def create(
     delegate: Annotated[str, typer.Option("--to", metavar="LOGIN", help="The delegate: an approver of your tier.")],
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the delegation lasts: 8h, 14d; at most 90d.")],
@@ -57,11 +55,10 @@ def create(
         issued_at=now,
         expires_at=now + timedelta(seconds=seconds),
     )
-    _print_delegation(api.post("/delegations", api.session.sign_statement(statement))[1])
+    _print_delegation(api.post("/delegations", api.session.sign_statement(statement)))
 
 
 @app.command("end")
-@command
 def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.")]) -> None:
     """End a delegation now."""
     _print_delegation(connect_api().delete(f"/delegations/{path_segment(delegation)}"))
@@ -69,4 +66,4 @@ def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of 
 
 def _print_delegation(item: Json) -> None:
     fields = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
-    emit(item, table=lambda _: print_fields((*fields, ("Ended", moment(item["ended_at"])))))
+    emit(item, table=lambda _: print_fields(*fields, ("Ended", moment(item["ended_at"]))))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render.output import emit, note, print_table
@@ -24,7 +24,7 @@ def find(
 ) -> None:
     """Find jobs, credentials, resources, people and more."""
     if not "".join(text).strip():
-        raise Failure("the text is empty; give an id, a name or a word", code=ExitCode.USAGE)
+        raise WrongUsage("the text is empty; give an id, a name or a word")
     result = connect_api().get("/search", q=" ".join(text))
     emit(result, table=_print_hits, names=lambda result: (hit["id"] for hit in result["hits"]))
     if not result["hits"]:

@@ -11,7 +11,7 @@ import typer
 
 from console.cli import terminal
 from console.cli.client.config import SETTINGS_FILE, load_config
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 from console.cli.options import command
 from console.cli.render.output import emit
 
@@ -45,10 +45,10 @@ def init(
         answers |= {name: str(typer.prompt(QUESTIONS[name][0], default=answers[name], err=True)) for name in given if given[name] is None}
     for name, value in answers.items():
         if not NAME.fullmatch(value):
-            raise Failure(f"--{name}: {value!r} must be lower-case letters, digits and -, at most 63", code=ExitCode.USAGE)
+            raise WrongUsage(f"--{name}: {value!r} must be lower-case letters, digits and -, at most 63")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise Failure(f"{folder} already exists and is not empty", code=ExitCode.USAGE, hint="Name a new folder.")
+            raise WrongUsage(f"{folder} already exists and is not empty", hint="Name a new folder.")
         for name, text in render_folder(NewFolder(str(folder), **answers)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")

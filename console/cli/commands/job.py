@@ -10,15 +10,13 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, IdempotencyKey, Limit, Param, Since, Web, path_segment, time_argument_text
-from console.cli.client.connect import connect_api
+from console.cli.client.connect import connect_api, open_page
 from console.cli.client.references import job_id_of
-from console.cli.client.web_page import open_page
 from console.cli.commands.job_tighten import tighten
-from console.cli.completion import complete_job_name, complete_job_state, complete_resource, complete_revocation
-from console.cli.errors import ExitCode, Failure
-from console.cli.job_arguments import JobId
+from console.cli.completion import JobId, complete_job_name, complete_resource
+from console.cli.errors import WrongUsage
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
+from console.cli.options import CliOutputFormat, command_group, current_options
 from console.cli.render import revocation as aftermath
 from console.cli.render.output import (
     emit,
@@ -28,11 +26,11 @@ from console.cli.render.output import (
     join_values,
     note,
     print_fields,
-    print_table,
+    print_section,
     with_state_colour,
 )
 from console.cli.render.request_table import NO_TIER, decisions_text, policy_denial
-from console.cli.states import parse_state_option, state_help
+from console.cli.states import parse_state_option, state_option
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_page_text, moment, plain, to_json_text
@@ -48,7 +46,6 @@ app = command_group("Launch, show, follow and stop jobs.")
 
 
 @app.command("run")
-@command
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The job spec, a YAML file; - for stdin.")],
     *,
@@ -91,13 +88,10 @@ def run(
         emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], state_word("job", job["state"])))
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_jobs(
     *,
-    state: Annotated[
-        str | None, typer.Option(metavar="STATE", help=state_help("job", "Only jobs in this state"), autocompletion=complete_job_state)
-    ] = None,
+    state: Annotated[str | None, state_option("job", "Only jobs in this state")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this name.", autocompletion=complete_job_name)] = None,
     since: Since = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
@@ -113,14 +107,7 @@ def list_jobs(
         ),
     ] = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.")] = None,
-    revocation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STATE",
-            help=state_help("revocation", "Only jobs whose revocation is in this state"),
-            autocompletion=complete_revocation,
-        ),
-    ] = None,
+    revocation: Annotated[str | None, state_option("revocation", "Only jobs whose revocation is in this state")] = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="List the oldest first, not the newest.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
@@ -153,7 +140,6 @@ def list_jobs(
 
 
 @app.command("show")
-@command
 def show(job: JobId, web: Web = False) -> None:
     """Show a job, its requests and its credentials. Each decision is shown with its reason.
 
@@ -171,7 +157,6 @@ def show(job: JobId, web: Web = False) -> None:
 
 
 @app.command("watch")
-@command
 def watch(job: JobId, timeout: Timeout = None) -> None:
     """Show a job's events on stderr until it has ended. The exit code shows how it ended.
 
@@ -187,7 +172,6 @@ def watch(job: JobId, timeout: Timeout = None) -> None:
 
 
 @app.command("logs")
-@command
 def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
@@ -205,7 +189,7 @@ def logs(
         emit({"items": items, "next": None}, table=lambda _: _print_logs(items), names=lambda _: (item["seq"] for item in items))
         return
     if form is CliOutputFormat.YAML:
-        raise Failure("--follow has no YAML output; use -o table or -o json (one object per line)", code=ExitCode.USAGE)
+        raise WrongUsage("--follow has no YAML output; use -o table or -o json (one object per line)")
     from console.cli.watch.poll import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
     from justenough.domain.jobs.states import JobState  # noqa: PLC0415
 
@@ -225,7 +209,6 @@ def logs(
 
 
 @app.command("cancel")
-@command
 def cancel(
     job: JobId,
     wait: Annotated[
@@ -244,7 +227,6 @@ def cancel(
 
 
 @app.command("kill")
-@command
 def kill(
     job: JobId,
     wait: Annotated[
@@ -263,8 +245,7 @@ def kill(
     _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None), reason=reason)
 
 
-@app.command("timeline")
-@list_command
+@app.list_command("timeline")
 def timeline(
     job: JobId,
     entries: Annotated[bool, typer.Option("--entries", help="Show only the entries, without the chart.")] = False,
@@ -320,7 +301,7 @@ def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: 
     deadline = run_job.deadline_after(timeout, waits=wait)
     api = connect_api()
     job = job_id_of(api, job)
-    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}", {"reason": reason} if reason else None)
+    found = api.post(f"/jobs/{path_segment(job)}/{operation}", {"reason": reason} if reason else None)
     if found.get("note"):
         note(f"{job}: {found['note']}")
     if wait:
@@ -332,62 +313,54 @@ def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: 
 
 def _print_job(job: Json) -> None:
     print_fields(
-        (
-            ("Id", job["id"]),
-            ("Name", job["name"]),
-            ("Task", job["task"]),
-            ("State", state_word("job", job["state"])),
-            ("Reason", informative_reason(job["exit_code"], job["reason"])),
-            ("Exit code", job["exit_code"]),
-            ("Revocation", aftermath.revocation_text(job)),
-            ("Verified", moment(job["revocation"]["confirmed_at"])),
-            ("Still valid", aftermath.residual_end(job["revocation"])),
-            ("Pending since", moment(job["revocation"].get("since"))),
-            ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
-            ("What to do", end_session_advice(job["revocation"].get("failures") or ())),
-            ("Environment", job["environment"]),
-            ("Requester", job["requester"]),
-            *ancestor_lines(job),
-            ("Launch reason", job["order_reason"]),
-            ("Agent", join_pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
-            ("Data scope", join_pairs(job["data_scope"])),
-            ("Labels", join_pairs(job["labels"])),
-            ("Params", join_pairs(job["params"])),
-            ("Bundle", job["bundle"]),
-            ("Sandbox", job["sandbox"]),
-            ("Created", moment(job["created_at"])),
-            ("Started", moment(job["started_at"])),
-            ("Ended", moment(job["ended_at"])),
-            ("Not listed", f"{older:,} older credentials, revoked or expired" if (older := job.get("older_credentials")) else ""),
-        )
+        ("Id", job["id"]),
+        ("Name", job["name"]),
+        ("Task", job["task"]),
+        ("State", state_word("job", job["state"])),
+        ("Reason", informative_reason(job["exit_code"], job["reason"])),
+        ("Exit code", job["exit_code"]),
+        ("Revocation", aftermath.revocation_text(job)),
+        ("Verified", moment(job["revocation"]["confirmed_at"])),
+        ("Still valid", aftermath.residual_end(job["revocation"])),
+        ("Pending since", moment(job["revocation"].get("since"))),
+        ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
+        ("What to do", end_session_advice(job["revocation"].get("failures") or ())),
+        ("Environment", job["environment"]),
+        ("Requester", job["requester"]),
+        *ancestor_lines(job),
+        ("Launch reason", job["order_reason"]),
+        ("Agent", join_pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
+        ("Data scope", join_pairs(job["data_scope"])),
+        ("Labels", join_pairs(job["labels"])),
+        ("Params", join_pairs(job["params"])),
+        ("Bundle", job["bundle"]),
+        ("Sandbox", job["sandbox"]),
+        ("Created", moment(job["created_at"])),
+        ("Started", moment(job["started_at"])),
+        ("Ended", moment(job["ended_at"])),
+        ("Not listed", f"{older:,} older credentials, revoked or expired" if (older := job.get("older_credentials")) else ""),
     )
-    if job["requests"]:
-        terminal.write_line("")
-        print_table(
-            ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "DECISIONS"),
-            [
-                (
-                    item["id"],
-                    item["resource"],
-                    # Show the granted tools if the request was granted, else the requested ones.
-                    f"{item['action']} through {tools_text(tools)}"
-                    if (tools := item["granted_tools"] or item["tools"])
-                    else item["action"],
-                    duration_label(item["ttl"]),
-                    item["tier"] or NO_TIER,
-                    state_word("request", item["state"]),
-                    join_values(item["policies"]),
-                    decisions_text(item),
-                )
-                for item in job["requests"]
-            ],
-        )
-        for item in job["requests"]:
-            if why := policy_denial(item):
-                terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
-    if job["credentials"]:
-        terminal.write_line("")
-        print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])
+    print_section(
+        ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "DECISIONS"),
+        [
+            (
+                item["id"],
+                item["resource"],
+                # Show the granted tools if the request was granted, else the requested ones.
+                f"{item['action']} through {tools_text(tools)}" if (tools := item["granted_tools"] or item["tools"]) else item["action"],
+                duration_label(item["ttl"]),
+                item["tier"] or NO_TIER,
+                state_word("request", item["state"]),
+                join_values(item["policies"]),
+                decisions_text(item),
+            )
+            for item in job["requests"]
+        ],
+    )
+    for item in job["requests"]:
+        if why := policy_denial(item):
+            terminal.write_line(plain(f"Policy denied {item['action']} on {item['resource']}: {why}"))
+    print_section(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])
 
 
 def _print_logs(items: list[Json], *, as_json: bool = False) -> None:

@@ -11,7 +11,6 @@ from console.cli import terminal
 from console.cli.arguments import Since, path_segment, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.completion import complete_job_name
-from console.cli.options import command
 from console.cli.render.output import count_label, emit, join_values, note
 from console.presentation.event_text import duration_label
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from justenough.domain.rightsizing.analysis import Sized
 
 
-@command
 def tighten(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a job, as in `job list`.", autocompletion=complete_job_name)],
     since: Since = None,

@@ -13,11 +13,11 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, Out, Since, Until, time_argument_text
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
-from console.cli.errors import ExitCode, Failure
+from console.cli.completion import OfJob, OfResource
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import open_output, open_text, read_text
-from console.cli.job_arguments import OfJob, OfResource
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import count_label, emit, emit_page, note, print_table
 from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import moment
@@ -27,8 +27,7 @@ PAGE_SIZE = 1000
 app = command_group("Read, export and verify the ledger.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_entries(
     job: OfJob = None,
     person: Annotated[str | None, typer.Option(metavar="NAME", help="Only entries that name this person, by login name.")] = None,
@@ -63,7 +62,6 @@ def list_entries(
 
 
 @app.command("export")
-@command
 def export(job: OfJob = None, out: Out = None) -> None:
     """Export every entry as one JSON object per line, oldest first.
 
@@ -83,7 +81,6 @@ def export(job: OfJob = None, out: Out = None) -> None:
 
 
 @app.command("checkpoint")
-@command
 def checkpoint(out: Out = None) -> None:
     """Print the newest signed checkpoint. Keep it elsewhere: it shows later whether entries were removed or rewritten."""
     found = connect_api().get("/ledger/checkpoint")
@@ -94,7 +91,6 @@ def checkpoint(out: Out = None) -> None:
 
 
 @app.command("keys")
-@command
 def keys(out: Out = None) -> None:
     """Print the public keys that verify checkpoints and signatures. Keep this JSON file with your checkpoints."""
     found = connect_api().get("/ledger/keys")
@@ -103,7 +99,6 @@ def keys(out: Out = None) -> None:
 
 
 @app.command("verify")
-@command
 def verify(
     offline: Annotated[
         Path | None, typer.Option("--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.")
@@ -127,9 +122,9 @@ def verify(
     if offline:
         found = _verify_file(offline, checkpoint_file, keys_file)
     elif checkpoint_file or keys_file:
-        raise Failure("--checkpoint and --keys need --offline with an export (justenough ledger export)", code=ExitCode.USAGE)
+        raise WrongUsage("--checkpoint and --keys need --offline with an export (justenough ledger export)")
     else:
-        _, found = connect_api().post("/ledger/verify", idempotent=True)
+        found = connect_api().post("/ledger/verify", idempotent=True)
     emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
         raise typer.Exit(ExitCode.FAILURE)

@@ -12,7 +12,7 @@ import typer
 from console.cli import profiles, terminal
 from console.cli.client.config import OIDC_CALLBACK_PORT
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import command, current_options
 from console.cli.render.output import emit, join_values, note, print_fields
@@ -57,9 +57,7 @@ def login(
     from console.cli.client.vault import PersonVaultClient  # noqa: PLC0415
 
     if method == "oidc" and (user is not None or password_stdin):
-        raise Failure(
-            "--user and --password-stdin work only with --method password; your identity provider asks for your name", code=ExitCode.USAGE
-        )
+        raise WrongUsage("--user and --password-stdin work only with --method password; your identity provider asks for your name")
     profile = load_profile(current_options())
     used, pinned = addresses_for_login(current_options(), profile)
     vault = PersonVaultClient(used)
@@ -128,27 +126,25 @@ def whoami() -> None:
 def _read_name_and_password(user: str | None, *, last_name: str | None, from_stdin: bool) -> tuple[str, Secret]:
     if from_stdin:
         if user is None:
-            raise Failure("--password-stdin needs --user", code=ExitCode.USAGE)
+            raise WrongUsage("--password-stdin needs --user")
         try:
             password = sys.stdin.buffer.read(MAX_PASSWORD_BYTES + 1).decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
-            raise Failure("the password on stdin is not UTF-8 text", code=ExitCode.USAGE) from error
+            raise WrongUsage("the password on stdin is not UTF-8 text") from error
         if not 0 < len(password) <= MAX_PASSWORD_BYTES:
-            raise Failure(f"stdin must contain a password of at most {MAX_PASSWORD_BYTES:,} bytes", code=ExitCode.USAGE)
+            raise WrongUsage(f"stdin must contain a password of at most {MAX_PASSWORD_BYTES:,} bytes")
         return user, Secret(password)
     if not terminal.is_interactive():
-        raise Failure("cannot prompt for a password without a terminal; give --user and --password-stdin", code=ExitCode.USAGE)
+        raise WrongUsage("cannot prompt for a password without a terminal; give --user and --password-stdin")
     return user or typer.prompt("User", default=last_name, err=True), Secret(typer.prompt("Password", hide_input=True, err=True))
 
 
 def _print_person(person: Json) -> None:
     print_fields(
-        (
-            ("Name", person["name"]),
-            ("Id", person["id"]),
-            ("Groups", join_values(person["groups"])),
-            ("Roles", join_values(person["roles"]) or "none"),
-            ("Approver", f"tier {person['tier']}" if person["tier"] else "no"),
-            ("Installation", person["installation"]),
-        )
+        ("Name", person["name"]),
+        ("Id", person["id"]),
+        ("Groups", join_values(person["groups"])),
+        ("Roles", join_values(person["roles"]) or "none"),
+        ("Approver", f"tier {person['tier']}" if person["tier"] else "no"),
+        ("Installation", person["installation"]),
     )

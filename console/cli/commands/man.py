@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import Failure, WrongUsage
 from console.cli.options import command
 from console.cli.render.man_page import man_page, man_pages
 from console.cli.render.output import count_label, note
@@ -30,7 +30,7 @@ def man(
     root = context.find_root()
     if out is not None:
         if words:
-            raise Failure("--out writes the pages of all commands; leave COMMAND out", code=ExitCode.USAGE)
+            raise WrongUsage("--out writes the pages of all commands; leave COMMAND out")
         pages = man_pages(root)
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -42,5 +42,5 @@ def man(
         return
     page = man_page(root, words or [])
     if page is None:
-        raise Failure(f"there is no command {' '.join(words or [])}", code=ExitCode.USAGE, hint="All commands: justenough --help")
+        raise WrongUsage(f"there is no command {' '.join(words or [])}", hint="All commands: justenough --help")
     terminal.write(page)

@@ -7,17 +7,17 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli.arguments import Folder, Param, Since, parse_date_or_time, parse_duration_option, parse_params, parse_time_argument
 from console.cli.client.config import config_folder, load_config
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
-from console.cli.options import command, command_group
+from console.cli.options import command_group
 from console.cli.render import policy
 from console.cli.render.output import count_label, emit, note
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -38,7 +38,6 @@ app = command_group("Check, explain, test and replay policies.")
 
 
 @app.command("check")
-@command
 def check(folder: Folder = None) -> None:
     """Check the policies of a configuration folder. Exit 2 for errors. Exit 1 for policies without effect, access that no policy allows or unusual tiers.
 
@@ -56,7 +55,7 @@ def check(folder: Folder = None) -> None:
         "folder": str(where),
         "digest": config.policies.digest,
         "policies": names,
-        "findings": [_to_json(finding) for finding in findings],
+        "findings": [finding.model_dump(mode="json") for finding in findings],
     }
     emit(summary, table=policy.print_check, names=lambda _: names)
     if findings:
@@ -64,7 +63,6 @@ def check(folder: Folder = None) -> None:
 
 
 @app.command("explain")
-@command
 def explain(
     what: Annotated[
         str,
@@ -108,21 +106,21 @@ def explain(
 
     if resource is not None:
         action, name = (resource, what) if resource in set(Action) else (what, resource)
-        raise Failure("give one SPEC or one RESOURCE:ACTION", code=ExitCode.USAGE, hint=f"Run: justenough policy explain {name}:{action}")
+        raise WrongUsage("give one SPEC or one RESOURCE:ACTION", hint=f"Run: justenough policy explain {name}:{action}")
     loaded = load_config(config or config_folder())
     access = None if Path(what).exists() else PLAIN_ACCESS.fullmatch(what)
     if access:
         if param:
-            raise Failure("--param needs a SPEC", code=ExitCode.USAGE)
+            raise WrongUsage("--param needs a SPEC")
         job_spec = _plain_spec(loaded, access[1], access[2], ttl=ttl, environment=environment)
     else:
         if ttl or environment:
-            raise Failure("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own", code=ExitCode.USAGE)
+            raise WrongUsage("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own")
         job_spec = _read_job_spec(loaded, what, parse_params(param or ()))
     groups = frozenset(loaded.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
-    result = _to_json(explain_spec(loaded.rules, loaded.tiers, job, clock=clock, break_glass=break_glass))
+    result = explain_spec(loaded.rules, loaded.tiers, job, clock=clock, break_glass=break_glass).model_dump(mode="json")
     emit(
         result,
         table=policy.print_explanation,
@@ -134,7 +132,6 @@ def explain(
 
 
 @app.command("test")
-@command
 def run_tests(folder: Folder = None) -> None:
     """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails. Exit 2 if a table is invalid."""
     from justenough.domain.policy.test_cases import run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
@@ -148,7 +145,7 @@ def run_tests(folder: Folder = None) -> None:
     if problems:
         raise InvalidInput(str(where), tuple(problems))
     if not tables:
-        raise Failure(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md", code=ExitCode.USAGE)
+        raise WrongUsage(f"{where / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md")
     results: list[CaseResult] = []
     for name, (table, specs) in zip(names, filter(None, tables), strict=True):
         results += run_cases(name, table, rules, launchers)
@@ -160,7 +157,7 @@ def run_tests(folder: Folder = None) -> None:
         "policy_digest": config.policies.digest,
         "passed": len(results) - len(failed),
         "failed": len(failed),
-        "cases": [_to_json(case) for case in results],
+        "cases": [case.model_dump(mode="json") for case in results],
     }
     emit(report, table=policy.print_test_results, names=lambda _: (f"{case.table}:{case.case}" for case in failed))
     if failed:
@@ -168,7 +165,6 @@ def run_tests(folder: Folder = None) -> None:
 
 
 @app.command("replay")
-@command
 def replay(folder: Folder = None, since: Since = None) -> None:
     """Decide recorded requests again with a folder's policies. Shows which decisions would be looser, tighter or the same.
 
@@ -190,7 +186,11 @@ def replay(folder: Folder = None, since: Since = None) -> None:
         if decision is not None:
             tally.add(decision)
     report = tally.report()
-    emit(_to_json(report), table=policy.print_replay, names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]))
+    emit(
+        report.model_dump(mode="json"),
+        table=policy.print_replay,
+        names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]),
+    )
     counts = f"{count_label(report.decisions, 'decision')} of {count_label(report.requests, 'request')}"
     note(f"{counts} replayed in {time.monotonic() - began:.1f} s.")
 
@@ -212,7 +212,7 @@ def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobS
 
     if (known := config.catalog.resources.get(file)) is not None and not Path(file).exists():
         offered = " or ".join(f"{file}:{action}" for action in sorted(known.actions))
-        raise Failure(f"{file} is a resource; name an action on it", code=ExitCode.USAGE, hint=f"Run: justenough policy explain {offered}")
+        raise WrongUsage(f"{file} is a resource; name an action on it", hint=f"Run: justenough policy explain {offered}")
     text = read_file_or_stdin(file)
     try:
         spec = checked_spec(read_spec(text), params)
@@ -220,11 +220,6 @@ def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobS
     except InvalidInput as error:
         raise InvalidInput(f"{file}: {error.what}", with_lines(error.problems, text)) from error
     return spec
-
-
-def _to_json(value: Any) -> Json:
-    fields: Json = value.model_dump(mode="json")
-    return fields
 
 
 def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> tuple[PolicyTestTable, list[Json]] | None:

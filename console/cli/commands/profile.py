@@ -10,15 +10,14 @@ import typer
 
 from console.cli import profiles
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, complete_profile, current_options, list_command
+from console.cli.options import command_group, complete_profile, current_options
 from console.cli.render.output import emit_page, note
 from console.presentation.terminal_text import moment
 
 app = command_group("List the logins on this machine, and choose one.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_profiles() -> None:
     """List profiles: the login of each, its servers and its expiry. * marks the one in use."""
     used, now = profiles.profile_name(current_options().profile), datetime.now(UTC)
@@ -36,7 +35,6 @@ def list_profiles() -> None:
 
 
 @app.command("use")
-@command
 def use(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a profile.", autocompletion=complete_profile)]) -> None:
     """Use a profile from now on in every command without --profile."""
     profiles.choose_profile(name)

@@ -9,7 +9,7 @@ import typer
 
 from console.cli.arguments import Out, Until, time_argument_text
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, WrongUsage
 from console.cli.files import open_output
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import count_label, emit, note
@@ -42,7 +42,7 @@ def report(
     if form is None and out is not None and output is CliOutputFormat.JSON:
         form = "json"
     elif out is not None and output in {CliOutputFormat.YAML, CliOutputFormat.NAME}:
-        raise Failure(f"--out takes no -o {output}; give --format md, json or html", code=ExitCode.USAGE)
+        raise WrongUsage(f"--out takes no -o {output}; give --format md, json or html")
     now = datetime.now(UTC)
     begin, end = time_argument_text("--since", since, now=now), time_argument_text("--until", until, now=now)
     note("Reading the ledger; a million entries take about ten seconds.")

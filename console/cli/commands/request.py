@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from console.cli.arguments import DEFAULT_PAGE_SIZE, Cursor, Limit, Reason, Web, parse_duration_option, path_segment
-from console.cli.client.connect import connect_api
-from console.cli.client.references import job_id_of, request_id_of
-from console.cli.client.web_page import open_page
-from console.cli.completion import complete_request, complete_request_state
-from console.cli.errors import ExitCode, Failure
-from console.cli.job_arguments import OfJob, OfResource
+from console.cli.client.connect import connect_api, open_page
+from console.cli.client.references import id_beginning_with, job_id_of
+from console.cli.completion import OfJob, OfResource, complete_request
+from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command, command_group, current_options, list_command
+from console.cli.options import CliOutputFormat, command_group, current_options
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
 from console.cli.render.request_table import (
     age,
@@ -30,7 +28,7 @@ from console.cli.render.request_table import (
     shown_tier,
     time_left,
 )
-from console.cli.states import parse_state_option, state_help
+from console.cli.states import parse_state_option, state_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment, to_json_line
@@ -50,18 +48,14 @@ ShorterTtl = Annotated[str | None, typer.Option(metavar="DURATION", help="Grant 
 app = command_group("Show, approve and deny requests for access.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_requests(
     pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
     mine: Mine = False,
     everything: Annotated[
         bool, typer.Option("--all", help="Requests in every state, not only pending ones. For all pages: --all-pages.")
     ] = False,
-    state: Annotated[
-        str | None,
-        typer.Option(metavar="STATE", help=state_help("request", "Only requests in this state"), autocompletion=complete_request_state),
-    ] = None,
+    state: Annotated[str | None, state_option("request", "Only requests in this state")] = None,
     job: OfJob = None,
     resource: OfResource = None,
     limit: Limit = None,
@@ -76,7 +70,7 @@ def list_requests(
 
     """
     if pending + mine + everything + (state is not None) > 1:
-        raise Failure("--pending, --mine, --all and --state are mutually exclusive; give one of them", code=ExitCode.USAGE)
+        raise WrongUsage("--pending, --mine, --all and --state are mutually exclusive; give one of them")
     wanted = "all" if everything else parse_state_option("--state", "request", state) or "pending"
     api = connect_api()
     query: dict[str, Any] = {
@@ -123,7 +117,6 @@ def list_requests(
 
 
 @app.command("watch")
-@command
 def watch(
     mine: Mine = False,
     everything: Annotated[bool, typer.Option("--all", help="Include requests that policy allows or denies without an approver.")] = False,
@@ -135,14 +128,13 @@ def watch(
 
     """
     if mine and everything:
-        raise Failure("--mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
+        raise WrongUsage("--mine and --all are mutually exclusive; give one of them")
     from console.cli.watch.requests import watch_requests  # noqa: PLC0415 - only this command keeps running
 
     watch_requests(connect_api(), mine=mine, everything=everything)
 
 
 @app.command("show")
-@command
 def show(
     request: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a request, or the beginning of it.", autocompletion=complete_request)
@@ -156,7 +148,7 @@ def show(
 
     """
     api = connect_api()
-    found = api.get(f"/requests/{path_segment(request_id_of(api, request))}")
+    found = api.get(f"/requests/{path_segment(id_beginning_with(api, 'request', request))}")
     if web:
         open_page(api, f"/inbox/{path_segment(found['id'])}")
         return
@@ -164,7 +156,6 @@ def show(
 
 
 @app.command("approve")
-@command
 def approve(
     requests: RequestIds,
     reason: Reason = None,
@@ -195,7 +186,6 @@ def approve(
 
 
 @app.command("deny")
-@command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
     """Deny requests. One denial is final.
 
@@ -207,14 +197,12 @@ def deny(requests: RequestIds, reason: Reason = None) -> None:
 
 
 @app.command("withdraw")
-@command
 def withdraw(requests: RequestIds, reason: Reason = None) -> None:
     """Withdraw your approvals. Revokes the credentials issued under them at once; the job continues without them."""
     _answer_requests(requests, "withdraw", reason=reason)
 
 
 @app.command("break-glass")
-@command
 def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = None) -> None:
     """Approve alone in an emergency. Bypasses the tier that policy requires and each further one up to the current one.
 
@@ -226,18 +214,16 @@ def break_glass(requests: RequestIds, reason: Reason = None, ttl: ShorterTtl = N
 
 
 @app.command("claim")
-@command
 def claim(
     requests: RequestIds,
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the claim lasts: 30s, 10m, 2h.")] = "15m",
 ) -> None:
     """Show other approvers that you are reviewing requests. They can still decide the requests."""
     api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
-    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body)[1] for request in _request_ids(api, requests)])
+    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body) for request in _request_ids(api, requests)])
 
 
 @app.command("release")
-@command
 def release(requests: RequestIds) -> None:
     """Release your claims on requests."""
     api = connect_api()
@@ -272,7 +258,7 @@ def _answer_requests(requests: list[str], decision: DecisionKind, *, reason: str
 
 def _request_ids(api: ConsoleApiClient, texts: list[str]) -> list[str]:
     """Return the ids of the requests that the texts refer to, each once."""
-    return list(dict.fromkeys(request_id_of(api, text) for text in texts))
+    return list(dict.fromkeys(id_beginning_with(api, "request", text) for text in texts))
 
 
 def _print_request(api: ConsoleApiClient, item: Json) -> None:
@@ -287,37 +273,35 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
         bounds = f", within {to_json_line(limits)}" if limits else "; the spec sets no limits on the arguments"
     granted = f"{item['granted_action'] or item['action']} for {duration_label(item['granted_ttl'])}{_only_tools(item['granted_tools'])}"
     print_fields(
+        ("Id", item["id"]),
+        ("Job", f"{item['job_id']} ({item['job_name']})"),
+        ("Task", item["task"]),
+        ("Requester", item["requester"]),
+        *((name.capitalize(), value) for name, value in order_facts(api, item["job_id"])),
+        *ancestor_lines(item),
+        ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
+        ("Ttl", duration_label(item["ttl"])),
+        ("Through", f"{tools_text(item['tools'])}; the job gets no credential" if item["tools"] else ""),
+        ("Granted", "" if item["granted_ttl"] is None else granted),
+        ("Call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}" if call else ""),
+        *reason_lines(item),
+        *ceiling_lines(item),
+        ("Optional", "yes" if item["optional"] else "no"),
+        ("Revocable", item["revocable"]),
+        ("State", state_word("request", item["state"])),
         (
-            ("Id", item["id"]),
-            ("Job", f"{item['job_id']} ({item['job_name']})"),
-            ("Task", item["task"]),
-            ("Requester", item["requester"]),
-            *((name.capitalize(), value) for name, value in order_facts(api, item["job_id"])),
-            *ancestor_lines(item),
-            ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
-            ("Ttl", duration_label(item["ttl"])),
-            ("Through", f"{tools_text(item['tools'])}; the job gets no credential" if item["tools"] else ""),
-            ("Granted", "" if item["granted_ttl"] is None else granted),
-            ("Call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}" if call else ""),
-            *reason_lines(item),
-            *ceiling_lines(item),
-            ("Optional", "yes" if item["optional"] else "no"),
-            ("Revocable", item["revocable"]),
-            ("State", state_word("request", item["state"])),
-            (
-                "Tier",
-                f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}"
-                if item["quorum"]
-                else item["tier"] or "none",
-            ),
-            ("Approvers", f"{join_values(item['approvers'])}; those of higher tiers can decide, too" if item.get("approvers") else ""),
-            ("Decide by", decide_by_text(item)),
-            ("Claimed", _claim_text(item)),
-            ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
-            ("Policies", ", ".join(item["policies"])),
-            ("Denied", policy_denial(item)),
-            ("Digest", item["digest"]),
-        )
+            "Tier",
+            f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}"
+            if item["quorum"]
+            else item["tier"] or "none",
+        ),
+        ("Approvers", f"{join_values(item['approvers'])}; those of higher tiers can decide, too" if item.get("approvers") else ""),
+        ("Decide by", decide_by_text(item)),
+        ("Claimed", _claim_text(item)),
+        ("Control group", f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""),
+        ("Policies", ", ".join(item["policies"])),
+        ("Denied", policy_denial(item)),
+        ("Digest", item["digest"]),
     )
     for answer in item["approvals"]:
         verb = decision_text(answer["decision"])
@@ -325,12 +309,12 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
         withdrawn = f" (withdrawn {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
         who = f"{answer['approver']}{absent} (tier {answer['tier']})"
         line = f"{moment(answer['at'])}  {who} {verb}{_narrowing_text(answer, item)}: {answer['reason'] or '-'}{withdrawn}"
-        print_fields(((verb.capitalize(), line),))
+        print_fields((verb.capitalize(), line))
     if review:
         verdict = f"{review['verdict']}, according to {review['reviewer']}, {moment(review['reviewed_at'])}: {review['review_reason']}"
         groups = ", ".join(review["groups"])
         waiting = f"open since {moment(review['opened_at'])}: a member of {groups} must state whether it was justified"
-        print_fields((("Review", waiting if review["open"] else verdict),))
+        print_fields(("Review", waiting if review["open"] else verdict))
 
 
 def _narrowing_text(answer: Json, item: Json) -> str:

@@ -9,17 +9,16 @@ import typer
 
 from console.cli.arguments import Cursor, Limit, Reason, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.client.references import request_id_of
-from console.cli.errors import ExitCode, Failure
-from console.cli.options import command, command_group, list_command
+from console.cli.client.references import id_beginning_with
+from console.cli.errors import WrongUsage
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
 app = command_group("List and answer the reviews of break-glass approvals.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_reviews(
     everything: Annotated[bool, typer.Option("--all", help="Include answered reviews. For all pages: --all-pages.")] = False,
     limit: Limit = None,
@@ -38,7 +37,6 @@ def list_reviews(
 
 
 @app.command("answer")
-@command
 def answer(
     request: Annotated[
         str, typer.Argument(metavar="REQUEST", help="The id of the request that was approved by break-glass, or the beginning of it.")
@@ -51,14 +49,15 @@ def answer(
     from justenough.domain.approvals import statements  # noqa: PLC0415
 
     if justified is None:
-        raise Failure("the verdict is missing; give --justified or --unjustified", code=ExitCode.USAGE)
+        raise WrongUsage("the verdict is missing; give --justified or --unjustified")
     why, api = answer_requests.require_reason(reason), connect_api()
-    view, person = answer_requests.fetch_request_to_sign(api, request_id_of(api, request)), api.session.identity_token().entity
+    view = answer_requests.fetch_request_to_sign(api, id_beginning_with(api, "request", request))
+    person = api.session.identity_token().entity
     verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"
     statement = statements.build_review_statement(view, verdict, reason=why, person=person, now=datetime.now(UTC))
-    _, found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
+    found = api.post(f"/requests/{path_segment(view['id'])}/review", api.session.sign_statement(statement))
     review = found["review"]
     emit(
         found,
-        table=lambda _: print_fields((("Request", found["id"]), ("Review", f"{review['verdict']}, according to {review['reviewer']}"))),
+        table=lambda _: print_fields(("Request", found["id"]), ("Review", f"{review['verdict']}, according to {review['reviewer']}")),
     )

@@ -10,7 +10,7 @@ import typer
 from console.cli.arguments import IdempotencyKey, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
-from console.cli.options import command, command_group, list_command
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
@@ -20,8 +20,7 @@ app = command_group("Show, pause and run schedules, which launch jobs at set tim
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedule in triggers.yaml.")]
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_schedules() -> None:
     """List schedules by name, each with its latest job."""
     emit_page(
@@ -39,14 +38,12 @@ def list_schedules() -> None:
 
 
 @app.command("show")
-@command
 def show(name: Name) -> None:
     """Show a schedule, its next times and its latest jobs."""
     _print_schedule(connect_api().get(f"/schedules/{path_segment(name)}"))
 
 
 @app.command("pause")
-@command
 def pause(
     name: Name, reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why you pause it; others see this.")] = None
 ) -> None:
@@ -58,18 +55,16 @@ def pause(
     """
     from console.cli.client.answer_requests import require_reason  # noqa: PLC0415 - loads what most commands do without
 
-    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True)[1])
+    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True))
 
 
 @app.command("unpause")
-@command
 def unpause(name: Name) -> None:
     """Unpause a schedule. It continues with its next time; runs missed during the pause are not caught up."""
-    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True)[1])
+    _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True))
 
 
 @app.command("run")
-@command
 def run(
     name: Name,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why you run it now; approvers see this.")] = "",
@@ -78,8 +73,8 @@ def run(
     """Launch a schedule's job now, even if it is paused. You cannot decide the job's requests. Exit 8 if its last job is still running."""
     # Send a key even if none is given, so that a call repeated after a broken connection launches one job.
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-    _, job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
-    emit(job, table=lambda item: print_fields((("Job", item["id"]), ("State", state_word("job", item["state"])))))
+    job = connect_api().post(f"/schedules/{path_segment(name)}/run", {"reason": reason}, headers=headers, idempotent=True)
+    emit(job, table=lambda item: print_fields(("Job", item["id"]), ("State", state_word("job", item["state"]))))
     note(f"Follow it: justenough schedule show {name}")
 
 
@@ -89,19 +84,17 @@ def _print_schedule(item: Json) -> None:
 
 def _print_schedule_fields(item: Json) -> None:
     print_fields(
-        (
-            ("Name", item["name"]),
-            ("Cron", f"{item['cron']} ({item['timezone']})"),
-            ("Job", item["job"]),
-            ("Params", join_pairs(item["params"])),
-            ("Overlap", item["overlap"]),
-            ("State", _state_text(item)),
-            ("Note", item["note"]),
-            ("Problem", item["problem"]),
-            ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
-            ("Missed", item["missed"] or ""),
-            ("Skipped", join_values([*(["earlier ones"] if item.get("more_skipped") else []), *map(moment, item["skipped"])])),
-        )
+        ("Name", item["name"]),
+        ("Cron", f"{item['cron']} ({item['timezone']})"),
+        ("Job", item["job"]),
+        ("Params", join_pairs(item["params"])),
+        ("Overlap", item["overlap"]),
+        ("State", _state_text(item)),
+        ("Note", item["note"]),
+        ("Problem", item["problem"]),
+        ("Next", "" if item["paused"] else join_values(map(moment, item["next"]))),
+        ("Missed", item["missed"] or ""),
+        ("Skipped", join_values([*(["earlier ones"] if item.get("more_skipped") else []), *map(moment, item["skipped"])])),
     )
     if item["jobs"]:
         print_table(

@@ -20,7 +20,7 @@ MAX_JOBS_LOOKED_UP = 50
 def sweep() -> None:
     """Revoke leftover credentials now. Compares Vault and the targets with the running jobs. Exit 9 if a revocation failed."""
     api = connect_api()
-    _, found = api.post("/sweep", idempotent=True)
+    found = api.post("/sweep", idempotent=True)
     jobs = {}
     for job in list(filter(None, revocation.job_ids_of_sweep(found)))[:MAX_JOBS_LOOKED_UP]:
         # This person may not read another's job, but still sees what the sweep did.
@@ -32,11 +32,9 @@ def sweep() -> None:
 
 def _print_report(report: Json) -> None:
     print_fields(
-        (
-            ("Checked", count_label(report["looked_at"], "job")),
-            ("Revoked", f"{len(report['revoked'])}"),
-            ("Failed", f"{len(report['failures'])}"),
-        )
+        ("Checked", count_label(report["looked_at"], "job")),
+        ("Revoked", f"{len(report['revoked'])}"),
+        ("Failed", f"{len(report['failures'])}"),
     )
     lines: list[tuple[object, ...]] = []
     for job in report["jobs"]:

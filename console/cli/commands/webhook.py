@@ -9,8 +9,8 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
-from console.cli.errors import ExitCode, Failure
-from console.cli.options import command, command_group, list_command
+from console.cli.errors import ExitCode, WrongUsage
+from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
@@ -19,8 +19,7 @@ Subscription = Annotated[str, typer.Argument(metavar="NAME", help="The name of a
 app = command_group("Show webhooks and notifications, and resend failed deliveries.")
 
 
-@app.command("list")
-@list_command
+@app.list_command("list")
 def list_webhooks() -> None:
     """List webhooks and notifications, with their delivery state."""
     emit_page(
@@ -35,8 +34,7 @@ def list_webhooks() -> None:
     )
 
 
-@app.command("deliveries")
-@list_command
+@app.list_command("deliveries")
 def deliveries(
     name: Subscription,
     dead: Annotated[bool, typer.Option("--dead", help="Only dead letters: deliveries that are no longer retried.")] = False,
@@ -56,7 +54,6 @@ def deliveries(
 
 
 @app.command("resend")
-@command
 def resend(
     name: Subscription,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")] = None,
@@ -69,25 +66,21 @@ def resend(
 
     """
     if bool(ids) is everything:
-        raise Failure(
-            "give either the ids of dead letters or --all",
-            code=ExitCode.USAGE,
-            hint=f"List them: justenough webhook deliveries {name} --dead",
-        )
+        hint = f"List them: justenough webhook deliveries {name} --dead"
+        raise WrongUsage("give either the ids of dead letters or --all", hint=hint)
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
     if everything:
-        _, found = api.post(f"{path}/resend", idempotent=True)
+        found = api.post(f"{path}/resend", idempotent=True)
     else:
-        counts = [api.post(f"{path}/deliveries/{path_segment(letter)}/resend")[1]["resent"] for letter in ids or ()]
+        counts = [api.post(f"{path}/deliveries/{path_segment(letter)}/resend")["resent"] for letter in ids or ()]
         found = {"subscription": name, "resent": sum(counts)}
     emit(found, table=lambda item: terminal.write_line(f"{item['resent']} queued for delivery"), names=lambda item: (item["subscription"],))
 
 
 @app.command("test")
-@command
 def test(name: Subscription) -> None:
     """Send a test event and show whether it arrived. Exit 1 if it did not."""
-    _, found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
+    found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
     outcome = f"{found['subscription']}: {'arrived' if found['arrived'] else 'did not arrive'} ({found['detail']})"
     emit(found, table=lambda _: terminal.write_line(outcome), names=lambda item: (item["subscription"],))
     if not found["arrived"]:

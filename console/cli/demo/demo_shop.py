@@ -71,7 +71,6 @@ class DemoShop:
         return partial.rename(self.folder)
 
     def job_file(self, name: str) -> Path:
-        """Return the file of a job spec."""
         return self.folder / "jobs" / f"{name}.yaml"
 
     def set_times(self, times: tuple[str, str, str]) -> bool:

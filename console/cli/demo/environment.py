@@ -1,11 +1,14 @@
 """The demo's environment: a stack that it starts, or the one that runs in JUSTENOUGH_HOME.
 
-Runs this program's commands as each of the stack's users.
+Runs this program's commands as each of the stack's users, in this process: starting a process for each of the demo's steps would take
+longer than the steps themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import io
 import json
 import os
 import shutil
@@ -20,10 +23,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from console.cli.client import config
-from console.cli.demo.command_runner import run_command
 from console.cli.demo.demo_shop import DemoShop
 from console.cli.demo.login_probe import LoginProbe
+from console.cli.errors import ExitCode
 from console.cli.json_object import Json
+from console.cli.root_group import build_program
 from justenough.adapters.configuration.example_shop import example_shop
 
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
@@ -106,7 +110,7 @@ class DemoEnvironment:
 
     def wait_for_state(self, job: str, *states: str) -> Json:
         """Wait until the job is in one of these states; return it."""
-        return self._wait_until(job, lambda seen: seen["state"] in states, " or ".join(states))
+        return self._wait_for_job(job, lambda seen: seen["state"] in states, " or ".join(states))
 
     def wait_for_request(self, job: str, resource: str) -> Json:
         """Wait until the job has a pending request for a resource; return the request."""
@@ -114,21 +118,28 @@ class DemoEnvironment:
         def pending_request(seen: Json) -> Json | None:
             return next((item for item in seen["requests"] if (item["resource"], item["state"]) == (resource, "pending")), None)
 
-        seen = self._wait_until(job, lambda seen: pending_request(seen) or seen["ended_at"], f"waiting for {resource}")
+        seen = self._wait_for_job(job, lambda seen: pending_request(seen) or seen["ended_at"], f"waiting for {resource}")
         if found := pending_request(seen):
             return found
         raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}) without a request for {resource}")
 
-    def _wait_until(self, job: str, condition: Callable[[Json], object], expectation: str) -> Json:
-        view: Json = {}
+    def _wait_for_job(self, job: str, condition: Callable[[Json], object], expectation: str) -> Json:
+        def failure(job: Json) -> str:
+            return f"{job['id']} is {job['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {job['reason']}"
 
-        def check() -> Json | None:
-            view.update(self.run_as("auditor", "job", "show", job, quiet=True))
-            return view if condition(view) else None
+        return self.repeat("job", "show", job, until=condition, failure=failure)
+
+    def repeat(self, *arguments: str, until: Callable[[Json], object], failure: Callable[[Json], str]) -> Json:
+        """Repeat a command as the auditor until its JSON is as expected; return it. Raises DemoFailed with what `failure` says of the last."""
+        seen: Json = {}
+
+        def check() -> bool | None:
+            seen.update(self.run_as("auditor", *arguments, quiet=True))
+            return True if until(seen) else None
 
         if poll_until(check, within_s=STATE_TIMEOUT_S) is None:
-            raise DemoFailed(f"{job} is {view['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {view['reason']}")
-        return view
+            raise DemoFailed(failure(seen))
+        return seen
 
     def terminate(self, job: str) -> None:
         """Terminate a job's workflow without JustEnough, as an administrator of Temporal can."""
@@ -169,6 +180,31 @@ def _stop_stack(lifeline: int, kind: type[BaseException] | None, *, keep_running
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     run_command("down")
+
+
+def run_command(
+    *arguments: str, stdin: str = "", program: Callable[[], Callable[..., object]] = build_program
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; return how it ended, and what it printed. Raises KeyboardInterrupt if the command was interrupted."""
+    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    with _replaced_stdin(stdin), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        try:
+            # The command's options apply to nothing else.
+            contextvars.copy_context().run(program(), arguments, prog_name="justenough")
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    if code == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+@contextlib.contextmanager
+def _replaced_stdin(text: str) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(text.encode()))
+    try:
+        yield
+    finally:
+        sys.stdin = before
 
 
 def poll_until(check: Callable[[], T | None], *, within_s: float) -> T | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from console.cli.demo.environment import BOLD, DIM, PLAIN, say
-from console.cli.demo.population import Population
-from console.cli.demo.stuck_backup import BACKUP_NAME
+from console.cli.demo.population import BACKUP_NAME, Population
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,6 @@ class GuideLine:
 
 
 def guide_lines(population: Population) -> tuple[GuideLine, ...]:
-    """Return a line for each page that is worth visiting."""
     jobs, requests = population.jobs, population.requests
     return (
         GuideLine("lead", "/now", "the dashboard: what needs attention, first what is overdue"),

@@ -20,7 +20,7 @@ with psycopg.connect(connect_timeout=10, autocommit=True) as space:
         time.sleep(0.2)
 print("The report is written.")
 """
-"""Writes into its space until another session reads what it wrote (console.cli.demo.stuck_backup)."""
+"""Writes into its space until another session reads what it wrote (lock_table in console.cli.demo.population)."""
 ORDER_BOT = {"name": "order-bot", "version": "0.9", "model": "scripted", "owner": "support-leads"}
 TICKET_AGENT = {"name": "ticket-agent", "version": "2.1", "model": "scripted", "owner": "support-leads"}
 INSIGHT_AGENT = {"name": "insight-agent", "version": "3.0", "model": "scripted", "owner": "chiefs"}
@@ -38,7 +38,6 @@ class JobVariant:
     """The indexes of the spec's access items that the variant keeps; None: all."""
 
     def apply(self, spec: Json, *, name: str) -> Json:
-        """Return the spec with the changes."""
         kept = spec["access"] if self.only is None else [spec["access"][index] for index in self.only]
         return {**spec, "access": kept, **self.changes, "name": name, "run": {**spec["run"], **self.run}}
 

@@ -48,7 +48,6 @@ def refund(person: str, ticket: int, reason: str) -> Launch:
 
 
 def payout(order: int, amount: str, reason: str) -> Launch:
-    """Return the launch of a payout by ops."""
     return Launch("ops", "pay-out", reason, (f"order={order}", f"amount={amount}"))
 
 
@@ -58,7 +57,6 @@ def approve(person: str, resource: str, reason: str, *options: str) -> Answer:
 
 
 def deny(person: str, resource: str, reason: str) -> Answer:
-    """Return a denial."""
     return Answer(person, "deny", resource, ("--reason", reason))
 
 

@@ -17,9 +17,8 @@ import httpx
 from console.cli.demo.demo_shop import NORMAL_TIMES, DemoShop
 from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, poll_until, say
 from console.cli.demo.launches import CASES, EXPIRED, FOR_CHIEFS, LATE, ROUTINE, WAITING, Launch, refund
-from console.cli.demo.population import Population
+from console.cli.demo.population import BACKUP_NAME, Population, lock_table
 from console.cli.demo.scenario import print_title
-from console.cli.demo.stuck_backup import BACKUP_NAME, lock_table
 from console.cli.json_object import Json
 from console.cli.render.revocation import ENDED_JOB_STATES
 from justenough.domain.core.secret import Secret

@@ -7,15 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import httpx
+import psycopg
+from psycopg import sql
 
 from console.cli.demo.demo_shop import DemoShop
-from console.cli.demo.environment import DemoEnvironment, DemoFailed, poll_until
+from console.cli.demo.environment import STATE_TIMEOUT_S, DemoEnvironment, DemoFailed, poll_until
 from console.cli.demo.launches import Launch
 from console.cli.json_object import Json
 
 CONFIGURATION_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 30.0
-PENDING_TIMEOUT_S = 120.0
+TABLE_TIMEOUT_S = 60.0
+LOCK_S = 24 * 3600
+BACKUP_NAME = "nightly-backup"
+"""The application name in pg_stat_activity of the session that keeps one revocation overdue."""
 
 
 @dataclass
@@ -62,24 +67,15 @@ class Population:
         return self.requests[key]
 
     def wait_for_output(self, job: str) -> None:
-        """Wait until a job has printed something."""
-
-        def check() -> Json | None:
-            found = self.demo.run_as("auditor", "job", "logs", job, quiet=True)
-            return found if found["items"] else None
-
-        if poll_until(check, within_s=PENDING_TIMEOUT_S) is None:
-            raise DemoFailed(f"{job} has printed nothing after {PENDING_TIMEOUT_S:.0f} s")
+        failure = f"{job} has printed nothing after {STATE_TIMEOUT_S:.0f} s"
+        self.demo.repeat("job", "logs", job, until=lambda logs: logs["items"], failure=lambda _: failure)
 
     def wait_for_tier(self, request: str, tier: int) -> None:
         """Wait until a pending request has escalated to a tier."""
-
-        def check() -> Json | None:
-            found = self.demo.run_as("auditor", "request", "show", request, quiet=True)
-            return found if (found["current_tier"] or found["tier"]) >= tier else None
-
-        if poll_until(check, within_s=PENDING_TIMEOUT_S) is None:
-            raise DemoFailed(f"{request} has not escalated to tier {tier} after {PENDING_TIMEOUT_S:.0f} s")
+        failure = f"{request} has not escalated to tier {tier} after {STATE_TIMEOUT_S:.0f} s"
+        self.demo.repeat(
+            "request", "show", request, until=lambda seen: (seen["current_tier"] or seen["tier"]) >= tier, failure=lambda _: failure
+        )
 
     def digests_in_force(self) -> frozenset[str]:
         """Return the digests of the configurations that workers use; empty while the console does not know them."""
@@ -88,3 +84,29 @@ class Population:
         except (httpx.HTTPError, ValueError):
             return frozenset()
         return frozenset(worker["config_digest"] for worker in report["workers"])
+
+
+def lock_table(shop_dsn: str, job: str) -> int:
+    """Make the revocation of a job overdue: a database session, as of a backup whose client is gone, locks the table `report` in its space.
+
+    Return the session's process id. Raises DemoFailed. The job's space cannot be dropped while the lock is held, and PostgreSQL keeps the
+    session because it notices a lost client only when it sends an answer. The session ends when somebody terminates it, when PostgreSQL
+    stops, or after a day. No process of the demo keeps running.
+    """
+    with psycopg.connect(shop_dsn, application_name=BACKUP_NAME) as session:
+        table = sql.Identifier(f"space-{job}", "report")
+        name = table.as_string(session)
+
+        def find_table() -> bool | None:
+            found = session.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+            session.rollback()
+            return True if found and found[0] else None
+
+        if poll_until(find_table, within_s=TABLE_TIMEOUT_S) is None:
+            raise DemoFailed(f"{job} has not created its table after {TABLE_TIMEOUT_S:.0f} s")
+        process = session.info.backend_pid
+        session.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table))
+        session.pgconn.send_query(f"SELECT pg_sleep({LOCK_S})".encode())
+        # The client goes away without an answer; the session stays.
+        session.pgconn.finish()
+        return process

@@ -39,7 +39,6 @@ class DemoCredential:
 
     @property
     def access(self) -> str:
-        """The resource and action."""
         return f"{self.credential['resource']}:{self.credential['action']}"
 
     @property
@@ -61,14 +60,13 @@ def run_scenario(demo: DemoEnvironment) -> int:
         ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "VERIFIED AT", "LOGIN", "DETAIL"),
         [
             (
-                *(
-                    line.job["name"],
-                    state_word("job", line.job["state"]),
-                    line.access,
-                    line.lifetime,
-                    moment(line.credential["confirmed_at"]),
-                ),
-                *(line.login_outcome, line.credential["confirmed_how"] or line.credential["why"]),
+                line.job["name"],
+                state_word("job", line.job["state"]),
+                line.access,
+                line.lifetime,
+                moment(line.credential["confirmed_at"]),
+                line.login_outcome,
+                line.credential["confirmed_how"] or line.credential["why"],
             )
             for line in lines
         ],
@@ -106,7 +104,6 @@ def show_approvals(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_failure(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A job that fails."""
     print_title("A job that fails")
     job = demo.launch("failing")
     login = demo.probe.next_login(job)
@@ -114,7 +111,6 @@ def show_failure(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_kill(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A job that is killed."""
     print_title("A job that is killed while it holds a database session open")
     job = demo.launch("long-running", "seconds=300")
     login = demo.probe.next_login(job)
@@ -195,7 +191,6 @@ def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def print_title(text: str) -> None:
-    """Print the title of an act."""
     say(f"\n{BOLD}── {text}{PLAIN}")
 
 

@@ -1,10 +1,11 @@
-"""Draws a job's timeline as a Gantt chart in text: lanes for the job, its requests and its credentials. Pure."""
+"""Draws a job's timeline in text: a Gantt chart with lanes for the job, its requests and its credentials, or a line for each lane. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, pad, plain, truncate, width
@@ -28,6 +29,7 @@ EXPIRY_WORDS = {
 }
 """By state: the words for a credential before its expiry, and the words for it after its expiry or without one."""
 
+NO_GROUPS: Mapping[str, str] = MappingProxyType({})
 Paint = Callable[[str, str], str]
 """Colours a text by a state."""
 
@@ -79,8 +81,32 @@ def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint 
     yield truncate(line, columns)
 
 
+def job_status_lines(
+    job: str, picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text, groups: Mapping[str, str] = NO_GROUPS
+) -> Iterator[str]:
+    """Yield a line for the job and one for each request and credential, at most `columns` wide. `groups`: who can decide, by request."""
+    row = picture.job_row
+    state = row.state if row else ""
+    word = state_word("job", state) if row else "no entries yet"
+    age = f", for {clock(((row.settled or now) - row.began).total_seconds())}" if row else ""
+    yield paint(truncate(plain(f"{job}: {word}{age}"), columns), state)
+    # Open lanes come first, because a small terminal cuts off the last lines.
+    lanes = [lane for lane in picture.lanes.values() if lane.kind != "job"]
+    for lane in sorted(lanes, key=lambda lane: lane.settled is not None):
+        status, is_open = lane_state_text(lane, now), lane.settled is None
+        if lane.kind == "credential":
+            status = f"issued {clock((now - lane.began).total_seconds())} ago, {status}" if is_open else status
+        else:
+            needed = f"{lane.quorum} needed" if lane.quorum and is_open else ""
+            claim = f"claimed by {lane.claim}" if lane.claim and is_open else ""
+            is_pending = is_open and lane.state == "waits"
+            who = f" for {named}" if (named := groups.get(str(lane.id))) else ""
+            waits = f"waits {clock((now - lane.began).total_seconds())}{who}" if is_pending else ""
+            status = "; ".join(plain(part) for part in (status, waits, needed, claim, *lane.answers) if part)
+        yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {status}", columns), lane.state)
+
+
 def lane_icon(lane: TimelineRow) -> str:
-    """Return the icon of a lane's state."""
     return ICONS.get(lane.state, "✘")
 
 
@@ -90,7 +116,6 @@ def lane_label(lane: TimelineRow) -> str:
 
 
 def lane_state_text(lane: TimelineRow, now: datetime) -> str:
-    """Describe the state of a lane in words."""
     left = clock((lane.until - now).total_seconds()) if lane.until and lane.until > now else ""
     match lane.kind, lane.state:
         case "request", "waits":

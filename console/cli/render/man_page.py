@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
-from console.cli.help_page import EXAMPLES, EXIT_CODES, SHARED_OPTIONS, first_sentence
+from console.cli.help_page import EXAMPLES, EXIT_CODES, SHARED_OPTIONS, first_sentence, parameter_sections
 from console.cli.version import version_text
 
 if TYPE_CHECKING:
@@ -60,11 +60,9 @@ def page_lines(context: Context) -> Iterator[str]:
         for name, inner in commands:
             yield f".TP\n.B {_escape(name)}\n{_escape(first_sentence(inner.help or ''))}"
     params = [param for param in command.get_params(context) if context.parent is None or param.name not in SHARED_OPTIONS]
-    for title, kind in (("ARGUMENTS", "argument"), ("OPTIONS", "option")):
-        records = [record for param in params if param.param_type_name == kind and (record := param.get_help_record(context))]
-        if records:
-            yield f".SH {title}"
-            yield from (f".TP\n.B {_escape(name)}\n{_escape(meaning)}" for name, meaning in records)
+    for title, rows in parameter_sections(context, params):
+        yield f".SH {title.upper()}"
+        yield from (f".TP\n.B {_escape(name)}\n{_escape(meaning)}" for name, meaning in rows)
     if examples:
         yield f".SH EXAMPLES\n.nf\n{_escape(examples)}\n.fi"
     yield f'.SH "EXIT STATUS"\n{_escape(EXIT_CODES)}'

@@ -97,7 +97,14 @@ def print_table(header: Cells, rows: Sequence[Cells], *, optional: Sequence[str]
         terminal.write_line(line)
 
 
-def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
+def print_section(header: Cells, rows: Sequence[Cells]) -> None:
+    """Print a blank line and a table; nothing if it has no rows."""
+    if rows:
+        terminal.write_line("")
+        print_table(header, rows)
+
+
+def print_fields(*pairs: tuple[str, object]) -> None:
     """Print one name and value per line. Values that are None or empty are left out."""
     known = [(name, plain(value)) for name, value in pairs if value not in {None, ""}]
     columns = max((width(name) for name, _ in known), default=0) + 1

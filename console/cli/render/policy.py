@@ -6,18 +6,15 @@ from collections import Counter
 
 from console.cli import terminal
 from console.cli.json_object import Json
-from console.cli.render.output import count_label, join_values, print_fields, print_table, with_state_colour
+from console.cli.render.output import count_label, join_values, print_fields, print_section, print_table, with_state_colour
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
 
 
 def print_check(result: Json) -> None:
-    """Print the findings of a check."""
-    print_fields([("Folder", result["folder"]), ("Digest", result["digest"]), ("Policies", join_values(result["policies"]))])
-    if result["findings"]:
-        terminal.write_line("")
-        print_table(("FINDING", "WHERE", "WHY"), [(item["kind"], item["where"], item["message"]) for item in result["findings"]])
+    print_fields(("Folder", result["folder"]), ("Digest", result["digest"]), ("Policies", join_values(result["policies"])))
+    print_section(("FINDING", "WHERE", "WHY"), [(item["kind"], item["where"], item["message"]) for item in result["findings"]])
 
 
 def print_explanation(explanation: Json) -> None:

@@ -190,15 +190,7 @@ def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]
     if before is None:
         yield RequestChange(request_sentence(after), after["created_at"])
     # The sentence tells of a claim and a lock, because their time is not known.
-    unseen = {
-        "approvals": (),
-        "claim": after["claim"],
-        "lock": after["lock"],
-        "state": "pending",
-        "current_tier": after["current_tier"],
-        "review": None,
-    }
-    old = before or unseen
+    old = before or {**after, "approvals": (), "state": "pending", "review": None}
     yield from _answer_changes(old, after)
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
         yield RequestChange(f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {deadline_text(after)}")

@@ -46,7 +46,6 @@ def _cause_step(failures: Iterable[str]) -> str:
 
 
 def with_dead_flag(item: Json) -> Json:
-    """Add to a credential whether it is dead."""
     return {**item, "dead": item["state"] in DEAD_STATES}
 
 
@@ -77,7 +76,6 @@ def credential_row(item: Json) -> tuple[object, ...]:
 
 
 def credential_word(item: Json) -> str:
-    """Return the word of a credential's state."""
     return state_word("credential", credential_look(item["state"], item.get("revocable")))
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import WrongUsage
 from console.presentation.terminal_text import pad, plain, truncate, width
 
 Cells = Sequence[object]
@@ -69,13 +69,7 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
 
 
 def shorten_ids_in(text: str) -> str:
-    """Shorten every id in a text."""
     return LONG_ID.sub(lambda match: f"{match[1]}{match[2][:SHORT_ID_CHARS]}{match[3]}", text)
-
-
-def column_key(title: object) -> str:
-    """Return the name of a column on the command line: `reason-by` for REASON BY."""
-    return str(title).lower().replace(" ", "-")
 
 
 def shorten_ids(table: list[list[str]]) -> list[list[str]]:
@@ -116,9 +110,10 @@ def choose_columns(table: list[list[str]], chosen: str | None) -> list[list[str]
 
 
 def _column_number(header: Sequence[str], name: str, option: str) -> int:
-    keys = [column_key(title) for title in header]
+    # `reason-by` for REASON BY.
+    keys = [str(title).lower().replace(" ", "-") for title in header]
     if name.lower() not in keys:
-        raise Failure(f"{option}: there is no column {name}; the columns are {', '.join(keys)}", code=ExitCode.USAGE)
+        raise WrongUsage(f"{option}: there is no column {name}; the columns are {', '.join(keys)}")
     return keys.index(name.lower())
 
 

@@ -35,7 +35,6 @@ class WatchedEvent:
 
     @classmethod
     def of_entry(cls, entry: Json) -> WatchedEvent:
-        """Build the event from a ledger entry of the API."""
         return cls(entry["position"], entry["at"], entry["type"], entry["data"], entry.get("job", ""))
 
 
@@ -59,8 +58,8 @@ class JobFollower:
     api: ConsoleApiClient
     job: str
     on_event: EventHandler
-    deadline: float | None = None
-    """On the monotonic clock; None to wait without a limit."""
+    deadline: float
+    """On the monotonic clock; infinity to wait without a limit."""
     _position: int = 0
     _unconfirmed_since: float | None = None
     _streams: poll.StreamHealth = field(default_factory=lambda: poll.StreamHealth(poll.POLL_INTERVAL_S))
@@ -137,10 +136,10 @@ class JobFollower:
         return time.monotonic() - self._unconfirmed_since > CONFIRMATION_TIMEOUT_S
 
     def _is_past_deadline(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return time.monotonic() >= self.deadline
 
     def _stream_timeout(self) -> float:
-        return STREAM_TIMEOUT_S if self.deadline is None else max(0.05, min(STREAM_TIMEOUT_S, self.deadline - time.monotonic()))
+        return max(0.05, min(STREAM_TIMEOUT_S, self.deadline - time.monotonic()))
 
 
 def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:

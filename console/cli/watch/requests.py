@@ -19,7 +19,7 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
-from console.cli.errors import ExitCode, Failure, Unreachable
+from console.cli.errors import ExitCode, Failure, Unreachable, WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.output import count_label, note
@@ -48,8 +48,6 @@ REQUEST_EVENT_PREFIXES = ("approval.", "review.", "lock.", "access.withdrawn")
 
 @dataclass(slots=True)
 class RequestWatcher:
-    """Follows the pending requests."""
-
     api: ConsoleApiClient
     on_change: ChangeHandler
     mine: bool = False
@@ -186,7 +184,7 @@ def watch_requests(api: ConsoleApiClient, *, mine: bool, everything: bool) -> No
     """Show pending requests and their changes until the user interrupts."""
     form = current_options().output
     if form is CliOutputFormat.YAML:
-        raise Failure("request watch has no YAML output; use -o table, -o name or -o json (one object per line)", code=ExitCode.USAGE)
+        raise WrongUsage("request watch has no YAML output; use -o table, -o name or -o json (one object per line)")
 
     def print_change(item: Json, changes: list[RequestChange]) -> None:
         if form is CliOutputFormat.JSON:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,11 @@ from pathlib import Path
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import parse_duration_option, parse_params, path_segment
+from console.cli.arguments import parse_duration_option, parse_params
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
-from console.cli.errors import ExitCode, Failure
+from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
@@ -25,8 +26,7 @@ from console.cli.render.output import emit, emit_items, emit_revocation, join_va
 from console.cli.render.request_table import NO_TIER
 from console.cli.spec_lines import with_lines
 from console.cli.watch.job import JobFollower, job_exit_code
-from console.cli.watch.log_tail import LogTail
-from console.cli.watch.progress import show_progress
+from console.cli.watch.progress import APPROVAL_EVENT_TYPES, show_progress
 from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from justenough.adapters.configuration.bundle_packer import pack_folder
@@ -55,11 +55,16 @@ class JobRunInput:
     text: bytes = b""
     """The spec's file, for the lines of problems."""
 
+    @property
+    def body(self) -> Json:
+        """The fields by which the console knows the job before it is launched."""
+        return {"spec": self.raw, "params": self.params, "reason": self.reason}
+
 
 def read_job_run_input(file: str, params: Sequence[str], *, reason: str, parent: str | None = None) -> JobRunInput:
     """Read and check a spec, and pack its working directory. Raises InvalidInput with every problem, Failure."""
     if len(reason) > 1000:
-        raise Failure("--reason is longer than 1,000 characters; shorten it", code=ExitCode.USAGE)
+        raise WrongUsage("--reason is longer than 1,000 characters; shorten it")
     pairs = parse_params(params)
     raw: Json = {}
     text = read_file_or_stdin(file)
@@ -104,13 +109,13 @@ def print_launch_warnings(run_input: JobRunInput) -> None:
 def launch(run_input: JobRunInput, *, key: str | None) -> Json:
     """Upload a job's files and send its signed order; return the accepted job."""
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
-        raise Failure("--idempotency-key must be 1 to 200 visible ASCII characters, without spaces", code=ExitCode.USAGE)
+        raise WrongUsage("--idempotency-key must be 1 to 200 visible ASCII characters, without spaces")
     api = connect_api()
     installation = api.get("/whoami")["installation"]
     now = datetime.now(UTC)
     name, files, digest = new_job_id(installation, now=now), run_input.bundle, None
     if files is not None:
-        _, stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
+        stored = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, idempotent=True)
         digest = str(stored["digest"])
         if digest != bundle.bundle_digest(files):
             raise Failure(
@@ -126,16 +131,9 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
         reason=run_input.reason,
         parent=run_input.parent,
     )
-    body = {
-        "id": name,
-        "spec": run_input.raw,
-        "bundle": digest,
-        "params": run_input.params,
-        "reason": run_input.reason,
-        **api.session.sign_statement(order),
-    }
+    body = {"id": name, "bundle": digest, **run_input.body, **api.session.sign_statement(order)}
     with problem_lines(run_input):
-        _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
+        found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
     if found["id"] != name:
         note(f"This idempotency key was used before; it launched {found['id']}.")
     return found
@@ -153,19 +151,20 @@ def problem_lines(run_input: JobRunInput) -> Iterator[None]:
         raise
 
 
-def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
-    """Return the deadline of --timeout by the monotonic clock; None without a timeout. Raises Failure."""
+def deadline_after(timeout: str | None, *, waits: bool) -> float:
+    """Return the deadline of --timeout by the monotonic clock; infinity without a timeout. Raises Failure."""
     if timeout is None:
-        return None
+        return math.inf
     if not waits:
-        raise Failure("--timeout works only with --wait or --watch", code=ExitCode.USAGE)
+        raise WrongUsage("--timeout works only with --wait or --watch")
     return time.monotonic() + parse_duration_option("--timeout", timeout)
 
 
-def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
+def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float) -> None:
     """Wait until a job has ended, print it, and exit with the code for its state."""
     interrupted = f"{job} continues. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}"
-    view = _follow_job(api, job, every_event=every_event, deadline=deadline, interrupted=interrupted)
+    event_types = None if every_event else APPROVAL_EVENT_TYPES
+    view = _follow_job(api, job, deadline=deadline, interrupted=interrupted, event_types=event_types)
     code = job_exit_code(view)
     emit_items(
         [view],
@@ -185,52 +184,31 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
         raise typer.Exit(code)
 
 
-def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | None) -> None:
+def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
     interrupted = f"the stop of {job} was requested and goes on. Check its revocation: justenough credential prove {job}"
-    extra_types = frozenset({"revocation.overdue"})
-    view = _follow_job(api, job, every_event=False, deadline=deadline, interrupted=interrupted, extra_types=extra_types)
+    event_types = APPROVAL_EVENT_TYPES | {"revocation.overdue"}
+    view = _follow_job(api, job, deadline=deadline, interrupted=interrupted, event_types=event_types)
     report = revocation.job_report(view)
     emit_revocation(report, is_confirmed=report["dead"], table=_print_revocation)
     if job_exit_code(view) is ExitCode.TIMED_OUT:
         raise typer.Exit(ExitCode.TIMED_OUT)
 
 
-def _follow_job(
-    api: ConsoleApiClient,
-    job: str,
-    *,
-    every_event: bool,
-    deadline: float | None,
-    interrupted: str,
-    extra_types: frozenset[str] = frozenset(),
-) -> Json:
+def _follow_job(api: ConsoleApiClient, job: str, *, deadline: float, interrupted: str, event_types: frozenset[str] | None) -> Json:
     """Return the job once it has ended, or at the deadline. `interrupted`: what to say of the job after Ctrl-C."""
     try:
-        with show_progress(
-            job,
-            every_event=every_event,
-            extra_types=extra_types,
-            logs=LogTail(api, job),
-            fetch_request=lambda request: fetch_request(api, request),
-        ) as on_event:
+        with show_progress(api, job, event_types=event_types) as on_event:
             return JobFollower(api, job, on_event, deadline).follow()
     except KeyboardInterrupt:
         note(f"Stopped waiting; {interrupted}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def fetch_request(api: ConsoleApiClient, request: str) -> Json:
-    """Return a request; an empty object if the console does not return it."""
-    with contextlib.suppress(Failure):
-        return api.get(f"/requests/{path_segment(request)}")
-    return {}
-
-
 def _dry_run(run_input: JobRunInput) -> Json:
-    body = {"spec": run_input.raw, "params": run_input.params, "reason": run_input.reason, "parent": run_input.parent, "dry_run": True}
+    body = {**run_input.body, "parent": run_input.parent, "dry_run": True}
     with problem_lines(run_input):
-        return connect_api().post("/jobs", body, idempotent=True)[1]
+        return connect_api().post("/jobs", body, idempotent=True)
 
 
 def _print_warnings(found: Json) -> None:

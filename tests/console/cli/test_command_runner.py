@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from console.cli.demo.command_runner import run_command
+from console.cli.demo.environment import run_command
 
 
 def test_a_command_reads_the_given_stdin_and_its_output_and_exit_code_are_returned() -> None:

@@ -16,7 +16,7 @@ import pytest
 from console.cli.client import api
 from console.cli.client.config import ServerAddresses
 from console.cli.client.vault import PersonVaultClient
-from console.cli.errors import ExitCode, Unreachable, worst_exit_code
+from console.cli.errors import Unreachable
 from console.cli.options import DEFAULT_OPTIONS, run_with_options
 from justenough.domain.core.secret import Secret
 from tests.console.cli.conftest import ROOT, Cli
@@ -303,10 +303,6 @@ def test_an_invalid_value_is_named_with_its_option_and_the_allowed_values(alone:
     done = alone.run("job", "list", "-o", "xml")
 
     assert done.stderr.splitlines()[0] == "error: --output: 'xml' is not one of 'table', 'json', 'yaml', 'name'"
-
-
-def test_the_worst_of_several_exit_codes_counts() -> None:
-    assert [worst_exit_code([]), worst_exit_code([ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.OK])] == [0, 8]
 
 
 @pytest.mark.parametrize("arguments", [("--version",), ("job", "list", "--help"), ("profile", "list", "-o", "json")], ids=str)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.cli.render.gantt import gantt_lines
-from console.cli.render.job_status import job_status_lines
+from console.cli.render.gantt import gantt_lines, job_status_lines
 from console.presentation.terminal_text import clock, strip_colours, width
 from console.presentation.timeline_model import build_timeline, row_parts
 from justenough.domain.ledger.events import EventType

@@ -12,7 +12,7 @@ from console.cli.watch import job as following
 from console.cli.watch import poll
 from console.cli.watch.job import WatchedEvent, job_exit_code, parse_event_stream
 from console.cli.watch.poll import OutageTolerance
-from tests.console.cli.conftest import Cli
+from tests.console.cli.conftest import Cli, run_on_terminal
 from tests.support.canned_server import serve_canned_answers
 
 LINES = [
@@ -186,3 +186,19 @@ def test_waiting_for_a_job_that_is_never_proven_clean_exits_with_9(cli: Cli, mon
 
     assert done.exit_code == 9
     assert "justenough credential prove j-dev-x" in done.stderr
+
+
+@pytest.mark.servers
+def test_a_terminal_gets_a_jobs_output_only_if_it_is_shown(cli: Cli) -> None:
+    with serve_canned_answers() as console:
+        console.routes = {
+            "/jobs/j-dev-x": (200, {**job("running", "pending"), "credentials": []}),
+            "/kill": (200, {**job("running", "pending"), "credentials": []}),
+            "/events": (404, {"detail": "no streams here"}),
+            "/timeline": (200, {"items": [], "next": None}),
+        }
+        for arguments, is_shown in ((("job", "kill", "j-dev-x"), False), (("job", "watch", "j-dev-x"), True)):
+            with run_on_terminal(cli, *arguments, "--timeout", "2s", "--console-url", console.address) as (process, terminal):
+                terminal.read_until(b"The timeout has passed" if is_shown else b"prove j-dev-x")
+                process.wait()
+            assert any("/logs" in one.path for one in console.requests) is is_shown

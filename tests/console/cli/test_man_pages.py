@@ -23,6 +23,13 @@ def test_a_man_page_has_its_sections_and_only_known_troff_requests(alone: Cli) -
     assert [line for line in page.splitlines() if line.startswith(".") and not REQUEST.match(line)] == []
 
 
+def test_a_man_page_names_arguments_and_ranges_as_help_does(alone: Cli) -> None:
+    page = alone.run("man", "catalog", "review").stdout
+
+    assert ".TP\n.B FOLDER\n" in page
+    assert "[1 to 1000]" in alone.run("man", "job", "list").stdout
+
+
 def test_every_command_and_group_has_a_page_in_the_folder(alone: Cli, tmp_path: Path) -> None:
     done = alone.run("man", "--out", tmp_path / "man1")
 

@@ -40,6 +40,14 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
+def refusal(cli: Cli, folder: Path, kind: str, name: str, *more: str, url: str | None = None, code: int = 2) -> str:
+    """Return what `catalog add` says on stderr; it must end with this exit code and change no file."""
+    before = contents(folder)
+    done = add(cli, folder, kind, name, *more, url=url)
+    assert (done.exit_code, contents(folder)) == (code, before)
+    return str(done.stderr)
+
+
 def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, folder: Path) -> None:
     assert (folder.parent / "justenough.toml").read_text() == 'config = "mine"\n'
     assert alone.json("catalog", "check", folder)["resources"] == 0
@@ -234,13 +242,10 @@ def test_actions_that_no_policy_permits_are_named(alone: Cli, folder: Path) -> N
     ],
 )
 def test_a_wrong_url_is_refused_and_nothing_is_written(alone: Cli, folder: Path, kind: str, url: str, why: str) -> None:
-    before = contents(folder)
+    message = refusal(alone, folder, kind, "billing", url=url)
 
-    refused = add(alone, folder, kind, "billing", url=url)
-
-    assert (refused.exit_code, contents(folder)) == (2, before)
-    assert why in refused.stderr
-    assert "secret" not in refused.stderr
+    assert why in message
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize(
@@ -253,22 +258,12 @@ def test_a_wrong_url_is_refused_and_nothing_is_written(alone: Cli, folder: Path,
     ],
 )
 def test_names_with_unsafe_characters_are_refused(alone: Cli, folder: Path, words: tuple[str, ...], why: str) -> None:
-    before = contents(folder)
-
-    refused = add(alone, folder, "postgres", *words)
-
-    assert (refused.exit_code, contents(folder)) == (2, before)
-    assert why in refused.stderr
+    assert why in refusal(alone, folder, "postgres", *words)
 
 
 def test_a_catalog_that_cannot_be_written_leaves_nothing_behind(alone: Cli, folder: Path) -> None:
     (folder / "sql").write_text("a file, not a folder")
-    before = contents(folder)
-
-    refused = add(alone, folder, "postgres", "billing")
-
-    assert (refused.exit_code, contents(folder)) == (1, before)
-    assert "cannot write" in refused.stderr
+    assert "cannot write" in refusal(alone, folder, "postgres", "billing", code=1)
 
 
 def test_a_catalog_for_which_there_is_no_space_stays_as_it_was(alone: Cli, folder: Path) -> None:
@@ -292,23 +287,13 @@ def test_a_catalog_for_which_there_is_no_space_stays_as_it_was(alone: Cli, folde
 
 def test_a_name_that_is_already_used_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "billing")
-    before = contents(folder)
-
-    refused = add(alone, folder, "kv", "billing")
-
-    assert (refused.exit_code, contents(folder)) == (2, before)
-    assert "resources.billing: already exists; choose another name, or remove it first" in refused.stderr
+    assert "resources.billing: already exists; choose another name, or remove it first" in refusal(alone, folder, "kv", "billing")
 
 
 def test_an_existing_file_is_not_overwritten(alone: Cli, folder: Path) -> None:
     (folder / "sql").mkdir()
     (folder / "sql" / "billing.sql").write_text("mine")
-    before = contents(folder)
-
-    refused = add(alone, folder, "postgres", "billing")
-
-    assert (refused.exit_code, contents(folder)) == (2, before)
-    assert "sql/billing.sql already exists" in refused.stderr
+    assert "sql/billing.sql already exists" in refusal(alone, folder, "postgres", "billing")
 
 
 def test_options_without_a_default_in_the_catalog_must_be_given(alone: Cli, folder: Path) -> None:
@@ -324,12 +309,7 @@ def test_options_without_a_default_in_the_catalog_must_be_given(alone: Cli, fold
 
 def test_a_catalog_on_one_line_is_refused_and_left_unchanged(alone: Cli, folder: Path) -> None:
     (folder / "catalog.yaml").write_text("{defaults: {environment: prod, sensitivity: internal, owner: o}, resources: {}}\n")
-    before = contents(folder)
-
-    refused = add(alone, folder, "kv", "mail")
-
-    assert (refused.exit_code, contents(folder)) == (2, before)
-    assert "catalog.yaml" in refused.stderr
+    assert "catalog.yaml" in refusal(alone, folder, "kv", "mail")
 
 
 @pytest.mark.parametrize("name", ["catalog", "approvals", "triggers", "job"])

@@ -238,6 +238,22 @@ def test_completion_loads_nothing_heavy(line: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_package_does_not_replace_a_command_of_the_program(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+    from types import SimpleNamespace
+
+    def register(app: typer.Typer, _output: object) -> None:
+        app.command("find")(lambda: None)
+        app.command("more")(lambda: None)
+
+    entry = SimpleNamespace(name="more", value="more:register", load=lambda: register)
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: [entry])
+    assert alone.run("man", "--out", tmp_path).exit_code == 0
+
+    assert "Find jobs, credentials" in (tmp_path / "justenough-find.1").read_text()
+    assert (tmp_path / "justenough-more.1").exists()
+
+
 def test_the_program_prints_its_version(alone: Cli) -> None:
     from importlib.metadata import version
 
