@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from worker.provisioning import PersonSeed, VaultTarget, provision_vault
-from worker.provisioning.admin_client import admin_token
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
@@ -19,6 +18,9 @@ from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.shop import load_shop
 from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.start_progress import Report
+
+if TYPE_CHECKING:
+    from worker.provisioning import VaultTarget
 
 
 class NoVault(GiveUp):
@@ -31,6 +33,8 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         report("step", "loading the shop")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
+        from worker.provisioning import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads
+
         report("step", "setting Vault up")
         provision_vault(_embedded_target(plan.settings))
 
@@ -44,6 +48,9 @@ def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
     """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises NoVault."""
+    from worker.provisioning import VaultTarget  # noqa: PLC0415 - see seed_servers
+    from worker.provisioning.admin_client import admin_token  # noqa: PLC0415 - the same
+
     if embedded := embedded_inputs(settings):
         return _embedded_target(embedded[0])
     token = admin_token()
@@ -69,6 +76,8 @@ def _environment(places: StackPaths) -> dict[str, str]:
 
 
 def _embedded_target(settings: Settings) -> VaultTarget:
+    from worker.provisioning import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
+
     places = StackPaths.of(settings.home)
     return VaultTarget(
         settings,
