@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -14,8 +15,6 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from worker.provisioning import PersonSeed, VaultTarget, provision_vault
-from worker.provisioning.admin_client import admin_token
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import supervisor_of
@@ -24,6 +23,9 @@ from worker.stack.postgres import VAULT_LOGIN, database_passwords, superuser_dsn
 from worker.stack.shop_data import COLUMNS, shop_data
 from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.starter_pipes import Report
+
+if TYPE_CHECKING:
+    from worker.provisioning import VaultTarget
 
 DATABASE = "shop"
 SAFE_SEARCH_PATH = "-c search_path=pg_catalog,pg_temp"
@@ -36,6 +38,8 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         report("step", "loading the shop")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
+        from worker.provisioning import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads
+
         report("step", "setting Vault up")
         provision_vault(_embedded_target(plan.settings))
 
@@ -79,6 +83,9 @@ def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
     """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises GiveUp."""
+    from worker.provisioning import VaultTarget  # noqa: PLC0415 - see seed_servers
+    from worker.provisioning.admin_client import admin_token  # noqa: PLC0415 - the same
+
     if embedded := embedded_inputs(settings):
         return _embedded_target(embedded[0])
     token = admin_token()
@@ -104,6 +111,8 @@ def _environment(places: StackPaths) -> dict[str, str]:
 
 
 def _embedded_target(settings: Settings) -> VaultTarget:
+    from worker.provisioning import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
+
     places = StackPaths.of(settings.home)
     return VaultTarget(
         settings,
