@@ -1,7 +1,7 @@
 """The quick steps of a job's workflow: decide its requests, open locks, examine answers, escalate, close. Each records before it returns.
 
 Each may run twice: event ids are derived from what happened, so that the second run changes nothing. None is interrupted when it is
-cancelled or takes too long (`no_thread_cancel_exception`): its thread may be writing for other jobs, too (`GroupCommitter`).
+cancelled or takes too long (`no_thread_cancel_exception`): its thread may be writing for other jobs, too (`group_commit`).
 """
 
 from __future__ import annotations
