@@ -63,10 +63,14 @@ def search(console: Console, caller: Caller, text: str) -> SearchResult:
     hits = (*in_jobs, *_resources(current, query), *named, *readable(console, caller, words.hits))
     # A job's id is in its database user's name: both find the same.
     found = tuple({(hit.kind, hit.id): hit for hit in reversed(hits)}.values())[::-1]
+    suggestions: tuple[str, ...] = ()
+    if not found:
+        readable_names = (name for _, name in store.search.names(reader_id=caller.requester_filter))
+        suggestions = suggest(query, (*current.catalog.resources, *readable_names))
     return SearchResult(
         query=query,
         hits=found,
-        suggestions=() if found else suggest(query, _known_names(console, caller, current)),
+        suggestions=suggestions,
         is_partial=words.is_partial,
         is_indexed=store.search.progress().is_nearly_complete,
     )
@@ -163,8 +167,3 @@ def _resources(current: ConfigSet, query: str) -> Iterator[SearchHit]:
     titles = {name: resource.title for name, resource in current.catalog.resources.items()}
     found = {name: title for name, title in titles.items() if words and all(word in f"{name} {title}".casefold() for word in words)}
     yield from sorted((SearchHit(kind="resource", id=name, text=title) for name, title in found.items()), key=distance)
-
-
-def _known_names(console: Console, caller: Caller, current: ConfigSet) -> Iterator[str]:
-    yield from current.catalog.resources
-    yield from (name for _, name in console.deps.store.search.names(reader_id=caller.requester_filter))
