@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from temporalio import activity
 
 from activities.revocation import revoke
-from activities.revocation.proof import has_standing_proof
+from activities.revocation.proof import has_standing_proof, prove
+from activities.revocation.steps import with_store_timeout
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import why_not_job_workflow
-from activities.support.store_timeout import with_store_timeout
 from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput, RevokeResult, SignedProofReport
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.ids import REQUEST_ID, installation_of
@@ -109,7 +109,7 @@ class RevocationActivities:
 
         With a nonce, sign the report.
         """
-        report = await _run_in_pool(revoke.prove, self._deps, job)
+        report = await _run_in_pool(prove, self._deps, job)
         signed = await _run_in_pool(partial(sign_report, self._deps, report, nonce=nonce))
         return SignedProofReport(signed=signed, **dict(report))
 
@@ -129,5 +129,4 @@ async def _run_uninterrupted(work: Awaitable[T]) -> T:
 
 
 async def _run_in_pool(act: Callable[..., T], *arguments: Any) -> T:
-    """Call in one of REVOCATION_POOL's threads."""
     return await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, act, *arguments)

@@ -6,9 +6,8 @@ It runs once per job id, trusts no argument, and returns only after it has tried
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import structlog
 from temporalio import activity
@@ -16,10 +15,10 @@ from temporalio.common import RawValue
 
 from activities.process.sandbox import Sandbox
 from activities.session.dead_sessions import hold_session_lock
-from activities.session.request_watch import RequestWatch
+from activities.session.people_requests import RequestWatch
 from activities.session.session import JobSession, Stop
-from activities.support.async_tools import run_despite_cancel, send_heartbeats
-from activities.support.caller_check import decode_argument, refused_event, why_not_job_workflow
+from activities.support.async_tools import run_despite_cancel, run_until_block_ends, send_heartbeats
+from activities.support.caller_check import refused_event, why_not_job_workflow
 from justenough.adapters.store import ClaimResult
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
@@ -37,8 +36,6 @@ log = structlog.get_logger()
 
 
 class SessionActivities:
-    """The sessions of one worker."""
-
     def __init__(self, deps: Deps, sandbox: Sandbox) -> None:
         self._deps = deps
         self._sandbox = sandbox
@@ -47,7 +44,9 @@ class SessionActivities:
     @activity.defn(name="run_session")
     async def receive(self, argument: RawValue) -> SessionResult:
         """Run a session if the argument is an order. Anyone may send anything here, and each attempt is recorded."""
-        order = decode_argument(argument, SessionInput)
+        order: object = None
+        with suppress(Exception):  # Anybody may send any bytes, which may raise anything.
+            order = activity.payload_converter().from_payload(argument.payload, SessionInput)
         # From the first step on: the store may take longer than Temporal waits for a silent worker.
         async with send_heartbeats():
             if not isinstance(order, SessionInput):
@@ -65,7 +64,9 @@ class SessionActivities:
         for why in stops:
             session.stop(why)
         with hold_session_lock(self._deps.settings, order.order.job):
-            async with self._renew_claim(session, order.order.job, owner), self._requests.watch(order.order.job, session.receive):
+            # In a separate task: a store that hangs must not stop the session.
+            renewing = run_until_block_ends(self._renew_claim(session, order.order.job, owner))
+            async with renewing, self._requests.watch(order.order.job, session.receive):
                 return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 
     async def _open_session(self, order: SessionInput, owner: str) -> JobSession | SessionResult:
@@ -139,28 +140,18 @@ class SessionActivities:
         view, claim = self._deps.store.jobs.get(job), self._deps.store.claims.get(job)
         return claim is None and not (view and any(request.lock for request in view.requests))
 
-    @contextlib.asynccontextmanager
-    async def _renew_claim(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
-        """Renew the claim in the store until the block ends; stop the session if its claim was closed."""
-
-        async def renew() -> None:
-            # The claim was made a moment ago, which counts as the first renewal.
-            while True:
-                await asyncio.sleep(CLAIM_RENEWAL_INTERVAL_S)
-                try:
-                    is_ours = await asyncio.to_thread(self._deps.store.claims.renew, job, owner, self._deps.now())
-                except Exception as error:  # noqa: BLE001 - a store that is away must not end a healthy job; the lease outlasts several tries
-                    log.warning("claim not renewed", job=job, error=type(error).__name__)
-                    continue
-                if not is_ours:
-                    session.stop(Stop.CUT)
-
-        # In a separate task: a store that hangs must not stop the session.
-        renewing = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
+    async def _renew_claim(self, session: JobSession, job: str, owner: str) -> None:
+        """Renew the claim in the store until cancelled; stop the session if its claim was closed."""
+        # The claim was made a moment ago, which counts as the first renewal.
+        while True:
+            await asyncio.sleep(CLAIM_RENEWAL_INTERVAL_S)
+            try:
+                is_ours = await asyncio.to_thread(self._deps.store.claims.renew, job, owner, self._deps.now())
+            except Exception as error:  # noqa: BLE001 - a store that is away must not end a healthy job; the lease outlasts several tries
+                log.warning("claim not renewed", job=job, error=type(error).__name__)
+                continue
+            if not is_ours:
+                session.stop(Stop.CUT)
 
 
 def _stop_reason() -> Stop:

@@ -39,7 +39,7 @@ from console.cli.main import program
 from console.presentation.status_badges import state_word
 from docs.editor_schemas import editor_schemas
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store.migrate import RIGHTS
+from justenough.adapters.store.rights import RIGHTS
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID

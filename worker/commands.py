@@ -1,4 +1,4 @@
-"""The worker's commands of `justenough`: up, down, status, doctor, worker, store; and those of worker.vault_commands and worker.people_commands.
+"""The worker's commands of `justenough`: up, down, status, doctor, worker, store; and those of worker.provisioning_commands.
 
 Imports nothing that loads slowly, because `justenough --help` loads this module. Data goes to stdout, everything else to stderr.
 """
@@ -13,13 +13,12 @@ import typer
 
 from justenough.adapters.runtime import gc_tuning
 from worker.command_output import EXIT_FAILED, CommandOutput, Json, exit_on_error, read_settings
-from worker.people_commands import PeopleCommands
-from worker.vault_commands import VaultCommands
+from worker.provisioning_commands import ProvisioningCommands
 
 if TYPE_CHECKING:
     from worker.stack.finding import DoctorFinding
     from worker.stack.stack_file import Stack
-    from worker.stack.start_progress import Step
+    from worker.stack.starter_pipes import Step
     from worker.stack.status import StackStatus
 
 LABELS = {"ok": "OK", "warning": "WARN", "missing": "FAIL"}
@@ -35,8 +34,7 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
     commands = WorkerCommands(output)
     for command in (commands.up, commands.down, commands.status, commands.doctor, worker):
         app.command(command.__name__)(command)
-    VaultCommands(output).register(app)
-    PeopleCommands(output).register(app)
+    ProvisioningCommands(output).register(app)
     store = typer.Typer(help="Prepare and check the store's database.", no_args_is_help=True)
     store.command("migrate")(commands.store_migrate)
     store.command("check")(commands.store_check)
@@ -45,8 +43,6 @@ def register(app: typer.Typer, output: CommandOutput) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommands:
-    """The commands that print."""
-
     output: CommandOutput
 
     def up(
@@ -125,8 +121,7 @@ class WorkerCommands:
         ] = False,
     ) -> None:
         """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
-        from worker.stack.doctor import examine  # noqa: PLC0415 - only this command needs the store and every adapter
-        from worker.stack.doctor.production import production_findings  # noqa: PLC0415 - the same
+        from worker.stack.doctor import examine, production_findings  # noqa: PLC0415 - only this command needs the store and every adapter
 
         check = production_findings if production else examine
         self._print_findings(check(read_settings(self.output), console_url=self.output.console_url()))

@@ -8,6 +8,7 @@ import importlib
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +22,18 @@ from activities.process import no_sandbox, uid_pool
 from activities.process.job_firewall import keep_servers_closed
 from activities.process.sandbox import Sandbox
 from activities.session.dead_sessions import end_dead_sessions
-from activities.support.async_tools import repeat_call, run_beside
+from activities.support.async_tools import repeat_call, run_beside, wait_up_to
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.adapters.runtime import gc_tuning, open_files
 from justenough.adapters.runtime.logging_setup import configure_logs
 from justenough.adapters.temporal import build_codec, connect_temporal, prepare_namespace, with_temporal_profile
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
+from justenough.domain.ledger.overdue import WORKER_REPORT_INTERVAL
+from justenough.domain.readmodel.views import WorkerView
 from justenough.services.dependencies import Deps, open_worker_deps
 from worker.crash_watcher import start_crash_watcher
-from worker.self_report import report_self
 from worker.sweep_schedule import keep_sweep_schedule
-from worker.temporal_worker import run_workers
+from worker.temporal_worker import BUILD_ID, run_workers
 
 PACKAGES = ("justenough", "activities", "workflows", "worker")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -44,10 +46,6 @@ log = structlog.get_logger()
 
 class HomeNotWritable(RetryLater):
     """The worker cannot write into its home: its disk is full or read-only, or the folder is another user's."""
-
-
-class ForeignPackage(GiveUp):
-    """A package with one of our generic names was imported from elsewhere."""
 
 
 def main() -> None:
@@ -70,7 +68,7 @@ def main() -> None:
 
 
 def check_packages() -> None:
-    """Raise ForeignPackage unless all our packages are in the same folder as this one: their names are generic, so Python may import
+    """Raise GiveUp unless all our packages are in the same folder as this one: their names are generic, so Python may import
     others.
     """
     home = Path(__file__).resolve().parent.parent
@@ -78,7 +76,7 @@ def check_packages() -> None:
         origin = Path(str(importlib.import_module(name).__file__)).resolve().parent.parent
         if origin != home:
             message = f"package {name!r} was imported from {origin}, not from {home}; install the worker in a separate environment"
-            raise ForeignPackage(message)
+            raise GiveUp(message)
 
 
 async def run(settings: Settings) -> None:
@@ -144,3 +142,38 @@ async def signal_liveness(file: Path) -> AsyncIterator[None]:
             yield
     finally:
         await asyncio.to_thread(file.unlink, missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def report_self(deps: Deps) -> AsyncIterator[None]:
+    """Report this worker's version and configuration to the store, where consoles see it, until the block ends; then remove the report.
+
+    An unreachable store is not an error.
+    """
+    name = f"{socket.gethostname()}-{os.getpid()}"
+
+    def report() -> None:
+        view = WorkerView(
+            name=name,
+            version=BUILD_ID,
+            config_digest=deps.config.digest_in_force,
+            config_alarm=deps.config.alarm,
+            last_seen=deps.now(),
+        )
+        try:
+            deps.store.workers.report(view)
+        except JustEnoughError as error:
+            log.warning("this worker could not be reported", error=type(error).__name__)
+
+    async def repeat(ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            await asyncio.to_thread(report)
+            await wait_up_to(WORKER_REPORT_INTERVAL, ended)
+
+    try:
+        # No report may follow the removal.
+        async with run_beside(repeat):
+            yield
+    finally:
+        with contextlib.suppress(JustEnoughError):
+            await asyncio.to_thread(deps.store.workers.forget, name)

@@ -22,7 +22,6 @@ from temporalio.worker import (
     Worker,
 )
 
-from activities.control_group_activities import ControlGroupActivities
 from activities.job_activities import JobActivities
 from activities.process.sandbox import Sandbox
 from activities.revocation_activities import RevocationActivities
@@ -69,16 +68,11 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
     valid configuration it takes no sessions: jobs wait for another worker, or until the configuration is fixed.
     """
     settings, sessions = deps.settings, SessionActivities(deps, sandbox)
-    deciding, locking, ending, sweeping = (
-        JobActivities(deps),
-        ControlGroupActivities(deps),
-        RevocationActivities(deps),
-        SweepActivities(deps, client),
-    )
+    deciding, ending, sweeping = JobActivities(deps), RevocationActivities(deps), SweepActivities(deps, client)
     quick: list[Callable[..., Any]] = [
         deciding.decide_requests,
         deciding.take_place,
-        locking.open_locks,
+        deciding.open_locks,
         deciding.take_answers,
         deciding.open_request,
         deciding.climb,
@@ -169,7 +163,6 @@ class ErrorInterceptor(Interceptor):
     """Turns our errors into retryable or final Temporal errors. For an unexpected error, passes on only its type: the message may contain secrets."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's name
-        """Return the translator that runs before an activity."""
         return _ErrorTranslator(next)
 
 

@@ -40,7 +40,6 @@ class Escalation:
 
     @property
     def pending(self) -> tuple[str, ...]:
-        """Ids of requests that still wait."""
         return tuple(self._in_state(RequestState.PENDING))
 
     async def wait_settled(self, *, enough: Callable[[], bool]) -> None:
@@ -110,7 +109,6 @@ class Escalation:
             self._answers.drop(len(received))
 
     async def withdraw_pending(self, why: str) -> None:
-        """Withdraw the requests that still wait, because the job no longer needs them."""
         if self.pending:
             await call_activity(JobActivities.withdraw_requests, WithdrawInput(job=self._job, requests=self.pending, why=why))
             self.states.update(dict.fromkeys(self.pending, RequestState.WITHDRAWN))

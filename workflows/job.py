@@ -27,7 +27,6 @@ from workflows.guard import Guard
 from workflows.signals import ApprovalRequests, ReceivedAnswers, RevocationRequests, decode_signal
 
 with workflow.unsafe.imports_passed_through():
-    from activities.control_group_activities import ControlGroupActivities
     from activities.job_activities import JobActivities
     from activities.session_activity import SessionActivities
     from justenough.domain.contracts import search_attributes
@@ -163,7 +162,7 @@ class Job:
         if locked := {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}:
             # From here on Vault may have a wrapping token of the job, even if this step fails.
             self._locks = True
-            opened = await call_activity(ControlGroupActivities.open_locks, ControlGroupsInput(order=order, ladders=locked))
+            opened = await call_activity(JobActivities.open_locks, ControlGroupsInput(order=order, ladders=locked))
             if opened.refused:
                 return JobOutcome(JobState.FAILED, reason=f"refused: {opened.refused}")
         if ladders := {request.id: request.ladder for request in decided.requests if request.ladder}:

@@ -45,7 +45,6 @@ class ApprovalRequests:
             self._waiting.append(request)
 
     def pop(self) -> str:
-        """Remove and return the oldest request id."""
         return self._waiting.popleft()
 
 
@@ -120,7 +119,6 @@ class RevocationRequests:
         self._enqueue(RevokeCredentialInput(job=self._job, credential=request, request=request))
 
     async def revoke_each(self) -> None:
-        """Revoke each credential that is queued."""
         while self._waiting:
             await self._revoke(RevocationActivities.revoke_credential, self._waiting.popleft())
 

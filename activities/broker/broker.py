@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from activities.issuing.results import (
     IssuedCredential,
     NotPermitted,
     OrderNotValid,
-    PendingApproval,
+    PendingRequest,
     ToolAccess,
 )
 from justenough.domain.catalog.gateway_validation import why_for_gateways_only
@@ -77,16 +77,6 @@ NotifyWorkflow = Callable[[str], Awaitable[None]]
 
 class ForGatewaysOnly(NotPermitted):
     """The job requests a credential that only the broker's gateways may use."""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingRequest:
-    """The current state of a request that people must answer."""
-
-    request_id: str
-    state: RequestState
-    tier: int
-    respond_by: datetime | None = None
 
 
 class Broker:
@@ -141,7 +131,7 @@ class Broker:
         """
         access = await self._without_secrets(access)
 
-        def issue(*, waited_for: str) -> IssuedCredential | PendingApproval:
+        def issue(*, waited_for: str) -> IssuedCredential | PendingRequest:
             if why := why_for_gateways_only(access, self._deps.config.current().catalog):
                 raise ForGatewaysOnly(why.message)
             return self._issuer.access(access, waited_for=waited_for)
@@ -265,7 +255,7 @@ class Broker:
         return access.model_copy(update={"reason": reason[:MAX_SENTENCE_CHARS]})
 
     async def _obtain(
-        self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float, waited_for: str = ""
+        self, access: Access, issue: Callable[..., T | PendingRequest], *, wait: float, waited_for: str = ""
     ) -> T | PendingRequest:
         """Call `issue` until it issues or people have not answered within `wait` seconds; return its result or the pending request."""
         end = self._deps.ticks() + wait
@@ -276,14 +266,14 @@ class Broker:
             except (InvalidInput, NotFound, ForGatewaysOnly, OrderNotValid) as error:
                 await self.record_refusal(f"{access.action} on {access.resource}", str(error))
                 raise
-            if not isinstance(issued, PendingApproval):
+            if not isinstance(issued, PendingRequest):
                 return issued
-            waited_for = issued.request
+            waited_for = issued.request_id
             if waited_for not in self._notifying:
                 self._notifying[waited_for] = asyncio.create_task(self._notify_until_opened(waited_for))
             view = await self._wait_for_answer(waited_for, until=end)
             if view is None or view.state is RequestState.PENDING:
-                return _to_pending(waited_for, view, tier=issued.tier)
+                return PendingRequest.of(view) if view else issued
 
     async def request(self, request_id: str, *, wait: float = 0.0) -> PendingRequest:
         """Return the state of a request of this job, once it is answered or `wait` seconds have passed. Raises NotFound, AccessClosed."""
@@ -291,7 +281,7 @@ class Broker:
         view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if is_own else None
         if view is None:
             raise NotFound(f"this job has no request {request_id[:64]}")
-        return _to_pending(request_id, view, tier=view.current_tier)
+        return PendingRequest.of(view)
 
     async def release(self, credential: str) -> str:
         """Revoke one credential now and return its state: `confirmed` once it was found dead, another state if no revocation can end it.
@@ -418,9 +408,3 @@ def denial_details(error: GiveUp) -> dict[str, Any]:
     if not isinstance(error, AccessDenied):
         return {}
     return {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request}
-
-
-def _to_pending(name: str, view: RequestView | None, *, tier: int) -> PendingRequest:
-    return (
-        PendingRequest(name, view.state, view.current_tier, view.expires_at) if view else PendingRequest(name, RequestState.PENDING, tier)
-    )

@@ -7,8 +7,9 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from activities.issuing.results import EndReason, IssueBasis, NotPermitted
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
@@ -18,7 +19,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle, Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event
-from justenough.domain.policy.cedar_request import DecisionFacts, Phase
+from justenough.domain.policy.cedar_request import Phase
 from justenough.domain.tools.call import call_of
 from justenough.services.count_answers import build_control_group_verifier, ladder_for_request
 from justenough.services.dependencies import Deps
@@ -95,18 +96,14 @@ def authorize(
             rejection = Rejection("request_settled", f"the request is {settled}")
         else:
             # The answers are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
-            tiers, approving = deps.config.current().tiers, ladder.answers[-1]
-            events += (
-                approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=now)
-                for answer in ladder.answers
-            )
-            events += (
-                review_opened_event(job, ladder, answer, tiers, at=now) for answer in ladder.answers if answer.decision == "break_glass"
-            )
+            events += _approval_events(deps, job, ladder, at=now)
             access = apply_grant(access, ladder.grant)
-            decision, facts, rejection = _evaluate_as_granted(
-                context, access, ladder, decision, facts, held=held, phase=phase, requested=requested
-            )
+            if (ladder.is_narrowed or ladder.broke_glass) and not (rejection := why_not_issuable(deps, verified, access)):
+                # Policy decides again on the request as its approvers narrowed it.
+                decision, facts = evaluate_request(
+                    deps, job, verified, access, held=held, phase=phase, break_glass=ladder.broke_glass, requested=requested
+                )
+                rejection = why_policy_denies_grant(ladder.grant, decision, tier=ladder.current)
     # People may have taken an hour to answer. If an ancestor of the job has lost access meanwhile, the job has lost it too.
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not expect a credential of this decision.
@@ -117,33 +114,14 @@ def authorize(
     return access, IssueBasis(decision, digest, now, requested, ladder)
 
 
-def _evaluate_as_granted(
-    context: IssueContext,
-    access: Access,
-    ladder: Ladder,
-    decision: Decision,
-    facts: DecisionFacts,
-    *,
-    held: HeldAccess,
-    phase: Phase,
-    requested: Access,
-) -> tuple[Decision, DecisionFacts, Rejection | None]:
-    """Return policy's decision on a request as its approvers narrowed it, and why it may not be issued (None if it may)."""
-    if not (ladder.is_narrowed or ladder.broke_glass):
-        return decision, facts, None
-    if rejection := why_not_issuable(context.deps, context.verified, access):
-        return decision, facts, rejection
-    again, facts = evaluate_request(
-        context.deps,
-        context.order.job,
-        context.verified,
-        access,
-        held=held,
-        phase=phase,
-        break_glass=ladder.broke_glass,
-        requested=requested,
-    )
-    return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current)
+def _approval_events(deps: Deps, job: str, ladder: Ladder, *, at: datetime) -> Iterator[Event]:
+    """Yield the events of the answers that approved a request, then those of the reviews that they open."""
+    approving, tiers = ladder.answers[-1], deps.config.current().tiers
+    for answer in ladder.answers:
+        yield approval_decided_event(job, ladder, answer, verdict="approved" if answer is approving else "pending", at=at)
+    for answer in ladder.answers:
+        if answer.decision == "break_glass":
+            yield review_opened_event(job, ladder, answer, tiers, at=at)
 
 
 def _count_answers(

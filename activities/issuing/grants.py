@@ -76,7 +76,6 @@ class AccessGrant:
     """The job's Vault token for this grant: its policy allows only this action, and it lives as long as the grant."""
 
     def count(self, call: ToolCall) -> None:
-        """Count a call that a credential was issued for."""
         bounds = (self.access.tools or {}).get(call.tool)
         self.made.add(call, bounds.counted_arguments if bounds else ())
 
@@ -94,13 +93,10 @@ class AccessGrant:
         return self.access.tools is not None and call_of(self.access) is None
 
     def seconds_left(self, *, ticks: float) -> float:
-        """Return its remaining seconds."""
         return float(self.access.ttl) if self.ends is None else self.ends - ticks
 
 
 class JobGrants:
-    """The grants of one job."""
-
     def __init__(self, deps: Deps, job: str) -> None:
         self._deps = deps
         self._job = job
@@ -109,17 +105,14 @@ class JobGrants:
         """Ids of requests that became a grant. After the grant has ended, the request cannot become a grant again."""
 
     def add(self, grant: AccessGrant) -> None:
-        """Add a grant that may be used again."""
         self._grants.append(grant)
         self.ever_granted.add(request_id(self._job, grant.number))
 
     def through_tools(self, access: Access) -> AccessGrant | None:
-        """Return the usable grant for this access through tools, or None."""
         standing = (grant for grant in self._grants if grant.through_tools and self._is_usable(grant))
         return next((grant for grant in standing if _is_same_access(grant.access, access)), None)
 
     def find_covering(self, access: Access) -> Iterator[AccessGrant]:
-        """Yield the usable grants that cover this access."""
         self._grants = [grant for grant in self._grants if self._is_usable(grant)]
         call, action = call_of(access), self._deps.config.current().catalog.action(access.resource, access.action)
         for grant in self._grants:
@@ -144,7 +137,6 @@ def _is_same_access(access: Access, other: Access) -> bool:
 
 
 def is_withdrawn(deps: Deps, request: str) -> bool:
-    """Whether the approval of a request was withdrawn."""
     view = deps.store.requests.get(request)
     return view is not None and view.state is RequestState.WITHDRAWN
 
@@ -219,7 +211,6 @@ class RuntimeRequests:
             self._numbers = number
 
     def add_waiting(self, request: str, access: Access) -> None:
-        """Add a request that people must answer."""
         self.waiting[request] = access
         self._asked_people += 1
 
@@ -246,7 +237,6 @@ class HeldCredentials:
         return tuple(self._alive.values())
 
     def basis(self, credential: CredentialHandle) -> IssueBasis:
-        """Return the basis that a live credential was issued on."""
         return self._bases[credential.id]
 
     def add(self, credential: CredentialHandle, basis: IssueBasis) -> None:

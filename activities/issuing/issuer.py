@@ -25,7 +25,7 @@ from activities.issuing.results import (
     IssueRefused,
     NotPermitted,
     OrderNotValid,
-    PendingApproval,
+    PendingRequest,
     ToolAccess,
     end_of_issued,
     issued_event,
@@ -105,7 +105,7 @@ class Issuer:
         with self._turn():
             return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
-    def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingApproval:
+    def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingRequest:
         """Issue what a running job requests, under an existing grant or a new one; or return the request that waits for people.
 
         `waited_for`: id of the request this caller already waited for. If several callers wait for it, all get its result and none opens a
@@ -122,7 +122,7 @@ class Issuer:
                     return issued
             return self._request(access, waited_for, self._issue_first)
 
-    def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingApproval:
+    def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingRequest:
         """Return the tools that a running job may call, with their bounds, or the request that waits for people. `access` names the tools.
 
         Raises as `access` does.
@@ -156,7 +156,7 @@ class Issuer:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
             raise IssueRefused(f"the job has {MAX_LIVE_CREDENTIALS} active credentials; release some first")
 
-    def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingApproval:
+    def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingRequest:
         """Grant a request that already waits for people, if they have approved it by now; else make a new request."""
         for request, waiting in self._requests.waiting.items():
             if _request_key(waiting) == _request_key(access):
@@ -171,7 +171,6 @@ class Issuer:
             self.holdings.forget(credential, unrecorded)
 
     def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
-        """Return the other credentials of the job."""
         return tuple(other for other in self.holdings.alive if other.id != credential.id)
 
     def reason_to_end(self, item: IssuedCredential) -> EndReason | None:
@@ -225,7 +224,7 @@ class Issuer:
                 self._deps.store.ledger.append([fact])
             return self._issue(grant, access, nth)
 
-    def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingApproval:
+    def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingRequest:
         """Make and decide a new request of a running job. The decision is in the ledger before anything else happens."""
         job, number = self._order.job, self._requests.number(access)
         request = request_id(job, number)
@@ -247,14 +246,14 @@ class Issuer:
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.outcome == "needs_approval":
             self._requests.add_waiting(request, access)
-            return PendingApproval(request, decision.tier)
+            return PendingRequest(request, decision.tier)
         return grant(GrantedRequest(id=request, number=number), access, "runtime", JobHistory())
 
-    def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingApproval:
+    def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingRequest:
         """Grant a request that waited for people, if they have approved it by now."""
         view = self._deps.store.requests.get(request)
         if view is None or view.state is RequestState.PENDING:
-            return PendingApproval(request, view.current_tier if view else 0)
+            return PendingRequest(request, view.current_tier if view else 0)
         if view.state is not RequestState.APPROVED:
             self._requests.waiting.pop(request, None)
             why = f"{access.action} on {access.resource}: the request is {view.state}"
@@ -274,7 +273,6 @@ class Issuer:
         return result
 
     def _issue_first(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> IssuedCredential:
-        """Issue the first credential of a granted request."""
         with self._next_attempt(granted.number) as nth:
             access, basis = authorize(self._context, granted, access, nth=nth, held=self.holdings.held, phase=phase, history=history)
             grant = AccessGrant(granted.number, access, basis)
@@ -361,7 +359,6 @@ class Issuer:
         return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)
 
     def _record(self, credential: CredentialHandle, grant: AccessGrant, event: Event) -> None:
-        """Remember a credential, and record an event about it."""
         self.holdings.add(credential, grant.basis)
         self._deps.store.ledger.append([event])
 

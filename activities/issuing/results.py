@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.approvals.ladder import Ladder
@@ -14,8 +14,9 @@ from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.credentials import CredentialHandle, Decision
 from justenough.domain.jobs.spec import Access
-from justenough.domain.jobs.states import Revocable
+from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.readmodel.views import RequestView
 
 ACCESS_CLOSED = "the job's access has been closed"
 
@@ -81,11 +82,18 @@ class EndReason:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingApproval:
-    """A request of a running job that people must approve first."""
+class PendingRequest:
+    """A request of a running job that people must answer, and its current state."""
 
-    request: str
+    request_id: str
     tier: int
+    state: RequestState = RequestState.PENDING
+    respond_by: datetime | None = None
+
+    @classmethod
+    def of(cls, view: RequestView) -> Self:
+        """Return the state of a recorded request."""
+        return cls(view.id, view.current_tier, view.state, view.expires_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,6 @@ log = structlog.get_logger()
 
 
 class VaultIssuer:
-    """Requests one job's credentials from Vault."""
-
     def __init__(self, deps: Deps, job: str, verified: VerifiedOrder, *, owner: str) -> None:
         self._deps = deps
         self._job = job

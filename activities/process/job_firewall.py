@@ -51,7 +51,10 @@ add table inet {table}
 delete table inet {table}
 """
 """Adding it first keeps the deletion from failing if there is no such table. nft applies its input as a whole or not at all."""
-SET = "add set inet {table} {name} {{ type {kind}; flags timeout; timeout {lifetime}s; }}\n"
+SET = """
+add set inet {table} {name} {{ type {kind}; flags timeout; timeout {lifetime}s; }}
+flush set inet {table} {name}
+"""
 SET_KINDS = {"4": "ipv4_addr . inet_service", "6": "ipv6_addr . inet_service", "_here": "inet_service"}
 """The sets of each server by the ends of their names. `here`: ports of this machine, at all of its addresses."""
 CHAIN = "add chain inet {table} {chain} {{ type filter hook output priority {priority}; }}\nflush chain inet {table} {chain}\n"
@@ -70,7 +73,6 @@ SOCKET_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 LISTENS = "0A"
 """The state of a listening socket there."""
 EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-FLUSH = "flush set inet {table} {name}\n"
 COUNTERS = {"counted4": "uid . ipv4_addr . inet_service", "counted6": "uid . ipv6_addr . inet_service"}
 """The sets that count connections. They are never emptied, because that would lose the count of open connections."""
 COUNTER = "add set inet {table} {name} {{ type {kind}; size 65535; flags dynamic; }}\n"
@@ -161,12 +163,9 @@ class JobFirewall:
         first, table = self.settings.job_uid_base, self.table
         entries = dict.fromkeys(entry for known in self._entries.values() for entry in known)
         deletions = [DELETE_TABLE.format(table=name) for name in dead]
-        sets = [
-            (SET + FLUSH).format(table=table, name=f"{server}{ending}", kind=kind, lifetime=ENTRY_LIFETIME_S)
-            for server in CLOSED_TO
-            for ending, kind in SET_KINDS.items()
-        ]
-        sets.append((SET + FLUSH).format(table=table, name=f"{OTHERS}_here", kind=SET_KINDS["_here"], lifetime=ENTRY_LIFETIME_S))
+        kinds = {f"{server}{ending}": kind for server in CLOSED_TO for ending, kind in SET_KINDS.items()}
+        kinds[f"{OTHERS}_here"] = SET_KINDS["_here"]
+        sets = [SET.format(table=table, name=name, kind=kind, lifetime=ENTRY_LIFETIME_S) for name, kind in kinds.items()]
         counters = [COUNTER.format(table=table, name=name, kind=kind) for name, kind in COUNTERS.items()]
         last = first + MAX_UIDS - 1
         limits = LIMITS.format(table=table, first=first, last=last, most=MAX_CONNECTIONS)

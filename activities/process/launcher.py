@@ -33,6 +33,8 @@ CPU_KILL_GRACE_S = 2
 """Processor seconds between SIGXCPU and SIGKILL."""
 OOM_SCORE_ADJUST = 1000
 """The highest score: if memory runs out, the kernel kills jobs before the worker and the servers."""
+DIE_WITH_PARENT_COMMAND = ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
+"""The command prefix that makes the kernel kill a program when the worker dies. Put it after drop_rights_command, which undoes it."""
 
 # The shell reads the variables from its standard input; the job gets /dev/null instead.
 _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
@@ -139,11 +141,6 @@ def drop_rights_command(uid: int) -> tuple[str, ...]:
     """Return the command prefix that runs a program as a user without any rights."""
     user = ("--reuid", str(uid), "--regid", str(uid), "--clear-groups")
     return ("/usr/bin/setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--")
-
-
-def die_with_parent_command() -> tuple[str, ...]:
-    """Return the command prefix that makes the kernel kill a program when the worker dies. Put it after drop_rights_command, which undoes it."""
-    return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 
 
 @contextmanager

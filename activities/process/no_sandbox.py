@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from activities.process import process_tree
-from activities.process.launcher import JobLaunch, Room, die_with_parent_command, drop_rights_command, job_command, limits_command
+from activities.process.launcher import DIE_WITH_PARENT_COMMAND, JobLaunch, Room, drop_rights_command, job_command, limits_command
 
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
 FOLDER_PREFIX = "justenough-room"
@@ -98,7 +98,7 @@ def bare_command(launch: JobLaunch) -> tuple[str, ...]:
     return (
         *limits_command(launch.limits, own_user=root),
         *(drop_rights_command(launch.uid) if root else ()),
-        *die_with_parent_command(),
+        *DIE_WITH_PARENT_COMMAND,
         *job_command(launch),
     )
 

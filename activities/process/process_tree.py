@@ -76,7 +76,6 @@ def descendants(ancestor: int, *, limit: int) -> list[int]:
 
 
 def threads(pid: int) -> list[int]:
-    """Return the ids of a process's threads."""
     try:
         return [int(thread.name) for thread in (PROC / str(pid) / "task").iterdir()]
     except OSError:
@@ -90,7 +89,6 @@ def shares_memory(pid: int, other: int) -> bool:
 
 
 def lists_children() -> bool:
-    """Whether this kernel lists a process's children."""
     return (PROC / "self" / "task" / str(threading.get_native_id()) / "children").exists()
 
 

@@ -36,8 +36,6 @@ _PSS_LINE = re.compile(rb"^Pss_(Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 class ProcessSample(NamedTuple):
-    """One process in one sample."""
-
     pid: int
     """Id of a live thread: if the first thread has ended, it does not show the memory of the others."""
     parent: int

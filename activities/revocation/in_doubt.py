@@ -57,7 +57,6 @@ class RequestIssues:
     """The time of the last issue after which the session issued without recording its decision first."""
 
     def add(self, entry: EntryView) -> None:
-        """Add an entry about the request."""
         kind, data, attempt = EventType(entry.type), entry.data, attempt_of(entry.id)
         if attempt is None:
             return
@@ -170,7 +169,6 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
 
 
 def doubted_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
-    """Return the event that records one of them."""
     return build_event(
         EventType.CREDENTIAL_DOUBTED,
         job,

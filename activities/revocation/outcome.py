@@ -144,16 +144,11 @@ def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], fai
     """
     if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
         about = f"{attempt.course}-{failed}"
-        yield _overdue_event(job, about, by=attempt.by, at=attempt.at, seen_from=attempt.seen_from, failures=failures, attempt=failed)
+        yield overdue_event(job, about, by=attempt.by, at=attempt.at, seen_from=attempt.seen_from, failures=failures, attempt=failed)
 
 
-def slow_event(job: str, course: str, *, by: str, at: datetime, failures: tuple[str, ...], attempt: int) -> Event:
-    """Return the event of a revocation that was still running at `at`, after its grace period."""
-    # Dated to when it became slow: the attempt's findings are newer, even if this event is recorded after them.
-    return _overdue_event(job, f"{course}-slow", by=by, at=at, seen_from=at, failures=failures, attempt=attempt)
-
-
-def _overdue_event(job: str, about: str, *, by: str, at: datetime, seen_from: datetime, failures: tuple[str, ...], attempt: int) -> Event:
+def overdue_event(job: str, about: str, *, by: str, at: datetime, seen_from: datetime, failures: tuple[str, ...], attempt: int) -> Event:
+    """Return the event that a job's revocation is overdue. `attempt`: how many failed in a row, or the number of the one that is slow."""
     found = {"failures": list(failures), "attempt": attempt, "seen_from": seen_from.isoformat()}
     return build_event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, by=by, **found)
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from activities.support.failure_collector import FailureCollector
-from activities.support.store_timeout import with_store_timeout
+from activities.revocation.steps import FailureCollector, with_store_timeout
 from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
@@ -41,8 +40,6 @@ class Doubt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The result of one check."""
-
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]
     dead: frozenset[str]
@@ -59,7 +56,6 @@ class Inspection:
         return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
 
     def is_dead(self, credential: CredentialHandle) -> bool:
-        """Whether every known handle of a credential was found dead."""
         return credential.handles <= self.dead
 
 
@@ -191,7 +187,6 @@ def accesses_of(job: JobView) -> RequestedActions:
 
 
 def credential_of(view: CredentialView) -> CredentialHandle:
-    """Return the handle that a row of the read model describes."""
     return CredentialHandle.model_validate(view.model_dump())
 
 

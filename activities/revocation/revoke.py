@@ -26,9 +26,9 @@ from activities.revocation.outcome import (
     credential_overdue_events,
     describe_certificate,
     expired_event,
+    overdue_event,
     overdue_events,
     single_credential_events,
-    slow_event,
 )
 from activities.revocation.proof import (
     Inspection,
@@ -37,13 +37,11 @@ from activities.revocation.proof import (
     doubts_about,
     inspect,
     is_certificate_valid,
-    prove,
     standing_doubts,
     why_unprovable,
     with_latest_ends,
 )
-from activities.support.failure_collector import FailureCollector
-from activities.support.store_timeout import with_store_timeout
+from activities.revocation.steps import FailureCollector, with_store_timeout
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.targets.postgres import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
@@ -55,9 +53,6 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import REVOCATION_GRACE
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
-
-__all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "record_lapsed", "revoke", "revoke_one"]
-
 
 MAX_CONCURRENT_LEASES = 32
 """Leases that are revoked at once, so that one that hangs does not delay the others."""
@@ -210,14 +205,14 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
     return tuple(item.id for item in view.credentials if item.request_id == request and not item.state.is_settled)
 
 
-def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
+def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str) -> RevocationResult:
     """Revoke one credential while its job continues. Raises NotFound, or RetryLater if the store cannot be read."""
     view = with_store_timeout(lambda: deps.store.credentials.get(credential))
     if view is None or view.job_id != job:
         raise NotFound(f"no credential {credential} in job {job}")
     live = with_store_timeout(lambda: deps.store.credentials.live_of(job))
     others = tuple(credential_of(item) for item in live if item.id != credential)
-    return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
+    return end_one(deps, job, credential_of(view), others, by=by, why=why)
 
 
 def end_one(
@@ -376,7 +371,9 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
     def record_slow() -> None:
         attempt = deps.revocation_tracker.attempt_number(job, now=started)
         course = begun[-1].id.rpartition("/")[2]
-        late = slow_event(job, course, by=by, at=started + REVOCATION_GRACE, failures=(*failures, hanging), attempt=attempt)
+        # Dated to when it became slow: the attempt's findings are newer, even if this event is recorded after them.
+        slow = started + REVOCATION_GRACE
+        late = overdue_event(job, f"{course}-slow", by=by, at=slow, seen_from=slow, failures=(*failures, hanging), attempt=attempt)
         try:
             deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:

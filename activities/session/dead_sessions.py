@@ -83,7 +83,6 @@ class DeadSession:
             self.forget()
 
     def forget(self) -> None:
-        """Delete the session's file."""
         self.file.unlink(missing_ok=True)
         os.close(self.lock)
 

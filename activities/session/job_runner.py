@@ -27,8 +27,6 @@ ServeBroker = Callable[[int], AbstractAsyncContextManager[BrokerAddress]]
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """The process to run for one job."""
-
     job: str
     spec: JobSpec
     workdir: Path | None

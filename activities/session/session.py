@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -27,8 +26,8 @@ from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
 from activities.session.job_runner import JobTask, run_process
-from activities.session.requested_revocations import RequestedRevocations
-from activities.support.async_tools import wait_up_to
+from activities.session.people_requests import RequestedRevocations
+from activities.support.async_tools import run_until_block_ends, wait_up_to
 from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.errors import JustEnoughError
@@ -60,8 +59,6 @@ T = TypeVar("T")
 
 
 class Stop(StrEnum):
-    """The reasons for which a session must stop."""
-
     CANCEL = "cancelled"
     KILL = "killed"
     CUT = "access_cut"
@@ -77,17 +74,6 @@ class Stop(StrEnum):
 
 STOPPED_OUTCOMES = {Stop.CANCEL: JobState.CANCELLED, Stop.KILL: JobState.KILLED}
 """The outcome of a stopped job by reason; any other reason means failure."""
-
-
-@dataclass(frozen=True)
-class WorkOutcome:
-    """The outcome of the work, before revocation."""
-
-    outcome: JobState
-    exit_code: int | None = None
-    reason: str | None = None
-    stopped: bool = False
-    """Whether it ended because `stop` was called, not by itself."""
 
 
 class SessionStopped(Exception):
@@ -178,10 +164,7 @@ class JobSession:
         # Revoke immediately after the process ended. No issue is in flight: `_work` has returned.
         result = await self._revoke(ending.reason or ending.outcome.value, settled=self._issuer.settled)
         # The outcome is that of the work: a process that ended by itself keeps it, however long revoking takes.
-        outcome, code, reason, stopped = ending.outcome, ending.exit_code, ending.reason, ending.stopped
-        return SessionResult(
-            outcome=outcome, exit_code=code, reason=reason, stopped=stopped, clean=result.confirmed, unrecorded=result.events
-        )
+        return ending.model_copy(update={"clean": result.confirmed, "unrecorded": result.events})
 
     async def _revoke(self, why: str, *, settled: bool) -> revoke.RevocationResult:
         alive = self._issuer.holdings.alive
@@ -225,7 +208,8 @@ class JobSession:
             self._revocation_tried.set()
             await wait_up_to(LINGER, self._work_ended)
 
-    async def _work(self) -> WorkOutcome:
+    async def _work(self) -> SessionResult:
+        """Issue, and run the process to its end. Return the outcome, before anything is revoked."""
         delivered, workdir = await self._issue_all(), None
         if digest := self._order.order.bundle:
             content = await asyncio.to_thread(self._deps.store.bundles.get, digest)
@@ -254,29 +238,28 @@ class JobSession:
             )
             self._tools = tools = ToolGateway(self._deps, self._verified, self._issuer, broker)
             self._raise_if_stopped()
-            async with run_process(
-                self._deps.settings,
-                self._sandbox,
-                JobTask(
-                    self._job,
-                    self._spec,
-                    workdir,
-                    delivered,
-                    reaches_vault=self._deps.config.current().catalog.lets_reach_vault(
-                        (item.credential.resource, item.credential.action) for item in self._issued
+            async with (
+                run_process(
+                    self._deps.settings,
+                    self._sandbox,
+                    JobTask(
+                        self._job,
+                        self._spec,
+                        workdir,
+                        delivered,
+                        reaches_vault=self._deps.config.current().catalog.lets_reach_vault(
+                            (item.credential.resource, item.credential.action) for item in self._issued
+                        ),
                     ),
-                ),
-                redactor=redactor,
-                sink=self._store_output,
-                serve=lambda uid: serve_broker(
-                    broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
-                ),
-            ) as process:
-                serving = asyncio.create_task(self._requested_revocations.serve(keepers))
-                try:
-                    return await self._wait_for_process(process)
-                finally:
-                    serving.cancel()
+                    redactor=redactor,
+                    sink=self._store_output,
+                    serve=lambda uid: serve_broker(
+                        broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
+                    ),
+                ) as process,
+                run_until_block_ends(self._requested_revocations.serve(keepers)),
+            ):
+                return await self._wait_for_process(process)
 
     async def _issue_all(self) -> Delivered:
         delivered, allowed = Delivered(), list[ToolAccess]()
@@ -314,7 +297,7 @@ class JobSession:
             await wait_up_to(RESTART_RETRY_INTERVAL, self._stop_requested)
             self._raise_if_stopped()
 
-    async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
+    async def _wait_for_process(self, process: JobProcess) -> SessionResult:
         ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait({ended, stop}, timeout=self._spec.run.timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -326,10 +309,10 @@ class JobSession:
             self._work_over.set()
             code = ended.result()
             outcome = JobState.FAILED if code else JobState.SUCCEEDED
-            return WorkOutcome(outcome, exit_code=code, reason=(process.limit_exceeded or f"exit code {code}") if code else None)
+            return SessionResult(outcome=outcome, exit_code=code, reason=(process.limit_exceeded or f"exit code {code}") if code else None)
         if self._stop is None:
             code = await self._finish(process)
-            return WorkOutcome(JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
+            return SessionResult(outcome=JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
         if self._stop is Stop.CANCEL and not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
         if self._stop.is_gentle:
@@ -360,12 +343,12 @@ class JobSession:
         if self._stop:
             raise SessionStopped
 
-    def _stopped_outcome(self, code: int | None) -> WorkOutcome:
+    def _stopped_outcome(self, code: int | None) -> SessionResult:
         outcome = JobState.FAILED if self._stop is None else STOPPED_OUTCOMES.get(self._stop, JobState.FAILED)
-        return WorkOutcome(outcome, exit_code=code, reason=self._stop.value if self._stop else None, stopped=True)
+        return SessionResult(outcome=outcome, exit_code=code, reason=self._stop.value if self._stop else None, stopped=True)
 
-    def _failure_outcome(self, outcome: JobState, why: str) -> WorkOutcome:
-        return WorkOutcome(outcome, reason=why, stopped=self._stop is not None)
+    def _failure_outcome(self, outcome: JobState, why: str) -> SessionResult:
+        return SessionResult(outcome=outcome, reason=why, stopped=self._stop is not None)
 
     async def _store_output(self, text: str) -> None:
         """Store one batch of output. If the store is slow or unreachable, log lines are lost, but revocation is not delayed."""

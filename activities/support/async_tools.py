@@ -21,8 +21,7 @@ def send_heartbeats() -> AbstractAsyncContextManager[None]:
     return repeat_call(activity.heartbeat, HEARTBEAT_INTERVAL_S)
 
 
-@asynccontextmanager
-async def repeat_call(call: Callable[[], object], interval: float) -> AsyncIterator[None]:
+def repeat_call(call: Callable[[], object], interval: float) -> AbstractAsyncContextManager[None]:
     """Call now and every `interval` seconds until the block ends, on this event loop."""
 
     async def repeat() -> None:
@@ -30,7 +29,13 @@ async def repeat_call(call: Callable[[], object], interval: float) -> AsyncItera
             call()
             await asyncio.sleep(interval)
 
-    task = asyncio.create_task(repeat())
+    return run_until_block_ends(repeat())
+
+
+@asynccontextmanager
+async def run_until_block_ends(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work in a separate task during a block, and cancel it when the block ends."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

@@ -6,10 +6,8 @@ This keeps false entries out of the ledger. Issuing is protected by the signatur
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from temporalio import activity
-from temporalio.common import RawValue
 
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.ledger.events import Event, EventType, build_event, chain_for_job
@@ -42,11 +40,3 @@ def refused_event(job: str, why: str, *, at: datetime) -> Event:
     return build_event(
         EventType.JOB_REFUSED, chain_for_job(job), at=at, about=f"{run}-{info.activity_id}", why=why, workflow=workflow, run=run
     )
-
-
-def decode_argument(argument: RawValue, kind: type[Any]) -> Any:
-    """Return an activity's argument as `kind`, or None if it cannot be decoded."""
-    try:
-        return activity.payload_converter().from_payload(argument.payload, kind)
-    except Exception:  # noqa: BLE001 - anybody may send any bytes, which may raise anything
-        return None

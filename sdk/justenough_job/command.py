@@ -139,7 +139,6 @@ class SignalRelay:
         self._deferred: list[int] = []
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """Handle one signal."""
         if self._deferring:
             self._deferred.append(number)
         elif self.child is not None:

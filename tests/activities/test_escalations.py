@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.issuing.results import IssuedCredential, PendingApproval
+from activities.issuing.results import IssuedCredential, PendingRequest
 from activities.job_activities import JobActivities, NotDueYet
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
@@ -119,8 +119,8 @@ def test_approvals_that_an_escalation_discarded_or_people_withdrew_are_not_recor
         session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
         write = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="Mend the order", at="request")
         asked = session.issuer.access(write)
-        assert isinstance(asked, PendingApproval)
-        job = WaitingJob(at, asked=asked.request)
+        assert isinstance(asked, PendingRequest)
+        job = WaitingJob(at, asked=asked.request_id)
         job.answer(at.shop.sign_in("chief"))
         job.answer(at.shop.sign_in("chief"), "withdraw")
         job.answer(at.shop.sign_in("lead"))
@@ -173,15 +173,17 @@ def test_a_running_jobs_request_expires_if_its_tier_has_left_the_configuration_b
     with open_desk(shop, tmp_path, folder=folder) as at:
         session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
         asked = session.issuer.access(Access(resource="orders-db", action=Action.ADMIN, ttl=60, reason="Mend the table", at="request"))
-        assert isinstance(asked, PendingApproval)
+        assert isinstance(asked, PendingRequest)
         assert asked.tier == 3
         remove_top_tier(at, folder)
 
         environment = ActivityEnvironment()
         environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=session.job)
-        opened = [environment.run(JobActivities(at.deps).open_request, OpenInput(job=session.job, request=asked.request)) for _ in range(2)]
+        opened = [
+            environment.run(JobActivities(at.deps).open_request, OpenInput(job=session.job, request=asked.request_id)) for _ in range(2)
+        ]
 
         assert [result.ladder for result in opened] == [None, None]
-        view = at.deps.store.requests.get(asked.request)
+        view = at.deps.store.requests.get(asked.request_id)
         assert view is not None
         assert view.state is RequestState.EXPIRED

@@ -12,7 +12,6 @@ import pytest
 from temporalio.activity import _Definition
 from temporalio.testing import ActivityEnvironment
 
-from activities.control_group_activities import ControlGroupActivities
 from activities.job_activities import JobActivities
 from activities.revocation_activities import RevocationActivities
 from activities.session_activity import SessionActivities
@@ -22,7 +21,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.activities.vault_shop import SPEC, Desk, Shop, copy_config, open_desk
 
-ACTIVITIES = (ControlGroupActivities, JobActivities, RevocationActivities, SessionActivities, SweepActivities)
+ACTIVITIES = (JobActivities, RevocationActivities, SessionActivities, SweepActivities)
 IN_THREADS: list[Callable[..., Any]] = [
     method
     for methods in map(vars, ACTIVITIES)

@@ -14,7 +14,7 @@ import rfc8785
 from activities.broker import Broker, ToolGateway
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.session import session as sessions
-from justenough.domain.contracts.workflow_messages import SessionInput
+from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import JobState
 from justenough.services.job_history import read_job_history
@@ -89,7 +89,7 @@ def test_a_call_that_takes_long_to_examine_does_not_prolong_its_jobs_access(at: 
     class Working(sessions.JobSession):
         """Has issued a login, and its process ends while a call is examined."""
 
-        async def _work(self) -> sessions.WorkOutcome:
+        async def _work(self) -> SessionResult:
             issued = await asyncio.to_thread(self._issuer.issue, session.granted)
             fields = {name: value.reveal() for name, value in issued.fields.items()}
             broker, _ = broker_of(session)
@@ -101,7 +101,7 @@ def test_a_call_that_takes_long_to_examine_does_not_prolong_its_jobs_access(at: 
             await broker.drain()
             await asyncio.gather(call, return_exceptions=True)
             await watching
-            return sessions.WorkOutcome(JobState.SUCCEEDED)
+            return SessionResult(outcome=JobState.SUCCEEDED)
 
     def watch_login(fields: dict[str, str]) -> None:
         """Let the call end once the login is refused."""

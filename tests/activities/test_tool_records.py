@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from activities.broker.broker import Broker, PendingRequest
+from activities.broker.broker import Broker
 from activities.broker.tools import ToolGateway
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import keep_leases
+from activities.issuing.results import PendingRequest
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.domain.core.ids import new_job_id

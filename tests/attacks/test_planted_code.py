@@ -18,7 +18,7 @@ from justenough.adapters.targets.postgres import END_USERS_SQL
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, access, spec
 from worker.stack.paths import StackPaths
-from worker.stack.shop import load_shop
+from worker.stack.seed import load_shop
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 BODY = """LANGUAGE plpgsql AS $x$

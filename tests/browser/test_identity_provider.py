@@ -22,7 +22,7 @@ from tests.support.identity_provider import IdentityProvider, serve_identity_pro
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 from worker.provisioning import sync_people
-from worker.provisioning.people_file import PersonEntry
+from worker.provisioning.people_source import PersonEntry
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers

@@ -35,9 +35,9 @@ from tests.support.wait import until
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.control import start_detached
 from worker.stack.environment import own_environment
-from worker.stack.lifeline import held_lifeline
-from worker.stack.lock import supervisor_of
+from worker.stack.pidfile import supervisor_of
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
+from worker.stack.starter_pipes import held_lifeline
 
 PAUSE_S = 0.1
 BUSY_JOBS = 3

@@ -30,7 +30,7 @@ from tests.support.wait import until
 from worker.provisioning import VaultTarget, provision_vault
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.environment import own_environment
-from worker.stack.lock import supervisor_of
+from worker.stack.pidfile import supervisor_of
 from worker.stack.seed import shop_environment
 
 SERVERS = ("temporal", "vault", "postgres", "console")

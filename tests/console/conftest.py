@@ -32,35 +32,38 @@ from worker.stack.stack_file import Stack
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
+    """The servers. `settings` sets Vault up."""
+    only = ("temporal", "vault", "postgres")
     with (
         tempfile.TemporaryDirectory(prefix="je-console-") as folder,
-        running_stack(Path(folder) / "home", copy_shop(Path(folder) / "shop"), only=("temporal", "vault", "postgres")) as running,
+        running_stack(Path(folder) / "home", copy_shop(Path(folder) / "shop"), only=only, provision=False) as running,
     ):
         yield running
 
 
 @pytest.fixture(scope="package")
-def settings(stack: Stack) -> Settings:
-    assert stack.vault
-    assert stack.temporal
-    return Settings(home=stack.home, config=stack.config, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
+def everyone(stack: Stack) -> dict[str, str]:
+    """Everyone's password: the stack's people, another launcher, and one who is in no group."""
+    return {name: user.password for name, user in stack.users.items()} | {"ops2": "ops2-password", "nobody": "nobody-password"}
 
 
 @pytest.fixture(scope="package")
-def everyone(stack: Stack, settings: Settings) -> dict[str, str]:
-    """Everyone's password: the stack's people, another launcher, and one who is in no group."""
+def settings(stack: Stack, everyone: dict[str, str]) -> Settings:
+    """A console's settings. Its Vault has everyone's logins."""
+    assert stack.vault
+    assert stack.temporal
+    settings = Settings(home=stack.home, config=stack.config, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
     groups = {name: user.groups for name, user in stack.users.items()} | {"ops2": ("ops",), "nobody": ()}
-    passwords = {name: user.password for name, user in stack.users.items()} | {"ops2": "ops2-password", "nobody": "nobody-password"}
     places = StackPaths.of(stack.home)
     provision_vault(
         VaultTarget(
             settings,
             admin_token=Secret(stack.admin_token_file.read_text().strip()),
-            people={name: PersonSeed(password=Secret(passwords[name]), groups=groups[name]) for name in groups},
+            people={name: PersonSeed(password=Secret(everyone[name]), groups=groups[name]) for name in groups},
             environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
         )
     )
-    return passwords
+    return settings
 
 
 @pytest.fixture

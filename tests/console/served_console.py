@@ -19,13 +19,13 @@ from temporalio.client import Client
 
 from console import app
 from console.services.console import Console
+from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.runtime.http_protocol import HttpProtocolWithDeadlines
 from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
 from justenough.domain.jobs.states import Action
-from justenough.services.dependencies import Deps
 from tests.adapters.store import event_samples as samples
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
@@ -226,7 +226,7 @@ def number_of(request: Mapping[str, Any]) -> int:
     return int(request["id"].rpartition("-")[2])
 
 
-async def idle(_: Deps) -> None:
+async def idle(*_: object) -> None:
     """Do nothing until cancelled."""
     await asyncio.Event().wait()
 
@@ -245,8 +245,12 @@ async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
             timeout_graceful_shutdown=1,
         )
     )
-    # Checkpoints while tests run would be events that no test caused. Tests of checkpoints sign them themselves.
-    with mock.patch.object(app, "run_checkpoints", idle):
+    # Checkpoints and jobs of schedules while tests run would be events that no test caused. And most tests serve a console of their own: a
+    # worker of Temporal in each, and a look into Temporal for every pending job, took a third of their time. Tests of these do this work
+    # themselves.
+    with contextlib.ExitStack() as patched:
+        for owner, name in ((app, "run_checkpoints"), (app, "run_occasions"), (app, "run_reconciler"), (ScheduleSync, "run")):
+            patched.enter_context(mock.patch.object(owner, name, idle))
         task = asyncio.create_task(server.serve())
         while not server.started:
             assert not task.done(), task

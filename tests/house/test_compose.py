@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from justenough.adapters.configuration.settings import Settings
+from worker.stack.children import FAIRNESS
 from worker.stack.paths import StackPaths
-from worker.stack.temporal import FAIRNESS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ LONG_FILES_WORTH_STARTING = {"chaos": 6}
 """The same number for servers whose files take longer than starting them."""
 
 
+@cache
 def servers_of(scope: str) -> str:
     """Return the name of the servers that a file or folder needs. Files that share servers have the same name."""
     parts = Path(scope).parts
@@ -49,6 +51,7 @@ def servers_of(scope: str) -> str:
     return next((SERVERS[prefix] for prefix in prefixes if prefix in SERVERS), below[0])
 
 
+@cache
 def rank(scope: str) -> tuple[int, bool]:
     """Return the sort key of a file or folder. The longest start first, so that none of them runs alone at the end."""
     servers = servers_of(scope)

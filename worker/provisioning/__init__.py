@@ -2,11 +2,10 @@
 
 from worker.provisioning.admin_client import AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
 from worker.provisioning.export import ExportFormat
-from worker.provisioning.people_file import ReadPeople, read_people, read_scim
+from worker.provisioning.people_source import ReadPeople, fetch_scim, read_people, read_scim
 from worker.provisioning.people_sync import plan_people, sync_people
 from worker.provisioning.plan import PlannedWrite
-from worker.provisioning.scim import fetch_scim
-from worker.provisioning.setup import PersonSeed, SharedChange, VaultTarget, export_vault, plan_vault, provision_vault
+from worker.provisioning.setup import PersonSeed, VaultTarget, export_vault, plan_vault, provision_vault
 
 __all__ = [
     "AppliedWrite",
@@ -15,7 +14,6 @@ __all__ = [
     "PlannedWrite",
     "ReadPeople",
     "SetupFailed",
-    "SharedChange",
     "VaultNotReady",
     "VaultTarget",
     "WriteOutcome",

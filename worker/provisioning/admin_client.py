@@ -50,8 +50,6 @@ class WriteOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AppliedWrite:
-    """The outcome for one path."""
-
     path: str
     outcome: WriteOutcome
     note: str = ""
@@ -100,7 +98,6 @@ class AdminClient:
 
     @classmethod
     def of(cls, settings: Settings, token: Secret, **options: Any) -> Self:
-        """Return a client of the Vault in the settings."""
         return cls(settings.vault_addr, token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, **options)
 
     def __enter__(self) -> Self:

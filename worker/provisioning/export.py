@@ -72,7 +72,6 @@ class ExportingClient(PlanningClient):
         return ()
 
     def query(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return nothing."""
         del data
         self._add_rights(path, "update")
         return {}
@@ -181,7 +180,6 @@ class _Script:
             yield f'{how} "{path}" "{file}"'
 
     def _with_shell_variables(self, text: str) -> str:
-        """Return a text with shell variables in place of references."""
         return REFERENCE.sub(lambda match: f"${{{self._references[match[1], match[2]]}}}", text)
 
 

@@ -14,7 +14,7 @@ from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
 from worker.provisioning.mounts import require_namespace
-from worker.provisioning.people_file import PersonEntry
+from worker.provisioning.people_source import PersonEntry
 from worker.provisioning.plan import PlannedWrite, PlanningClient
 
 MARK = {"made_by": "justenough-people"}
@@ -92,7 +92,6 @@ class _Directory:
         return self.entities.get(name.casefold())
 
     def logins(self, name: str, entry: PersonEntry) -> dict[str, str]:
-        """Return a person's login name by auth mount."""
         return dict.fromkeys(self.default_mounts, name) | {mount.strip("/"): login for mount, login in entry.logins.items()}
 
     def _problems(self, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:

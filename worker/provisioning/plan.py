@@ -24,8 +24,6 @@ MIN_HIDDEN_LENGTH = 4
 
 @dataclass(frozen=True, slots=True)
 class PlannedWrite(AppliedWrite):
-    """The planned outcome for one path."""
-
     lines: tuple[str, ...] = ()
     """The values that would be written, each with `+`, after the values that they replace, with `-`. Secrets are left out."""
 
@@ -59,7 +57,6 @@ class PlanningClient(AdminClient):
         return {"id": self._later(path, "id"), "connection_details": planned, **(current or {}), **planned}
 
     def _read_current(self, path: str) -> dict[str, Any] | None:
-        """Return the data that a path has in Vault; None if it does not exist."""
         return super().read(path)
 
     def _later(self, path: str, field: str) -> str:
@@ -94,7 +91,6 @@ class PlanningClient(AdminClient):
         return None
 
     def describe(self, step: AppliedWrite) -> PlannedWrite:
-        """Return a step with the values that it would write."""
         lines, note = self._lines.get(step.path, ()), step.note
         if lines and step.path in SHARED_PATHS:
             note = "; ".join(filter(None, (note, f"shared: {SHARED_PATHS[step.path]}; needs --change-shared")))

@@ -118,8 +118,7 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
 
 def lease_paths(catalog: Catalog) -> tuple[str, ...]:
     """Return every path of the catalog that can issue leases, expanded for each provisioned scope."""
-    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
-    leased = [definition for definition in definitions if definition.revocable is not Revocable.NEVER]
+    leased = [definition for _, definition in catalog.iter_actions() if definition.revocable is not Revocable.NEVER]
     return tuple(sorted({*target_paths(catalog), *(path for definition in leased for path in issue_paths(catalog, definition))}))
 
 

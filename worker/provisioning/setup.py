@@ -21,14 +21,16 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
-from worker.provisioning.approles import provision_console, provision_identity_tokens, provision_worker
 from worker.provisioning.export import ExportFormat, ExportingClient, export_files
 from worker.provisioning.identities import (
     APPROLE_MOUNT,
+    provision_console,
     provision_groups,
+    provision_identity_tokens,
     provision_page_logins,
     provision_people_logins,
     provision_scope_identities,
+    provision_worker,
 )
 from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensure_mounted, ensure_token_lifetime, require_namespace
 from worker.provisioning.plan import HIDDEN, PlannedWrite, PlanningClient
@@ -41,13 +43,6 @@ DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
 
 CONTROL_GROUP_PATH = "sys/control-group/request"
 CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove `lock: control_group` from the catalog."
-
-
-class SharedChange(GiveUp):
-    """Setting up this Vault would change something that everybody in it shares.
-
-    The message names the change, and the option that allows it.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple
 
     Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
     it writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
-    environment), SetupFailed (one step, with its path and remedy), SharedChange, VaultNotReady.
+    environment), SetupFailed (one step, with its path and remedy), GiveUp (it would change what is shared), VaultNotReady.
     """
     if not change_shared:
         _refuse_shared_changes(plan_vault(target))
@@ -118,8 +113,6 @@ def export_vault(settings: Settings, form: ExportFormat, *, environment: Mapping
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """The inputs of a set-up: the configuration folder and the environment."""
-
     catalog: Catalog
     tiers: Tiers
     triggers: Triggers
@@ -207,8 +200,7 @@ def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) ->
     """Raise SetupFailed if a grant policy that no action uses any more allows a locked path: a worker may use every grant policy."""
     path = f"sys/policies/acl/{policy}"
     text = str((vault.read(path) or {}).get("policy", ""))
-    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values() if action.locked]
-    for definition in definitions:
+    for definition in (action for _, action in catalog.iter_actions() if action.locked):
         stem = definition.issue.path.partition("{")[0]
         if stem in text or any(issue_path in text for issue_path in issue_paths(catalog, definition)):
             why = f"no action of the catalog uses this policy, but it allows {definition.issue.path}, which requires a control group"
@@ -216,14 +208,14 @@ def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) ->
 
 
 def _refuse_shared_changes(planned: tuple[PlannedWrite, ...]) -> None:
-    """Raise SharedChange if any of these writes changes something that everybody in the Vault shares."""
+    """Raise GiveUp if any of these writes changes something that everybody in the Vault shares."""
     shared = [step for step in planned if step.path in SHARED_PATHS and step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
     if shared:
         changes = "; ".join(f"{step.path} ({SHARED_PATHS[step.path]}: {', '.join(step.lines)})" for step in shared)
         message = (
             f"this would change what everybody in this Vault shares: {changes}. Nothing was written; if you agree, add --change-shared"
         )
-        raise SharedChange(message)
+        raise GiveUp(message)
 
 
 def _refuse_other_installation(vault: AdminClient, installation: str) -> None:
@@ -237,7 +229,7 @@ def _refuse_other_installation(vault: AdminClient, installation: str) -> None:
 
 def _write_grant_policies(vault: AdminClient, catalog: Catalog, tiers: Tiers, *, provisioned: set[str]) -> Iterator[AppliedWrite]:
     """Write the policy of each action that the catalog's `provision` does not write itself; report grant policies that no action uses."""
-    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
+    definitions = [action for _, action in catalog.iter_actions()]
     for definition in definitions:
         path = f"sys/policies/acl/{definition.policy}"
         if path not in provisioned:

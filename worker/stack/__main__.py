@@ -9,9 +9,9 @@ import structlog
 
 from justenough.adapters.configuration.settings import load_settings
 from justenough.domain.core.errors import JustEnoughError
-from worker.stack.lock import AlreadyRunning
+from worker.stack.pidfile import AlreadyRunning
 from worker.stack.stack_file import CHILDREN
-from worker.stack.start_progress import ProgressReport
+from worker.stack.starter_pipes import ProgressReport
 from worker.stack.supervisor import supervise
 
 log = structlog.get_logger("worker.stack")

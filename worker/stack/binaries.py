@@ -24,8 +24,6 @@ class ProgramMissing(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Finds programs in the configured places."""
-
     beside: Path = field(default_factory=lambda: Path(sys.executable).parent)
     path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))
     wheels: bool = True

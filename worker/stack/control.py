@@ -14,12 +14,10 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater
 from worker.stack.environment import own_environment
-from worker.stack.lifeline import held_lifeline
-from worker.stack.lock import AlreadyRunning, supervisor_of
 from worker.stack.paths import StackPaths
-from worker.stack.pidfile import read_pidfile, wait_until
+from worker.stack.pidfile import AlreadyRunning, read_pidfile, supervisor_of, wait_until
 from worker.stack.stack_file import CHILDREN, Stack, read_stack
-from worker.stack.start_progress import parse_report
+from worker.stack.starter_pipes import held_lifeline, parse_report
 from worker.stack.supervisor import end_orphans, make_home
 
 START_TIMEOUT_S = 180.0

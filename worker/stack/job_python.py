@@ -14,7 +14,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 from worker.stack.environment import SHOP_PYTHON
 from worker.stack.paths import StackPaths
-from worker.stack.start_progress import Report
+from worker.stack.starter_pipes import Report
 
 FOLDER, DONE = "job-python", ".done"
 CANDIDATES = ("/usr/bin/python3", getattr(sys, "_base_executable", sys.executable))
@@ -44,19 +44,8 @@ def with_job_python(settings: Settings, report: Report) -> Settings:
         python = next(usable, sys.executable)
         # Isolated (-I): the supervisor's own packages must not count as installed there.
         _run(python, "-I", "-m", "venv", "--clear", str(folder))
-        requirements = str(INSTALLED / "requirements.txt")
-        _run(
-            str(folder / "bin" / "python"),
-            "-I",
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "-r",
-            requirements,
-        )
+        options = ("-q", "--disable-pip-version-check", "--require-hashes", "-r", str(INSTALLED / "requirements.txt"))
+        _run(str(folder / "bin" / "python"), "-I", "-m", "pip", "install", *options)
         # The jobs' users must read it, whatever this process's umask.
         _run("chmod", "-R", "a+rX", str(folder))
         (folder / DONE).touch()

@@ -56,5 +56,4 @@ class StackPaths:
         )
 
     def log(self, child: str) -> Path:
-        """Return the log file of one child."""
         return self.logs / f"{child}.log"

@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from justenough.adapters.configuration.settings import Settings
-from worker.stack.apps import console_child, model_child, worker_child
 from worker.stack.binaries import Programs
+from worker.stack.children import console_child, model_child, temporal_child, vault_child, worker_child
 from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
 from worker.stack.ports import claim_ports
 from worker.stack.postgres import postgres_child, superuser_dsn
 from worker.stack.stack_file import Stack, stack_users
-from worker.stack.temporal import temporal_child
-from worker.stack.vault import vault_child
 
 FOREIGN_VAULT_SETTINGS = ("vault_issuer", "vault_namespace", "vault_cacert")
 """Settings that are only for a Vault other than the embedded one."""

@@ -28,13 +28,13 @@ class PortTaken(RetryLater):
     """A port in the settings is in use by another program."""
 
 
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
+def is_free(port: int) -> bool:
     """Whether a server could listen on this port now."""
     with socket.socket() as probe:
         # Without this, a port counts as taken for a minute after its server died. A port with a listening server still counts as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(("127.0.0.1", port))
         except OSError:
             return False
     return True

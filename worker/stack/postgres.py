@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from justenough.adapters.runtime.private_files import ensure_passwords, make_private_folder
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
@@ -19,7 +20,6 @@ from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import identity_of
 from worker.stack.postgres_account import PostgresLaunch, choose_launch, postgres_account
-from worker.stack.private_files import ensure_passwords, make_private_folder
 from worker.stack.probes import is_postgres_ok
 
 SUPERUSER = "postgres"
@@ -36,17 +36,12 @@ SERVER_OPTIONS = {
 }
 
 
-class InitialisationFailed(GiveUp):
-    """PostgreSQL's initdb failed; the message is its own."""
-
-
 def database_passwords(places: StackPaths) -> dict[str, str]:
     """Return the passwords of the superuser and of Vault's database user; create them on first use."""
     return ensure_passwords(places.databases, (SUPERUSER, VAULT_LOGIN))
 
 
 def superuser_dsn(places: StackPaths, port: int, *, database: str = "shop") -> str:
-    """Return the superuser's DSN."""
     return f"postgresql://{SUPERUSER}:{database_passwords(places)[SUPERUSER]}@127.0.0.1:{port}/{database}"
 
 
@@ -99,7 +94,7 @@ def _works_in(pid: int, folder: Path) -> bool:
 def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
     """Initialise a cluster in a temporary folder and then rename it, so that an incomplete cluster is never used.
 
-    Raises InitialisationFailed.
+    Raises GiveUp.
     """
     shutil.rmtree(places.postgres / "new", ignore_errors=True)
     password = places.postgres / "password"
@@ -119,7 +114,7 @@ def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
         )
         if done.returncode != 0:
             message = f"PostgreSQL's initdb failed: {done.stderr.strip() or done.stdout.strip()}"
-            raise InitialisationFailed(message)
+            raise GiveUp(message)
     finally:
         password.unlink()
     (places.postgres / "new").rename(places.postgres / "data")

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from worker.provisioning import PersonSeed, VaultTarget, provision_vault
-from worker.provisioning.admin_client import admin_token
 from worker.stack.environment import UNUSED_PORT, shop_settings
-from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
+from worker.stack.pidfile import supervisor_of
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS, FOREIGN_VAULT_SETTINGS, StackPlan
-from worker.stack.postgres import VAULT_LOGIN, database_passwords
-from worker.stack.shop import load_shop
+from worker.stack.postgres import VAULT_LOGIN, database_passwords, superuser_dsn
+from worker.stack.shop_data import COLUMNS, shop_data
 from worker.stack.stack_file import read_stack, stack_users
-from worker.stack.start_progress import Report
+from worker.stack.starter_pipes import Report
 
+if TYPE_CHECKING:
+    from worker.provisioning import VaultTarget
 
-class NoVault(GiveUp):
-    """There is no Vault to set up: no setting names one and no embedded stack runs."""
+DATABASE = "shop"
+SAFE_SEARCH_PATH = "-c search_path=pg_catalog,pg_temp"
+"""With it, the superuser never runs a function that somebody left in `public`."""
 
 
 def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
@@ -31,8 +38,40 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         report("step", "loading the shop")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
+        from worker.provisioning import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads
+
         report("step", "setting Vault up")
         provision_vault(_embedded_target(plan.settings))
+
+
+def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
+    """Apply data/schema.sql and data/access.sql of the configuration to the database. Without these files it stays empty."""
+    with psycopg.connect(superuser_dsn(places, port, database="postgres"), autocommit=True, options=SAFE_SEARCH_PATH) as server:
+        if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    schema, access = config / "data" / "schema.sql", config / "data" / "access.sql"
+    if not (schema.is_file() and access.is_file()):
+        return
+    with psycopg.connect(superuser_dsn(places, port), options=SAFE_SEARCH_PATH) as shop:
+        if shop.execute("SELECT to_regclass('public.orders')").fetchone() == (None,):
+            shop.execute(schema.read_bytes())
+            for table, rows in shop_data().items():
+                with shop.cursor().copy(f"COPY public.{table} ({COLUMNS[table]}) FROM STDIN".encode()) as copy:
+                    for row in rows:
+                        copy.write_row(row)
+        # A script that ran before is skipped: its locks would wait for jobs that are running.
+        script = access.read_bytes()
+        digest = hashlib.sha256(script).hexdigest()
+        shop.execute("CREATE TABLE IF NOT EXISTS public.je_setup (file text PRIMARY KEY, digest text NOT NULL)")
+        if shop.execute("SELECT digest FROM public.je_setup WHERE file = 'access'").fetchone() != (digest,):
+            shop.execute(script)
+            shop.execute(
+                "INSERT INTO public.je_setup VALUES ('access', %s) ON CONFLICT (file) DO UPDATE SET digest = excluded.digest", (digest,)
+            )
+        # Send only the password's verifier, so that no statement and no log can contain the password.
+        password = database_passwords(places)[VAULT_LOGIN].encode()
+        verifier = shop.pgconn.encrypt_password(password, VAULT_LOGIN.encode(), b"scram-sha-256").decode()
+        shop.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(VAULT_LOGIN), sql.Literal(verifier)))
 
 
 def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
@@ -43,13 +82,16 @@ def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
 
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
-    """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises NoVault."""
+    """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises GiveUp."""
+    from worker.provisioning import VaultTarget  # noqa: PLC0415 - see seed_servers
+    from worker.provisioning.admin_client import admin_token  # noqa: PLC0415 - the same
+
     if embedded := embedded_inputs(settings):
         return _embedded_target(embedded[0])
     token = admin_token()
     if token is None or settings.named_vault_addr is None:
         message = "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
-        raise NoVault(message)
+        raise GiveUp(message)
     return VaultTarget(settings, token)
 
 
@@ -69,6 +111,8 @@ def _environment(places: StackPaths) -> dict[str, str]:
 
 
 def _embedded_target(settings: Settings) -> VaultTarget:
+    from worker.provisioning import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
+
     places = StackPaths.of(settings.home)
     return VaultTarget(
         settings,

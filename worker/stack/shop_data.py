@@ -118,19 +118,7 @@ class Dice:
         return int(self._random.random() * bound)
 
     def choose(self, choices: tuple[T, ...]) -> T:
-        """Return one of the choices."""
         return choices[self.below(len(choices))]
-
-
-@dataclass(frozen=True, slots=True)
-class ShopData:
-    """Rows for COPY by table, in an order that satisfies their foreign keys."""
-
-    tenants: tuple[Row, ...]
-    customers: tuple[Row, ...]
-    orders: tuple[Row, ...]
-    tickets: tuple[Row, ...]
-    refunds: tuple[Row, ...]
 
 
 COLUMNS = {
@@ -155,18 +143,18 @@ class ShopOrder(NamedTuple):
     status: str
 
 
-def shop_data(seed: int = 4711) -> ShopData:
-    """Return all rows. The same seed gives the same rows."""
+def shop_data(seed: int = 4711) -> dict[str, tuple[Row, ...]]:
+    """Return all rows by table, in an order that satisfies their foreign keys. The same seed gives the same rows."""
     dice = Dice(seed)
     orders = {tenant.name: tuple(_orders(tenant, dice)) for tenant in TENANTS}
     tickets = {tenant.name: tuple(_tickets(tenant, orders[tenant.name], dice)) for tenant in TENANTS}
-    return ShopData(
-        tenants=tuple((tenant.name, tenant.title) for tenant in TENANTS),
-        customers=tuple(row for tenant in TENANTS for row in _customers(tenant, dice)),
-        orders=tuple(order for tenant in TENANTS for order in orders[tenant.name]),
-        tickets=tuple(row for tenant in TENANTS for row in tickets[tenant.name]),
-        refunds=tuple(row for tenant in TENANTS for row in _refunds(orders[tenant.name], tickets[tenant.name], dice)),
-    )
+    return {
+        "tenants": tuple((tenant.name, tenant.title) for tenant in TENANTS),
+        "customers": tuple(row for tenant in TENANTS for row in _customers(tenant, dice)),
+        "orders": tuple(order for tenant in TENANTS for order in orders[tenant.name]),
+        "tickets": tuple(row for tenant in TENANTS for row in tickets[tenant.name]),
+        "refunds": tuple(row for tenant in TENANTS for row in _refunds(orders[tenant.name], tickets[tenant.name], dice)),
+    }
 
 
 def _customers(tenant: Tenant, dice: Dice) -> Iterator[Row]:

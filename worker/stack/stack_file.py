@@ -6,11 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from justenough.adapters.runtime.private_files import write_private
+from justenough.adapters.runtime.private_files import ensure_passwords, write_private
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.validation_messages import describe_error
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import ensure_passwords
 
 USER_GROUPS = {
     "ops": ("ops",),

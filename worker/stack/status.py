@@ -9,14 +9,12 @@ from typing import Any, Literal
 
 from justenough.adapters.runtime.private_files import read_json
 from worker.stack import readyz
-from worker.stack.apps import MODEL_HEALTH_PATH
+from worker.stack.children import MODEL_HEALTH_PATH, VAULT_HEALTH_PATH
 from worker.stack.environment import UNUSED_PORT
-from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
-from worker.stack.pidfile import birth_time
+from worker.stack.pidfile import birth_time, supervisor_of
 from worker.stack.probes import is_http_ok, is_postgres_ok, was_touched_recently
 from worker.stack.stack_file import read_stack
-from worker.stack.vault import VAULT_HEALTH_PATH
 
 Health = Literal["healthy", "unhealthy", "down"]
 
@@ -41,7 +39,6 @@ class StackStatus:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """The alarms that the console reports."""
         return readyz.alarms(self.console_report) if self.console_report else ()
 
     @property

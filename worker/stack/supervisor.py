@@ -1,6 +1,6 @@
 """The process that starts the embedded servers, the worker and the console, keeps them running and stops them in order.
 
-Each child is described in a separate module; the content of the shop and of Vault is in shop.py and worker/provisioning/.
+Each child is described in children.py and postgres.py; the content of the shop and of Vault is in seed.py and worker/provisioning/.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from functools import partial
 import structlog
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.core.errors import GiveUp
-from worker.stack.apps import STOP_MARGIN_S
+from worker.stack.children import STOP_MARGIN_S
 from worker.stack.job_python import with_job_python
-from worker.stack.lifeline import watch_lifeline
-from worker.stack.lock import hold_supervisor_lock
 from worker.stack.managed_process import ManagedProcess
 from worker.stack.paths import StackPaths
-from worker.stack.pidfile import read_pidfile, remove_pidfile
+from worker.stack.pidfile import hold_supervisor_lock, read_pidfile, remove_pidfile
 from worker.stack.plan import StackPlan, prepare_plan
-from worker.stack.private_files import make_private_folder
 from worker.stack.seed import seed_servers
 from worker.stack.stack_file import APPS, CHILDREN, CONFIGURATION_CHILDREN, SERVERS
-from worker.stack.start_progress import Report
+from worker.stack.starter_pipes import Report, watch_lifeline
 
 log = structlog.get_logger(__name__)
 
@@ -36,22 +34,18 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ORPHAN_TIMEOUT_S = 5
 
 
-class OtherLogins(GiveUp):
-    """The home has logins of an installation whose Vault is not the stack's. The stack would replace them."""
-
-
 def supervise(
     settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, lifeline: int | None = None, report: Report
 ) -> None:
     """Run the stack until a signal or the end of its lifeline, a pipe's descriptor, stops it.
 
-    Raises AlreadyRunning, OtherLogins, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
+    Raises AlreadyRunning, GiveUp, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
     places, children = StackPaths.of(settings.home), frozenset(only)
-    # Where no Vault of a stack has ever run, `vault apply` wrote the logins.
+    # Where no Vault of a stack has ever run, `vault apply` wrote the logins of an installation. The stack would replace them.
     logins = () if "vault" not in children or places.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
     if other := [str(file) for file in logins if file.expanduser().exists()]:
-        raise OtherLogins(
+        raise GiveUp(
             f"{' and '.join(other)}: an installation with a Vault of its own logs in with it, and a stack on this machine would replace it;"
             " set JUSTENOUGH_HOME to another folder for a stack"
         )

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import httpx
 import structlog
 
-from activities.broker.broker import Broker, PendingRequest
+from activities.broker.broker import Broker
 from activities.broker.errors import TooManyCalls
 from activities.broker.llm.streaming_call import ChatRequest, StreamingCall
 from activities.broker.llm.upstream_client import (
@@ -32,7 +32,7 @@ from activities.broker.llm.upstream_client import (
 )
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from activities.delivery.delivery import secret_texts
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused, PendingRequest
 from justenough.adapters.outbound.pinned_client import iter_chunks
 from justenough.domain.catalog.gateway_validation import model_access
 from justenough.domain.core.errors import RetryLater
@@ -220,7 +220,6 @@ class ModelGateway:
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Release the key."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
         with suppress(AccessClosed):

@@ -27,20 +27,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of one request's body, which may include documents and pictures."""
 ROUTING_PARAMS = frozenset(
     {
-        *(
-            "model",
-            "models",
-            "route",
-            "fallbacks",
-            "context_window_fallbacks",
-            "context_window_fallback_dict",
-            "content_policy_fallbacks",
-            "deployment_id",
-            "extra_body",
-            "model_list",
-            "provider",
-            "plugins",
-        ),
+        *("model", "models", "model_list", "route", "deployment_id", "extra_body", "provider", "plugins"),
+        *("fallbacks", "context_window_fallbacks", "context_window_fallback_dict", "content_policy_fallbacks"),
         *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
     }
 )

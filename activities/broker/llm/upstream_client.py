@@ -80,7 +80,6 @@ class LlmUpstream:
             raise ModelCallError(message, status=502, code="upstream_failed" if answered else UNREACHABLE, outcome="failed") from None
 
     async def close(self) -> None:
-        """Close every connection."""
         if self._client:
             await self._client.aclose()
 
@@ -116,12 +115,10 @@ def require_uncompressed(answer: httpx.Response) -> None:
 
 
 def answer_too_large() -> ModelCallError:
-    """Return the error for an answer that is too large."""
     return ModelCallError("the model's answer is too large", status=502, code="answer_too_large", outcome="cut", again=False)
 
 
 def not_json() -> ModelCallError:
-    """Return the error for an answer that is not a JSON object."""
     return ModelCallError("the model's server did not answer with a JSON object", status=502, code="upstream_failed", outcome="failed")
 
 

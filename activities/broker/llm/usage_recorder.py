@@ -24,8 +24,6 @@ log = structlog.get_logger()
 
 
 class ModelUsageRecorder:
-    """Records the model use of one job."""
-
     def __init__(self, deps: Deps, job: str, name: str) -> None:
         """`name`: the model's name in the catalog."""
         self._deps = deps

@@ -27,11 +27,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from activities.broker.broker import Broker, PendingRequest, denial_details
+from activities.broker.broker import Broker, denial_details
 from activities.broker.errors import BodyTooLarge, MalformedBody, MissingBrokerToken, TooManyCalls
 from activities.broker.llm.gateway import ModelGateway
 from activities.broker.llm.openai_api import model_problem_response, model_routes, read_request_body
-from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted, ToolAccess
+from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted, PendingRequest, ToolAccess
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, OverQuota, Problem, RetryLater
 from justenough.domain.core.secret import Secret
@@ -73,8 +73,6 @@ Discover = Callable[[], Awaitable[Mapping[str, list[dict[str, Any]]]]]
 
 
 class AccessBody(Model):
-    """The body of a request for access."""
-
     resource: Name
     action: Action
     reason: Sentence

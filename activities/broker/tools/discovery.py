@@ -32,7 +32,6 @@ class OfferedTool:
 
 
 def tool_entry(offer: OfferedTool) -> dict[str, Any]:
-    """Return the catalog entry of a tool."""
     return {
         "name": offer.name,
         "description": offer.tool.description,

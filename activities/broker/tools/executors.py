@@ -55,7 +55,6 @@ class Result:
 
 
 def failure(why: str) -> Result:
-    """Return an answer of our own that describes a failure."""
     return Result(why.encode(), failed=True)
 
 

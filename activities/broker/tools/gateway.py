@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from activities.broker.broker import Broker, PendingRequest
+from activities.broker.broker import Broker
 from activities.broker.errors import TooManyCalls
 from activities.broker.tools.discovery import OfferedTool, tool_entry, with_how
 from activities.broker.tools.executors import Result, ToolsChanged, failure, list_mcp_tools, run_http, run_mcp, run_sql
@@ -20,7 +20,7 @@ from activities.broker.tools.upstream_drift import UpstreamDrift
 from activities.delivery.delivery import secret_texts
 from activities.issuing.grants import CallCounts
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted
+from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted, PendingRequest
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.mcp_upstreams import UpstreamListingTool, UpstreamTool
 from justenough.domain.core.canonical_json import to_canonical_json

@@ -24,8 +24,6 @@ log = structlog.get_logger()
 
 
 class McpApp:
-    """The ASGI application of one job."""
-
     def __init__(self, tools: ToolGateway, broker: Broker) -> None:
         self._tools = tools
         self._broker = broker
@@ -47,7 +45,6 @@ class McpApp:
         await self._manager.handle_request(scope, receive, send)
 
     async def _run(self) -> None:
-        """Serve until the end."""
 
         def load() -> StreamableHTTPSessionManager:
             from activities.broker.tools.mcp_server import build_manager  # noqa: PLC0415 - loads the MCP SDK, which most workers do without
@@ -72,7 +69,6 @@ class McpApp:
 
 @contextlib.asynccontextmanager
 async def serve_tools(tools: ToolGateway, broker: Broker) -> AsyncIterator[McpApp]:
-    """Serve a job's tools until the block ends."""
     gate = McpApp(tools, broker)
     try:
         yield gate

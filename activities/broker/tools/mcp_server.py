@@ -16,10 +16,9 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 
-from activities.broker.broker import PendingRequest
 from activities.broker.tools.discovery import OfferedTool
 from activities.broker.tools.gateway import ToolGateway
-from activities.issuing.results import AccessClosed
+from activities.issuing.results import AccessClosed, PendingRequest
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import Action
@@ -42,7 +41,6 @@ def build_manager(tools: ToolGateway) -> StreamableHTTPSessionManager:
 
 
 def build_server(tools: ToolGateway) -> Server[Any]:
-    """Return the MCP server of one job."""
 
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
         del context, params

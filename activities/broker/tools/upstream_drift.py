@@ -49,7 +49,6 @@ class UpstreamDrift:
         }
 
     def record_withheld(self) -> None:
-        """Record the servers that are withheld from the start."""
         self._record_new(
             build_event(
                 EventType.UPSTREAM_REFUSED,

@@ -3,8 +3,8 @@
 from justenough.adapters.store.change_feed import ChangeFeed
 from justenough.adapters.store.dashboard import StoreCounts
 from justenough.adapters.store.errors import StoreNotMigrated, StoreRightsMissing, StoreTooNew, StoreUnavailable, StoreUnfit
+from justenough.adapters.store.inspection import PostgresReport, StoreReport
 from justenough.adapters.store.ledger_repository import LedgerHead, LedgerSpan, LedgerTail
-from justenough.adapters.store.migrate import PostgresReport, StoreReport
 from justenough.adapters.store.page_sessions import PageSessionRecord
 from justenough.adapters.store.postgres_connection import StoreLogin
 from justenough.adapters.store.queries import JobCaption

@@ -3,17 +3,12 @@
 SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred writers forked the chain when we tried). PostgreSQL: READ COMMITTED, and
 one advisory lock, so that only one writer's transaction at a time assigns ledger positions, and they ascend in the order of commits. A
 transaction's lock and limits end with it, so that a pooler may then give the session to somebody else.
-
-Group commit: one thread of a process writes at a time, and the threads that wait share the next transaction, because each commit costs a
-flush to disk. A thread that writes must not be interrupted by an exception from another one: those whose work it commits would wait forever.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -45,15 +40,11 @@ PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a writer's statement (psycopg's own default)."""
 WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 """Key of the advisory lock: the bytes of `jeledger`."""
-MAX_BATCH_SIZE = 64
-"""Maximum pieces of work in one transaction: limits how long other processes wait."""
 NOT_SQLITE = "file is not a database"
 SESSION = "je_session"
 """The name under which each pooled connection to PostgreSQL keeps its PostgresSession."""
 
 T = TypeVar("T")
-_Work = tuple[Callable[[Connection], Any], Future[Any]]
-"""A piece of work, and its outcome."""
 
 # One round trip. The limits apply to the wait for the lock, so they must be set before. Whatever the database's or the role's default is, a
 # crash of the server loses nothing that was committed.
@@ -270,44 +261,3 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
-
-
-class GroupCommitter:
-    """Runs work in transactions of one engine. Each piece of work returns only after the commit that contains it."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._turn = threading.Lock()
-        self._waiting: list[_Work] = []
-        self._waiting_lock = threading.Lock()
-
-    def run(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` and return its result once committed. Raises what it raises, with nothing committed. It may run more than once."""
-        outcome = Future[T]()
-        with self._waiting_lock:
-            self._waiting.append((work, outcome))
-        while not outcome.done():
-            with self._turn:
-                if not outcome.done():
-                    with self._waiting_lock:
-                        batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
-                    self._commit(batch)
-        return outcome.result()
-
-    def _commit(self, batch: list[_Work]) -> None:
-        try:
-            with write_transaction(self._engine) as connection:
-                results = [work(connection) for work, _ in batch]
-        except BaseException as error:
-            if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, StoreUnavailable):
-                # Try each piece of work alone, so that one that fails does not fail the others.
-                for item in batch:
-                    self._commit([item])
-                return
-            for _, outcome in batch:
-                outcome.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for (_, outcome), result in zip(batch, results, strict=True):
-            outcome.set_result(result)

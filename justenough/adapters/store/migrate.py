@@ -1,10 +1,4 @@
-"""Migrates a database to this version's schema. The migrations are in `migrations/`, which ships inside the package.
-
-On PostgreSQL, the owner of the tables also grants the minimal rights that workers and consoles need (`justenough store migrate --grant ROLE`):
-the ledger can only be read and appended to. SQLite has no rights.
-
-`inspect_store` reports what can be observed of the database, for people who set it up.
-"""
+"""Migrates a database to this version's schema. The migrations are in `migrations/`, which ships inside the package."""
 
 from __future__ import annotations
 
@@ -12,18 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg.errors import InsufficientPrivilege, InvalidSchemaName
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from justenough.adapters.store.change_feed import CHANNEL
-from justenough.adapters.store.engine import SESSION, read_transaction, write_transaction
-from justenough.adapters.store.errors import StoreRightsMissing, StoreTooNew, StoreUnavailable, StoreUnfit
-from justenough.adapters.store.postgres_connection import PostgresConnector, first_line, place_of
-from justenough.adapters.store.tables import METADATA
+from justenough.adapters.store.engine import read_transaction, write_transaction
+from justenough.adapters.store.errors import StoreRightsMissing, StoreTooNew, StoreUnfit
+from justenough.adapters.store.postgres_connection import first_line
+from justenough.adapters.store.rights import current_role, grant_rights, require_rights
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -32,19 +24,6 @@ MIGRATIONS_FOLDER = Path(__file__).parent / "migrations"
 REVISIONS = tuple(sorted(file.name.partition("_")[0] for file in (MIGRATIONS_FOLDER / "versions").glob("[0-9]*.py")))
 """The revisions that this version knows, oldest first. Read without alembic, which takes long to load and is seldom needed at a start."""
 OLDEST_POSTGRESQL = (13,)
-NOTICE_TIMEOUT_S = 3.0
-LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
-RIGHTS = {"alembic_version": "SELECT"} | {table.name: str(table.info["rights"]) for table in METADATA.tables.values()}
-"""By table, the rights that workers and consoles need."""
-
-_CURRENT_ROLE = text("SELECT current_user")
-_ROLE = text("SELECT rolsuper, pg_has_role(rolname, :owner, 'MEMBER') FROM pg_roles WHERE rolname = :role")
-_LEDGER_OWNER = text("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass('ledger')")
-_LACKING = text(
-    "SELECT name || '.' || lower(wanted) FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS needed (name, wanted)"
-    " WHERE NOT coalesce(has_table_privilege(to_regclass(name), wanted), false)"
-)
-_MAY_CHANGE_LEDGER = text("SELECT coalesce(has_table_privilege(to_regclass('ledger'), 'UPDATE, DELETE, TRUNCATE, TRIGGER'), false)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +32,6 @@ class Revisions:
 
     found: str | None
     newest: str
-
-
-@dataclass(frozen=True, slots=True)
-class PostgresReport:
-    role: str
-    server_version: tuple[int, ...]
-    is_encrypted: bool
-    is_local: bool
-    """Whether no network is between."""
-    is_direct: bool
-    """Whether no pooler is between."""
-    is_read_only: bool
-    missing_rights: tuple[str, ...]
-    may_change_ledger: bool
-    notices: str | None
-    """Why no notice of a new entry arrives; None if one arrives."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreReport:
-    place: str
-    """The database's address, without a password."""
-    revisions: Revisions
-    postgres: PostgresReport | None
-    """None for SQLite."""
 
 
 def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
@@ -158,89 +112,3 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS_FOLDER).replace("%", "%%"))
     return config
-
-
-def current_role(connection: Connection) -> str:
-    return str(connection.execute(_CURRENT_ROLE).scalar_one())
-
-
-def missing_rights(connection: Connection) -> tuple[str, ...]:
-    """Return the rights that the connection's role lacks, as `table.right`."""
-    needed = [(table, right) for table, rights in sorted(RIGHTS.items()) for right in rights.split(", ")]
-    values = {"names": [table for table, _ in needed], "rights": [right for _, right in needed]}
-    return tuple(connection.execute(_LACKING, values).scalars())
-
-
-def require_rights(connection: Connection) -> None:
-    """Raise StoreRightsMissing unless the connection's role has every right that workers and consoles need."""
-    if lacking := missing_rights(connection):
-        role = current_role(connection)
-        shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
-        raise StoreRightsMissing(
-            f"the role {role} lacks rights in the store ({shown}); run `justenough store migrate --grant {role}` as the owner of its tables"
-        )
-
-
-def may_change_ledger(connection: Connection) -> bool:
-    """Whether the connection's role could change or remove ledger entries, or disable the triggers that prevent it."""
-    return bool(connection.execute(_MAY_CHANGE_LEDGER).scalar_one())
-
-
-def grant_rights(connection: Connection, role: str) -> None:
-    """Give a role these rights on the tables of the connection's schema, and revoke every other right on them. Raises StoreRightsMissing."""
-    owner = connection.execute(_LEDGER_OWNER).scalar_one()
-    found = connection.execute(_ROLE, {"role": role, "owner": owner}).first()
-    if found is None:
-        raise StoreRightsMissing(f"there is no role {role}: create it first, as in docs/how-to/store.md")
-    if any(found):
-        raise StoreRightsMissing(f"the role {role} owns the store's tables, so it has every right on them: grant them to another role")
-    quote = connection.dialect.identifier_preparer.quote
-    schema = connection.execute(text("SELECT current_schema()")).scalar_one()
-    connection.execute(text(f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(role)}"))
-    for table, rights in RIGHTS.items():
-        connection.execute(text(f"REVOKE ALL ON {quote(table)} FROM {quote(role)}"))
-        connection.execute(text(f"GRANT {rights} ON {quote(table)} TO {quote(role)}"))
-
-
-def inspect_store(engine: Engine, connector: PostgresConnector | None) -> StoreReport:
-    """Connect to the database and return what was observed."""
-    with read_transaction(engine) as connection:
-        require_version(connection)
-        revisions = read_revisions(connection)
-        if connector is None:
-            return StoreReport(str(engine.url.database), revisions, None)
-        driver: Any = connection.connection.driver_connection
-        role, host = current_role(connection), driver.info.host
-        is_read_only = connection.execute(text("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"))
-        report = PostgresReport(
-            role=role,
-            server_version=tuple(map(int, engine.dialect.server_version_info or ())),
-            is_encrypted=bool(driver.pgconn.ssl_in_use),
-            is_local=host in LOCAL_HOSTS or host.startswith("/"),
-            is_direct=connection.info[SESSION].is_direct,
-            is_read_only=bool(is_read_only.scalar_one()),
-            missing_rights=missing_rights(connection) if revisions.found else (),
-            may_change_ledger=may_change_ledger(connection),
-            # Last, because it ends the transaction.
-            notices=_try_notice(engine, connector, connection),
-        )
-        return StoreReport(place_of(connector.url, user=role), revisions, report)
-
-
-def _try_notice(engine: Engine, connector: PostgresConnector, reader: Connection) -> str | None:
-    """Return why a notice of our transactions does not reach a listener; None if it does."""
-    try:
-        listener, session = connector.connect_listener(engine.dialect)
-    except StoreUnavailable as error:
-        return str(error)
-    with listener:
-        if not session.is_direct:
-            return "a pooler is between, and does not pass notices on"
-        try:
-            listener.execute(f"LISTEN {CHANNEL}".encode())
-            reader.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
-            reader.commit()
-            arrived = any(True for _ in listener.notifies(timeout=NOTICE_TIMEOUT_S, stop_after=1))
-        except psycopg.Error as error:
-            return first_line(error)
-    return None if arrived else "no notice arrived there: it may be another database"

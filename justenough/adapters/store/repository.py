@@ -15,7 +15,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Row, Select, Table, and_, case, func, select, tuple_
 
-from justenough.adapters.store.engine import GroupCommitter, read_transaction
+from justenough.adapters.store.engine import read_transaction
+from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.tables import LEDGER, UtcDateTime
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.readmodel.views import Page

@@ -11,12 +11,12 @@ from justenough.adapters.store.attention import AttentionRepository
 from justenough.adapters.store.bundles import BundleRepository
 from justenough.adapters.store.dashboard import DashboardRepository, MetricsRepository
 from justenough.adapters.store.delegations import DelegationRepository
-from justenough.adapters.store.engine import GroupCommitter
+from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.idempotency import IdempotencyRepository
 from justenough.adapters.store.inbox_queries import InboxRepository
+from justenough.adapters.store.inspection import StoreReport, inspect_store
 from justenough.adapters.store.job_logs import LogRepository
 from justenough.adapters.store.ledger_repository import LedgerRepository
-from justenough.adapters.store.migrate import StoreReport, inspect_store
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository
 from justenough.adapters.store.postgres_connection import StoreLogins

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, Engine, bindparam, case, delete, not_, or_, select, update
 
-from justenough.adapters.store.engine import GroupCommitter, insert_new
+from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.repository import Repository, fetch_all, fetch_first, reads, writes
 from justenough.adapters.store.tables import POSITIVE_CONTROLS, SWEEPS, TARGET_CHECKS, WORKERS
 from justenough.domain.readmodel.views import SweepView, TargetCheck, WorkerView

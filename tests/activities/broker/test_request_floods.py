@@ -12,13 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from activities.broker.broker import MAX_CALL_BURST, MAX_CALLS_PER_SECOND, MAX_REFUSALS_RECORDED, MAX_THREADS, Broker, PendingRequest
+from activities.broker.broker import MAX_CALL_BURST, MAX_CALLS_PER_SECOND, MAX_REFUSALS_RECORDED, MAX_THREADS, Broker
 from activities.broker.errors import TooManyCalls
 from activities.broker.llm.gateway import MAX_CONCURRENT_PARSES, ModelGateway
 from activities.broker.llm.openai_api import InvalidChatRequest
 from activities.broker.tools.gateway import MAX_CONCURRENT_CALLS, ToolGateway
 from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
 from activities.issuing.lease_keeper import MAX_LEASE_THREADS, LeaseKeeper
+from activities.issuing.results import PendingRequest
 from activities.revocation import revoke
 from justenough.domain.jobs.spec import ModelUse
 

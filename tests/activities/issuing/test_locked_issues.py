@@ -15,7 +15,7 @@ from justenough.domain.approvals.statements import build_decision_statement, to_
 from justenough.domain.contracts.workflow_messages import AnswersInput, GrantedRequest
 from justenough.services.job_history import read_job_history
 from justenough.services.verify_order import VerifiedOrder, verify_order
-from tests.activities.test_control_group_activities import LockedJob
+from tests.activities.test_open_locks import LockedJob
 from tests.activities.vault_shop import Desk
 from tests.support.claims import claim_job
 

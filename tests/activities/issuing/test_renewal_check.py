@@ -15,7 +15,7 @@ import pytest
 from activities.issuing import authorization, lease_keeper
 from activities.issuing.grants import MAX_WAITING_REQUESTS
 from activities.issuing.issuer import ORDER_CHECK_INTERVAL_S, Issuer
-from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
+from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingRequest
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable
 from justenough.adapters.vault import client as vault_client
@@ -314,7 +314,7 @@ def test_a_child_has_the_ttl_of_its_parents_order_unless_approvers_shortened_it(
     parent = start_job(at, {**READ, "access": [*READ["access"], {**WRITE["access"][0], "at": "request"}]})
     # The parent needs it for less long than its order says.
     waiting = parent.issuer.access(ORDERS.model_copy(update={"action": Action.WRITE, "ttl": 60}))
-    assert isinstance(waiting, PendingApproval)
+    assert isinstance(waiting, PendingRequest)
     answer = samples.approval_decision("approved", parent.job, number=2, ttl=granted)
     at.deps.store.ledger.append([samples.approval_opening(parent.job, number=2), answer])
     child = checked_spec({**WRITE, "params": {"ticket": "1"}})
@@ -427,7 +427,7 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
 def test_a_call_beyond_the_approved_bounds_does_not_use_the_grant_and_waits_for_approval(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(100)), IssuedCredential)
-    assert isinstance(issuer.access(refund_call(100.5)), PendingApproval)
+    assert isinstance(issuer.access(refund_call(100.5)), PendingRequest)
 
 
 def test_what_the_catalog_issues_from_another_path_by_now_needs_its_own_approval(at: Desk, folder: Path) -> None:
@@ -442,7 +442,7 @@ def test_what_the_catalog_issues_from_another_path_by_now_needs_its_own_approval
     file.write_text(text)
     at.deps.config.refresh()
     try:
-        assert isinstance(job.issuer.access(access), PendingApproval)
+        assert isinstance(job.issuer.access(access), PendingRequest)
     finally:
         at.shop.admin("POST", policy, {"policy": allowed})
     assert at.deps.config.alarm is None
@@ -452,29 +452,29 @@ def test_a_grant_for_tools_ends_once_its_approvals_no_longer_reach_the_quorum(at
     issuer, approver = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(1)), IssuedCredential)
     at.shop.leave(approver, "support-leads")
-    assert isinstance(issuer.access(refund_call(1)), PendingApproval)
+    assert isinstance(issuer.access(refund_call(1)), PendingRequest)
 
 
 def test_a_job_at_its_limit_of_pending_requests_still_gets_access_that_policy_allows(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     for number in range(MAX_WAITING_REQUESTS):
-        assert isinstance(issuer.access(refund_call(101 + number)), PendingApproval)
+        assert isinstance(issuer.access(refund_call(101 + number)), PendingRequest)
     with pytest.raises(
         NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first"
     ):
         issuer.access(refund_call(1000))
     # The same thing asked again is no further request.
-    assert isinstance(issuer.access(refund_call(101)), PendingApproval)
+    assert isinstance(issuer.access(refund_call(101)), PendingRequest)
     assert isinstance(issuer.access(ORDERS), IssuedCredential)
 
 
 def test_requests_that_nobody_waits_for_any_more_do_not_count_against_the_limit_of_pending_requests(at: Desk) -> None:
     issuer, _ = refund_issuer(at)
     waiting = [issuer.access(refund_call(101 + number)) for number in range(MAX_WAITING_REQUESTS)]
-    ended = [one.request for one in waiting if isinstance(one, PendingApproval)]
+    ended = [one.request_id for one in waiting if isinstance(one, PendingRequest)]
     events = (build_event(EventType.APPROVAL_EXPIRED, job_of(one), at=at.deps.now(), about=one, request=one, tier=3) for one in ended)
     at.deps.store.ledger.append([*events])
-    assert isinstance(issuer.access(refund_call(1000)), PendingApproval)
+    assert isinstance(issuer.access(refund_call(1000)), PendingRequest)
 
 
 def test_calls_that_only_python_considers_equal_need_separate_approvals(at: Desk) -> None:
@@ -484,8 +484,8 @@ def test_calls_that_only_python_considers_equal_need_separate_approvals(at: Desk
         access = refund_call(101)
         call = access.call.model_copy(update={"arguments": {**access.call.arguments, "reason": reason}})
         waits = issuer.access(access.model_copy(update={"call": call}))
-        assert isinstance(waits, PendingApproval)
-        asked.append(waits.request)
+        assert isinstance(waits, PendingRequest)
+        asked.append(waits.request_id)
     assert asked[0] == asked[2] != asked[1]
 
 
@@ -493,7 +493,7 @@ def test_a_job_that_has_used_up_its_approval_requests_gets_only_what_policy_allo
     monkeypatch.setattr("activities.issuing.grants.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
     issuer, _ = refund_issuer(at)
     for amount in (101, 102):
-        assert isinstance(issuer.access(refund_call(amount)), PendingApproval)
+        assert isinstance(issuer.access(refund_call(amount)), PendingRequest)
     with pytest.raises(
         NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"
     ):

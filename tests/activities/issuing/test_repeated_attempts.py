@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, PendingApproval
+from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, PendingRequest
 from activities.revocation import revoke as revocation
 from activities.revocation.revoke import RevocationResult, revoke
 from justenough.adapters.targets.postgres import TargetDown
@@ -34,12 +34,12 @@ MENDING = {"resource": "orders-db", "action": "write", "ttl": "5m", "reason": "M
 IN_DOUBT = "its lease is not known and its target cannot be searched"
 
 
-def request_approved_access(session: Session) -> PendingApproval:
+def request_approved_access(session: Session) -> PendingRequest:
     """Request the order's access at runtime, and record that a person approved it."""
     at, (access,) = session.at, session.verified.spec.access
     waiting = session.issuer.access(access)
-    assert isinstance(waiting, PendingApproval)
-    view = at.deps.store.requests.get(waiting.request)
+    assert isinstance(waiting, PendingRequest)
+    view = at.deps.store.requests.get(waiting.request_id)
     assert view is not None
     approver = at.shop.newcomer(f"approver-{session.job[-8:]}", "support-leads")
     answer = approval_of(at, session.job, session.verified, approver, tier=1)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from activities.issuing.results import IssuedCredential, PendingApproval
+from activities.issuing.results import IssuedCredential, PendingRequest
 from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.core.errors import OverQuota
 from justenough.domain.core.ids import request_number_of
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.servers
 SIGNED = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up", "at": "request"}
 
 
-def request_access(session: Session, resource: str, action: Action) -> IssuedCredential | PendingApproval:
+def request_access(session: Session, resource: str, action: Action) -> IssuedCredential | PendingRequest:
     return session.issuer.access(Access(resource=resource, action=action, ttl=300, reason="a test", at="request"))
 
 
@@ -30,14 +30,14 @@ def test_a_running_job_cannot_ask_people_for_more_once_its_launchers_quota_is_us
     settings = at.deps.settings.model_copy(update={"quota_waiting_requests": 1})
     at = dataclasses.replace(at, deps=dataclasses.replace(at.deps, settings=settings))
     asking, other = start_session(at, SIGNED), start_session(at, SIGNED)
-    assert isinstance(request_access(asking, "refunds-db", Action.WRITE), PendingApproval)
+    assert isinstance(request_access(asking, "refunds-db", Action.WRITE), PendingRequest)
     with pytest.raises(OverQuota, match="of this launcher's jobs in prod wait for people; at most 1 may") as refused:
         request_access(asking, "orders-db", Action.WRITE)
     assert refused.value.headers == {"Retry-After": "60"}
     # The same request again is the one that waits; what policy allows needs no people; another launcher has a quota of their own.
-    assert isinstance(request_access(asking, "refunds-db", Action.WRITE), PendingApproval)
+    assert isinstance(request_access(asking, "refunds-db", Action.WRITE), PendingRequest)
     assert isinstance(request_access(asking, "orders-db", Action.READ), IssuedCredential)
-    assert isinstance(request_access(other, "refunds-db", Action.WRITE), PendingApproval)
+    assert isinstance(request_access(other, "refunds-db", Action.WRITE), PendingRequest)
     for session in (asking, other):
         session.end()
 
@@ -50,7 +50,7 @@ def test_a_request_can_be_narrowed_however_many_decisions_its_job_has(at: Desk) 
     renewals = [build_event(EventType.ACCESS_DECIDED, job, at=at.deps.now(), about=f"renewal-{n}", **decided.data) for n in range(1_000)]
     at.deps.store.ledger.append(renewals)
     waiting = request_access(session, "refunds-db", Action.WRITE)
-    assert isinstance(waiting, PendingApproval)
-    narrowed = evaluate_grant(at.deps, job, request_number_of(waiting.request), GrantTerms(action=Action.READ, ttl=60))
+    assert isinstance(waiting, PendingRequest)
+    narrowed = evaluate_grant(at.deps, job, request_number_of(waiting.request_id), GrantTerms(action=Action.READ, ttl=60))
     assert not isinstance(narrowed, Rejection), narrowed
     assert session.end().confirmed

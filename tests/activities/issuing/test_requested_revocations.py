@@ -9,8 +9,8 @@ import pytest
 
 from activities.broker import Broker
 from activities.issuing.lease_keeper import LeaseKeeper
-from activities.session import requested_revocations
-from activities.session.requested_revocations import RequestedRevocations
+from activities.session import people_requests
+from activities.session.people_requests import RequestedRevocations
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import CredentialState
@@ -24,7 +24,7 @@ ORDERS = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Loo
 
 
 async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revoked(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requested_revocations, "RETRY_INTERVAL_S", 0.05)
+    monkeypatch.setattr(people_requests, "RETRY_INTERVAL_S", 0.05)
     session = await asyncio.to_thread(start_session, at, ORDERS)
     item = await asyncio.to_thread(session.issue)
     keepers, refused = LeaseKeeper(at.deps, session.job, session.issuer), asyncio.Event()

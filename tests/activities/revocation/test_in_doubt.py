@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from activities.issuing.results import issued_event
-from activities.revocation.revoke import prove
+from activities.revocation.proof import prove
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from activities.issuing.results import IssueRefused, issued_event
-from activities.revocation.revoke import end_one, prove
+from activities.revocation.proof import prove
+from activities.revocation.revoke import end_one
 from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.jobs.states import Action, RevocationState
 from justenough.services.positive_control import known_controls, with_observed_user

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from activities.issuing.results import issued_event
-from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS
-from activities.revocation.revoke import RevocationResult, prove, record_lapsed, revoke, revoke_one
+from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS, prove
+from activities.revocation.revoke import RevocationResult, record_lapsed, revoke, revoke_one
 from console.presentation.job_status import residual_text
 from justenough.adapters.store import Store, queries
 from justenough.adapters.targets.postgres import TargetInspector

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
-from activities.revocation.revoke import end_one, prove, revoke, revoke_one
+from activities.revocation.proof import prove
+from activities.revocation.revoke import end_one, revoke, revoke_one
 from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.domain.ledger.overdue import end_session_advice

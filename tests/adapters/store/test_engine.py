@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import GroupCommitter, UnusableUrl, open_database, parse_url, read_transaction
+from justenough.adapters.store.engine import UnusableUrl, open_database, parse_url, read_transaction
+from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.postgres_connection import place_of
 from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.adapters.store.event_samples import submission

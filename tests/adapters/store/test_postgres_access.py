@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
 from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction, write_transaction
-from justenough.adapters.store.migrate import RIGHTS
 from justenough.adapters.store.postgres_connection import PasswordFile
+from justenough.adapters.store.rights import RIGHTS
 from tests.adapters.store.conftest import (
     NOBODY,
     RUNTIME_ROLE,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from temporalio.client import Client
 
 from console.auth.login_throttle import LoginThrottle
 from console.auth.page_sessions import PageSessions
@@ -54,18 +55,28 @@ LogIn = Callable[..., Awaitable[Browser]]
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
+    """The servers. `settings` sets Vault up."""
+    only = ("temporal", "vault", "postgres")
     with (
         tempfile.TemporaryDirectory(prefix="je-pages-") as folder,
-        running_stack(Path(folder) / "home", copy_shop(Path(folder) / "shop"), only=("temporal", "vault", "postgres")) as running,
+        running_stack(Path(folder) / "home", copy_shop(Path(folder) / "shop"), only=only, provision=False) as running,
     ):
         yield running
 
 
 @pytest.fixture(scope="package")
-def settings(stack: Stack) -> Settings:
+def passwords() -> dict[str, str]:
+    """Everyone's password."""
+    assert set(NAMES) == set(PASSWORDS)
+    return PASSWORDS
+
+
+@pytest.fixture(scope="package")
+def settings(stack: Stack, passwords: dict[str, str]) -> Settings:
+    """A console's settings. Its Vault has everyone's logins."""
     assert stack.vault
     assert stack.temporal
-    return Settings(
+    settings = Settings(
         home=stack.home,
         config=stack.config,
         vault_addr=stack.vault,
@@ -74,19 +85,13 @@ def settings(stack: Stack) -> Settings:
         # Each test logs in anew.
         quota_page_sessions=10_000,
     )
-
-
-@pytest.fixture(scope="package")
-def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
-    """Everyone's password."""
-    assert set(NAMES) == set(PASSWORDS)
     token = stack.admin_token_file.read_text().strip()
     places = StackPaths.of(stack.home)
     provision_vault(
         VaultTarget(
             settings,
             admin_token=Secret(token),
-            people={name: PersonSeed(password=Secret(PASSWORDS[name]), groups=groups) for name, groups in NAMES.items()},
+            people={name: PersonSeed(password=Secret(passwords[name]), groups=groups) for name, groups in NAMES.items()},
             environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
         )
     )
@@ -94,7 +99,7 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
         for mount, (name, hashed) in product((*settings.people_mounts, settings.pages_mount), HASHES.items()):
             vault.post(f"auth/{mount}/users/{name}/password", json={"password_hash": hashed}).raise_for_status()
-    return PASSWORDS
+    return settings
 
 
 @pytest.fixture(scope="package")
@@ -177,14 +182,19 @@ async def oidc_site(
 
 
 @pytest.fixture(scope="package")
-def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
+def people(stack: Stack, settings: Settings, passwords: dict[str, str]) -> dict[str, Human]:
     """API clients of people who launch jobs and decide requests."""
     return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
 
 
+@pytest.fixture(scope="package")
+async def temporal(stack: Stack) -> Client:
+    """A client of Temporal that reads what consoles encrypted."""
+    return await temporal_client.connect(stack)
+
+
 @pytest.fixture
-async def served(site: Site, stack: Stack, people: dict[str, Human]) -> AsyncIterator[Served]:
+async def served(site: Site, stack: Stack, people: dict[str, Human], temporal: Client) -> AsyncIterator[Served]:
     """The same console's API and its services."""
-    temporal = await temporal_client.connect(stack)
     async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS) as http:
         yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

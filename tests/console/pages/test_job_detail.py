@@ -24,11 +24,6 @@ UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
 QUEUE = "nobody-works-here"
 
 
-@pytest.fixture
-async def temporal(site: Site) -> Client:
-    return await Client.connect(site.console.deps.settings.temporal_address)
-
-
 async def person_of(site: Site, who: Browser) -> str:
     return (await site.console.sessions.session_of(who.cookie)).person.id
 

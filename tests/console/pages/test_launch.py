@@ -25,18 +25,11 @@ from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site, hidden_fields
 from tests.console.pages.recorded_jobs import EVIL, now, post_fields, record_order
 from tests.console.served_console import SHOP, SPEC
-from tests.support import temporal_client
-from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
 TRIAGE = "/jobs/new?template=refund-triage.yaml"
 PASTE = "/jobs/new?paste=yes"
-
-
-@pytest.fixture
-async def temporal(stack: Stack) -> Client:
-    return await temporal_client.connect(stack)
 
 
 async def person_of(site: Site, who: Browser) -> str:

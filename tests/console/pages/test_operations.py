@@ -102,6 +102,7 @@ async def test_settings_show_tiers_and_no_address_with_a_password(site: Site, lo
 async def test_only_messages_of_the_persons_own_actions_are_shown(site: Site, logged_in: LogIn) -> None:
     ops, mallory = await logged_in("ops"), await logged_in("mallory")
     planted = "Your login was stolen. Call 555-0100."
+    await site.console.schedule_sync.reconcile()
     assert planted not in (await ops.open("/operations/schedules", params={"done": planted})).text
     (name, *_) = site.console.deps.config.current().schedules
     link = (await post_fields(mallory, f"/operations/schedules/{name}/unpause")).headers["location"]

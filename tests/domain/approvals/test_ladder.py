@@ -49,13 +49,13 @@ def test_bounds_set_by_several_approvers_allow_only_what_all_of_them_allow(
 ) -> None:
     answers = tuple(answer(f"person-{number}", 3).model_copy(update={"tools": one}) for number, one in enumerate(said))
     made = ladder(3).model_copy(update={"tools": asked, "answers": answers})
-    bound = [one for one in said if one is not None]
+    bound, granted = [one for one in said if one is not None], made.grant.tools
+    assert granted is not None
     for name in ("find", "file"):
         for arguments in CALLS:
             expected = all(is_allowed(one, name, arguments, 0) for one in (asked, *bound))
-            assert made.grant.tools is not None
-            assert is_allowed(made.grant.tools, name, arguments, 0) == expected
-    assert made.is_narrowed == (made.grant.tools != asked)
+            assert is_allowed(granted, name, arguments, 0) == expected
+    assert made.is_narrowed == (granted != asked)
     assert bound or not made.is_narrowed
 
 

@@ -19,7 +19,7 @@ from tests.domain.ledger.signed_ledger import KEYS, LEAD, NOW, OPS, checkpoint_o
 
 LINES = small_ledger()
 KEPT = checkpoint_of(LINES)
-TRIES = 10_000
+TRIES = 4_000
 Entry = dict[str, Any]
 
 
@@ -87,7 +87,7 @@ def resign(entries: list[Entry], draw: random.Random) -> list[Entry]:
     return entries
 
 
-def test_all_of_ten_thousand_random_edits_cuts_swaps_reorders_and_replaced_signatures_are_found() -> None:
+def test_all_of_thousands_of_random_edits_cuts_swaps_reorders_and_replaced_signatures_are_found() -> None:
     # Not cryptography: the same changes in every run.
     draw, ways = random.Random(20_260_131), (edit, cut, swap, reorder, resign)  # noqa: S311
     originals = [json.loads(line) for line in LINES]

@@ -16,9 +16,8 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.people_commands import PeopleSource
-from worker.provisioning import fetch_scim, read_scim
-from worker.provisioning import scim as scim_client
+from worker.provisioning import fetch_scim, people_source, read_scim
+from worker.provisioning_commands import read_people_source
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def people_of(address: str) -> dict[str, tuple[tuple[str, ...], bool]]:
 
 
 def test_all_pages_of_scim_users_and_groups_are_fetched(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scim_client, "PAGE_SIZE", 3)
+    monkeypatch.setattr(people_source, "PAGE_SIZE", 3)
     ids = [scim.create("User", userName=f"person-{number}", active=number != 5) for number in range(7)]
     for name, members in (("ops", ids[:2]), ("leads", ids[1:2]), ("security", []), ("chiefs", [])):
         scim.create("Group", displayName=name, members=[{"value": member} for member in members])
@@ -79,9 +78,9 @@ def test_an_answer_that_is_not_a_complete_list_is_refused(body: Any, said: str) 
 
 
 def test_a_server_whose_users_change_while_they_are_read_is_to_be_read_again(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scim_client, "PAGE_SIZE", 2)
+    monkeypatch.setattr(people_source, "PAGE_SIZE", 2)
     first, *_ = (scim.create("User", userName=f"person-{number}", active=True) for number in range(3))
-    pages = scim_client._pages(scim.http, f"{scim.address}/Users")
+    pages = people_source._pages(scim.http, f"{scim.address}/Users")
     next(pages)
     scim.http.delete(f"/Users/{first}").raise_for_status()
     with pytest.raises(RetryLater, match="changed while it was read \\(3 resources, then 2\\): run the command again"):
@@ -139,11 +138,11 @@ def test_a_second_group_of_the_same_name_makes_nobody_a_member(scim: ScimServer,
 def test_an_incomplete_or_ambiguous_source_of_people_is_refused(scim: ScimServer, tmp_path: Path) -> None:
     empty = tmp_path / "scim.token"
     empty.write_text("\n")
-    for source, said in (
-        (PeopleSource(None, scim.address, empty, ()), "must contain the SCIM server's token, and nothing else"),
-        (PeopleSource(None, scim.address, tmp_path / "none", ()), "none: cannot be read: No such file or directory"),
-        (PeopleSource(None, scim.address, None, ()), "--scim and --token-file belong together"),
-        (PeopleSource(empty, scim.address, empty, ()), "name either a file or a SCIM server"),
+    for file, token_file, said in (
+        (None, empty, "must contain the SCIM server's token, and nothing else"),
+        (None, tmp_path / "none", "none: cannot be read: No such file or directory"),
+        (None, None, "--scim and --token-file belong together"),
+        (empty, empty, "name either a file or a SCIM server"),
     ):
         with pytest.raises(InvalidInput, match=re.escape(said)):
-            source.read()
+            read_people_source(file, scim.address, token_file, ())

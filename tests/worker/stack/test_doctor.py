@@ -30,8 +30,8 @@ from worker.stack import Stack, StackPaths
 from worker.stack.binaries import Programs
 from worker.stack.doctor import DoctorFinding, examine, machine
 from worker.stack.doctor.home import mode_findings
-from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
+from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.readyz import RUNBOOK

@@ -24,10 +24,9 @@ from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
 from tests.worker.stack.conftest import LIFELINE
 from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
-from worker.stack.lifeline import watch_lifeline
-from worker.stack.lock import supervisor_of
-from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, wait_until, write_pidfile
+from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, supervisor_of, wait_until, write_pidfile
 from worker.stack.stack_file import SERVERS
+from worker.stack.starter_pipes import watch_lifeline
 from worker.stack.status import check_status
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import until
 from worker.provisioning import PersonSeed, VaultTarget
 from worker.stack import managed_process
 from worker.stack.managed_process import ChildSpec, ManagedProcess, rotate_log
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import make_private_folder
 
 WRITER = "import itertools, time\nfor number in itertools.count():\n    print('line', number, flush=True)\n    time.sleep(0.001)"
 

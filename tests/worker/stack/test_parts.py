@@ -16,17 +16,24 @@ from pathlib import Path
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json, write_private
+from justenough.adapters.runtime.private_files import ensure_passwords, read_json, write_private
 from tests.support.child_process import run_child
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.finding import first_of
-from worker.stack.lock import AlreadyRunning, hold_supervisor_lock, supervisor_of
-from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, write_pidfile
+from worker.stack.pidfile import (
+    AlreadyRunning,
+    ProcessIdentity,
+    birth_time,
+    hold_supervisor_lock,
+    identity_of,
+    read_pidfile,
+    supervisor_of,
+    write_pidfile,
+)
 from worker.stack.ports import PORT_NAMES, PortTaken, claim_ports
 from worker.stack.postgres_account import CannotEnter, OsAccount, choose_launch
-from worker.stack.private_files import ensure_passwords
 from worker.stack.stack_file import StackUnreadable, read_stack
 from worker.stack.supervisor import make_home
 

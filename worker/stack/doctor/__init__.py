@@ -1,10 +1,15 @@
-"""`justenough doctor`: checks this machine, this home and its Vault, and gives the remedy for each problem. Changes nothing."""
+"""`justenough doctor`: checks this machine, this home and its Vault, and gives the remedy for each problem. Changes nothing.
+
+`doctor --production` checks an installation on separate servers.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, islice
 
 from justenough.adapters.configuration.settings import Settings
@@ -14,17 +19,17 @@ from worker.provisioning.admin_client import admin_token
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
-from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.people import people_findings
-from worker.stack.doctor.servers import console_findings, login_findings, temporal_findings
-from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings
-from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.doctor.servers import clock_findings, console_findings, login_findings, poller_findings, temporal_findings
+from worker.stack.doctor.store import overdue_findings
+from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings, trial_findings
+from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, vault_findings
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
 from worker.stack.stack_file import Stack, StackUnreadable
 
-__all__ = ["DoctorFinding", "examine"]
+__all__ = ["DoctorFinding", "examine", "production_findings"]
 
 MAX_PROBLEMS_SHOWN = 5
 
@@ -101,3 +106,42 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         # The embedded Vault's own files show its configuration, so this needs no token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
+
+
+def production_findings(settings: Settings, *, console_url: str | None) -> tuple[DoctorFinding, ...]:
+    """Return what a worker or console on separate servers lacks: the findings of every check, run with the environment of its process.
+
+    Uses VAULT_TOKEN, an administrator's, if it is set. Issues one credential for each target and revokes it, because nothing else proves that
+    access can be revoked there. Changes nothing else.
+    """
+    token, catalog = admin_token(), None
+    with suppress(InvalidInput, OSError):  # configuration_findings reports it.
+        catalog = filled_catalog(settings.config, os.environ)
+    return tuple(
+        chain(
+            machine.sandbox_findings(Programs(), root=os.geteuid() == 0),
+            (machine.firewall_finding(settings),),
+            machine.disk_findings(StackPaths.of(settings.home)),
+            home.configuration_findings(settings.config),
+            home.settings_findings(settings),
+            temporal_findings(settings, is_required=True),
+            poller_findings(settings),
+            vault_findings(
+                settings.vault_addr,
+                token=token,
+                namespace=settings.vault_namespace,
+                cacert=settings.vault_cacert,
+                locks=has_locked_actions(settings.config),
+                catalog=catalog,
+                pages_mount=settings.pages_password_mount if settings.pages == "on" else None,
+            ),
+            clock_findings(settings, now=time.time),
+            drift_findings(settings, token),
+            people_findings(settings, token=token, folder=settings.config),
+            login_findings(settings),
+            overdue_findings(settings, is_required=True),
+            target_findings(settings.config, os.environ),
+            trial_findings(settings, catalog) if catalog else (),
+            console_findings(console_url or settings.console_url),
+        )
+    )

@@ -32,14 +32,12 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 
 
 def python_findings(version: tuple[int, ...]) -> Iterator[DoctorFinding]:
-    """Check that this Python is new enough."""
     text = ".".join(map(str, version))
     missing = DoctorFinding("python", "missing", text, "Install Python 3.11 or newer and run make setup with it.")
     yield missing if version < MIN_PYTHON else DoctorFinding("python", "ok", text)
 
 
 def program_findings(programs: Programs) -> Iterator[DoctorFinding]:
-    """Check that the embedded servers' programs are installed."""
     for name, find in (("temporal", programs.temporal), ("openbao", programs.vault), ("postgresql", programs.postgres)):
         try:
             yield DoctorFinding(name, "ok", str(find()))
@@ -109,7 +107,6 @@ def browser_findings(programs: Programs) -> Iterator[DoctorFinding]:
 
 
 def disk_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    """Check the free disk space."""
     free = shutil.disk_usage(nearest_folder(places.home)).free
     text = f"{free / (1 << 30):.1f} GiB free for {places.home}"
     remedy = "Free at least 1 GiB: Vault refuses every request, revocations too, once its audit log cannot grow."

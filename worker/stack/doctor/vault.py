@@ -20,8 +20,8 @@ from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 from worker.provisioning import VaultTarget, plan_vault
 from worker.provisioning.setup import CONTROL_GROUP_REMEDY
+from worker.stack.children import MAX_REQUEST_DURATION_S
 from worker.stack.finding import DoctorFinding, Level
-from worker.stack.vault import MAX_REQUEST_DURATION_S
 
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_BOUND_REMEDY = f'Put default_max_request_duration = "{MAX_REQUEST_DURATION_S}s" into its configuration: it limits how late Vault can still issue a credential.'

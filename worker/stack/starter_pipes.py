@@ -1,6 +1,7 @@
-"""The lifeline: a pipe that shows a supervisor that its starter has ended, because the kernel then closes the starter's end of the pipe.
+"""The two pipes between a supervisor and its starter: progress reports to the starter, one JSON line per step; and the lifeline.
 
-It works however the starter ends, even by SIGKILL, and needs no polling. A starter that lets the stack outlive it writes a byte first.
+The lifeline shows the supervisor that its starter has ended, because the kernel then closes the starter's end. It works however the starter
+ends, even by SIGKILL, and needs no polling. A starter that lets the stack outlive it writes a byte first.
 """
 
 from __future__ import annotations
@@ -8,14 +9,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("worker.stack")
+Step = Literal["step", "ready", "busy", "failed"]
+"""busy: another supervisor runs in the home."""
+Report = Callable[[Step, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """Writes to a file descriptor; without one, to the log. A reader that is gone is not an error."""
+
+    descriptor: int | None
+
+    def __call__(self, step: Step, text: str) -> None:
+        if self.descriptor is None:
+            log.info("stack", step=step, text=text)
+            return
+        with contextlib.suppress(OSError):
+            os.write(self.descriptor, json.dumps({"step": step, "text": text}).encode() + b"\n")
+
+
+def parse_report(line: bytes) -> tuple[str, str]:
+    """Parse one line of a ProgressReport; return the step and its text."""
+    report = json.loads(line)
+    return str(report["step"]), str(report["text"])
 
 
 def watch_lifeline(descriptor: int, loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:

@@ -1,11 +1,17 @@
-"""Runs steps independently of each other, and collects why some of them failed."""
+"""The steps of a revocation: each runs whatever became of the others, and none waits long for the store, so that access does not stay alive."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
+from justenough.adapters.store import StoreUnavailable
 from justenough.domain.core.errors import JustEnoughError
+
+STORE_TIMEOUT_S = 2.0
+"""Seconds that a revocation waits for the store before it continues without it."""
 
 T = TypeVar("T")
 
@@ -31,3 +37,20 @@ class FailureCollector:
         before = len(self.failures)
         self.attempt(what, call, otherwise=None)
         return len(self.failures) == before
+
+
+def with_store_timeout(call: Callable[[], T]) -> T:
+    """Return the store's answer; raise StoreUnavailable if it takes longer than STORE_TIMEOUT_S."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="revocation-store", daemon=True).start()
+    try:
+        return answer.result(timeout=STORE_TIMEOUT_S)
+    except TimeoutError as error:
+        raise StoreUnavailable(f"did not answer within {STORE_TIMEOUT_S:.0f} s") from error

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.control_group_activities import ControlGroupActivities
 from activities.job_activities import JobActivities
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
 from justenough.adapters.store.session_claims import WrappedTokenRepository
@@ -71,7 +70,7 @@ class LockedJob:
 
     def open_locks(self, deps: Deps, ladder: Ladder | None = None) -> ControlGroupsResult:
         asked = ControlGroupsInput(order=self.order, ladders={self.request: ladder or self.ladder})
-        return self._environment.run(ControlGroupActivities(deps).open_locks, asked)
+        return self._environment.run(JobActivities(deps).open_locks, asked)
 
 
 def test_a_second_attempt_reuses_the_lock_that_the_first_one_opened(at: Desk) -> None:

@@ -1,25 +1,81 @@
-"""People and groups of a SCIM 2.0 server (RFC 7643, 7644): parses its list responses, and fetches all of them."""
+"""The people of `justenough people sync`: who they are, their groups and their login names, from a file or a SCIM 2.0 server (RFC 7643, 7644).
+
+Of a SCIM server, all pages are fetched, because a person who is missing from the list would seem to be gone.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import httpx
-from pydantic import Field, TypeAdapter
+from pydantic import Field, StringConstraints, TypeAdapter, field_validator
 
-from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, RetryLater
+from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, RetryLater, raise_problems, reject_if
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.untrusted_yaml import validate_model
+from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.jobs.spec import Name
 
+SCIM_SCHEMA = "urn:ietf:params:scim:"
+OUR_NAMES = "je-"
+"""Entities whose names begin like this belong to the installation: its console and data scopes."""
 PAGE_SIZE = 200
 MAX_RESOURCES = 100_000
 REQUEST_TIMEOUT_S = 8.0
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 NAME = TypeAdapter(Name)
+PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}$")]
+LoginName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
+MountName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}(/[A-Za-z0-9_.-]{1,128})*$")]
+
+
+class PersonEntry(Model):
+    groups: tuple[Name, ...] = ()
+    logins: Mapping[MountName, LoginName] = {}
+    """Login names by auth mount, if they differ from the person's name."""
+    active: bool = True
+    """False: their identity is disabled in Vault."""
+
+
+class PeopleFile(Model):
+    people: Mapping[PersonName, PersonEntry]
+
+    @field_validator("people")
+    @classmethod
+    def _is_somebody(cls, people: Mapping[str, PersonEntry]) -> Mapping[str, PersonEntry]:
+        reject_if(not people, "lists nobody")
+        names: dict[str, str] = {}
+        for name in people:
+            reject_if(name.startswith(OUR_NAMES), f"{name}: names that begin with {OUR_NAMES} are the installation's own")
+            other = names.setdefault(name.casefold(), name)
+            reject_if(other != name, f"{other} and {name} are the same name to Vault")
+        return people
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPeople:
+    people: Mapping[str, PersonEntry]
+    ignored_groups: tuple[str, ...] = ()
+    """Groups of a SCIM server that approvals.yaml cannot name."""
+    ambiguous_groups: tuple[str, ...] = ()
+    """Names that several groups of a SCIM server have: whoever can make a group there could make themselves its member."""
+
+    def only(self, groups: tuple[str, ...]) -> ReadPeople:
+        """Return these groups and the people in them; and everyone who is not active, because they must not keep an identity.
+
+        Raises InvalidInput.
+        """
+        present = {group for entry in self.people.values() for group in entry.groups}
+        raise_problems("--group", (Problem("", f"nobody is in the group {name}") for name in groups if name not in present))
+        chosen = {
+            name: entry.model_copy(update={"groups": tuple(group for group in entry.groups if group in groups)})
+            for name, entry in self.people.items()
+        }
+        return replace(self, people={name: entry for name, entry in chosen.items() if entry.groups or not entry.active})
 
 
 class ScimReference(Message):
@@ -46,19 +102,19 @@ class ScimGroup(Message):
     members: tuple[ScimReference, ...] = ()
 
 
-class ScimPeople(NamedTuple):
-    """The people of a SCIM server, and what of its groups cannot be used."""
+def read_people(what: str, text: bytes) -> ReadPeople:
+    """Parse a file of people (YAML or JSON), or SCIM's JSON. Raises InvalidInput with every problem by path."""
+    if SCIM_SCHEMA.encode() not in text:
+        return ReadPeople(validate_model(what, PeopleFile, read_yaml(what, text)).people)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(what, (Problem("", f"not valid JSON: {error}"),)) from error
+    return read_scim(what, value if isinstance(value, list) else [value])
 
-    people: dict[str, Any]
-    """As a file of people has them."""
-    ignored_groups: tuple[str, ...]
-    """Names that approvals.yaml cannot name."""
-    ambiguous_groups: tuple[str, ...]
-    """Names that several groups have."""
 
-
-def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
-    """Return the people of list responses (or single resources). A person's groups include the groups that contain these. Raises InvalidInput."""
+def read_scim(what: str, documents: Iterable[object]) -> ReadPeople:
+    """Return the people of SCIM's list responses (or single resources). A person's groups include those that contain them. Raises InvalidInput."""
     users, groups = [], []
     for resource in _resources(what, documents):
         if "userName" in resource:
@@ -86,7 +142,8 @@ def people_of_scim(what: str, documents: Iterable[object]) -> ScimPeople:
         if user.user_name in people:
             raise InvalidInput(what, (Problem("", f"lists the user {user.user_name} more than once"),))
         people[user.user_name] = {"groups": sorted(usable), "active": user.active}
-    return ScimPeople(people, tuple(sorted(ignored)), names_of_several_groups(users, groups))
+    entries = validate_model(what, PeopleFile, {"people": people}).people
+    return ReadPeople(entries, tuple(sorted(ignored)), names_of_several_groups(users, groups))
 
 
 def names_of_several_groups(users: Iterable[ScimUser], groups: Iterable[ScimGroup]) -> tuple[str, ...]:
