@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -199,30 +199,29 @@ def _reason_for(api: ConsoleApiClient, view: Json, options: AnswerOptions) -> st
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:
     """Print on stderr exactly what is decided."""
+
+    def print_line(label: str, text: str) -> None:
+        note(f"  {label.lower() + ':':<8} {text}")
+
     time = duration_text(view["ttl"] if options.ttl is None else min(options.ttl, view["ttl"]))
     narrowed = f", GRANTED ONLY AS {options.action}" if options.action and options.action != view["action"] else ""
     note(
         f"{DECISION_VERBS[options.decision]}: {view['requester']} requests {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
     )
-    for label, text in _answer_lines(api, view, options, tools):
-        note(f"  {label + ':':<8} {text}")
-
-
-def _answer_lines(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> Iterator[tuple[str, str]]:
     if call := view["call"]:
-        yield "call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}"
+        print_line("call", f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}")
     for label, text in (*(() if call else reason_lines(view)), *ceiling_lines(view)):
-        yield label.lower(), text
+        print_line(label, text)
     if view["tools"]:
-        yield "through", f"{tools_text(view['tools'])}; the job gets no credential"
+        print_line("through", f"{tools_text(view['tools'])}; the job gets no credential")
     if tools is not None:
-        yield "GRANTED", f"only {tools_text(tools_to_json(tools))}"
+        note(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
     for label, text in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
-        yield label.lower(), text
-    yield "digest", view["digest"]
+        print_line(label, text)
+    print_line("digest", view["digest"])
     if options.on_behalf_of:
-        yield "for", f"{options.on_behalf_of}, who delegated to you"
+        print_line("for", f"{options.on_behalf_of}, who delegated to you")
 
 
 def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:

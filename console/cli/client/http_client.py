@@ -33,7 +33,7 @@ def open_http_client(address: str, *, path: str, cacert: str | None = None, **se
 
     `cacert`: the file with the CAs of its certificate; None for those in SSL_CERT_FILE, or else the usual ones. Raises Failure.
     """
-    verify = _tls_context(address, cacert)
+    verify = tls_context(address, cacert)
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [begin], "response": [report]} if current_options().debug else {}
     try:
         client = httpx.Client(base_url=f"{address}{path}", verify=verify, trust_env=not is_loopback(address), event_hooks=hooks, **settings)
@@ -45,7 +45,7 @@ def open_http_client(address: str, *, path: str, cacert: str | None = None, **se
     return close_with_command(client)
 
 
-def _tls_context(address: str, cacert: str | None) -> ssl.SSLContext | bool:
+def tls_context(address: str, cacert: str | None) -> ssl.SSLContext | bool:
     # Without TLS, do not load certificates, which is slow. A scheme may have capital letters.
     if urlsplit(address).scheme != "https":
         return False

@@ -81,9 +81,13 @@ def run(
     deadline = run_job.deadline_after(timeout, waits=wait or watch)
     run_job.print_launch_warnings(run_input)
     job = run_job.launch(run_input, key=idempotency_key)
-    _print_or_open_page(job["id"], web=web)
+    api, path = connect_api(), f"/jobs/{path_segment(job['id'])}"
+    if web:
+        open_page(api, path)
+    else:
+        note(f"Page: {api.address}{path}")
     if wait or watch:
-        run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
+        run_job.wait_for_job(api, job["id"], every_event=watch, deadline=deadline)
     else:
         emit_items([job], header=("ID", "NAME", "STATE"), row=lambda job: (job["id"], job["name"], state_word("job", job["state"])))
 
@@ -285,14 +289,6 @@ def timeline(
 
 
 app.command("tighten")(tighten)
-
-
-def _print_or_open_page(job: str, *, web: bool) -> None:
-    api, path = connect_api(), f"/jobs/{path_segment(job)}"
-    if web:
-        open_page(api, path)
-    else:
-        note(f"Page: {api.address}{path}")
 
 
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None, reason: str) -> None:

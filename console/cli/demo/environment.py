@@ -187,24 +187,18 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; return how it ended, and what it printed. Raises KeyboardInterrupt if the command was interrupted."""
     code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-    with _replaced_stdin(stdin), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin.encode()))
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
             # The command's options apply to nothing else.
             contextvars.copy_context().run(program(), arguments, prog_name="justenough")
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            sys.stdin = before
     if code == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
-
-
-@contextlib.contextmanager
-def _replaced_stdin(text: str) -> Iterator[None]:
-    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(text.encode()))
-    try:
-        yield
-    finally:
-        sys.stdin = before
 
 
 def poll_until(check: Callable[[], T | None], *, within_s: float) -> T | None:
