@@ -135,10 +135,10 @@ class Issuer:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Hold the lock and one configuration, so that what is issued is what was decided, with an order that was verified lately.
+        """Hold the lock and one configuration, so that what is issued is what was decided. Raises OrderNotValid, RetryLater.
 
-        A job may run for hours, and what has no lease is never renewed. From now on decide by the launcher's current groups. Raises
-        OrderNotValid, RetryLater.
+        An order that was verified a while ago is verified again first, with its launcher's current groups: a job may run for hours, and what
+        has no lease is never renewed.
         """
         with self._lock:
             now = self._deps.ticks()

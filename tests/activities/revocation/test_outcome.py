@@ -16,7 +16,6 @@ from activities.revocation.outcome import (
     describe_certificate,
     expired_event,
     final_events,
-    overdue_event,
     overdue_events,
     single_credential_events,
 )
@@ -248,13 +247,6 @@ def test_a_failing_revocation_is_overdue_after_its_first_failure_and_recorded_ev
     assert [event.data for event in found] == [
         {"by": "session", "failures": ["shop: down"], "attempt": failed, "seen_from": "2026-03-01T11:59:59+00:00"}
     ] * is_recorded
-
-
-def test_the_overdue_event_of_a_slow_revocation_holds_its_failures_and_attempt() -> None:
-    event = overdue_event(JOB, "session-20260301-slow", by="session", at=NOW, seen_from=NOW, failures=("it hangs",), attempt=1)
-    assert event.type is EventType.REVOCATION_OVERDUE
-    assert event.id.endswith("session-20260301-slow")
-    assert event.data == {"by": "session", "failures": ["it hangs"], "attempt": 1, "seen_from": NOW.isoformat()}
 
 
 @pytest.mark.parametrize(
