@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -147,19 +147,28 @@ def validate_model(what: str, model: type[M], value: Any, *, other_names: Mappin
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
     """Return the keys of the models to which the last key of a location may belong."""
-    models = {model}
+    models, is_in_mapping = {model}, False
     for part in location[:-1]:
+        if is_in_mapping and isinstance(part, str):
+            # A name that somebody chose, such as a tool's. It may be the name of a field too.
+            is_in_mapping = False
+            continue
         fields = [field for each in models for name, field in each.model_fields.items() if part in {name, field.alias}]
         # An index, or the tag of a union, stays within the same models.
-        models = {inner for field in fields for inner in _models_in(field.annotation)} if fields else models
+        if fields:
+            types = [each for field in fields for each in _types_in(field.annotation)]
+            models = {each for each in types if issubclass(each, BaseModel)}
+            is_in_mapping = any(issubclass(each, Mapping) for each in types)
     return {field.alias or name for each in models for name, field in each.model_fields.items()}
 
 
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+def _types_in(annotation: Any) -> Iterable[type]:
+    """Yield the classes that an annotation names, those of generic types included."""
+    named = get_origin(annotation) or annotation
+    if isinstance(named, type):
+        yield named
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from _types_in(argument)
 
 
 def to_yaml_path(location: Iterable[str | int]) -> str:

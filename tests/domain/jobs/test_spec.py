@@ -328,6 +328,8 @@ def test_a_wrong_kubeconfig_is_refused_by_its_path(said: dict[str, Any], problem
         ({"acess": []}, "acess: unknown key; did you mean 'access'?"),
         ({"access": [access(resorce="x")]}, "access[0].resorce: unknown key; did you mean 'resource'?"),
         ({"access": [access(tools={"pay": {"argument": {}}})]}, "access[0].tools.pay.argument: unknown key; did you mean 'arguments'?"),
+        # A tool that is named like a field.
+        ({"access": [access(tools={"calls": {"argument": {}}})]}, "access[0].tools.calls.argument: unknown key; did you mean 'arguments'?"),
         *(({key: []}, f"{key}: unknown key; did you mean 'access'?") for key in ("requests", "secrets", "permissions", "approvals")),
         *(({key: 1}, f"{key}: unknown key; did you mean 'run.{key}'?") for key in ("timeout", "env", "command")),
         ({"cmd": "x"}, "cmd: unknown key; did you mean 'run.command'?"),

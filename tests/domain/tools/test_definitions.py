@@ -140,3 +140,7 @@ def test_a_wrong_tool_is_refused_by_its_path(path: str, value: Any, problem: str
 
 def test_the_hint_for_an_unknown_key_is_a_key_that_is_allowed_there() -> None:
     assert problems_of("find/sql/url", "https://helpdesk.example").endswith("tools.find.sql.url: unknown key")
+
+
+def test_the_hint_for_an_unknown_key_does_not_depend_on_its_tools_name() -> None:
+    assert problems_of("sql", {"descripton": "-"}).endswith("tools.sql.descripton: unknown key; did you mean 'description'?")
