@@ -116,11 +116,11 @@ class ConfigFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Let `current` return the present set to this thread until the block ends, whatever is edited meanwhile. Raises as `current` does."""
-        self._held.config = self.current()
+        before, self._held.config = getattr(self._held, "config", None), self.current()
         try:
             yield
         finally:
-            self._held.config = None
+            self._held.config = before
 
     def refresh(self) -> None:
         """Read the folder if it has changed, however recently it was last checked."""
