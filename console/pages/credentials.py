@@ -18,7 +18,7 @@ from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
 from console.services.credentials import CredentialQuery, credential_page, endless_credentials, request_revocation, visible_credential
-from justenough.adapters.store.repository import MAX_PAGE_SIZE, iterate_pages
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType

@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, to_thread
 
 from console.services.checkpoints import verify_ledger
 from console.temporal.client import TemporalGateway
-from justenough.adapters.store.repository import iterate_pages
+from justenough.adapters.store.paging import iterate_pages
 from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.evidence.aggregator import ReportPeriod

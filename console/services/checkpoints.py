@@ -16,7 +16,7 @@ import structlog
 from anyio import to_thread
 
 from console.concurrency.loops import repeat
-from justenough.adapters.store.repository import MAX_PAGE_SIZE, iterate_pages
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, RetryLater
 from justenough.domain.ledger import merkle

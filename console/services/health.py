@@ -13,7 +13,7 @@ from anyio import CapacityLimiter, to_thread
 
 from console.concurrency.caches import SingleFlightCache
 from console.temporal.client import TemporalGateway
-from justenough.adapters.store.dashboard import OverdueCounts
+from justenough.adapters.store.metrics import OverdueCounts
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE, find_unpolled_queues, is_sweep_late

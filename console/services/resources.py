@@ -10,7 +10,7 @@ from console.services.background_reads import USAGE_PERIOD
 from console.services.catalog_offers import OfferedAction, offered_actions
 from console.services.console import Console
 from console.services.credentials import CredentialQuery, credential_page, endless_credentials
-from justenough.adapters.store.repository import MAX_PAGE_SIZE
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from justenough.adapters.store.ledger_repository import LedgerRepository
-from justenough.adapters.store.repository import MAX_PAGE_SIZE
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.core.ids import job_of
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page

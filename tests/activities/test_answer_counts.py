@@ -12,7 +12,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
-from justenough.adapters.store.repository import MAX_PAGE_SIZE
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.adapters.vault import Vault
 from justenough.adapters.vault import client as vault_client
 from justenough.domain.approvals.ladder import GrantTerms, Ladder

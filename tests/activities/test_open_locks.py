@@ -13,7 +13,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
-from justenough.adapters.store.session_claims import WrappedTokenRepository
+from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable

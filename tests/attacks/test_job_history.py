@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.store.repository import MAX_PAGE_SIZE
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
 from justenough.services.job_history import MAX_ENTRIES_READ, build_job_history, read_job_history

@@ -20,7 +20,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from justenough.adapters.mcp_client.errors import Unanswered
-from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, NotReached, UnknownHost, iter_chunks, open_client
+from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks, open_client
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput

@@ -23,7 +23,7 @@ from console.presentation.time_text import parse_moment
 from console.services.background_reads import RevocationFilter
 from console.services.console import Console
 from console.services.job_list import JobOrder, JobTraits, job_page, parse_labels
-from justenough.adapters.store.repository import MAX_PAGE_SIZE, iterate_pages
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import first_job_id

@@ -27,7 +27,7 @@ from console.services.console import Console
 from console.services.inputs import DryRun, NewJob
 from console.services.submit_job import content_digest, dry_run, start_job, submit_job
 from console.services.visibility import job_for
-from justenough.adapters.configuration.configured_jobs import JobTemplate, list_templates, load_template, pack_template
+from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
 from justenough.domain.core.ids import new_job_id

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableResponse
-from justenough.adapters.outbound.pinned_client import NotReached, UnknownHost, open_client
+from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.pinned_client import open_client
 from justenough.domain.catalog.mcp_tool_list import MAX_TOOLS, ToolList, build_tool_list
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from justenough.domain.tools.definitions import McpServerDef

@@ -14,7 +14,7 @@ import apprise
 from apprise.common import PersistentStoreMode
 from apprise.utils.parse import parse_qsd
 
-from justenough.adapters.outbound.pinned_client import NotReached, UnknownHost, require_allowed, resolve
+from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost, require_allowed, resolve
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice

@@ -1,36 +1,18 @@
-"""HTTP to servers that the configuration names: to the very address that was checked, without proxies, redirects or compression.
-
-A host is rejected if one of its addresses is not allowed.
-"""
+"""HTTP to servers that the configuration names: to the very address that was checked, without proxies, redirects or compression."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 
 import httpx
-from anyio import CapacityLimiter, to_thread
 
-from justenough.domain.core.errors import JustEnoughError
-from justenough.domain.core.url_policy import why_address_forbidden
+from justenough.adapters.outbound.dns_guard import resolve_allowed
 
 MAX_CONNECTIONS = 8
 DEFAULT_PORTS = {"http": 80, "https": 443}
-MAX_CONCURRENT_LOOKUPS = 16
-"""Concurrent lookups. They do not use the store's threads."""
 UNCOMPRESSED_ENCODINGS = frozenset({"", "identity"})
 """Accepted values of `Content-Encoding` if a response's bytes are counted as they arrive."""
-
-_limiters: dict[asyncio.AbstractEventLoop, CapacityLimiter] = {}
-
-
-class NotReached(JustEnoughError):
-    """A host has an address that is not allowed. The message names the address and the reason."""
-
-
-class UnknownHost(JustEnoughError):
-    """A host has no address now."""
 
 
 class PinnedTransport(httpx.AsyncBaseTransport):
@@ -72,34 +54,6 @@ async def iter_chunks(response: httpx.Response) -> AsyncIterator[bytes]:
     async for chunk in response.aiter_raw():
         yield chunk
         await asyncio.sleep(0)
-
-
-async def resolve_allowed(host: str, port: int, *, private: bool) -> Sequence[str]:
-    """Return a host's addresses, all of which are allowed. Raises NotReached if one is not, and UnknownHost."""
-    # A limiter belongs to the event loop on which it is used.
-    loop = asyncio.get_running_loop()
-    if loop not in _limiters:
-        _limiters.clear()
-        _limiters[loop] = CapacityLimiter(MAX_CONCURRENT_LOOKUPS)
-    addresses = await to_thread.run_sync(resolve, host, port, abandon_on_cancel=True, limiter=_limiters[loop])
-    return require_allowed(addresses, private=private)
-
-
-def resolve(host: str, port: int) -> Sequence[str]:
-    """Return a host's addresses, in the resolver's order. Blocks. Raises UnknownHost."""
-    try:
-        results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    except (OSError, UnicodeError) as error:
-        raise UnknownHost(f"{host} cannot be resolved: {type(error).__name__}") from error
-    return tuple(dict.fromkeys(str(result[4][0]) for result in results))
-
-
-def require_allowed(addresses: Sequence[str], *, private: bool) -> Sequence[str]:
-    """Return the addresses if all of them are allowed. Raises NotReached otherwise, because such a name is suspect as a whole."""
-    for address in addresses:
-        if why := why_address_forbidden(address, private=private):
-            raise NotReached(why)
-    return addresses
 
 
 def _with_address(request: httpx.Request, address: str) -> httpx.Request:

@@ -9,7 +9,8 @@ from http import HTTPStatus
 
 import httpx
 
-from justenough.adapters.outbound.pinned_client import NotReached, UnknownHost, open_client
+from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.pinned_client import open_client
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, outcome_of_answer
 
 REQUEST_TIMEOUT_S = 10.0

@@ -1,20 +1,19 @@
-"""Counts for health, metrics and the Dashboard: what is open now, and the trend of the last hours. Reads only.
+"""Counts for the Dashboard: what is open now, and the trend of the last hours. Reads only.
 
 Open rows are counted by small indexes. Of the rest, at most MAX_ROWS_PER_KIND of each kind are read, newest first; the result notes if there were more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast, func, or_, select
 
+from justenough.adapters.store.metrics import IS_OVERDUE, OPEN_JOBS, OPEN_STATES
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, without_nul
-from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, ENDED_JOBS, JOBS, REQUESTS, REVIEWS
-from justenough.domain.core.base_model import Message
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
+from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable
 from justenough.domain.readmodel.dashboard import (
     ALL_JOBS,
     MAX_ENDLESS_COUNT,
@@ -32,9 +31,6 @@ from justenough.domain.readmodel.dashboard import (
     part_of,
     reconstruct_alive_counts,
 )
-
-OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
-
 
 DAY = timedelta(hours=24)
 MAX_ROWS_PER_KIND = 5_000
@@ -60,7 +56,6 @@ _LIVE = (
     .group_by(CREDENTIALS.c.resource, CREDENTIALS.c.action)
     .order_by(CREDENTIALS.c.resource, CREDENTIALS.c.action)
 )
-_OPEN = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(OPEN_STATES)).group_by(JOBS.c.state)
 _WAITING = (
     select(REQUESTS.c.current_tier, func.count(), func.min(REQUESTS.c.expires_at), func.min(REQUESTS.c.created_at))
     .where(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0)
@@ -71,7 +66,6 @@ _ENDLESS = (
     .where(CREDENTIALS.c.state == CredentialState.RESIDUAL.value, CREDENTIALS.c.revocable == Revocable.NEVER.value)
     .limit(MAX_ENDLESS_COUNT)
 )
-_IS_OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
 _OVERDUE = (
     select(
         JOBS.c.id,
@@ -80,7 +74,7 @@ _OVERDUE = (
         func.coalesce(JOBS.c.revocation_since, JOBS.c.ended_at, JOBS.c.created_at).label("since"),
         JOBS.c.revocation_failures.label("failures"),
     )
-    .where(_IS_OVERDUE)
+    .where(IS_OVERDUE)
     .order_by(JOBS.c.created_at)
     .limit(MAX_OVERDUE_JOBS)
 )
@@ -97,48 +91,6 @@ _MAY_LIVE = (
 )
 
 
-class StoreCounts(Message):
-    jobs: Mapping[str, int]
-    """By state."""
-    pending_requests: int
-    live_credentials: int
-    """Credentials that are not confirmed as revoked or expired."""
-    open_reviews: int
-    """Reviews of break-glass approvals that are still due."""
-
-
-class OverdueCounts(Message):
-    jobs: int
-    """Jobs whose revocation is overdue."""
-    since: datetime | None
-    """When the oldest overdue revocation began."""
-    credentials: int
-    """Credentials that should have ended, by revocation or by their ttl, and are not confirmed as revoked or expired."""
-
-
-class MetricsRepository(Repository):
-    """Counts over all jobs. Cheap, however many jobs there are."""
-
-    @reads
-    def counts(self, connection: Connection) -> StoreCounts:
-        """Return the counts that only metrics show."""
-        states = [*connection.execute(_OPEN), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
-        return StoreCounts(
-            jobs={row[0]: row[1] for row in states},
-            pending_requests=count_rows(connection, REQUESTS, REQUESTS.c.state == RequestState.PENDING.value),
-            live_credentials=count_rows(connection, CREDENTIALS, CREDENTIALS.c.live),
-            open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
-        )
-
-    @reads
-    def overdue(self, connection: Connection) -> OverdueCounts:
-        """Count the overdue revocations."""
-        theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(_IS_OVERDUE)
-        jobs, since = connection.execute(theirs).one()
-        late = (CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)
-        return OverdueCounts(jobs=jobs, since=since, credentials=count_rows(connection, CREDENTIALS, *late))
-
-
 class DashboardRepository(Repository):
     @reads
     def current_counts(self, connection: Connection, now: datetime, only: JobFilter = ALL_JOBS) -> CurrentCounts:
@@ -151,13 +103,13 @@ class DashboardRepository(Repository):
         waiting = connection.execute(_WAITING.where(REQUESTS.c.job_id.in_(jobs)) if only else _WAITING).all()
         return CurrentCounts(
             live=fetch_all(connection, _LIVE.where(CREDENTIALS.c.job_id.in_(jobs)) if only else _LIVE, LiveKind),
-            jobs={JobState(row[0]): row[1] for row in connection.execute(_OPEN.where(*theirs))},
+            jobs={JobState(row[0]): row[1] for row in connection.execute(OPEN_JOBS.where(*theirs))},
             ended={JobState(row[0]): row[1] for row in connection.execute(ended)},
             requests={row[0]: row[1] for row in waiting},
             soonest=min((row[2] for row in waiting if row[2] is not None), default=None),
             longest_wait=min((row[3] for row in waiting), default=None),
             overdue=with_credentials(connection, fetch_all(connection, _OVERDUE.where(*theirs), OverdueJob)),
-            overdue_jobs=count_rows(connection, JOBS, _IS_OVERDUE, *theirs),
+            overdue_jobs=count_rows(connection, JOBS, IS_OVERDUE, *theirs),
             endless_credentials=len(connection.execute(_ENDLESS.where(CREDENTIALS.c.job_id.in_(jobs)) if only else _ENDLESS).all()),
             open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open, *([REVIEWS.c.job_id.in_(jobs)] if only else [])),
         )

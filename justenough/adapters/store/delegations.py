@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, or_, select
 
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, fetch_first, fetch_page, reads
+from justenough.adapters.store.paging import fetch_page
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, fetch_first, reads
 from justenough.adapters.store.tables import DELEGATIONS
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.readmodel.views import DelegationView, Page

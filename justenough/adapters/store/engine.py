@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from psycopg.errors import DataCorrupted, IndexCorrupted, InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedColumn, UndefinedTable
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
@@ -43,8 +43,6 @@ WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 NOT_SQLITE = "file is not a database"
 SESSION = "je_session"
 """The name under which each pooled connection to PostgreSQL keeps its PostgresSession."""
-
-T = TypeVar("T")
 
 # One round trip. The limits apply to the wait for the lock, so they must be set before. Whatever the database's or the role's default is, a
 # crash of the server loses nothing that was committed.

@@ -1,4 +1,4 @@
-"""What can be observed of the database, for people who set it up."""
+"""Reports what can be observed of the store's database, for people who set it up. Changes nothing."""
 
 from __future__ import annotations
 

@@ -14,16 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or_, select, tuple_, union_all
 
 from justenough.adapters.store import ledger_writer
-from justenough.adapters.store.repository import (
-    DEFAULT_PAGE_SIZE,
-    MAX_PAGE_SIZE,
-    ROWS_PER_FETCH,
-    Repository,
-    has_type,
-    newest_position,
-    reads,
-    without_nul,
-)
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, has_type, newest_position, reads, without_nul
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select
 
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_page, has_type, newest_position, reads, writes
+from justenough.adapters.store.paging import fetch_page
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message

@@ -9,18 +9,15 @@ from typing import Any, NamedTuple, Unpack
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, case, exists, func, select, union_all
 
 from justenough.adapters.store import reviews
-from justenough.adapters.store.dashboard import OPEN_STATES
+from justenough.adapters.store.metrics import OPEN_STATES
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, fetch_page, iterate_pages, merge_pages
 from justenough.adapters.store.repository import (
     DEFAULT_PAGE_SIZE,
-    MAX_PAGE_SIZE,
     Repository,
     count_rows,
     fetch_all,
     fetch_first,
-    fetch_page,
     id_begins,
-    iterate_pages,
-    merge_pages,
     reads,
     without_nul,
 )
@@ -297,10 +294,12 @@ class CredentialRepository(Repository):
 
 
 def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialView, ...]:
+    """Return the job's credentials that are not yet confirmed dead, in the order of their issue."""
     return fetch_all(connection, _LIVE.where(CREDENTIALS.c.job_id == job_id).order_by(*_BY_ISSUE), CredentialView)
 
 
 def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
+    """Return these requests by id, in this order. Unknown ids are left out."""
     ids = tuple(dict.fromkeys(requests))
     rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id.in_(ids))).mappings().all() if ids else ()
     views = {view.id: view for view in to_request_views(connection, rows)}

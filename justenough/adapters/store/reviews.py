@@ -1,16 +1,17 @@
-"""Reviews that are due, or were made, after a break-glass approval; and who may not decide about a job. Reads only."""
+"""Reviews that are due, or were made, after a break-glass approval. Reads only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
+from sqlalchemy import Connection, func, select
 
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Repository, fetch_all, fetch_page, iterate_pages, reads
-from justenough.adapters.store.tables import JOBS, ORDERS, REQUESTS, REVIEWS
+from justenough.adapters.store.forebears import is_forebear
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, fetch_page, iterate_pages
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, reads
+from justenough.adapters.store.tables import JOBS, REQUESTS, REVIEWS
 from justenough.domain.readmodel.views import Page, ReviewView
 
-_PARENTS = JOBS.alias("parents")
 # The job or the request may not be recorded yet.
 _JOINED = {"job_name": JOBS.c.name, **{name: REQUESTS.c[name] for name in ("resource", "action", "digest")}}
 _REVIEWS = (
@@ -48,15 +49,3 @@ def reviews_by_request(connection: Connection, requests: Iterable[str]) -> Mappi
     ids = tuple(requests)
     views = fetch_all(connection, _REVIEWS.where(REVIEWS.c.request_id.in_(ids)), ReviewView) if ids else ()
     return {view.request_id: view for view in views}
-
-
-def is_forebear(person: str, part: Table) -> ColumnElement[bool]:
-    """Return the condition that a person is barred from deciding about the job of a row of `part` (a table with `job_id`): they launched the
-    job or an ancestor of it, or had the console order one of them. The worker decides by the ledger, not by this.
-    """
-    chain = select(JOBS.c.id, JOBS.c.parent).where(JOBS.c.id == part.c.job_id).correlate(part).cte("chain", recursive=True, nesting=True)
-    chain = chain.union(select(_PARENTS.c.id, _PARENTS.c.parent).join(chain, _PARENTS.c.id == chain.c.parent))
-    order = select(ORDERS.c.signed["statement"]["asked_by"].as_string()).where(ORDERS.c.job == JOBS.c.id).correlate(JOBS).scalar_subquery()
-    by_console = and_(JOBS.c.requester.startswith("schedule:"), order == person)
-    theirs = select(JOBS.c.id).join(chain, JOBS.c.id == chain.c.id).where(or_(JOBS.c.requester_id == person, by_console))
-    return theirs.exists()

@@ -2,25 +2,20 @@
 
 A running job also has a place. The jobs of one account (a person, a trigger or a schedule) have a limited number of places, so that they
 leave room on the workers for the jobs of others.
-
-Closing a claim also deletes the job's wrapping tokens, of requests that wait for a control group. These are encrypted, and never in the
-ledger or in a view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, bindparam, delete, select, union_all, update
 
-from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, fetch_first, reads, writes
-from justenough.adapters.store.tables import CLAIMS, JOBS, LOCKS, PLACES
+from justenough.adapters.store.repository import Repository, count_rows, reads, writes
+from justenough.adapters.store.tables import CLAIMS, JOBS, PLACES
+from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
 from justenough.domain.core.base_model import Message
-from justenough.domain.ledger.events import Event
 
 # Built once, because it runs before each credential is issued.
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
@@ -53,16 +48,6 @@ class ClaimResult(StrEnum):
     CLAIMED = "claimed"
     ALREADY_RAN = "already_ran"
     NO_PLACE = "no_place"
-
-
-class StoredWrappingToken(Message):
-    request: str
-    job: str
-    accessor: str
-    """Accessor of the control group's request in Vault. It gives no access."""
-    token_accessor: str
-    """Accessor of the job's token under which the request was sent."""
-    ciphertext: str
 
 
 class ClaimRepository(Repository):
@@ -109,33 +94,7 @@ class ClaimRepository(Repository):
         """Close the claim, record an attempt to revoke, and delete the job's wrapping tokens, in one transaction. Return the deleted tokens."""
         _close_claim(connection, job, now)
         connection.execute(update(CLAIMS).where(CLAIMS.c.job == job).values(attempted_at=now))
-        return fetch_all(connection, delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c), StoredWrappingToken)
-
-
-class WrappedTokenRepository(Repository):
-    @writes
-    def keep(self, connection: Connection, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
-        """Store a token and record its events, in one transaction. Return False if the request has a token, or its job's claim is closed."""
-        is_over = connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first() is not None
-        if is_over or not insert_new(connection, LOCKS, token.model_dump()):
-            return False
-        ledger_writer.record(connection, events)
-        return True
-
-    @reads
-    def get(self, connection: Connection, request: str) -> StoredWrappingToken | None:
-        return fetch_first(connection, select(LOCKS).where(LOCKS.c.request == request), StoredWrappingToken)
-
-    @writes
-    def take(self, connection: Connection, request: str) -> StoredWrappingToken | None:
-        """Delete a request's token and return it. If several callers take it, only the first gets it; the others get None."""
-        return fetch_first(connection, delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c), StoredWrappingToken)
-
-    @writes
-    def put_back(self, connection: Connection, token: StoredWrappingToken) -> None:
-        """Store a token again that was taken and not unwrapped, unless its job's claim was closed meanwhile."""
-        if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job, CLAIMS.c.closed_at.is_(None))).first():
-            insert_new(connection, LOCKS, token.model_dump())
+        return drop_tokens(connection, job)
 
 
 def _close_claim(connection: Connection, job: str, now: datetime) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.dashboard import OverdueCounts
+from justenough.adapters.store.metrics import OverdueCounts
 from justenough.adapters.store.projection import EFFECTS
 from justenough.adapters.store.queries import MAX_DEAD_CREDENTIALS
 from justenough.domain.ledger.events import Event, EventType, build_event

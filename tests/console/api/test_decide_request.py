@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from justenough.adapters.store.repository import MAX_PAGE_SIZE
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.parent_chain import ancestor_launchers, ancestor_views

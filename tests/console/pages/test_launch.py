@@ -14,7 +14,7 @@ import yaml
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from justenough.adapters.configuration.configured_jobs import list_templates, load_template, pack_template
+from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
