@@ -36,6 +36,7 @@ from temporalio.common import RawValue, SearchAttributePair, TypedSearchAttribut
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
+from console.app import create_app
 from console.concurrency.quotas import Quotas
 from console.services import console_orders, job_starter
 from console.services.console import Console, build_console
@@ -236,6 +237,29 @@ async def test_what_a_schedule_passes_on_is_restored_if_it_was_changed_or_cannot
     async with take_occasions(installation.console):
         await installation.backfill("minutely", at)
         assert await installation.result("minutely", at) in installation.jobs("minutely")
+
+
+async def test_a_console_that_serves_keeps_schedules_launches_for_them_and_starts_what_was_only_recorded(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_starter, "POLL_INTERVAL_S", 0.2)
+    installation.write_schedules(minutely=MINUTELY, other=MINUTELY)
+    console, (at, _) = installation.console, past_minutes(2)
+    # Its console died before it told Temporal.
+    earlier = dataclasses.replace(console.deps, now=lambda: datetime.now(UTC) - job_starter.MIN_PENDING_AGE)
+    await asyncio.to_thread(console_orders.order_occasion, earlier, console.quotas, ScheduleOccasion(schedule="other", at=at))
+    (recorded,) = installation.jobs("other")
+    assert not await console.gateway.has_workflow(recorded)
+
+    app = create_app(console)
+    async with app.router.lifespan_context(app):
+        await until_listed(installation, {"minutely", "other"})
+        await installation.backfill("minutely", at)
+        assert [await installation.result("minutely", at)] == installation.jobs("minutely")
+        end = asyncio.get_running_loop().time() + WITHIN
+        while not await console.gateway.has_workflow(recorded):
+            assert asyncio.get_running_loop().time() < end, "nobody started it"
+            await asyncio.sleep(0.05)
 
 
 async def test_schedules_of_others_are_not_touched(installation: Installation) -> None:
