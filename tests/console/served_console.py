@@ -232,8 +232,8 @@ async def idle(*_: object) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serve_console(console: Console, *, reconciles: bool = False) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a console that uvicorn serves on a free port. `reconciles`: whether it starts pending jobs by itself."""
+async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a console that uvicorn serves on a free port."""
     server = uvicorn.Server(
         uvicorn.Config(
             app.create_app(console),
@@ -248,9 +248,8 @@ async def serve_console(console: Console, *, reconciles: bool = False) -> AsyncI
     # Checkpoints and jobs of schedules while tests run would be events that no test caused. And most tests serve a console of their own: a
     # worker of Temporal in each, and a look into Temporal for every pending job, took a third of their time. Tests of these do this work
     # themselves.
-    left_out = [(app, "run_checkpoints"), (app, "run_occasions"), (ScheduleSync, "run")]
     with contextlib.ExitStack() as patched:
-        for owner, name in left_out if reconciles else (*left_out, (app, "run_reconciler")):
+        for owner, name in ((app, "run_checkpoints"), (app, "run_occasions"), (app, "run_reconciler"), (ScheduleSync, "run")):
             patched.enter_context(mock.patch.object(owner, name, idle))
         task = asyncio.create_task(server.serve())
         while not server.started:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from temporalio.client import WorkflowExecutionStatus
 
-from console.services.console import build_console
 from console.services.job_starter import start_pending_jobs
 from console.temporal.client import TemporalGateway
 from justenough.adapters.configuration.settings import Settings
@@ -23,14 +20,14 @@ from tests.support.claims import claim_job
 NONE = timedelta(seconds=-1)
 
 
-def record_order(served: Served, *, ago: timedelta = timedelta()) -> str:
-    """An order that the console took down and died, this long ago."""
+def record_order(served: Served) -> str:
+    """An order that the console took down and died."""
     body = served.people["ops"].order()
     signed = SignedStatement(statement=body["statement"], signature=body["signature"])
     order = JobInput(job=body["id"], spec=body["spec"], order=signed)
     verified = verify_order(served.console.deps, order, now=datetime.now(UTC))
     assert isinstance(verified, VerifiedOrder)
-    served.store.ledger.append([job_submitted_event(order, verified, at=verified.statement.issued_at - ago)])
+    served.store.ledger.append([job_submitted_event(order, verified, at=verified.statement.issued_at)])
     return order.job
 
 
@@ -41,18 +38,6 @@ async def test_an_order_that_was_accepted_but_not_started_is_started(served: Ser
     description = await served.temporal.get_workflow_handle(job).describe()
     assert description.status == WorkflowExecutionStatus.RUNNING
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
-
-
-async def test_a_console_that_serves_starts_such_an_order_by_itself(served: Served, settings: Settings, own_store: Path) -> None:
-    async with build_console(settings.model_copy(update={"database_url": f"sqlite:///{own_store}"})) as console:
-        job = record_order(dataclasses.replace(served, console=console), ago=timedelta(minutes=1))
-        async with serve_console(console, reconciles=True):
-            end = asyncio.get_running_loop().time() + 60
-            while not await console.gateway.has_workflow(job):
-                assert asyncio.get_running_loop().time() < end, "it was not started"
-                await asyncio.sleep(0.05)
-    description = await served.temporal.get_workflow_handle(job).describe()
-    assert description.status == WorkflowExecutionStatus.RUNNING
 
 
 async def test_a_job_that_a_worker_claimed_is_never_started_again(served: Served) -> None:
