@@ -149,7 +149,7 @@ class Issuer:
                     raise OrderNotValid(f"its order is no longer valid: {verified}")
                 self._verified_at, self._verified = now, verified
                 self._context = replace(self._context, verified=verified)
-            with self._deps.config.held():
+            with self._deps.config.hold():
                 yield
 
     def _require_free_place(self) -> None:

@@ -114,7 +114,7 @@ class ConfigFolder:
         return good or self._parts
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Let `current` return the present set to this thread until the block ends, whatever is edited meanwhile. Raises as `current` does."""
         before, self._held.config = getattr(self._held, "config", None), self.current()
         try:
