@@ -41,7 +41,8 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.services.count_answers import AnswerCounter, find_recorded_request, ladder_for_recorded_request, ladder_for_request
+from justenough.services.approval_ladder import ladder_for_recorded_request, ladder_for_request
+from justenough.services.count_answers import AnswerCounter, find_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import EvaluatedRequest, compute_request_digest, evaluate_in_order
 from justenough.services.job_history import read_job_history

@@ -21,7 +21,8 @@ from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event
 from justenough.domain.policy.cedar_request import Phase
 from justenough.domain.tools.call import call_of
-from justenough.services.count_answers import build_control_group_verifier, ladder_for_request
+from justenough.services.approval_ladder import ladder_for_request
+from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import (
     apply_grant,

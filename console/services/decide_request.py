@@ -25,7 +25,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools
 from justenough.domain.readmodel.views import ApprovalView, JobView, RequestView
-from justenough.services.count_answers import ladder_for_recorded_request
+from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
 from justenough.services.ledger_events import approval_rejected_event, approval_withdrawn_event, withdrawal_requested_event

@@ -1,32 +1,25 @@
-"""Counts the answers that were sent to a job, in order, and builds one ledger entry for each. Records nothing itself.
-
-Of a locked request, an answer counts only if its person has also authorized the request in Vault's control group.
-"""
+"""Counts the answers that were sent to a job, in order, and builds one ledger entry for each. Records nothing itself."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
-from functools import partial
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
-from justenough.adapters.vault import control_groups
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import SignedStatement
-from justenough.domain.approvals.verification import NOT_WAITING, ApprovalVerifier, RequestTally, Withdrawal
-from justenough.domain.catalog.control_groups import why_not_narrowable
+from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.spec import Access
-from justenough.domain.jobs.states import Action, RequestState
+from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.readmodel.views import EntryView, RequestView
-from justenough.domain.tools.call import call_of
+from justenough.services.approval_ladder import ladder_for_recorded_request
+from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
 from justenough.services.ledger_events import (
@@ -37,7 +30,6 @@ from justenough.services.ledger_events import (
     review_opened_event,
 )
 from justenough.services.parent_chain import ancestor_launchers, console_requester_of
-from justenough.services.verify_order import build_approval_verifier
 
 MAX_REJECTIONS_RECORDED = 500
 """After this many answers of one job, answers that do not count are no longer recorded, because anybody can send them."""
@@ -193,66 +185,3 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
     if known != claimed or not all(answer in recorded for answer in answers):
         return Rejection("request_changed", "the workflow's copy of the request differs from the recorded request")
     return request
-
-
-def build_control_group_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:
-    """Build the verifier for counting answers: it also checks that locked requests were authorized in Vault."""
-    return replace(build_approval_verifier(deps, now=now), further_check=partial(why_not_authorized, deps))
-
-
-def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Rejection | None:
-    """Return why an answer lacks its person's authorization in Vault, or None if it has or needs none. Raises RetryLater."""
-    view, catalog = deps.store.requests.get(request), deps.config.current().catalog
-    if view is None or answer.decision == "deny":
-        return None
-    requested = Action(view.action)
-    if rejection := why_not_narrowable(catalog, view.resource, requested, Action(answer.action or requested)):
-        return rejection
-    definition = catalog.action(view.resource, requested)
-    if definition is None or not definition.locked:
-        return None
-    token = deps.store.wrapped_tokens.get(request)
-    state = control_groups.read_state(deps.vault, token.accessor) if token else None
-    if token is None or state is None:
-        return Rejection("control_group_gone", "Vault has no control group request for this access; the wrapping token may have expired")
-    if answer.person not in state.authorized:
-        message = (
-            f"Vault has no authorization by {answer.name} for this request, or does not count it: approve with `justenough request approve`, "
-            f"which also authorizes, or run `bao write sys/control-group/authorize accessor={token.accessor}` and approve again"
-        )
-        return Rejection("control_group_unauthorized", message)
-    is_short = answer.decision == "break_glass" and not state.approved
-    message = "Vault requires more authorizations for this request, which break-glass cannot replace"
-    return Rejection("control_group_waiting", message) if is_short else None
-
-
-def ladder_for_request(
-    request: str, terms: Access | RequestView, *, digest: str, needed: int, current: int, requester: str, respond_by: datetime
-) -> Ladder:
-    """Build the ladder of one request. `terms`: what is requested; `needed`: the tier by policy; `current`: the current tier."""
-    call = terms.call if isinstance(terms, RequestView) else call_of(terms)
-    return Ladder(
-        request=request,
-        digest=digest,
-        action=Action(terms.action),
-        requester=requester,
-        needed=needed,
-        current=current,
-        respond_by=respond_by,
-        ttl=terms.ttl,
-        # A single call is approved with exactly its arguments, so there is nothing to bound.
-        tools=None if call else terms.tools,
-    )
-
-
-def ladder_for_recorded_request(request: RequestView, *, requester: str, respond_by: datetime) -> Ladder:
-    """Build the ladder of a request as it is recorded, at the tier that it has reached."""
-    return ladder_for_request(
-        request.id,
-        request,
-        digest=request.digest,
-        requester=requester,
-        needed=request.tier,
-        current=max(request.tier, request.current_tier, 1),
-        respond_by=respond_by,
-    )

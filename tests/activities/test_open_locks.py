@@ -23,7 +23,7 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event
-from justenough.services.count_answers import why_not_authorized
+from justenough.services.control_group_votes import why_not_authorized
 from justenough.services.dependencies import Deps
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.revocation_calls import revoke_from_outside

@@ -17,7 +17,7 @@ from justenough.adapters.targets.postgres import TargetDown
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable
 from justenough.domain.jobs.states import CredentialState
 from justenough.domain.ledger.events import Event, EventType
-from justenough.services.count_answers import ladder_for_recorded_request
+from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import approval_decided_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
