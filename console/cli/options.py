@@ -75,7 +75,7 @@ class CommandGroup(typer.Typer):
     """A group of this program's commands."""
 
     def command(self, name: str | None = None, **settings: Any) -> Decorator:  # type: ignore[override] # typer returns the function itself
-        """Add a function as a command, as the function `command` makes it one."""
+        """Add a function as a command that takes the global options and ends with an exit code, as `command` below describes."""
         add = super().command(name, cls=CliCommand, **settings)
         return lambda function: add(command(function))
 
