@@ -20,7 +20,6 @@ from worker.stack.paths import StackPaths
 from worker.stack.pidfile import supervisor_of
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS, FOREIGN_VAULT_SETTINGS, StackPlan
 from worker.stack.postgres import VAULT_LOGIN, database_passwords, superuser_dsn
-from worker.stack.shop_data import COLUMNS, shop_data
 from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.starter_pipes import Report
 
@@ -45,20 +44,21 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
 
 
 def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
-    """Apply data/schema.sql and data/access.sql of the configuration to the database. Without these files it stays empty."""
+    """Apply the configuration's data/schema.sql and data/rows.sql to a database without tables, and data/access.sql whenever it changed.
+
+    The database stays empty without schema.sql and access.sql, and its tables without rows.sql.
+    """
     with psycopg.connect(superuser_dsn(places, port, database="postgres"), autocommit=True, options=SAFE_SEARCH_PATH) as server:
         if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-    schema, access = config / "data" / "schema.sql", config / "data" / "access.sql"
+    schema, rows, access = (config / "data" / f"{name}.sql" for name in ("schema", "rows", "access"))
     if not (schema.is_file() and access.is_file()):
         return
     with psycopg.connect(superuser_dsn(places, port), options=SAFE_SEARCH_PATH) as shop:
-        if shop.execute("SELECT to_regclass('public.orders')").fetchone() == (None,):
+        if shop.execute("SELECT FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')").fetchone() is None:
             shop.execute(schema.read_bytes())
-            for table, rows in shop_data().items():
-                with shop.cursor().copy(f"COPY public.{table} ({COLUMNS[table]}) FROM STDIN".encode()) as copy:
-                    for row in rows:
-                        copy.write_row(row)
+            if rows.is_file():
+                shop.execute(rows.read_bytes())
         # A script that ran before is skipped: its locks would wait for jobs that are running.
         script = access.read_bytes()
         digest = hashlib.sha256(script).hexdigest()

@@ -42,7 +42,7 @@ def guide_lines(population: Population) -> tuple[GuideLine, ...]:
         GuideLine("lead", "/people/oncall", "what one person launched and decided"),
         GuideLine("lead", "/agents/support-agent", "the tool calls, tokens and denials of one agent"),
         GuideLine("lead", "/credentials", "what is active now"),
-        GuideLine("lead", "/search?q=100309", "what the search finds for an order; try a person, a reason or a resource, too"),
+        GuideLine("lead", "/search?q=100291", "what the search finds for an order; try a person, a reason or a resource, too"),
         GuideLine("ops", "/operations/schedules", "a schedule that was run, and one that is paused"),
         GuideLine("lead", "/operations/deliveries", "a webhook whose deliveries fail"),
         GuideLine("auditor", "/report", "the evidence report"),

@@ -1,6 +1,6 @@
 """The jobs that the demo launches in addition to its acts, if it keeps its servers running.
 
-Data only: orders and tickets are those of worker/stack/shop_data.py.
+Data only: orders and tickets are those of the shop, examples/shop/data/rows.sql.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ ROUTINE = (
         Launch("ops", "ticket-answer-globex", "the next ticket", ("ticket=5042",)),
     ),
     (
-        order_status("lead", "100309", "the customer wants to return it"),
+        order_status("lead", "100291", "the customer wants to return it"),
         Launch("ops", "daily-figures", "the figures again, with the refunds of this morning"),
         Launch("lead", "export-customers", "a list for the Christmas cards"),
     ),
@@ -93,39 +93,39 @@ ROUTINE = (
 """Jobs that need no approval, in four batches."""
 
 LATE = (
-    ("escalated", refund("lead", 5001, "the customer has called three times")),
-    ("escalated too", refund("ops", 5006, "two docks, one of them dead")),
-    ("late", payout(100063, "44.95", "the stove exploded; the customer is waiting")),
+    ("escalated", refund("lead", 5007, "the customer has called three times")),
+    ("escalated too", refund("ops", 5078, "two docks, one of them dead")),
+    ("late", payout(100034, "44.95", "the stove exploded; the customer is waiting")),
 )
 """Jobs whose requests nobody decides in time."""
-FOR_CHIEFS = refund("ops", 5128, "a desk for 1647 EUR; the customer threatens to sue")
-EXPIRED = refund("lead", 5021, "not urgent")
+FOR_CHIEFS = refund("ops", 5015, "desks for 1647 EUR; the customer threatens to sue")
+EXPIRED = refund("lead", 5022, "not urgent")
 
 CASES = (
     Case(
         "refunded",
-        refund("ops", 4027, "the daypack came with a torn strap"),
+        refund("ops", 4059, "the daypack came with a torn strap"),
         (approve("lead", REFUNDS, "the photos show the damage"), NO_ADMIN),
     ),
     Case(
         "denied by a person",
-        refund("ops", 4040, "three daypacks, none of them arrived"),
+        refund("ops", 4098, "three daypacks, none of them arrived"),
         (deny("lead", REFUNDS, "already refunded by bank transfer"),),
     ),
-    Case("refunded at night", refund("oncall", 4045, "the queue is full"), (approve("lead", REFUNDS, "returned on time"), NO_ADMIN)),
+    Case("refunded at night", refund("oncall", 4042, "the queue is full"), (approve("lead", REFUNDS, "returned on time"), NO_ADMIN)),
     Case("failed after approval", refund("ops", 4003, "the customer wrote twice"), (approve("lead", REFUNDS, "looks fine"), NO_ADMIN)),
-    Case("approved by security", refund("lead", 5058, "my own ticket"), (approve("security", REFUNDS, "lead cannot approve this alone"),)),
+    Case("approved by security", refund("lead", 5060, "my own ticket"), (approve("security", REFUNDS, "lead cannot approve this alone"),)),
     Case(
         "approved for a delegator",
-        refund("ops", 5072, "two keys do not work"),
+        refund("ops", 5056, "two keys do not work"),
         (approve("security", REFUNDS, "the keyboard was broken", "--on-behalf-of", "lead"),),
     ),
     Case(
         "paid out",
-        payout(100309, "34.90", "ticket 4045: the card has expired"),
+        payout(100291, "34.90", "ticket 4042: the card has expired"),
         (approve("security", PAYOUTS, "the account is the customer's"),),
     ),
-    Case("payout denied", payout(100751, "449.50", "ticket 4108"), (deny("security", PAYOUTS, "the order cost 44.95, not 449.50"),)),
+    Case("payout denied", payout(100501, "449.50", "ticket 4072"), (deny("security", PAYOUTS, "the order cost 44.95, not 449.50"),)),
     Case(
         "exported",
         Launch("lead", "accountants-export", "the monthly closing"),
@@ -147,19 +147,19 @@ CASES = (
     ),
     Case(
         "break-glass reviewed",
-        refund("ops", 5089, "the customer stands in the shop"),
+        refund("ops", 5090, "the customer stands in the shop"),
         (Answer("oncall", "break-glass", REFUNDS, ("--reason", "nobody answers, and the customer waits")),),
     ),
     Case(
         "break-glass open",
-        refund("ops", 5107, "promised for today"),
+        refund("ops", 5105, "promised for today"),
         (Answer("oncall", "break-glass", REFUNDS, ("--reason", "lead is on a plane")),),
     ),
 )
 WAITING = (
-    ("claimed", refund("ops", 4117, "three head torches, charged twice")),
-    ("tier 1", refund("ops", 4108, "the stove leaks gas")),
-    ("tier 2", payout(100840, "79.90", "ticket 4120: the customer has no card any more, only an account")),
+    ("claimed", refund("ops", 4122, "a head torch, charged twice")),
+    ("tier 1", refund("ops", 4131, "the stove leaks gas")),
+    ("tier 2", payout(100869, "79.90", "ticket 4125: the customer has no card any more, only an account")),
     ("tier 2 too", Launch("oncall", "accountants-export", "the upload of last night failed")),
 )
 """Jobs whose requests stay pending, for visitors of the console."""

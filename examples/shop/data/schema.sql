@@ -1,5 +1,5 @@
 -- The shop's tables: what two tenants sell, to whom, and what went wrong. Run once, by the superuser, in the database `shop`,
--- in one transaction with the rows of worker/stack/shop_data.py. Who may see what stands in access.sql.
+-- in one transaction with rows.sql. Who may see what stands in access.sql.
 
 CREATE TABLE public.tenants (
     tenant text PRIMARY KEY CHECK (tenant ~ '^[a-z0-9]{1,32}$'),
