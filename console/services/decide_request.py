@@ -152,14 +152,17 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     return view
 
 
-def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> bool:
-    """Whether the caller can decide this request now."""
-    return (
-        view.state is RequestState.PENDING
-        and caller.tier >= max(view.current_tier, 1)
-        and not has_answered(view, caller.person)
-        and why_own_job(deps, caller, view, requester_id=requester_id) is None
-    )
+def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
+    """Return why the caller cannot decide this request now; empty if they can."""
+    if view.state is not RequestState.PENDING:
+        return f"Already {view.state.value}."
+    if barred := why_own_job(deps, caller, view, requester_id=requester_id):
+        return f"You cannot decide this request: {barred}."
+    if has_answered(view, caller.person):
+        return "You already decided this request, or a delegate did for you."
+    if caller.tier < max(view.current_tier, 1):
+        return "You can decide this by break-glass only, in an emergency." if Role.BREAK_GLASS in caller.roles else "View only."
+    return ""
 
 
 def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> Rejection | None:

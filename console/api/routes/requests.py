@@ -11,7 +11,7 @@ from console.api.dependencies import Approver, AuthenticatedRoute, Member, Reade
 from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
 from console.http.problems import problem_responses
 from console.services.claims import claim_request, release_claim
-from console.services.decide_request import can_answer, submit_decision, validate_decision, withdraw_unsigned
+from console.services.decide_request import submit_decision, validate_decision, why_cannot_answer, withdraw_unsigned
 from console.services.inputs import ClaimBody, SignedBody, WithdrawBody
 from console.services.policy_reasons import with_policy_reasons
 from console.services.reviews import submit_review
@@ -62,7 +62,7 @@ def list_requests(
     def is_visible(view: RequestView) -> bool:
         if resource is not None and view.resource != resource:
             return False
-        return not mine or can_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
+        return not mine or not why_cannot_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
 
     return first_visible_page(
         lambda after: store.requests.list(

@@ -16,14 +16,14 @@ from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
 from console.pages.inbox.drafts import AnswerDraft
-from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of, why_cannot_answer
+from console.pages.inbox.request_detail import RequestCard, card_of, deciders_of
 from console.pages.page_user import PageMember, PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
 from console.presentation.time_text import span
 from console.services.console import Console
-from console.services.decide_request import why_own_job
+from console.services.decide_request import why_cannot_answer, why_own_job
 from console.services.deciders import GroupMembers
 from console.services.visibility import visible_answered_requests
 from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from console.auth.authorization import Caller, Role
 from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
-from console.services.decide_request import has_answered, why_approval_refused, why_no_delegate_of, why_own_job
+from console.services.decide_request import has_answered, why_approval_refused, why_cannot_answer, why_no_delegate_of, why_own_job
 from console.services.deciders import GroupMembers, barred_names, deciders_from
 from console.services.visibility import job_for, visible_request
 from justenough.domain.core.errors import InvalidInput, RetryLater
@@ -167,19 +167,6 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         tool=config.catalog.named_tools.get(str(view.call["tool"])) if view.call else None,
         mine=str(last.data.get("why", "")) if last and last.type == EventType.APPROVAL_REJECTED else "",
     )
-
-
-def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
-    """Return why somebody cannot decide a request now; empty if they can."""
-    if view.state is not RequestState.PENDING:
-        return f"Already {view.state.value}."
-    if barred := why_own_job(deps, caller, view, requester_id=requester_id):
-        return f"You cannot decide this request: {barred}."
-    if has_answered(view, caller.person):
-        return "You already decided this request, or a delegate did for you."
-    if caller.tier < max(view.current_tier, 1):
-        return "You can decide this by break-glass only, in an emergency." if Role.BREAK_GLASS in caller.roles else "View only."
-    return ""
 
 
 def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMembers, ...]:
