@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Foresee, Launch, Look, Open, check_text_boxes, wait_for_state
+from tests.browser.rig import Foresee, Launch, Look, Open, check_text_boxes, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
+from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -80,6 +81,32 @@ async def sign(page: Page, decision: str = "approve") -> None:
     if not await form.is_visible():
         await page.locator(f"[data-go={decision}]:visible").first.click()
     await page.locator(f"#{decision}").click()
+
+
+@pytest.mark.parametrize("back_as", ["lead", "security"])
+async def test_a_typed_reason_outlives_the_end_of_the_login_for_the_same_person_only(
+    person: Open, lead: Human, whole: Stack, waiting: Waiting, back_as: str
+) -> None:
+    request = await waiting()
+    page = await person("lead")
+    await page.goto(f"/inbox/{request['id']}")
+    await page.locator("[data-go=deny]:visible").first.click()
+    await page.locator("#deny-form textarea").fill("The photos show another product")
+    await page.context.clear_cookies()
+    await page.locator("#deny").click()
+    await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    await log_in(page, back_as, whole.users[back_as].password)
+    form = page.locator("#deny-form")
+    if back_as == "security":
+        await page.locator("[data-go=deny]:visible").first.click()
+        await expect(form.locator("textarea")).to_have_value("")
+        return
+    await expect(form.locator("textarea")).to_have_value("The photos show another product")
+    assert (await fetch_request(lead, request))["state"] == "pending"
+    await page.locator("#deny").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Denied and recorded.")
+    assert (await fetch_request(lead, request))["state"] == "denied"
+    assert await page.evaluate("sessionStorage.length") == 0
 
 
 async def test_an_approval_needs_two_presses_counts_and_the_page_shows_it(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:

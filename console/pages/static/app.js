@@ -1,4 +1,4 @@
-// Keeps pages up to date and adds keyboard shortcuts. Every page works without it. It never submits a form.
+// Keeps pages up to date, adds keyboard shortcuts and restores drafts. Every page works without it. It never submits a form.
 
 const MIN_REFRESH_MS = 400; // Between two refreshes, however many events arrive.
 const CONNECT_MS = 3_000; // Without a stream for this long, the page counts as disconnected.
@@ -350,10 +350,44 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => {
   listen();
+  restoreDraft();
   showLimits();
   showPicked();
   for (const form of all("form[data-sent]")) delete form.dataset.sent;
 });
+
+// Drafts -----------------------------------------------------------------------------------------
+
+const DRAFT = "je-draft"; // In this tab only: what was typed into one form, in case the login ends before it is sent.
+const person = one("#person-menu summary")?.textContent.trim();
+const isTyped = (field) => field.matches("textarea, select, input:not([type=hidden], [type=password], [type=file], [type=checkbox], [type=radio], [name=confirm])");
+const nameOf = (form) => ["action", "id"].reduce((name, it) => `${name} ${form.getAttribute(it) ?? ""}`, location.pathname);
+
+document.addEventListener("input", ({ target: { form } }) => {
+  if (!person || form?.getAttribute("method") !== "post") return;
+  const fields = [...form.elements].filter(isTyped).map(({ name, value }) => [name, value]);
+  sessionStorage.setItem(DRAFT, JSON.stringify({ person, form: nameOf(form), fields: Object.fromEntries(fields) }));
+});
+
+document.addEventListener("submit", ({ target }) => {
+  if (target.matches("[action='/logout']")) sessionStorage.removeItem(DRAFT);
+});
+
+// A page without a person shows that the login ended. After it, the same person's form is filled in again, once, and not sent.
+function restoreDraft() {
+  const draft = JSON.parse(sessionStorage.getItem(DRAFT));
+  if (!draft) return;
+  if (!person) { sessionStorage.setItem(DRAFT, JSON.stringify({ ...draft, interrupted: true })); return; }
+  const form = all("form[method=post]").find((it) => nameOf(it) === draft.form);
+  const isLost = draft.interrupted && draft.person === person;
+  if (isLost && !form) return;
+  sessionStorage.removeItem(DRAFT);
+  if (!isLost) return;
+  for (const field of [...form.elements].filter(isTyped)) field.value = draft.fields[field.name] ?? field.value;
+  for (let fold = form.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  if (form.id) location.hash = form.id;
+  form.dispatchEvent(new Event("input", { bubbles: true }));
+}
 
 one("[data-help]")?.removeAttribute("hidden");
 one("[data-help]")?.addEventListener("click", () => one("#help").showModal());
