@@ -29,6 +29,7 @@ from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
 from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
+from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState, RequestState, Revocable
@@ -42,8 +43,8 @@ MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep ignores younger jobs."""
 CLAIM_LEASE = timedelta(seconds=30)
 """A session whose lease was not renewed for this long counts as dead."""
-UNSTARTED_TIMEOUT = timedelta(minutes=5)
-"""How long the console may take to start the workflow of an accepted job."""
+UNSTARTED_TIMEOUT = MAX_STATEMENT_LIFETIME
+"""How long the console may take to start the workflow of an accepted job: Temporal may have been down. Then the job's order has expired."""
 TASK_START_TIMEOUT = timedelta(seconds=5)
 """How long a revocation's task may wait for a worker before the sweep also revokes."""
 ATTEMPT_TIMEOUT = timedelta(seconds=25)
@@ -248,8 +249,9 @@ class SweepActivities:
             if not result.confirmed:
                 return _retry_verdict(job, result)
             unrecorded = result.events
-        lost, why = JobState.LOST.value, "its workflow closed without a result"
-        ended = build_event(EventType.JOB_ENDED, job, at=self._deps.now(), state=lost, exit_code=None, reason=why)
+        is_killed = await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, job)
+        state, why = (JobState.KILLED, None) if is_killed else (JobState.LOST, "its workflow closed without a result")
+        ended = build_event(EventType.JOB_ENDED, job, at=self._deps.now(), state=state.value, exit_code=None, reason=why)
         await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
 
