@@ -56,6 +56,18 @@ def test_a_confirmed_credential_is_shown_as_confirmed_in_the_read_model(at: Desk
     assert [item.state for item in view.credentials] == [CredentialState.CONFIRMED]
 
 
+def test_a_jobs_credentials_are_checked_several_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, both, is_lease_alive = at.job(), threading.Barrier(2, timeout=60), at.deps.vault.is_lease_alive
+    revoke_by_session(at, job, at.issue(job, 1), at.issue(job, 2))
+
+    def check(lease: str) -> bool:
+        both.wait()
+        return is_lease_alive(lease)
+
+    monkeypatch.setattr(at.deps.vault, "is_lease_alive", check)
+    assert prove(at.deps, job).dead
+
+
 def test_an_open_session_in_the_database_is_cut(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
