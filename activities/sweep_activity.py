@@ -36,7 +36,7 @@ from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import is_kill_requested, read_entries
+from justenough.services.job_history import read_entries, requested_stop
 from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
@@ -203,7 +203,7 @@ class SweepActivities:
         if await self._is_closed(job, view, execution):
             return await self._close_lost(job, view)
         claim = await self._read_claim(job) if execution else None
-        if execution and claim and claim.owner is None and await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, job):
+        if execution and claim and claim.owner is None and await self._requested_stop(job) is JobState.KILLED:
             await self._signal_kill(job)
         if execution and claim and not self._is_attended(claim, execution):
             return await self._revoke_leftover(job, view, "its session is gone, and no worker is revoking")
@@ -249,11 +249,14 @@ class SweepActivities:
             if not result.confirmed:
                 return _retry_verdict(job, result)
             unrecorded = result.events
-        is_killed = await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, job)
-        state, why = (JobState.KILLED, None) if is_killed else (JobState.LOST, "its workflow closed without a result")
+        stop = await self._requested_stop(job)
+        state, why = (stop, None) if stop else (JobState.LOST, "its workflow closed without a result")
         ended = build_event(EventType.JOB_ENDED, job, at=self._deps.now(), state=state.value, exit_code=None, reason=why)
         await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
+
+    async def _requested_stop(self, job: str) -> JobState | None:
+        return await asyncio.to_thread(requested_stop, self._deps.store.ledger, job)
 
     async def _revoke(self, job: str, why: str) -> revoke.RevocationResult:
         def attempt() -> revoke.RevocationResult:

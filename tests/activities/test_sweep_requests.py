@@ -61,13 +61,14 @@ async def test_an_accepted_job_that_temporal_does_not_know_yet_is_left_to_the_co
     assert await sweep._check(unstarted) == ("lost", unstarted, "")
 
 
-async def test_a_job_that_was_killed_before_it_could_be_started_is_recorded_as_killed(at: Desk, unstarted: str) -> None:
+@pytest.mark.parametrize("how, state", [("kill", JobState.KILLED), ("cancel", JobState.CANCELLED)])
+async def test_a_job_that_was_stopped_before_it_could_be_started_is_recorded_so(
+    at: Desk, unstarted: str, how: str, state: JobState
+) -> None:
     who = {"person": "e-ops", "name": "ops"}
     at.deps.store.claims.close(unstarted, at.clock.now())
-    at.deps.store.ledger.append(
-        [build_event(EventType.STOP_REQUESTED, unstarted, at=at.clock.now(), about="kill/e-ops", how="kill", **who)]
-    )
+    at.deps.store.ledger.append([build_event(EventType.STOP_REQUESTED, unstarted, at=at.clock.now(), about=f"{how}/e-ops", how=how, **who)])
     await SweepActivities(at.deps, cast("Any", EmptyTemporal()))._check(unstarted)
     view = at.deps.store.jobs.get(unstarted)
     assert view is not None
-    assert (view.state, view.reason) == (JobState.KILLED, None)
+    assert (view.state, view.reason) == (state, None)
