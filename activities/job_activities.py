@@ -80,10 +80,6 @@ class NoPlaceLeft(RetryLater):
     """One person, trigger or schedule already has as many running jobs as allowed."""
 
 
-class NotDueYet(RetryLater):
-    """The people of a request's tier still have time to decide, by this worker's clock."""
-
-
 class JobActivities:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -177,7 +173,7 @@ class JobActivities:
 
     @activity.defn(name="climb", no_thread_cancel_exception=True)
     def climb(self, climb_input: ClimbInput) -> ClimbResult:
-        """Escalate an unanswered request to the next tier; past the top tier it expires."""
+        """Escalate an unanswered request to the next tier; past the top tier it expires. If it is not due yet, return it with the time left."""
         now, tiers = self._deps.now(), self._deps.config.current().tiers
         before, job = climb_input.ladder, climb_input.job
         require_job_workflow(self._deps, job)
@@ -190,14 +186,15 @@ class JobActivities:
             kept = after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by})
             return ClimbResult(ladder=kept, approved=view.state is RequestState.APPROVED)
         recorded = find_recorded_request(self._deps, job, before)
-        if isinstance(recorded, Rejection):
-            self._deps.store.ledger.append([refused_event(job, recorded.message, at=now)])
-            raise NotTheirs(recorded.message)
-        if recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW:
-            # Either this is a stranger's workflow, or this worker's clock is behind: then another worker, or this one later, does it.
+        if isinstance(recorded, Rejection) or recorded.expires_at is None:
+            why = recorded.message if isinstance(recorded, Rejection) else "nobody has been asked to decide the request"
+            self._deps.store.ledger.append([refused_event(job, why, at=now)])
+            raise NotTheirs(why)
+        if (left := recorded.expires_at - self._deps.now()) > MAX_CLOCK_SKEW:
+            # Either this is a stranger's workflow, or Temporal's clock is ahead. Meanwhile the workflow goes on counting answers.
             why = "the time that its tier has to decide has not passed yet by this worker's clock"
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
-            raise NotDueYet(why)
+            return ClimbResult(ladder=before.model_copy(update={"respond_by": before.respond_by + left}))
         if after is None:
             fact = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
         else:

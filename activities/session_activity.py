@@ -26,7 +26,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import ALREADY_RAN, is_kill_requested, read_job_history
+from justenough.services.job_history import ALREADY_RAN, read_job_history, requested_stop
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
@@ -95,9 +95,10 @@ class SessionActivities:
         if claimed is ClaimResult.ALREADY_RAN:
             claim = await asyncio.to_thread(self._deps.store.claims.get, order.order.job)
             is_unclaimed = claim is not None and claim.owner is None
-            if is_unclaimed and await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, order.order.job):
-                # Temporal was down when somebody killed the job, or the session was faster than the signal.
-                return SessionResult(outcome=JobState.KILLED, stopped=True)
+            stop = await asyncio.to_thread(requested_stop, self._deps.store.ledger, order.order.job) if is_unclaimed else None
+            if stop is not None:
+                # Temporal was down when somebody stopped the job, or did not know it yet, or the session was faster than the signal.
+                return SessionResult(outcome=stop, stopped=True)
             # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
             return await self._refuse(order.order.job, ALREADY_RAN)
         if not past.submitted:

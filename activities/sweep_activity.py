@@ -29,21 +29,22 @@ from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
 from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
+from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import is_kill_requested, read_entries
+from justenough.services.job_history import read_entries, requested_stop
 from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep ignores younger jobs."""
 CLAIM_LEASE = timedelta(seconds=30)
 """A session whose lease was not renewed for this long counts as dead."""
-UNSTARTED_TIMEOUT = timedelta(minutes=5)
-"""How long the console may take to start the workflow of an accepted job."""
+UNSTARTED_TIMEOUT = MAX_STATEMENT_LIFETIME
+"""How long the console may take to start the workflow of an accepted job: Temporal may have been down. Then the job's order has expired."""
 TASK_START_TIMEOUT = timedelta(seconds=5)
 """How long a revocation's task may wait for a worker before the sweep also revokes."""
 ATTEMPT_TIMEOUT = timedelta(seconds=25)
@@ -202,7 +203,7 @@ class SweepActivities:
         if await self._is_closed(job, view, execution):
             return await self._close_lost(job, view)
         claim = await self._read_claim(job) if execution else None
-        if execution and claim and claim.owner is None and await asyncio.to_thread(is_kill_requested, self._deps.store.ledger, job):
+        if execution and claim and claim.owner is None and await self._requested_stop(job) is JobState.KILLED:
             await self._signal_kill(job)
         if execution and claim and not self._is_attended(claim, execution):
             return await self._revoke_leftover(job, view, "its session is gone, and no worker is revoking")
@@ -248,10 +249,14 @@ class SweepActivities:
             if not result.confirmed:
                 return _retry_verdict(job, result)
             unrecorded = result.events
-        lost, why = JobState.LOST.value, "its workflow closed without a result"
-        ended = build_event(EventType.JOB_ENDED, job, at=self._deps.now(), state=lost, exit_code=None, reason=why)
+        stop = await self._requested_stop(job)
+        state, why = (stop, None) if stop else (JobState.LOST, "its workflow closed without a result")
+        ended = build_event(EventType.JOB_ENDED, job, at=self._deps.now(), state=state.value, exit_code=None, reason=why)
         await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
+
+    async def _requested_stop(self, job: str) -> JobState | None:
+        return await asyncio.to_thread(requested_stop, self._deps.store.ledger, job)
 
     async def _revoke(self, job: str, why: str) -> revoke.RevocationResult:
         def attempt() -> revoke.RevocationResult:

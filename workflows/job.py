@@ -9,7 +9,7 @@ from datetime import datetime
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
-from temporalio.exceptions import ActivityError, FailureError, TimeoutType, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, FailureError, TimeoutType, WorkflowAlreadyStartedError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
@@ -198,14 +198,17 @@ class Job:
         session = self._start_session(order, permitted, deadline)
         self._attend(seconds=permitted.timeout)
         while (outcome := await self._end_session(session)) is None:
-            left = (deadline - workflow.now()).total_seconds() if deadline else None
+            left, why = (deadline - workflow.now()).total_seconds() if deadline else None, ""
             try:
                 await run_unless(self._is_stopped, asyncio.wait_for(call_activity(JobActivities.take_place, order.order), left))
-            except (TimeoutError, FailureError):
-                # It has waited for as long as its guard allows.
+            except (TimeoutError, FailureError) as error:
+                # Either it has waited for as long as its guard allows, which may also cancel the call, or it was refused for good.
                 self._gave_up_waiting = True
+                if isinstance(error, FailureError) and not is_cancelled_exception(error):
+                    why = f"unexpected {error_type(error)}"
             if self._is_session_over():
-                return self._outcome(session.result())
+                outcome = self._outcome(session.result())
+                return replace(outcome, reason=why) if why else outcome
             session = self._start_session(order, permitted, deadline)
         return outcome
 

@@ -65,7 +65,9 @@ MAX_WAITING_CALLS = 8
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
 """Seconds between two checks for people's answers: FAST_POLL_INTERVAL_S for the first FAST_POLLING_S seconds of a wait, then POLL_INTERVAL_S."""
 NOTIFY_INTERVAL_S = 10.0
-"""Seconds after which the workflow is notified again of a request that it has not opened."""
+"""Seconds after which the workflow is notified again of a request that it has not opened; then twice as many each time, because Temporal
+accepts 10,000 signals in the life of a workflow: without room for another one, nobody could answer or kill the job.
+"""
 GIVE_BACK_TIMEOUT_S = 10.0
 """Seconds that a gateway's answer waits for the revocation of the credential it used."""
 log = structlog.get_logger()
@@ -362,10 +364,12 @@ class Broker:
         }
 
     async def _notify_until_opened(self, request: str) -> None:
+        pause = NOTIFY_INTERVAL_S
         while True:
             try:
                 await self._notify_workflow(request)
-                await asyncio.sleep(NOTIFY_INTERVAL_S)
+                await asyncio.sleep(pause)
+                pause *= 2
                 view = await asyncio.to_thread(self._deps.store.requests.get, request)
                 if view is not None and (view.expires_at or view.state is not RequestState.PENDING):
                     return

@@ -49,7 +49,7 @@ from justenough.domain.ledger.events import Event
 from justenough.domain.policy.cedar_request import Phase
 from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_offered
+from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_issuable, why_not_offered
 from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, read_entries
 from justenough.services.ledger_events import access_decided_event, access_requested_event, issue_decision_about
@@ -190,10 +190,11 @@ class Issuer:
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
         deps, verified, asked, ladder = self._deps, self._verified, grant.basis.requested, grant.basis.ladder
         gone = why_not_offered(deps, (access.resource, access.action), (asked.resource, asked.action))
-        gone = gone or why_exceeds_ancestors(deps, access, verified.statement)
+        gone = gone or why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement)
         bundle, tier = self._order.bundle, ladder.needed if ladder else 0
         if gone or (ladder and compute_request_digest(deps, verified, asked, bundle=bundle, tier=tier) != grant.basis.digest):
-            # An ancestor has lost access, or the catalog would now issue something else than people approved. The new request will be told why.
+            # An ancestor has lost access, or the catalog now allows less, or would issue something else than people approved. The new request
+            # will be told why.
             return None
         decision, facts = evaluate_request(
             deps,

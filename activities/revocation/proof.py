@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from activities.revocation.steps import FailureCollector, with_store_timeout
+from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
 from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
@@ -65,12 +65,10 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
     tokens = notes.attempt("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job), otherwise=None)
     if tokens is not None:
         notes.add("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
-    for credential in credentials:
-        if credential.lease_id is not None:
-            notes.inspect_handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.is_lease_alive)
-        if credential.accessor is not None:
-            notes.inspect_handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.is_accessor_alive)
-        notes.inspect_certificate(deps, credential)
+    for checked in map_at_once(lambda credential: _Findings().with_credential(deps, credential), credentials):
+        notes.findings += checked.findings
+        notes.failures += checked.failures
+        notes.dead |= checked.dead
     # The user of a credential that no revocation ends stays in its target: what was issued is residual.
     known = frozenset(item.user for item in credentials if item.user is not None and item.revocable is Revocable.NOW)
     seen = deps.targets.inspect(job, accesses, names=known)
@@ -200,6 +198,14 @@ class _Findings(FailureCollector):
 
     def add(self, what: str, *, alive: bool, detail: str = "", credential: str | None = None) -> None:
         self.findings.append(Finding(what=what, alive=alive, detail=detail, credential=credential))
+
+    def with_credential(self, deps: Deps, credential: CredentialHandle) -> Self:
+        if credential.lease_id is not None:
+            self.inspect_handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.is_lease_alive)
+        if credential.accessor is not None:
+            self.inspect_handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.is_accessor_alive)
+        self.inspect_certificate(deps, credential)
+        return self
 
     def inspect_handle(self, credential: str, what: str, handle: str, is_alive: Callable[[str], bool]) -> None:
         alive = self.attempt(what, lambda: is_alive(handle), otherwise=None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,7 +40,7 @@ from activities.revocation.proof import (
     why_unprovable,
     with_latest_ends,
 )
-from activities.revocation.steps import FailureCollector, with_store_timeout
+from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.targets.postgres import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
@@ -54,8 +53,6 @@ from justenough.domain.ledger.overdue import REVOCATION_GRACE
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
 
-MAX_CONCURRENT_LEASES = 32
-"""Leases that are revoked at once, so that one that hangs does not delay the others."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = structlog.get_logger()
 
@@ -344,11 +341,7 @@ def _revoke_leases(deps: Deps, steps: FailureCollector, credentials: tuple[Crede
     def revoke_lease(lease: str) -> None:
         steps.attempt(f"lease {lease}", lambda: deps.vault.revoke_lease(lease), otherwise=None)
 
-    if len(leases) == 1:
-        revoke_lease(leases[0])
-    elif leases:
-        with ThreadPoolExecutor(min(MAX_CONCURRENT_LEASES, len(leases))) as pool:
-            list(pool.map(revoke_lease, leases))
+    map_at_once(revoke_lease, leases)
 
 
 def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:

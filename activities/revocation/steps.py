@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from justenough.adapters.store import StoreUnavailable
@@ -13,7 +13,11 @@ from justenough.domain.core.errors import JustEnoughError
 STORE_TIMEOUT_S = 2.0
 """Seconds that a revocation waits for the store before it continues without it."""
 
+MAX_CONCURRENT_CALLS = 32
+"""Leases that are revoked, or credentials that are checked, at once: one that hangs must not delay the others."""
+
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class FailureCollector:
@@ -54,3 +58,11 @@ def with_store_timeout(call: Callable[[], T]) -> T:
         return answer.result(timeout=STORE_TIMEOUT_S)
     except TimeoutError as error:
         raise StoreUnavailable(f"did not answer within {STORE_TIMEOUT_S:.0f} s") from error
+
+
+def map_at_once(call: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
+    """Call with each item, with several at once, and return the results in order."""
+    if len(items) < 2:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(min(MAX_CONCURRENT_CALLS, len(items))) as pool:
+        return list(pool.map(call, items))

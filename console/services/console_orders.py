@@ -12,21 +12,25 @@ from dataclasses import dataclass
 from console.concurrency.quotas import Quotas
 from console.services.submit_job import SubmittedOrder, find_recorded_order, record_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
-from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME, OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, MAX_STATEMENT_LIFETIME, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput, ScheduleOccasion
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import Conflict, GiveUp, InvalidInput, NotFound, Problem, raise_problems
+from justenough.domain.core.errors import Conflict, GiveUp, InvalidInput, NotFound, Problem, RetryLater, raise_problems
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.integrations.cloudevents import EVENT, CloudEvent
-from justenough.domain.integrations.triggers import fill_params, schedule_origin, trigger_origin, why_no_occasion
+from justenough.domain.integrations.triggers import CATCHUP_WINDOW, fill_params, schedule_origin, trigger_origin, why_no_occasion
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder, verify_order
+
+
+class NotDueYet(RetryLater):
+    """A run is not due yet by Vault's clock, although it is by Temporal's."""
 
 
 class NoOccasion(GiveUp):
@@ -140,12 +144,14 @@ def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
 def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
     """Record the order of a scheduled run and return it; if it was recorded before, return that order.
 
-    Raises NotFound, NoOccasion, Conflict, InvalidInput, OverQuota.
+    Raises NotFound, NoOccasion, NotDueYet, Conflict, InvalidInput, OverQuota.
     """
-    name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
+    name, scheduled_job, now = occasion.schedule, configured_schedule(deps, occasion.schedule), deps.now()
     local = scheduled_job.to_local_time(occasion.at)
+    if MAX_CLOCK_SKEW < occasion.at - now <= CATCHUP_WINDOW:
+        raise NotDueYet(f"schedule {name}: {to_rfc3339(local)} has not come yet by Vault's clock")
     # Anyone with write access to Temporal can start this workflow with any time.
-    if why := why_no_occasion(scheduled_job.schedule.times, local=local, now=deps.now()):
+    if why := why_no_occasion(scheduled_job.schedule.times, local=local, now=now):
         raise NoOccasion(f"schedule {name}: {why}")
     # In some time zones Temporal starts a time twice if a clock change repeats it. Both are one occasion.
     at, first = to_rfc3339(occasion.at), to_rfc3339(local.replace(fold=0))

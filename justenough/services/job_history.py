@@ -9,6 +9,7 @@ from typing import Protocol
 from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.core.ids import job_of
+from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
 
@@ -71,9 +72,10 @@ def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType]
     return Page(items=tuple(entries), next=page.next)
 
 
-def is_kill_requested(ledger: ReadableLedger, job: str) -> bool:
-    """Whether a person has asked to kill a job."""
-    return any(entry.data.get("how") == "kill" for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items)
+def requested_stop(ledger: ReadableLedger, job: str) -> JobState | None:
+    """Return the state in which a job ends if it obeys what people asked: killed or cancelled; None if nobody asked it to end."""
+    ways = {entry.data.get("how") for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items}
+    return next((state for how, state in (("kill", JobState.KILLED), ("cancel", JobState.CANCELLED)) if how in ways), None)
 
 
 def approval_withdrawers(ledger: LedgerRepository, request: str) -> tuple[str, ...]:

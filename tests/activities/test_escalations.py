@@ -11,7 +11,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.issuing.results import IssuedCredential, PendingRequest
-from activities.job_activities import JobActivities, NotDueYet
+from activities.job_activities import JobActivities
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult, OpenInput
@@ -78,10 +78,14 @@ def two_at_tier_1(folder: Path) -> Path:
     return found
 
 
-def test_a_worker_whose_clock_is_behind_leaves_an_escalation_to_others_and_to_later(at: Desk) -> None:
+def test_a_workflow_whose_clock_is_ahead_counts_answers_until_the_time_is_over(at: Desk) -> None:
     job = WaitingJob(at)
-    with pytest.raises(NotDueYet, match="by this worker's clock"):
-        job.climb(job.ladder)
+    early = job.climb(job.ladder).ladder
+    assert early is not None
+    assert early == job.ladder.model_copy(update={"respond_by": early.respond_by})
+    left = job.ladder.respond_by - at.deps.now()
+    assert left <= early.respond_by - job.ladder.respond_by < left + timedelta(minutes=1)
+    assert job.request().current_tier == job.ladder.current
     job.let_time_pass(job.ladder)
     after = job.climb(job.ladder).ladder
     assert after is not None

@@ -92,6 +92,11 @@ async def test_a_session_that_raises_an_error_is_followed_by_a_revocation(bench:
     assert job.known.tried["run_session"] == 1
 
 
+async def test_a_job_that_is_refused_a_place_for_good_says_why(bench: Bench) -> None:
+    job = await bench.start(lacks_place=True, refusing={"take_place"})
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="unexpected Refused")
+
+
 @pytest.mark.parametrize("activity", ["decide_requests", "climb"])
 async def test_a_step_that_is_refused_for_good_ends_the_job_and_its_access_is_revoked(bench: Bench, activity: str) -> None:
     job = await bench.start(refusing={activity}, needs=(Need(1),))

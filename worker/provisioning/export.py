@@ -133,6 +133,8 @@ def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence
     # Policies that the catalog no longer names are looked for, too.
     needed = {path: sorted(capabilities) for path, capabilities in client.capabilities.items()}
     needed[f"{POLICY_PREFIX}je-*"] = ["create", "read", "update"]
+    # So are leases at paths that have left the catalog.
+    needed["sys/leases/lookup/*"] = ["list", "sudo"]
     files = {"je-admin.hcl": admin_policy(needed)}
     if form is ExportFormat.TERRAFORM:
         return {**files, "main.tf.json": _terraform(client.writes)}

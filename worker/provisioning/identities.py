@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, Triggers
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.mounts import ensure_mounted, find_accessor
-from worker.provisioning.policies import console_policy, worker_policy
+from worker.provisioning.policies import LEASES_IN_POLICY, console_policy, lease_paths, worker_policy
 
 APPROLE_MOUNT = "approle"
 APPROLE_SETTINGS = {
@@ -174,9 +176,26 @@ def _report_mounts(vault: AdminClient, mounts: tuple[str, ...]) -> Iterator[Appl
 
 
 def provision_worker(vault: AdminClient, settings: Settings, catalog: Catalog) -> Iterator[AppliedWrite]:
-    """Write the worker's policy and, unless its login file names another method, its AppRole and that file."""
-    policy = worker_policy(catalog, settings.installation, cidrs=settings.worker_cidrs, store_credentials=settings.database_credentials)
-    yield vault.ensure("sys/policies/acl/je-worker", {"policy": policy})
+    """Write the worker's policy and, unless its login file names another method, its AppRole and that file.
+
+    It keeps its rights to leases at paths that have left the catalog until none is left there: running jobs may hold them.
+    """
+    path, former = "sys/policies/acl/je-worker", list[str]()
+    allowed = re.findall(LEASES_IN_POLICY, str((vault.read(path) or {}).get("policy", "")))
+    for left in sorted(set(allowed).difference(lease_paths(catalog))):
+        # If this administrator may not list leases, the rights stay.
+        with contextlib.suppress(SetupFailed):
+            if not vault.list(f"sys/leases/lookup/{left}/"):
+                continue
+        former.append(left)
+    policy = worker_policy(
+        catalog, settings.installation, cidrs=settings.worker_cidrs, store_credentials=settings.database_credentials, former_paths=former
+    )
+    written = vault.ensure(path, {"policy": policy})
+    note = (
+        f"lets workers revoke what is left at {', '.join(former)}, which the catalog no longer names; apply again later" if former else ""
+    )
+    yield replace(written, note=note)
     yield from _ensure_approle(vault, "je-worker", settings.worker_approle_file)
 
 

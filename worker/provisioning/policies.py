@@ -34,6 +34,8 @@ OWN_SIGNING_KEY = signing_key("{{identity.entity.id}}")
 """Of whoever has the policy: Vault fills in the entity id."""
 PEOPLE_RIGHTS = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), (f"transit/keys/{signing_key('*')}", "read")
 INSTALLATION_IN_POLICY = rf'"auth/token/roles/{JOB_ROLE_PREFIX}j-({INSTALLATION})-\*"'
+LEASES_IN_POLICY = r'"sys/leases/revoke/((?!auth/token/)[^"]+)/\*"'
+"""Matches, in a worker's policy, each path whose leases it may revoke."""
 
 
 def grant_policy(definition: ActionDef, lock: ControlGroupRule | None = None) -> str:
@@ -90,12 +92,20 @@ def admin_policy(capabilities: Mapping[str, Iterable[str]]) -> str:
     return "".join(_rule(path, *capabilities[path]) for path in sorted(capabilities))
 
 
-def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = (), store_credentials: str | None = None) -> str:
+def worker_policy(
+    catalog: Catalog,
+    installation: str,
+    *,
+    cidrs: tuple[str, ...] = (),
+    store_credentials: str | None = None,
+    former_paths: Iterable[str] = (),
+) -> str:
     """Return the policy of the worker: open and close its own installation's jobs, issue within grants, sign job identities, read people.
 
-    With `cidrs`, no token that it creates works from any other address.
+    With `cidrs`, no token that it creates works from any other address. `former_paths`: where leases may be left that it must revoke, although
+    the catalog no longer names these paths.
     """
-    paths = lease_paths(catalog)
+    paths = sorted({*lease_paths(catalog), *former_paths})
     leases = [f"{path}/*" for path in paths]
     rules = [*_job_rules(catalog, installation, cidrs)]
     rules += [_rule(f"sys/leases/revoke/{path}/*", "update", allowed={"sync": []}) for path in paths]

@@ -21,7 +21,8 @@ from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
 from activities.issuing.lease_keeper import MAX_LEASE_THREADS, LeaseKeeper
 from activities.issuing.results import PendingRequest
 from activities.revocation import revoke
-from justenough.domain.jobs.spec import ModelUse
+from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB, MAX_TIMEOUT_S, ModelUse
+from justenough.domain.jobs.states import RequestState
 
 
 class Knocked:
@@ -165,3 +166,28 @@ async def test_credentials_of_one_job_that_end_together_take_few_of_the_workers_
     endings: list[Awaitable[object]] = [task for _, task in keeper._keepers.values()]
     assert await server.count_threads(endings, room=2 * MAX_LIVE_CREDENTIALS) <= MAX_LEASE_THREADS
     assert server.answered == MAX_LIVE_CREDENTIALS
+
+
+async def test_requests_that_nobody_opens_use_up_few_of_the_signals_that_temporal_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, passed, sleep_now = 0, 0.0, asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+        await sleep_now(0)
+
+    async def notify(_: str) -> None:
+        nonlocal sent
+        sent += 1
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
+    unopened = SimpleNamespace(expires_at=None, state=RequestState.PENDING)
+    store = SimpleNamespace(requests=SimpleNamespace(get=lambda _: unopened))
+    deps, nobody = cast("Any", SimpleNamespace(ticks=lambda: 0.0, store=store)), cast("Any", None)
+    broker = Broker(deps, told, nobody, nobody, nobody, owner="", notify_workflow=notify)
+    notifying = asyncio.create_task(broker._notify_until_opened("r-test-1"))
+    while passed < MAX_TIMEOUT_S:
+        await sleep_now(0)
+    notifying.cancel()
+    assert 1 < sent * MAX_APPROVAL_REQUESTS_PER_JOB < 5_000

@@ -13,6 +13,7 @@ import yaml
 from activities.broker.broker import Broker
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.issuing.results import IssuedCredential
+from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
@@ -94,3 +95,24 @@ async def test_a_credential_is_issued_as_it_was_decided_although_the_catalog_cha
         catalog.write_text(before)
         at.deps.config.refresh()
         assert (await asyncio.to_thread(session.end)).confirmed
+
+
+def test_a_further_credential_of_a_grant_lives_no_longer_than_the_catalog_allows_now(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    # Its jobs request it for longer.
+    (folder / "triggers.yaml").unlink()
+    catalog = folder / "catalog.yaml"
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look", "at": "request"})
+        access = Access(resource="orders-db", action=Action.READ, ttl=600, reason="Look", at="request")
+        assert isinstance(session.issuer.access(access), IssuedCredential)
+        edited = yaml.safe_load(catalog.read_text())
+        edited["resources"]["orders-db"]["actions"]["read"]["max_ttl"] = "1m"
+        catalog.write_text(yaml.safe_dump(edited))
+        at.deps.config.refresh()
+        assert at.deps.config.alarm is None
+
+        with pytest.raises(InvalidInput, match="1m"):
+            session.issuer.access(access)
+        assert isinstance(session.issuer.access(access.model_copy(update={"ttl": 60})), IssuedCredential)
+        assert session.end().confirmed

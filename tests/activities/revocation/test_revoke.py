@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -23,7 +24,7 @@ from justenough.domain.jobs.states import CredentialState, Revocable, Revocation
 from justenough.domain.ledger.events import EventType
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
-from tests.activities.vault_shop import Desk, secret_values
+from tests.activities.vault_shop import EXAMPLE, Desk, Shop, copy_config, open_desk, secret_values
 from tests.support.canned_server import serve_canned_answers
 from tests.support.claims import claim_job
 
@@ -55,6 +56,18 @@ def test_a_confirmed_credential_is_shown_as_confirmed_in_the_read_model(at: Desk
     assert [item.state for item in view.credentials] == [CredentialState.CONFIRMED]
 
 
+def test_a_jobs_credentials_are_checked_several_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, both, is_lease_alive = at.job(), threading.Barrier(2, timeout=60), at.deps.vault.is_lease_alive
+    revoke_by_session(at, job, at.issue(job, 1), at.issue(job, 2))
+
+    def check(lease: str) -> bool:
+        both.wait()
+        return is_lease_alive(lease)
+
+    monkeypatch.setattr(at.deps.vault, "is_lease_alive", check)
+    assert prove(at.deps, job).dead
+
+
 def test_an_open_session_in_the_database_is_cut(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
@@ -72,6 +85,25 @@ def test_read_and_write_end_together_and_another_job_keeps_working(at: Desk) -> 
 
     assert [at.shop.can_log_in(item) for item in (read, write, bystander)] == [False, False, True]
     assert revoke_by_session(at, other, bystander).confirmed
+
+
+def test_what_was_issued_at_a_path_that_left_the_catalog_is_revoked(shop: Shop, tmp_path: Path) -> None:
+    folder, old, policy = copy_config(tmp_path), "database/creds/orders-read-acme", "sys/policies/acl/je-worker"
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        job = at.job()
+        held = at.issue(job)
+        catalog = folder / "catalog.yaml"
+        catalog.write_text(catalog.read_text().replace("database/creds/orders-read-{tenant}", "database/creds/orders-read-{tenant}-2"))
+        try:
+            shop.provision(folder)
+            assert revoke_by_session(at, job, held).confirmed
+            assert not at.shop.can_log_in(held)
+            # Nothing is left there now, so the worker loses its rights.
+            shop.admin("PUT", f"sys/leases/revoke-prefix/{old}", {"sync": True})
+            shop.provision(folder)
+            assert f"{old}/" not in shop.admin("GET", policy)["data"]["policy"]
+        finally:
+            shop.provision(EXAMPLE)
 
 
 def test_revoking_twice_is_fine_and_so_is_a_lease_that_is_already_gone(at: Desk) -> None:

@@ -448,6 +448,21 @@ async def test_a_time_that_a_clock_change_repeats_launches_one_job(installation:
     assert (len(found), len(launched), set(installation.jobs("daily"))) == (len(occasions) + 1, 1, launched)
 
 
+async def test_a_run_waits_until_it_is_due_if_temporals_clock_is_ahead(installation: Installation) -> None:
+    installation.write_schedules(minutely=MINUTELY)
+    (at,) = past_minutes(1)
+
+    def take(*, ahead: timedelta) -> object:
+        deps = dataclasses.replace(installation.console.deps, now=lambda: at - ahead)
+        return console_orders.order_occasion(deps, installation.console.quotas, ScheduleOccasion(schedule="minutely", at=at))
+
+    with pytest.raises(console_orders.NotDueYet):
+        await asyncio.to_thread(take, ahead=timedelta(minutes=10))
+    with pytest.raises(console_orders.NoOccasion, match="in the future"):
+        await asyncio.to_thread(take, ahead=timedelta(hours=2))
+    assert isinstance(await asyncio.to_thread(take, ahead=timedelta(minutes=1)), SubmittedOrder)
+
+
 def quotas_of(installation: Installation, *, open_jobs: int) -> Quotas:
     settings = installation.settings.model_copy(update={"quota_open_jobs": open_jobs})
     return Quotas(dataclasses.replace(installation.console.deps, settings=settings))
