@@ -186,8 +186,8 @@ class OutboxRepository(Repository):
 
     @writes
     def settle(self, connection: Connection, settlement: Settlement, *, holder: str) -> bool:
-        """Store the outcome of a batch. Return False, and change nothing, if the lease has been lost."""
-        if not _has_lease(connection, holder, settlement.at):
+        """Store the outcome of a batch. Return False, and change nothing, if the lease has been lost, or the entries: the store was restored."""
+        if not _has_lease(connection, holder, settlement.at) or (settlement.position or 0) > newest_position(connection):
             return False
         name = settlement.subscription
         ids = [delivery_id(name, position) for position in (*settlement.delivered, *settlement.dropped)]
