@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import takewhile
 from typing import TypeVar
 
 import structlog
@@ -21,6 +22,7 @@ from anyio import CapacityLimiter, to_thread
 
 from justenough.adapters.store import ChangeFeed, LedgerTail, Store
 from justenough.domain.core.errors import RetryLater
+from justenough.domain.ledger.merkle import leaf_of
 from justenough.domain.readmodel.views import EntryView
 
 MAX_LISTENERS = 2_000
@@ -141,14 +143,20 @@ class LiveFeed:
             self.listeners -= 1
 
     async def _load(self) -> None:
-        """Read the newest entries into memory."""
-        newest, known = await self.newest_position(), {(entry.position, entry.hash) for entry in self._recent.entries}
+        """Read the newest entries into memory, and find the last one that was in memory before."""
+        newest = await self.newest_position()
         begin = max(0, newest - PRELOADED_ENTRIES)
         tail = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
-        common = [entry.position for entry in tail.entries if (entry.position, entry.hash) in known]
-        self._recent = RecentEntries(begin, common=max(common, default=newest))
+        common = await self._read_store(partial(self._find_common, self._recent.entries)) or newest
+        self._recent = RecentEntries(begin, common=common)
         self._recent.add(tail)
         self._position = self._recent.newest
+
+    def _find_common(self, known: Sequence[EntryView]) -> int:
+        """Return the position of the last of these successive entries that the ledger still has; 0 if it has none."""
+        stored = self._store.ledger.leaves(known[0].position - 1, known[-1].position) if known else ()
+        same = takewhile(lambda pair: leaf_of(pair[0].hash) == pair[1], zip(known, stored, strict=False))
+        return max((entry.position for entry, _ in same), default=0)
 
     async def _poll(self) -> None:
         """Read new entries until nobody listens. A thread waits for a change and reads it in the same call."""

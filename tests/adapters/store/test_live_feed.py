@@ -190,10 +190,12 @@ async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
 
 @pytest.mark.parametrize("job", [None, job_id(0)])
 @pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize("tail_bytes", [1_000_000, 300])
 async def test_a_listener_gets_the_entries_after_a_restore_although_it_had_got_others_at_their_positions(
-    store: Store, feed: LiveFeed, url: str, job: str | None, count: int
+    store: Store, feed: LiveFeed, url: str, monkeypatch: pytest.MonkeyPatch, job: str | None, count: int, tail_bytes: int
 ) -> None:
-    """Whether the ledger is still shorter when the feed reads it again, or longer already."""
+    """Whether the ledger is still shorter when the feed reads it again, or longer already, and however little it reads at once."""
+    monkeypatch.setattr("justenough.adapters.store.ledger_repository.MAX_TAIL_BYTES", tail_bytes)
     record(store, job_id(0), 0, 8)
     heard: list[str] = []
     async with asyncio.timeout(PATIENCE), aclosing(feed.follow(8, job=job, wait=lambda: 0.05)) as batches:
