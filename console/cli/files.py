@@ -37,6 +37,9 @@ def read_text(file: Path) -> str:
 def open_output(out: Path | None) -> Iterator[TextIO]:
     """Open a file for writing, stdout for None. The file appears only once it is complete. Raises Failure."""
     if out is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # What is written has to be read again, and verified: it is UTF-8, whatever the locale says of stdout.
+            sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
         yield sys.stdout
         return
     part: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from console.cli import terminal
-from console.cli.errors import Failure, to_failure
+from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure
 from console.cli.help_page import CliCommand, CliGroup
 from console.cli.profiles import profile_names
 from justenough.domain.core.errors import JustEnoughError
@@ -183,3 +183,29 @@ def print_failure(failure: Failure, subject: str = "") -> None:
         terminal.write_message(f"  {problem}")
     if failure.hint:
         terminal.write_message(failure.hint)
+
+
+def run_for_each(names: Sequence[str], act: Callable[[str], T]) -> tuple[list[T], list[ExitCode]]:
+    """Call `act` for each name even if another fails, unless the login or the console fails, or a question is not answered.
+
+    Print each failure, and what was not done. Return the results, and the exit codes of the failures. Raises typer.Abort if nothing was done.
+    """
+    results, codes = list[T](), list[ExitCode]()
+    for number, name in enumerate(names, start=1):
+        try:
+            results.append(act(name))
+        except typer.Abort:
+            if not results:
+                raise
+            # Those before have been sent, and are printed.
+            print_failure(Failure("not decided, and none after it: the question was not answered"), subject=name)
+            return results, [*codes, ExitCode.INTERRUPTED]
+        except JustEnoughError as error:
+            failure = to_failure(error)
+            print_failure(failure, subject=name if len(names) > 1 else "")
+            codes.append(failure.code)
+            if isinstance(failure, NotLoggedIn | Unreachable):
+                if number < len(names):
+                    print_failure(Failure(f"not done either: {', '.join(names[number:])}"))
+                break
+    return results, codes

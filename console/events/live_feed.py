@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import takewhile
 from typing import TypeVar
 
 import structlog
@@ -21,6 +22,7 @@ from anyio import CapacityLimiter, to_thread
 
 from justenough.adapters.store import ChangeFeed, LedgerTail, Store
 from justenough.domain.core.errors import RetryLater
+from justenough.domain.ledger.merkle import leaf_of
 from justenough.domain.readmodel.views import EntryView
 
 MAX_LISTENERS = 2_000
@@ -80,7 +82,10 @@ class LiveFeed:
             if seen > self._newest:
                 # Do not use self._newest: the store may have newer entries that were recorded before this listener came.
                 seen = min(seen, await self.newest_position())
+            recent = self._recent
             while True:
+                if recent is not self._recent:
+                    recent, seen = self._recent, min(seen, self._recent.common)
                 newest = self._newest
                 entries: Sequence[EntryView] = ()
                 if seen < newest and self._recent.covers(seen):
@@ -128,11 +133,7 @@ class LiveFeed:
     async def _listener(self) -> AsyncIterator[None]:
         async with self._starting:
             if self._position is None:
-                begin = max(0, await self.newest_position() - PRELOADED_ENTRIES)
-                tail = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
-                self._recent = RecentEntries(begin)
-                self._recent.add(tail)
-                self._position = self._recent.newest
+                await self._load()
             self.listeners += 1
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._poll())
@@ -140,6 +141,22 @@ class LiveFeed:
             yield
         finally:
             self.listeners -= 1
+
+    async def _load(self) -> None:
+        """Read the newest entries into memory, and find the last one that was in memory before."""
+        newest = await self.newest_position()
+        begin = max(0, newest - PRELOADED_ENTRIES)
+        tail = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
+        common = await self._read_store(partial(self._find_common, self._recent.entries)) or newest
+        self._recent = RecentEntries(begin, common=common)
+        self._recent.add(tail)
+        self._position = self._recent.newest
+
+    def _find_common(self, known: Sequence[EntryView]) -> int:
+        """Return the position of the last of these successive entries that the ledger still has; 0 if it has none."""
+        stored = self._store.ledger.leaves(known[0].position - 1, known[-1].position) if known else ()
+        same = takewhile(lambda pair: leaf_of(pair[0].hash) == pair[1], zip(known, stored, strict=False))
+        return max((entry.position for entry, _ in same), default=0)
 
     async def _poll(self) -> None:
         """Read new entries until nobody listens. A thread waits for a change and reads it in the same call."""
@@ -158,6 +175,12 @@ class LiveFeed:
         """Wait for new entries and wake the listeners that follow them; return how long to pause, in seconds."""
         try:
             tail = await asyncio.get_running_loop().run_in_executor(pool, self._read_news, changes)
+            if tail.hash_before != self._recent.newest_hash:
+                log.warning("the ledger is not the one that was read: the store was restored, or lost entries in a failover")
+                await self._load()
+                for news in [news for waiting in self._waiting.values() for news in waiting]:
+                    _settle(news, found=True)
+                return 0.0
         except RetryLater as error:
             log.warning("new ledger entries cannot be read now", error=str(error))
             return RETRY_INTERVAL_S
@@ -180,7 +203,7 @@ class LiveFeed:
     def _read_news(self, changes: ChangeFeed) -> LedgerTail:
         changes.wait(POLL_INTERVAL_S)
         if changes.over:
-            return LedgerTail((), (), more=False)
+            return LedgerTail((), (), more=False, hash_before=self._recent.newest_hash)
         tail = self._store.ledger.tail(self._newest, limit=MAX_BATCH)
         if tail.more:
             changes.again()
@@ -190,17 +213,24 @@ class LiveFeed:
 class RecentEntries:
     """The newest entries, in order and without gaps."""
 
-    def __init__(self, begin: int = 0) -> None:
+    def __init__(self, begin: int = 0, *, common: int = 0) -> None:
         self._begin = begin
         """Every entry after this position is in memory."""
-        self._entries: list[EntryView] = []
+        self.common = common
+        """The last position whose entry was in memory before, too: listeners that are further ahead continue from here."""
+        self.entries: list[EntryView] = []
         self._sizes: list[int] = []
         self._size = 0
 
     @property
     def newest(self) -> int:
         """The position of the last entry; without entries, the position after which the next entries begin."""
-        return self._entries[-1].position if self._entries else self._begin
+        return self.entries[-1].position if self.entries else self._begin
+
+    @property
+    def newest_hash(self) -> str | None:
+        """The hash of the last entry; None without entries."""
+        return self.entries[-1].hash if self.entries else None
 
     def covers(self, position: int) -> bool:
         """Whether every entry after a position is in memory."""
@@ -208,24 +238,24 @@ class RecentEntries:
 
     def after(self, position: int, job: str | None) -> Sequence[EntryView]:
         """Return the entries after a position: all of one job, or at most MAX_BATCH of all jobs if `job` is None."""
-        begin = bisect_right(self._entries, position, key=lambda entry: entry.position)
+        begin = bisect_right(self.entries, position, key=lambda entry: entry.position)
         if job is None:
-            return self._entries[begin : begin + MAX_BATCH]
-        return [entry for entry in self._entries[begin:] if entry.job == job]
+            return self.entries[begin : begin + MAX_BATCH]
+        return [entry for entry in self.entries[begin:] if entry.job == job]
 
     def add(self, tail: LedgerTail) -> None:
         """Append the next entries, and drop the oldest ones that exceed the limits."""
-        self._entries += tail.entries
+        self.entries += tail.entries
         self._sizes += tail.sizes
         self._size += sum(tail.sizes)
-        count = max(0, len(self._entries) - MAX_RECENT_ENTRIES)
+        count = max(0, len(self.entries) - MAX_RECENT_ENTRIES)
         size = self._size - sum(self._sizes[:count])
         while size > MAX_RECENT_BYTES:
             size -= self._sizes[count]
             count += 1
         if count:
-            self._begin, self._size = self._entries[count - 1].position, size
-            del self._entries[:count], self._sizes[:count]
+            self._begin, self._size = self.entries[count - 1].position, size
+            del self.entries[:count], self._sizes[:count]
 
 
 def _settle(news: asyncio.Future[bool], *, found: bool) -> None:

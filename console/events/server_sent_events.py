@@ -34,17 +34,19 @@ class SseEncoder:
 
     def __init__(self, installation: str) -> None:
         self._installation = installation
-        self._cache: dict[int, bytes] = {}
+        self._cache: dict[tuple[int, str], bytes] = {}
 
     def encode(self, entries: Sequence[EntryView]) -> bytes:
         """Return the blocks of these entries, one after the other."""
         blocks = []
         for entry in entries:
-            block = self._cache.get(entry.position)
+            # After a restore of the store, a position has another entry.
+            key = entry.position, entry.hash
+            block = self._cache.get(key)
             if block is None:
                 # Compact JSON contains no line breaks, because line breaks in strings are escaped.
                 data = json.dumps(to_cloud_event(entry, self._installation), ensure_ascii=False, separators=(",", ":"))
-                block = self._cache[entry.position] = f"id: {entry.position}\nevent: {entry.type}\ndata: {data}\n\n".encode()
+                block = self._cache[key] = f"id: {entry.position}\nevent: {entry.type}\ndata: {data}\n\n".encode()
                 if len(self._cache) > self.MAX_CACHED:
                     del self._cache[next(iter(self._cache))]
             blocks.append(block)

@@ -65,7 +65,13 @@ class Dispatcher:
             now = self._deps.now()
             if await to_thread.run_sync(lambda: self._deps.store.outbox.keep_subscriptions(kinds, holder=self._holder, now=now)):
                 self._registered = self._deps.ticks(), kinds
+        # Noted before the store is read, because workers that run go on meanwhile.
+        known = {name: (worker.saved_position, worker.position) for name, worker in self._workers.items()}
         news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
+        if any(news.positions.get(name, -1) < saved or news.head < read for name, (saved, read) in known.items()):
+            log.warning("the store's ledger is shorter than before; events are delivered from the positions that it knows")
+            await self._remove_workers()
+            return
         await self._update_workers(subscriptions, news)
         for name, worker in self._workers.items():
             if name not in self._running and worker.has_work(news, now):
@@ -106,7 +112,7 @@ class Dispatcher:
                     self.sender(name, subscription),
                     self._deps,
                     holder=self._holder,
-                    position=news.positions[name],
+                    position=min(news.positions[name], news.head),
                     jitter=random.random,
                 )
 

@@ -45,7 +45,7 @@ class SubscriptionWorker:
         self._sender = sender
         self._deps = deps
         self._holder = holder
-        self._position = self._saved_position = position
+        self.position = self.saved_position = position
         """The last position read, and the last one saved."""
         self._saved_at = deps.ticks()
         self._jitter = jitter
@@ -64,7 +64,7 @@ class SubscriptionWorker:
         if self._is_paused():
             return False
         due = news.due.get(self.name)
-        return (due is not None and due <= now) or (news.head > self._position and not self._is_full) or self._must_save_position()
+        return (due is not None and due <= now) or (news.head > self.position and not self._is_full) or self._must_save_position()
 
     async def deliver_batch(self) -> bool:
         """Deliver the retries that are due, or else new entries; return whether there may be more. Raises LeaseLost, RetryLater."""
@@ -112,15 +112,15 @@ class SubscriptionWorker:
         self._is_full = outbox.count_pending(self.name) >= MAX_PENDING
         if self._is_full:
             return OutboxBatch(entries=())
-        return outbox.next_batch(self.subscription.event_types, after=self._position, limit=self._sender.batch_size)
+        return outbox.next_batch(self.subscription.event_types, after=self.position, limit=self._sender.batch_size)
 
     async def _skip(self, batch: OutboxBatch) -> None:
-        self._position = self._position if batch.position is None else batch.position
+        self.position = self.position if batch.position is None else batch.position
         if self._must_save_position():
-            await self._settle(Settlement(subscription=self.name, at=self._deps.now(), position=self._position))
+            await self._settle(Settlement(subscription=self.name, at=self._deps.now(), position=self.position))
 
     def _must_save_position(self) -> bool:
-        skipped = self._position - self._saved_position
+        skipped = self.position - self.saved_position
         return skipped >= SAVE_POSITION_ENTRIES or (skipped > 0 and self._deps.ticks() - self._saved_at >= SAVE_POSITION_INTERVAL_S)
 
     async def _send_batch(self, batch: OutboxBatch) -> list[tuple[EntryView, DeliveryOutcome]]:
@@ -184,5 +184,5 @@ class SubscriptionWorker:
         if not await to_thread.run_sync(lambda: self._deps.store.outbox.settle(settlement, holder=self._holder)):
             raise LeaseLost
         if settlement.position is not None:
-            self._position = self._saved_position = settlement.position
+            self.position = self.saved_position = settlement.position
             self._saved_at = self._deps.ticks()

@@ -5,6 +5,7 @@ A checkpoint is recorded in the ledger (`ledger.checkpointed`), so every webhook
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -106,9 +107,12 @@ def sign_if_due(deps: Deps) -> EntryView | None:
 def append_to_file(file: Path, note: str) -> None:
     """Append a checkpoint and return once it is on the disk. Only logs a failure: the ledger has the checkpoint, and webhooks carry it too."""
     try:
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write(note)
-            opened.flush()
+        with file.open("ab", buffering=0) as opened:
+            end, text = os.fstat(opened.fileno()).st_size, note.encode()
+            if opened.write(text) < len(text):
+                # A part of a note would make the whole file unreadable.
+                opened.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(opened.fileno())
     except OSError as error:
         log.warning("a checkpoint could not be written", file=str(file), error=error.strerror or type(error).__name__)

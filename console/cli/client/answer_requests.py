@@ -14,9 +14,9 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
-from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, WrongUsage, to_failure
+from console.cli.errors import ExitCode, Failure, Unreachable, WrongUsage
 from console.cli.json_object import Json
-from console.cli.options import current_options, print_failure
+from console.cli.options import current_options, run_for_each
 from console.cli.render.output import emit_items, join_pairs, join_values, note
 from console.cli.render.request_table import ceiling_lines, counted_approvals, reason_lines
 from console.presentation.event_text import ancestor_lines, tools_text
@@ -25,7 +25,7 @@ from console.presentation.terminal_text import to_json_line
 from justenough.domain.approvals import statements
 from justenough.domain.approvals.statements import DecisionKind
 from justenough.domain.approvals.verification import needs_reason
-from justenough.domain.core.errors import InvalidInput, JustEnoughError
+from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import BEYOND_TEXTS, Action, RequestState
@@ -69,24 +69,8 @@ def require_reason(text: str | None) -> str:
 
 def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
     """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
-    answered, codes = [], []
     absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
-    for request in requests:
-        try:
-            answered.append(_answer_request(api, request, options, absent=absent))
-        except typer.Abort:
-            if not answered:
-                raise
-            # Those before have been sent, and are printed.
-            print_failure(Failure("not decided, and none after it: the question was not answered"), subject=request)
-            codes.append(ExitCode.INTERRUPTED)
-            break
-        except JustEnoughError as error:
-            failure = to_failure(error)
-            print_failure(failure, subject=request if len(requests) > 1 else "")
-            codes.append(failure.code)
-            if isinstance(failure, NotLoggedIn | Unreachable):
-                break
+    answered, codes = run_for_each(requests, lambda request: _answer_request(api, request, options, absent=absent))
     if answered:
         emit_items(
             answered,

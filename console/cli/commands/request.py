@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from console.cli.client.references import id_beginning_with, job_id_of
 from console.cli.completion import OfJob, OfResource, complete_request
 from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json
-from console.cli.options import CliOutputFormat, command_group, current_options
+from console.cli.options import CliOutputFormat, command_group, current_options, run_for_each
 from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
 from console.cli.render.request_table import (
     age,
@@ -220,23 +221,27 @@ def claim(
 ) -> None:
     """Show other approvers that you are reviewing requests. They can still decide the requests."""
     api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
-    _print_claims([api.post(f"/requests/{path_segment(request)}/claim", body) for request in _request_ids(api, requests)])
+    _print_claims(_request_ids(api, requests), lambda request: api.post(f"/requests/{path_segment(request)}/claim", body))
 
 
 @app.command("release")
 def release(requests: RequestIds) -> None:
     """Release your claims on requests."""
     api = connect_api()
-    _print_claims([api.delete(f"/requests/{path_segment(request)}/claim") for request in _request_ids(api, requests)])
+    _print_claims(_request_ids(api, requests), lambda request: api.delete(f"/requests/{path_segment(request)}/claim"))
 
 
-def _print_claims(items: list[Json]) -> None:
-    emit_items(
-        items,
-        header=("ID", "RESOURCE", "ACTION", "STATE", "CLAIMED"),
-        row=lambda item: (item["id"], item["resource"], item["action"], state_word("request", item["state"]), _claim_text(item)),
-        is_list=len(items) > 1,
-    )
+def _print_claims(requests: list[str], change: Callable[[str], Json]) -> None:
+    items, codes = run_for_each(requests, change)
+    if items:
+        emit_items(
+            items,
+            header=("ID", "RESOURCE", "ACTION", "STATE", "CLAIMED"),
+            row=lambda item: (item["id"], item["resource"], item["action"], state_word("request", item["state"]), _claim_text(item)),
+            is_list=len(requests) > 1,
+        )
+    if codes:
+        raise typer.Exit(max(codes))
 
 
 def _claim_text(item: Json) -> str:

@@ -10,7 +10,7 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, WrongUsage
-from console.cli.options import command_group
+from console.cli.options import command_group, run_for_each
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
@@ -69,12 +69,19 @@ def resend(
         hint = f"List them: justenough webhook deliveries {name} --dead"
         raise WrongUsage("give either the ids of dead letters or --all", hint=hint)
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
-    if everything:
-        found = api.post(f"{path}/resend", idempotent=True)
-    else:
-        counts = [api.post(f"{path}/deliveries/{path_segment(letter)}/resend")["resent"] for letter in ids or ()]
-        found = {"subscription": name, "resent": sum(counts)}
-    emit(found, table=lambda item: terminal.write_line(f"{item['resent']} queued for delivery"), names=lambda item: (item["subscription"],))
+    counts, codes = run_for_each(
+        ids or [name],
+        lambda one: api.post(f"{path}/resend" if everything else f"{path}/deliveries/{path_segment(one)}/resend", idempotent=everything),
+    )
+    if counts:
+        found = {"subscription": name, "resent": sum(count["resent"] for count in counts)}
+        emit(
+            found,
+            table=lambda item: terminal.write_line(f"{item['resent']} queued for delivery"),
+            names=lambda item: (item["subscription"],),
+        )
+    if codes:
+        raise typer.Exit(max(codes))
 
 
 @app.command("test")

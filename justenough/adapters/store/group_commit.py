@@ -50,16 +50,15 @@ class GroupCommitter:
         try:
             with write_transaction(self._engine) as connection:
                 results = [work(connection) for work, _ in batch]
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - an interrupt, too, must reach whoever waits
             if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, StoreUnavailable):
                 # Try each piece of work alone, so that one that fails does not fail the others.
                 for item in batch:
                     self._commit([item])
                 return
+            # Not raised here: other pieces of work may wait for this thread to try them. The outcome raises it in the thread that waits for it.
             for _, outcome in batch:
                 outcome.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
             return
         for (_, outcome), result in zip(batch, results, strict=True):
             outcome.set_result(result)

@@ -62,6 +62,8 @@ class LedgerTail(NamedTuple):
     sizes: tuple[int, ...]
     """Length of each entry's data, in characters."""
     more: bool
+    hash_before: str | None = None
+    """The hash of the entry at that position; None if there is none."""
 
 
 class LedgerSpan(NamedTuple):
@@ -167,11 +169,12 @@ class LedgerRepository(Repository):
         rows = connection.execute(sizes).all()
         sums = list(accumulate(size for _, size in rows))
         fit = max(1, min(limit, bisect_right(sums, MAX_TAIL_BYTES)))
+        hash_before = connection.execute(select(LEDGER.c.hash).where(LEDGER.c.position == after)).scalar()
         if not rows:
-            return LedgerTail((), (), more=False)
+            return LedgerTail((), (), more=False, hash_before=hash_before)
         statement = select(*_NUMBERED).where(place, LEDGER.c.position <= rows[:fit][-1][0]).order_by(order)
         entries = tuple(map(row_to_view, connection.execute(statement)))
-        return LedgerTail(entries, tuple(size for _, size in rows[:fit]), more=len(rows) > fit)
+        return LedgerTail(entries, tuple(size for _, size in rows[:fit]), more=len(rows) > fit, hash_before=hash_before)
 
     @reads
     def entry(self, connection: Connection, entry: str) -> EntryView | None:

@@ -186,8 +186,9 @@ class OutboxRepository(Repository):
 
     @writes
     def settle(self, connection: Connection, settlement: Settlement, *, holder: str) -> bool:
-        """Store the outcome of a batch. Return False, and change nothing, if the lease has been lost."""
-        if not _has_lease(connection, holder, settlement.at):
+        """Store the outcome of a batch. Return False, and change nothing, if the lease has been lost, or the entries: the store was restored."""
+        newest = newest_position(connection)
+        if not _has_lease(connection, holder, settlement.at) or (settlement.position or 0) > newest:
             return False
         name = settlement.subscription
         ids = [delivery_id(name, position) for position in (*settlement.delivered, *settlement.dropped)]
@@ -211,8 +212,8 @@ class OutboxRepository(Repository):
         if values:
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(**values))
         if settlement.position is not None:
-            # Never move the position backwards: earlier entries were delivered.
-            behind = and_(SUBSCRIPTIONS.c.name == name, SUBSCRIPTIONS.c.position < settlement.position)
+            # Never move the position backwards, because earlier entries were delivered; but one beyond the ledger's end is of lost entries.
+            behind = and_(SUBSCRIPTIONS.c.name == name, ~SUBSCRIPTIONS.c.position.between(settlement.position, newest))
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
             # It could not have moved if nothing could be sent. Without a delivery that failed, there is no trouble left.
             has_failed = exists().where(DELIVERIES.c.subscription == name)

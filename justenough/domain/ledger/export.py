@@ -30,7 +30,7 @@ from justenough.domain.ledger.public_keys import LedgerKeys
 EXPORT = "copy of the ledger"
 MAX_PROBLEMS = 1_000
 WITHOUT_CHECKPOINT = (
-    "A copy that ends early or omits whole jobs still verifies without a checkpoint (--checkpoint).",
+    "A copy that ends early, omits whole jobs or changes the order between jobs still verifies without a checkpoint (--checkpoint).",
     "Without a checkpoint, the author of the copy could have recomputed every hash.",
 )
 BEHIND_CHECKPOINT = "The entries after the newest checkpoint, {size:,}, may have been removed, or rewritten with their hashes."

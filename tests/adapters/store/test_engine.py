@@ -6,7 +6,8 @@ import socket
 import sqlite3
 import stat
 import threading
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,40 @@ def test_writes_that_wait_share_the_next_transaction(url: str) -> None:
     engine.dispose()
     assert len(transactions) == 5
     assert len(set(map(id, transactions))) == 1
+
+
+def test_an_interrupt_in_one_piece_of_work_leaves_no_other_thread_waiting(url: str) -> None:
+    engine = open_database(url).engine
+    commits = GroupCommitter(engine)
+    first_runs, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def hold(_: Connection) -> None:
+        first_runs.set()
+        go_on.wait()
+
+    def fail(error: BaseException) -> Callable[[Connection], None]:
+        def work(_: Connection) -> None:
+            raise error
+
+        return work
+
+    def run(name: str, work: Callable[[Connection], None]) -> None:
+        with suppress(ValueError, KeyboardInterrupt):
+            commits.run(work)
+        done.append(name)
+
+    # The piece that fails makes the committing thread try each alone; the one that is interrupted comes before the last.
+    pieces = {"holds": hold, "fails": fail(ValueError()), "is interrupted": fail(KeyboardInterrupt()), "is last": lambda _: None}
+    threads = []
+    for number, (name, work) in enumerate(pieces.items()):
+        threads.append(threading.Thread(target=run, args=(name, work), daemon=True))
+        threads[-1].start()
+        first_runs.wait()
+        while len(commits._waiting) < number:
+            threading.Event().wait(0.001)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    engine.dispose()
+    assert sorted(done) == sorted(pieces)

@@ -16,6 +16,7 @@ from console.events.live_feed import LiveFeed
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.views import EntryView
 from tests.adapters.store.event_samples import job_id, job_refusal, submission
+from tests.adapters.store.test_ledger_writer import tamper
 
 PATIENCE = 60
 """Seconds; a busy machine is slow, and nothing here waits for a clock."""
@@ -123,7 +124,7 @@ async def test_a_slow_listener_keeps_nothing_in_memory_and_misses_nothing(
         quick = asyncio.create_task(listen_until(feed, 0, 2000))
         await asyncio.to_thread(record, store, job_id(0), 0, 2000, at_once=100)
         assert [entry.position for entry in await quick] == list(range(1, 2001))
-        assert len(feed._recent._entries) <= 50
+        assert len(feed._recent.entries) <= 50
         assert not feed._waiting
         late: list[EntryView] = []
         while len(late) < 2000:
@@ -185,3 +186,28 @@ async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
         assert [entry.position for entry in await listening] == list(range(1, 301))
         await feed.close()
     assert cut
+
+
+@pytest.mark.parametrize("job", [None, job_id(0)])
+@pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize("tail_bytes", [1_000_000, 300])
+async def test_a_listener_gets_the_entries_after_a_restore_although_it_had_got_others_at_their_positions(
+    store: Store, feed: LiveFeed, url: str, monkeypatch: pytest.MonkeyPatch, job: str | None, count: int, tail_bytes: int
+) -> None:
+    """Whether the ledger is still shorter when the feed reads it again, or longer already, and however little it reads at once."""
+    monkeypatch.setattr("justenough.adapters.store.ledger_repository.MAX_TAIL_BYTES", tail_bytes)
+    record(store, job_id(0), 0, 8)
+    heard: list[str] = []
+    async with asyncio.timeout(PATIENCE), aclosing(feed.follow(8, job=job, wait=lambda: 0.05)) as batches:
+        record(store, job_id(0), 8, 5)
+        while len(heard) < 5:
+            heard += [entry.id for entry in await anext(batches)]
+        tamper(
+            url,
+            "DELETE FROM ledger WHERE position > 8",
+            "UPDATE chain_heads SET seq = 8, hash = (SELECT hash FROM ledger WHERE position = 8)",
+        )
+        record(store, job_id(0), 20, count, at_once=count)
+        while len(heard) < 5 + count:
+            heard += [entry.id for entry in await anext(batches)]
+    assert heard[5:] == [entry.id for entry in all_entries(store, after=8)]

@@ -14,6 +14,7 @@ from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView
 from tests.adapters.store.event_samples import JOB, NOW, job_end, job_id, job_start, later, submission
+from tests.adapters.store.test_ledger_writer import run_statements
 
 ALL = tuple(EventType)
 US, THEM = "us", "them"
@@ -116,14 +117,19 @@ def test_a_process_that_lost_the_lease_cannot_settle_deliveries_or_keep_subscrip
 
 
 def test_a_process_cannot_settle_after_its_lease_expired_even_if_nobody_took_it(held: Store) -> None:
+    held.ledger.append([submission()])
     assert not held.outbox.settle(Settlement(subscription="siem", at=later(15), position=1), holder=US)
     assert held.outbox.settle(Settlement(subscription="siem", at=later(14), position=1), holder=US)
 
 
-def test_the_position_of_a_subscription_never_goes_back(held: Store) -> None:
-    for position in (5, 3):
-        held.outbox.settle(Settlement(subscription="siem", at=NOW, position=position), holder=US)
-    assert held.outbox.status().positions == {"siem": 5}
+def test_the_position_of_a_subscription_never_goes_back_unless_the_ledger_ends_before_it(held: Store, url: str) -> None:
+    held.ledger.append([submission(job_id(number)) for number in range(5)])
+    for settled, kept in ((5, 5), (3, 5), (6, 5)):
+        assert held.outbox.settle(Settlement(subscription="siem", at=NOW, position=settled), holder=US) is (settled <= 5)
+        assert held.outbox.status().positions == {"siem": kept}
+    run_statements(url, "UPDATE subscriptions SET position = 9")
+    assert held.outbox.settle(Settlement(subscription="siem", at=NOW, position=3), holder=US)
+    assert held.outbox.status().positions == {"siem": 3}
 
 
 def test_dead_letters_are_sent_again_one_by_one_or_all(held: Store) -> None:

@@ -57,6 +57,14 @@ def test_a_file_stays_as_it_was_until_its_new_text_is_complete(tmp_path: Path) -
     assert (out.read_text(), out.stat().st_mode & 0o777) == ("new", 0o600)
 
 
+def test_output_on_stdout_is_utf_8_in_every_locale() -> None:
+    text = "\N{EM DASH} justenough/dev/ledger r\xe9sum\xe9 \N{ROCKET}\n"
+    program = f"from console.cli.files import open_output\nwith open_output(None) as file: file.write({text!a})"
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1:backslashreplace"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, check=True)
+    assert done.stdout.decode() == text
+
+
 def run(cli: Cli, *arguments: str | bytes, stdin: bytes | None = b"", **env: str) -> tuple[int, str]:
     """Run the program in a process of its own; return its exit code and the first line on stderr. Without `stdin`, it is closed."""
     words: list[str | bytes] = [sys.executable, "-m", "console.cli", *arguments]

@@ -184,7 +184,9 @@ def test_a_delegate_decides_for_the_person_who_named_them(cli: Cli, waiting: Pen
     assert cli.run("delegation", "create", "--to", "nobody", "--for", "1h", "--reason", "away", who="lead").exit_code == 5
     assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
     made = cli.json("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", who="lead")
-    cli.json("request", "claim", request, "--for", "10m", who="security")
+    claimed = cli.run("request", "claim", "r-dev-none-1", request, "--for", "10m", "-o", "name", who="security")
+    assert (claimed.exit_code, claimed.stdout.split()) == (5, [request])
+    assert "r-dev-none-1: there is no request" in claimed.stderr
     assert "Claimed:   by security until" in cli.run("request", "show", request, who="lead").stdout
     cli.json("request", "release", request, who="security")
 

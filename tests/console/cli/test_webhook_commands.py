@@ -40,7 +40,9 @@ def test_undelivered_events_are_listed_and_gone_once_they_are_resent(cli: Cli, s
     assert cli.run("webhook", "resend", "siem", "d-unknown", who="lead").exit_code == 5
     assert cli.run("webhook", "resend", "siem", "--all", who="auditor").exit_code == 6
     siem.set_response(200, {})
-    assert cli.run("webhook", "resend", "siem", dead["id"], who="lead").stdout == "1 queued for delivery\n"
+    resent = cli.run("webhook", "resend", "siem", "d-unknown", dead["id"], who="lead")
+    assert (resent.exit_code, resent.stdout) == (5, "1 queued for delivery\n")
+    assert "d-unknown: siem has no dead letter" in resent.stderr
     until(lambda: not cli.json("webhook", "deliveries", "siem", who="lead")["items"], "all are delivered or dropped")
     assert "No failed deliveries." in cli.run("webhook", "deliveries", "siem", who="lead").stderr
     assert cli.json("webhook", "resend", "siem", "--all", who="lead") == {"subscription": "siem", "resent": 0}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -569,3 +571,30 @@ async def test_an_unknown_name_is_not_sent_to_a_proxy_from_the_environment(
     await found.close()
     assert (outcome.fault, "siem.invalid cannot be resolved" in outcome.why) == ("away", True), outcome
     assert receiver.requests == []
+
+
+@pytest.mark.parametrize("is_settled", [True, False])
+async def test_a_receiver_gets_the_events_after_a_restore_of_the_store_beneath_a_running_console(
+    rig: OutboxRig, receiver: Receiver, own_store: Path, is_settled: bool
+) -> None:
+    """The restored ledger is shorter than what the console has read, as after a failover to a standby that lags."""
+    console = await start_webhooks(rig, hook(receiver))
+    rig.record(*submissions(2))
+    await rig.deliver(console)
+    with closing(sqlite3.connect(own_store)) as store, closing(sqlite3.connect(":memory:")) as backup:
+        store.backup(backup)
+        receiver.answer = lambda number: 204 if is_settled or number > 2 else HANG
+        rig.record(*submissions(4, first=3))
+        await console.dispatch()
+        await receiver.until(6)
+        if is_settled:
+            await wait_until_idle(console)
+        backup.backup(store)
+    receiver.released.set()
+    await wait_until_idle(console)
+    await rig.deliver(console)
+    rig.record(*submissions(2, first=7))
+    for _ in range(3):
+        await rig.deliver(console)
+    assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 9)]
+    assert rig.progress_of("siem").position == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from console.services import checkpoints
-from console.services.checkpoints import MAX_AGE, ledger_keys, prove_consistency, prove_inclusion, sign_if_due, verify_ledger
+from console.services.checkpoints import (
+    MAX_AGE,
+    append_to_file,
+    ledger_keys,
+    prove_consistency,
+    prove_inclusion,
+    sign_if_due,
+    verify_ledger,
+)
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import NotFound
 from justenough.domain.ledger import merkle
@@ -156,6 +165,22 @@ def test_a_file_that_cannot_be_written_loses_no_checkpoint(ledger: Ledger) -> No
     ledger.grow()
     assert sign_if_due(ledger.deps) is not None
     assert ledger.store.ledger.newest_checkpoint() is not None
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_the_file_readable(tmp_path: Path) -> None:
+    file, note = (
+        tmp_path / "checkpoints",
+        signed_note("justenough/dev/ledger", checkpoint_text("justenough/dev/ledger", 1, b"r" * 32), key=b"k", signature=b"s" * 64),
+    )
+    append_to_file(file, note)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(note.encode()) + 40, before[1]))
+    try:
+        append_to_file(file, note)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    append_to_file(file, note)
+    assert [checkpoint.size for checkpoint in read_checkpoints(file.read_text())] == [1, 1]
 
 
 def test_people_are_listed_with_the_keys_that_they_sign_with(ledger: Ledger, served: Served) -> None:
