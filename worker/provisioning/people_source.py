@@ -128,8 +128,8 @@ def read_scim(what: str, documents: Iterable[object]) -> ReadPeople:
             containing.setdefault(member.value, []).append(group)
     people, ignored = dict[str, Any](), set[str]()
     for user in users:
-        listed = {reference.value: reference.display for reference in user.groups}
-        names, waiting, seen = {name for name in listed.values() if name}, [user.id, *listed], set[str]()
+        listed = [reference.value for reference in user.groups]
+        names, waiting, seen = {reference.display for reference in user.groups if reference.display}, [user.id, *listed], set[str]()
         names |= {by_id[each].display_name for each in listed if each in by_id}
         while waiting:
             inner = waiting.pop()
