@@ -205,10 +205,10 @@ def read_people_source(file: Path | None, scim: str | None, token_file: Path | N
         token = _read_file(token_file).decode(errors="replace").strip()
         if not token.isascii() or not token.isprintable() or not token:
             raise InvalidInput(str(token_file), (Problem("", "must contain the SCIM server's token, and nothing else"),))
-        people = read_scim(scim, fetch_scim(scim, Secret(token)))
+        people = read_scim(scim, fetch_scim(scim, Secret(token)), groups)
     else:
         assert file is not None
-        people = read_people(str(file), _read_file(file))
+        people = read_people(str(file), _read_file(file), groups)
     return people.only(tuple(groups)) if groups else people
 
 

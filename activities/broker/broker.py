@@ -305,11 +305,18 @@ class Broker:
             await self._lease_keeper.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
-        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, NotVouchedFor, NoIssuer, AccessClosed."""
+        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, NotVouchedFor, OrderNotValid, NoIssuer,
+        AccessClosed.
+        """
         now = self._deps.now()
+
+        def issue() -> Secret:
+            with self._issuer.turn() as verified:
+                return issue_identity_token(self._deps, verified, audience, owner=self._owner)
+
         try:
-            token = await self.run_in_thread(partial(issue_identity_token, self._deps, self._verified, audience, owner=self._owner))
-        except NotVouchedFor as error:
+            token = await self.run_in_thread(issue)
+        except (NotVouchedFor, OrderNotValid) as error:
             await self.record_refusal("an identity token", str(error))
             raise
         self._mask([token.reveal()], about="identity")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from justenough.domain.approvals.tiers import Person, Tiers
+from justenough.domain.approvals.tiers import MAX_TIER, Person, Tiers
 from justenough.domain.core.errors import Forbidden
 
 
@@ -36,6 +36,11 @@ class Caller:
     def tier(self) -> int:
         """The highest tier at which they may decide; 0 for none."""
         return self.tiers.tier_of(self.person.groups)
+
+    @property
+    def review_tier(self) -> int:
+        """The highest tier whose bypassing they may review. The top tier also reviews for tiers that have left approvals.yaml since."""
+        return MAX_TIER if self.tier and self.tier == self.tiers.top else self.tier
 
     @property
     def roles(self) -> frozenset[Role]:

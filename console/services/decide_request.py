@@ -203,6 +203,9 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     verified = verify(view.job_id, ladder, body.to_signed())
     if isinstance(verified, Rejection):
         raise Forbidden(f"the decision is not valid: {verified}")
+    absent = statement.on_behalf_of if statement.decision != WITHDRAW else None
+    if absent and (answered := why_no_delegate_of(deps, view, absent, requester_id=job.requester_id)):
+        raise Conflict(answered)
     _require_policy(deps, view, ladder, statement)
 
 
@@ -291,7 +294,7 @@ def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_
         return rejection
     person = deps.vault.person(absent, deps.settings.people_mounts)
     if person and has_answered(view, person):
-        return Rejection("already_answered", "this person's decision is already recorded")
+        return Rejection("already_answered", "the absent person has answered this request already, or a delegate has for them")
     if person is None or deps.config.current().tiers.tier_of(person.groups) < view.current_tier:
         return Rejection("tier_too_low", f"this person may not decide at tier {view.current_tier}")
     return None

@@ -55,8 +55,8 @@ class VaultPeople:
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         return self.deps.vault.public_keys(entity)
 
-    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
-        return self.deps.store.delegations.current_statement(person, delegate)
+    def delegation(self, person: str, delegate: str, *, at: datetime) -> SignedStatement | None:
+        return self.deps.store.delegations.current_statement(person, delegate, at=at)
 
 
 def build_approval_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:

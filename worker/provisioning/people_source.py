@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ REQUEST_TIMEOUT_S = 8.0
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 NAME = TypeAdapter(Name)
 PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}$")]
+PERSON_NAME = TypeAdapter(PersonName)
 LoginName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
 MountName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}(/[A-Za-z0-9_.-]{1,128})*$")]
 
@@ -102,19 +103,23 @@ class ScimGroup(Message):
     members: tuple[ScimReference, ...] = ()
 
 
-def read_people(what: str, text: bytes) -> ReadPeople:
-    """Parse a file of people (YAML or JSON), or SCIM's JSON. Raises InvalidInput with every problem by path."""
+def read_people(what: str, text: bytes, groups: Collection[str] = ()) -> ReadPeople:
+    """Parse a file of people (YAML or JSON), or SCIM's JSON. Raises InvalidInput with every problem by path. `groups`: as in `read_scim`."""
     if SCIM_SCHEMA.encode() not in text:
         return ReadPeople(validate_model(what, PeopleFile, read_yaml(what, text)).people)
     try:
         value = json.loads(text)
     except ValueError as error:
         raise InvalidInput(what, (Problem("", f"not valid JSON: {error}"),)) from error
-    return read_scim(what, value if isinstance(value, list) else [value])
+    return read_scim(what, value if isinstance(value, list) else [value], groups)
 
 
-def read_scim(what: str, documents: Iterable[object]) -> ReadPeople:
-    """Return the people of SCIM's list responses (or single resources). A person's groups include those that contain them. Raises InvalidInput."""
+def read_scim(what: str, documents: Iterable[object], only: Collection[str] = ()) -> ReadPeople:
+    """Return the people of SCIM's list responses (or single resources). A person's groups include those that contain them. Raises InvalidInput.
+
+    `only`: people in none of these groups, if any are named, are left out if their names cannot be used: nobody who is not synced may
+    stop the sync.
+    """
     users, groups = [], []
     for resource in _resources(what, documents):
         if "userName" in resource:
@@ -128,22 +133,30 @@ def read_scim(what: str, documents: Iterable[object]) -> ReadPeople:
             containing.setdefault(member.value, []).append(group)
     people, ignored = dict[str, Any](), set[str]()
     for user in users:
-        listed = {reference.value: reference.display for reference in user.groups}
-        names, waiting, seen = {name for name in listed.values() if name}, [user.id, *listed], set[str]()
-        names |= {by_id[each].display_name for each in listed if each in by_id}
-        while waiting:
-            inner = waiting.pop()
-            for group in containing.get(inner, []) if inner and inner not in seen else ():
-                names.add(group.display_name)
-                waiting.append(group.id)
-            seen.add(inner)
-        usable = {name for name in names if is_group_name(name)}
+        names = _group_names(user, by_id, containing)
+        usable = {name for name in names if _is_valid(NAME, name)}
         ignored |= names - usable
+        if only and not usable & {*only} and (user.user_name.startswith(OUR_NAMES) or not _is_valid(PERSON_NAME, user.user_name)):
+            continue
         if user.user_name in people:
             raise InvalidInput(what, (Problem("", f"lists the user {user.user_name} more than once"),))
         people[user.user_name] = {"groups": sorted(usable), "active": user.active}
     entries = validate_model(what, PeopleFile, {"people": people}).people
     return ReadPeople(entries, tuple(sorted(ignored)), names_of_several_groups(users, groups))
+
+
+def _group_names(user: ScimUser, by_id: Mapping[str, ScimGroup], containing: Mapping[str, list[ScimGroup]]) -> set[str]:
+    """Return the names of a user's groups, as either side names them, and of those around them. `containing`: the groups by member."""
+    listed = [reference.value for reference in user.groups]
+    names, waiting, seen = {reference.display for reference in user.groups if reference.display}, [user.id, *listed], set[str]()
+    names |= {by_id[each].display_name for each in listed if each in by_id}
+    while waiting:
+        inner = waiting.pop()
+        for group in containing.get(inner, []) if inner and inner not in seen else ():
+            names.add(group.display_name)
+            waiting.append(group.id)
+        seen.add(inner)
+    return names
 
 
 def names_of_several_groups(users: Iterable[ScimUser], groups: Iterable[ScimGroup]) -> tuple[str, ...]:
@@ -224,10 +237,9 @@ def _resources(what: str, documents: Iterable[object]) -> Iterator[dict[str, Any
             raise InvalidInput(what, (Problem("totalResults", f"has {count} of {total} resources: save all pages, as a JSON list"),))
 
 
-def is_group_name(group: str) -> bool:
-    """Whether approvals.yaml can name this group."""
+def _is_valid(kind: TypeAdapter[str], name: str) -> bool:
     try:
-        NAME.validate_python(group)
+        kind.validate_python(name)
     except ValueError:
         return False
     return True

@@ -148,8 +148,10 @@ def _steps(
         if entity and entity.get("disabled") and not DISABLED_MARK.items() <= metadata.items():
             yield AppliedWrite(path, WriteOutcome.KEPT, f"disabled by somebody else: bao write {path} disabled=false enables it")
         else:
+            # An administrator may have disabled somebody since the entities were read.
+            state = {} if entity and not entity.get("disabled") else {"disabled": False}
             # A mark that is left would let us enable whom an administrator disables later.
-            yield vault.ensure(path, {"disabled": False, "metadata": {key: metadata[key] for key in metadata.keys() - DISABLED_MARK}})
+            yield vault.ensure(path, {**state, "metadata": {key: metadata[key] for key in metadata.keys() - DISABLED_MARK}})
         ids[name] = str((vault.read(path) or {}).get("id"))
         for mount, login in directory.logins(name, entry).items():
             yield _ensure_login(vault, directory, name, ids[name], mount=mount, login=login)

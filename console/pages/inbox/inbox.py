@@ -300,7 +300,7 @@ def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[Review
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()
-    reviews = [one for one in store.reviews.list(limit=MAX_COUNT).items if one.person_id != me and caller.tier >= max(one.tiers)]
+    reviews = [one for one in store.reviews.list(limit=MAX_COUNT).items if one.person_id != me and caller.review_tier >= max(one.tiers)]
     views = store.requests.by_ids(one.request_id for one in reviews)
     own_jobs = {
         view.id

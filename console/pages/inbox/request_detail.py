@@ -213,7 +213,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
         break_glass=may_break_glass and not no_glass,
         why_no_break_glass=no_glass,
         take_back=counts and not job.state.ended and caller.can_stop_jobs_of(job.requester_id),
-        review=bool(review and review.open and not barred and review.person_id != me and caller.tier >= max(review.tiers)),
+        review=bool(review and review.open and not barred and review.person_id != me and caller.review_tier >= max(review.tiers)),
     )
 
 

@@ -25,9 +25,10 @@ class DelegationRepository(Repository):
         return fetch_first(connection, select(DELEGATIONS).where(DELEGATIONS.c.id == name), DelegationView)
 
     @reads
-    def current_statement(self, connection: Connection, person: str, delegate: str) -> SignedStatement | None:
-        """Return the statement that a person last signed to name this delegate; None if there is none or the person ended it."""
-        delegation = (DELEGATIONS.c.person_id == person, DELEGATIONS.c.delegate_id == delegate, DELEGATIONS.c.ended_at.is_(None))
+    def current_statement(self, connection: Connection, person: str, delegate: str, *, at: datetime) -> SignedStatement | None:
+        """Return the statement that a person last signed to name this delegate; None if there is none or the person had ended it by `at`."""
+        not_ended = or_(DELEGATIONS.c.ended_at.is_(None), DELEGATIONS.c.ended_at > at)
+        delegation = (DELEGATIONS.c.person_id == person, DELEGATIONS.c.delegate_id == delegate, not_ended)
         statement = select(DELEGATIONS.c.signed).where(*delegation).order_by(DELEGATIONS.c.until.desc()).limit(1)
         signed = connection.execute(statement).scalar()
         return SignedStatement(**signed) if signed else None

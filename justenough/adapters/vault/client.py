@@ -224,7 +224,9 @@ class Vault(TransitKeys):
         MAX_NAMED_MEMBERS.
         """
         mounts, people, groups = tuple(people_mounts), dict[str, None](), {group}
-        waiting = [self.read_data("get", f"identity/group/name/{safe_path(group)}")]
+        outer = self.read_data("get", f"identity/group/name/{safe_path(group)}")
+        # Vault finds a group whatever the case of its name, but `person` compares names, so these members are in no group of this name.
+        waiting = [outer] if outer.get("name") == group else []
         while waiting:
             found = waiting.pop()
             people |= dict.fromkeys(map(str, found.get("member_entity_ids") or ()))

@@ -56,8 +56,8 @@ class PeopleDirectory(Protocol):
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         """Return their raw ed25519 public keys by version."""
 
-    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
-        """Return the person's latest delegation to this delegate, or None if there is none or the person ended it."""
+    def delegation(self, person: str, delegate: str, *, at: datetime) -> SignedStatement | None:
+        """Return the person's latest delegation to this delegate, or None if there is none or the person had ended it by `at`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class ApprovalVerifier:
             return Rejection("break_glass_by_delegate", "break-glass cannot be used on behalf of another person")
         if rejection := ladder.why_own_job(absent):
             return rejection
-        if rejection := self.why_not_delegate(absent, statement.person, self.people.delegation(absent, statement.person)):
+        if rejection := self.why_not_delegate(absent, statement.person, self.people.delegation(absent, statement.person, at=self.now)):
             return rejection
         absent_person = self.people.person(absent)
         if absent_person is None or self.tiers.tier_of(absent_person.groups) < tier:

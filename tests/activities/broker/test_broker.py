@@ -20,9 +20,11 @@ from tests.activities.broker.catalog_edits import extend_catalog
 from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request, entries, login_of
 from tests.activities.broker.test_tool_gateway import HEADERS
+from tests.support.new_people import log_in_newcomer
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
+from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -201,6 +203,24 @@ def test_identity_tokens_are_issued_only_for_audiences_that_the_catalog_names_if
     assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
     refused = entries(ops, broker_job.job, "access.refused")[-1]
     assert refused == {"asked": "an identity token", "why": why}
+
+
+def test_a_job_gets_no_identity_token_while_its_launcher_is_disabled(whole: Stack, shop: Shop, lead: Human) -> None:
+    with log_in_newcomer(whole, shop, "broker-leaver", "ops") as leaver, launch_puppet(leaver) as job, shop.admin() as vault:
+
+        def ask() -> Answer:
+            return job.call("GET", "/v1/identity?audience=https://helpdesk.example")
+
+        assert ask().status == 200
+        vault.post(f"identity/entity/id/{leaver.id}", json={"disabled": True}).raise_for_status()
+        try:
+            until(lambda: ask().status != 200, "its order is verified again")
+            refused = ask()
+        finally:
+            vault.post(f"identity/entity/id/{leaver.id}", json={"disabled": False}).raise_for_status()
+        why = refused.json["detail"]
+        assert (refused.status, why.partition(":")[0]) == (403, "its order is no longer valid")
+        assert entries(lead, job.job, "access.refused")[-1] == {"asked": "an identity token", "why": why}
 
 
 def until_dead(shop: Shop, answer: Answer) -> None:

@@ -20,14 +20,14 @@ from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable
 from justenough.adapters.vault import client as vault_client
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
-from justenough.domain.approvals.statements import DecisionStatement, to_signable
+from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, to_signable
 from justenough.domain.contracts.workflow_messages import GrantedRequest
 from justenough.domain.core.ids import credential_id, job_of, new_job_id, request_id
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.spec import Access, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds
-from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.tools.call import CallAccess, ToolCall
 from justenough.services.evaluate_request import compute_request_digest
 from justenough.services.inherited_limits import parent_limit_problems
@@ -113,6 +113,7 @@ def start_job(
     parent: str | None = None,
     by: Someone | None = None,
     approver: Someone | None = None,
+    absent: Someone | None = None,
 ) -> HeldJob:
     """Return a job's one credential, issued as sessions issue, to newcomers; its lease is cut short."""
     deps, mark = at.deps, secrets.token_hex(4)
@@ -126,7 +127,7 @@ def start_job(
     deps.store.ledger.append(order_events(deps, order, verified))
     assert claim_job(deps.store, job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
-    answers = (approval_of(at, job, verified, approver, tier=tier),) if tier else ()
+    answers = (approval_of(at, job, verified, approver, tier=tier, absent=absent),) if tier else ()
     item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
     assert item.credential.lease_id
     short = replace(item, lease_seconds=deps.vault.renew_lease(item.credential.lease_id, LEASE))
@@ -144,13 +145,14 @@ def approval_of(
     tier: int,
     action: Action | None = None,
     tools: BoundedTools | None = None,
+    absent: Someone | None = None,
 ) -> ApprovalAnswer:
     """Return a person's approval of a job's one request, verified. `action`: what they narrow it to."""
     access, now = verified.spec.access[0], at.deps.now()
     digest = compute_request_digest(at.deps, verified, access, bundle=None, tier=tier)
     about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
     times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNATURE_TTL}
-    granted = about if action is None else {**about, "action": action}
+    granted = {**about, "action": action or access.action, "on_behalf_of": absent.id if absent else None}
     statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **granted, **times)
     ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
     answer = build_approval_verifier(at.deps, now=now).verify_answer(job, ladder, approver.sign(to_signable(statement)))
@@ -192,6 +194,26 @@ async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Des
     job = start_job(at, WRITE, tier=1)
     record_withdrawal(at, job.job, job.approver.id, job.approver.name)
     assert await job.until_ended() == f"its approval was withdrawn by {job.approver.name}"
+
+
+async def test_the_end_of_a_delegation_ends_nothing_that_the_delegate_approved_before(at: Desk) -> None:
+    absent, delegate = at.shop.newcomer("renewal-absent", "support-leads"), at.shop.newcomer("renewal-delegate", "support-leads")
+    now, about = at.deps.now(), {"person": absent.id, "name": absent.name, "delegation": "d-renewal"}
+    statement = DelegationStatement(delegate=delegate.id, reason="away", person=absent.id, issued_at=now, expires_at=now + SIGNATURE_TTL)
+    signed = absent.sign(to_signable(statement)).model_dump(mode="json")
+    more = {"delegate": delegate.id, "delegate_name": delegate.name, "until": to_rfc3339(statement.expires_at), "reason": "away"}
+    made = build_event(EventType.DELEGATION_MADE, UNATTRIBUTED_CHAIN, at=now, about="d-renewal", **about, **more, signed=signed)
+    at.deps.store.ledger.append([made])
+    job = start_job(at, WRITE, tier=1, approver=delegate, absent=absent)
+    ended = build_event(EventType.DELEGATION_ENDED, UNATTRIBUTED_CHAIN, at=at.deps.now(), about="d-renewal", **about)
+    at.deps.store.ledger.append([ended])
+    # It expires meanwhile, too.
+    at.clock.ahead = SIGNATURE_TTL
+    await job.until(lambda: bool(job.entries_of(EventType.CREDENTIAL_RENEWED)))
+    assert job.can_log_in
+    # The delegate decides by their own right, and the absent person must have theirs.
+    at.shop.leave(absent, "support-leads")
+    assert "the absent person may not decide" in await job.until_ended()
 
 
 def record_withdrawal(at: Desk, job: str, person: str, name: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.domain.approvals.statements import DelegationStatement
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.parent_chain import ancestor_launchers, ancestor_views
@@ -67,6 +68,21 @@ async def test_deciding_after_ones_delegate_is_a_conflict_and_sends_nothing(serv
     assert request["id"] not in {one["id"] for one in listed.json()["items"]}
     again = await decide(served, "lead", request)
     assert (again.status_code, again.json()["detail"]) == (409, "you have answered this request already, or a delegate has for you")
+    assert await decision_signals(served, request["job_id"]) == []
+
+
+async def test_deciding_for_somebody_who_has_decided_is_a_conflict_and_sends_nothing(served: Served) -> None:
+    request, lead = await served.launch_and_request(quorum=2), served.people["lead"]
+    now = datetime.now(UTC).replace(microsecond=0)
+    until = now + timedelta(hours=1)
+    named = DelegationStatement(delegate=served.people["security"].id, reason="away", person=lead.id, issued_at=now, expires_at=until)
+    assert (await served.post("/delegations", "lead", lead.sign(named))).status_code == 200
+    served.record_answer(request, "lead", verdict="pending")
+    answer = await decide(served, "security", request, on_behalf_of=lead.id)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "the absent person has answered this request already, or a delegate has for them",
+    )
     assert await decision_signals(served, request["job_id"]) == []
 
 

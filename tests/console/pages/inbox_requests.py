@@ -84,13 +84,13 @@ def record_again(served: Served, request: Mapping[str, Any], *, tier: int, diges
     served.store.ledger.append([samples.access_decision("needs_approval", tier=tier, **where, **decision)])
 
 
-def break_glass(served: Served, request: Mapping[str, Any], *, at: datetime | None = None) -> None:
+def break_glass(served: Served, request: Mapping[str, Any], *, at: datetime | None = None, tier: int = 1, name: str = "owner") -> None:
     """Record that oncall used break-glass for a request, and that its review is open."""
     at, job, who = at or datetime.now(UTC), request["job_id"], {"person": served.people["oncall"].id, "name": "oncall"}
     why = {"request": request["id"], "reason": "the shop is down"}
     decision = {"tier": 0, "decision": "break_glass", "verdict": "approved", "ttl": 300, "granted_ttl": 300, "action": "write"}
     signed = {"granted_action": "write", "on_behalf_of": None, "on_behalf_of_name": None, "signed": {"statement": {}, "signature": ""}}
-    review = {"tiers": [1], "tier_names": ["owner"], "groups": ["support-leads"]}
+    review = {"tiers": [tier], "tier_names": [name], "groups": ["support-leads"]}
     about = f"{request['id']}/{who['person']}"
     served.store.ledger.append(
         [

@@ -7,7 +7,10 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import httpx
@@ -16,6 +19,7 @@ import pytest
 from console.auth.authorization import Caller
 from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
 from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
 from justenough.domain.inbox.pending import shorter_ttls
@@ -35,7 +39,8 @@ from tests.console.pages.inbox_requests import (
 )
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Browser, Site
-from tests.console.served_console import DIGEST, Served
+from tests.console.pages.site_variants import serve_variant
+from tests.console.served_console import DIGEST, SHOP, Served
 
 DENY = ("decision", "deny")
 HOUR = timedelta(hours=1)
@@ -638,6 +643,23 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     assert is_signed_by(site, served.people["lead"].id, told["signed"])
     again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
     assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
+
+
+async def test_the_top_tier_reviews_break_glass_that_bypassed_a_tier_which_is_gone(
+    site: Site, served: Served, request_: dict[str, Any], tmp_path: Path
+) -> None:
+    break_glass(served, request_, tier=3, name="chief")
+    folder, path = copytree(SHOP, tmp_path / "shop"), f"/inbox/{request_['id']}"
+    tiers = (folder / "approvals.yaml").read_text()
+    (folder / "approvals.yaml").write_text("".join(line for line in tiers.splitlines(True) if not line.startswith("  3:")))
+    deps = replace(site.console.deps, config=ConfigFolder(folder))
+    async with serve_variant(site, person="lead", deps=deps) as lead:
+        assert f"{path}/review" not in (await read_words(lead, path)).forms
+    async with serve_variant(site, person="security", deps=deps) as security:
+        assert "oncall used break-glass" in (await read_words(security, "/inbox?show=reviews")).text
+        known = (await read_words(security, path)).forms[f"{path}/review"]
+        sent = await security.send(f"{path}/review", {**known, "verdict": "justified", "reason": "it was down"})
+    assert sent.headers["location"] == f"{path}?done=reviewed"
 
 
 async def count_reviews(served: Served, browser: Browser) -> int:

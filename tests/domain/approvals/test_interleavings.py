@@ -122,7 +122,8 @@ class World:
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         return {1: public_key(entity)}
 
-    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
+    def delegation(self, person: str, delegate: str, *, at: datetime) -> SignedStatement | None:
+        assert at == self.now
         made = self.delegations.get((person, delegate))
         return made[1] if made and (person, delegate) not in self.ended else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -55,7 +55,8 @@ class KnownPeople:
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         return {1: public_key(entity)}
 
-    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
+    def delegation(self, person: str, delegate: str, *, at: datetime) -> SignedStatement | None:
+        del at  # Nobody ends one here.
         return self.delegations.get((person, delegate))
 
 

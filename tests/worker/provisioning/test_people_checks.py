@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from justenough.adapters.vault import Vault
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import Emptied
 from worker.stack.doctor import DoctorFinding, examine
@@ -90,6 +92,23 @@ def test_members_of_nested_groups_and_of_higher_tiers_count(office: Office) -> N
     found = office.findings()
     assert (found["tier 1 (owner)"].level, found["tier 2 (chief)"].level) == ("ok", "ok")
     assert found["roles"].found == "Vault has no group ops (launch), so nobody has these roles of approvals.yaml"
+
+
+def test_a_group_whose_name_differs_in_case_does_not_count_as_it_does_not_for_workers(office: Office) -> None:
+    ada = office.person("ada", office.enable("people"))
+    group = office.group("Leads", ada)
+    with closing(Vault(office.empty.settings.vault_addr, namespace=office.empty.namespace)) as vault:
+        vault.login_token(Secret(office.empty._shop.admin.token))
+        person = vault.person(ada, ["people"])
+        assert person
+        assert (sorted(person.groups), vault.member_names("leads", ["people"])) == (["Leads"], ())
+
+        rename = f"bao write identity/group/id/{group} name=leads"
+        found = office.findings()["tier 1 (owner)"].found
+        assert found == f"nobody can approve; Vault has no group leads, only Leads: rename it ({rename}); Vault has no group chiefs"
+        office.empty.write(f"identity/group/id/{group}", name="leads")
+        assert office.findings()["tier 1 (owner)"].level == "ok"
+        assert vault.member_names("leads", ["people"]) == ("ada",)
 
 
 def test_members_of_external_groups_are_not_guessed(office: Office) -> None:

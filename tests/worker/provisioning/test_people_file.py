@@ -80,6 +80,11 @@ def test_scim_users_are_in_the_groups_that_either_side_names_and_in_those_around
     assert read_in.ignored_groups == ("All Staff",)
 
 
+def test_a_scim_user_is_in_all_groups_that_the_user_names_without_their_ids() -> None:
+    ada = {**user("ada", "1"), "groups": [{"display": "ops"}, {"display": "chiefs"}, {"value": "g-leads"}]}
+    assert read(answer(ada, group("leads"))).people["ada"].groups == ("chiefs", "leads", "ops")
+
+
 def test_a_name_is_ambiguous_if_groups_with_several_ids_have_it() -> None:
     second = {**group("ops", "2"), "id": "g-other"}
     without_ids = {**user("bob", "2"), "groups": [{"display": "ops"}]}

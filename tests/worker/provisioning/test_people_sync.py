@@ -21,7 +21,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.provisioning import AppliedWrite, PlannedWrite, VaultNotReady, WriteOutcome, plan_people, read_people, sync_people
+from worker.provisioning import AppliedWrite, PlannedWrite, VaultNotReady, WriteOutcome, people_sync, plan_people, read_people, sync_people
 
 pytestmark = pytest.mark.servers
 
@@ -166,6 +166,22 @@ def test_a_person_whom_an_administrator_disabled_stays_disabled_whatever_the_lis
 
     office.empty.write(path, disabled=False)
     assert office.person("ada")
+
+
+def test_a_person_whom_an_administrator_disables_during_a_sync_stays_disabled(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "  ada: {groups: [ops]}\n  eve: {groups: [ops]}\n"
+    office.sync(text)
+    read = people_sync._Directory.read
+
+    def read_before_the_emergency(*given: Any) -> Any:
+        directory = read(*given)
+        office.empty.write("identity/entity/name/eve", disabled=True)
+        return directory
+
+    monkeypatch.setattr(people_sync._Directory, "read", read_before_the_emergency)
+    office.sync(text)
+    assert office.person("ada")
+    assert office.person("eve") is None
 
 
 def test_sync_enables_again_whom_it_disabled_but_not_whom_an_administrator_disabled_after_that(office: Office) -> None:

@@ -41,6 +41,18 @@ def test_all_pages_of_scim_users_and_groups_are_fetched(scim: ScimServer, monkey
     assert (people["person-0"], people["person-1"], people["person-5"]) == ((("ops",), True), (("leads", "ops"), True), ((), False))
 
 
+def test_people_outside_the_named_groups_cannot_stop_the_sync_by_their_names(scim: ScimServer, tmp_path: Path) -> None:
+    ada, robot = scim.create("User", userName="ada"), scim.create("User", userName="je-robot", active=False)
+    guest = scim.create("User", userName="eve_x.example#EXT#@y.example")
+    scim.create("Group", displayName="ops", members=[{"value": ada}])
+    scim.create("Group", displayName="others", members=[{"value": guest}, {"value": robot}])
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    assert read_people_source(None, scim.address, token, ["ops"]).people.keys() == {"ada"}
+    with pytest.raises(InvalidInput, match=r"people\.eve_x\.example#EXT#@y\.example: must match the pattern"):
+        read_people_source(None, scim.address, token, ["ops", "others"])
+
+
 def refusal(address: str, token: str = TOKEN) -> str:
     began = time.monotonic()
     with pytest.raises(JustEnoughError) as refused:

@@ -67,7 +67,7 @@ def tier_findings(vault: AdminClient, tiers: Tiers, people_mounts: tuple[str, ..
             continue
         external = tuple(name for name, group in groups.items() if group and group.is_external)
         reasons = [found if people else "nobody can approve"]
-        reasons += [f"Vault has no group {name}" for name, group in groups.items() if group is None]
+        reasons += [f"Vault has no group {name}{reader.hints.get(name, '')}" for name, group in groups.items() if group is None]
         unusable = frozenset[str]().union(*(group.others for group in groups.values() if group))
         if unusable:
             reasons.append(f"members that are disabled or have no login at {where}: {len(unusable)}")
@@ -138,6 +138,8 @@ class _GroupReader:
 
     vault: AdminClient
     mount_paths: frozenset[str]
+    hints: dict[str, str] = field(default_factory=dict)
+    """For the end of the message that a group is missing, by name."""
     _groups: dict[str, _Members | None] = field(default_factory=dict)
     _entities: dict[str, bool] = field(default_factory=dict)
 
@@ -145,6 +147,10 @@ class _GroupReader:
         """Return the members of a group; None if Vault has no such group."""
         if name not in self._groups:
             group = self.vault.read(f"identity/group/name/{name}")
+            # To Vault, a name's case makes no difference here. Workers and consoles compare the name that the group has.
+            if group and group["name"] != name:
+                self.hints[name] = f", only {group['name']}: rename it (bao write identity/group/id/{group['id']} name={name})"
+                group = None
             self._groups[name] = None if group is None else self._members(group)
         return self._groups[name]
 
