@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import itertools
 import json
@@ -249,6 +250,12 @@ def test_an_answer_counts_by_its_reported_usage_or_by_its_text() -> None:
     assert usage_of_body(answer, prompt=9) == TokenUsage(9, 2, estimated=True)
     assert usage_of_body({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == TokenUsage(1, 10**9)
     assert estimate_prompt_tokens({"model": "gpt-4o", "messages": ["x" * 396], "stream": True}) == 101
+
+
+def test_a_picture_or_file_in_a_prompt_is_not_estimated_by_its_bytes() -> None:
+    file = base64.b64encode(bytes(range(256)) * 400).decode()
+    parts = [{"image_url": {"url": f"data:image/png;base64,{file}"}}, {"input_audio": {"data": file}}, {"text": "x y " * 1_000}]
+    assert 3_000 <= estimate_prompt_tokens({"model": "gpt-4o", "messages": [{"content": parts}]}) < 3_100
 
 
 @pytest.mark.parametrize("place", ["functions", "tools", "response_format", "prediction", "whatever_comes_next"])
