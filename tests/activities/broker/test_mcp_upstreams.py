@@ -163,6 +163,32 @@ def test_a_picture_in_an_answer_is_mentioned_but_not_passed_on(agent: Puppet) ->
     assert text.endswith("\n[image image/png is not passed on]")
 
 
+def test_structured_content_beside_a_picture_is_passed_on(agent: Puppet, hub: McpServer) -> None:
+    hub.structured = {"drawn": 3}
+    try:
+        with hub.misbehave("drawing"):
+            assert call_tool(agent, "get_picture", number=3) == ('[image image/png is not passed on]\n{"drawn": 3}', False)
+    finally:
+        hub.structured = None
+
+
+@pytest.mark.parametrize("content", [{}, {"content": []}])
+def test_a_result_that_asks_for_input_is_no_answer(agent: Puppet, hub: McpServer, ops: Human, content: dict[str, Any]) -> None:
+    hub.structured = content
+    try:
+        with hub.misbehave("asking"):
+            text, failed = call_tool(agent, "get_issue", number=1)
+    finally:
+        hub.structured = None
+    assert (failed, "the upstream asks for input" in text) == (True, True), text
+    assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == "failed"
+
+
+def test_events_of_a_stream_that_are_no_messages_are_ignored(agent: Puppet, hub: McpServer) -> None:
+    with hub.misbehave("beating"):
+        assert call_tool(agent, "get_issue", number=1) == ("alive", False)
+
+
 def test_an_error_of_the_upstream_becomes_a_tool_error_without_the_secret(agent: Puppet, hub: McpServer, ops: Human) -> None:
     text, failed = call_tool(agent, "get_broken", number=1)
     assert failed
