@@ -78,8 +78,9 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
                     # A result counts even if the conversation then ended badly. The cause is dropped: it may hold the request's headers.
                     if not results:
                         raise _to_give_up(error, transport) from None
-                with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError):
-                    await transport.end_session()
+                finally:
+                    with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError):
+                        await transport.end_session()
     finally:
         _in_conversation.reset(talking)
     if not results:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.mcp_client.client import run_conversation
+from justenough.adapters.mcp_client.client import McpConversation, run_conversation
+from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.domain.catalog.mcp_tool_list import ToolList, read_tool_list
 from justenough.domain.tools.definitions import McpServerDef
 from tests.activities.broker.killed_call import kill_in_call
@@ -289,6 +290,17 @@ def test_an_older_server_is_called_by_its_own_protocol_version_and_its_session_i
         "DELETE",
     ]
     assert not shop.can_log_in(last_login(hub))
+
+
+async def test_the_session_at_a_server_is_ended_after_a_failed_call_too(hub: McpServer) -> None:
+    async def fail(conversation: McpConversation) -> None:
+        await conversation.list_tools()
+        raise Unanswered("the call failed")
+
+    before = len(hub.seen)
+    with hub.misbehave("old"), pytest.raises(Unanswered, match="the call failed"):
+        await run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, fail)
+    assert hub.seen[before:][-1][0] == "DELETE"
 
 
 CHANGED: list[tuple[list[dict[str, Any]], list[str]]] = [
