@@ -95,8 +95,11 @@ class StreamMeter:
 
     @property
     def usage(self) -> TokenUsage:
-        """The usage so far: as the upstream reported it, else estimated."""
-        return self._usage or TokenUsage(self._prompt, _estimate_tokens(self._bytes), estimated=True)
+        """The usage so far: as the upstream reported it, with an estimate of the text since; else estimated."""
+        since = _estimate_tokens(self._bytes)
+        if self._usage is None:
+            return TokenUsage(self._prompt, since, estimated=True)
+        return replace(self._usage, completion=self._usage.completion + since)
 
     @property
     def buffered_bytes(self) -> int:
@@ -122,15 +125,16 @@ class StreamMeter:
         lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
         try:
             data = json.loads(b"\n".join(lines))
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
             self.done = self.done or event.strip().endswith(b"[DONE]")
             # An unreadable event counts with all of its bytes; a keep-alive comment does not count.
             self._bytes += 0 if self.done or event.startswith(b":") else len(event)
             return True
-        self._usage = reported_usage(data) or self._usage
         self._bytes += sum(map(len, _iter_texts(data)))
+        if usage := reported_usage(data):
+            self._usage, self._bytes = usage, 0
         return self._usage_requested or bool(data.get("choices")) or "usage" not in data
 
 

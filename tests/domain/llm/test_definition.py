@@ -245,6 +245,20 @@ def test_an_event_that_arrives_byte_by_byte_is_searched_only_where_it_grew() -> 
     assert meter.flush() == b"data: z"
 
 
+def test_text_that_follows_a_reported_usage_counts_too() -> None:
+    begun = {"choices": [], "usage": {"prompt_tokens": 30, "completion_tokens": 1}}
+    _, meter = meter_stream(stream(begun, chunk("x" * 400)))
+    assert meter.usage == TokenUsage(30, 101)
+    _, meter = meter_stream(stream(begun, chunk("x" * 400), USAGE, "[DONE]"))
+    assert meter.usage == TokenUsage(7, 3)
+
+
+def test_an_event_that_is_nested_too_deeply_is_passed_on_as_an_unreadable_one() -> None:
+    event = b"data: " + b"[" * 100_000 + b"\n\n"
+    passed, meter = meter_stream(event)
+    assert (passed, meter.usage.completion) == (event, len(event) // 4)
+
+
 def test_an_answer_counts_by_its_reported_usage_or_by_its_text() -> None:
     answer = {"choices": [{"message": {"role": "assistant", "content": "eightyes"}}]}
     assert usage_of_body(answer, prompt=9) == TokenUsage(9, 2, estimated=True)
