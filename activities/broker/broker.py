@@ -296,6 +296,11 @@ class Broker:
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
 
+    async def take_back(self, credential: str) -> None:
+        """Revoke a credential whose caller left before it was issued. Raises NotFound, AccessClosed."""
+        self._require_open()
+        await self._lease_keeper.give_back(credential, "its caller left before it was issued")
+
     async def _give_back(self, credential: str, what: str) -> None:
         """Revoke a credential until it is found dead. Once the broker is closed, the session's own revocation does that."""
         if not self.closed.is_set():

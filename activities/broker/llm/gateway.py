@@ -183,6 +183,7 @@ class ModelGateway:
 
     async def _borrow_key(self, model: ModelDef) -> IssuedCredential:
         """Return the model's key, borrowed again if it is not usable. Raises ModelCallError if people must answer first."""
+        began = self._deps.ticks()
         async with self._turn:
             if self._lent and self._lent_for == model and await self._is_key_usable(self._lent):
                 return self._lent
@@ -194,7 +195,9 @@ class ModelGateway:
                 message = f"the catalog no longer offers {model.uses.action} on {model.uses.resource}"
                 raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
             access = access.model_copy(update={"ttl": max(1, min(access.ttl, self._longest))})
-            lending = self._broker.borrow(access, used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
+            lending = self._broker.borrow(
+                access, used_for=f"model {self._use.name}", wait=max(0.0, began + APPROVAL_WAIT_S - self._deps.ticks())
+            )
             item = await self._lending.enter_async_context(lending)
             if isinstance(item, PendingRequest):
                 message = f"the model's key waits for approval at tier {item.tier}: request {item.request_id}"

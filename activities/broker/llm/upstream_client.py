@@ -137,7 +137,7 @@ async def upstream_refusal(answer: httpx.Response, redactor: Redactor) -> ModelC
         return scrubbed.decode("utf-8", "replace")[:MAX_MESSAGE_CHARS]
 
     body: object = None
-    with suppress(ModelCallError, ValueError):
+    with suppress(ModelCallError, ValueError, RecursionError):
         body = json.loads(await read_body(answer, max_bytes=MAX_ERROR_BYTES))
     error = body.get("error") if isinstance(body, dict) else None
     details = error if isinstance(error, dict) else {"message": error}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -88,14 +89,18 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
         return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else EFFECT_UNKNOWN}")
     except _ResultTooLarge:
         return failure(f"the statement returned more than {sql.rows} rows or {sql.answer:,} bytes, so it was rolled back")
-    except psycopg.Error as error:
+    except (psycopg.Error, ValueError, RecursionError) as error:
+        state, message = (error.sqlstate, error.diag.message_primary) if isinstance(error, psycopg.Error) else (None, None)
         # A deadlock, for example, is an answer: the transaction was rolled back, and the text names no host or user.
-        if isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith(ROLLBACK_CLASS):
+        if isinstance(error, psycopg.OperationalError) and not (state or "").startswith(ROLLBACK_CLASS):
             # The error's own text names host and user.
-            effect = f"; {EFFECT_UNKNOWN}" if written else ""
-            return failure(f"the database does not answer ({error.sqlstate or 'no connection'}){effect}")
-        message = error.diag.message_primary or type(error).__name__
-        return failure(f"the database rejected the statement: {message} ({error.sqlstate or '-'})")
+            why = f"the database does not answer ({state or 'no connection'}){f'; {EFFECT_UNKNOWN}' if written else ''}"
+        elif message is None:
+            # An argument or a value of the answer cannot be converted, such as the date `infinity`. Nothing was committed.
+            why = f"the statement failed: {error}"
+        else:
+            why = f"the database rejected the statement: {message} ({state or '-'})"
+        return failure(why)
 
 
 async def _read_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
@@ -175,8 +180,13 @@ async def _send_http(http: Http, request: HttpRequest) -> Result:
             if len(received) > http.answer:
                 break
     content, cut = bytes(received[: http.answer]), len(received) > http.answer
-    if b"\0" in content:
-        # UTF-16 or binary: the redactor would not find the credential in it.
+    try:
+        # The cut may be within a character.
+        is_text = "\0" not in getincrementaldecoder("utf-8")().decode(content, final=not cut)
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        # The redactor would not find the credential in UTF-16, nor one with umlauts in Latin-1.
         return failure("the upstream's response is not UTF-8 text, so it is not passed on")
     if answer.is_success:
         return Result(content, cut=cut)
@@ -210,8 +220,8 @@ async def run_mcp(
         answer = await conversation.call_tool(tool.own_name, call.arguments)
         # Return the text for models; if there is none, return the structured content for programs.
         parts = [_block_text(block) for block in answer.content]
-        if not parts and answer.structured_content is not None:
-            parts = [await asyncio.to_thread(json.dumps, answer.structured_content, ensure_ascii=False)]
+        if answer.structured_content is not None and not any(block.type == "text" for block in answer.content):
+            parts += [await asyncio.to_thread(json.dumps, answer.structured_content, ensure_ascii=False)]
         return _text_result("\n".join(parts), upstream, failed=answer.is_error)
 
     try:

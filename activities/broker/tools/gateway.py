@@ -61,11 +61,13 @@ class ToolAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """The caller of a tool: how to report progress to it, how many seconds it waits, and whether it has disconnected."""
+    """The caller of a tool: how to report progress to it, how many seconds it waits, and the id that it gave its call."""
 
     report_progress: ReportProgress
     max_wait: float
-    gone: asyncio.Event
+    call_id: int | str | None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set if it no longer waits: it has disconnected, or cancelled the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,9 @@ class ToolGateway:
         self._issuer = issuer
         self._broker = broker
         self._drift = UpstreamDrift(deps, self._job, verified.spec.environment)
-        self._calls = self._under_way = self._undone = 0
+        self._calls = self._undone = 0
+        self._callers: list[_Caller] = []
+        """The callers of calls that are being made or wait for people, disconnected callers included."""
         self._made = CallCounts()
         """The calls that were made or are under way: bounds count them."""
         self._unrecorded: dict[str, Event] = {}
@@ -131,29 +135,40 @@ class ToolGateway:
         """Return the tools that policy does not deny this job at every tier."""
         return await self._broker.run_in_thread(self._offered_tools)
 
-    async def call(self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float) -> ToolAnswer:
+    async def call(
+        self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float, call_id: int | str | None = None
+    ) -> ToolAnswer:
         """Call a tool and return its answer. If it was not called, the answer explains why, for a model to read.
 
-        `max_wait`: seconds to wait for people. If the caller goes away, a call that is being made is finished; a call that waits for people is
-        dropped, and the next identical call waits for the same request. Raises AccessClosed, TooManyCalls.
+        `max_wait`: seconds to wait for people. `call_id`: for `stop_waiting`. If the caller goes away, a call that is being made is finished; a
+        call that waits for people is dropped, and the next identical call waits for the same request. Raises AccessClosed, TooManyCalls.
         """
-        if self._under_way >= MAX_CONCURRENT_CALLS:
+        if len(self._callers) >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
         # Count the call before the first await: other calls may arrive at the same moment.
-        self._under_way += 1
-        caller = _Caller(report_progress, max_wait, asyncio.Event())
+        caller = _Caller(report_progress, max_wait, call_id)
+        self._callers.append(caller)
 
         async def call_to_the_end() -> ToolAnswer:
             try:
                 return await self._call(name, arguments, caller=caller)
             finally:
-                self._under_way -= 1
+                self._callers.remove(caller)
 
         try:
             return await self._broker.run_while_open(call_to_the_end())
         except asyncio.CancelledError:
             caller.gone.set()
             raise
+
+    def stop_waiting(self, call_id: int | str) -> None:
+        """Drop the calls with this id if they wait for people.
+
+        If another client of the job gave its call the same id, that call is dropped, too. Its answer says so, and it can be repeated.
+        """
+        for caller in self._callers:
+            if caller.call_id == call_id:
+                caller.gone.set()
 
     async def catalog(self) -> dict[str, list[dict[str, Any]]]:
         """Return everything that this job may request: `access` (Broker.catalog), `tools`, and the `withheld` upstream servers."""

@@ -37,7 +37,16 @@ INSTRUCTIONS = (
 
 def build_manager(tools: ToolGateway) -> StreamableHTTPSessionManager:
     """Return the MCP server of one job over streamable HTTP."""
-    return StreamableHTTPSessionManager(build_server(tools), stateless=True, max_request_body_size=MAX_BODY_BYTES)
+
+    async def cancel_call(context: Any, params: types.CancelledNotificationParams) -> None:
+        del context
+        if params.request_id is not None:
+            tools.stop_waiting(params.request_id)
+
+    server = build_server(tools)
+    # The SDK looks for the call only in the message's own session, and here each message has one.
+    server.add_notification_handler("notifications/cancelled", types.CancelledNotificationParams, cancel_call)
+    return StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=MAX_BODY_BYTES)
 
 
 def build_server(tools: ToolGateway) -> Server[Any]:
@@ -57,7 +66,8 @@ def build_server(tools: ToolGateway) -> Server[Any]:
         wants_progress = bool(context.meta) and context.meta.get("progress_token") is not None
         max_wait = PROGRESS_WAIT_S if wants_progress else NO_PROGRESS_WAIT_S
         with _as_mcp_errors():
-            answer = await tools.call(params.name, params.arguments or {}, report_progress=report_waiting, max_wait=max_wait)
+            asked = params.arguments or {}
+            answer = await tools.call(params.name, asked, report_progress=report_waiting, max_wait=max_wait, call_id=context.request_id)
         return types.CallToolResult(content=[types.TextContent(type="text", text=answer.text)], is_error=answer.failed)
 
     async def list_resources(context: Any, params: Any) -> types.ListResourcesResult:

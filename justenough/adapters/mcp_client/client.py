@@ -14,7 +14,7 @@ import anyio
 import httpx
 from mcp import Client, types
 from mcp.shared.exceptions import MCPError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableResponse
@@ -27,6 +27,7 @@ from justenough.domain.tools.definitions import McpServerDef
 MAX_TOOL_PAGES = 50
 GOODBYE_TIMEOUT_S = 2.0
 """Seconds for ending the session at the server."""
+CALL_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(types.CallToolResult | types.InputRequiredResult)
 T = TypeVar("T")
 _in_conversation: ContextVar[bool] = ContextVar("talking", default=False)
 
@@ -51,9 +52,13 @@ class McpConversation:
         raise InvalidInput("the upstream's tools", (Problem("", f"more than {MAX_TOOL_PAGES} pages"),))
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        """Return the result of a call. Raises Unanswered if the server asks for input instead (MCP from 2026-07-28)."""
         # Not `session.call_tool`: it validates the answer against a schema that the server chose, which can take hours.
         params = types.CallToolRequestParams(name=name, arguments=dict(arguments))
-        return await self._client.session.send_request(types.CallToolRequest(params=params), types.CallToolResult)
+        result = await self._client.session.send_request(types.CallToolRequest(params=params), CALL_RESULT)
+        if not isinstance(result, types.CallToolResult) or result.result_type != "complete":
+            raise Unanswered(f"the upstream asks for input that the gateway does not give ({result.result_type})")
+        return result
 
 
 async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], callback: Callable[[McpConversation], Awaitable[T]]) -> T:
@@ -73,8 +78,9 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
                     # A result counts even if the conversation then ended badly. The cause is dropped: it may hold the request's headers.
                     if not results:
                         raise _to_give_up(error, transport) from None
-                with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError):
-                    await transport.end_session()
+                finally:
+                    with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError):
+                        await transport.end_session()
     finally:
         _in_conversation.reset(talking)
     if not results:

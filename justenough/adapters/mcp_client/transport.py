@@ -110,7 +110,7 @@ class McpTransport:
         if response.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
             yield b"".join([chunk async for chunk in self._chunks(response)])
             return
-        rest, data = bytearray(), list[bytes]()
+        rest, data, event_type = bytearray(), list[bytes](), b""
         async for chunk in self._chunks(response):
             rest += chunk
             if b"\n" not in chunk:
@@ -121,10 +121,13 @@ class McpTransport:
                 name, _, value = line.partition(b":")
                 if name == b"data":
                     data.append(value.removeprefix(b" "))
+                elif name == b"event":
+                    event_type = value.removeprefix(b" ")
                 elif not line:
-                    if any(data):
+                    # Other events are no messages: some servers send such a sign of life.
+                    if any(data) and event_type in {b"", b"message"}:
                         yield b"\n".join(data)
-                    data = []
+                    data, event_type = [], b""
 
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         async for chunk in iter_chunks(response):

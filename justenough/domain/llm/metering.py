@@ -1,6 +1,6 @@
 """Counts the tokens of a job's model calls, and tracks its budget. Pure.
 
-The upstream reports the usage (OpenAI's protocol); if it does not, four bytes of text count as one token.
+The upstream reports the usage (OpenAI's protocol); if it does not, four bytes of text count as one token, and each picture or file as 1,000.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 from justenough.domain.jobs.spec import MAX_MODEL_TOKENS
 
-BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN, TOKENS_PER_FILE = 4, 1_000
+_BASE64_FILE = re.compile(rb'"(?:data:[^",]{0,200},)?[A-Za-z0-9+/]{1000,}={0,2}"')
+"""Matches a picture, a sound or a document in a request's JSON."""
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _MAX_EVENT_END = 4
 """Bytes of the longest _EVENT_END."""
@@ -93,8 +95,11 @@ class StreamMeter:
 
     @property
     def usage(self) -> TokenUsage:
-        """The usage so far: as the upstream reported it, else estimated."""
-        return self._usage or TokenUsage(self._prompt, _estimate_tokens(self._bytes), estimated=True)
+        """The usage so far: as the upstream reported it, with an estimate of the text since; else estimated."""
+        since = _estimate_tokens(self._bytes)
+        if self._usage is None:
+            return TokenUsage(self._prompt, since, estimated=True)
+        return replace(self._usage, completion=self._usage.completion + since)
 
     @property
     def buffered_bytes(self) -> int:
@@ -120,15 +125,16 @@ class StreamMeter:
         lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
         try:
             data = json.loads(b"\n".join(lines))
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
             self.done = self.done or event.strip().endswith(b"[DONE]")
             # An unreadable event counts with all of its bytes; a keep-alive comment does not count.
             self._bytes += 0 if self.done or event.startswith(b":") else len(event)
             return True
-        self._usage = reported_usage(data) or self._usage
         self._bytes += sum(map(len, _iter_texts(data)))
+        if usage := reported_usage(data):
+            self._usage, self._bytes = usage, 0
         return self._usage_requested or bool(data.get("choices")) or "usage" not in data
 
 
@@ -151,7 +157,8 @@ def reported_usage(body: Mapping[str, Any]) -> TokenUsage | None:
 def estimate_prompt_tokens(body: Mapping[str, Any]) -> int:
     """Return the estimated tokens of a request, from the length of all its content, because a model reads functions and schemas, too."""
     content = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
-    return _estimate_tokens(len(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")))
+    text, files = _BASE64_FILE.subn(b"", json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return _estimate_tokens(len(text)) + files * TOKENS_PER_FILE
 
 
 def _estimate_tokens(size: int) -> int:

@@ -181,7 +181,10 @@ def fill_headers(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[
     # An encoding error would contain the credential.
     unfit = (name for name in names if not (fields[name].isascii() and fields[name].isprintable()))
     raise_problems("tool", (Problem("", f"the credential's field {name} has characters that a header cannot contain") for name in unfit))
-    return {name: SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]], value) for name, value in headers.items()}
+    filled = {name: SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]], value) for name, value in headers.items()}
+    spaced = (name for name, value in filled.items() if value != value.strip())
+    raise_problems("tool", (Problem("", f"the header {name} would begin or end with a space") for name in spaced))
+    return filled
 
 
 def _argument_problems(tool: Tool, arguments: dict[str, Any]) -> Iterator[Problem]:

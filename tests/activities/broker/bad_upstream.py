@@ -85,6 +85,14 @@ class _Handler(BaseHTTPRequestHandler):
         del upstream
         self._send_body(200, json.dumps(request).encode("utf-16"))
 
+    def _latin1(self, upstream: Upstream, request: dict[str, Any]) -> None:
+        del upstream
+        self._send_body(200, str(request["body"]).encode("latin-1"))
+
+    def _utf8(self, upstream: Upstream, request: dict[str, Any]) -> None:
+        del upstream
+        self._send_body(200, str(request["body"]).encode())
+
     def _away(self, upstream: Upstream, request: dict[str, Any]) -> None:
         del request
         self.send_response(302)

@@ -51,7 +51,7 @@ class McpServer:
     tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """What was called, with which arguments."""
     mode: str = ""
-    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old."""
+    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing."""
     at: str = "tools/call"
     """At which of MCP's methods."""
     structured: dict[str, Any] | None = None
@@ -152,6 +152,23 @@ class _Endpoint:
         told = "".join(f"event: message\ndata: {json.dumps(one)}\n\n" for one in (note, asks))
         await _send_response(send, 200, f"{told}data: {{{sent}\n\n".encode(), (b"content-type", b"text/event-stream"))
 
+    async def _asking(self, send: Send, receive: Receive, request: Request) -> None:
+        """Ask for input instead of calling the tool; with content only where the structured answer is set."""
+        result = {"resultType": "input_required", "requestState": "1", **(self._state.structured or {})}
+        await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
+
+    async def _beating(self, send: Send, receive: Receive, request: Request) -> None:
+        """An event that is no message, and then the answer."""
+        answer = _answer_to(await request.body(), {"resultType": "complete", "content": [{"type": "text", "text": "alive"}]})
+        told = b"event: heartbeat\ndata: 1\n\nevent: message\ndata: " + answer + b"\n\n"
+        await _send_response(send, 200, told, (b"content-type", b"text/event-stream"))
+
+    async def _drawing(self, send: Send, receive: Receive, request: Request) -> None:
+        """A picture for people, and the same for programs."""
+        picture = {"type": "image", "data": "aGk=", "mimeType": "image/png"}
+        result = {"resultType": "complete", "content": [picture], "structuredContent": self._state.structured}
+        await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
+
     async def _hang(self, send: Send, receive: Receive, request: Request) -> None:
         await asyncio.to_thread(self._state.over.wait, 600)
 
@@ -168,6 +185,10 @@ class _Endpoint:
         await _start_response(send, b"text/event-stream")
         while not self._state.over.is_set() and await _send_chunk(send, receive, f"event: message\ndata: {json.dumps(note)}\n\n".encode()):
             pass
+
+
+def _answer_to(request: bytes, result: dict[str, Any]) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": json.loads(request)["id"], "result": result}).encode()
 
 
 async def _start_response(send: Send, kind: bytes) -> None:

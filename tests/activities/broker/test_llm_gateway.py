@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
 from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.model_server import (
+    USAGE,
     Handler,
     ModelServer,
     break_stream_off,
@@ -194,6 +197,24 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
         assert model.hung_up.wait(180)
         over = ask(job)
         assert (over.status, error_of(over)["code"]) == (429, "tokens_budget_exceeded")
+
+
+def test_a_stream_about_a_picture_is_not_cut_for_the_pictures_bytes(ops: Human, model: ModelServer) -> None:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(os.urandom(300_000)).decode()}"}}
+
+    def does(handler: Handler, asked: dict[str, Any]) -> None:
+        handler.begin()
+        handler.send(build_chunk("A "))
+        # What has arrived until now is counted before the usage is known.
+        time.sleep(1)
+        handler.send({**build_chunk("cat"), "usage": USAGE})
+        handler.send("[DONE]")
+
+    with launch_puppet(ops, model={**MODEL, "tokens": 10_000}) as job:
+        model.answer_with(does)
+        answer = ask(job, messages=[{"role": "user", "content": [picture]}], stream=True)
+        assert events_of(answer)[-1] == "[DONE]"
+    assert usage_of(ops, job.job) == {"answered": (1, 30, 12)}
 
 
 def test_an_answer_that_breaks_off_counts_against_the_budget(ops: Human, model: ModelServer) -> None:

@@ -13,7 +13,9 @@ import httpx
 import httpx2
 import pytest
 from mcp import Client
+from mcp.client.client import ConnectMode
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 
 from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request
@@ -26,12 +28,12 @@ pytestmark = pytest.mark.servers
 
 
 @asynccontextmanager
-async def connect_client(job: Puppet) -> AsyncIterator[Client]:
-    """A client that bears the job's token."""
+async def connect_client(job: Puppet, *, mode: ConnectMode = "auto") -> AsyncIterator[Client]:
+    """A client that bears the job's token. `mode`: `legacy` for MCP's versions with a handshake."""
     headers = {"Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=180, trust_env=False) as web,
-        Client(streamable_http_client(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", http_client=web)) as found,
+        Client(streamable_http_client(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", http_client=web), mode=mode) as found,
     ):
         yield found
 
@@ -100,6 +102,31 @@ def test_an_approved_call_of_a_client_that_left_is_made_only_for_the_next_identi
         assert not failed, text
         assert [entry["data"]["request"] for entry in _calls_in_ledger(ops, job, 2)] == [waiting["id"]] * 2
         assert len(ops.job(job.job)["requests"]) == 1
+
+
+def test_a_call_that_its_client_cancelled_is_made_only_for_the_next_identical_call(ops: Human, lead: Human, shop: Shop) -> None:
+    given = {"order_id": tenant_order(shop), "amount": 5, "reason": "asked, and cancelled"}
+
+    async def cancel_and_stay(job: Puppet) -> None:
+        """Cancel by a notification, as the protocol's versions with a handshake do: the call's own connection stays open."""
+        async with connect_client(job, mode="legacy") as mcp:
+            with pytest.raises(MCPError, match="timed out"):
+                await mcp.call_tool("refund-order", given, progress_callback=_ignore_progress, read_timeout_seconds=2)
+            await asyncio.to_thread(_calls_in_ledger, ops, job, 1)
+            waiting = await asyncio.to_thread(await_request, lead, newest_request(ops, job))
+            assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
+            await asyncio.to_thread(until, lambda: ops.job(job.job)["requests"][-1]["state"] == "approved", "the request is approved")
+
+    with launch_puppet(ops) as job:
+        asyncio.run(cancel_and_stay(job))
+        assert ops.job(job.job)["credentials"] == []
+        text, failed = call_tool(job, "refund-order", **given)
+        assert not failed, text
+        assert [entry["data"]["outcome"] for entry in _calls_in_ledger(ops, job, 2)] == ["pending", "done"]
+
+
+async def _ignore_progress(progress: float, total: float | None, message: str | None) -> None:
+    pass
 
 
 async def _abandon_call(job: Puppet, arguments: dict[str, Any]) -> None:

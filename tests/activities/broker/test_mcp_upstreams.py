@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.mcp_client.client import run_conversation
+from justenough.adapters.mcp_client.client import McpConversation, run_conversation
+from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.domain.catalog.mcp_tool_list import ToolList, read_tool_list
 from justenough.domain.tools.definitions import McpServerDef
 from tests.activities.broker.killed_call import kill_in_call
@@ -163,6 +164,32 @@ def test_a_picture_in_an_answer_is_mentioned_but_not_passed_on(agent: Puppet) ->
     assert text.endswith("\n[image image/png is not passed on]")
 
 
+def test_structured_content_beside_a_picture_is_passed_on(agent: Puppet, hub: McpServer) -> None:
+    hub.structured = {"drawn": 3}
+    try:
+        with hub.misbehave("drawing"):
+            assert call_tool(agent, "get_picture", number=3) == ('[image image/png is not passed on]\n{"drawn": 3}', False)
+    finally:
+        hub.structured = None
+
+
+@pytest.mark.parametrize("content", [{}, {"content": []}])
+def test_a_result_that_asks_for_input_is_no_answer(agent: Puppet, hub: McpServer, ops: Human, content: dict[str, Any]) -> None:
+    hub.structured = content
+    try:
+        with hub.misbehave("asking"):
+            text, failed = call_tool(agent, "get_issue", number=1)
+    finally:
+        hub.structured = None
+    assert (failed, "the upstream asks for input" in text) == (True, True), text
+    assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == "failed"
+
+
+def test_events_of_a_stream_that_are_no_messages_are_ignored(agent: Puppet, hub: McpServer) -> None:
+    with hub.misbehave("beating"):
+        assert call_tool(agent, "get_issue", number=1) == ("alive", False)
+
+
 def test_an_error_of_the_upstream_becomes_a_tool_error_without_the_secret(agent: Puppet, hub: McpServer, ops: Human) -> None:
     text, failed = call_tool(agent, "get_broken", number=1)
     assert failed
@@ -263,6 +290,17 @@ def test_an_older_server_is_called_by_its_own_protocol_version_and_its_session_i
         "DELETE",
     ]
     assert not shop.can_log_in(last_login(hub))
+
+
+async def test_the_session_at_a_server_is_ended_after_a_failed_call_too(hub: McpServer) -> None:
+    async def fail(conversation: McpConversation) -> None:
+        await conversation.list_tools()
+        raise Unanswered("the call failed")
+
+    before = len(hub.seen)
+    with hub.misbehave("old"), pytest.raises(Unanswered, match="the call failed"):
+        await run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, fail)
+    assert hub.seen[before:][-1][0] == "DELETE"
 
 
 CHANGED: list[tuple[list[dict[str, Any]], list[str]]] = [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +16,7 @@ import pytest
 
 from activities.broker.broker import MAX_CALL_BURST, MAX_CALLS_PER_SECOND, MAX_REFUSALS_RECORDED, MAX_THREADS, Broker
 from activities.broker.errors import TooManyCalls
+from activities.broker.llm import gateway
 from activities.broker.llm.gateway import MAX_CONCURRENT_PARSES, ModelGateway
 from activities.broker.llm.openai_api import InvalidChatRequest
 from activities.broker.tools.gateway import MAX_CONCURRENT_CALLS, ToolGateway
@@ -21,6 +24,7 @@ from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
 from activities.issuing.lease_keeper import MAX_LEASE_THREADS, LeaseKeeper
 from activities.issuing.results import PendingRequest
 from activities.revocation import revoke
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB, MAX_TIMEOUT_S, ModelUse
 from justenough.domain.jobs.states import RequestState
 
@@ -104,6 +108,41 @@ async def test_only_a_few_model_requests_of_one_job_are_parsed_at_a_time() -> No
     found = await asyncio.gather(*(models.chat(read) for _ in range(8)), return_exceptions=True)
     assert {type(one) for one in found} == {InvalidChatRequest}
     assert most == MAX_CONCURRENT_PARSES
+
+
+async def test_model_calls_wait_for_an_approval_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "APPROVAL_WAIT_S", 0.5)
+    waits = []
+
+    class UndecidedBroker:
+        @asynccontextmanager
+        async def borrow(self, access: object, *, used_for: str, wait: float) -> AsyncIterator[PendingRequest]:
+            waits.append(wait)
+            await asyncio.sleep(wait)
+            yield PendingRequest("r-1", tier=1)
+
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=1)))
+    catalog = Catalog.model_validate(
+        {
+            "resources": {
+                "api": {
+                    "title": "x",
+                    "environment": "prod",
+                    "sensitivity": "internal",
+                    "owner": "x",
+                    "actions": {"read": {"issue": {"path": "kv/data/x"}, "policy": "je-grant-api-read", "max_ttl": "1h"}},
+                }
+            },
+            "models": {"default": {"uses": {"resource": "api"}, "url": "https://models.example/v1", "allow": ["x"]}},
+        }
+    )
+    deps: Any = SimpleNamespace(ticks=time.monotonic, config=SimpleNamespace(current=lambda: SimpleNamespace(catalog=catalog)))
+    models = ModelGateway(deps, told, cast("Broker", UndecidedBroker()), ModelUse(name="default", requests=9, tokens=9))
+    monkeypatch.setattr(models.usage, "count_call", lambda *_: None)
+    found = await asyncio.gather(*(models.chat(lambda: {"model": "x", "messages": []}) for _ in range(8)), return_exceptions=True)
+    assert [getattr(error, "code", error) for error in found] == ["waiting_for_approval"] * 8
+    assert len(waits) == 8
+    assert sum(waits) < 8 * 0.5 / 2, "whoever waits for the lock meanwhile waits no longer afterwards"
 
 
 class SlowServer:

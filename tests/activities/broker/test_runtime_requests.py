@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +93,21 @@ def test_access_that_needs_approval_waits_for_people_and_is_issued_once_they_app
         assert given.json["request_id"] == request
         assert shop.can_log_in(login_of(given))
     shop.assert_dead(ops.job(job.job), login_of(given))
+
+
+def test_access_that_is_approved_after_its_caller_left_is_not_kept(ops: Human, lead: Human, shop: Shop) -> None:
+    with launch_puppet(ops) as job:
+        url = httpx.URL(job.env["JUSTENOUGH_BROKER_URL"])
+        body = json.dumps({"resource": "refunds-db", "action": "write", "reason": "asked, and gone", "wait": 60})
+        head = f"POST /v1/access HTTP/1.1\r\nHost: broker\r\nAuthorization: Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}\r\n"
+        with socket.create_connection((url.host, url.port)) as caller:
+            caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            request = until(lambda: [each["id"] for each in ops.job(job.job)["requests"]], "the request is made")[0]
+            waiting = await_request(lead, request)
+        assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
+        until(lambda: [each["state"] for each in ops.job(job.job)["credentials"]] == ["confirmed"], "what was issued is found dead")
+        assert (ops.job(job.job)["state"], shop.users_of(job.job)) == ("running", [])
+        assert entries(ops, job.job, "credential.used") == []
 
 
 def test_a_denied_request_ends_and_issues_nothing(ops: Human, lead: Human) -> None:

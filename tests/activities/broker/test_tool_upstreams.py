@@ -193,6 +193,10 @@ GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
         (GOES_AWAY, True, "the database does not answer (57P01); it is not known whether anything was changed"),
         (GOES_AWAY, False, "the database does not answer (57P01)"),
         (RAISES, True, "the database rejected the statement: deadlock detected (40P01)"),
+        ("SELECT 'infinity'::timestamptz", False, "the statement failed: timestamp too large (after year 10K): 'infinity'"),
+        ("SELECT (repeat('[', 5000) || repeat(']', 5000))::json", False, "the statement failed: maximum recursion depth exceeded"),
+        ("SELECT repeat('1', 5000)::json", True, "the statement failed: Exceeds the limit (4300 digits)"),
+        ("SET work_mem = '4MB'", False, "the statement failed: the operation in stream() didn't produce a result"),
     ],
 )
 async def test_each_failed_statement_says_whether_it_may_have_written_anything(
@@ -201,7 +205,23 @@ async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     at = conninfo_to_dict(shop.dsn)
     one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
     result = await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
-    assert (result.failed, result.content.decode()) == (True, says)
+    assert (result.failed, says in result.content.decode()) == (True, True), result.content
+
+
+@pytest.mark.parametrize(
+    "encoding, limit, says",
+    [
+        ("latin1", 1024, "the upstream's response is not UTF-8 text, so it is not passed on"),
+        ("utf8", 1024, "ää"),
+        # Cut within a character.
+        ("utf8", 256, "ää"),
+    ],
+)
+async def test_only_utf8_text_of_an_upstream_is_passed_on(bad: Upstream, encoding: str, limit: int, says: str) -> None:
+    url = f"{bad.url}/{encoding}"
+    http = Http.model_validate({"url": url, "method": "POST", "allow_private": True, "answer": limit})
+    result = await run_http(http, HttpRequest(url, {}, {"ab": "ä" * 200}))
+    assert (says in result.content.decode(errors="ignore"), result.cut) == (True, limit == 256), result.content
 
 
 UNKNOWN = "; it is not known whether anything was changed"

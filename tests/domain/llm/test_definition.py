@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import itertools
 import json
@@ -244,11 +245,31 @@ def test_an_event_that_arrives_byte_by_byte_is_searched_only_where_it_grew() -> 
     assert meter.flush() == b"data: z"
 
 
+def test_text_that_follows_a_reported_usage_counts_too() -> None:
+    begun = {"choices": [], "usage": {"prompt_tokens": 30, "completion_tokens": 1}}
+    _, meter = meter_stream(stream(begun, chunk("x" * 400)))
+    assert meter.usage == TokenUsage(30, 101)
+    _, meter = meter_stream(stream(begun, chunk("x" * 400), USAGE, "[DONE]"))
+    assert meter.usage == TokenUsage(7, 3)
+
+
+def test_an_event_that_is_nested_too_deeply_is_passed_on_as_an_unreadable_one() -> None:
+    event = b"data: " + b"[" * 100_000 + b"\n\n"
+    passed, meter = meter_stream(event)
+    assert (passed, meter.usage.completion) == (event, len(event) // 4)
+
+
 def test_an_answer_counts_by_its_reported_usage_or_by_its_text() -> None:
     answer = {"choices": [{"message": {"role": "assistant", "content": "eightyes"}}]}
     assert usage_of_body(answer, prompt=9) == TokenUsage(9, 2, estimated=True)
     assert usage_of_body({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == TokenUsage(1, 10**9)
     assert estimate_prompt_tokens({"model": "gpt-4o", "messages": ["x" * 396], "stream": True}) == 101
+
+
+def test_a_picture_or_file_in_a_prompt_is_not_estimated_by_its_bytes() -> None:
+    file = base64.b64encode(bytes(range(256)) * 400).decode()
+    parts = [{"image_url": {"url": f"data:image/png;base64,{file}"}}, {"input_audio": {"data": file}}, {"text": "x y " * 1_000}]
+    assert 3_000 <= estimate_prompt_tokens({"model": "gpt-4o", "messages": [{"content": parts}]}) < 3_100
 
 
 @pytest.mark.parametrize("place", ["functions", "tools", "response_format", "prediction", "whatever_comes_next"])

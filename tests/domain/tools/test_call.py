@@ -161,6 +161,11 @@ def test_a_field_that_the_credential_does_not_have_is_named() -> None:
         fill_headers({"Authorization": "Bearer {token}"}, {})
 
 
+def test_a_header_that_would_end_with_a_space_is_named() -> None:
+    with pytest.raises(InvalidInput, match="the header Authorization would begin or end with a space"):
+        fill_headers({"Authorization": "Bearer {token}", "X-Note": "a b"}, {"token": "t0p "})
+
+
 @pytest.mark.parametrize("token", ["pässwort", "kept-with-its-line-end\n", "\x7f"])
 def test_a_credential_that_a_header_cannot_contain_is_named_by_its_field_alone(token: str) -> None:
     with pytest.raises(InvalidInput) as caught:
