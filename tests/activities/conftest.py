@@ -34,20 +34,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         door = Door(port)
         settings = Settings(home=home, config=EXAMPLE, vault_addr=stack.vault)
         admin_token = places.admin_token.read_text(encoding="utf-8").strip()
-
-        def provision(config: Path) -> None:
-            # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
-            provision_vault(
-                VaultTarget(
-                    settings.model_copy(update={"config": config}),
-                    admin_token=Secret(admin_token),
-                    people={name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()},
-                    environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
-                )
-            )
-
-        provision(EXAMPLE)
-        shop = Shop(settings, admin_token, superuser_dsn(places, port), door, provision)
+        # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
+        environment = {**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)}
+        people = {name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()}
+        provision_vault(VaultTarget(settings, admin_token=Secret(admin_token), people=people, environment=environment))
+        shop = Shop(settings, admin_token, superuser_dsn(places, port), door, environment)
         for mount, name in product((*settings.people_mounts, settings.pages_mount), PEOPLE):
             shop.admin("POST", f"auth/{mount}/users/{name}/password", {"password_hash": PASSWORD_HASH})
         yield shop

@@ -12,12 +12,9 @@ from typing import Any
 
 import psycopg
 
-from justenough.adapters.runtime.private_files import read_json
 from tests.activities.catalog_variants import Change, open_changed_desk
-from tests.activities.vault_shop import EXAMPLE, Desk, Shop
+from tests.activities.vault_shop import Desk, Shop
 from tests.adapters.store.conftest import place_of_server, postgres_folder, unprivileged_command
-from worker.stack import StackPaths, running_stack
-from worker.stack.seed import shop_environment
 
 CREATION = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_orders_read_acme"
 DROP = 'DROP ROLE IF EXISTS "{{name}}"'
@@ -92,30 +89,6 @@ def standby_away(shop: Shop) -> Iterator[None]:
         finally:
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_reload_conf()")
-
-
-@contextmanager
-def other_server(shop: Shop, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A second PostgreSQL with an observer and readers of its own (`database/creds/other-read`); what a `target` that points at it says."""
-    home = tmp_path / "other"
-    with running_stack(home, EXAMPLE, only=("postgres",), provision=False):
-        places = StackPaths.of(home)
-        port = int(read_json(places.ports)["postgres"])
-        password = shop_environment(places, port)["SHOP_VAULT_PASSWORD"]
-        connection = {
-            "plugin_name": "postgresql-database-plugin",
-            "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/shop?sslmode=disable",
-            "username": "je_vault",
-            "password": password,
-            "password_authentication": "scram-sha-256",
-            "allowed_roles": ["other-observer", "other-read"],
-        }
-        observer = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_observer"
-        shop.admin("POST", "database/config/other", connection)
-        shop.admin("POST", "database/roles/other-observer", {"db_name": "other", "default_ttl": "1h", "creation_statements": [observer]})
-        shop.admin("POST", "database/roles/other-read", {"db_name": "other", "default_ttl": "2m", "creation_statements": [CREATION]})
-        yield {"postgres": f"host=127.0.0.1 port={port} dbname=shop", "observe": "database/creds/other-observer"}
-        shop.admin("DELETE", "database/config/other")
 
 
 @contextmanager

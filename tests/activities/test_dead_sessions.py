@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
@@ -20,15 +20,23 @@ from justenough.domain.core.ids import new_job_id
 from tests.support.wait import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HOLD = """
-import sys
+FORKS = """
+import os, signal, sys, time
 from pathlib import Path
 from activities.session.dead_sessions import hold_session_lock
 from justenough.adapters.configuration.settings import Settings
-with hold_session_lock(Settings(home=Path(sys.argv[1])), sys.argv[2]):
-    print("held", flush=True)
-    sys.stdin.read()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+parent = os.getpid()
+for line in sys.stdin:
+    home, _, job = line.strip().rpartition(" ")
+    if os.fork() == 0:
+        with hold_session_lock(Settings(home=Path(home)), job):
+            print(os.getpid(), flush=True)
+            while os.getppid() == parent:
+                time.sleep(1)
+        os._exit(0)
 """
+"""For each home and job that it reads, it forks a process that holds the job's lock: importing takes each 30 times as long as the rest."""
 
 
 @pytest.fixture
@@ -41,18 +49,31 @@ def job() -> str:
     return new_job_id("dev", now=datetime.now(UTC))
 
 
-@contextmanager
-def other_process(settings: Settings, job: str) -> Iterator[subprocess.Popen[str]]:
-    """Yield another process that holds a session's lock."""
-    command = [sys.executable, "-P", "-c", HOLD, str(settings.home), job]
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    """A process that forks others."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+    command = [sys.executable, "-P", "-c", FORKS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1) as process:
+        yield process
+
+
+@pytest.fixture
+def other(forks: subprocess.Popen[str], settings: Settings, job: str) -> Iterator[psutil.Process]:
+    """Another process, which holds the job's lock."""
+    assert forks.stdin
+    assert forks.stdout
+    forks.stdin.write(f"{settings.home} {job}\n")
+    process = psutil.Process(int(forks.stdout.readline()))
+    yield process
+    kill(process)
+
+
+def kill(process: psutil.Process) -> None:
+    """Kill a process unless it has ended, and wait for its end."""
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+    process.wait(60)
 
 
 def dead_jobs(settings: Settings) -> list[str]:
@@ -63,19 +84,15 @@ def dead_jobs(settings: Settings) -> list[str]:
     return [dead.job for dead in found]
 
 
-def test_a_session_whose_process_was_killed_is_found_once(settings: Settings, job: str) -> None:
-    with other_process(settings, job) as process:
-        assert dead_jobs(settings) == []
-        process.kill()
-        process.wait()
-        assert dead_jobs(settings) == [job]
+def test_a_session_whose_process_was_killed_is_found_once(settings: Settings, job: str, other: psutil.Process) -> None:
+    assert dead_jobs(settings) == []
+    kill(other)
+    assert dead_jobs(settings) == [job]
     assert dead_jobs(settings) == []
 
 
-def test_only_one_worker_deals_with_a_dead_session(settings: Settings, job: str) -> None:
-    with other_process(settings, job) as process:
-        process.kill()
-        process.wait()
+def test_only_one_worker_deals_with_a_dead_session(settings: Settings, job: str, other: psutil.Process) -> None:
+    kill(other)
     (dead,) = find_dead_sessions(settings)
     assert find_dead_sessions(settings) == ()
     os.close(dead.lock)
@@ -83,12 +100,11 @@ def test_only_one_worker_deals_with_a_dead_session(settings: Settings, job: str)
     assert dead_jobs(settings) == [job]
 
 
-def test_a_suspended_worker_is_not_taken_for_a_dead_one(settings: Settings, job: str) -> None:
-    with other_process(settings, job) as process:
-        process.send_signal(signal.SIGSTOP)
-        until(lambda: Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "T", "it is suspended")
-        assert dead_jobs(settings) == []
-        process.send_signal(signal.SIGCONT)
+def test_a_suspended_worker_is_not_taken_for_a_dead_one(settings: Settings, other: psutil.Process) -> None:
+    other.suspend()
+    until(lambda: other.status() == psutil.STATUS_STOPPED, "it is suspended")
+    assert dead_jobs(settings) == []
+    other.resume()
 
 
 def test_a_session_that_ends_leaves_no_lock_file(settings: Settings, job: str) -> None:
@@ -98,10 +114,8 @@ def test_a_session_that_ends_leaves_no_lock_file(settings: Settings, job: str) -
     assert list((settings.home / "run" / "sessions").iterdir()) == []
 
 
-def test_a_session_of_another_machine_is_never_taken_for_dead(settings: Settings, job: str) -> None:
-    with other_process(settings, job) as process:
-        process.kill()
-        process.wait()
+def test_a_session_of_another_machine_is_never_taken_for_dead(settings: Settings, job: str, other: psutil.Process) -> None:
+    kill(other)
     (settings.home / "run" / "sessions" / job).write_text("the boot id of another machine")
     assert dead_jobs(settings) == []
 

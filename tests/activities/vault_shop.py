@@ -7,7 +7,7 @@ import base64
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,7 +93,7 @@ def _client() -> httpx.Client:
     return httpx.Client(timeout=180, trust_env=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shop:
     """The servers, with a door in front of PostgreSQL."""
 
@@ -101,8 +101,8 @@ class Shop:
     admin_token: str
     superuser: str
     door: Door
-    provision: Callable[[Path], None]
-    """Sets Vault up for another configuration folder, as `justenough vault setup` does."""
+    environment: Mapping[str, str] = field(repr=False)
+    """Fills `${X}` in its catalog."""
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """Call Vault as its administrator; fails unless it says yes."""

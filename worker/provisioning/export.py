@@ -56,7 +56,7 @@ class ExportingClient(PlanningClient):
     """Collects the writes for an empty Vault in which people can log in already. Contacts no Vault."""
 
     def __init__(self, *, people_mounts: Sequence[str]) -> None:
-        super().__init__("https://vault.invalid", Secret(""), names={})
+        super().__init__("http://vault.invalid", Secret(""), names={})
         self._people_mounts = people_mounts
         self.writes: list[ExportedWrite] = []
         self.capabilities: dict[str, set[str]] = {}

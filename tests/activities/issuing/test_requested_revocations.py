@@ -15,7 +15,7 @@ from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import CredentialState
 from justenough.domain.ledger.events import EventType, build_event
-from justenough.services.job_history import MAX_ENTRIES_READ
+from justenough.services import job_history
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import Desk
 
@@ -55,7 +55,10 @@ async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revok
         await keepers.close()
 
 
-async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were_revoked_before(at: Desk) -> None:
+async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were_revoked_before(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_history, "MAX_ENTRIES_READ", 2_000)
     session = await asyncio.to_thread(start_session, at, ORDERS)
     item, ledger, now = await asyncio.to_thread(session.issue), at.deps.store.ledger, at.deps.now()
 
@@ -64,7 +67,7 @@ async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were
 
     keepers = LeaseKeeper(at.deps, session.job, session.issuer)
     broker = Broker(at.deps, session.verified, session.issuer, keepers, Redactor(()), owner="owner", notify_workflow=notify)
-    others = (f"{item.credential.id}.{number}" for number in range(2, MAX_ENTRIES_READ + 3))
+    others = (f"{item.credential.id}.{number}" for number in range(2, job_history.MAX_ENTRIES_READ + 3))
     ended = [
         build_event(EventType.CREDENTIAL_REVOKED, session.job, at=now, about=other, credential=other, by="session", why=None)
         for other in others

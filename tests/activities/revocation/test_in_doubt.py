@@ -17,6 +17,7 @@ from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.services import job_history
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.revocation_calls import lose_an_issue, revoke_by_session, revoke_from_outside
@@ -156,9 +157,13 @@ def test_an_unrecorded_issue_on_an_unsearchable_target_is_in_doubt_until_it_must
     assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("credential.confirmed")) == (1, 1, 0)
 
 
-def test_an_unrecorded_issue_is_in_doubt_however_many_entries_its_job_has(blind: Desk) -> None:
+def test_an_unrecorded_issue_is_in_doubt_however_many_entries_its_job_has(blind: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_history, "MAX_ENTRIES_READ", 2_000)
     job, now = blind.job(), blind.clock.now()
-    uses = [build_event(EventType.CREDENTIAL_USED, job, at=now, about=str(n), credential="c", what="a tool") for n in range(20_000)]
+    uses = [
+        build_event(EventType.CREDENTIAL_USED, job, at=now, about=str(n), credential="c", what="a tool")
+        for n in range(job_history.MAX_ENTRIES_READ)
+    ]
     blind.deps.store.ledger.append(uses)
     blind.deps.store.ledger.append([issue_decision(job, 1, now)])
     held = blind.issue(job, record=False)

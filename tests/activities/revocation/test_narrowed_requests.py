@@ -11,7 +11,7 @@ import pytest
 from justenough.domain.jobs.states import Action
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.issuing_session import Session, start_session
-from tests.activities.plain_roles import BY_DISPLAY_NAME, NOTHING, drop_user, open_plain_desk, other_server
+from tests.activities.plain_roles import BY_DISPLAY_NAME, NOTHING, drop_user, open_plain_desk
 from tests.activities.revocation_calls import revoke_from_outside
 from tests.activities.vault_shop import Desk, Shop
 
@@ -62,17 +62,17 @@ def test_a_search_that_finds_users_of_the_requested_action_lifts_no_doubt_of_the
         drop_user(shop, user)
 
 
-def test_an_unrecorded_issue_is_searched_for_in_the_target_of_the_granted_action(shop: Shop, tmp_path: Path) -> None:
-    with other_server(shop, tmp_path) as elsewhere:
+def test_an_unrecorded_issue_is_searched_for_in_the_target_of_the_granted_action(
+    shop: Shop, other_server: dict[str, str], tmp_path: Path
+) -> None:
+    def move_writes(catalog: dict[str, Any]) -> None:
+        orders = catalog["resources"]["orders-db"]
+        orders["actions"]["write"]["target"] = {**orders["target"], **other_server}
 
-        def move_writes(catalog: dict[str, Any]) -> None:
-            orders = catalog["resources"]["orders-db"]
-            orders["actions"]["write"]["target"] = {**orders["target"], **elsewhere}
-
-        with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME, revocation=NOTHING, change=move_writes) as at:
-            show_search(at, READ)
-            session = start_narrowed(at)
-            user = session.die_during(session.issue)
-            assert exists(shop, user)
-            revoke_from_outside(at, session.job)
-            assert not exists(shop, user), "this Vault revokes nothing, so its target ended it"
+    with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME, revocation=NOTHING, change=move_writes) as at:
+        show_search(at, READ)
+        session = start_narrowed(at)
+        user = session.die_during(session.issue)
+        assert exists(shop, user)
+        revoke_from_outside(at, session.job)
+        assert not exists(shop, user), "this Vault revokes nothing, so its target ended it"

@@ -24,7 +24,6 @@ from tests.activities.plain_roles import (
     NOTHING,
     drop_user,
     open_plain_desk,
-    other_server,
     plain_users,
     rename_users,
     standby_away,
@@ -208,8 +207,8 @@ def test_a_search_is_no_longer_trusted_once_vault_names_users_differently(shop: 
         assert any("cannot be searched" in why for why in revoke_from_outside(at, working).failures), "nor for a job that trusted it"
 
 
-def test_a_session_gets_no_credential_whose_user_its_target_does_not_show(shop: Shop, tmp_path: Path) -> None:
-    with other_server(shop, tmp_path) as target, open_plain_desk(shop, tmp_path, target=target) as at:
+def test_a_session_gets_no_credential_whose_user_its_target_does_not_show(shop: Shop, other_server: dict[str, str], tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, target=other_server) as at:
         session = start_session(at, ORDERS)
         with pytest.raises(IssueRefused, match=r"Vault created the user v-token-.*, but the target 127\.0\.0\.1:\d+/shop does not show it"):
             session.issue()
@@ -239,13 +238,13 @@ def end_of_password(at: Desk, user: str | None) -> datetime:
     "role_later, longest", [("as it was", timedelta(minutes=20)), ("lowered", timedelta(minutes=20)), ("gone", LONGEST)]
 )
 def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_role(
-    shop: Shop, tmp_path: Path, *, role_later: str, longest: timedelta
+    shop: Shop, other_server: dict[str, str], tmp_path: Path, *, role_later: str, longest: timedelta
 ) -> None:
     def live_long(catalog: dict[str, Any]) -> None:
         (role,) = (write["data"] for write in catalog["provision"] if write["path"] == "database/roles/plain-read")
         role["default_ttl"] = "20m"
 
-    with other_server(shop, tmp_path) as target, open_plain_desk(shop, tmp_path, revocation=NOTHING, target=target, change=live_long) as at:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING, target=other_server, change=live_long) as at:
         session = start_session(at, ORDERS)
         with pytest.raises(IssueRefused, match="does not show it"):
             session.issue()
@@ -274,11 +273,12 @@ def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_rol
         drop_user(shop, str(view.user))
 
 
+@pytest.mark.usefixtures("other_server")
 def test_a_target_that_showed_one_roles_users_proves_nothing_about_users_on_another_server(shop: Shop, tmp_path: Path) -> None:
     def read_elsewhere(catalog: dict[str, Any]) -> None:
         catalog["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/other-read"
 
-    with other_server(shop, tmp_path), open_plain_desk(shop, tmp_path, change=read_elsewhere) as at:
+    with open_plain_desk(shop, tmp_path, change=read_elsewhere) as at:
         shop.admin(
             "POST", "sys/policies/acl/je-grant-orders-db-read", {"policy": 'path "database/creds/other-read" {capabilities = ["read"]}'}
         )
@@ -291,14 +291,16 @@ def test_a_target_that_showed_one_roles_users_proves_nothing_about_users_on_anot
         assert not session.end().confirmed
 
 
-def test_moving_a_target_to_another_server_proves_nothing_about_users_on_the_first(shop: Shop, tmp_path: Path) -> None:
+def test_moving_a_target_to_another_server_proves_nothing_about_users_on_the_first(
+    shop: Shop, other_server: dict[str, str], tmp_path: Path
+) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
     with open_plain_desk(shop, first) as at:
         job = at.job()
         held = at.issue(job)
-        with other_server(shop, tmp_path) as target, open_plain_desk(shop, second, target=target) as moved:
+        with open_plain_desk(shop, second, target=other_server) as moved:
             elsewhere = replace(at, deps=replace(at.deps, config=moved.deps.config, targets=moved.deps.targets))
             result = revoke_by_session(elsewhere, job, held)
         assert not result.confirmed

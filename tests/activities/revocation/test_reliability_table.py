@@ -13,7 +13,7 @@ from activities.revocation.proof import Inspection, why_unprovable
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action, Revocable
 from tests.activities.issuing_session import start_session
-from tests.activities.plain_roles import open_plain_desk, other_server
+from tests.activities.plain_roles import open_plain_desk
 from tests.activities.revocation_calls import revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, Shop, issue_decision
 
@@ -102,8 +102,8 @@ def test_a_lost_user_is_in_doubt_if_user_names_do_not_contain_the_job_id(shop: S
 
 
 @pytest.mark.servers
-def test_nothing_is_handed_out_if_a_target_shows_no_users(shop: Shop, tmp_path: Path) -> None:
-    with other_server(shop, tmp_path) as target, open_plain_desk(shop, tmp_path, target=target) as at:
+def test_nothing_is_handed_out_if_a_target_shows_no_users(shop: Shop, other_server: dict[str, str], tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, target=other_server) as at:
         assert TABLE[UNSEEN][0].startswith("refused")
         session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test"})
         with pytest.raises(IssueRefused):

@@ -172,14 +172,21 @@ def ready_database(postgres_port: int) -> str:
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)]
 
 
-@pytest.fixture(params=BOTH)
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
+@contextmanager
+def open_empty(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """An empty database of the kind that the fixture's parameter names: its URL."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
+        yield f"sqlite:///{folder / 'store.db'}"
     else:
         with database(request.getfixturevalue("postgres_port")) as url:
             yield url
+
+
+@pytest.fixture(params=BOTH)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    with open_empty(request, tmp_path) as url:
+        yield url
 
 
 @contextmanager

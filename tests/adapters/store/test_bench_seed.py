@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,19 +12,21 @@ import pytest
 from bench import seed as seeding
 from justenough.adapters.store import Store
 from justenough.domain.ledger.events import Event, EventType
+from tests.adapters.store.conftest import BOTH, open_empty
 from tests.adapters.store.event_samples import submission
 
 UNTIL = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture
-def seeded(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(scope="module", params=BOTH)
+def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A store of few jobs, of every kind."""
-    monkeypatch.setattr(seeding, "PATTERNS", 120)
-    monkeypatch.setattr(seeding, "OPEN_PATTERNS", 60)
-    made = seeding.seed(empty_url, jobs=150, entries=1_000, open_jobs=60, until=UNTIL, tell=lambda _: None)
-    assert made[0] == 150
-    return empty_url
+    with open_empty(request, tmp_path_factory.mktemp("seeded")) as url, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(seeding, "PATTERNS", 120)
+        patched.setattr(seeding, "OPEN_PATTERNS", 60)
+        made = seeding.seed(url, jobs=150, entries=1_000, open_jobs=60, until=UNTIL, tell=lambda _: None)
+        assert made[0] == 150
+        yield url
 
 
 def test_a_seeded_store_equals_one_that_recorded_the_same_ledger(seeded: str, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -20,7 +22,6 @@ from tests.support.claims import claim_job
 
 ROOT = Path(__file__).resolve().parents[3]
 PROCESSES, EVENTS = 4, 100
-Recorder = subprocess.Popen[str]
 
 
 def all_entries(store: Store) -> list[EntryView]:
@@ -50,32 +51,32 @@ def race(count: int, run: Callable[[int], object]) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def recorders() -> Iterator[list[Recorder]]:
-    """Processes that record events into one store after the other."""
-    command = [sys.executable, "-W", "error", "-m", "tests.adapters.store.recorder_process"]
-    processes = [
-        subprocess.Popen(
-            [*command, f"p{index}", str(EVENTS)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for index in range(PROCESSES)
-    ]
-    yield processes
-    assert [process.communicate()[1] for process in processes] == [""] * PROCESSES
+def recorders() -> Iterator[Sequence[TextIO]]:
+    """Connections to processes that record events into one store after the other."""
+    with ExitStack() as opened:
+        pairs = [socket.socketpair() for _ in range(PROCESSES)]
+        theirs = [opened.enter_context(other).fileno() for _, other in pairs]
+        command = [sys.executable, "-W", "error", "-m", "tests.adapters.store.recorder_process", str(EVENTS), *map(str, theirs)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, pass_fds=theirs)
+        opened.close()
+        connections = [(opened.enter_context(own), opened.enter_context(own.makefile("rw")))[1] for own, _ in pairs]
+        yield connections
+        for own, _ in pairs:
+            own.shutdown(socket.SHUT_RDWR)
+        assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
 
 
-def tell(recorders: list[Recorder], line: str, *, answer: str) -> None:
+def tell(recorders: Sequence[TextIO], line: str, *, answer: str) -> None:
     """Write a line to all processes, then see that each answers."""
     for recorder in recorders:
-        assert recorder.stdin is not None
-        recorder.stdin.write(f"{line}\n")
-        recorder.stdin.flush()
+        recorder.write(f"{line}\n")
+        recorder.flush()
     for recorder in recorders:
-        assert recorder.stdout is not None
-        assert recorder.stdout.readline() == f"{answer}\n"
+        assert recorder.readline() == f"{answer}\n"
 
 
 @pytest.mark.timeout(300)
-def test_four_processes_write_one_ledger_without_a_fork_or_a_lost_entry(recorders: list[Recorder], empty_url: str) -> None:
+def test_four_processes_write_one_ledger_without_a_fork_or_a_lost_entry(recorders: Sequence[TextIO], empty_url: str) -> None:
     """They migrate at the same moment, too."""
     tell(recorders, empty_url, answer="ready")
     tell(recorders, "go", answer="done")

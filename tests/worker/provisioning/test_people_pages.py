@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.identity_provider import serve_identity_provider
 from tests.worker.provisioning.provisioned_shop import REPOSITORY, Emptied
+from worker.stack.binaries import Programs
 
 pytestmark = pytest.mark.servers
 
@@ -49,7 +50,8 @@ class PageRunner:
             **os.environ,
             **self.empty.environment,
             "MODEL_URL": "http://127.0.0.1:8080/v1",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            # The wheel's own `bao` is a Python program that starts the real one.
+            "PATH": f"{Programs().vault().parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "VAULT_ADDR": settings.vault_addr,
             "VAULT_NAMESPACE": self.empty.namespace,

@@ -45,12 +45,25 @@ def test_the_python_of_the_shops_jobs_is_made_once_and_jobs_can_read_it(installe
     assert "No module named 'justenough'" in found.stderr
 
 
-def test_a_failed_installation_is_reported_and_tried_again(installed: Path, tmp_path: Path) -> None:
-    (installed / "requirements.txt").write_text("no-such-package-of-the-tests\n")
+def test_a_failed_installation_is_reported_and_tried_again(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python, runs = tmp_path / "python3", tmp_path / "runs"
+    # It makes environments whose pip finds no package.
+    python.write_text(f"""#!/bin/sh
+echo "$3" >> {runs}
+case "$3" in
+venv) mkdir -p "$5/bin" && cp "$0" "$5/bin/python" ;;
+pip) echo "No matching distribution found" >&2; exit 1 ;;
+esac
+""")
+    python.chmod(0o755)
+    monkeypatch.setattr(job_python, "CANDIDATES", (str(python),))
     settings = Settings(home=tmp_path / "home", config=installed)
     for _ in range(2):
-        with pytest.raises(job_python.NoJobPython, match=r"could not be installed; set JUSTENOUGH_JOB_PATH"):
+        with pytest.raises(
+            job_python.NoJobPython, match=r"could not be installed; set JUSTENOUGH_JOB_PATH.*: No matching distribution found$"
+        ):
             prepare(settings)
+    assert [run for run in runs.read_text().split("\n") if run in {"venv", "pip"}] == 2 * ["venv", "pip"]
 
 
 def test_no_python_is_made_if_one_is_chosen_or_the_configuration_is_not_the_shops(installed: Path, tmp_path: Path) -> None:
