@@ -40,9 +40,9 @@ class Own:
         added = self.run("catalog", "add", *words)
         assert added.exit_code == 0, added.stderr
 
-    def run_sql(self, name: str) -> None:
+    def run_sql(self, name: str, *, database: str | None = None) -> None:
         """Run the resource's SQL as the owner of its database, as `catalog add` says."""
-        command = ("psql", self.as_owner(name), "-v", "ON_ERROR_STOP=1", "-v", f"password={PASSWORD}", "-1", "-q")
+        command = ("psql", self.as_owner(database or name), "-v", "ON_ERROR_STOP=1", "-v", f"password={PASSWORD}", "-1", "-q")
         subprocess.run((*command, "-f", str(self.folder / "sql" / f"{name}.sql")), check=True, capture_output=True)
 
     def as_owner(self, name: str) -> str:
@@ -135,6 +135,35 @@ def test_users_reach_their_schema_with_the_rights_of_their_action_and_nothing_el
     assert refusal("observer", "SELECT * FROM finance.invoices") == "InsufficientPrivilege"
     assert refusal("reaper", "SELECT public.je_end_users('j-dev-00000000000000000000000000')") is None
     assert refusal("reaper", "SELECT public.je_end_users('%')") == "RaiseException"
+
+
+def test_the_sql_fails_while_everybody_may_create_objects_in_the_schema(own: Own, shop: Shop) -> None:
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    with psycopg.connect(shop.superuser, dbname="billing", autocommit=True) as superuser:
+        superuser.execute("ALTER SCHEMA public OWNER TO CURRENT_USER")
+        superuser.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            own.run_sql("billing")
+        assert b"everybody may create objects in the schema public" in failed.value.stderr
+        superuser.execute("ALTER SCHEMA public OWNER TO pg_database_owner")
+
+    own.run_sql("billing")
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        assert connection.execute("SELECT has_schema_privilege('billing_read', 'public', 'CREATE')").fetchone() == (False,)
+
+
+def test_two_resources_of_one_database_end_each_others_users(own: Own) -> None:
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute("CREATE SCHEMA finance")
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    own.add("postgres", "sales", "--url", f"postgresql://{own.server}/billing", "--schema", "finance")
+    for name in ("billing", "sales", "billing"):
+        own.run_sql(name, database="billing")
+    own.apply()
+
+    for name in ("billing", "sales"):
+        assert outcomes(own.try_out(name)) == ALL_OK
+    assert own.users("billing", like="%-token-j-%") == []
 
 
 def test_two_databases_of_one_server_do_not_end_each_others_users(own: Own) -> None:
