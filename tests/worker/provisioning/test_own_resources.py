@@ -209,6 +209,24 @@ def test_a_mistake_fails_its_step_and_what_was_issued_is_revoked(own: Own) -> No
             assert own.users("billing", like="%-token-j-%-billing-%") == [], "the trial has ended what Vault did not end"
 
 
+def test_a_certificate_that_no_job_would_get_or_that_stays_out_of_the_crl_fails_its_step(own: Own) -> None:
+    own.add("pki", "warehouse", "--url", "https://warehouse.example")
+    own.add("ssh", "web", "--url", "ssh://deploy@web.example")
+    own.apply()
+    own.vault.write("warehouse/config/crl", auto_rebuild=True)
+    step, why = own.try_out("warehouse")["verify"]
+    assert step == "failed"
+    assert "is not in the CRL that Vault serves" in why
+
+    catalog = own.folder / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace(', ttl: "{ttl}s"', "").replace("generate_lease: true", "generate_lease: false"))
+    own.apply()
+    for resource, action in (("web", "write"), ("warehouse", "read")):
+        step, why = own.try_out(resource, action)["issue"]
+        assert step == "failed"
+        assert "expires at" in why
+
+
 def test_vault_try_of_an_unknown_resource_or_action_names_the_existing_ones(own: Own) -> None:
     own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
     for words, why in (
@@ -236,7 +254,9 @@ def test_vault_try_shows_for_each_other_kind_what_revocation_can_do(own: Own, re
 
     no_target = {"issue": "ok", "find in target": "not possible", "log in": "not possible"}
     assert outcomes(own.try_out("baskets")) == {**no_target, "revoke": "ok", "verify": "ok"}
-    assert outcomes(own.try_out("warehouse")) == {**no_target, "revoke": "ok", "verify": "ok"}
+    warehouse = own.try_out("warehouse")
+    assert outcomes(warehouse) == {**no_target, "revoke": "ok", "verify": "ok"}
+    assert "is in the CRL that Vault serves" in warehouse["verify"][1]
     assert outcomes(own.try_out("web", "write")) == {**no_target, "revoke": "not possible", "verify": "not possible"}
     mail = own.try_out("mail")
     assert outcomes(mail) == {**no_target, "revoke": "not possible", "verify": "not possible"}
