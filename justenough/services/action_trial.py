@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal, NamedTuple
 
 from justenough.adapters.configuration.folder import load_config_folder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.targets.postgres import TargetInspector, log_in_once
-from justenough.adapters.vault import IssuedSecret, Vault
+from justenough.adapters.vault import IssuedSecret, Vault, pki
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, RetryLater
@@ -118,8 +118,8 @@ class _Trial:
             self.lost = True
             raise
         self.issued.append(one)
-        if self.definition.revocable is Revocable.NOW and not one.lease_id:
-            raise StepFailed("Vault gave no lease, so nothing can revoke it: the action cannot be `revocable: now`")
+        if why := pki.why_unfit(self.definition, one, grant_ends=self.vault.clock.now() + timedelta(seconds=TRIAL_TTL_S)):
+            raise StepFailed(f"a worker would give it to no job: {why}")
         return f"Vault issued {', '.join(sorted(one.fields))}" + (f" for {one.ttl} s" if one.lease_id else ", without a lease")
 
     def find(self) -> str:
@@ -146,6 +146,10 @@ class _Trial:
     def verify(self) -> str:
         if self.vault.is_lease_alive(self._lease()):
             raise StepFailed("Vault still knows the lease after its revocation")
+        if certificate := pki.certificate_path(self.definition, self.issued[-1]):
+            if pki.is_unrevoked(self.vault, certificate):
+                raise StepFailed(f"{certificate} is not in the CRL that Vault serves; does the mount have `auto_rebuild`?")
+            return f"{certificate} is in the CRL that Vault serves"
         return self._verify_user_is_gone("Vault's revocation_statements have not ended it") or "Vault does not know the lease any more"
 
     def end_in_target(self) -> str:

@@ -33,7 +33,7 @@ REQUEST_TIMEOUT_S = 15.0
 FIRST_ANSWER_TIMEOUT_S = 5.0
 """Seconds until setup gives up on a Vault that does not answer at all."""
 MOUNT_TIMEOUT_S = 10.0
-"""How long a newly mounted engine may take to accept writes."""
+"""How long a newly mounted engine may take to accept reads and writes."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -121,13 +121,8 @@ class AdminClient:
         return () if response.status_code == 404 else tuple(self._data(response, path).get("keys", ()))
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Write and return Vault's answer. Waits up to 10 s for a newly mounted engine. Raises SetupFailed, VaultNotReady."""
-        until = time.monotonic() + MOUNT_TIMEOUT_S
-        while True:
-            response = self._send("POST", path, dict(data))
-            if response.status_code != 400 or not any(text in response.text for text in WARMING_UP_MESSAGES) or time.monotonic() > until:
-                return self._data(response, path)
-            time.sleep(0.05)
+        """Write and return Vault's answer. Raises SetupFailed, VaultNotReady."""
+        return self._data(self._send("POST", path, dict(data)), path)
 
     def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
         """Ensure that a path has these values; write only if it does not have them yet. Raises SetupFailed, VaultNotReady."""
@@ -191,10 +186,15 @@ class AdminClient:
         self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": token.reveal()})
 
     def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False, **headers: str) -> httpx.Response:
+        """Send a request, and repeat it for up to 10 s while Vault prepares a newly mounted engine."""
         headers |= {} if anonymous else {"X-Vault-Token": self._token.reveal()}
+        until = time.monotonic() + MOUNT_TIMEOUT_S
         try:
             # A name may contain any character, also one that would end a URL's path.
-            answer = self._http.request(method, quote(path), json=data, headers=headers)
+            while (answer := self._http.request(method, quote(path), json=data, headers=headers)).status_code == 400:
+                if not any(text in answer.text for text in WARMING_UP_MESSAGES) or time.monotonic() > until:
+                    break
+                time.sleep(0.05)
         except httpx.HTTPError as error:
             reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."

@@ -70,7 +70,7 @@ class VaultTarget:
 def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple[AppliedWrite, ...]:
     """Set up a Vault, and return the outcome for each path, in order.
 
-    Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
+    A password that the environment lacks stays as it is, where Vault has one. Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
     it writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
     environment), SetupFailed (one step, with its path and remedy), GiveUp (it would change what is shared), VaultNotReady.
     """
@@ -78,7 +78,8 @@ def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple
         _refuse_shared_changes(plan_vault(target))
     settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
     with AdminClient.of(settings, target.admin_token, hide=inputs.secrets) as vault:
-        return tuple(_apply_steps(vault, settings, inputs))
+        absent = {path for path, name in _passwords(inputs.catalog) if name not in inputs.env and vault.read(path) is not None}
+        return tuple(_apply_steps(vault, settings, replace(inputs, catalog=_without_passwords(inputs.catalog, absent))))
 
 
 def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
@@ -87,7 +88,7 @@ def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
     It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
     settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
-    inputs = replace(inputs, env={**dict.fromkeys(_password_names(inputs.catalog), HIDDEN), **inputs.env})
+    inputs = replace(inputs, env={**{name: HIDDEN for _, name in _passwords(inputs.catalog)}, **inputs.env})
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
     with PlanningClient.of(settings, target.admin_token, hide=inputs.secrets, names=names) as vault:
         return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))
@@ -144,10 +145,20 @@ def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, peop
     return _Inputs(catalog, tiers, triggers, people or {}, people is not None, env, filled_in)
 
 
-def _password_names(catalog: Catalog) -> set[str]:
-    """Return the names of the environment's values that are passwords as a whole."""
-    passwords = (SETTING_PLACEHOLDER.fullmatch(str(write.data.get("password", ""))) for write in catalog.provision)
-    return {found[1] for found in passwords if found}
+def _passwords(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    """Yield each path that takes a password as a whole from the environment, and the variable's name."""
+    for write in catalog.provision:
+        if found := SETTING_PLACEHOLDER.fullmatch(str(write.data.get("password", ""))):
+            yield write.path, found[1]
+
+
+def _without_passwords(catalog: Catalog, paths: set[str]) -> Catalog:
+    """Return the catalog without the passwords at these paths: a write without its password keeps the one that Vault has."""
+    kept = [
+        write.model_copy(update={"data": {key: value for key, value in write.data.items() if write.path not in paths or key != "password"}})
+        for write in catalog.provision
+    ]
+    return catalog.model_copy(update={"provision": tuple(kept)})
 
 
 def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Iterator[AppliedWrite]:

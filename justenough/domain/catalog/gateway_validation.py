@@ -131,7 +131,7 @@ def _input_problems(tool: Tool, scope: frozenset[str], where: str) -> Iterator[P
     for parameter in tool.sql.parameters if tool.sql else ():
         if parameter not in tool.inputs | scope:
             hint = did_you_mean(parameter, tool.inputs | scope)
-            yield Problem(f"{where}.sql.statement", f"%({parameter})s is not a property of `input`{hint}")
+            yield Problem(f"{where}.sql.statement", f"%({parameter})s is not a property of `input` or a `data_scope` of the action{hint}")
     if tool.http:
         yield from _http_problems(tool, tool.http, scope, f"{where}.http")
 

@@ -150,11 +150,20 @@ def test_the_next_steps_write_a_value_into_kv_after_its_mount_exists(alone: Cli,
     ]
 
 
+@pytest.mark.parametrize("host, is_private", [("10.2.0.9", True), ("api.example", False)])
+def test_a_tool_may_call_an_api_whose_private_address_the_url_names(alone: Cli, folder: Path, host: str, is_private: bool) -> None:
+    assert add(alone, folder, "http", "dispatch", url=f"https://{host}/v1").exit_code == 0
+
+    http = read_catalog((folder / "catalog.yaml").read_text()).tools["dispatch-get"].http
+    assert http is not None
+    assert http.allow_private is is_private
+
+
 def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder: Path) -> None:
     added = add(alone, folder, "postgres", "billing", "--schema", "finance")
 
     sql = (folder / "sql" / "billing.sql").read_text()
-    assert len(sql.splitlines()) <= 40
+    assert len(sql.splitlines()) <= 50
     assert "GRANT SELECT ON ALL TABLES IN SCHEMA finance TO billing_read;" in sql
     assert "export BILLING_VAULT_PASSWORD=" in added.stdout
 

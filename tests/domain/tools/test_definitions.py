@@ -104,7 +104,7 @@ HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}
         ("find/sql", None, "tools.find: has none; a tool needs exactly one of sql, http, mcp"),
         ("find/http", FILE["http"], "tools.find: has sql and http; a tool needs exactly one of sql, http, mcp"),
         ("find/sql/statment", "x", "tools.find.sql.statment: unknown key; did you mean 'statement'?"),
-        ("find/sql/statement", "SELECT %(order)s", "tools.find.sql.statement: %(order)s is not a property of `input`; did you mean 'order_id'?"),
+        ("find/sql/statement", "SELECT %(order)s", "tools.find.sql.statement: %(order)s is not a property of `input` or a `data_scope` of the action; did you mean 'order_id'?"),
         ("find/sql/statement", "SELECT %s", "tools.find.sql: statement: '%s' is not a parameter"),
         ("find/sql/statement", "SELECT 100 % 3", "write %(name)s, or %% for a percent sign"),
         ("find/sql/statement", "SELECT '%(order_id)s'", "a parameter in quotes would be literal text"),

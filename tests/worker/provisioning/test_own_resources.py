@@ -40,9 +40,9 @@ class Own:
         added = self.run("catalog", "add", *words)
         assert added.exit_code == 0, added.stderr
 
-    def run_sql(self, name: str) -> None:
+    def run_sql(self, name: str, *, database: str | None = None) -> None:
         """Run the resource's SQL as the owner of its database, as `catalog add` says."""
-        command = ("psql", self.as_owner(name), "-v", "ON_ERROR_STOP=1", "-v", f"password={PASSWORD}", "-1", "-q")
+        command = ("psql", self.as_owner(database or name), "-v", "ON_ERROR_STOP=1", "-v", f"password={PASSWORD}", "-1", "-q")
         subprocess.run((*command, "-f", str(self.folder / "sql" / f"{name}.sql")), check=True, capture_output=True)
 
     def as_owner(self, name: str) -> str:
@@ -137,6 +137,35 @@ def test_users_reach_their_schema_with_the_rights_of_their_action_and_nothing_el
     assert refusal("reaper", "SELECT public.je_end_users('%')") == "RaiseException"
 
 
+def test_the_sql_fails_while_everybody_may_create_objects_in_the_schema(own: Own, shop: Shop) -> None:
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    with psycopg.connect(shop.superuser, dbname="billing", autocommit=True) as superuser:
+        superuser.execute("ALTER SCHEMA public OWNER TO CURRENT_USER")
+        superuser.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            own.run_sql("billing")
+        assert b"everybody may create objects in the schema public" in failed.value.stderr
+        superuser.execute("ALTER SCHEMA public OWNER TO pg_database_owner")
+
+    own.run_sql("billing")
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        assert connection.execute("SELECT has_schema_privilege('billing_read', 'public', 'CREATE')").fetchone() == (False,)
+
+
+def test_two_resources_of_one_database_end_each_others_users(own: Own) -> None:
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute("CREATE SCHEMA finance")
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    own.add("postgres", "sales", "--url", f"postgresql://{own.server}/billing", "--schema", "finance")
+    for name in ("billing", "sales", "billing"):
+        own.run_sql(name, database="billing")
+    own.apply()
+
+    for name in ("billing", "sales"):
+        assert outcomes(own.try_out(name)) == ALL_OK
+    assert own.users("billing", like="%-token-j-%") == []
+
+
 def test_two_databases_of_one_server_do_not_end_each_others_users(own: Own) -> None:
     for name in ("billing", "sales"):
         own.add("postgres", name, "--url", f"postgresql://{own.server}/{name}")
@@ -180,6 +209,24 @@ def test_a_mistake_fails_its_step_and_what_was_issued_is_revoked(own: Own) -> No
             assert own.users("billing", like="%-token-j-%-billing-%") == [], "the trial has ended what Vault did not end"
 
 
+def test_a_certificate_that_no_job_would_get_or_that_stays_out_of_the_crl_fails_its_step(own: Own) -> None:
+    own.add("pki", "warehouse", "--url", "https://warehouse.example")
+    own.add("ssh", "web", "--url", "ssh://deploy@web.example")
+    own.apply()
+    own.vault.write("warehouse/config/crl", auto_rebuild=True)
+    step, why = own.try_out("warehouse")["verify"]
+    assert step == "failed"
+    assert "is not in the CRL that Vault serves" in why
+
+    catalog = own.folder / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace(', ttl: "{ttl}s"', "").replace("generate_lease: true", "generate_lease: false"))
+    own.apply()
+    for resource, action in (("web", "write"), ("warehouse", "read")):
+        step, why = own.try_out(resource, action)["issue"]
+        assert step == "failed"
+        assert "expires at" in why
+
+
 def test_vault_try_of_an_unknown_resource_or_action_names_the_existing_ones(own: Own) -> None:
     own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
     for words, why in (
@@ -207,7 +254,9 @@ def test_vault_try_shows_for_each_other_kind_what_revocation_can_do(own: Own, re
 
     no_target = {"issue": "ok", "find in target": "not possible", "log in": "not possible"}
     assert outcomes(own.try_out("baskets")) == {**no_target, "revoke": "ok", "verify": "ok"}
-    assert outcomes(own.try_out("warehouse")) == {**no_target, "revoke": "ok", "verify": "ok"}
+    warehouse = own.try_out("warehouse")
+    assert outcomes(warehouse) == {**no_target, "revoke": "ok", "verify": "ok"}
+    assert "is in the CRL that Vault serves" in warehouse["verify"][1]
     assert outcomes(own.try_out("web", "write")) == {**no_target, "revoke": "not possible", "verify": "not possible"}
     mail = own.try_out("mail")
     assert outcomes(mail) == {**no_target, "revoke": "not possible", "verify": "not possible"}

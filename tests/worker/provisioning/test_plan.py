@@ -51,11 +51,22 @@ def test_a_plan_shows_no_secret_and_names_where_values_come_from(empty: Emptied)
 
 
 def test_a_plan_needs_no_password_and_apply_names_the_one_that_is_missing(empty: Emptied) -> None:
-    empty.apply()
-    del empty.environment["SHOP_VAULT_PASSWORD"]
-    assert empty.changes() == {}
+    password = empty.environment.pop("SHOP_VAULT_PASSWORD")
+    assert "database/config/shop" in empty.changes()
     with pytest.raises(InvalidInput, match="setting SHOP_VAULT_PASSWORD is missing"):
         empty.apply()
+
+    empty.apply(SHOP_VAULT_PASSWORD=password)
+    assert empty.changes() == {}
+
+
+def test_apply_keeps_the_password_that_vault_has_if_the_environment_has_none(empty: Emptied) -> None:
+    empty.apply()
+    del empty.environment["SHOP_VAULT_PASSWORD"]
+    empty.write("database/config/shop", max_open_connections=3)
+
+    assert {write.path: write.outcome for write in empty.apply()}["database/config/shop"] == "changed"
+    assert empty.read("database/creds/je-observer")["username"]
 
 
 def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written(empty: Emptied, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import jinja2
 
 from justenough.adapters.configuration.scaffold.new_folder import to_yaml_text
 from justenough.domain.core.errors import Problem, raise_problems
+from justenough.domain.core.url_policy import url_problem
 
 REVIEW_AFTER_DAYS = 365
 TERMS = ("environment", "sensitivity", "owner")
@@ -103,6 +104,7 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
         "title": json.dumps(new.title, ensure_ascii=False),
         "terms": "".join(f"    {name}: {value}\n" for name, value in terms.items()),
         "url": new.url.rstrip("/"),
+        "is_private": url_problem(new.url, private=False) is not None and url_problem(new.url, private=True) is None,
         "scheme": where.scheme,
         "host": where.hostname,
         "address": f"[{where.hostname}]:{port}" if ":" in str(where.hostname) else f"{where.hostname}:{port}",
