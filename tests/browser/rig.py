@@ -42,9 +42,32 @@ AXE: dict[str, Any] = {"resultTypes": ["violations"], "rules": {"target-size": {
 COLOURS = {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]}
 """Those of them that look at colours: a theme changes nothing else, and a width changes everything but them (app.css)."""
 LAYOUT = {**AXE, "rules": {**AXE["rules"], **{rule: {"enabled": False} for rule in COLOURS["runOnly"]}}}
+DISTINCT = """() => {
+  const looks = ["color", "backgroundColor", "backgroundImage", "opacity", "filter", "fontSize", "fontWeight", "textShadow",
+    "textDecorationLine", "borderBottomStyle", "display", "position", "visibility"];
+  const alike = [];
+  const lookOf = (it) => {
+    const style = getComputedStyle(it);
+    const own = [it.tagName, it.getAttribute("class"), it.ariaDisabled, it.matches(":disabled"), it.control?.matches(":disabled"),
+      [...it.childNodes].some((node) => node.nodeType === 3 && node.data.trim()), ...looks.map((name) => style[name])];
+    const below = new Set();
+    for (const child of it.children) {
+      const look = lookOf(child);
+      if (below.has(look)) alike.push(child);
+      own.push(look);
+      below.add(look);
+    }
+    return `(${own})`;
+  };
+  lookOf(document.body);
+  return alike.length ? { include: [document], exclude: alike } : document;
+}"""
+"""Returns a page without the elements that look, inside too, like a sibling before them: what holds for its colours holds for theirs."""
 LAPTOP = 1280
 NARROW_WIDTHS = (360, 390, 640)
 NARROW_TEXT = """() => {
+  const fonts = ["fontFamily", "fontSize", "fontWeight", "fontStyle", "fontStretch", "fontVariantNumeric", "letterSpacing"];
+  const leasts = new Map();
   const ruler = document.createElement("span");
   ruler.textContent = "00000000";
   ruler.style.cssText = "position: absolute; visibility: hidden";
@@ -58,14 +81,21 @@ NARROW_TEXT = """() => {
     const style = getComputedStyle(box);
     return box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
   };
+  const least = (box) => {
+    const style = getComputedStyle(box);
+    const font = fonts.map((name) => style[name]).join();
+    if (!leasts.has(font)) {
+      box.append(ruler);
+      leasts.set(font, ruler.getBoundingClientRect().width);
+      ruler.remove();
+    }
+    return leasts.get(font);
+  };
   return [...document.querySelectorAll("main *")].filter((it) => it.checkVisibility({ visibilityProperty: true })).filter((it) => {
     let box = it;
     while (["inline", "contents"].includes(getComputedStyle(box).display)) box = box.parentElement;
     if (box.clientWidth <= 1 || it.closest("thead")?.clientWidth <= 1 || !texts(it).some((node) => lines(node) > 1)) return false;
-    box.append(ruler);
-    const least = ruler.getBoundingClientRect().width;
-    ruler.remove();
-    return room(box) < least - 1;
+    return room(box) < least(box) - 1;
   }).map((it) => `${it.tagName.toLowerCase()}.${it.className}: ${texts(it)[0].data.trim().slice(0, 40)}`);
 }"""
 """The texts of a page that break into lines because there is no room for eight characters."""
@@ -206,11 +236,12 @@ async def log_in(page: Page, name: str, password: str) -> None:
 
 async def check_axe(page: Page, rules: dict[str, Any] = AXE) -> None:
     """Fail if axe finds a serious or critical problem in a page; list each with its rule and its elements."""
+    context = DISTINCT if rules is COLOURS else "() => document"
     async with _open_scriptable(page) as seen:
         # Evaluated from outside, because the page's CSP would block a script element.
         if not await seen.evaluate("'axe' in window"):
             await seen.evaluate(AXE_SCRIPT)
-        found = await seen.evaluate("async rules => (await axe.run(rules)).violations", rules)
+        found = await seen.evaluate(f"async rules => (await axe.run(({context})(), rules)).violations", rules)
     told = [_violation_text(violation) for violation in found if violation["impact"] in SERIOUS]
     assert not told, f"axe on {page.url}:\n" + "\n".join(told)
 
@@ -256,8 +287,10 @@ async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]
         if number == 0:
             await check_text_boxes(page)
         new_width, new_theme = (value not in {look[at] for look in looks[:number]} for at, value in enumerate((width, dark)))
-        if new_width or new_theme:
-            await check_axe(page, AXE if new_width and new_theme else LAYOUT if new_width else COLOURS)
+        if new_width:
+            await check_axe(page, LAYOUT)
+        if new_theme:
+            await check_axe(page, COLOURS)
 
 
 @asynccontextmanager

@@ -19,6 +19,9 @@ PAGES = {
     "/silent-image": PAGE.format('<img src="/dot.gif">'),
     "/plainly-silent": PAGE.format('<noscript><img src="/dot.gif"></noscript>'),
     "/pale-at-night": PAGE.format("<link rel='stylesheet' href='/pale.css'><p>Nobody can read this at night.</p>"),
+    "/pale-row": PAGE.format(
+        f"<link rel='stylesheet' href='/pale.css'><ul>{'<li><span>Any row</span></li>' * 9}<li><b>The last</b></li></ul>"
+    ),
     "/long-navigation": PAGE.format(
         "<link rel='stylesheet' href='/narrow.css'><nav class='places'><a href='/'>One</a> <a href='/'>Two</a></nav>"
     ),
@@ -29,7 +32,7 @@ PAGES = {
 }
 SCRIPTS = {"/app.js": "document.querySelector('p').textContent = 'With scripts.'", "/broken.js": "throw new Error('broken on purpose')"}
 STYLES = {
-    "/pale.css": "@media (prefers-color-scheme: dark) { p { color: #777; background: #666 } }",
+    "/pale.css": "@media (prefers-color-scheme: dark) { p, li:last-child b { color: #777; background: #666 } }",
     "/narrow.css": ".places { display: flex; overflow: auto; width: 40px; font-size: 24px; gap: 24px }",
 }
 PASSWORDS = {"lead": "lead's password"}

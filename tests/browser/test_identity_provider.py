@@ -133,7 +133,7 @@ async def test_an_approval_counts_because_of_a_group_that_only_the_provider_know
     async with asyncio.timeout(60):
         # The console keeps what it knows of people for some seconds.
         while await status_of(page, f"/inbox/{request['id']}") == 404:
-            pass
+            await page.wait_for_timeout(500)
     await page.get_by_role("link", name="Approve write").first.click()
     await page.locator("#approve").click()
     await expect(page.get_by_role("status").first).to_contain_text("Approved and recorded.")

@@ -78,11 +78,12 @@ async def test_axe_names_the_rule_and_the_element(sample_pages: Pages, path: str
         await check_axe(page)
 
 
-async def test_colours_are_checked_in_each_theme(sample_pages: Pages) -> None:
+@pytest.mark.parametrize("path, element", [("/pale-at-night", "p"), ("/pale-row", "b")])
+async def test_colours_are_checked_in_each_theme(sample_pages: Pages, path: str, element: str) -> None:
     page = await sample_pages.visitor()
-    await check_looks(page, "/pale-at-night", looks=[(360, False), (1280, False)])
-    with pytest.raises(AssertionError, match=r"serious: color-contrast: .*\n +p: "):
-        await check_looks(page, "/pale-at-night", looks=[(360, False), (360, True)])
+    await check_looks(page, path, looks=[(360, False), (1280, False)])
+    with pytest.raises(AssertionError, match=rf"serious: color-contrast: .*\n +{element}: "):
+        await check_looks(page, path, looks=[(360, False), (360, True)])
 
 
 async def test_a_cut_off_navigation_is_detected_on_a_wide_screen(sample_pages: Pages) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import subprocess
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -66,20 +67,27 @@ def is_valid_link(link: str, document: Path) -> bool:
     return target.exists() and (not anchor or anchor in anchors(target))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_relative_link_resolves_to_a_file_and_a_heading(document: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", without_code(document.read_text()))
-    relative = [link for pair in links for link in pair if link and "://" not in link]
+def find_in_files(find: Callable[[Path], Iterable[str]], files: Iterable[Path] = DOCUMENTS) -> dict[str, list[str]]:
+    """Return what a search finds, by file."""
+    found = {name(file): list(find(file)) for file in files}
 
-    assert [link for link in relative if not is_valid_link(link, document)] == []
+    return {file: finds for file, finds in found.items() if finds}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_the_index_lists_every_page_of_its_folders(document: Path) -> None:
+def test_every_relative_link_resolves_to_a_file_and_a_heading() -> None:
+    def broken_links(document: Path) -> list[str]:
+        links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", without_code(document.read_text()))
+        relative = [link for pair in links for link in pair if link and "://" not in link]
+        return [link for link in relative if not is_valid_link(link, document)]
+
+    assert find_in_files(broken_links) == {}
+
+
+def test_the_index_lists_every_page_of_its_folders() -> None:
     index = (ROOT / "docs/README.md").read_text()
-    page = document.relative_to(ROOT).parts
+    pages = [name(document).removeprefix("docs/") for document in DOCUMENTS if name(document).startswith("docs/")]
 
-    assert page[0] != "docs" or page[1] in {"README.md", "decisions"} or f"({'/'.join(page[1:])})" in index
+    assert [page for page in pages if page != "README.md" and not page.startswith("decisions/") and f"({page})" not in index] == []
 
 
 def test_no_file_cites_a_missing_document() -> None:
@@ -106,13 +114,14 @@ def test_no_file_cites_a_missing_decision() -> None:
     assert {pair for pair in cited if pair[1] not in numbers} == set()
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, *SQL_FILES], ids=name)
-def test_sql_to_copy_names_the_schema_of_each_function(document: Path) -> None:
-    text = document.read_text()
-    if document.suffix == ".md":
-        text = "\n".join((*re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL), *re.findall(r"`(SELECT [^`]*)`", text)))
+def test_sql_to_copy_names_the_schema_of_each_function() -> None:
+    def unqualified_calls(file: Path) -> Iterable[str]:
+        text = file.read_text()
+        if file.suffix == ".md":
+            text = "\n".join((*re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL), *re.findall(r"`(SELECT [^`]*)`", text)))
+        return map(str, find_unqualified_calls(text))
 
-    assert list(find_unqualified_calls(text)) == []
+    assert find_in_files(unqualified_calls, [*DOCUMENTS, *SQL_FILES]) == {}
 
 
 @pytest.mark.parametrize("script", ["generate", "draw"])
@@ -127,32 +136,31 @@ def cell_count(row: str) -> int:
     return len(re.findall(r"(?<!\\)\|", row.strip().strip("|"))) + 1
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_each_row_of_a_table_has_as_many_cells_as_its_head(document: Path) -> None:
-    # Further cells are not shown.
-    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
-    tables = [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
-    is_odd = [row for table in tables for row in table if row.startswith("||") or cell_count(row) != cell_count(table[1])]
+def test_each_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    def odd_rows(document: Path) -> list[str]:
+        # Further cells are not shown.
+        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+        tables = [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+        return [row for table in tables for row in table if row.startswith("||") or cell_count(row) != cell_count(table[1])]
 
-    assert is_odd == []
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_prose_wraps_at_120_characters(document: Path) -> None:
-    assert long_lines(document.read_text()) == []
+    assert find_in_files(odd_rows) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
-    text = document.read_text()
-    targets = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE))
-
-    assert targets - set(TARGETS) == set()
+def test_prose_wraps_at_120_characters() -> None:
+    assert find_in_files(lambda document: long_lines(document.read_text())) == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_no_document_has_a_to_do_note(document: Path) -> None:
-    assert re.findall(r"\b(?:TODO|TBD|FIXME|XXX)\b", document.read_text()) == []
+def test_every_make_target_that_a_document_names_exists() -> None:
+    def unknown_targets(document: Path) -> set[str]:
+        text = document.read_text()
+        targets = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE))
+        return targets - set(TARGETS)
+
+    assert find_in_files(unknown_targets) == {}
+
+
+def test_no_document_has_a_to_do_note() -> None:
+    assert find_in_files(lambda document: re.findall(r"\b(?:TODO|TBD|FIXME|XXX)\b", document.read_text())) == {}
 
 
 @pytest.mark.parametrize("target", ["help", "setup", "demo", "test", "check", "up", "bench"])

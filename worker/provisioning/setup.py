@@ -70,8 +70,9 @@ class VaultTarget:
 def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple[AppliedWrite, ...]:
     """Set up a Vault, and return the outcome for each path, in order.
 
-    A password that the environment lacks stays as it is, where Vault has one. Writes `settings.worker_approle_file` and `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared`
-    it writes nothing if it would have to change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
+    A password that the environment lacks stays as it is, where Vault has one. Writes `settings.worker_approle_file` and
+    `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared` it writes nothing if it would have to
+    change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
     environment), SetupFailed (one step, with its path and remedy), GiveUp (it would change what is shared), VaultNotReady.
     """
     if not change_shared:

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,7 +15,7 @@ from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.ledger.checkpoint import Checkpoint, checkpoint_text, origin_of, read_checkpoints, signed_note
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.ledger.export import to_export_line
-from justenough.domain.ledger.hash_chain import GENESIS, LedgerEntry, chain_entry, entry_hash
+from justenough.domain.ledger.hash_chain import GENESIS, LedgerEntry, chain_entry, entry_hash, hashed_text
 from justenough.domain.ledger.merkle import root_of
 from justenough.domain.ledger.public_keys import KeyVersion, LedgerKeys, PersonKeys
 from justenough.domain.readmodel.views import EntryView
@@ -93,9 +94,17 @@ def rehashed(entries: Iterable[dict[str, Any]]) -> list[str]:
     lines = []
     for position, entry in enumerate(entries, start=1):
         seq, prev = ends.get(entry["job"], (0, GENESIS))
-        data = to_canonical_json(entry["data"]).decode()
+        data = _to_canonical_data(json.dumps(entry["data"]))
         at = datetime.fromisoformat(entry["at"]).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        made = entry_hash(entry["job"], seq + 1, entry["id"], entry["type"], at, data, prev)
+        hashed = (entry["job"], seq + 1, entry["id"], entry["type"], at, data, prev)
+        made = entry_hash(*hashed)
         ends[entry["job"]] = (seq + 1, made)
-        lines.append(to_export_line({**entry, "position": position, "seq": seq + 1, "prev": prev, "hash": made}))
+        line = {**entry, "position": position, "seq": seq + 1, "prev": prev, "hash": made, "text": hashed_text(*hashed)}
+        lines.append(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
     return lines
+
+
+@lru_cache(maxsize=1000)
+def _to_canonical_data(data: str) -> str:
+    """Return the canonical form of an entry's data. Most entries of an edited ledger are those of the ledger itself."""
+    return to_canonical_json(json.loads(data)).decode()
