@@ -39,6 +39,8 @@ def tools_at(url: str, token: str) -> MCPToolset:
         # A denial is an answer like any other: the model is to read it and go on.
         tool_error_behavior="failed",
         progress_handler=waiting,
+        # Its default, 5 s, is too short for a busy machine.
+        init_timeout=60.0,
         read_timeout=PATIENCE,
     )
 
