@@ -83,7 +83,7 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
         "Needs 1 approval",
         "Can be revoked immediately",
         "She called twice",
-        "A write changes what customers see, so the resource's owner agrees to it first.",
+        "A write changes what customers see, so the owner of the resource approves it first.",
         'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
         "print('4712')",
         "cpu 10m, memory 1GiB, processes 256, file size 1GiB, open files 4096",
