@@ -88,7 +88,7 @@ class AccessGrant:
         return not any(bounds.problems(call.arguments, made=self.made.of_tool(call), made_alike=alike))
 
     @property
-    def through_tools(self) -> bool:
+    def is_through_tools(self) -> bool:
         """Whether the grant allows any number of calls of some tools, within their bounds."""
         return self.access.tools is not None and call_of(self.access) is None
 
@@ -108,8 +108,8 @@ class JobGrants:
         self._grants.append(grant)
         self.ever_granted.add(request_id(self._job, grant.number))
 
-    def through_tools(self, access: Access) -> AccessGrant | None:
-        standing = (grant for grant in self._grants if grant.through_tools and self._is_usable(grant))
+    def grant_through_tools(self, access: Access) -> AccessGrant | None:
+        standing = (grant for grant in self._grants if grant.is_through_tools and self._is_usable(grant))
         return next((grant for grant in standing if _is_same_access(grant.access, access)), None)
 
     def find_covering(self, access: Access) -> Iterator[AccessGrant]:
@@ -121,7 +121,7 @@ class JobGrants:
             # Under a control group, people authorize a single issue, so the grant cannot be used again.
             if used_up or not _is_same_access(grant.access, access) or (action and action.locked):
                 continue
-            if grant.through_tools and (call is None or not grant.has_room(call)):
+            if grant.is_through_tools and (call is None or not grant.has_room(call)):
                 continue
             yield grant
 
@@ -173,7 +173,7 @@ class RuntimeRequests:
             raise NotPermitted(f"a job may make at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
-        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its account has."""
+        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its launcher has."""
         # Some may have been answered, or have expired, without the job asking again: those are still in `waiting`.
         views = self._deps.store.requests.by_ids(self.waiting) if len(self.waiting) >= MAX_WAITING_REQUESTS else {}
         if sum(view.state is RequestState.PENDING for view in views.values()) >= MAX_WAITING_REQUESTS:

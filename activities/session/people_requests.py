@@ -74,7 +74,7 @@ class RequestWatch:
                 news, position = await asyncio.to_thread(ledger.news, position, types=REQUEST_TYPES)
                 self._pass_on(news)
                 fails = False
-            except Exception as error:  # noqa: BLE001 - while the store is away, signals are the only path
+            except Exception as error:  # noqa: BLE001 - while the store is unreachable, signals are the only path
                 if not fails:
                     log.warning("requests about jobs cannot be read; only signals reach sessions", error=type(error).__name__)
                 fails = True

@@ -191,8 +191,8 @@ class JobSession:
         return result
 
     async def _revoke_before_end(self) -> None:
-        """Revoke the job's access before its session ends: at once if it is killed, or if something of its work, such as a call to a server that
-        hangs, has not ended soon after the work was over.
+        """Revoke the job's access before its session ends: at once if it is killed, or if part of its work, such as a call to a server that
+        hangs, has not ended LINGER after the work was over.
         """
         await self._work_over.wait()
         if self._stop is not Stop.KILL:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from console.presentation.event_text import decision_text
-from console.presentation.status_badges import credential_look
+from console.presentation.status_badges import shown_credential_state
 from justenough.domain.ledger.events import time_done
 
 Json = Mapping[str, Any]
@@ -151,7 +151,7 @@ def _begin_row(kind: Literal["job", "request", "credential"], state: str) -> Han
 def _settle_row(kind: Literal["request", "credential"], state: str) -> Handler:
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         row = timeline.row(kind, data[kind])
-        row.state, row.settled = credential_look(state, row.revocable), time_done(data, at)
+        row.state, row.settled = shown_credential_state(state, row.revocable), time_done(data, at)
 
     return take
 
@@ -193,7 +193,7 @@ def _open_approval(timeline: Timeline, at: datetime, data: Json) -> None:
     row.state, row.settled, row.until = "waits", None, _time(data["respond_by"])
     row.tier, row.quorum = int(data["tier"]), int(data["quorum"])
     job = timeline.row("job", "")
-    # A running job may request more; it goes on running meanwhile.
+    # A running job may request more; it keeps running meanwhile.
     if job.state == "pending":
         job.state = "awaiting_approval"
     if data.get("verdict"):

@@ -19,7 +19,7 @@ REMEDY = "check JUSTENOUGH_DATABASE_CREDENTIALS, and run `justenough vault apply
 MIN_VALID_S = 15.0
 """Credentials with less time left are not used for another transaction."""
 MIN_REJECTED_AGE_S = 60.0
-"""Newer credentials are kept although the server refuses them: if a right is missing, no others are better, and each is another user."""
+"""Seconds for which new credentials are kept even if the server refuses them: if a right is missing, further ones would not help either."""
 
 
 def open_store(settings: Settings, vault: Vault) -> Store:

@@ -120,7 +120,7 @@ class AdminClient:
         return () if response.status_code == 404 else tuple(self._data(response, path).get("keys", ()))
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Write and return Vault's answer. Waits up to 10 s for a newly mounted engine. Raises SetupFailed, VaultNotReady."""
+        """Write data to a path and return Vault's answer. Waits up to 10 s for a newly mounted engine. Raises SetupFailed, VaultNotReady."""
         until = time.monotonic() + MOUNT_TIMEOUT_S
         while True:
             response = self._send("POST", path, dict(data))

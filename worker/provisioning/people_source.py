@@ -1,6 +1,6 @@
 """The people of `justenough people sync`: who they are, their groups and their login names, from a file or a SCIM 2.0 server (RFC 7643, 7644).
 
-Of a SCIM server, all pages are fetched, because a person who is missing from the list would seem to be gone.
+All pages of a SCIM server are fetched, because a person who is missing from the list would seem to be gone.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ class ManagedProcess:
         return "exited"
 
     def _report_change(self) -> None:
-        """Report the new pid. If the disk is full, the child is kept running all the same, and the report is repeated later."""
+        """Report the new pid. If the disk is full, the child is still kept running, and the report is repeated later."""
         try:
             self._on_change()
             self._is_reported = True

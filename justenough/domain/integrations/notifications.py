@@ -212,7 +212,7 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
         f"{requester}, launched by {launcher}, requests {access}.",
         f"Task: {to_plain_text(request.task)}",
         *_reason_lines(request),
-        *(["Not named in the signed order: the running job asks for it."] if request.is_beyond_order else []),
+        *(["Not named in the signed order: the running job requests it."] if request.is_beyond_order else []),
         f"Policy: {to_plain_text(', '.join(request.policies) or 'not recorded')}",
         *([f"Escalated: tier {tier - 1} did not decide in time."] if tier > request.tier else []),
         f"Decide by {deadline:%Y-%m-%d %H:%M} UTC; {quorum}. {silence}",
