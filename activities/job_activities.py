@@ -68,7 +68,7 @@ PROOF_EVENTS = frozenset(
 """With ATTEMPT_EVENTS, all events that a revocation passes on if the ledger could not record them."""
 
 
-class NotLookedAt(RetryLater):
+class ProofNotChecked(RetryLater):
     """A proof cannot be checked because a server is unreachable."""
 
 
@@ -240,7 +240,7 @@ class JobActivities:
     def close(self, close_input: CloseInput) -> JobResult:
         """Record how a job ended, with the events that the ledger could not record before. Return the first ending that was recorded.
 
-        If no worker has revoked the job's access, the sweep will. Raises NotLookedAt if such events contain a proof that cannot be checked
+        If no worker has revoked the job's access, the sweep will. Raises ProofNotChecked if such events contain a proof that cannot be checked
         now.
         """
         store = self._deps.store
@@ -360,7 +360,7 @@ class JobActivities:
         except NotFound:
             return attempts
         if report.failures and not any(finding.alive and not finding.residual for finding in report.findings):
-            raise NotLookedAt(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
+            raise ProofNotChecked(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
         return [_with_evidence_of(report, item) for item in carried] if report.revoked else attempts
 
 

@@ -21,7 +21,7 @@ import structlog
 
 from activities.broker.errors import TooManyCalls
 from activities.delivery.delivery import secret_texts
-from activities.delivery.identity_token import NotVouchedFor, issue_identity_token
+from activities.delivery.identity_token import AudienceNotAllowed, issue_identity_token
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.issuing.results import (
@@ -310,7 +310,7 @@ class Broker:
             await self._lease_keeper.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
-        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, NotVouchedFor, OrderNotValid, NoIssuer,
+        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, AudienceNotAllowed, OrderNotValid, NoIssuer,
         AccessClosed.
         """
         now = self._deps.now()
@@ -321,7 +321,7 @@ class Broker:
 
         try:
             token = await self.run_in_thread(issue)
-        except (NotVouchedFor, OrderNotValid) as error:
+        except (AudienceNotAllowed, OrderNotValid) as error:
             await self.record_refusal("an identity token", str(error))
             raise
         self._mask([token.reveal()], about="identity")

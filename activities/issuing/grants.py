@@ -43,14 +43,14 @@ class CallCounts:
 
     def add(self, call: ToolCall, arguments: Iterable[str], *, times: int = 1) -> None:
         """Count a call, and its value of each of these arguments. `times=-1` undoes this."""
-        alike = (_value_key(call, name) for name in arguments if name in call.arguments)
-        self._counts.update(dict.fromkeys([(call.tool,), *alike], times))
+        by_value = (_value_key(call, name) for name in arguments if name in call.arguments)
+        self._counts.update(dict.fromkeys([(call.tool,), *by_value], times))
 
     def of_tool(self, call: ToolCall) -> int:
         """Return the calls of the same tool."""
         return self._counts[call.tool,]
 
-    def alike(self, call: ToolCall, arguments: Iterable[str]) -> dict[str, int]:
+    def with_same_value(self, call: ToolCall, arguments: Iterable[str]) -> dict[str, int]:
         """Return, by argument, the calls of the same tool with the same value."""
         return {name: self._counts[_value_key(call, name)] for name in arguments if name in call.arguments}
 
@@ -84,8 +84,8 @@ class AccessGrant:
         bounds = (self.access.tools or {}).get(call.tool)
         if bounds is None:
             return False
-        alike = self.made.alike(call, bounds.counted_arguments)
-        return not any(bounds.problems(call.arguments, made=self.made.of_tool(call), made_alike=alike))
+        calls_made, same_value_calls = self.made.of_tool(call), self.made.with_same_value(call, bounds.counted_arguments)
+        return not any(bounds.problems(call.arguments, calls_made=calls_made, same_value_calls=same_value_calls))
 
     @property
     def is_through_tools(self) -> bool:
@@ -289,16 +289,18 @@ class ToolBounds:
         bounds = (item.tools[tool] for items in orders for item in items if item.tools and tool in item.tools)
         return frozenset(name for each in bounds for name in each.counted_arguments)
 
-    def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int, made_alike: Mapping[str, int]) -> ToolCall:
+    def bound_call(
+        self, call: ToolCall, resource: str, action: Action, *, calls_made: int, same_value_calls: Mapping[str, int]
+    ) -> ToolCall:
         """Return a call with the bounds that apply to it. Blocking. Raises OutOfBounds if the call exceeds them.
 
-        `made`, `made_alike`: the job's other calls, as in Bounds.problems.
+        `calls_made`, `same_value_calls`: the job's other calls, as in Bounds.problems.
         """
         own = self.order_items(resource, action)
         by = ORDER if own == tool_only_items(self._verified.spec, resource, action) else APPROVAL
-        call = with_bounds(call, own, calls_made=made, made_alike=made_alike, by=by)
+        call = with_bounds(call, own, calls_made=calls_made, same_value_calls=same_value_calls, by=by)
         for items in ancestor_access_items(self._deps, resource, action, self._verified.statement):
-            above = with_bounds(call, items, calls_made=made, made_alike=made_alike, by=PARENT_JOB).within
+            above = with_bounds(call, items, calls_made=calls_made, same_value_calls=same_value_calls, by=PARENT_JOB).within
             # Both allow this very call, so their intersection is not empty.
             call = call.model_copy(update={"within": above.intersect(call.within) if above and call.within else above})
         return call

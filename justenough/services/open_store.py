@@ -94,7 +94,7 @@ class VaultLogins:
             return issued.login
 
     def _replace(self, issued: _Issued) -> None:
-        """Get the credentials after these, unless another thread has, and release the lock, which the caller took."""
+        """Get the credentials that replace these, unless another thread already did. Releases the lock, which the caller acquired."""
         try:
             if self._issued is issued:
                 self._issued = self._read()

@@ -47,8 +47,8 @@ class PeopleFile(Model):
 
     @field_validator("people")
     @classmethod
-    def _is_somebody(cls, people: Mapping[str, PersonEntry]) -> Mapping[str, PersonEntry]:
-        reject_if(not people, "lists nobody")
+    def _has_distinct_names(cls, people: Mapping[str, PersonEntry]) -> Mapping[str, PersonEntry]:
+        reject_if(not people, "must name at least one person")
         names: dict[str, str] = {}
         for name in people:
             reject_if(name.startswith(OUR_NAMES), f"{name}: names that begin with {OUR_NAMES} are the installation's own")

@@ -91,7 +91,7 @@ async def _models(gateway: ModelGateway, request: Request) -> Response:
 
 
 async def read_request_body(request: Request, *, what: str, max_bytes: int) -> bytes:
-    """Return a request's body. Raises BodyTooLarge, MalformedBody; `what` names the body in the former's message."""
+    """Return a request's body. Raises BodyTooLarge, MalformedBody; `what` names the body in BodyTooLarge's message."""
     content = bytearray()
     try:
         async for chunk in request.stream():

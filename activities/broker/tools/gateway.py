@@ -192,12 +192,14 @@ class ToolGateway:
 
         self._calls += 1
         tool, call, action = resolved.tool, resolved.call, resolved.action
-        made, alike = self._made.of_tool(call), self._made.alike(call, resolved.counted)
+        calls_made, same_value_calls = self._made.of_tool(call), self._made.with_same_value(call, resolved.counted)
         self._made.add(call, resolved.counted)
         number, record = self._calls, _CallRecord(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
 
         def bind() -> CallAccess:
-            bound = self._issuer.tool_bounds.bound_call(call, tool.uses.resource, action, made=made, made_alike=alike)
+            bound = self._issuer.tool_bounds.bound_call(
+                call, tool.uses.resource, action, calls_made=calls_made, same_value_calls=same_value_calls
+            )
             return self._call_access(tool, bound, action)
 
         try:

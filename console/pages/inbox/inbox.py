@@ -227,8 +227,8 @@ def card_page(
     """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
     draft, kept = draft or AnswerDraft(), draft is not None
     # The next request is the person's most urgent other one that nobody else is reviewing, or else their most urgent one.
-    goes_on, me, now = visitor.waiting and not card.rights.answer, visitor.caller.person, console.deps.now()
-    mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if goes_on else ()
+    decides_next, me, now = visitor.waiting and not card.rights.answer, visitor.caller.person, console.deps.now()
+    mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if decides_next else ()
     others = [line.view for line in mine if not line.why_not and line.view.id != card.view.id]
     following = min(others, key=lambda view: claim_by_other(view, me.id, now=now) is not None, default=None)
     return render(
