@@ -154,7 +154,7 @@ class ManagedProcess:
             if await self._has_exited(within=0.05):
                 raise ChildFailed(self.child.name, "ended while it was starting", log_file)
             if time.monotonic() > end:
-                raise ChildFailed(self.child.name, f"did not become healthy in {self.child.start_within:.0f} s", log_file)
+                raise ChildFailed(self.child.name, f"did not become healthy within {self.child.start_within:.0f} s", log_file)
 
     async def _has_exited(self, *, within: float) -> bool:
         assert self._process is not None
