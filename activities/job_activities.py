@@ -68,7 +68,7 @@ PROOF_EVENTS = frozenset(
 """With ATTEMPT_EVENTS, all events that a revocation passes on if the ledger could not record them."""
 
 
-class NotLookedAt(RetryLater):
+class ProofNotChecked(RetryLater):
     """A proof cannot be checked because a server is unreachable."""
 
 
@@ -117,9 +117,9 @@ class JobActivities:
             why = "another attempt to decide its requests, a moment ago, decided otherwise; launch the job again"
             deps.store.ledger.append([refused_event(order.job, why, at=now)])
             return StartDecisions(refused=why)
-        person, account, spec = verified.person.id, verified.account, verified.spec
+        person, launcher, spec = verified.person.id, verified.launcher, verified.spec
         return StartDecisions(
-            requester=person, account=account, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests)
+            requester=person, account=launcher, timeout=spec.run.timeout, environment=spec.environment, requests=tuple(requests)
         )
 
     @activity.defn(name="open_locks", no_thread_cancel_exception=True)
@@ -152,12 +152,12 @@ class JobActivities:
         if isinstance(verified, Rejection):
             # The session will refuse an order that is not valid any more.
             return
-        claims, account = self._deps.store.claims, verified.account
+        claims, launcher = self._deps.store.claims, verified.launcher
         if self._deps.store.jobs.requesters([order.job]):
-            has_place = claims.take_place(order.job, account=account, places=places)
+            has_place = claims.take_place(order.job, launcher=launcher, places=places)
         else:
             # A job that is not recorded never ends, and would keep its place. Its session records it, and then takes a place.
-            has_place = claims.may_take_place(order.job, account=account, places=places)
+            has_place = claims.may_take_place(order.job, launcher=launcher, places=places)
         if not has_place:
             raise NoPlaceLeft(f"{places} jobs of this launcher are already running; the job starts once one of them has ended")
 
@@ -240,7 +240,7 @@ class JobActivities:
     def close(self, close_input: CloseInput) -> JobResult:
         """Record how a job ended, with the events that the ledger could not record before. Return the first ending that was recorded.
 
-        If no worker has revoked the job's access, the sweep will. Raises NotLookedAt if such events contain a proof that cannot be checked
+        If no worker has revoked the job's access, the sweep will. Raises ProofNotChecked if such events contain a proof that cannot be checked
         now.
         """
         store = self._deps.store
@@ -259,7 +259,7 @@ class JobActivities:
         )
         new = store.ledger.append([*self._believable_events(close_input), ended])
         if claim and claim.owner and claim.attempted_at is None:
-            # A session could issue, and no worker has begun to revoke. Whoever took the task may have answered that all is dead.
+            # A session could issue, and no worker has begun to revoke. The process that took the task may have answered, falsely, that all is dead.
             unrevoked = store.jobs.get(close_input.job)
             if unrevoked and unrevoked.revocation.state is RevocationState.NONE:
                 why = "the job ended, and no worker has revoked its access"
@@ -360,7 +360,7 @@ class JobActivities:
         except NotFound:
             return attempts
         if report.failures and not any(finding.alive and not finding.residual for finding in report.findings):
-            raise NotLookedAt(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
+            raise ProofNotChecked(f"the proof that the job's access has ended cannot be checked now: {'; '.join(report.failures)}")
         return [_with_evidence_of(report, item) for item in carried] if report.revoked else attempts
 
 

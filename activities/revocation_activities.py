@@ -37,7 +37,7 @@ class NotConfirmed(RetryLater):
     """Some access of a job may still be alive; its revocation continues."""
 
 
-class NotOurs(GiveUp):
+class ForeignJob(GiveUp):
     """The job to revoke belongs to another installation."""
 
 
@@ -99,9 +99,9 @@ class RevocationActivities:
         )
 
     def _require_own_job(self, job: str) -> None:
-        """Raise NotOurs for a job id of another installation: anyone may request a revocation, but unknown ids must not create ledger entries."""
+        """Raise ForeignJob for a job id of another installation: anyone may request a revocation, but unknown ids must not create ledger entries."""
         if installation_of(job) != self._deps.settings.installation:
-            raise NotOurs(f"{job[:80]} is not a job of this installation")
+            raise ForeignJob(f"{job[:80]} is not a job of this installation")
 
     @activity.defn(name="prove_job")
     async def prove_job(self, job: str, nonce: str = "") -> SignedProofReport:

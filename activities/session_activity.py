@@ -78,18 +78,18 @@ class SessionActivities:
         past = await asyncio.to_thread(read_job_history, self._deps.store.ledger, order.order.job)
         if past.why_over:
             return await self._refuse(order.order.job, past.why_over)
-        account, places = verified.account, self._deps.settings.places
+        launcher, places = verified.launcher, self._deps.settings.places
         claimed = await asyncio.to_thread(
             self._deps.store.claims.claim,
             order.order.job,
             run=run,
             owner=owner,
-            account=account,
+            launcher=launcher,
             places=places,
             now=self._deps.now(),
         )
         if claimed is ClaimResult.NO_PLACE:
-            log.info("job waits for a place", job=order.order.job, account=account, places=places)
+            log.info("job waits for a place", job=order.order.job, launcher=launcher, places=places)
             clean = await asyncio.to_thread(self._is_untouched, order.order.job)
             return SessionResult(outcome=JobState.FAILED, reason=claimed.value, no_place=True, clean=clean)
         if claimed is ClaimResult.ALREADY_RAN:
@@ -148,7 +148,7 @@ class SessionActivities:
             await asyncio.sleep(CLAIM_RENEWAL_INTERVAL_S)
             try:
                 is_ours = await asyncio.to_thread(self._deps.store.claims.renew, job, owner, self._deps.now())
-            except Exception as error:  # noqa: BLE001 - a store that is away must not end a healthy job; the lease outlasts several tries
+            except Exception as error:  # noqa: BLE001 - an unreachable store must not end a healthy job; the lease outlasts several tries
                 log.warning("claim not renewed", job=job, error=type(error).__name__)
                 continue
             if not is_ours:

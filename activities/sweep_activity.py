@@ -114,7 +114,7 @@ class SweepActivities:
                 log.warning("this worker cannot sweep by its own clock now", error=type(error).__name__)
 
     def _start(self) -> asyncio.Task[SweepReport]:
-        """Return the sweep that runs; start one if none does. A caller that stops waiting does not end it."""
+        """Return the sweep that is running; start one if there is none. A caller that stops waiting does not end it."""
         if self._sweep is None or self._sweep.done():
             self._sweep = asyncio.create_task(asyncio.wait_for(self.run(), SWEEP_TIMEOUT_S))
 
@@ -300,13 +300,13 @@ class SweepActivities:
         tasks = [item for item in execution.raw_description.pending_activities if is_its_run]
         revocations = [item for item in tasks if item.activity_type.name == "revoke_job"]
         if claim.open:
-            # No worker has begun to revoke, which would close the claim. One may be about to, or the session to learn that its run is closed.
+            # No worker has begun to revoke, which would close the claim. A worker may be about to, or the session may be about to learn that its run is closed.
             begun = [item.scheduled_time.ToDatetime(UTC) for item in revocations] if is_its_run else [execution.start_time]
             may_begin = all(now - at < TASK_START_TIMEOUT for at in begun) and all(item.attempt <= 1 for item in revocations)
             return may_begin and now - max(claim.renewed_at, self._steady_since) <= CLAIM_LEASE
         waits = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
-        # A time in the future is a wrong clock's. Another attempt beside one that runs harms nobody.
+        # A time in the future comes from a wrong clock. A second attempt beside a running one does no harm.
         return bool(expected) and abs(now - max(filter(None, (claim.closed_at, claim.attempted_at)))) < ATTEMPT_TIMEOUT
 
     def _has_traces(self, job: str) -> bool:

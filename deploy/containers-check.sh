@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What `make containers` does: starts docker-compose.yml for real, and shows that killing the worker's container leaves no access behind.
+# Run by `make containers`: starts docker-compose.yml for real, and checks that killing the worker's container leaves no access behind.
 #
 # It starts a Docker daemon of its own, in network, mount and process namespaces of its own: nothing of it reaches this machine's network, firewall
 # or containers, and all of it ends with this script. Images that cannot be pulled are replaced by stand-ins from Debian's packages and the
 # locked wheels (deploy/stand-ins), and it says so. Exit codes: 0 shown, 1 something failed, 2 this machine cannot run it.
 #
-#   KEEP=FOLDER  keep the daemon's data in this folder, so that the next run need not build everything anew
+#   KEEP=FOLDER  keep the daemon's data in this folder, so that the next run need not build everything again
 #   TRACE=1      print each command
 set -euo pipefail
 cd "$(dirname "$0")/.."

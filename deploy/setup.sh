@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make setup` does, one step per word: host | main | shop | sdk | browser | targets. Each step may be run again; none starts anything.
-#   host  what the system must bring: bubblewrap, setpriv, nftables (by apt-get when root on Debian, else says so)
+# The steps of `make setup`, one per word: host | main | shop | sdk | browser | targets. Each step may be run again; none starts anything.
+#   host  what the system must have: bubblewrap, setpriv, nftables (installed by apt-get as root on Debian, else reported as missing)
 #   browser  Chromium, which the tests of the console's pages drive (the same)
 #   targets  Redis and OpenSSH's ssh-keygen, which the tests of Vault's engines use, PgBouncer and a PostgreSQL that speaks TLS, which those of
 #         the store use (the same; no server is started or enabled)
@@ -135,7 +135,7 @@ shop() {
     touch "$shop/.ready"
 }
 
-# From this checkout, so no lock file has to name it; it needs nothing beside Python, so nothing is fetched.
+# From this checkout, so no lock file has to name it; it needs nothing but Python, so nothing is fetched.
 sdk() {
     local into
     into=$(mktemp -d)

@@ -32,7 +32,7 @@ from pydantic_core import PydanticUndefined
 
 # All imports of our code are here, so that moving a module changes this file in one place.
 from activities.process.interpreters import Interpreter
-from activities.process.launcher import JobLaunch, Room, environment_script
+from activities.process.job_command import JobLaunch, JobPaths, environment_script
 from console.app import create_app
 from console.cli.errors import ExitCode
 from console.cli.main import program
@@ -376,7 +376,7 @@ def ids() -> str:
 def job_environment() -> str:
     """Return the table of a job's environment variables."""
     launch = JobLaunch(job="j", argv=("true",), uid=0, interpreter=Interpreter(Path("/usr/bin/python3"), ()), broker=Path("/broker.sock"))
-    always = set(re.findall(r"^export ([A-Z_]+)=", environment_script(launch, Room()).reveal(), re.MULTILINE))
+    always = set(re.findall(r"^export ([A-Z_]+)=", environment_script(launch, JobPaths()).reveal(), re.MULTILINE))
     known = MEANINGS["job-environment"]
     meanings = with_meanings("job-environment", sorted(always | DELIVERED, key=lambda name: [*known, name].index(name)))
     return table(("variable", "meaning"), [(f"`{name}`", text) for name, text in meanings.items()])

@@ -40,7 +40,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LIVENESS_INTERVAL_S = 1.0
 SPARE_THREADS = 16
 FILES_PER_SESSION, SPARE_FILES = 2 * MAX_CONNECTIONS + 64, 512
-"""Open files that a session may need: its job's connections to both addresses of its broker, and its own; and what a worker needs beside."""
+"""Open files that a session may need: its job's connections to both addresses of its broker, and its own; and the number that a worker needs besides."""
 log = structlog.get_logger()
 
 

@@ -44,7 +44,7 @@ async def put_sweep_schedule(client: Client, settings: Settings) -> bool:
     )
     handle = client.get_schedule_handle(name)
     try:
-        # Do not update without need: Temporal does not make up occasions that were due before an update.
+        # Do not update without need: Temporal does not catch up on runs that were due before an update.
         if _essence((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule) == _essence(schedule):
             return False
         await handle.update(lambda _: ScheduleUpdate(schedule=schedule), rpc_timeout=RPC_TIMEOUT)

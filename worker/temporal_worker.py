@@ -119,12 +119,12 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         max_concurrent_local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
         max_concurrent_workflow_tasks=32,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-        # Whoever takes no sessions must still run workflows, which kill jobs, and revoke what they held.
+        # A worker that takes no sessions must still run workflows, which kill jobs, and revoke what these held.
         no_remote_activities=not is_ready,
         **taking,
     )
     extend_deadlock_timeout(main)
-    # The clock goes on while sessions drain, and does not need Temporal's task queues.
+    # The clock keeps running while sessions drain, and does not need Temporal's task queues.
     async with run_beside(sweeping.sweep_by_clock), endings, main:
         if is_ready:
             yield

@@ -192,7 +192,7 @@ class Job:
             workflow.logger.warning("a guard is already running")
 
     async def _run_session(self, order: SessionInput, permitted: StartDecisions) -> JobOutcome:
-        """Run the session. If the job's account has no free place, wait until the job has one, and then run the session."""
+        """Run the session. If the job's launcher has no free place, wait until the job has one, and then run the session."""
         self._publish_state(JobState.RUNNING)
         deadline = workflow.now() + options.GUARDED_QUEUE_TIMEOUT if self._guarded else None
         session = self._start_session(order, permitted, deadline)
@@ -216,7 +216,7 @@ class Job:
         self, order: SessionInput, permitted: StartDecisions, deadline: datetime | None
     ) -> workflow.ActivityHandle[SessionResult]:
         queue_timeout = max(deadline - workflow.now(), options.SECOND) if deadline else None
-        how = options.session(permitted.timeout, account=permitted.account, queue_timeout=queue_timeout)
+        how = options.session(permitted.timeout, launcher=permitted.account, queue_timeout=queue_timeout)
         self._session = workflow.start_activity_method(SessionActivities.run_session, order, **how)
         return self._session
 

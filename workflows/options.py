@@ -18,7 +18,7 @@ SESSION_MARGIN = timedelta(minutes=10)
 GUARDED_QUEUE_TIMEOUT = timedelta(hours=1)
 """How long a guarded session waits for a place and a worker. The guard's deadline includes it, so that no guard revokes a job that has yet to run."""
 MAX_FAIRNESS_KEY_LENGTH = 64
-"""Maximum characters of a key by which Temporal makes tasks take turns. Accounts are ASCII."""
+"""Maximum characters of a key by which Temporal makes tasks take turns. Launchers are ASCII."""
 GUARD_GRACE = timedelta(minutes=15)
 """How long a guard waits beyond its job's maximum duration before it revokes by itself."""
 MAX_ANSWERS = 500
@@ -79,13 +79,13 @@ SWEEP: dict[str, Any] = {**LOOK, "heartbeat_timeout": HEARTBEAT_TIMEOUT}
 """Without heartbeats, a sweep whose worker died would block the next one until its timeout."""
 
 
-def session(timeout: int, *, account: str, queue_timeout: timedelta | None) -> dict[str, Any]:
+def session(timeout: int, *, launcher: str, queue_timeout: timedelta | None) -> dict[str, Any]:
     """Return the options of a session whose process may run for `timeout` seconds. It is never retried.
 
-    Sessions that wait for a worker take turns by account. `queue_timeout`: how long this one may wait; None: without limit.
+    Sessions that wait for a worker take turns by launcher. `queue_timeout`: how long this one may wait; None: without limit.
     """
     return {
-        "priority": Priority(fairness_key=account[:MAX_FAIRNESS_KEY_LENGTH]),
+        "priority": Priority(fairness_key=launcher[:MAX_FAIRNESS_KEY_LENGTH]),
         "schedule_to_start_timeout": queue_timeout,
         "start_to_close_timeout": timedelta(seconds=timeout) + SESSION_MARGIN,
         "heartbeat_timeout": HEARTBEAT_TIMEOUT,

@@ -1,4 +1,4 @@
-"""A running job's only way to access, one broker per session: request and release access, get identity tokens, read the catalog. No HTTP.
+"""A running job's only way to get access, one broker per session: request and release access, get identity tokens, read the catalog. No HTTP.
 
 The session's issuer decides and issues, under its lock; the workflow is notified of requests that people must answer. Once the broker is closed,
 it rejects every call, and `drain` returns when the calls under way have ended: the session revokes their credentials with the others.
@@ -21,7 +21,7 @@ import structlog
 
 from activities.broker.errors import TooManyCalls
 from activities.delivery.delivery import secret_texts
-from activities.delivery.identity_token import NotVouchedFor, issue_identity_token
+from activities.delivery.identity_token import AudienceNotAllowed, issue_identity_token
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.issuing.results import (
@@ -146,7 +146,7 @@ class Broker:
         self._lease_keeper.keep(item)
         return replace(item, fields={**{name: Secret(str(value)) for name, value in item.connect.items()}, **item.fields})
 
-    async def through_tools(self, access: Access, *, wait: float = 0.0) -> ToolAccess | PendingRequest:
+    async def access_through_tools(self, access: Access, *, wait: float = 0.0) -> ToolAccess | PendingRequest:
         """Return the tools and bounds that the job's order names for this access, or the pending request.
 
         Nothing is issued before a call. Raises as `access` does.
@@ -157,7 +157,7 @@ class Broker:
             await self.record_refusal(f"{access.action} on {access.resource} through tools", why)
             raise InvalidInput("access", (Problem("through", why),))
         named = (await self._without_secrets(access)).model_copy(update={"tools": items[0].tools})
-        return await self._obtain(named, partial(self._issuer.through_tools, named), wait=wait)
+        return await self._obtain(named, partial(self._issuer.access_through_tools, named), wait=wait)
 
     @asynccontextmanager
     async def borrow(
@@ -239,7 +239,7 @@ class Broker:
         return view is None or view.state is not CredentialState.ISSUED
 
     async def was_revoked(self, item: IssuedCredential) -> bool:
-        """Whether a person requested the revocation of a credential, or another process than this session revoked it. Raises AccessClosed, RetryLater."""
+        """Whether a person requested the revocation of a credential, or a process other than this session revoked it. Raises AccessClosed, RetryLater."""
         types = EventType.REVOCATION_REQUESTED, EventType.CREDENTIAL_REVOKED
         read = partial(self._deps.store.ledger.entries_about, self._job, types, item.credential.id)
         return any(entry.data.get("by") != "session" for entry in await self.run_in_thread(read))
@@ -252,7 +252,7 @@ class Broker:
         return ending is None
 
     async def _without_secrets(self, access: Access) -> Access:
-        """Redact the reason, which the ledger keeps and people read: programs put into it what they have at hand, such as a command line."""
+        """Redact the reason, which the ledger keeps and people read: a program may put a command line or an error message into it."""
         reason = await self.run_in_thread(partial(self._redactor.redact, access.reason))
         return access.model_copy(update={"reason": reason[:MAX_SENTENCE_CHARS]})
 
@@ -310,7 +310,7 @@ class Broker:
             await self._lease_keeper.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
-        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, NotVouchedFor, OrderNotValid, NoIssuer,
+        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, AudienceNotAllowed, OrderNotValid, NoIssuer,
         AccessClosed.
         """
         now = self._deps.now()
@@ -321,14 +321,14 @@ class Broker:
 
         try:
             token = await self.run_in_thread(issue)
-        except (NotVouchedFor, OrderNotValid) as error:
+        except (AudienceNotAllowed, OrderNotValid) as error:
             await self.record_refusal("an identity token", str(error))
             raise
         self._mask([token.reveal()], about="identity")
         return token, now + TOKEN_LIFETIME
 
     def _mask(self, secrets: Iterable[str], *, about: str) -> None:
-        """Redact these secrets in the job's output. What is alive stays masked, however much is issued after it."""
+        """Redact these secrets in the job's output. The secrets of live credentials stay masked, however many are issued later."""
         self._redactor.learn(secrets, about=about, kept={credential.id for credential in self._issuer.holdings.alive})
 
     def default_ttl(self, resource: str, action: Action) -> int:
@@ -385,7 +385,7 @@ class Broker:
                 view = await asyncio.to_thread(self._deps.store.requests.get, request)
                 if view is not None and (view.expires_at or view.state is not RequestState.PENDING):
                     return
-            except Exception as error:  # noqa: BLE001 - Temporal or the store is away: the job waits, and so does this
+            except Exception as error:  # noqa: BLE001 - Temporal or the store is unreachable: the job waits, and so does this
                 log.warning("the workflow was not notified of a request", job=self._job, request=request, error=type(error).__name__)
                 await asyncio.sleep(POLL_INTERVAL_S)
 

@@ -19,18 +19,18 @@ class NoIssuer(GiveUp):
     """The settings name no issuer for identity tokens."""
 
 
-class NotVouchedFor(NotPermitted):
+class AudienceNotAllowed(NotPermitted):
     """The catalog does not allow this job to get an identity token for the audience in the message."""
 
 
 def issue_identity_token(deps: Deps, verified: VerifiedOrder, audience: str, *, owner: str) -> Secret:
     """Record and return an identity token of the job for one audience. `owner`: the session that calls.
 
-    Raises InvalidInput (not a valid audience), NotVouchedFor (not in the catalog), NoIssuer, AccessClosed, and what Vault and the store raise.
+    Raises InvalidInput (not a valid audience), AudienceNotAllowed (not in the catalog), NoIssuer, AccessClosed, and what Vault and the store raise.
     """
     job, audience, issuer = verified.statement.job, checked_audience(audience), deps.settings.workload_issuer
     if why := deps.config.current().catalog.identity.why_not_allowed(audience, environment=verified.spec.environment):
-        raise NotVouchedFor(why)
+        raise AudienceNotAllowed(why)
     if issuer is None:
         raise NoIssuer(NO_ISSUER)
     # Read the clock before the claim: then no token outlives the claim by more than its lifetime, however long signing takes.

@@ -75,7 +75,7 @@ def authorize(
     """
     deps, job, verified, now, requested = context.deps, context.order.job, context.verified, context.deps.now(), access
     request = request_id(job, granted.number)
-    # While people were asked, the catalog may have changed: a shorter max_ttl, for example, or a data scope less.
+    # While people were asked, the catalog may have changed: a shorter max_ttl, for example, or one data scope fewer.
     if gone := why_not_offered(deps, (access.resource, access.action)) or why_not_issuable(deps, verified, access):
         raise NotPermitted(gone.message)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)

@@ -43,14 +43,14 @@ class CallCounts:
 
     def add(self, call: ToolCall, arguments: Iterable[str], *, times: int = 1) -> None:
         """Count a call, and its value of each of these arguments. `times=-1` undoes this."""
-        alike = (_value_key(call, name) for name in arguments if name in call.arguments)
-        self._counts.update(dict.fromkeys([(call.tool,), *alike], times))
+        by_value = (_value_key(call, name) for name in arguments if name in call.arguments)
+        self._counts.update(dict.fromkeys([(call.tool,), *by_value], times))
 
     def of_tool(self, call: ToolCall) -> int:
         """Return the calls of the same tool."""
         return self._counts[call.tool,]
 
-    def alike(self, call: ToolCall, arguments: Iterable[str]) -> dict[str, int]:
+    def with_same_value(self, call: ToolCall, arguments: Iterable[str]) -> dict[str, int]:
         """Return, by argument, the calls of the same tool with the same value."""
         return {name: self._counts[_value_key(call, name)] for name in arguments if name in call.arguments}
 
@@ -84,11 +84,11 @@ class AccessGrant:
         bounds = (self.access.tools or {}).get(call.tool)
         if bounds is None:
             return False
-        alike = self.made.alike(call, bounds.counted_arguments)
-        return not any(bounds.problems(call.arguments, made=self.made.of_tool(call), made_alike=alike))
+        calls_made, same_value_calls = self.made.of_tool(call), self.made.with_same_value(call, bounds.counted_arguments)
+        return not any(bounds.problems(call.arguments, calls_made=calls_made, same_value_calls=same_value_calls))
 
     @property
-    def through_tools(self) -> bool:
+    def is_through_tools(self) -> bool:
         """Whether the grant allows any number of calls of some tools, within their bounds."""
         return self.access.tools is not None and call_of(self.access) is None
 
@@ -108,8 +108,8 @@ class JobGrants:
         self._grants.append(grant)
         self.ever_granted.add(request_id(self._job, grant.number))
 
-    def through_tools(self, access: Access) -> AccessGrant | None:
-        standing = (grant for grant in self._grants if grant.through_tools and self._is_usable(grant))
+    def grant_through_tools(self, access: Access) -> AccessGrant | None:
+        standing = (grant for grant in self._grants if grant.is_through_tools and self._is_usable(grant))
         return next((grant for grant in standing if _is_same_access(grant.access, access)), None)
 
     def find_covering(self, access: Access) -> Iterator[AccessGrant]:
@@ -121,7 +121,7 @@ class JobGrants:
             # Under a control group, people authorize a single issue, so the grant cannot be used again.
             if used_up or not _is_same_access(grant.access, access) or (action and action.locked):
                 continue
-            if grant.through_tools and (call is None or not grant.has_room(call)):
+            if grant.is_through_tools and (call is None or not grant.has_room(call)):
                 continue
             yield grant
 
@@ -173,7 +173,7 @@ class RuntimeRequests:
             raise NotPermitted(f"a job may make at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
-        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its account has."""
+        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its launcher has."""
         # Some may have been answered, or have expired, without the job asking again: those are still in `waiting`.
         views = self._deps.store.requests.by_ids(self.waiting) if len(self.waiting) >= MAX_WAITING_REQUESTS else {}
         if sum(view.state is RequestState.PENDING for view in views.values()) >= MAX_WAITING_REQUESTS:
@@ -289,16 +289,18 @@ class ToolBounds:
         bounds = (item.tools[tool] for items in orders for item in items if item.tools and tool in item.tools)
         return frozenset(name for each in bounds for name in each.counted_arguments)
 
-    def bound_call(self, call: ToolCall, resource: str, action: Action, *, made: int, made_alike: Mapping[str, int]) -> ToolCall:
+    def bound_call(
+        self, call: ToolCall, resource: str, action: Action, *, calls_made: int, same_value_calls: Mapping[str, int]
+    ) -> ToolCall:
         """Return a call with the bounds that apply to it. Blocking. Raises OutOfBounds if the call exceeds them.
 
-        `made`, `made_alike`: the job's other calls, as in Bounds.problems.
+        `calls_made`, `same_value_calls`: the job's other calls, as in Bounds.problems.
         """
         own = self.order_items(resource, action)
         by = ORDER if own == tool_only_items(self._verified.spec, resource, action) else APPROVAL
-        call = with_bounds(call, own, calls_made=made, made_alike=made_alike, by=by)
+        call = with_bounds(call, own, calls_made=calls_made, same_value_calls=same_value_calls, by=by)
         for items in ancestor_access_items(self._deps, resource, action, self._verified.statement):
-            above = with_bounds(call, items, calls_made=made, made_alike=made_alike, by=PARENT_JOB).within
+            above = with_bounds(call, items, calls_made=calls_made, same_value_calls=same_value_calls, by=PARENT_JOB).within
             # Both allow this very call, so their intersection is not empty.
             call = call.model_copy(update={"within": above.intersect(call.within) if above and call.within else above})
         return call

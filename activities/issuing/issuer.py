@@ -122,14 +122,14 @@ class Issuer:
                     return issued
             return self._request(access, waited_for, self._issue_first)
 
-    def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingRequest:
+    def access_through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingRequest:
         """Return the tools that a running job may call, with their bounds, or the request that waits for people. `access` names the tools.
 
         Raises as `access` does.
         """
         with self.turn():
             self._require_free_place()
-            if grant := self._grants.through_tools(access):
+            if grant := self._grants.grant_through_tools(access):
                 return ToolAccess(request_id(self._order.job, grant.number), grant.access)
             return self._request(access, waited_for, self._allow_tools)
 
@@ -193,8 +193,8 @@ class Issuer:
         gone = gone or why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement)
         bundle, tier = self._order.bundle, ladder.needed if ladder else 0
         if gone or (ladder and compute_request_digest(deps, verified, asked, bundle=bundle, tier=tier) != grant.basis.digest):
-            # An ancestor has lost access, or the catalog now allows less, or would issue something else than people approved. The new request
-            # will be told why.
+            # An ancestor has lost access, or the catalog now allows less, or would issue something other than what people approved. The new
+            # request gives the reason.
             return None
         decision, facts = evaluate_request(
             deps,
@@ -331,7 +331,7 @@ class Issuer:
             lease_id=issued.lease_id,
             accessor=accessor,
             issued_at=now,
-            expires_at=end_of_issued(action, issued, lives=issued.ttl, granted=ttl, at=now, seen=action.target is None),
+            expires_at=end_of_issued(action, issued, lease_s=issued.ttl, grant_s=ttl, at=now, is_seen=action.target is None),
             revocable=action.revocable,
             certificate=pki.certificate_path(action, issued),
             held_by_job=call_of(access) is None and resource.used_by == "job",
@@ -349,11 +349,11 @@ class Issuer:
             self.holdings.add(credential, grant.basis)
         # A certificate contains its own expiry: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
-        if (end := end_of_issued(action, issued, lives=lease_seconds, granted=ttl, at=deps.now())) < credential.expires_at:
+        if (end := end_of_issued(action, issued, lease_s=lease_seconds, grant_s=ttl, at=deps.now())) < credential.expires_at:
             credential = credential.model_copy(update={"expires_at": end})
             self._record(credential, grant, renewed_event(job, credential, at=deps.now()))
         self.holdings.touch(credential, resource.sensitivity)
-        # Whoever withdraws records it and then looks for credentials; this is recorded, and then a withdrawal is looked for. One finds the other.
+        # A withdrawal is recorded before its credentials are searched for; this credential is recorded before a withdrawal is. One finds the other.
         if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
             self._revoke_at_once(credential, "its approval was withdrawn")
             raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
@@ -382,7 +382,7 @@ class Issuer:
             return with_observed_user(self._deps, self._order.job, credential, action, controls)
         except NotObservable as error:
             if self._vault_issuer.is_closed():
-                # It was revoked before it was looked for.
+                # It was revoked before its user was searched for.
                 raise AccessClosed(ACCESS_CLOSED) from error
             self._revoke_at_once(credential, "its target does not show it")
             raise IssueRefused(f"{credential.action} on {credential.resource}: {error}") from error
@@ -392,6 +392,6 @@ class Issuer:
 
 
 def _request_key(access: Access) -> tuple[object, ...]:
-    """Return the parts of a request that people are shown. A call is identified by its digest, because to Python True equals 1."""
+    """Return the parts of a request that people are shown. A call is identified by its digest, because in Python True equals 1."""
     call = call_of(access)
     return access.resource, access.action, access.tools, call and (call.tool, call.digest, call.within)

@@ -129,19 +129,22 @@ class IssuedCredential:
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 
-def end_of_issued(action: ActionDef, issued: IssuedSecret, *, lives: int | None, granted: int, at: datetime, seen: bool = True) -> datetime:
-    """Return when an issued credential ends: with its certificate or its grant. What cannot be revoked works until its lease ends, if that is
-    later, and so may what its target has not shown yet (`seen`): nobody knows whether its revocation ends it.
+def end_of_issued(
+    action: ActionDef, issued: IssuedSecret, *, lease_s: int | None, grant_s: int, at: datetime, is_seen: bool = True
+) -> datetime:
+    """Return when an issued credential ends: with its certificate or its grant.
 
-    `lives`: the lease's seconds from `at`, None if it has none; `granted`: the grant's.
+    A credential that cannot be revoked works until its lease ends, if that is later. So may one that its target has not shown yet (not
+    `is_seen`), because nobody knows whether its revocation ends it. `lease_s`: the lease's seconds from `at`, None if it has none;
+    `grant_s`: the grant's.
     """
-    may_outlive_grant = action.revocable is Revocable.ON_EXPIRY or not seen
-    seconds = max(granted, lives or 0) if may_outlive_grant else granted
+    may_outlive_grant = action.revocable is Revocable.ON_EXPIRY or not is_seen
+    seconds = max(grant_s, lease_s or 0) if may_outlive_grant else grant_s
     return pki.ends_at(action, issued) or at + timedelta(seconds=seconds)
 
 
 def user_of_issued(action: ActionDef, issued: IssuedSecret) -> str | None:
-    """Return the name of a credential's user in its target; None if it has none, or is refused for its missing lease."""
+    """Return the name of a credential's user in its target; None if it has none, or will be refused because it has no lease."""
     # Without a lease, the user was not made for it and does not end with it, so finding the user says nothing about the job's access.
     if not action.target or (issued.lease_id is None and action.revocable is Revocable.NOW):
         return None
@@ -173,7 +176,7 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
 
 
 def renewed_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
-    """Return the event of a lease that was renewed, or shortened to its grant; with the end of its credential."""
+    """Return the event of a lease that was renewed, or shortened to its grant. It contains the new end of the credential."""
     about, ends = f"{credential.id}/{at.timestamp():.0f}", credential.expires_at.isoformat()
     return build_event(EventType.CREDENTIAL_RENEWED, job, at=at, about=about, credential=credential.id, expires_at=ends)
 

@@ -127,6 +127,6 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
         # Revoke it, so that Vault itself refuses to unwrap it a second time.
         control_groups.revoke_token(deps.vault, wrapping)
     except JustEnoughError as error:
-        # The credential was issued, so go on. Without the job's token, which ends with the job, the wrapping token opens nothing.
+        # The credential was issued, so continue. Without the job's token, which ends with the job, the wrapping token opens nothing.
         log.warning("used wrapping token not revoked", job=taken.job, request=request, error=str(error))
     return taken.token_accessor, issued

@@ -1,5 +1,5 @@
 """The firewall of jobs: an nftables table that rejects connections of the jobs' user ids to Temporal and Vault, connections to jobs that
-listen in the place of any server of the machine, and excess connections to any server.
+listen on a port of one of the machine's servers, and excess connections to any server.
 
 A process that reaches Vault can try passwords in other people's names, and a process that reaches a Temporal server without authentication
 can signal workflows and take tasks. Jobs need neither: the broker gives them what they are granted. With hundreds of idle connections to a
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import psutil
 import structlog
 
-from activities.process.launcher import CLEAN_ENV
+from activities.process.job_command import CLEAN_ENV
 from activities.process.uid_pool import CLOSED_UIDS, MAX_UIDS
 from activities.support.async_tools import run_beside, wait_up_to
 from justenough.adapters.configuration.settings import Settings
@@ -105,7 +105,7 @@ class JobFirewall:
     _entries: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """The last known entries (set and entry) of each server's URLs, used while its name cannot be resolved."""
     _taken: dict[int, float] = field(default_factory=dict)
-    """When (monotonic) somebody else than a job last listened on a port of this machine."""
+    """When (monotonic) a process that is not a job's last listened on a port of this machine."""
 
     def apply(self, *, check: bool = False) -> None:
         """Write the rules, or with `check` only ask the kernel whether it would accept them. Raises FirewallMissing. Blocks."""
@@ -142,7 +142,7 @@ class JobFirewall:
         return range(self.settings.job_uid_base, self.settings.job_uid_base + MAX_UIDS)
 
     def _resolve(self) -> tuple[str, ...]:
-        """Look up the servers' addresses. Return why each URL that was never resolved cannot be."""
+        """Look up the servers' addresses. Return, for each URL that was never resolved, why it cannot be."""
         unresolved, settings = [], self.settings
         urls = dict.fromkeys((f"grpc://{settings.temporal_address}", *settings.temporal_other_addrs), "temporal")
         urls |= dict.fromkeys((settings.vault_addr, *settings.vault_other_addrs), "vault")
@@ -234,9 +234,9 @@ def ports_beside(port: int, *, jobs: range) -> frozenset[int]:
 
 
 def ports_of_others(jobs: range) -> frozenset[int]:
-    """Return the TCP ports of this machine on which somebody else than a job listens. Blocks.
+    """Return the TCP ports of this machine on which a process that is not a job's listens. Blocks.
 
-    Without those that the kernel hands out: a job may be given one for a server of its own right after somebody else had it.
+    Ports from the ephemeral range are left out: the kernel may give a job such a port right after another program has used it.
     """
     rows = [line.split() for table in SOCKET_TABLES if table.exists() for line in table.read_text().splitlines()[1:]]
     ports = {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTENS and int(row[7]) not in jobs}
@@ -245,7 +245,7 @@ def ports_of_others(jobs: range) -> frozenset[int]:
 
 
 def is_server(pid: int, jobs: range) -> bool:
-    """Whether a process is a Temporal or Vault, and not a job's that takes its name. A process that has ended meanwhile is none."""
+    """Whether a process is a Temporal or Vault server, and not a job's process with such a name. False if it has ended meanwhile."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return process.uids().real not in jobs and process.name() in PROGRAMS

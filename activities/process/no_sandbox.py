@@ -12,28 +12,28 @@ import time
 from pathlib import Path
 
 from activities.process import process_tree
-from activities.process.launcher import DIE_WITH_PARENT_COMMAND, JobLaunch, Room, drop_rights_command, job_command, limits_command
+from activities.process.job_command import DIE_WITH_PARENT_COMMAND, JobLaunch, JobPaths, drop_rights_command, job_command, limits_command
 
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
 FOLDER_PREFIX = "justenough-room"
 KILL_TIMEOUT_S = 5.0
 """Seconds to wait until killed processes are gone."""
 _folder_locks: dict[str, int] = {}
-"""This process's lock on each of its rooms. The room of a dead worker has none."""
+"""This process's lock on the folder of each of its jobs. A dead worker's folders have none."""
 
 
-def furnish(launch: JobLaunch) -> Room:
-    """Create a private folder with the job's room and return the room. Files and secrets are in memory if the system supports that.
+def create_folders(launch: JobLaunch) -> JobPaths:
+    """Create a private folder for a job and return the paths in it. Files and secrets are in memory if the system supports that.
 
     Raises OSError; then no folder is left.
     """
     root = make_locked_folder(launch.job)
     at = {name: str(root / name) for name in ("job", "home", "files", "tmp")}
-    room = Room(at["job"], at["home"], at["files"], at["tmp"], broker=str(launch.broker or ""))
+    job_paths = JobPaths(at["job"], at["home"], at["files"], at["tmp"], broker=str(launch.broker or ""))
     try:
         if launch.workdir:
-            shutil.copytree(launch.workdir, room.workdir)
-        for folder in (room.workdir, room.home, room.files, room.scratch):
+            shutil.copytree(launch.workdir, job_paths.workdir)
+        for folder in (job_paths.workdir, job_paths.home, job_paths.files, job_paths.scratch):
             Path(folder).mkdir(exist_ok=True, mode=0o700)
         hand_over(root, launch.uid)
     except BaseException as error:
@@ -42,13 +42,13 @@ def furnish(launch: JobLaunch) -> Room:
             # It lists each file that was not copied, with its reason. The first reason says enough.
             raise OSError(0, error.args[0][0][2]) from error
         raise
-    return room
+    return job_paths
 
 
-def clear(room: Room) -> None:
-    """Remove the room that `furnish` created; leave a sandbox's alone. Blocks."""
-    if room != Room():
-        clear_folder(Path(room.home).parent)
+def clear(job_paths: JobPaths) -> None:
+    """Remove the folder that `create_folders` created; do nothing for the paths of a sandbox. Blocks."""
+    if job_paths != JobPaths():
+        clear_folder(Path(job_paths.home).parent)
 
 
 def clear_folder(root: Path) -> None:
@@ -77,7 +77,7 @@ def clear_leftovers() -> tuple[str, ...]:
                 continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             belongs, end = process_tree.of_mark(f"JUSTENOUGH_JOB_ID={job}", uid=owner), time.monotonic() + KILL_TIMEOUT_S
-            # Root's folder was not handed over to the job's user yet: no job ran, and root's processes are none.
+            # A folder of root was not handed over to the job's user yet: no job ran in it, so there is nothing to kill.
             while owner and process_tree.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
                 time.sleep(0.01)
             shutil.rmtree(root, ignore_errors=True)

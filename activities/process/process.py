@@ -15,10 +15,10 @@ from typing import Self
 import structlog
 
 from activities.process import no_sandbox, process_tree, resource_monitor
-from activities.process.launcher import CLEAN_ENV, JobLaunch, Room
+from activities.process.job_command import CLEAN_ENV, JobLaunch, JobPaths
 from activities.process.log_capture import open_pipe_reader, readable
 from activities.process.process_tree import Belongs
-from activities.process.sandbox import ROOM, Isolation, Sandbox
+from activities.process.sandbox import SANDBOX_PATHS, Isolation, Sandbox
 from activities.support.async_tools import run_to_completion
 from justenough.domain.core.errors import RetryLater
 
@@ -46,7 +46,7 @@ class JobProcess:
     """The read end of stdout and stderr combined. The reader closes it."""
     _outer: asyncio.subprocess.Process
     """bubblewrap, or the job's first process if there is no sandbox."""
-    _room: Room
+    _job_paths: JobPaths
     _outer_fd: int | None = None
     """pidfd of `_outer`. None before it is opened, after `_outer` has ended, and on systems without pidfds."""
     _init: int | None = None
@@ -108,8 +108,8 @@ class JobProcess:
     @classmethod
     async def _spawn(cls, sandbox: Sandbox, launch: JobLaunch) -> Self:
         with ExitStack() as undo:
-            room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
-            undo.callback(no_sandbox.clear, room)
+            job_paths = await asyncio.to_thread(no_sandbox.create_folders, launch) if sandbox.isolation is Isolation.OFF else SANDBOX_PATHS
+            undo.callback(no_sandbox.clear, job_paths)
             # Only the job's side stays open, so that the pipes end when the job does.
             with ExitStack() as our_ends, ExitStack() as until_started:
                 output, into = os.pipe()
@@ -118,7 +118,7 @@ class JobProcess:
                 status, report = os.pipe()
                 until_started.callback(os.close, status)
                 our_ends.callback(os.close, report)
-                with sandbox.prepare(launch, room, status=report) as ready:
+                with sandbox.prepare(launch, job_paths, status=report) as ready:
                     outer = await asyncio.create_subprocess_exec(
                         *ready.argv,
                         stdin=ready.stdin,
@@ -130,7 +130,7 @@ class JobProcess:
                         start_new_session=True,
                     )
                 until_started.pop_all()
-            process = cls(sandbox, launch, output, outer, room)
+            process = cls(sandbox, launch, output, outer, job_paths)
             try:
                 await process._identify(status)
             except BaseException:
@@ -222,8 +222,8 @@ class JobProcess:
             self._reports[1].close()
             self._close_pidfds()
             # The shared threads may all be waiting for Vault; that must not delay the end of a sandboxed job.
-            if self._room is not ROOM:
-                await asyncio.to_thread(no_sandbox.clear, self._room)
+            if self._job_paths is not SANDBOX_PATHS:
+                await asyncio.to_thread(no_sandbox.clear, self._job_paths)
         return code
 
     async def _clear(self) -> None:

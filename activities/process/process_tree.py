@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from activities.process.launcher import CLEAN_ENV, drop_rights_command
+from activities.process.job_command import CLEAN_ENV, drop_rights_command
 
 PROC = Path("/proc")
 KCMP_SYSCALL = {"x86_64": 312, "aarch64": 272}
@@ -116,8 +116,8 @@ def open_pidfd(pid: int) -> Iterator[int]:
 def kill_user(uid: int) -> bool:
     """Kill every process of a job's user id at once, and return whether that was done. Only root can. Blocks.
 
-    `signal_all` misses a process that forks and exits again and again. The killer may not start on a machine that is full, and one of the
-    job's processes may kill it first.
+    `signal_all` misses a process that forks and exits again and again. The process that kills may not
+    start on a machine that is full, and one of the job's processes may kill it first.
     """
     argv = (*drop_rights_command(uid), "/bin/sh", "-c", "kill -s KILL -- -1 || true")
     with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
 """Sums up the resource use of a job's processes, from /proc, at short intervals, until they exceed the job's limits.
 
-The kernel limits each process immediately (launcher.py). This module limits all of them together, a little later, and knows which limit was
+The kernel limits each process immediately (job_command.py). This module limits all of them together, a little later, and knows which limit was
 exceeded. cgroups would be better, but few workers may create them. One read of /proc/<pid>/stat yields all figures of a process; psutil
 needs three reads.
 """

@@ -20,11 +20,11 @@ from typing import Self
 
 from activities.process import no_sandbox, uid_pool
 from activities.process.interpreters import SYSTEM_PREFIX, Interpreter
-from activities.process.launcher import (
+from activities.process.job_command import (
     CLEAN_ENV,
     JobLaunch,
+    JobPaths,
     PreparedCommand,
-    Room,
     drop_rights_command,
     environment_script,
     job_command,
@@ -42,10 +42,10 @@ ETC_NAMES = (
     *("ssl/certs", "ssl/openssl.cnf", "timezone"),
 )
 """The names in /etc that name lookups, TLS, time zones and the dynamic linker need; names that the host lacks are skipped."""
-ROOM = Room()
+SANDBOX_PATHS = JobPaths()
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
 """Becomes a link to the scratch folder, unless an interpreter is installed below it."""
-SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
+SCRATCH_FRACTIONS = {SANDBOX_PATHS.scratch: 2, SANDBOX_PATHS.home: 4, "/dev/shm": 4, SANDBOX_PATHS.files: 16}  # noqa: S108 - private, inside the sandbox
 """The writable folders, all in memory. Each may fill 1/n of the job's memory: 1/2, 1/4, 1/4, 1/16."""
 PROBE_TIMEOUT_S = 20
 _INSTALL = "bubblewrap is not installed (no bwrap on PATH): apt-get install bubblewrap, or dnf install bubblewrap"
@@ -98,7 +98,7 @@ class Sandbox:
             sized="--size BYTES" in _run_bwrap((program, "--help")).stdout,
             hidden=tuple(path.resolve() for path in own),
         )
-        # Lent like a job's: whoever ends another job kills every process of that job's user.
+        # Lend a user id as for a job: ending another job kills every process of that job's user.
         with uid_pool.lend_uid(settings) as uid:
             launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
             with sandbox.prepare(launch) as ready:
@@ -109,12 +109,12 @@ class Sandbox:
         return sandbox
 
     @contextmanager
-    def prepare(self, launch: JobLaunch, room: Room = ROOM, *, status: int | None = None) -> Iterator[PreparedCommand]:
+    def prepare(self, launch: JobLaunch, job_paths: JobPaths = SANDBOX_PATHS, *, status: int | None = None) -> Iterator[PreparedCommand]:
         """Yield the command, with the files that it inherits held open until it is started. `status`: handle for bubblewrap's reports."""
         with ExitStack() as stack:
-            stdin = stack.enter_context(open_memory_file(environment_script(launch, room)))
+            stdin = stack.enter_context(open_memory_file(environment_script(launch, job_paths)))
             if self.isolation is Isolation.OFF:
-                yield PreparedCommand(no_sandbox.bare_command(launch), stdin, cwd=room.workdir)
+                yield PreparedCommand(no_sandbox.bare_command(launch), stdin, cwd=job_paths.workdir)
                 return
             files = {path: stack.enter_context(open_memory_file(text.encode())) for path, text in account_files(launch.uid).items()}
             reports = () if status is None else (status,)
@@ -158,7 +158,7 @@ def _run_bwrap(
 def account_files(uid: int) -> dict[str, str]:
     """Return passwd and group files that name the job's user, because libraries look it up."""
     return {
-        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
+        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{SANDBOX_PATHS.home}:/bin/sh\n",
         "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
     }
 
@@ -175,7 +175,7 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
     for folder in dict.fromkeys(folder for path in mounts for folder in reversed(path.parents) if folder != Path("/")):
         yield from ("--dir", str(folder))
     if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
-        yield from ("--symlink", ROOM.scratch, str(VAR_TMP))
+        yield from ("--symlink", SANDBOX_PATHS.scratch, str(VAR_TMP))
     for path in etc:
         yield from ("--ro-bind", str(path), str(path))
     for prefix in launch.interpreter.prefixes:
@@ -186,12 +186,12 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
             yield from ("--tmpfs", str(path), "--remount-ro", str(path))
     # In a user namespace the job owns /dev, which is an unbounded folder in memory.
     yield from ("--remount-ro", "/dev")
-    yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
+    yield from ("--ro-bind", str(launch.workdir), SANDBOX_PATHS.workdir) if launch.workdir else ("--dir", SANDBOX_PATHS.workdir)
     for name, handle in files.items():
         yield from ("--perms", "0444", "--file", str(handle), name)
     if launch.broker:
-        yield from ("--bind", str(launch.broker), ROOM.broker)
-    yield from ("--remount-ro", "/", "--chdir", ROOM.workdir)
+        yield from ("--bind", str(launch.broker), SANDBOX_PATHS.broker)
+    yield from ("--remount-ro", "/", "--chdir", SANDBOX_PATHS.workdir)
 
 
 def _links() -> Iterator[str]:

@@ -33,7 +33,7 @@ ATTEMPT_EVENTS = {
     EventType.CREDENTIAL_REFUSED: REFUSAL,
     EventType.CREDENTIAL_DOUBTED: CREDENTIAL,
 }
-"""By type of an entry about one attempt to issue, the form of what it is about. Except for decisions, each is an answer."""
+"""The types of entries about one attempt to issue, each with the pattern of what it is about. All but decisions record the attempt's outcome."""
 
 
 @dataclass
@@ -48,11 +48,11 @@ class RequestIssues:
     ttl: int
     """Seconds."""
     revocable: Revocable | None
-    """By the catalog at the time of the request; None if approvers narrowed the action, so that only the current catalog tells."""
+    """By the catalog at the time of the request; None if approvers narrowed the action: then only the current catalog shows it."""
     newest: int = 0
     """The number of the newest attempt that is recorded."""
     unanswered: dict[int, datetime] = field(default_factory=dict)
-    """By number, when each attempt was decided whose outcome nobody recorded."""
+    """By number, the decision times of the attempts whose outcome nobody recorded."""
     trusted_since: datetime | None = None
     """The time of the last issue after which the session issued without recording its decision first."""
 
@@ -91,10 +91,10 @@ def attempt_of(entry: str) -> IssueAttempt | None:
     return IssueAttempt(f"r{named['request'].removeprefix('r')}", int(named["attempt"] or 1)) if named else None
 
 
-def entries_that_matter(ids: Iterable[str]) -> set[str]:
-    """Return the ids of those entries on which the unrecorded issues of a job depend. `ids`: of its ATTEMPT_EVENTS, in order.
+def needed_entry_ids(ids: Iterable[str]) -> set[str]:
+    """Return the ids of the entries that are needed to find a job's unrecorded issues. `ids`: those of its ATTEMPT_EVENTS, in order.
 
-    A job may have been issued very many credentials; of those of one request, only the newest matters.
+    A job may have been issued very many credentials. For each request, only the newest one is needed.
     """
     unanswered: dict[IssueAttempt, str] = {}
     newest: dict[tuple[str, str], str] = {}
@@ -111,7 +111,7 @@ def entries_that_matter(ids: Iterable[str]) -> set[str]:
 
 
 def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[RequestIssues]:
-    """Return the requests of which Vault may have issued a credential that these entries of their job do not record."""
+    """Return the requests for which Vault may have issued a credential that these entries of their job do not record."""
     requests: dict[str, RequestIssues] = {}
     for entry in entries:
         data = entry.data
@@ -133,7 +133,7 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
     credentials = []
     ledger = deps.store.ledger
     requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
-    entries = ledger.with_ids({*requested, *entries_that_matter(ledger.ids(job.id, ATTEMPT_EVENTS))})
+    entries = ledger.with_ids({*requested, *needed_entry_ids(ledger.ids(job.id, ATTEMPT_EVENTS))})
     for request in requests_with_unrecorded_issues(entries):
         definition = deps.config.current().catalog.action(request.resource, request.action)
         # The catalog may have changed since Vault issued it.

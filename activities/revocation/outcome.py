@@ -18,7 +18,7 @@ from justenough.domain.ledger.overdue import is_revocation_overdue, is_worth_rec
 class Attempt:
     """One attempt to revoke everything of a job."""
 
-    course: str
+    series: str
     """Identifies the series of attempts that this one belongs to, so that a retry records nothing twice."""
     by: str
     at: datetime
@@ -134,7 +134,7 @@ def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
 def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event:
     """Return the proof that all access of a job was found dead."""
     proof: dict[str, Any] = {finding.what: finding.detail for finding in inspection.findings}
-    return build_event(EventType.REVOCATION_CONFIRMED, job, at=attempt.at, about=attempt.course, by=attempt.by, proof=proof)
+    return build_event(EventType.REVOCATION_CONFIRMED, job, at=attempt.at, about=attempt.series, by=attempt.by, proof=proof)
 
 
 def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
@@ -143,7 +143,7 @@ def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], fai
     `failed`: failures in a row.
     """
     if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
-        about = f"{attempt.course}-{failed}"
+        about = f"{attempt.series}-{failed}"
         yield overdue_event(job, about, by=attempt.by, at=attempt.at, seen_from=attempt.seen_from, failures=failures, attempt=failed)
 
 

@@ -145,7 +145,7 @@ def _doubt(deps: Deps, credential: CredentialHandle, why: str) -> Doubt:
         action = deps.config.current().catalog.action(credential.resource, credential.action)
     except RetryLater as error:
         return Doubt(str(error), UNKNOWN_END)
-    # Of a role that cannot be read any more, the catalog tells what it was meant to allow.
+    # If a role cannot be read any more, the catalog says what it was meant to allow.
     longest = role.ttl if role else action.max_ttl if action else 0
     return Doubt(why, max(credential.expires_at, credential.issued_at + timedelta(seconds=longest)) + LOGIN_MARGIN)
 

@@ -112,8 +112,8 @@ def revoke(
     # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries. It began with its
     # first attempt, even if only a later one could be recorded.
     first_began = deps.revocation_tracker.start_time(job, now=started)
-    course = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
-    facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=course, by=by, why=why)]
+    series = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
+    facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=series, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
         memory = steps.attempt(
             "the store",
@@ -139,7 +139,7 @@ def revoke(
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *inspection.alive, *inspection.failures, *unprovable)))
-    attempt = Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
+    attempt = Attempt(series, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
     for credential in with_latest_ends(memory.credentials, doubts):
         facts += credential_events(
@@ -307,7 +307,7 @@ def _close_claim_and_read(
     if view is None:
         return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
     known_by_id = {item.id: item for item in known or ()}
-    # If this fails, what is known must be revoked all the same.
+    # If this fails, what is known must be revoked anyway.
     asked = FailureCollector()
     none: tuple[CredentialHandle, ...] = ()
     found = asked.attempt("issues in flight", lambda: find_unconfirmed_issues(deps, view), otherwise=none)
@@ -363,10 +363,10 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
 
     def record_slow() -> None:
         attempt = deps.revocation_tracker.attempt_number(job, now=started)
-        course = begun[-1].id.rpartition("/")[2]
+        series = begun[-1].id.rpartition("/")[2]
         # Dated to when it became slow: the attempt's findings are newer, even if this event is recorded after them.
         slow = started + REVOCATION_GRACE
-        late = overdue_event(job, f"{course}-slow", by=by, at=slow, seen_from=slow, failures=(*failures, hanging), attempt=attempt)
+        late = overdue_event(job, f"{series}-slow", by=by, at=slow, seen_from=slow, failures=(*failures, hanging), attempt=attempt)
         try:
             deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:

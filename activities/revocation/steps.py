@@ -1,4 +1,4 @@
-"""The steps of a revocation: each runs whatever became of the others, and none waits long for the store, so that access does not stay alive."""
+"""The steps of a revocation: each runs even if others failed, and none waits long for the store, so that access does not stay alive."""
 
 from __future__ import annotations
 

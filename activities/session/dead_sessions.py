@@ -59,7 +59,7 @@ async def end_dead_sessions(deps: Deps, ended: asyncio.Event) -> None:
             for dead in await asyncio.to_thread(find_dead_sessions, deps.settings):
                 _ = POOL.submit(dead.revoke, deps)
         except Exception as error:  # noqa: BLE001 - whatever is the matter now, the next look must come
-            log.warning("dead sessions cannot be looked for now", error=type(error).__name__)
+            log.warning("dead sessions cannot be searched for now", error=type(error).__name__)
         await wait_up_to(CHECK_INTERVAL, ended)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from activities.broker import BrokerAddress
 from activities.delivery.delivery import Delivered
 from activities.process.interpreters import find_interpreter
-from activities.process.launcher import JobLaunch
+from activities.process.job_command import JobLaunch
 from activities.process.log_capture import LogCapture, Sink
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox

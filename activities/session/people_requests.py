@@ -74,7 +74,7 @@ class RequestWatch:
                 news, position = await asyncio.to_thread(ledger.news, position, types=REQUEST_TYPES)
                 self._pass_on(news)
                 fails = False
-            except Exception as error:  # noqa: BLE001 - while the store is away, signals are the only path
+            except Exception as error:  # noqa: BLE001 - while the store is unreachable, signals are the only path
                 if not fails:
                     log.warning("requests about jobs cannot be read; only signals reach sessions", error=type(error).__name__)
                 fails = True
@@ -99,7 +99,7 @@ class RequestedRevocations:
         """Add a request; the same one may come again."""
         self._entries.put_nowait(entry)
 
-    async def serve(self, keepers: LeaseKeeper) -> None:
+    async def serve(self, lease_keeper: LeaseKeeper) -> None:
         """Serve each request once, in a separate task, until cancelled: a target that hangs must not keep the others waiting."""
         served: set[str] = set()
         async with asyncio.TaskGroup() as tasks:
@@ -107,9 +107,9 @@ class RequestedRevocations:
                 entry = await self._entries.get()
                 if entry.id not in served:
                     served.add(entry.id)
-                    tasks.create_task(self._serve_one(entry, keepers))
+                    tasks.create_task(self._serve_one(entry, lease_keeper))
 
-    async def _serve_one(self, entry: EntryView, keepers: LeaseKeeper) -> None:
+    async def _serve_one(self, entry: EntryView, lease_keeper: LeaseKeeper) -> None:
         """Raise nothing: an entry that cannot be served must not keep others from being served."""
         name, withdrawn = entry.data.get("name"), None
         try:
@@ -118,14 +118,14 @@ class RequestedRevocations:
             why = f"its approval was withdrawn by {name}" if withdrawn else f"its revocation was requested by {name}"
             named = entry.data.get("credential")
             ending = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn or item.id == named]
-            await asyncio.gather(*(self._give_back(credential, why, keepers) for credential in ending), return_exceptions=True)
+            await asyncio.gather(*(self._give_back(credential, why, lease_keeper) for credential in ending), return_exceptions=True)
         except Exception:
             log.exception("a request about the job could not be served", job=self._job, entry=entry.id)
 
-    async def _give_back(self, credential: str, why: str, keepers: LeaseKeeper) -> None:
+    async def _give_back(self, credential: str, why: str, lease_keeper: LeaseKeeper) -> None:
         while any(item.id == credential for item in self._issuer.holdings.alive):
             with suppress(NotFound):
-                await keepers.give_back(credential, why)
+                await lease_keeper.give_back(credential, why)
                 return
             # It was issued a moment ago, and its lease is not kept yet. If another revocation has ended it, it is not alive any more.
             await asyncio.sleep(RETRY_INTERVAL_S)

@@ -191,8 +191,8 @@ class JobSession:
         return result
 
     async def _revoke_before_end(self) -> None:
-        """Revoke the job's access before its session ends: at once if it is killed, or if something of its work, such as a call to a server that
-        hangs, has not ended soon after the work was over.
+        """Revoke the job's access before its session ends: at once if it is killed, or if part of its work, such as a call to a server that
+        hangs, has not ended LINGER after the work was over.
         """
         await self._work_over.wait()
         if self._stop is not Stop.KILL:
@@ -229,9 +229,9 @@ class JobSession:
         await asyncio.to_thread(self._deps.store.ledger.append, [started])
         self._raise_if_stopped()
         redactor = Redactor(text for item in self._issued for text in secret_texts(item.fields))
-        async with keep_leases(self._deps, self._job, self._issuer, self._issued) as keepers:
+        async with keep_leases(self._deps, self._job, self._issuer, self._issued) as lease_keeper:
             self._broker = broker = Broker(
-                self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, notify_workflow=self._notify_workflow
+                self._deps, self._verified, self._issuer, lease_keeper, redactor, owner=self._owner, notify_workflow=self._notify_workflow
             )
             self._model_gateway = model_gateway = (
                 ModelGateway(self._deps, self._verified, broker, self._spec.model) if self._spec.model else None
@@ -257,7 +257,7 @@ class JobSession:
                         broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
                     ),
                 ) as process,
-                run_until_block_ends(self._requested_revocations.serve(keepers)),
+                run_until_block_ends(self._requested_revocations.serve(lease_keeper)),
             ):
                 return await self._wait_for_process(process)
 

@@ -34,7 +34,7 @@ TAGS = {
     "events": "The ledger as server-sent events, each a CloudEvent.",
     "sizing": "What jobs were granted, compared with what they used.",
     "triggers": "Launch jobs by signed events of other systems.",
-    "schedules": "Jobs that are launched by time: their occasions and runs, pausing, and running one now.",
+    "schedules": "Jobs that are launched at set times: their runs, pausing, and running one now.",
     "webhooks": "Outgoing events: subscriptions, failed deliveries, and sending them again.",
     "health": "For monitoring the console. No token.",
     "identity": "For verifying job identity tokens. No token.",

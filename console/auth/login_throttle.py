@@ -29,7 +29,7 @@ MAX_KEYS = 20_000
 """Maximum number of counters, and of names with an address from which they logged in; beyond that, the oldest are dropped."""
 
 
-class TooManyTries(GiveUp):
+class TooManyAttempts(GiveUp):
     """Too many login attempts; the message names the time of the next try."""
 
 
@@ -43,7 +43,7 @@ class LoginThrottle:
         """Pairs of name and address that have logged in."""
 
     def record_try(self, name: str, address: str) -> None:
-        """Count an attempt. Raises TooManyTries without counting it."""
+        """Count an attempt. Raises TooManyAttempts without counting it."""
         limits = self._limits(name, address)
         for key, limit in limits.items():
             recent = self._tries.get(key, deque())
@@ -51,7 +51,7 @@ class LoginThrottle:
                 recent.popleft()
             if len(recent) >= limit:
                 minutes = math.ceil((recent[0] + WINDOW_S - self._clock()) / 60)
-                raise TooManyTries(f"too many login attempts; try again in {minutes} min")
+                raise TooManyAttempts(f"too many login attempts; try again in {minutes} min")
         for key in limits:
             self._tries.setdefault(key, deque()).append(self._clock())
             self._tries.move_to_end(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -88,7 +89,7 @@ class TokenVerifier:
         """
         if cached := self._vault.cached_person(entity):
             return cached
-        known = self._vault.cached_person(entity, however_old=True) if allow_last_known else None
+        known = self._vault.cached_person(entity, max_age_s=math.inf) if allow_last_known else None
         return await ask_vault(lambda: self._vault.person(entity, self._mounts), last_known=known)
 
     async def _verify_token(self, token: str, *, allow_last_known: bool) -> dict[str, Any]:
@@ -119,7 +120,7 @@ async def ask_vault(read: Callable[[], V | None], *, last_known: V | None) -> V 
         return await VAULT_THREADS.run(read)
     try:
         with anyio.fail_after(LAST_KNOWN_AFTER_S):
-            # Reading goes on in its thread, for the next caller.
+            # The read continues in its thread, for the next caller.
             return await VAULT_THREADS.run(read)
     except (RetryLater, TimeoutError):
         log.warning("Vault does not answer; its last known answer about a login is used")

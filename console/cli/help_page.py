@@ -77,7 +77,7 @@ class CliCommand(SharedHelp, TyperCommand):
         return [self.options_metavar or "", *argument_pieces(self.params)]
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write arguments and own options."""
+        """Write the arguments, and the command's own options."""
         write_parameters(ctx, formatter, [param for param in self.get_params(ctx) if param.name not in SHARED_OPTIONS])
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:

@@ -197,8 +197,8 @@ def run_for_each(names: Sequence[str], act: Callable[[str], T]) -> tuple[list[T]
         except typer.Abort:
             if not results:
                 raise
-            # Those before have been sent, and are printed.
-            print_failure(Failure("not decided, and none after it: the question was not answered"), subject=name)
+            # The earlier ones have been sent, and are printed.
+            print_failure(Failure("not decided, nor any after it: you did not answer the question"), subject=name)
             return results, [*codes, ExitCode.INTERRUPTED]
         except JustEnoughError as error:
             failure = to_failure(error)

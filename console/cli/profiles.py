@@ -49,9 +49,9 @@ def choose_login_method(
     return last if role is None else replace(last, role=role)
 
 
-def profile_name(given: str | None) -> str:
+def profile_name(option: str | None) -> str:
     """Return the profile to use: that of --profile, else the one that `profile use` chose. Raises Failure for an invalid name."""
-    name = given or chosen_profile() or DEFAULT_PROFILE
+    name = option or chosen_profile() or DEFAULT_PROFILE
     if not PROFILE_NAME.fullmatch(name):
         raise WrongUsage("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity")
     return name

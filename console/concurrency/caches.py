@@ -118,5 +118,5 @@ class ThreadCache(Generic[V]):
 
 
 def _is_younger(age_s: float, max_age_s: float) -> bool:
-    """Whether an age is below a maximum, which may be infinite. A negative age comes from a clock that was set back, and says nothing."""
+    """Whether an age is below a maximum, which may be infinite. A negative age comes from a clock that was set back, and means nothing."""
     return 0.0 <= age_s < max_age_s or max_age_s == math.inf

@@ -1,6 +1,6 @@
 """Each person's share of the console: a person who has used theirs up is refused with a time to retry, and everybody else is served.
 
-Calls, streams and sessions count for the person. Jobs and their requests count for their account: a trigger or a schedule has its own
+Calls, streams and sessions count for the person. Jobs and their requests count for their launcher: a trigger or a schedule has its own
 share. Stored things are counted in the store; calls are counted in this process, so each console counts its own calls.
 """
 
@@ -40,7 +40,7 @@ class CallQueue:
 
 
 class Quotas:
-    """One per console, on its event loop. The methods that begin with `require` are blocking, for a thread, if they read the store."""
+    """Enforces the quotas. One per console, on its event loop; call the `require_…` methods that read the store in a thread."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -86,7 +86,7 @@ class Quotas:
         _require(used, self._settings.quota_unused_bundles, "bundles that you uploaded are used by no job; launch jobs with them first")
 
     def require_job(self, verified: VerifiedOrder) -> None:
-        """Raise OverQuota if the account of an order has too many open jobs, or requests that wait for people, in the order's environment."""
+        """Raise OverQuota if the launcher of an order has too many open jobs, or requests that wait for people, in the order's environment."""
         environment = verified.spec.environment
         # A job without access may name any environment. Environments that no resource has share one quota with all others, or there would be no limit.
         resources = self._deps.config.current().catalog.resources.values()

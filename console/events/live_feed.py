@@ -202,11 +202,11 @@ class LiveFeed:
 
     def _read_news(self, changes: ChangeFeed) -> LedgerTail:
         changes.wait(POLL_INTERVAL_S)
-        if changes.over:
+        if changes.is_closed:
             return LedgerTail((), (), more=False, hash_before=self._recent.newest_hash)
         tail = self._store.ledger.tail(self._newest, limit=MAX_BATCH)
         if tail.more:
-            changes.again()
+            changes.skip_next_wait()
         return tail
 
 

@@ -59,10 +59,10 @@ class Sender(Protocol):
         """Read the secrets that it needs. Raises SenderNotReady."""
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
-        """Send one entry, once."""
+        """Send one entry, once, and return the outcome."""
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a test event."""
+        """Send a test event and return the outcome."""
 
     async def close(self) -> None:
         """Close its connections."""
@@ -92,11 +92,11 @@ class WebhookSender:
             ) from error
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
-        """Send one entry."""
+        """Send one entry and return the outcome."""
         return await self._post(to_cloud_event(entry, self._installation))
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a test event, which is not in the ledger."""
+        """Send a test event, which is not in the ledger, and return the outcome."""
         event = {
             "specversion": "1.0",
             "id": f"{self._name}/{TEST_EVENT_TYPE}/{to_rfc3339(now)}",
@@ -170,7 +170,7 @@ class NotifySender:
         return outcome
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a test message."""
+        """Send a test message and return the outcome."""
         message = Notice(title="JustEnough test message", body=f"{person} sent this test message at {to_rfc3339(now)}. No action needed.")
         failed = [outcome for url in self._urls.values() if (outcome := await self._send_notice(url, message)).fault]
         return failed[0] if failed else DeliveryOutcome()

@@ -87,7 +87,7 @@ class SubscriptionWorker:
             await self._skip(batch)
             return True
         await self._settle(self._to_settlement(batch, outcomes))
-        # Count again before the next batch: after a pause, nothing may be due any more that would cause it.
+        # Count again before the next batch. Otherwise nobody would: after a pause, there may be no due delivery that causes a count.
         self._is_full = False
         self.pause(max(outcome.rest for _, outcome in outcomes))
         return True

@@ -86,11 +86,11 @@ def credentials(request: Request, console: TheConsole, visitor: PageMember, filt
 
 
 @router.get("/credentials/export")
-def export(console: TheConsole, visitor: PageMember, wanted: Annotated[CredentialExport, Query()]) -> Response:
+def export(console: TheConsole, visitor: PageMember, query: Annotated[CredentialExport, Query()]) -> Response:
     """Return the matching credentials as CSV or JSON, newest first."""
-    which = wanted.to_query()
+    which = query.to_query()
     views = iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
-    return export_response(console, "credentials", views, CredentialView, wanted.format)
+    return export_response(console, "credentials", views, CredentialView, query.format)
 
 
 @router.get("/credentials/{credential}")
@@ -113,7 +113,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         proof=proof,
         stream=stream,
         # A page with forms offers a refresh only while a verification or revocation is in progress.
-        refresh=5 if (proof and proof.runs) or (revocation_request and not view.state.is_settled) else 0,
+        refresh=5 if (proof and proof.is_running) or (revocation_request and not view.state.is_settled) else 0,
     )
 
 

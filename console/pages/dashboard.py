@@ -116,7 +116,7 @@ def _render_page(request: Request, console: Console, caller: Caller, only: JobFi
     stream = live_stream.stream_url(console)
     own_alarm = console.deps.config.alarm
     figures, store = console.dashboard, console.deps.store
-    current, trend, (before, results) = figures.current_counts(only), figures.course(), split_results(figures.results(only))
+    current, trend, (before, results) = figures.current_counts(only), figures.trend(), split_results(figures.results(only))
     readable, mine = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter), caller.requester_filter
     overdue = store.dashboard.overdue_jobs_of(mine) if mine and current.overdue_jobs else current.overdue
     items = visible_items(caller, figures, only)

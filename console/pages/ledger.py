@@ -173,7 +173,7 @@ def verification(request: Request, console: TheConsole, _: PageReader) -> Respon
         head=head,
         checkpoint=newest_checkpoint(console.deps),
         max_problems=MAX_PROBLEMS,
-        refresh=2 if work and work.runs else 0,
+        refresh=2 if work and work.is_running else 0,
     )
 
 

@@ -86,7 +86,7 @@ async def pause(console: TheConsole, visitor: PageLauncher, form: TheForm, name:
 @router.post("/operations/schedules/{name}/unpause")
 async def unpause(console: TheConsole, visitor: PageLauncher, _: TheForm, name: Name) -> Response:
     await schedules.set_paused(console, name, visitor.caller.person, reason=None)
-    return _back(visitor, "schedules", f"{name} goes on with its next occasion.")
+    return _back(visitor, "schedules", f"{name} continues with its next run.")
 
 
 @router.post("/operations/schedules/{name}/run")

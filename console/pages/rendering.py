@@ -24,7 +24,7 @@ from console.presentation import request_text, time_text
 from console.presentation.event_text import event_sentence
 from console.presentation.job_status import tier_name, tier_names
 from console.presentation.runbook import runbook_url
-from console.presentation.status_badges import credential_look, request_look, status_badge
+from console.presentation.status_badges import shown_credential_state, shown_request_state, status_badge
 from console.presentation.terminal_text import plain
 from console.services.deciders import GroupMembers, deciders_from, tier_deciders
 from justenough.domain.core.units import duration_text
@@ -92,7 +92,11 @@ def template_environment() -> Environment:
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}
-    environment.globals |= {"session_ends": session_ends, "credential_look": credential_look, "request_look": request_look}
+    environment.globals |= {
+        "session_ends": session_ends,
+        "shown_credential_state": shown_credential_state,
+        "shown_request_state": shown_request_state,
+    }
     environment.globals |= {"request_text": request_text, "deciders": _deciders}
     environment.globals |= {
         "tier_name": pass_context(lambda context, number: tier_name(number, context["visitor"].caller.tiers)),

@@ -95,7 +95,7 @@ def _render_page(request: Request, console: Console, first: str, last: str, *, s
         figures=figures,
         max_rows=MAX_ROWS,
         max_evidence=MAX_EVIDENCE,
-        refresh=2 if work and work.runs else 0,
+        refresh=2 if work and work.is_running else 0,
     )
 
 

@@ -159,7 +159,7 @@ CREDENTIAL_ACTIONS: Mapping[str, BulkAction] = {
         "credential",
         "Revoke",
         "Revoke them",
-        "Each credential is revoked, and its job goes on without it.",
+        "Each credential is revoked, and its job continues without it.",
         is_dangerous=True,
         outcome="requested",
         row=credential_row,

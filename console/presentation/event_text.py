@@ -56,7 +56,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_suffix(': {}', d['reason'])}",
     "delegation.ended": lambda d: f"{d['name']} ended the delegation",
-    "attention.acknowledged": lambda d: f"{d['name']} takes care of {d['item']}{_suffix(': {}', d['note'])}",
+    "attention.acknowledged": lambda d: f"{d['name']} is taking care of {d['item']}{_suffix(': {}', d['note'])}",
     "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
     "stop.requested": lambda d: f"{d['name']} requested to {d['how']} the job{_suffix(': {}', d.get('reason'))}",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
@@ -89,7 +89,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "revocation.confirmed": lambda d: f"all access that can be revoked is verified as revoked (by {d['by']})",
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
     "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",
-    "schedule.unpaused": lambda d: f"{d['name']} resumed the schedule {d['schedule']}",
+    "schedule.unpaused": lambda d: f"{d['name']} unpaused the schedule {d['schedule']}",
     "sweep.reported": lambda d: f"active in Vault or a target but not part of any known job: {_join_values(d['unknown'])}",
 }
 

@@ -124,12 +124,12 @@ def state_word(kind: str, state: object) -> str:
     return status_badge(kind, state).word
 
 
-def credential_look(state: object, revocable: object) -> str:
+def shown_credential_state(state: object, revocable: object) -> str:
     """Return the state as which to show a credential: `unheld` if it is out of use and only the worker had it, never the job."""
     return "unheld" if (state, revocable) == ("expired", "never") else str(state)
 
 
-def request_look(state: object, break_glass: object) -> str:
+def shown_request_state(state: object, break_glass: object) -> str:
     """Return the state as which to show a request: `break_glass` if it was approved by break-glass (any true value), not by its tier."""
     return "break_glass" if break_glass else str(state)
 

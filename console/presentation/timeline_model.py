@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from console.presentation.event_text import decision_text
-from console.presentation.status_badges import credential_look
+from console.presentation.status_badges import shown_credential_state
 from justenough.domain.ledger.events import time_done
 
 Json = Mapping[str, Any]
@@ -63,7 +63,7 @@ class TimelineRange:
 class Timeline:
     """A job's rows, built from its ledger entries so far."""
 
-    lanes: dict[str, TimelineRow] = field(default_factory=dict)
+    rows: dict[str, TimelineRow] = field(default_factory=dict)
     """By kind and id, in order of start."""
     last: datetime | None = None
 
@@ -80,7 +80,7 @@ class Timeline:
                 return
 
     def rows_of(self, kind: str) -> list[TimelineRow]:
-        return [lane for lane in self.lanes.values() if lane.kind == kind]
+        return [row for row in self.rows.values() if row.kind == kind]
 
     @property
     def job_row(self) -> TimelineRow | None:
@@ -90,14 +90,14 @@ class Timeline:
     @property
     def is_open(self) -> bool:
         """Whether anything is in progress according to the entries. A request does not outlast its job."""
-        return any(lane.settled is None for lane in self.lanes.values() if lane.kind != "request" or self.job_row is None)
+        return any(row.settled is None for row in self.rows.values() if row.kind != "request" or self.job_row is None)
 
     def row(self, kind: str, name: str) -> TimelineRow:
         """Return a row. Raises KeyError if its first entry is missing."""
-        return self.lanes[f"{kind} {name}"]
+        return self.rows[f"{kind} {name}"]
 
     def add_row(self, row: TimelineRow) -> None:
-        self.lanes[f"{row.kind} {row.id}"] = row
+        self.rows[f"{row.kind} {row.id}"] = row
 
 
 def build_timeline(entries: Iterable[Json]) -> Timeline:
@@ -110,16 +110,16 @@ def build_timeline(entries: Iterable[Json]) -> Timeline:
 
 def timeline_range(timeline: Timeline, *, now: datetime) -> TimelineRange | None:
     """Return the range to draw; None if nothing has started."""
-    lanes = timeline.lanes.values()
-    if not lanes:
+    rows = timeline.rows.values()
+    if not rows:
         return None
-    start = min(lane.began for lane in lanes)
+    start = min(row.began for row in rows)
     last = timeline.last or start
     if not timeline.is_open:
         return TimelineRange(start, max(last, start + MIN_TIMELINE_SPAN), None)
     # Draw at most as much future as past, so that a credential of an hour does not squeeze the first minute.
     now = max(now, last)
-    ahead = [lane.until for lane in lanes if lane.until and lane.settled is None]
+    ahead = [row.until for row in rows if row.until and row.settled is None]
     return TimelineRange(start, max(now, min(max(ahead, default=now), now + (now - start))) + MIN_TIMELINE_SPAN, now)
 
 
@@ -151,7 +151,7 @@ def _begin_row(kind: Literal["job", "request", "credential"], state: str) -> Han
 def _settle_row(kind: Literal["request", "credential"], state: str) -> Handler:
     def take(timeline: Timeline, at: datetime, data: Json) -> None:
         row = timeline.row(kind, data[kind])
-        row.state, row.settled = credential_look(state, row.revocable), time_done(data, at)
+        row.state, row.settled = shown_credential_state(state, row.revocable), time_done(data, at)
 
     return take
 
@@ -193,7 +193,7 @@ def _open_approval(timeline: Timeline, at: datetime, data: Json) -> None:
     row.state, row.settled, row.until = "waits", None, _time(data["respond_by"])
     row.tier, row.quorum = int(data["tier"]), int(data["quorum"])
     job = timeline.row("job", "")
-    # A running job may request more; it goes on running meanwhile.
+    # A running job may request more; it keeps running meanwhile.
     if job.state == "pending":
         job.state = "awaiting_approval"
     if data.get("verdict"):

@@ -12,7 +12,7 @@ from justenough.services.job_history import read_entries
 
 
 class Attestation(Message):
-    """The result of checking a job, and its attestation."""
+    """The report on a job's credentials, and the signed attestation if there is one."""
 
     report: ProofReport
     envelope: DsseEnvelope | None = None
@@ -21,13 +21,13 @@ class Attestation(Message):
 
 
 def attest(deps: Deps, report: ProofReport) -> Attestation:
-    """Return a check of a job with its signed attestation, if the check found that each of its credentials is revoked or expired.
+    """Return the report on a job's credentials and, if all of them are revoked or expired, a signed attestation of that.
 
     Raises RetryLater.
     """
     entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
     issued = {str(entry.data["credential"]): entry.hash for entry in entries}
-    # Of very many, only the newest are checked again; and some may have been issued since the check.
+    # If there are very many, only the newest are checked again; and others may have been issued since the check.
     unchecked = issued.keys() - {finding.credential for finding in report.findings}
     if not report.dead:
         return Attestation(report=report, why_none="not every credential of the job is revoked")

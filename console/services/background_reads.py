@@ -61,7 +61,7 @@ class Work(Generic[T]):
     error: JustEnoughError | None = None
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it is still running."""
         return self.ended is None
 
@@ -104,7 +104,7 @@ class SingleFlight(Generic[K, T]):
             self._tasks[key] = asyncio.create_task(self._run(key, begun))
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
             # Drop the oldest outcomes; work that is running stays.
-            ended = [other for other, work in self._works.items() if not work.runs]
+            ended = [other for other, work in self._works.items() if not work.is_running]
             for other in ended[: max(0, len(self._works) - self._max_outcomes)]:
                 del self._works[other]
         return self._works[key]

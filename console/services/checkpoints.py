@@ -169,7 +169,7 @@ def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterat
             recorded.append((checkpoint, entry))
         else:
             yield _problem_of(entry, Fault.FORGED, "has no readable checkpoint")
-    # Two consoles may record theirs in another order than that of the sizes.
+    # Two consoles may record their checkpoints in an order that differs from that of the sizes.
     recorded.sort(key=lambda item: item[0].size)
     tree, newest = Frontier(), ledger.head().position
     leaves = ledger.leaves(0, newest)

@@ -153,7 +153,7 @@ def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> Su
     # Anyone with write access to Temporal can start this workflow with any time.
     if why := why_no_occasion(scheduled_job.schedule.times, local=local, now=now):
         raise NoOccasion(f"schedule {name}: {why}")
-    # In some time zones Temporal starts a time twice if a clock change repeats it. Both are one occasion.
+    # In some time zones Temporal starts a time twice if a clock change repeats it. Both count as one run.
     at, first = to_rfc3339(occasion.at), to_rfc3339(local.replace(fold=0))
     order = _record_once(deps, quotas, name, scheduled_job, f"occasion {at}", key=digest_of({"schedule": name, "at": first}))
     if isinstance(order, OccasionSkipped):

@@ -66,7 +66,7 @@ class DashboardFigures:
             max_age_s=TREND_TTL_S,
         )
 
-    def course(self) -> PeriodTrend:
+    def trend(self) -> PeriodTrend:
         """Return the trend of the last 24 hours, read at most TREND_TTL_S ago."""
         until = self._now()
         return self._trends.get(

@@ -216,7 +216,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
         raise Forbidden(why)
     breaks_glass = decision == BREAK_GLASS
-    # Whoever can decide nothing does not learn the request's state.
+    # A person who cannot decide the request does not learn its state.
     if breaks_glass:
         caller.require(Role.BREAK_GLASS)
     elif Role.APPROVE not in caller.roles:

@@ -100,7 +100,7 @@ class HealthMonitor:
         self._store, self._vault, self._now = deps.store, deps.vault, deps.now
         self._gateway = gateway
         self._client = client
-        # What hangs must not take the threads of what works.
+        # A check that hangs must not use up the threads of the others.
         self._store_threads, self._vault_threads = CapacityLimiter(MAX_HANGING), CapacityLimiter(MAX_HANGING)
         self._since = self._now()
         self._cache = SingleFlightCache(self._check_all)

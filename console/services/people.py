@@ -45,7 +45,7 @@ async def person_record(console: Console, caller: Caller, name: str) -> PersonRe
         raise NotFound(f"there is no person {name}")
     ids = await to_thread.run_sync(console.deps.store.search.ids_of_person, name)
     if is_self:
-        # Whoever may read only their own record does not see that of somebody else who has the same login name, or had it before.
+        # A person who may read only their own record must not see that of somebody else who has, or had, the same login name.
         ids = tuple(dict.fromkeys((caller.person.id, *(ids if caller.can_read_all else ()))))
     if not ids:
         raise NotFound(f"there is no person {name}")

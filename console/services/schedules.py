@@ -74,7 +74,7 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
     except RetryLater as error:
         problem = str(error)
     jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.list_launched_by(schedule_origin(name), limit=runs))
-    # Occasions at which no job was launched because the newest job had not ended.
+    # Runs for which no job was launched, because the newest job had not ended.
     skips: Page[EntryView] = Page(items=())
     if jobs:
         newest, types = console.deps.store.ledger.entries_newest_first, (EventType.SCHEDULE_SKIPPED,)

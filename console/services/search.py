@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from console.auth.authorization import Caller
 from console.concurrency.loops import repeat
-from console.presentation.status_badges import credential_look, request_look
+from console.presentation.status_badges import shown_credential_state, shown_request_state
 from console.services.console import Console
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
@@ -88,10 +88,10 @@ def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, st
         matches = () if by_id else _unseen_matches(job, requested.get(job.id, {}), result.query)
         details["job", job.id] = HitDetail(job.state, matches=matches)
     for request in store.requests.by_ids(ids["request"]).values():
-        look = request_look(request.state, request.break_glass)
+        look = shown_request_state(request.state, request.break_glass)
         details["request", request.id] = HitDetail(look, access=f"{request.action} on {request.resource}")
     for credential in store.search.credentials(ids["credential"]):
-        look = credential_look(credential.state, credential.revocable)
+        look = shown_credential_state(credential.state, credential.revocable)
         details["credential", credential.id] = HitDetail(look, access=f"{credential.action} on {credential.resource}")
     return details
 
@@ -109,14 +109,14 @@ def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -
         f"launched by {job.requester}": found_in(job.requester),
         f"environment {job.environment}": found_in(job.environment),
         **{f"label {label}": found_in(label) for label in labels},
-        **{f"asked for {name}, {title}": found_in(name, title) for name, title in resources.items()},
+        **{f"requested {name}, {title}": found_in(name, title) for name, title in resources.items()},
     }
     left, shown = frozenset(words) - found_in(job.name, job.task), list[str]()
     for place, found in sorted(places.items(), key=lambda item: -len(item[1])):
         if found & left:
             shown.append(place)
             left -= found
-    # Of what is indexed, only these are not looked at again.
+    # These are the only indexed words that are not compared above.
     return (*shown, *(["a reason, or who decided"] if left else []))
 
 

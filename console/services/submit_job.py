@@ -143,7 +143,7 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
     # Lists sort jobs by their ids. A job of a later time would be the newest one for good, and hide later failures of its name.
     if body.id >= first_job_id(deps.settings.installation, since=deps.now() + MAX_CLOCK_SKEW):
-        raise InvalidInput("order", (Problem("id", "its time is in the future; set this machine's clock, or make the id anew"),))
+        raise InvalidInput("order", (Problem("id", "its time is in the future; correct this machine's clock, or create a new id"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)
     order = JobInput.of(body.id, body.spec, body.params, body.bundle, signed)
     _validate_order(deps, person, order, body)

@@ -230,7 +230,7 @@ class TemporalGateway:
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
             with _translate_lookup_errors():
-                # Do not update without need: Temporal does not make up occasions that were due before an update.
+                # Do not update without need: Temporal does not catch up on runs that were due before an update.
                 current = (await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule
                 if schedules.is_same(current, schedule) and await self._has_argument(current, name):
                     return False

@@ -37,7 +37,7 @@ def to_temporal_schedule(name: str, definition: triggers.Schedule, *, pause: str
     return Schedule(
         action=ScheduleActionStartWorkflow("Fire", name, id=f"{prefix}{name}", task_queue=queue, execution_timeout=triggers.CATCHUP_WINDOW),
         spec=ScheduleSpec(calendars=[calendar], time_zone_name=definition.timezone),
-        # By default Temporal starts the missed occasions of up to a year.
+        # By default Temporal starts the missed runs of up to a year.
         policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=triggers.CATCHUP_WINDOW),
         state=ScheduleState(
             paused=pause is not None or definition.paused, note=pause or ("triggers.yaml: created paused" if definition.paused else None)

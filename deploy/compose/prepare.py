@@ -1,7 +1,7 @@
 """Makes the secrets of docker-compose.yml: passwords, OpenBao's seal key, and a CA with a certificate for OpenBao.
 
 The first service of `docker compose up`, and the only one that sees all secrets. Each other service gets a volume with what it needs, readable
-by its own user only. What exists is kept, except that the certificate is made anew a year before it ends. Talks to nothing.
+by its own user only. Existing secrets are kept; the certificate is renewed a year before it expires. Connects to nothing.
 """
 
 from __future__ import annotations

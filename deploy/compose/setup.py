@@ -129,7 +129,7 @@ def log_in(bao: OpenBao) -> str:
     if not LOGIN.exists():
         message = (
             f"OpenBao was initialised, but {LOGIN} is missing: restore the volume secrets-setup from a backup, "
-            "or remove everything and start anew: docker compose down --volumes"
+            "or remove everything and start again: docker compose down --volumes"
         )
         raise SetupFailed(message)
     return str(bao.call("POST", "auth/approle/login", read_json(LOGIN))["auth"]["client_token"])
@@ -152,7 +152,7 @@ def make_login(bao: OpenBao, root: str) -> None:
 
 
 def people_of(config: Path) -> dict[str, PersonSeed] | None:
-    """Return the people of people.yaml with their passwords, made for whoever is new; None if there is no such file."""
+    """Return the people of people.yaml with their passwords, created for new people; None if there is no such file."""
     file = config / "people.yaml"
     if not file.exists():
         return None

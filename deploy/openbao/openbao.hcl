@@ -7,7 +7,7 @@ storage "raft" {
 api_addr     = "https://openbao:8200"
 cluster_addr = "https://openbao:8201"
 
-# An issue that is in flight when its job is revoked can land no later than this; the second look comes 15 s after.
+# If an issue is in flight when its job is revoked, its credential appears no later than this; the second check follows after 15 s.
 default_max_request_duration = "10s"
 
 listener "tcp" {
@@ -21,7 +21,7 @@ seal "static" {
   current_key    = "file:///run/secrets/openbao/seal.key"
 }
 
-# Audit devices can only be declared here. One that cannot be written blocks every request, revocation too: standard output cannot fill a disk of ours.
+# Audit devices can only be declared here. A device that cannot be written blocks every request, including revocations. Standard output cannot fill our disk.
 audit "file" "main" {
   options { file_path = "stdout" }
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates Temporal's tables, or brings them up to this version's. What is there stays.
+# Creates Temporal's tables, or brings them up to this version's. Existing data stays.
 set -eu
 SQL_PASSWORD="$(cat /run/secrets/temporal/temporal)"
 export SQL_PASSWORD

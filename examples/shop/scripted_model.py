@@ -1,10 +1,10 @@
-"""A language model that is none: it speaks OpenAI's chat completions and follows a fixed script, so that an agent's demo runs offline, alike each time.
+"""A stand-in for a language model: it speaks OpenAI's chat completions and follows a fixed script, so that an agent's demo runs offline and repeatably.
 
     python3 scripted_model.py --port 8199        then MODEL_URL=http://127.0.0.1:8199/v1
 
-Which line of the script comes next is told by the conversation alone: how many tools were called so far, and what they returned. It obeys every
-line of a ticket that reads `call <tool> <arguments as JSON>` before it does anything else, as a model that was talked into something does, also
-where nobody offered it that tool. Needs Python's standard library only; takes any key.
+Only the conversation determines the next line of the script: how many tools were called so far, and what they returned. Like a model that was
+talked into something, it first obeys every line of a ticket of the form `call <tool> <arguments as JSON>`, even if it was not offered that tool.
+Needs only Python's standard library; accepts any key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 NAME = "scripted"
 MOST_BYTES = 8 * 1024 * 1024
 ORDER = re.compile(r"^call (?P<tool>[a-z][a-z0-9_-]*) (?P<arguments>\{.*\})$", re.MULTILINE)
-"""How whoever writes a ticket tells this model what to do."""
+"""Matches a line with which the author of a ticket gives this model an order."""
 Call = tuple[str, dict[str, Any]]
 
 
@@ -36,7 +36,7 @@ class Talk:
 
     @classmethod
     def of(cls, asked: dict[str, Any]) -> Talk:
-        """Return what a request tells."""
+        """Parse the conversation of a request."""
         messages = asked.get("messages") or []
         offered = frozenset(tool["function"]["name"] for tool in asked.get("tools") or [])
         called = tuple(call["function"]["name"] for message in messages for call in message.get("tool_calls") or [])
@@ -51,12 +51,12 @@ class Talk:
         return default
 
     def bodies(self) -> Iterator[str]:
-        """Yield what stands in the tickets that were listed."""
+        """Yield the texts of the listed tickets."""
         yield from (found for text in self.returned[:1] for found in _values(_json(text), "body") if isinstance(found, str))
 
 
 def script(talk: Talk) -> Iterator[Call]:
-    """Yield what the model wants done, in order. Each line is worked out anew from what is known by then."""
+    """Yield the calls that the model wants to make, in order. Each is computed from the results so far."""
     yield "list-tickets", {"kind": "refund", "limit": 1}
     for body in talk.bodies():
         yield from ((found["tool"], _json(found["arguments"]) or {}) for found in ORDER.finditer(body))
@@ -70,7 +70,7 @@ def script(talk: Talk) -> Iterator[Call]:
 
 
 def said(asked: dict[str, Any]) -> tuple[str, Call | None]:
-    """Return what the model says, and which tool it calls."""
+    """Return the model's text, and the tool that it calls."""
     talk = Talk.of(asked)
     told = {found["tool"] for body in talk.bodies() for found in ORDER.finditer(body)}
     wanted = [(name, arguments) for name, arguments in script(talk) if name in talk.offered | told]
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({"id": "scripted", "object": "chat.completion", "created": 0, "model": NAME, "choices": [choice], "usage": usage})
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: what a model is asked is nobody else's."""
+        """Log nothing: requests to a model are confidential."""
 
     def _stream(self, told: dict[str, Any], ends: str, usage: dict[str, int] | None) -> None:
         calls = [{"index": index, **call} for index, call in enumerate(told.get("tool_calls", []))]
@@ -160,7 +160,7 @@ def _json(text: str) -> Any:
 
 
 def _values(value: Any, name: str) -> Iterator[Any]:
-    """Yield each value that stands under a name, wherever in a JSON value."""
+    """Yield each value of a key of this name, at any depth of a JSON value."""
     if isinstance(value, dict):
         if value.get(name) is not None:
             yield value[name]

@@ -41,7 +41,7 @@ for position, line in enumerate(export.removesuffix("\n").split("\n"), start=1):
     check((entry["position"], int(seq), prev) == (position, end[0] + 1, end[1]), f"entry {position} was moved or exchanged")
     ends[job] = int(seq), entry["hash"]
     leaves.append(digest)
-    # A withdrawal while Vault was away has no signature.
+    # A withdrawal that was made while Vault was unreachable has no signature.
     if kind in HOLDERS and ((signed := json.loads(data)[HOLDERS[kind]]) or "withdraw" not in kind):
         _, version, signature = signed["signature"].split(":")
         signer = people[signed["statement"]["person"]]

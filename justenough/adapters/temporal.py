@@ -120,7 +120,7 @@ async def missing_search_attributes(client: Client) -> tuple[str, ...]:
             raise NamespaceUnfit(f"Temporal has no namespace {namespace}: {remedy}") from error
         if error.status in AWAY:
             raise TemporalDown(f"Temporal does not list the search attributes of namespace {namespace}: {error.message}") from error
-        # The administration may be elsewhere, as in Temporal Cloud. A worker must start all the same: it may have access to revoke.
+        # The administration may be elsewhere, as in Temporal Cloud. A worker must start anyway: it may have access to revoke.
         log.warning("search attributes cannot be checked; they must exist", namespace=namespace, names=SEARCH_ATTRIBUTES, why=error.message)
         return ()
     known = {**listed.custom_attributes, **listed.system_attributes}

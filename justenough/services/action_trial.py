@@ -60,7 +60,7 @@ def try_action(
         job = new_job_id(settings.installation, now=datetime.now(UTC))
         vault.open_prefix(job, TRIAL_TTL_S)
         trial = _Trial(vault, targets, job, resource, action, definition, data_scope)
-        # Also if this is interrupted. Were it killed, the token's end would end all (TRIAL_TTL_S).
+        # Also if the trial is interrupted. If the process is killed, everything ends with the token (TRIAL_TTL_S).
         stack.callback(trial.clean_up)
         for step, applies, act in trial.steps():
             try:
@@ -86,7 +86,7 @@ class _Trial:
     data_scope: Mapping[str, str]
     issued: list[IssuedSecret] = field(default_factory=list, repr=False)
     lost: bool = False
-    """Whether Vault's answer was lost: then a user may exist all the same, or appear later."""
+    """Whether Vault's answer was lost: then a user may exist anyway, or appear later."""
 
     def steps(self) -> Iterator[tuple[str, bool, Callable[[], str]]]:
         """Yield the steps in order, with whether each applies to the action."""
@@ -181,7 +181,7 @@ class _Trial:
         if self.definition.target is None or not (self.issued or self.lost):
             return
         ended = self.targets.end_all_of(self.job, self._where())
-        # Of what cannot be revoked, the user may stay, such as a static role's.
+        # The user of a credential that cannot be revoked may stay, such as a static role's.
         names = (self._user(),) if self.issued and self.definition.revocable is Revocable.NOW else ()
         seen = self.targets.inspect(self.job, self._where(), names=names)
         if seen.failures:

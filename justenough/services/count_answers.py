@@ -96,7 +96,7 @@ class AnswerCounter:
         if isinstance(recorded, Rejection):
             return recorded
         if recorded.state is RequestState.WITHDRAWN and before.verdict in {"pending", "withdrawn"}:
-            # It was withdrawn after this workflow's copy was made: by an earlier attempt to count these answers, or while Vault was away.
+            # It was withdrawn after this workflow's copy was made: by an earlier attempt to count these answers, or while Vault was unreachable.
             self._tallies[recorded.id] = replace(before, verdict="withdrawn")
             is_recorded = any(item.approver_id == signed.statement.get("person") for item in recorded.approvals)
             return [] if is_recorded or signed.statement.get("decision") == "withdraw" else NOT_WAITING
@@ -143,7 +143,7 @@ class AnswerCounter:
                 return rejection
             about, digest = f"narrowed/{last.person}", ladder.digest
             events.append(access_decided_event(job, ladder.request, decision, digest, facts=facts, phase="narrowed", at=now, about=about))
-        # Who rose to the tier to which a request escalated answers it again.
+        # A person who approved at a lower tier and also belongs to the current one answers again.
         again = any(item.approver_id == last.person for item in recorded.approvals)
         events.append(approval_decided_event(job, ladder, last, verdict=after.verdict, at=now, again=again))
         if last.decision == "break_glass":

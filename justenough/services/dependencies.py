@@ -31,7 +31,7 @@ class Deps:
     config: ConfigFolder
     targets: TargetInspector
     now: Callable[[], datetime] = utc_now
-    """The wall clock, for recorded times and for what time ends: by Vault's clock, see `ServerClock`."""
+    """The wall clock, kept in line with Vault's clock by `ServerClock`: for recorded times, expiries and deadlines."""
     ticks: Callable[[], float] = monotonic
     """A clock in seconds that nobody can set, for durations."""
     revocation_tracker: RevocationTracker = field(default_factory=RevocationTracker)

@@ -19,7 +19,7 @@ REMEDY = "check JUSTENOUGH_DATABASE_CREDENTIALS, and run `justenough vault apply
 MIN_VALID_S = 15.0
 """Credentials with less time left are not used for another transaction."""
 MIN_REJECTED_AGE_S = 60.0
-"""Newer credentials are kept although the server refuses them: if a right is missing, no others are better, and each is another user."""
+"""Seconds for which new credentials are kept even if the server refuses them: if a right is missing, further ones would not help either."""
 
 
 def open_store(settings: Settings, vault: Vault) -> Store:
@@ -94,7 +94,7 @@ class VaultLogins:
             return issued.login
 
     def _replace(self, issued: _Issued) -> None:
-        """Get the credentials after these, unless another thread has, and release the lock, which the caller took."""
+        """Get the credentials that replace these, unless another thread already did. Releases the lock, which the caller acquired."""
         try:
             if self._issued is issued:
                 self._issued = self._read()

@@ -131,7 +131,7 @@ def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
             return _why_not_searchable(deps, credential, action)
         if action is None or action.target is None or credential.target_digest not in {None, action.target.digest}:
             return f"its user {credential.user} is in a target that the catalog no longer has"
-        # Revoked before anybody could look for it. Another user of the same configuration may have been found before.
+        # It was revoked before its user could be searched for. Another user of the same configuration may have been found before.
         path = (credential.lease_id or "").rpartition("/")[0]
         digest = configuration_digest(deps, action, path, fresh=True) if credential.target_digest is None else None
         if credential.target_digest is None and not (digest and _was_found(deps, _place_of(digest), by=credential.issued_at)):

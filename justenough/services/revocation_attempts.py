@@ -15,7 +15,7 @@ MAX_TRACKED_REVOCATIONS = 10_000
 
 
 @dataclass(slots=True)
-class _RevocationCourse:
+class _RevocationProgress:
     began: datetime
     clean_since: float | None = None
     """In ticks (`Deps.ticks`)."""
@@ -28,31 +28,31 @@ class RevocationTracker:
     """The progress of each unconfirmed revocation. Thread-safe."""
 
     def __init__(self) -> None:
-        self._courses: dict[str, _RevocationCourse] = {}
+        self._courses: dict[str, _RevocationProgress] = {}
         self._lock = threading.Lock()
 
     def start_time(self, job: str, *, now: datetime) -> datetime:
         """Return when the current revocation began, or start one now."""
         with self._lock:
-            return self._course(job, now).began
+            return self._progress_of(job, now).began
 
     def record_clean_check(self, job: str, *, started: float, ended: float, now: datetime) -> timedelta | None:
         """Record a clean check. Return the time until the second one is due, or None if this was the second. `started`, `ended`: ticks."""
         with self._lock:
-            course = self._course(job, now)
-            if course.clean_since is None:
+            progress = self._progress_of(job, now)
+            if progress.clean_since is None:
                 # Requests may have begun until the tokens died, and this check only shows that they were dead at its end.
-                course.clean_since = ended
-            due = course.clean_since + SECOND_CHECK_DELAY.total_seconds()
+                progress.clean_since = ended
+            due = progress.clean_since + SECOND_CHECK_DELAY.total_seconds()
             return None if started >= due else timedelta(seconds=due - ended)
 
     def record_failed_attempt(self, job: str, *, now: datetime) -> int:
         """Record an attempt that left a credential alive or unverified. Return the number of such attempts."""
         with self._lock:
-            course = self._course(job, now)
-            course.clean_since = None
-            course.failed += 1
-            return course.failed
+            progress = self._progress_of(job, now)
+            progress.clean_since = None
+            progress.failed += 1
+            return progress.failed
 
     def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
         """Record whether a complete check found nothing alive.
@@ -60,21 +60,21 @@ class RevocationTracker:
         Return the time since which every check has found nothing alive; None if this one found something.
         """
         with self._lock:
-            course = self._course(job, now)
-            course.dead_since = (course.dead_since or now) if dead else None
-            return course.dead_since
+            progress = self._progress_of(job, now)
+            progress.dead_since = (progress.dead_since or now) if dead else None
+            return progress.dead_since
 
     def attempt_number(self, job: str, *, now: datetime) -> int:
         """Return the number of the current attempt, 1 if none has failed."""
         with self._lock:
-            return self._course(job, now).failed + 1
+            return self._progress_of(job, now).failed + 1
 
     def forget(self, job: str) -> None:
         """Forget a confirmed revocation. A credential that is found later starts a new revocation."""
         with self._lock:
             self._courses.pop(job, None)
 
-    def _course(self, job: str, now: datetime) -> _RevocationCourse:
+    def _progress_of(self, job: str, now: datetime) -> _RevocationProgress:
         if job not in self._courses and len(self._courses) >= MAX_TRACKED_REVOCATIONS:
             del self._courses[next(iter(self._courses))]
-        return self._courses.setdefault(job, _RevocationCourse(now))
+        return self._courses.setdefault(job, _RevocationProgress(now))

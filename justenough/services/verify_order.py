@@ -38,8 +38,8 @@ class VerifiedOrder:
     """When the order was verified. A job may outlive its statement, if it started while the statement was valid."""
 
     @property
-    def account(self) -> str:
-        """The account that the job counts for: the trigger or schedule that ordered it, or the entity id of the person who ordered it."""
+    def launcher(self) -> str:
+        """Whom the job counts for: the trigger or schedule that ordered it, or the entity id of the person who ordered it."""
         return self.statement.origin or self.statement.person
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.job_activities import JobActivities, NotLookedAt
+from activities.job_activities import JobActivities, ProofNotChecked
 from activities.revocation.revoke import revoke
 from justenough.adapters.store import Store
 from justenough.domain.contracts.workflow_messages import CloseInput, JobResult
@@ -65,7 +65,7 @@ def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk
     events = revoke_without_store(at, job, at.issue(job))
     before = at.entry_types(job)
     with at.shop.door.closed():
-        with pytest.raises(NotLookedAt, match="cannot be checked now"):
+        with pytest.raises(ProofNotChecked, match="cannot be checked now"):
             close_job(at, job, events)
         assert at.entry_types(job) == before
     close_job(at, job, events)

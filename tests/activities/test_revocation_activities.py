@@ -19,8 +19,8 @@ from activities.revocation_activities import (
     MAX_CONCURRENT_REVOCATIONS,
     MAX_RETRY_INTERVAL_S,
     RETRY_INTERVAL_S,
+    ForeignJob,
     NotConfirmed,
-    NotOurs,
     RevocationActivities,
 )
 from activities.sweep_activity import MAX_CONCURRENT_JOBS, SWEEP_POOL, SweepActivities
@@ -84,7 +84,7 @@ async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any
 
 async def test_a_job_of_another_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
-    with pytest.raises(NotOurs, match="not a job of this installation"):
+    with pytest.raises(ForeignJob, match="not a job of this installation"):
         await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
 
 

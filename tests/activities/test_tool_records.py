@@ -52,8 +52,8 @@ async def test_a_call_is_answered_and_recorded_although_the_store_was_away_right
         return [entry.data["outcome"] for entry in deps.store.ledger.entries(job=job, types=[EventType.TOOL_CALLED]).items]
 
     monkeypatch.setattr(LedgerRepository, "append", append_later)
-    async with keep_leases(deps, job, issuer, []) as keepers:
-        broker = Broker(deps, verified, issuer, keepers, Redactor(()), owner="owner", notify_workflow=cast("Any", None))
+    async with keep_leases(deps, job, issuer, []) as lease_keeper:
+        broker = Broker(deps, verified, issuer, lease_keeper, Redactor(()), owner="owner", notify_workflow=cast("Any", None))
         tools = ToolGateway(deps, verified, issuer, broker)
         for calls in (0, 2):
             answer = await tools.call("find-order", {"order_id": 1}, report_progress=ignore_progress, max_wait=0)

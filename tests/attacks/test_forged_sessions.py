@@ -150,7 +150,7 @@ def test_each_forged_approval_is_in_the_ledger(ops: Human, lead: Human, security
     intruder.run_workflow("Job", order["id"], session_call(order, grant(order["id"], 1, *forged)))
     rejected = entry_data(auditor, order["id"], "approval.rejected")
     assert [(entry["request"], entry["person"]) for entry in rejected] == [(request["id"], lead.id)] * 2
-    assert {entry["why"] for entry in rejected} == {"the decision is for something else than what would run and be issued now"}
+    assert {entry["why"] for entry in rejected} == {"the decision is for something other than what would run and be issued now"}
 
 
 def test_a_false_worker_gets_only_what_policy_allows_and_all_of_it_is_recorded(

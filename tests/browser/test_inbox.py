@@ -181,7 +181,7 @@ async def test_without_scripts_limits_are_stated_before_they_are_signed(person: 
     await page.get_by_label("Duration").select_option("1m")
     await sign(page)
     await expect(page.locator("#sign .signs")).to_contain_text("write on Refunds for 1 min for the job")
-    await expect(page.get_by_role("status")).to_contain_text("You chose limits.")
+    await expect(page.get_by_role("status")).to_contain_text("You set limits.")
     await axe(page)
     assert (await fetch_request(lead, request))["approvals"] == []
     await sign(page)

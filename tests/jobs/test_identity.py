@@ -15,7 +15,7 @@ import httpx
 import pytest
 from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidClaimError
 
-from activities.delivery.identity_token import NoIssuer, NotVouchedFor, issue_identity_token
+from activities.delivery.identity_token import AudienceNotAllowed, NoIssuer, issue_identity_token
 from activities.issuing.results import AccessClosed
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store.errors import StoreUnavailable
@@ -184,11 +184,11 @@ def test_a_job_gets_an_identity_only_for_audiences_of_its_environment_in_the_cat
     named = config_with_audience(acme.deps, AUDIENCE)
     assert acme.issue_token(config=named)
     before = acme.token_entries()
-    with pytest.raises(NotVouchedFor, match=r"does not name 'https://stranger\.example'"):
+    with pytest.raises(AudienceNotAllowed, match=r"does not name 'https://stranger\.example'"):
         acme.issue_token("https://stranger.example", config=named)
     assert acme.token_entries() == before
     staging = open_session(deps, ops, environment="staging", access=[])
-    with pytest.raises(NotVouchedFor, match=r"is for jobs in 'prod', but this job is in 'staging'"):
+    with pytest.raises(AudienceNotAllowed, match=r"is for jobs in 'prod', but this job is in 'staging'"):
         staging.issue_token(config=named)
 
 

@@ -9,4 +9,4 @@ from justenough.adapters.store import ClaimResult, Store
 
 def claim_job(store: Store, job: str, *, run: str, owner: str, now: datetime) -> bool:
     """Claim a job as a session does, in the only place of an account of its own. Return whether it was claimed."""
-    return store.claims.claim(job, run=run, owner=owner, account=job, places=1, now=now) is ClaimResult.CLAIMED
+    return store.claims.claim(job, run=run, owner=owner, launcher=job, places=1, now=now) is ClaimResult.CLAIMED

@@ -124,6 +124,6 @@ async def test_a_guard_retries_its_revocation_until_the_ledger_records_the_proof
 
 @pytest.mark.parametrize("timeout", [1, 900, 7 * 24 * 3600])
 def test_a_guards_deadline_is_later_than_the_longest_possible_end_of_its_session(timeout: int) -> None:
-    session = options.session(timeout, account="a", queue_timeout=options.GUARDED_QUEUE_TIMEOUT)
+    session = options.session(timeout, launcher="a", queue_timeout=options.GUARDED_QUEUE_TIMEOUT)
     longest = session["schedule_to_start_timeout"] + session["start_to_close_timeout"]
     assert timedelta(seconds=options.guard_seconds(timeout)) > longest

@@ -121,7 +121,7 @@ class AdminClient:
         return () if response.status_code == 404 else tuple(self._data(response, path).get("keys", ()))
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Write and return Vault's answer. Raises SetupFailed, VaultNotReady."""
+        """Write data to a path and return Vault's answer. Raises SetupFailed, VaultNotReady."""
         return self._data(self._send("POST", path, dict(data)), path)
 
     def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:

@@ -130,7 +130,7 @@ class ExportingClient(PlanningClient):
 
 def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence[str]) -> dict[str, str]:
     """Return the files by their path in the folder. `roles`: the AppRoles whose login files are created afterwards."""
-    # Policies that the catalog no longer names are looked for, too.
+    # The setup also searches for policies that the catalog no longer names.
     needed = {path: sorted(capabilities) for path, capabilities in client.capabilities.items()}
     needed[f"{POLICY_PREFIX}je-*"] = ["create", "read", "update"]
     # So are leases at paths that have left the catalog.
@@ -143,7 +143,7 @@ def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence
 
 
 def variables_of(writes: Sequence[ExportedWrite]) -> list[str]:
-    """Return the names of the environment's values that the writes need."""
+    """Return the names of the environment variables that the writes need."""
     return sorted({name for write in writes for name in SETTING_PLACEHOLDER.findall(json.dumps([write.path, write.data]))} - {RANDOM})
 
 

@@ -1,6 +1,6 @@
 """The people of `justenough people sync`: who they are, their groups and their login names, from a file or a SCIM 2.0 server (RFC 7643, 7644).
 
-Of a SCIM server, all pages are fetched, because a person who is missing from the list would seem to be gone.
+All pages of a SCIM server are fetched, because a person who is missing from the list would seem to be gone.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class PeopleFile(Model):
 
     @field_validator("people")
     @classmethod
-    def _is_somebody(cls, people: Mapping[str, PersonEntry]) -> Mapping[str, PersonEntry]:
-        reject_if(not people, "lists nobody")
+    def _has_distinct_names(cls, people: Mapping[str, PersonEntry]) -> Mapping[str, PersonEntry]:
+        reject_if(not people, "must name at least one person")
         names: dict[str, str] = {}
         for name in people:
             reject_if(name.startswith(OUR_NAMES), f"{name}: names that begin with {OUR_NAMES} are the installation's own")

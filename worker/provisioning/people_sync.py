@@ -150,7 +150,7 @@ def _steps(
         else:
             # An administrator may have disabled somebody since the entities were read.
             state = {} if entity and not entity.get("disabled") else {"disabled": False}
-            # A mark that is left would let us enable whom an administrator disables later.
+            # If the mark stayed, we would enable a person whom an administrator disables later.
             yield vault.ensure(path, {**state, "metadata": {key: metadata[key] for key in metadata.keys() - DISABLED_MARK}})
         ids[name] = str((vault.read(path) or {}).get("id"))
         for mount, login in directory.logins(name, entry).items():

@@ -104,7 +104,7 @@ def export_vault(settings: Settings, form: ExportFormat, *, environment: Mapping
     text = _read_file(folder / CATALOG_FILE, "set JUSTENOUGH_CONFIG to the configuration's folder").decode(errors="replace")
     unfilled = {name: f"${{{name}}}" for name in SETTING_PLACEHOLDER.findall(text)}
     inputs = _read_inputs(settings, {**unfilled, **env}, None)
-    # Whoever applies the files makes the login files, so that a secret id is nowhere else.
+    # The person who applies the files creates the login files, so that the secret ids exist nowhere else.
     absent = {"worker_approle": folder / "none" / "worker", "console_approle": folder / "none" / "console"}
     settings = settings.model_copy(update=absent)
     with ExportingClient(people_mounts=(*settings.people_mounts, settings.pages_mount)) as client:

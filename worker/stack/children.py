@@ -31,7 +31,7 @@ FAIRNESS = {
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",
 }
-"""Dynamic configuration with which sessions take turns by account while all workers are full.
+"""Dynamic configuration with which sessions take turns by launcher while all workers are full.
 
 Turns are per partition, so there is only one partition.
 """

@@ -72,7 +72,7 @@ class ChildSpec:
     """Runs before each health check until the child is healthy."""
     real_pid: Callable[[int], int] = int
     """Maps the pid that we started to the server's own pid; they differ if the server runs under a wrapper."""
-    gently: signal.Signals = signal.SIGTERM
+    stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     start_within: float = 45.0
 
@@ -139,7 +139,7 @@ class ManagedProcess:
     async def stop(self) -> None:
         """Ask the child to end, kill it after its time limit, and remove its pidfile."""
         if self._process is not None and self._process.returncode is None:
-            self._signal(self.child.gently)
+            self._signal(self.child.stop_signal)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self.child.stop_within)
         await self._kill()
@@ -154,7 +154,7 @@ class ManagedProcess:
             if await self._has_exited(within=0.05):
                 raise ChildFailed(self.child.name, "ended while it was starting", log_file)
             if time.monotonic() > end:
-                raise ChildFailed(self.child.name, f"did not become healthy in {self.child.start_within:.0f} s", log_file)
+                raise ChildFailed(self.child.name, f"did not become healthy within {self.child.start_within:.0f} s", log_file)
 
     async def _has_exited(self, *, within: float) -> bool:
         assert self._process is not None
@@ -176,7 +176,7 @@ class ManagedProcess:
         return "exited"
 
     def _report_change(self) -> None:
-        """Report the new pid. If the disk is full, the child is kept running all the same, and the report is repeated later."""
+        """Report the new pid. If the disk is full, the child is still kept running, and the report is repeated later."""
         try:
             self._on_change()
             self._is_reported = True

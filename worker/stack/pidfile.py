@@ -42,9 +42,9 @@ class ProcessIdentity:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def end(self, gently: signal.Signals, *, within: float) -> None:
+    def end(self, stop_signal: signal.Signals, *, within: float) -> None:
         """Ask the process to end, wait, then kill it and wait until it is gone."""
-        self.send(gently)
+        self.send(stop_signal)
         if not wait_until(lambda: not self.is_alive(), within=within):
             self.send(signal.SIGKILL)
             wait_until(lambda: not self.is_alive(), within=10)

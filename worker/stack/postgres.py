@@ -67,7 +67,7 @@ def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, i
         healthy=lambda: is_postgres_ok(address),
         real_pid=lambda started: _pid_in_file(places) or started,
         # Fast shutdown ends the sessions. SIGTERM would wait until each session ends by itself.
-        gently=signal.SIGINT,
+        stop_signal=signal.SIGINT,
     )
 
 

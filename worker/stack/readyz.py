@@ -80,7 +80,7 @@ def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
     """Yield the findings about what workers reported: targets and configurations."""
     targets = report.get("targets") or {}
     if failing := targets.get("failing"):
-        text = f"{failing} of {targets['known']} do not answer since {str(targets['failing_since'])[:19]}Z: no revocation can be verified there"
+        text = f"{failing} of {targets['known']} have not answered since {str(targets['failing_since'])[:19]}Z: no revocation can be verified there"
         yield DoctorFinding("targets", "missing", text, f"The dashboard names them; then {RUNBOOK}#overdue")
     for alarm in str(report.get("config_alarm") or "").splitlines():
         remedy = "Fix it, then check it: justenough catalog check"

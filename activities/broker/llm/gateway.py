@@ -1,6 +1,6 @@
 """The model gateway: makes a job's model calls with a key that the job never sees, within its budget. Knows no wire format.
 
-The gateway borrows the key for as long as its grant lasts and checks again and again that the job may still use it; the job gets only
+The gateway borrows the key for as long as its grant lasts and checks repeatedly that the job may still use it; the job gets only
 answers.
 """
 
@@ -215,7 +215,7 @@ class ModelGateway:
         if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
         if await self._broker.has_ended(item):
-            # Otherwise its approval was withdrawn, or it was not renewed: both are decided anew when it is borrowed again.
+            # Otherwise its approval was withdrawn, or it was not renewed: both are decided again when the key is borrowed again.
             if await self._broker.was_revoked(item):
                 self._revoked_why = "the model's key was revoked for this job"
             return False
@@ -280,7 +280,7 @@ class ModelGateway:
         async for chunk in iter_chunks(answer):
             if self._deps.ticks() - checked_at >= RECHECK_INTERVAL_S:
                 checked_at = self._deps.ticks()
-                # A stream may take an hour. While a server is away, it goes on, as other access of a running job does.
+                # A stream may take an hour. While a server is unreachable, it continues, as other access of a running job does.
                 with suppress(RetryLater, AccessClosed):
                     async with self._turn:
                         usable = self._lent is item and await self._is_key_usable(item)

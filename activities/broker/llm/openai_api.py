@@ -32,8 +32,8 @@ ROUTING_PARAMS = frozenset(
         *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
     }
 )
-"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names. `model` is one of them if it is
-not written so: servers that ignore case in JSON keys use the last of both."""
+"""Parameters by which model routers (OpenRouter, LiteLLM) choose other models or servers than `model` names. `model` is one of them in any
+other spelling, such as `Model`: servers that ignore case in JSON keys use the last of the two."""
 NO_MODEL_MESSAGE = "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
@@ -91,7 +91,7 @@ async def _models(gateway: ModelGateway, request: Request) -> Response:
 
 
 async def read_request_body(request: Request, *, what: str, max_bytes: int) -> bytes:
-    """Return a request's body. Raises BodyTooLarge, MalformedBody; `what` names the body in the former's message."""
+    """Return a request's body. Raises BodyTooLarge, MalformedBody; `what` names the body in BodyTooLarge's message."""
     content = bytearray()
     try:
         async for chunk in request.stream():

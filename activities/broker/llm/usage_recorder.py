@@ -113,7 +113,7 @@ class ModelUsageRecorder:
         while batch := self._pending:
             try:
                 await asyncio.to_thread(self._deps.store.ledger.append, list(batch))
-            except Exception as error:  # noqa: BLE001 - a store that is away must not block model calls; the session's end records it too
+            except Exception as error:  # noqa: BLE001 - an unreachable store must not block model calls; the session's end records it too
                 log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
                 return
             self._pending = self._pending[len(batch) :]

@@ -102,7 +102,7 @@ def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover:
         body = await read_access_body(request)
         ttl = body.ttl or broker.default_ttl(body.resource, body.action)
         asked = Access(resource=body.resource, action=body.action, ttl=ttl, reason=body.reason, at="request")
-        granted = await (broker.through_tools(asked, wait=body.wait) if body.through else broker.access(asked, wait=body.wait))
+        granted = await (broker.access_through_tools(asked, wait=body.wait) if body.through else broker.access(asked, wait=body.wait))
         if isinstance(granted, PendingRequest):
             return _pending_response(granted, status=202)
         if isinstance(granted, ToolAccess):

@@ -21,7 +21,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from justenough.adapters.mcp_client.errors import Unanswered
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.dns_guard import ForbiddenAddress, UnknownHost
 from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks, open_client
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
@@ -153,7 +153,7 @@ async def run_http(http: Http, request: HttpRequest) -> Result:
     try:
         async with asyncio.timeout(http.timeout):
             return await _send_http(http, request)
-    except NotReached as error:
+    except ForbiddenAddress as error:
         return failure(str(error))
     except UnknownHost:
         return failure("the upstream's host name cannot be resolved now")

@@ -192,12 +192,14 @@ class ToolGateway:
 
         self._calls += 1
         tool, call, action = resolved.tool, resolved.call, resolved.action
-        made, alike = self._made.of_tool(call), self._made.alike(call, resolved.counted)
+        calls_made, same_value_calls = self._made.of_tool(call), self._made.with_same_value(call, resolved.counted)
         self._made.add(call, resolved.counted)
         number, record = self._calls, _CallRecord(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
 
         def bind() -> CallAccess:
-            bound = self._issuer.tool_bounds.bound_call(call, tool.uses.resource, action, made=made, made_alike=alike)
+            bound = self._issuer.tool_bounds.bound_call(
+                call, tool.uses.resource, action, calls_made=calls_made, same_value_calls=same_value_calls
+            )
             return self._call_access(tool, bound, action)
 
         try:
@@ -218,7 +220,7 @@ class ToolGateway:
         return record.answer
 
     async def record(self, build: Callable[[], Iterator[Event]]) -> None:
-        """Record a call. If the store is away, the next call or the session's end records it: its caller must get its answer, or would call again."""
+        """Record a call. If the store is unreachable, the next call or the session's end records it: a caller without an answer would call again."""
         # In a thread: the digest of long arguments takes milliseconds.
         self._unrecorded |= await asyncio.to_thread(lambda: {event.id: event for event in build()})
         events = self.unrecorded_events()
@@ -251,7 +253,7 @@ class ToolGateway:
         """Execute a call with a separate credential if policy and, if needed, people allow it; else return the request that it waits for."""
         call, began = access.call, self._deps.ticks()
         while True:
-            # A call may wait for people for minutes. Who removes a tool, its pin or its address meanwhile does not want it to be called.
+            # A call may wait for people for minutes. If somebody removes the tool, its pin or its address meanwhile, it must not be called.
             if self._known_tools().get(call.tool) != tool:
                 problem = Problem("", f"the catalog has changed: it no longer defines {call.tool} as it did when this call began")
                 raise InvalidInput("tool", (problem,))

@@ -58,7 +58,7 @@ def build_server(tools: ToolGateway) -> Server[Any]:
 
     async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
         async def report_waiting(pending: PendingRequest, seconds: float) -> None:
-            # If the client has disconnected, the report is lost, and the call goes on.
+            # If the client has disconnected, the report is lost, and the call continues.
             what = f"waiting for people's approval of request {pending.request_id} at tier {pending.tier}"
             with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
                 await context.session.report_progress(round(seconds, 1), message=what)

@@ -100,6 +100,6 @@ class UpstreamDrift:
 def why_changed(name: str) -> str:
     """Return the sentence that tells the job and the ledger that a server's tools have changed."""
     return (
-        f"{name} now offers other tools than those that were reviewed, so none of its tools can be called. To review them, "
+        f"the tools of {name} now differ from the reviewed ones, so none of them can be called. To review them, "
         f"run `justenough catalog tools {name}`"
     )

@@ -34,7 +34,7 @@ class PauseBody(StrictBody):
 class RunBody(StrictBody):
     """The reason for running a schedule's job now."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "last night's occasion was missed"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "last night's run was missed"}]})
 
     reason: Annotated[str, StringConstraints(max_length=500)] = ""
 

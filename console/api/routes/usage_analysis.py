@@ -26,7 +26,7 @@ def list_sizings(
 ) -> Page[SizingSummary]:
     """List job names, sorted, with what was granted and used. For a launcher, only their own runs count."""
     page = console.deps.store.usage.run_histories(requester_id=caller.requester_filter, since=since, limit=limit, cursor=cursor)
-    return Page(items=tuple(build_summary(_to_sizing(past)) for past in page.items), next=page.next)
+    return Page(items=tuple(build_summary(_to_sizing(history)) for history in page.items), next=page.next)
 
 
 @router.get("/sizing/{name}")
@@ -56,5 +56,5 @@ def catalog_usage(
     return console.deps.store.usage.action_uses(since=since, limit=limit, cursor=cursor)
 
 
-def _to_sizing(past: RunHistory) -> Sizing:
-    return build_sizing(past.name, past.spec, past.runs, newest=past.newest, newest_at=past.newest_at)
+def _to_sizing(history: RunHistory) -> Sizing:
+    return build_sizing(history.name, history.spec, history.runs, newest=history.newest, newest_at=history.newest_at)

@@ -124,7 +124,7 @@ class CliSession:
                 hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to your own token"
                 raise NotLoggedIn(error.message, hint=hint) from error
             except Unreachable:
-                # The last minute of a token is enough to stop a job while Vault is away.
+                # The last minute of a token is enough to stop a job while Vault is unreachable.
                 if found is None or found.expires < time.time():
                     raise
                 return found

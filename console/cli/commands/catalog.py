@@ -52,7 +52,7 @@ def check_catalog(folder: Folder = None) -> None:
         for listed in reviewed.tools
         if (why := why_left_out(config.catalog.tools[name], listed)) and why.code == "schema_expensive"
     ]
-    # What `provision` does not write may be in Vault all the same; `vault setup` and `doctor` look there.
+    # What `provision` does not write may be in Vault anyway; `vault setup` and `doctor` look there.
     searches = search_problems(config.catalog, provision_reader(config.catalog))
     warnings += [
         {"where": f"provision {found.path}", "message": f"{found.why}. {found.remedy}"} for found in searches if not found.is_missing

@@ -269,8 +269,8 @@ def timeline(
         from console.cli.render.gantt import gantt_lines  # noqa: PLC0415 - only a terminal needs it
         from console.presentation.timeline_model import build_timeline  # noqa: PLC0415
 
-        picture = build_timeline(found["items"] if found["next"] is None else api.get_all(path))
-        for line in gantt_lines(picture, now=datetime.now(UTC), columns=columns, paint=with_state_colour):
+        timeline = build_timeline(found["items"] if found["next"] is None else api.get_all(path))
+        for line in gantt_lines(timeline, now=datetime.now(UTC), columns=columns, paint=with_state_colour):
             terminal.write_line(line)
         terminal.write_line("")
     reasons: dict[str, str] = {}

@@ -39,7 +39,7 @@ def list_schedules() -> None:
 
 @app.command("show")
 def show(name: Name) -> None:
-    """Show a schedule, its next times and its latest jobs."""
+    """Show a schedule, its next runs and its latest jobs."""
     _print_schedule(connect_api().get(f"/schedules/{path_segment(name)}"))
 
 
@@ -60,7 +60,7 @@ def pause(
 
 @app.command("unpause")
 def unpause(name: Name) -> None:
-    """Unpause a schedule. It continues with its next time; runs missed during the pause are not caught up."""
+    """Unpause a schedule. It continues with its next run; runs missed during the pause are not caught up."""
     _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/unpause", idempotent=True))
 
 

@@ -33,7 +33,7 @@ def run_demo(*, keep_running: bool = False) -> int:
                     population = populate(environment, environment.shop)
                 else:
                     say(
-                        "\nThe servers use a configuration that is not the demo's own, so no more jobs are launched. Unset JUSTENOUGH_CONFIG for those."
+                        "\nThe servers use a configuration that is not the demo's own, so no more jobs are launched. To get them, unset JUSTENOUGH_CONFIG."
                     )
     except DemoFailed as failed:
         code = 1

@@ -38,7 +38,7 @@ def guide_lines(population: Population) -> tuple[GuideLine, ...]:
         GuideLine("lead", f"/jobs/{jobs['shortened']}", "a running job whose access was shortened to four minutes"),
         GuideLine("lead", f"/jobs/{jobs['withdrawn']}", "a job whose approval was withdrawn while it ran"),
         GuideLine("lead", "/jobs/by-name/refund-globex", "every run of one job"),
-        GuideLine("lead", "/resources/refunds-db", "who has, had and wanted access to one resource"),
+        GuideLine("lead", "/resources/refunds-db", "who has, had and requested access to one resource"),
         GuideLine("lead", "/people/oncall", "what one person launched and decided"),
         GuideLine("lead", "/agents/support-agent", "the tool calls, tokens and denials of one agent"),
         GuideLine("lead", "/credentials", "what is active now"),

@@ -122,7 +122,7 @@ def decide_requests(population: Population) -> None:
 
 def stop_jobs(population: Population) -> None:
     """Cancel two jobs, kill one, let one time out, and leave two running."""
-    print_title("Jobs that are cancelled, killed and timed out, and some that go on")
+    print_title("Jobs that are cancelled, killed and timed out, and some that keep running")
     demo = population.demo
     population.launch(Launch("lead", "year-export", "every order, for the auditors"), key="timed out")
     for key in ("running", "running too", "cancelled", "killed"):

@@ -1,4 +1,4 @@
-"""Draws a job's timeline in text: a Gantt chart with lanes for the job, its requests and its credentials, or a line for each lane. Pure."""
+"""Draws a job's timeline in text: a Gantt chart with rows for the job, its requests and its credentials, or a line for each row. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from console.presentation.terminal_text import clock, pad, plain, truncate, widt
 from console.presentation.timeline_model import Timeline, TimelineRow, row_parts, timeline_range
 
 MIN_ONE_LINE_COLUMNS = 64
-"""Width from which a lane's name, bar and state fit on one line."""
+"""Width from which a row's name, bar and state fit on one line."""
 MIN_STATE_COLUMNS = 24
-"""Width that a lane's state may need: enough for the longest state."""
+"""Width that a row's state may need: enough for the longest state."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted", "residual"), "…") | {"unheld": "–"}
 """Any other state: ✘. Colours carry no information that icon and text lack."""
@@ -50,27 +50,27 @@ class Scale:
         return max(-1, min(self.columns, int(share * self.columns) if share >= 0 else -1))
 
 
-def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
+def gantt_lines(timeline: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
     """Yield the lines of the chart, at most `columns` wide. Yield nothing if nothing has begun."""
-    lanes = sorted(picture.lanes.values(), key=lambda lane: lane.began)
-    time_range = timeline_range(picture, now=now)
-    if not lanes or not time_range:
+    rows = sorted(timeline.rows.values(), key=lambda row: row.began)
+    time_range = timeline_range(timeline, now=now)
+    if not rows or not time_range:
         return
-    name, word, bar = _column_widths(lanes, now, columns)
+    name, word, bar = _column_widths(rows, now, columns)
     scale = Scale(time_range.start, time_range.end, bar, time_range.now)
     indent = " " * (columns - bar - (word + 1 if word else 0))
     yield from (truncate(f"{indent}{line}", columns) for line in _axis(scale))
-    for lane in lanes:
-        head, state = f"{lane.began.astimezone(UTC):%H:%M:%S} {lane_icon(lane)}", lane_state_text(lane, now)
+    for row in rows:
+        head, state = f"{row.began.astimezone(UTC):%H:%M:%S} {row_icon(row)}", row_state_text(row, now)
         if word:
-            parts = head, pad(truncate(lane_label(lane), name), name), paint(_bar(lane, scale), lane.state)
-            yield " ".join((*parts, paint(truncate(state, word), lane.state)))
+            parts = head, pad(truncate(row_label(row), name), name), paint(_bar(row, scale), row.state)
+            yield " ".join((*parts, paint(truncate(state, word), row.state)))
         else:
             # The name is truncated before the state, and colour codes, which take no columns, are added last.
-            text = truncate(f"{head} {lane_label(lane)}", max(len(head), columns - width(state) - 2))
+            text = truncate(f"{head} {row_label(row)}", max(len(head), columns - width(state) - 2))
             room = columns - width(text) - 2
-            yield f"{text}  {paint(truncate(state, room), lane.state)}" if room > 0 else truncate(text, columns)
-            yield paint(_bar(lane, scale), lane.state)
+            yield f"{text}  {paint(truncate(state, room), row.state)}" if room > 0 else truncate(text, columns)
+            yield paint(_bar(row, scale), row.state)
     line = LEGEND[0]
     for part in LEGEND[1:]:
         if width(line) + 2 + width(part) > columns:
@@ -82,59 +82,59 @@ def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint 
 
 
 def job_status_lines(
-    job: str, picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text, groups: Mapping[str, str] = NO_GROUPS
+    job: str, timeline: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text, groups: Mapping[str, str] = NO_GROUPS
 ) -> Iterator[str]:
     """Yield a line for the job and one for each request and credential, at most `columns` wide. `groups`: who can decide, by request."""
-    row = picture.job_row
-    state = row.state if row else ""
-    word = state_word("job", state) if row else "no entries yet"
-    age = f", for {clock(((row.settled or now) - row.began).total_seconds())}" if row else ""
+    job_row = timeline.job_row
+    state = job_row.state if job_row else ""
+    word = state_word("job", state) if job_row else "no entries yet"
+    age = f", for {clock(((job_row.settled or now) - job_row.began).total_seconds())}" if job_row else ""
     yield paint(truncate(plain(f"{job}: {word}{age}"), columns), state)
-    # Open lanes come first, because a small terminal cuts off the last lines.
-    lanes = [lane for lane in picture.lanes.values() if lane.kind != "job"]
-    for lane in sorted(lanes, key=lambda lane: lane.settled is not None):
-        status, is_open = lane_state_text(lane, now), lane.settled is None
-        if lane.kind == "credential":
-            status = f"issued {clock((now - lane.began).total_seconds())} ago, {status}" if is_open else status
+    # Open rows come first, because a small terminal cuts off the last lines.
+    rows = [row for row in timeline.rows.values() if row.kind != "job"]
+    for row in sorted(rows, key=lambda row: row.settled is not None):
+        status, is_open = row_state_text(row, now), row.settled is None
+        if row.kind == "credential":
+            status = f"issued {clock((now - row.began).total_seconds())} ago, {status}" if is_open else status
         else:
-            needed = f"{lane.quorum} needed" if lane.quorum and is_open else ""
-            claim = f"claimed by {lane.claim}" if lane.claim and is_open else ""
-            is_pending = is_open and lane.state == "waits"
-            who = f" for {named}" if (named := groups.get(str(lane.id))) else ""
-            waits = f"waits {clock((now - lane.began).total_seconds())}{who}" if is_pending else ""
-            status = "; ".join(plain(part) for part in (status, waits, needed, claim, *lane.answers) if part)
-        yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {status}", columns), lane.state)
+            needed = f"{row.quorum} needed" if row.quorum and is_open else ""
+            claim = f"claimed by {row.claim}" if row.claim and is_open else ""
+            is_pending = is_open and row.state == "waits"
+            who = f" for {named}" if (named := groups.get(str(row.id))) else ""
+            waits = f"waits {clock((now - row.began).total_seconds())}{who}" if is_pending else ""
+            status = "; ".join(plain(part) for part in (status, waits, needed, claim, *row.answers) if part)
+        yield paint(truncate(f"  {row_icon(row)} {row_label(row)}: {status}", columns), row.state)
 
 
-def lane_icon(lane: TimelineRow) -> str:
-    return ICONS.get(lane.state, "✘")
+def row_icon(row: TimelineRow) -> str:
+    return ICONS.get(row.state, "✘")
 
 
-def lane_label(lane: TimelineRow) -> str:
-    """Return the name of a lane as the chart shows it."""
-    return plain({"job": "job ", "request": "asks ", "credential": "holds "}[lane.kind] + lane.what)
+def row_label(row: TimelineRow) -> str:
+    """Return the name of a row as the chart shows it."""
+    return plain({"job": "job ", "request": "asks ", "credential": "holds "}[row.kind] + row.what)
 
 
-def lane_state_text(lane: TimelineRow, now: datetime) -> str:
-    left = clock((lane.until - now).total_seconds()) if lane.until and lane.until > now else ""
-    match lane.kind, lane.state:
+def row_state_text(row: TimelineRow, now: datetime) -> str:
+    left = clock((row.until - now).total_seconds()) if row.until and row.until > now else ""
+    match row.kind, row.state:
         case "request", "waits":
-            return f"tier {lane.tier}{f', {left} left' if left else ''}" if lane.tier else "waits"
+            return f"tier {row.tier}{f', {left} left' if left else ''}" if row.tier else "waits"
         case "credential", ("issued" | "doubted" | "residual") as state:
             before, after = EXPIRY_WORDS[state]
             return f"{before}, {left} left" if left else after
         case "credential", ("revoked" | "expired"):
-            return f"{lane.state}, not verified"
+            return f"{row.state}, not verified"
         case "credential", "confirmed":
-            lived = ((lane.settled or now) - lane.began).total_seconds()
+            lived = ((row.settled or now) - row.began).total_seconds()
             return f"verified after {clock(lived)}" if lived >= 1 else "verified within 1s"
         case _:
-            return plain(state_word(lane.kind, lane.state))
+            return plain(state_word(row.kind, row.state))
 
 
-def _column_widths(lanes: list[TimelineRow], now: datetime, columns: int) -> tuple[int, int, int]:
+def _column_widths(rows: list[TimelineRow], now: datetime, columns: int) -> tuple[int, int, int]:
     """Return the columns of name, state and bar; 0 for the state if it is on the name's line."""
-    names, words = max(width(lane_label(lane)) for lane in lanes), max(width(lane_state_text(lane, now)) for lane in lanes)
+    names, words = max(width(row_label(row)) for row in rows), max(width(row_state_text(row, now)) for row in rows)
     if columns < MIN_ONE_LINE_COLUMNS:
         return max(1, min(names, columns - 12)), 0, columns
     name, word = min(names, columns * 3 // 10), min(words, max(MIN_STATE_COLUMNS, columns // 4))
@@ -158,16 +158,16 @@ def _axis(scale: Scale) -> Iterator[str]:
         yield f"{' ' * place}now"
 
 
-def _bar(lane: TimelineRow, scale: Scale) -> str:
+def _bar(row: TimelineRow, scale: Scale) -> str:
     cells = [" "] * scale.columns
-    for part in row_parts(lane, now=scale.now or scale.end):
+    for part in row_parts(row, now=scale.now or scale.end):
         for column in range(max(0, scale.column(part.since)), min(len(cells), scale.column(part.until))):
             cells[column] = SIGNS[part.kind]
-    _mark(cells, scale, lane.began, SIGNS["lasts"])
+    _mark(cells, scale, row.began, SIGNS["lasts"])
     if scale.now:
         _mark(cells, scale, scale.now, "│")
-    if lane.settled:
-        _mark(cells, scale, lane.settled, lane_icon(lane))
+    if row.settled:
+        _mark(cells, scale, row.settled, row_icon(row))
     return "".join(cells)
 
 

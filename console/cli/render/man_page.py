@@ -71,6 +71,6 @@ def page_lines(context: Context) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    """Return text with everything escaped that troff would read as an instruction."""
+    """Escape everything in a text that troff would read as an instruction."""
     lines = (line.strip() for line in text.replace("\\", "\\e").replace("-", "\\-").splitlines())
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in lines)

@@ -189,7 +189,7 @@ def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]
     """Yield the changes of a request since it was last seen. If it was never seen, begin with what it asks for."""
     if before is None:
         yield RequestChange(request_sentence(after), after["created_at"])
-    # The sentence tells of a claim and a lock, because their time is not known.
+    # A claim or a lock follows even the first sentence, without a time, because the request does not say when it was made.
     old = before or {**after, "approvals": (), "state": "pending", "review": None}
     yield from _answer_changes(old, after)
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
@@ -209,7 +209,7 @@ def request_changes(before: Json | None, after: Json) -> Iterator[RequestChange]
 
 
 def _answer_changes(old: Json, after: Json) -> Iterator[RequestChange]:
-    # Whoever decided at one tier may decide again at another.
+    # A person who decided at one tier may decide again at another.
     known = {(answer["approver_id"], answer["at"]): answer for answer in old["approvals"]}
     for answer in after["approvals"]:
         before = known.get((answer["approver_id"], answer["at"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from console.cli.json_object import Json
-from console.presentation.status_badges import credential_look, revocation_word, state_word
+from console.presentation.status_badges import revocation_word, shown_credential_state, state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
 from justenough.domain.ledger.overdue import end_session_advice
@@ -65,7 +65,7 @@ def credential_report(item: Json) -> Json:
 
 def credential_row(item: Json) -> tuple[object, ...]:
     """Return a credential's row under HEADER."""
-    look = credential_look(item["state"], item.get("revocable"))
+    look = shown_credential_state(item["state"], item.get("revocable"))
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or (item["expires_at"] if look != "unheld" else None))
     at = dead_at if item["dead"] else "never expires" if is_endless(item) else f"expires {moment(item['expires_at'])}"
     waiting = {"issued": "not revoked yet", "revoked": "revoked, not verified yet"}.get(item["state"], "being revoked")
@@ -76,7 +76,7 @@ def credential_row(item: Json) -> tuple[object, ...]:
 
 
 def credential_word(item: Json) -> str:
-    return state_word("credential", credential_look(item["state"], item.get("revocable")))
+    return state_word("credential", shown_credential_state(item["state"], item.get("revocable")))
 
 
 def job_verdict(job: Json) -> str:
@@ -134,7 +134,7 @@ def is_endless(item: Json) -> bool:
 
 def expiry_text(item: Json) -> str:
     """Return when a credential expires; `never` if its owner must change it, and "" if it never reached its job."""
-    is_unheld = credential_look(item["state"], item.get("revocable")) == "unheld"
+    is_unheld = shown_credential_state(item["state"], item.get("revocable")) == "unheld"
     return "" if is_unheld else "never" if is_endless(item) else moment(item["expires_at"])
 
 

@@ -60,12 +60,12 @@ def _live_progress(api: ConsoleApiClient, job: str, event_types: frozenset[str] 
     from console.presentation.timeline_model import Timeline  # noqa: PLC0415
 
     groups: dict[str, str] = {}
-    picture, lock, paint, logs = Timeline(), threading.Lock(), partial(with_state_colour, stream=sys.stderr), LogTail(api, job)
+    timeline, lock, paint, logs = Timeline(), threading.Lock(), partial(with_state_colour, stream=sys.stderr), LogTail(api, job)
 
     def draw_status(columns: int, rows: int) -> Iterable[str]:
-        # Another thread draws the picture while this one adds events to it.
+        # Another thread draws the timeline while this one adds events to it.
         with lock:
-            status = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=paint, groups=groups))
+            status = list(job_status_lines(job, timeline, now=datetime.now(UTC), columns=columns, paint=paint, groups=groups))
         if event_types is not None:
             return status[:1]
         return [*status[: max(1, rows - 1 - MAX_LOG_LINES)], *logs.lines(MAX_LOG_LINES)]
@@ -75,7 +75,7 @@ def _live_progress(api: ConsoleApiClient, job: str, event_types: frozenset[str] 
 
         def on_event(event: WatchedEvent) -> None:
             with lock:
-                picture.add_entry(event.kind, event.at, event.data)
+                timeline.add_entry(event.kind, event.at, event.data)
             if event_types is None or event.kind in event_types:
                 print_above(shorten_ids_in(_event_text(api, event, groups, colour=terminal.shows_colours(sys.stderr))))
 

@@ -186,7 +186,7 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
 
 def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float) -> None:
     """Wait until a cancelled or killed job has ended and its credentials are revoked; print the credentials. Exit 0 in any state of the job."""
-    interrupted = f"the stop of {job} was requested and goes on. Check its revocation: justenough credential prove {job}"
+    interrupted = f"{job} is still being stopped. Check its revocation: justenough credential prove {job}"
     event_types = APPROVAL_EVENT_TYPES | {"revocation.overdue"}
     view = _follow_job(api, job, deadline=deadline, interrupted=interrupted, event_types=event_types)
     report = revocation.job_report(view)

@@ -65,7 +65,7 @@ def catalog(request: Request, console: TheConsole, visitor: PageMember) -> Respo
         offered=offered,
         uses=uses,
         use=use,
-        refresh=2 if use and use.runs else 0,
+        refresh=2 if use and use.is_running else 0,
         alarm=console.deps.config.alarm,
     )
 

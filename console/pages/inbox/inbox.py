@@ -88,7 +88,7 @@ class InboxQueue(NamedTuple):
 
 
 class BatchNotice(NamedTuple):
-    """A form for several requests that was not submitted: what is wrong, and what was entered."""
+    """A form for several requests that was rejected: what is wrong, and what was entered."""
 
     problems: tuple[Problem, ...] = ()
     """Problems with the path `pick-group`, `reason` or empty."""
@@ -226,9 +226,9 @@ def card_page(
 ) -> HTMLResponse:
     """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
     draft, kept = draft or AnswerDraft(), draft is not None
-    # Whoever is done with this request goes on to their most urgent other one that nobody else is reviewing, or else to their most urgent one.
-    goes_on, me, now = visitor.waiting and not card.rights.answer, visitor.caller.person, console.deps.now()
-    mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if goes_on else ()
+    # The next request is the person's most urgent other one that nobody else is reviewing, or else their most urgent one.
+    decides_next, me, now = visitor.waiting and not card.rights.answer, visitor.caller.person, console.deps.now()
+    mine = queue(console, visitor.caller, InboxFilters(show="mine"), mine=True).lines if decides_next else ()
     others = [line.view for line in mine if not line.why_not and line.view.id != card.view.id]
     following = min(others, key=lambda view: claim_by_other(view, me.id, now=now) is not None, default=None)
     return render(

@@ -150,11 +150,11 @@ def jobs(request: Request, console: TheConsole, visitor: PageMember, view: Annot
 
 
 @router.get("/jobs/export")
-def export(console: TheConsole, visitor: PageMember, wanted: Annotated[JobExport, Query()]) -> Response:
+def export(console: TheConsole, visitor: PageMember, query: Annotated[JobExport, Query()]) -> Response:
     """Return the matching jobs as CSV or JSON, in the order of the page."""
-    store, (filters, traits) = console.deps.store, _to_filters(console, visitor, wanted)
-    views = iterate_pages(lambda cursor: job_page(store, filters, traits, order=wanted.order, limit=MAX_PAGE_SIZE, cursor=cursor))
-    return export_response(console, "jobs", views, JobSummary, wanted.format)
+    store, (filters, traits) = console.deps.store, _to_filters(console, visitor, query)
+    views = iterate_pages(lambda cursor: job_page(store, filters, traits, order=query.order, limit=MAX_PAGE_SIZE, cursor=cursor))
+    return export_response(console, "jobs", views, JobSummary, query.format)
 
 
 def _to_filters(console: Console, visitor: PageUser, view: JobListFilters) -> tuple[JobFilters, JobTraits]:

@@ -44,7 +44,7 @@ class DrawnRow:
     row: TimelineRow
     state: str
     """The read model's state; empty for a step."""
-    goes_on: str
+    later_end: str
     """The time until which it lasts, if that is after the shown time; else empty."""
     blocks: tuple[DrawnBlock, ...]
     end: float | None
@@ -80,8 +80,8 @@ def draw_timeline(timeline: Timeline, job: JobSummary, *, revocation_started_at:
     if revocation_started_at:
         late = "overdue" if job.revocation.state is RevocationState.OVERDUE else ""
         rows.append(TimelineRow("step", "gives", "Revoking", revocation_started_at, late, settled=job.revocation.confirmed_at))
-    rows += sorted((row for row in timeline.lanes.values() if row.kind != "job"), key=lambda row: row.began)
-    span = timeline_range(Timeline(lanes={f"{row.kind} {row.id}": row for row in rows}, last=timeline.last), now=now)
+    rows += sorted((row for row in timeline.rows.values() if row.kind != "job"), key=lambda row: row.began)
+    span = timeline_range(Timeline(rows={f"{row.kind} {row.id}": row for row in rows}, last=timeline.last), now=now)
     if span is None:
         return None
     here = _draw_tick(span, span.now, "now") if span.now else None
@@ -117,7 +117,7 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
     return DrawnRow(
         row=row,
         state=ROW_STATES.get(row.state, row.state),
-        goes_on=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
+        later_end=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
         blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )

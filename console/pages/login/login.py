@@ -15,7 +15,7 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from console.auth.login_throttle import TooManyTries
+from console.auth.login_throttle import TooManyAttempts
 from console.auth.page_sessions import NoSession, PageLoginMethod, SessionKey, TokenTooPowerful, TokenTooWeak, UnknownPerson
 from console.concurrency.vault_threads import LOGIN_THREADS
 from console.http.dependencies import TheConsole
@@ -26,7 +26,7 @@ from console.pages.rendering import render, to_sentence
 from console.pages.routing import PageRoute
 from console.services.console import Console
 from justenough.adapters.vault import user_login
-from justenough.adapters.vault.user_login import LoginRefused, LoginResult, NoSuchLogin, ProviderRefused, SecondFactorWanted
+from justenough.adapters.vault.user_login import LoginRefused, LoginResult, NoSuchLogin, ProviderRefused, SecondFactorRequired
 from justenough.domain.core.errors import GiveUp, InvalidInput, OverQuota, Problem, RetryLater
 from justenough.domain.core.secret import Secret
 
@@ -41,7 +41,7 @@ LOOK_LIFETIME_S = 365 * 86_400
 
 ERRORS: dict[type[Exception], tuple[int, str]] = {
     LoginRefused: (401, "Wrong name or password. After several failed attempts, logging in is blocked for a while."),
-    SecondFactorWanted: (
+    SecondFactorRequired: (
         403,
         "This login needs a second factor, which these pages do not support. Use `bao login`, set VAULT_TOKEN and work on the command line.",
     ),
@@ -91,9 +91,9 @@ async def log_in(request: Request, console: TheConsole) -> Response:
         form_secret = request.cookies.get(console.cookies.form)
         if not form_secret or not is_same_origin(request):
             raise BadForm("invalid or expired login form; reload the page")
-        posted = await read_form_with_csrf(request, _derive_csrf(form_secret))
-        name, onward = str(posted.get("name", "")).strip()[:MAX_NAME_LENGTH], str(posted.get("next", ""))
-        entry = await log_in_at_vault(request, console, name, str(posted.get("password", "")))
+        form = await read_form_with_csrf(request, _derive_csrf(form_secret))
+        name, onward = str(form.get("name", "")).strip()[:MAX_NAME_LENGTH], str(form.get("next", ""))
+        entry = await log_in_at_vault(request, console, name, str(form.get("password", "")))
         key = await console.sessions.start(entry, method=PageLoginMethod.PASSWORD, name=name)
     except (GiveUp, RetryLater) as error:
         return refusal_response(request, console, error, name=name, onward=onward)
@@ -107,11 +107,11 @@ async def fresh_form(request: Request, visitor: ThePageUser, onward: Annotated[s
 
 
 @pages.post("/login/fresh")
-async def log_in_again(request: Request, console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
+async def log_in_again(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Authenticate the same user again; the session stays and counts as fresh."""
-    onward, name = local_path(str(posted.get("next", ""))), visitor.session.row.name
+    onward, name = local_path(str(form.get("next", ""))), visitor.session.row.name
     try:
-        entry = await log_in_at_vault(request, console, name, str(posted.get("password", "")))
+        entry = await log_in_at_vault(request, console, name, str(form.get("password", "")))
         await console.sessions.refresh_login(visitor.session, entry)
     except (GiveUp, RetryLater) as error:
         return _fresh_login_page(request, visitor, onward=onward, refusal=_record_refusal(name, error))
@@ -119,9 +119,9 @@ async def log_in_again(request: Request, console: TheConsole, visitor: ThePageUs
 
 
 @pages.post("/logout")
-async def log_out(console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
+async def log_out(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """End this session, or with `everywhere` all sessions of the person."""
-    await (console.sessions.end_everywhere if posted.get("everywhere") else console.sessions.end)(visitor.session)
+    await (console.sessions.end_everywhere if form.get("everywhere") else console.sessions.end)(visitor.session)
     return _logout_response(console)
 
 
@@ -156,7 +156,7 @@ def _logout_response(console: Console) -> Response:
 
 
 async def log_in_at_vault(request: Request, console: Console, name: str, password: str) -> LoginResult:
-    """Log in at Vault, counting attempts. Raises NoSuchLogin, LoginRefused, SecondFactorWanted, TooManyTries, RetryLater."""
+    """Log in at Vault, counting attempts. Raises NoSuchLogin, LoginRefused, SecondFactorRequired, TooManyAttempts, RetryLater."""
     mount = console.deps.settings.pages_password_mount
     if mount is None:
         raise NoSuchLogin("login with a password is not configured (JUSTENOUGH_PAGES_MOUNT)")
@@ -184,7 +184,7 @@ def _record_refusal(name: str, error: GiveUp | RetryLater) -> tuple[int, str]:
     """Log a refused login; return its HTTP status and message."""
     details = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
     log.info("login refused", name=name, why=type(error).__name__, **details)
-    if isinstance(error, TooManyTries | OverQuota):
+    if isinstance(error, TooManyAttempts | OverQuota):
         return 429, to_sentence(str(error))
     if isinstance(error, TokenTooPowerful):
         return 403, to_sentence(

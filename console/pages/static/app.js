@@ -137,7 +137,7 @@ function closeStream() {
   stream = null;
 }
 
-// Nobody sees the page any more. If it is shown again, it opens its stream anew.
+// Nobody sees the page any more. If it is shown again, it opens its stream again.
 function stopListening() {
   closeStream();
   streamMissedAt = Infinity;
@@ -166,7 +166,7 @@ async function refresh() {
   refreshing = false;
 }
 
-// The stream may be open meanwhile, and tells of each change only once.
+// The stream may be open meanwhile, and reports each change only once.
 function retryRefresh() {
   clearTimeout(retryTimer);
   retryTimer = setTimeout(() => { if (!document.hidden) refresh(); }, RECONNECT_MS);

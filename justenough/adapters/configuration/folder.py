@@ -275,7 +275,7 @@ def _read_files(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, by
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Return the names of the folder's files. What cannot be looked at is among them, so that reading it reports why."""
+    """Return the names of the folder's files, including those that cannot be inspected: reading them reports why."""
     triggers = [TRIGGERS_FILE]
     try:
         (folder / TRIGGERS_FILE).stat()

@@ -123,14 +123,14 @@ class Settings(BaseSettings):
     max_sessions: int = 64
     """Maximum number of jobs that one worker runs at once."""
     quota_running_jobs: int | None = Field(None, ge=1)
-    """Maximum jobs of one account (a person, trigger or schedule) that run at once; further jobs wait.
+    """Maximum jobs of one launcher (a person, trigger or schedule) that run at once; further jobs wait.
 
     None: half of `max_sessions`, at least one.
     """
     quota_open_jobs: int = Field(500, ge=1)
-    """Maximum jobs of one account and environment that have not ended, including waiting jobs."""
+    """Maximum jobs of one launcher and environment that have not ended, including waiting jobs."""
     quota_waiting_requests: int = Field(200, ge=1)
-    """Maximum requests of one account and environment that wait for people."""
+    """Maximum requests of one launcher and environment that wait for people."""
     quota_page_sessions: int = Field(50, ge=1)
     """Maximum sessions that one person has open on the pages."""
     quota_event_streams: int = Field(100, ge=1)
@@ -200,7 +200,7 @@ class Settings(BaseSettings):
 
     @property
     def places(self) -> int:
-        """The maximum number of jobs of one account that run at once."""
+        """The maximum number of jobs of one launcher that run at once."""
         return self.quota_running_jobs or max(1, self.max_sessions // 2)
 
     @property

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableResponse
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.dns_guard import ForbiddenAddress, UnknownHost
 from justenough.adapters.outbound.pinned_client import open_client
 from justenough.domain.catalog.mcp_tool_list import MAX_TOOLS, ToolList, build_tool_list
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
@@ -95,7 +95,7 @@ def _to_give_up(error: Exception, transport: McpTransport) -> GiveUp:
         match leaf:
             case InvalidInput() | Unanswered():
                 return leaf
-            case NotReached() | UnacceptableResponse():
+            case ForbiddenAddress() | UnacceptableResponse():
                 why = str(leaf)
             case UnknownHost():
                 why = "the upstream's host cannot be resolved now"

@@ -14,7 +14,7 @@ import apprise
 from apprise.common import PersistentStoreMode
 from apprise.utils.parse import parse_qsd
 
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost, require_allowed, resolve
+from justenough.adapters.outbound.dns_guard import ForbiddenAddress, UnknownHost, require_allowed, resolve
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice
@@ -37,7 +37,7 @@ PLAINTEXT_SCHEMES = frozenset({"form", "gotify", "json", "mailto", "mmost", "nct
 READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 8.0, 4.0
 
 
-class NotSpokenTo(GiveUp):
+class RejectedServiceUrl(GiveUp):
     """A URL that is not allowed. The message gives the reason, and contains nothing of the URL except its scheme."""
 
 
@@ -68,7 +68,7 @@ def send(url: Secret, notice: Notice, *, private: bool) -> DeliveryOutcome:
         sender.add(service)
         is_sent = sender.notify(title=notice.title, body=notice.body, body_format=apprise.NotifyFormat.TEXT)
         return DeliveryOutcome() if is_sent else DeliveryOutcome(DeliveryFault.AWAY, "the service did not accept the message")
-    except (NotReached, NotSpokenTo) as error:
+    except (ForbiddenAddress, RejectedServiceUrl) as error:
         return DeliveryOutcome(DeliveryFault.REFUSED, str(error))
     except UnknownHost:
         return DeliveryOutcome(DeliveryFault.AWAY, "its host cannot be resolved")
@@ -77,27 +77,27 @@ def send(url: Secret, notice: Notice, *, private: bool) -> DeliveryOutcome:
 
 
 def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
-    """Return the service of a URL if it is allowed. Raises NotSpokenTo, NotReached, UnknownHost."""
+    """Return the service of a URL if it is allowed. Raises RejectedServiceUrl, ForbiddenAddress, UnknownHost."""
     scheme = url.reveal().partition("://")[0].strip().lower()
     if scheme in PLAINTEXT_SCHEMES and not private:
-        raise NotSpokenTo(f"{scheme}:// is not encrypted: use {scheme}s://, or set `allow_private: true`")
+        raise RejectedServiceUrl(f"{scheme}:// is not encrypted: use {scheme}s://, or set `allow_private: true`")
     if scheme not in HOSTED_SCHEMES | SELF_HOSTED_SCHEMES | PLAINTEXT_SCHEMES:
         # Text that is not a scheme may be the secret itself.
         name = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
-        raise NotSpokenTo(f"{name} is not a supported service (docs/reference/events.md)")
+        raise RejectedServiceUrl(f"{name} is not a supported service (docs/reference/events.md)")
     # Parse the query as Apprise does: parts end at & and at ;, and names may contain escapes.
     _, *queries = url.reveal().split("?")
     names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
     if any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names):
-        raise NotSpokenTo("the URL refers to a file, which is not allowed")
+        raise RejectedServiceUrl("the URL refers to a file, which is not allowed")
     load_plugins()
     service: Any = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
     if not isinstance(service, apprise.NotifyBase):
-        raise NotSpokenTo("Apprise cannot parse the URL")
+        raise RejectedServiceUrl("Apprise cannot parse the URL")
     if scheme not in HOSTED_SCHEMES:
         host = _host_of(service)
         if not host:
-            raise NotSpokenTo("the URL has no host")
+            raise RejectedServiceUrl("the URL has no host")
         # Apprise resolves the host again: a change of its address in between is not detected.
         require_allowed(resolve(host, service.port or 443), private=private)
     return service

@@ -17,7 +17,7 @@ MAX_CONCURRENT_LOOKUPS = 16
 _limiters: dict[asyncio.AbstractEventLoop, CapacityLimiter] = {}
 
 
-class NotReached(JustEnoughError):
+class ForbiddenAddress(JustEnoughError):
     """A host has an address that is not allowed. The message names the address and the reason."""
 
 
@@ -26,7 +26,7 @@ class UnknownHost(JustEnoughError):
 
 
 async def resolve_allowed(host: str, port: int, *, private: bool) -> Sequence[str]:
-    """Return a host's addresses, all of which are allowed. Raises NotReached if one is not, and UnknownHost."""
+    """Return a host's addresses, all of which are allowed. Raises ForbiddenAddress if one is not, and UnknownHost."""
     # A limiter belongs to the event loop on which it is used.
     loop = asyncio.get_running_loop()
     if loop not in _limiters:
@@ -46,8 +46,8 @@ def resolve(host: str, port: int) -> Sequence[str]:
 
 
 def require_allowed(addresses: Sequence[str], *, private: bool) -> Sequence[str]:
-    """Return the addresses if all of them are allowed. Raises NotReached otherwise, because such a name is suspect as a whole."""
+    """Return the addresses if all of them are allowed. Raises ForbiddenAddress otherwise, because such a name is suspect as a whole."""
     for address in addresses:
         if why := why_address_forbidden(address, private=private):
-            raise NotReached(why)
+            raise ForbiddenAddress(why)
     return addresses

@@ -27,7 +27,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(verify=httpx.create_ssl_context(), trust_env=False, limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request to the first of its host's addresses that accepts a connection. Raises NotReached, UnknownHost, httpx's errors."""
+        """Send a request to the first of its host's addresses that accepts a connection. Raises ForbiddenAddress, UnknownHost, httpx's errors."""
         host, port = request.url.host, request.url.port or DEFAULT_PORTS[request.url.scheme]
         *others, last = await resolve_allowed(host, port, private=self._private)
         for address in others:

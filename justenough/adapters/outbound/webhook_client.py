@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import httpx
 
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
+from justenough.adapters.outbound.dns_guard import ForbiddenAddress, UnknownHost
 from justenough.adapters.outbound.pinned_client import open_client
 from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome, outcome_of_answer
 
@@ -35,7 +35,7 @@ class WebhookClient:
                 # The receiver's own reason phrase is not passed on.
                 phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
                 return outcome_of_answer(status, phrase, retry_after=retry_after, now=now)
-        except NotReached as error:
+        except ForbiddenAddress as error:
             return DeliveryOutcome(DeliveryFault.REFUSED, str(error))
         except UnknownHost as error:
             return DeliveryOutcome(DeliveryFault.AWAY, str(error))

@@ -1,6 +1,6 @@
 """Reads what needs a person now: failed jobs, late requests, denials, dead deliveries, missed schedules, silent workers.
 
-Each kind has at most MAX_ITEMS_PER_KIND items: the newest ones, of jobs those first that nobody has acknowledged.
+Each kind has at most MAX_ITEMS_PER_KIND items, newest first; items about jobs that nobody has acknowledged come before acknowledged ones.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
 
 
 def _acknowledgement_order(kind: AttentionKind, since: ColumnElement[datetime]) -> ColumnElement[int]:
-    """Return what sorts a job's items of this kind: 1 if somebody acknowledged it after `since`, else 0."""
+    """Return the sort key of a job's item of this kind: 1 if somebody acknowledged it after `since`, else 0."""
     theirs = exists().where(ACKNOWLEDGEMENTS.c.item == literal(f"{kind}/").concat(JOBS.c.id), ACKNOWLEDGEMENTS.c.at >= since)
     return case((theirs, 1), else_=0)
 
@@ -160,20 +160,20 @@ def missed_schedules(connection: Connection, since: datetime) -> Iterator[Attent
     for one in connection.execute(statement.limit(MAX_ITEMS_PER_KIND)):
         data = json.loads(one.data)
         name, occasion, at = data["schedule"], data["occasion"], parse_entry_time(one.at)
-        detail = f"the run of {occasion} was skipped: the one before had not ended"
+        detail = f"the run of {occasion} was skipped: the previous one had not ended"
         yield _item(AttentionKind.SCHEDULE, name, about=f"{name}/{occasion}", detail=detail, since=at)
 
 
 def silent_workers(connection: Connection, seen_before: datetime) -> Iterator[AttentionItem]:
     statement = select(WORKERS).where(WORKERS.c.last_seen < seen_before).order_by(WORKERS.c.last_seen.desc()).limit(MAX_ITEMS_PER_KIND)
     for one in connection.execute(statement):
-        yield _item(AttentionKind.WORKER, one.name, detail="it no longer reports, and did not stop in order", since=one.last_seen)
+        yield _item(AttentionKind.WORKER, one.name, detail="it no longer reports, and did not shut down cleanly", since=one.last_seen)
 
 
 def _item(
     kind: AttentionKind, subject: str, *, about: str | None = None, detail: str, since: datetime, until: datetime | None = None
 ) -> AttentionItem:
-    """Return an item about the installation. `about`: what tells it from other items of its kind, if the subject does not."""
+    """Return an item about the installation. `about`: what distinguishes it from other items of its kind, if the subject does not."""
     return AttentionItem(key=f"{kind}/{about or subject}", kind=kind, subject=subject, detail=detail, since=since, until=until)
 
 

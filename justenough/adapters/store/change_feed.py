@@ -38,16 +38,16 @@ class ChangeFeed(ABC):
         self._turn = threading.Lock()
 
     @property
-    def over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether it was closed."""
         return self._ended.is_set()
 
     def wait(self, seconds: float) -> None:
         """Return once something may have been recorded since the last call, at the latest after `seconds`."""
         with self._turn:
-            if not self.over:
+            if not self.is_closed:
                 self._wait(seconds)
-        if self.over:
+        if self.is_closed:
             self.close()
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class ChangeFeed(ABC):
                 self._turn.release()
 
     @abstractmethod
-    def again(self) -> None:
+    def skip_next_wait(self) -> None:
         """Make the next wait return immediately, because there is already more to read."""
 
     def _drop(self) -> None:
@@ -85,7 +85,7 @@ class _PostgresChangeFeed(ChangeFeed):
         self._tried = float("-inf")
         self._more = False
 
-    def again(self) -> None:
+    def skip_next_wait(self) -> None:
         self._more = True
 
     def _wait(self, seconds: float) -> None:
@@ -100,7 +100,7 @@ class _PostgresChangeFeed(ChangeFeed):
                 for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                     pass
                 return
-            # Behind a pooler no notices arrive: it gives the session that listens to somebody else.
+            # Behind a pooler no notices arrive: it gives the listening session to another client.
             may_listen = self._session is None or self._session.is_direct
             if may_listen and time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
                 self._tried = time.monotonic()
@@ -125,12 +125,12 @@ class _SqliteChangeFeed(ChangeFeed):
         self._connection: sqlite3.Connection | None = None
         self._seen: int | None = None
 
-    def again(self) -> None:
+    def skip_next_wait(self) -> None:
         self._seen = None
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self.over:
+        while not self.is_closed:
             try:
                 if self._connection is None:
                     uri = f"file:{quote(self._path)}?mode=ro"

@@ -169,7 +169,7 @@ class DashboardRepository(Repository):
         return PeriodTrend(
             since=since,
             until=until,
-            alive=reconstruct_alive_counts(ends, now=alive, begun=born, over=over, known_since=max(cuts, default=None)),
+            alive=reconstruct_alive_counts(ends, now=alive, begun=born, ended=over, known_since=max(cuts, default=None)),
             approvals=_approval_delays(connection, since, until),
             lifetimes=build_histogram(lifetimes, whole=len(dead) < MAX_ROWS_PER_KIND),
         )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
 
-from justenough.adapters.store.forebears import is_forebear
+from justenough.adapters.store.own_jobs import is_own_or_descendant
 from justenough.adapters.store.paging import comes_after
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
@@ -120,7 +120,9 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
         lasting = or_(APPROVALS.c.withdrawn_at.is_not(None), APPROVALS.c.tier >= REQUESTS.c.current_tier)
         answers = select(APPROVALS.c.id).where(APPROVALS.c.request_id == REQUESTS.c.id, theirs, lasting)
         # Few jobs have a parent or were run by a schedule, and only for those does the chain say more than the request.
-        is_barred = and_(or_(JOBS.c.parent.is_not(None), JOBS.c.requester.startswith("schedule:")), is_forebear(criteria.person, REQUESTS))
+        is_barred = and_(
+            or_(JOBS.c.parent.is_not(None), JOBS.c.requester.startswith("schedule:")), is_own_or_descendant(criteria.person, REQUESTS)
+        )
         can_answer = and_(
             REQUESTS.c.current_tier <= criteria.tier,
             REQUESTS.c.requester_id != criteria.person,

@@ -25,9 +25,9 @@ class PostgresReport:
     server_version: tuple[int, ...]
     is_encrypted: bool
     is_local: bool
-    """Whether no network is between."""
+    """Whether the server is on this machine."""
     is_direct: bool
-    """Whether no pooler is between."""
+    """Whether there is no pooler in front of the server."""
     is_read_only: bool
     missing_rights: tuple[str, ...]
     may_change_ledger: bool
@@ -77,7 +77,7 @@ def _try_notice(engine: Engine, connector: PostgresConnector, reader: Connection
         return str(error)
     with listener:
         if not session.is_direct:
-            return "a pooler is between, and does not pass notices on"
+            return "a pooler is in front of the server, and does not pass notices on"
         try:
             listener.execute(f"LISTEN {CHANNEL}".encode())
             reader.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})

@@ -284,7 +284,7 @@ class LedgerRepository(Repository):
         return tuple(row_to_view((position, *entry)) for position, entry in entries)
 
     def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:
-        """Yield position, job, id, type, at and data, as stored, of the entries in a span, in order."""
+        """Yield the entries in a span, in order: position, job, id, type, at and data, as stored."""
         columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
         statement = select(*columns).where(LEDGER.c.position <= span.last, has_type(types))
         # Rows are tuples. Converting them would cost as much as reading them.

@@ -116,7 +116,7 @@ class OutboxRepository(Repository):
         """Take or extend the lease. False if another process holds it."""
         if insert_new(connection, LEASES, {"name": LEASE_NAME, "holder": holder, "until": until}):
             return True
-        # A lease that ends too late is a wrong clock's. Its holder may be dead, and then nobody would deliver until that time.
+        # A lease that ends too late comes from a wrong clock. Its holder may be dead, and then nobody would deliver until that time.
         free = or_(LEASES.c.holder == holder, LEASES.c.until <= now, LEASES.c.until > until + MAX_CLOCK_SKEW)
         return connection.execute(update(LEASES).where(LEASES.c.name == LEASE_NAME, free).values(holder=holder, until=until)).rowcount == 1
 
@@ -215,7 +215,7 @@ class OutboxRepository(Repository):
             # Never move the position backwards, because earlier entries were delivered; but one beyond the ledger's end is of lost entries.
             behind = and_(SUBSCRIPTIONS.c.name == name, ~SUBSCRIPTIONS.c.position.between(settlement.position, newest))
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
-            # It could not have moved if nothing could be sent. Without a delivery that failed, there is no trouble left.
+            # The position moves only if something could be sent. So if no failed delivery is left, the subscription is healthy again.
             has_failed = exists().where(DELIVERIES.c.subscription == name)
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name, ~has_failed).values(why=None))
         return True
@@ -251,7 +251,7 @@ class OutboxRepository(Repository):
     def deliveries(
         self, connection: Connection, name: str, *, state: DeliveryState | None, limit: int, cursor: str | None
     ) -> Page[DeliveryView]:
-        """Return waiting and dead deliveries, those of the newest events first. Raises InvalidInput on a foreign cursor."""
+        """Return waiting and dead deliveries, those of the newest events first. Raises InvalidInput if the cursor is not one of this list."""
         statement = select(DELIVERIES).where(DELIVERIES.c.subscription == name)
         if state is not None:
             statement = statement.where(DELIVERIES.c.state == state.value)

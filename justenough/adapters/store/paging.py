@@ -32,7 +32,7 @@ def fetch_page(
     view: Callable[..., T],
     is_ascending: bool = False,
 ) -> Page[T]:
-    """Return one page of views, in the order of the columns `by`, which together are unique. Raises InvalidInput on a foreign cursor."""
+    """Return one page of views, in the order of the columns `by`, which together are unique. Raises InvalidInput if the cursor is not one of this list."""
     if cursor is not None:
         statement = statement.where(comes_after(by, _decode_cursor(cursor, by), is_ascending=is_ascending))
     size = min(max(limit, 1), MAX_PAGE_SIZE)

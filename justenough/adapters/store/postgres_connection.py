@@ -197,7 +197,7 @@ def describe_failure(error: BaseException, place: str) -> str:
     It contains the first line of the driver's message, but no statement and no values.
     """
     line = first_line(error)
-    # The driver begins with what the place says already.
+    # The driver's message begins with what `place` says already.
     reason = re.sub(
         r"^(connection failed: |connection is bad: )?(connection to server (at|on) .*? failed: )?(FATAL: +|ERROR: +)?", "", line
     )

@@ -152,7 +152,7 @@ _CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("row_id"),
 _ALIVE = _CREDENTIAL.where(CREDENTIALS.c.live)
 _CONFIRM = _ALIVE.values(state=CredentialState.CONFIRMED.value, live=False, why=None)
 _EXPIRE = _ALIVE.values(state=CredentialState.EXPIRED.value, live=False)
-# Nothing will ever be known of the end of one that its owner must change.
+# The end of a credential that only its owner can change will never be known.
 _LEAVE = _ALIVE.values(state=CredentialState.RESIDUAL.value, live=CREDENTIALS.c.revocable != Revocable.NEVER.value)
 _RESIDUE = select(CREDENTIALS.c.revocable, CREDENTIALS.c.expires_at).where(
     CREDENTIALS.c.job_id == bindparam("row_job"), CREDENTIALS.c.state == CredentialState.RESIDUAL.value
@@ -202,7 +202,7 @@ def job_ended(fact: LedgerFact) -> None:
 
 
 def access_requested(fact: LedgerFact) -> None:
-    """Insert the request. Nobody can answer one of a job that has ended."""
+    """Insert the request. Nobody can answer a request of a job that has ended."""
     data = fact.data
     job = fact.connection.execute(select(JOBS.c.requester_id, JOBS.c.ended_at).where(JOBS.c.id == fact.job)).first()
     requester, has_ended = (job.requester_id, job.ended_at is not None) if job else ("", False)

@@ -105,7 +105,7 @@ class JobRepository(Repository):
         cursor: str | None = None,
         **filters: Unpack[JobFilters],
     ) -> Page[JobSummary]:
-        """Return jobs, newest or oldest first: their ids sort by time. Raises InvalidInput on a foreign cursor."""
+        """Return jobs, newest or oldest first: their ids sort by time. Raises InvalidInput if the cursor is not one of this list."""
         requester = filters.get("requester")
         if requester is None or filters.get("requester_id") is not None:
             return _fetch_jobs(connection, filters, oldest_first=oldest_first, limit=limit, cursor=cursor)
@@ -153,7 +153,7 @@ class JobRepository(Repository):
 
     @reads
     def count_open(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
-        """Return how many jobs of an account have not ended: a person's, or those of a trigger or schedule (`origin`). None: any environment."""
+        """Return how many jobs of a launcher have not ended: a person's, or those of a trigger or schedule (`origin`). None: any environment."""
         return count_rows(connection, JOBS, *_criteria_of(requester_id, origin, environment), JOBS.c.state.in_(OPEN_STATES))
 
     @reads
@@ -238,7 +238,7 @@ class RequestRepository(Repository):
 
     @reads
     def count_waiting(self, connection: Connection, requester_id: str, *, origin: str | None, environment: str | None) -> int:
-        """Return how many requests of an account's jobs wait for people; the parameters are those of `JobRepository.count_open`."""
+        """Return how many requests of a launcher's jobs wait for people; the parameters are those of `JobRepository.count_open`."""
         theirs = exists().where(JOBS.c.id == REQUESTS.c.job_id, *_criteria_of(requester_id, origin, environment))
         waiting = (REQUESTS.c.state == RequestState.PENDING.value) & (REQUESTS.c.requester_id == requester_id)
         return count_rows(connection, REQUESTS, waiting, theirs)
@@ -270,7 +270,7 @@ class CredentialRepository(Repository):
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[CredentialView]:
-        """Return credentials, newest first; with `live`, only those that are not confirmed dead. Raises InvalidInput on a foreign cursor."""
+        """Return credentials, newest first; with `live`, only those that are not confirmed dead. Raises InvalidInput if the cursor is not one of this list."""
         criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
         statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
         if beginning is not None:

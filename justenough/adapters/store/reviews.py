@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import Connection, func, select
 
-from justenough.adapters.store.forebears import is_forebear
+from justenough.adapters.store.own_jobs import is_own_or_descendant
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, fetch_page, iterate_pages
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, reads
 from justenough.adapters.store.tables import JOBS, REQUESTS, REVIEWS
@@ -36,7 +36,7 @@ class ReviewRepository(Repository):
         """Return how many of the newest `up_to` open reviews a person (entity id) who approves at this tier can answer: reviews of other
         people's break-glass approvals, for jobs that neither descend from the person's own nor were run by a schedule for them.
         """
-        newest = select(REVIEWS.c.tiers, REVIEWS.c.person_id, is_forebear(person, REVIEWS).label("barred"))
+        newest = select(REVIEWS.c.tiers, REVIEWS.c.person_id, is_own_or_descendant(person, REVIEWS).label("barred"))
         rows = connection.execute(newest.where(REVIEWS.c.open).order_by(REVIEWS.c.opened_at.desc()).limit(up_to))
         return sum(max(row.tiers) <= tier and person != row.person_id and not row.barred for row in rows)
 

@@ -134,7 +134,7 @@ class SearchRepository(Repository):
     def find(self, connection: Connection, text: str, *, installation: str, requester_id: str | None = None) -> tuple[SearchHit, ...]:
         """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position.
 
-        `requester_id`: of the former, only those of this person's jobs.
+        `requester_id`: find only the jobs of this person, and requests and credentials of these jobs.
         """
         query = without_nul(text.strip())[:MAX_QUERY_CHARS]
         if not query:
@@ -251,7 +251,7 @@ class SearchRepository(Repository):
 
     @reads
     def names(self, connection: Connection, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
-        """Return MAX_NAMES kinds and names."""
+        """Return at most MAX_NAMES names, each with its kind."""
         return _names(connection, (), reader_id, limit=MAX_NAMES)
 
 

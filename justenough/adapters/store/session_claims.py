@@ -1,7 +1,7 @@
 """Claims: which run of a job may issue its credentials. Each job id can be claimed only once. No Vault, no Temporal.
 
-A running job also has a place. The jobs of one account (a person, a trigger or a schedule) have a limited number of places, so that they
-leave room on the workers for the jobs of others.
+A running job also has a place. The jobs of one launcher (a person, a trigger or a schedule) have a limited number of places, the launcher's
+share, so that they leave room on the workers for the jobs of others.
 """
 
 from __future__ import annotations
@@ -52,25 +52,25 @@ class ClaimResult(StrEnum):
 
 class ClaimRepository(Repository):
     @writes
-    def claim(self, connection: Connection, job: str, *, run: str, owner: str, account: str, places: int, now: datetime) -> ClaimResult:
+    def claim(self, connection: Connection, job: str, *, run: str, owner: str, launcher: str, places: int, now: datetime) -> ClaimResult:
         """Claim a job for one run if it has a place, or can take one as `take_place` does. Not claimed if it was claimed before or its claim is closed."""
-        if not _take_place(connection, job, account, places):
+        if not _take_place(connection, job, launcher, places):
             return ClaimResult.NO_PLACE
         is_new = insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})
         return ClaimResult.CLAIMED if is_new else ClaimResult.ALREADY_RAN
 
     @writes
-    def take_place(self, connection: Connection, job: str, *, account: str, places: int) -> bool:
-        """Return whether the job has a place; take one if its account has fewer than `places` jobs with a place.
+    def take_place(self, connection: Connection, job: str, *, launcher: str, places: int) -> bool:
+        """Return whether the job has a place; take one if its launcher has fewer than `places` jobs with a place.
 
         A job that has ended needs none.
         """
-        return _take_place(connection, job, account, places)
+        return _take_place(connection, job, launcher, places)
 
     @reads
-    def may_take_place(self, connection: Connection, job: str, *, account: str, places: int) -> bool:
+    def may_take_place(self, connection: Connection, job: str, *, launcher: str, places: int) -> bool:
         """Return whether the job has a place, needs none, or could take one now. Takes none."""
-        return _has_or_needs_no_place(connection, job) or _has_free_place(connection, account, places)
+        return _has_or_needs_no_place(connection, job) or _has_free_place(connection, launcher, places)
 
     @writes
     def renew(self, connection: Connection, job: str, owner: str, now: datetime) -> bool:
@@ -105,16 +105,16 @@ def _close_claim(connection: Connection, job: str, now: datetime) -> None:
     connection.execute(delete(PLACES).where(PLACES.c.job == job))
 
 
-def _take_place(connection: Connection, job: str, account: str, places: int) -> bool:
+def _take_place(connection: Connection, job: str, launcher: str, places: int) -> bool:
     if _has_or_needs_no_place(connection, job):
         return True
     # Only one transaction writes at a time, so that nobody else takes the last place meanwhile.
-    return _has_free_place(connection, account, places) and insert_new(connection, PLACES, {"job": job, "account": account})
+    return _has_free_place(connection, launcher, places) and insert_new(connection, PLACES, {"job": job, "account": launcher})
 
 
 def _has_or_needs_no_place(connection: Connection, job: str) -> bool:
     return connection.execute(_HAS_OR_NEEDS_NO_PLACE, {"which": job}).first() is not None
 
 
-def _has_free_place(connection: Connection, account: str, places: int) -> bool:
-    return count_rows(connection, PLACES, PLACES.c.account == account) < places
+def _has_free_place(connection: Connection, launcher: str, places: int) -> bool:
+    return count_rows(connection, PLACES, PLACES.c.account == launcher) < places

@@ -65,7 +65,7 @@ class Store:
         self.dashboard = DashboardRepository(*database)
         self.attention = AttentionRepository(*database)
         self.metrics = MetricsRepository(*database)
-        # What workers report of themselves, of sweeps and of targets.
+        # Workers' reports about themselves, sweeps and targets.
         self.workers = WorkerRepository(*database)
         self.sweeps = SweepRepository(*database)
         self.targets = TargetCheckRepository(*database)

@@ -34,7 +34,7 @@ class SweepRepository(Repository):
         """
         if insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": True}):
             return True
-        # A time in the future is a wrong clock's, and must not keep everybody from sweeping.
+        # A time in the future comes from a wrong clock, and must not keep everybody from sweeping.
         busy = SWEEPS.c.active_at.between(now - idle, now + idle)
         begun = update(SWEEPS).where(not_(busy)).values(active_at=now, steady_since=_steady_since(now), by_clock=True)
         return connection.execute(begun).rowcount == 1
@@ -71,5 +71,5 @@ class TargetCheckRepository(Repository):
 
 
 def _steady_since(now: datetime) -> ColumnElement[datetime]:
-    # A time in the future is a wrong clock's, and would hide dead sessions from sweeps until then.
+    # A time in the future comes from a wrong clock, and would hide dead sessions from sweeps until then.
     return case((or_(SWEEPS.c.active_at < now - MAX_GAP, SWEEPS.c.steady_since > now), now), else_=SWEEPS.c.steady_since)

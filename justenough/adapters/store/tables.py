@@ -462,7 +462,7 @@ LOCKS = _table(
     _column("ciphertext", Text),
 )
 
-# A job's place among the running jobs of its account. Deleted when its session, or the job, ends.
+# A job's place among the running jobs of its launcher. Deleted when its session, or the job, ends.
 PLACES = _table(
     "places",
     REPLACE,

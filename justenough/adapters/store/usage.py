@@ -128,7 +128,7 @@ def _action_keys(connection: Connection, table: Table) -> Iterator[AccessKey]:
 def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str, dict[str, Any]]) -> Iterator[PastRun]:
     ids = [job.id for job in jobs]
     uses: dict[str, list[Any]] = defaultdict(list)
-    asks: dict[str, list[PastRequest]] = defaultdict(list)
+    requests: dict[str, list[PastRequest]] = defaultdict(list)
     # The ids of a credential's entries begin with the job, the type and the credential. A range of ids uses the index: the credential's
     # own id, and that id with `/` and more. `0` follows `/`, so that the range excludes ids that only begin alike, such as a tenth credential's.
     first = CREDENTIALS.c.job_id + f"/{EventType.CREDENTIAL_USED.value}/" + CREDENTIALS.c.id
@@ -153,14 +153,14 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
             granted_action=row.granted_action,
             uses=credentials,
         )
-        asks[row.job_id].append(request)
+        requests[row.job_id].append(request)
     passed_on = _passed_on_keys(connection, ids)
     for job in jobs:
         yield PastRun(
             job=job.id,
             ran=job.started_at is not None,
             offered=requested_keys(specs[job.id]),
-            asks=tuple(asks[job.id]),
+            requests=tuple(requests[job.id]),
             passed_on=frozenset(passed_on[job.id]),
         )
 
@@ -173,7 +173,7 @@ def _passed_on_keys(connection: Connection, jobs: Sequence[str]) -> Mapping[str,
     parents = jobs
     while parents:
         children = connection.execute(launched.where(JOBS.c.parent.in_(parents)).limit(MAX_CHILDREN)).all()
-        # Without a job that was seen before: a chain that is a loop must not go on for ever.
+        # Without a job that was seen before: a chain that is a loop must end.
         parents = [child.id for child in children if child.id not in ancestors]
         for child in children:
             ancestors[child.id] = ancestors[child.parent]

@@ -125,7 +125,7 @@ class TargetInspector:
         """
         found = self._for_each(actions, lambda observer: observer.find_locks(names))
         unseen = (failure.removeprefix("target ").partition(": ") for failure in found.failures)
-        return (*found.locks, *(f"lock in {target}: nobody could look which session may hold one ({why})" for target, _, why in unseen))
+        return (*found.locks, *(f"lock in {target}: it could not be checked which session holds one ({why})" for target, _, why in unseen))
 
     def job_ids(self) -> tuple[set[str], TargetInspection]:
         """Return the ids of this installation's jobs in the names of users and spaces, and the inspection of all targets that found them."""

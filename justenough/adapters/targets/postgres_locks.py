@@ -45,5 +45,5 @@ def find_locks(connection: psycopg.Connection[Any], target: str, names: Collecti
 def _lock_text(target: str, pid: int, user: str, application: str | None, since: datetime | None) -> str:
     # Any user may choose these names, and must not imitate another sentence.
     who, program = (re.sub(r"[^\w .@/-]", "?", name or "unnamed") for name in (user, application))
-    began = f"in a transaction since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if since else "since when is hidden from the observer"
+    began = f"in a transaction since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if since else "and the observer may not see since when"
     return f"lock in {target}: session {pid} of {who} (application {program}) holds locks on what is left of the job, {began}"

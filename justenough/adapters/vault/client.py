@@ -196,7 +196,7 @@ class Vault(TransitKeys):
     # People.
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return a person's current data in Vault; None unless this is an enabled entity with a login on one of the mounts."""
+        """Return a person's current data in Vault, with their groups; None unless this is an enabled entity with a login on one of the mounts."""
         entity = self._read_entity(entity_id)
         # Vault returns a merged entity under its new id. The old id is then not a person, or quorum would count the person twice.
         if entity.get("id") != entity_id or entity.get("disabled"):

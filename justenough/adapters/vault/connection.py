@@ -59,9 +59,9 @@ WRONG_LOGIN = {
 }
 """By login method, what a refusal means."""
 PROVING_STATUSES = frozenset({200, 404})
-"""Statuses of answers with a body of which callers believe what they say."""
+"""Statuses of answers whose body callers trust."""
 ANSWER_KEYS = frozenset({"errors", "data", "warnings"})
-"""Keys of Vault's answers with the status 404, of which each has at least one."""
+"""Keys of Vault's answers with status 404; each answer has at least one of them."""
 # More than any index that a node has stored.
 FUTURE_INDEX = str(2**64 - 1)
 SAFE_PATH = re.compile(r"[A-Za-z0-9_.:=+@-]+(?:/[A-Za-z0-9_.:=+@-]+)*/?")
@@ -72,7 +72,7 @@ VaultAnswer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LiveLogin:
-    """One login of our own: an adapter that carries its token, when it began (monotonic) and how long it lives (seconds; 0: others renew it)."""
+    """One login of our own: an adapter that carries its token, when it began (monotonic) and how long it lives (seconds; 0: another program renews it)."""
 
     adapter: RawAdapter
     began: float
@@ -82,8 +82,8 @@ class LiveLogin:
 def forwarding_headers(health: VaultAnswer) -> dict[str, str]:
     """Return the headers with which OpenBao's standby nodes forward a call to the active node, by an answer of sys/health.
 
-    By themselves they answer reads from their own copy, which may be late (OpenBao 2.7). To them, what was just issued is unknown, and
-    revoking it succeeds without effect. Vault Enterprise has another kind of index, which it signs: for it, there are no headers.
+    Without them, standby nodes answer reads from their own copy, which may be out of date (OpenBao 2.7): they do not know a credential that
+    was just issued, and revoking it there succeeds without effect. Vault Enterprise has a different, signed index and needs no headers.
     """
     if not health.get("cluster_id") or health.get("enterprise") or "+ent" in str(health.get("version")):
         return {}
@@ -195,7 +195,7 @@ class VaultConnection:
     def call(
         self, adapter: RawAdapter, method: str, path: str, body: Body | None = None, *, params: Mapping[str, str] | None = None
     ) -> VaultAnswer | None:
-        """Return Vault's answer, {} if it is empty, None for 404. Raises one of the package's errors for any other status from 300, and
+        """Return Vault's answer, {} if it is empty, None for 404. Raises one of the package's errors for any other status of 300 or above, and
         VaultUnavailable if somebody else answers in Vault's place.
         """
         options = {key: value for key, value in (("json", body), ("params", params)) if value is not None}
@@ -214,7 +214,7 @@ class VaultConnection:
             is_json = isinstance(content, dict)
             answer = content if is_json else {}
         if (response.status_code in PROVING_STATUSES and not is_json) or (response.status_code == 404 and not answer.keys() & ANSWER_KEYS):
-            # A proxy's own page, for example: it must not pass for Vault's word that something is done, or not there.
+            # A proxy's own page, for example: it must not be mistaken for Vault's answer that something is done, or does not exist.
             what = f"{method.upper()} {path}: {response.status_code}"
             raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does; {CHECK_ADDRESS}")
         if response.status_code == 404:

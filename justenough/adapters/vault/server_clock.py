@@ -1,4 +1,4 @@
-"""The time, held to a server's clock: the one by which it ends leases and by which all its clients agree. Asks no server itself."""
+"""The time, kept in line with a server's clock, by which the server ends leases and which all its clients share. Asks no server itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE_S = 2.0
 log = structlog.get_logger(__name__)
 
 steady_seconds = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-"""A clock that nobody can set. On Linux it goes on while the machine sleeps."""
+"""A clock that nobody can set. On Linux it continues while the machine sleeps."""
 
 
 class ServerClock:
@@ -39,7 +39,7 @@ class ServerClock:
         return datetime.fromtimestamp(min(max(self.own(), steady + earliest), steady + latest), UTC)
 
     def read_date(self, date: str | None, *, sent: float) -> None:
-        """Note the `Date` of an answer that has just arrived; `sent`: what `steady` was before the request. Ignore what is no date."""
+        """Note the `Date` of an answer that has just arrived; `sent`: the value of `steady` before the request. Text that is not a date is ignored."""
         try:
             answered = parsedate_to_datetime(date or "")
         except (ValueError, TypeError, OverflowError):

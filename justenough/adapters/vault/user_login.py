@@ -36,7 +36,7 @@ class NoSuchLogin(GiveUp):
     """Vault has no such login, or does not allow it for this address. The message names the remedy."""
 
 
-class SecondFactorWanted(GiveUp):
+class SecondFactorRequired(GiveUp):
     """Vault requires a second factor for this login, which the pages do not support."""
 
 
@@ -64,7 +64,7 @@ class LoginResult(TokenInfo):
 
 
 def log_in(vault: VaultConnection, name: str, password: Secret, *, mount: str) -> LoginResult:
-    """Log a person in by name and password (userpass or ldap). Raises LoginRefused, SecondFactorWanted, RetryLater."""
+    """Log a person in by name and password (userpass or ldap). Raises LoginRefused, SecondFactorRequired, RetryLater."""
     if name in INVALID_LOGIN_NAMES:
         raise LoginRefused("not a login name")
     try:
@@ -89,7 +89,7 @@ def begin_oidc(vault: VaultConnection, mount: str, *, role: str, redirect: str, 
 
 
 def finish_oidc(vault: VaultConnection, mount: str, *, state: str, code: str, nonce: str) -> LoginResult:
-    """Log a person in with the parameters of their identity provider's redirect. Raises ProviderRefused, SecondFactorWanted, RetryLater."""
+    """Log a person in with the parameters of their identity provider's redirect. Raises ProviderRefused, SecondFactorRequired, RetryLater."""
     params = {"state": state, "code": code, "client_nonce": nonce}
     try:
         answer = vault.call(vault.adapter(None), "get", f"auth/{safe_path(mount.strip('/'))}/oidc/callback", params=params)
@@ -161,7 +161,7 @@ def decrypt_token(vault: VaultConnection, ciphertext: str, context: bytes) -> Se
 def _to_login_result(answer: VaultAnswer | None) -> LoginResult:
     auth: Mapping[str, Any] = (answer or {}).get("auth") or {}
     if auth.get("mfa_requirement"):
-        raise SecondFactorWanted("Vault requires a second factor")
+        raise SecondFactorRequired("Vault requires a second factor")
     if not auth.get("client_token"):
         raise LoginRefused("Vault returned no token")
     role = str((auth.get("metadata") or {}).get("role") or "")

@@ -187,7 +187,11 @@ class ApprovalVerifier:
         rules = (
             (statement.job == job, "other_job", "the decision is for another job"),
             (statement.request == ladder.request, "other_request", "the decision is for another request"),
-            (statement.digest == ladder.digest, "other_digest", "the decision is for something else than what would run and be issued now"),
+            (
+                statement.digest == ladder.digest,
+                "other_digest",
+                "the decision is for something other than what would run and be issued now",
+            ),
             (ladder.action in {None, statement.action} or is_narrower, "other_action", "the decision is for another action"),
             (
                 0 < statement.ttl <= ladder.ttl,

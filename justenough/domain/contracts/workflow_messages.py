@@ -71,7 +71,7 @@ class StartDecisions(Message):
     """Why the order is invalid; then no other field is set."""
     requester: str = ""
     account: str = ""
-    """The account that the job counts for, as in `VerifiedOrder.account`; empty if an earlier release decided."""
+    """The launcher that the job counts for, as in `VerifiedOrder.launcher`; empty if an earlier release decided."""
     timeout: int = 900
     """Maximum run time of the process, in seconds."""
     environment: str = ""
@@ -166,7 +166,7 @@ class SessionResult(Message):
     """Whether it ended because somebody stopped it."""
     clean: bool = False
     no_place: bool = False
-    """Whether it did nothing because its account has no free place; it may run once the job has a place."""
+    """Whether it did nothing because its launcher has no free place; it may run once the job has a place."""
     unrecorded: tuple[Event, ...] = ()
     """Events that the ledger could not record; the workflow carries them until they are recorded."""
 

@@ -76,6 +76,6 @@ def iter_texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def fits_wildcards(text: str, fixed_parts: Iterable[str]) -> bool:
     """Whether a text consists of these parts with any text, or none, between each two of them.
 
-    fnmatch takes linear time: who chooses the text could make a regular expression with several plain `.*` run for hours.
+    fnmatch takes linear time. A regular expression with several plain `.*` could run for hours on a text chosen for that.
     """
     return fnmatchcase(text, "*".join(map(glob.escape, fixed_parts)))

@@ -133,7 +133,7 @@ class Redactor:
         return self._redact(self._held, is_end=True) if self._held else b""
 
     def redact(self, text: str) -> str:
-        """Return a text that is not part of the stream, redacted. Takes about as long as learning all secrets anew."""
+        """Return a text that is not part of the stream, redacted. Takes about as long as learning all secrets again."""
         other = Redactor((*self._secrets, *self._learnt))
         return (other.feed(text.encode()) + other.flush()).decode("utf-8", "replace")
 

@@ -84,10 +84,10 @@ def expensive_part(schema: Mapping[str, Any]) -> tuple[Location, str] | None:
     """Return the location in a valid schema that can make validation slow, with what to do about it; None if there is none."""
     anchors = {f"#{name.removeprefix('#')}": found for name, found in _anchors(schema, ())}
     try:
-        # First without the circles, then with one more turn of each: the validator remembers results only from then on.
+        # First without the cycles, then with one more turn of each: the validator remembers results only from then on.
         once = _Costs(schema, anchors)
         once.of(schema, ())
-        # Also those to which nothing refers: whoever looks for circles follows them too.
+        # Also definitions to which nothing refers: the search for cycles follows them too.
         for keyword in ("$defs", "definitions"):
             defined = schema.get(keyword)
             for name, node in defined.items() if isinstance(defined, Mapping) else ():
@@ -104,7 +104,7 @@ class _Costs:
 
     schema: Mapping[str, Any]
     anchors: Mapping[str, tuple[Location, Any]]
-    circles: Mapping[int, int] = field(default_factory=dict)
+    cycles: Mapping[int, int] = field(default_factory=dict)
     """The cost of reaching a node again from within itself; 1 for nodes that are not in a cycle."""
     known: dict[int, _Cost] = field(default_factory=dict)
     _open: set[int] = field(default_factory=set)
@@ -119,7 +119,7 @@ class _Costs:
         if key in self.known:
             return self.known[key]
         if key in self._open:
-            return _Cost(1, self.circles.get(key, 1))
+            return _Cost(1, self.cycles.get(key, 1))
         if len(self._open) >= MAX_OPEN:
             raise _Expensive(location, TOO_DEEP)
         self._open.add(key)

@@ -43,7 +43,7 @@ class OpenCredential(NamedTuple):
 
     @property
     def end_events(self) -> tuple[EventType, ...]:
-        """The events of which one records its end. Nothing follows the end of the job for what its owner must change."""
+        """The types of events that record its end. `credential.residual` is one if only its owner can change it: nothing is recorded later."""
         return (*END_EVENTS, EventType.CREDENTIAL_RESIDUAL) if self.revocable == Revocable.NEVER else END_EVENTS
 
 

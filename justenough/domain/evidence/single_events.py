@@ -27,7 +27,7 @@ REASON_KINDS: tuple[tuple[str, str], ...] = (
     ("has answered already", "already decided"),
     ("digest", "changed or different content"),
     ("is for another", "changed or different content"),
-    ("something else than what would run", "changed or different content"),
+    ("than what would run", "changed or different content"),
     ("is another", "changed or different content"),
     ("not what has been recorded", "changed or different content"),
     ("differs from the recorded", "changed or different content"),

@@ -130,59 +130,59 @@ def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[
     return tuple(notice for notice in sent_notices if notice.about == about and (below is None or notice.tier < below))
 
 
-def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
+def is_still_pending(entry: EntryView, context: NoticeContext) -> bool:
     """Whether an event still needs a person to act. If not, a late message is not sent."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
-            return scene.request is not None and scene.request.review is not None and scene.request.review.open
+            return context.request is not None and context.request.review is not None and context.request.review.open
         case EventType.REVOCATION_OVERDUE:
-            return scene.job is not None and scene.job.revocation.state is RevocationState.OVERDUE
+            return context.job is not None and context.job.revocation.state is RevocationState.OVERDUE
         case EventType.CREDENTIAL_OVERDUE:
-            return scene.credential is not None and scene.credential.state is CredentialState.OVERDUE
+            return context.credential is not None and context.credential.state is CredentialState.OVERDUE
         case _:
-            request = scene.request
+            request = context.request
             return request is not None and request.state is RequestState.PENDING and request.current_tier == entry.data["tier"]
 
 
-def is_overdue_again(entry: EntryView, scene: NoticeContext) -> bool:
+def is_overdue_again(entry: EntryView, context: NoticeContext) -> bool:
     """Whether an event says that a job's access has ended, but its revocation is overdue again. If so, a late follow-up is not sent."""
-    is_overdue = scene.job is not None and scene.job.revocation.state is RevocationState.OVERDUE
+    is_overdue = context.job is not None and context.job.revocation.state is RevocationState.OVERDUE
     return is_overdue and entry.type == EventType.REVOCATION_CONFIRMED
 
 
-def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
+def build_notice(entry: EntryView, context: NoticeContext) -> Notice:
     """Build the notice of an event that needs a person to act."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
-            request, person = scene.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
+            request, person = context.request, to_plain_text(entry.data["name"], MAX_NAME_CHARS)
             assert request is not None
             lines = (
                 f"{person} used break-glass to bypass {tiers_text(entry.data['tiers'], entry.data.get('tier_names', ()))}: {_access_text(request)}.",
                 f"Job: {to_plain_text(request.job_name, MAX_NAME_CHARS)}",
                 f"Reason: “{to_plain_text(entry.data['reason'])}”",
                 "Review whether this was justified. The review stays open until somebody completes it.",
-                _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
+                _link_text(context, "inbox", request.id, "Review", f"justenough request show {request.id}"),
             )
             return Notice(title=f"Review needed: {_access_text(request)}", body="\n".join(lines))
         case EventType.REVOCATION_OVERDUE:
-            return _overdue_notice(entry, scene, "Revocation overdue", f"The access of job {entry.job} could not be revoked")
+            return _overdue_notice(entry, context, "Revocation overdue", f"The access of job {entry.job} could not be revoked")
         case EventType.CREDENTIAL_OVERDUE:
             return _overdue_notice(
                 entry,
-                scene,
+                context,
                 "Credential revocation overdue",
                 f"Credential {entry.data['credential']} of job {entry.job} could not be revoked",
             )
         case _:
-            return _approval_notice(entry.data, scene)
+            return _approval_notice(entry.data, context)
 
 
-def build_follow_up(entry: EntryView, about: str, scene: NoticeContext) -> Notice:
+def build_follow_up(entry: EntryView, about: str, context: NoticeContext) -> Notice:
     """Build the follow-up to an earlier notice that an event settles."""
     kind, _, item_id = about.partition("/")
     subject = f"{kind} of {item_id}"
-    if scene.request is not None and kind in {"request", "review"}:
-        subject = f"{_access_text(scene.request)} for {to_plain_text(scene.request.job_name, MAX_NAME_CHARS)}"
+    if context.request is not None and kind in {"request", "review"}:
+        subject = f"{_access_text(context.request)} for {to_plain_text(context.request.job_name, MAX_NAME_CHARS)}"
     return Notice(title=f"Settled: {subject}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} No action needed.")
 
 
@@ -193,10 +193,10 @@ def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
     return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))
 
 
-def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
-    request, tier = scene.request, data["tier"]
+def _approval_notice(data: Mapping[str, Any], context: NoticeContext) -> Notice:
+    request, tier = context.request, data["tier"]
     assert request is not None
-    agent = (scene.job.agent or {}) if scene.job else {}
+    agent = (context.job.agent or {}) if context.job else {}
     agent_name = " ".join(filter(None, (to_plain_text(agent.get(key) or "", MAX_NAME_CHARS) for key in ("name", "version"))))
     requester = f"{to_plain_text(request.job_name, MAX_NAME_CHARS)}{f' by agent {agent_name}' if agent else ''}"
     launcher = to_plain_text(request.requester, MAX_NAME_CHARS)
@@ -205,19 +205,19 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     silence = "Expires if nobody decides in time."
     if request.ends_with_job:
         silence = "The job times out then. Never auto-approved."
-    elif tier < scene.top:
+    elif tier < context.top:
         silence = f"Escalates to tier {tier + 1} if nobody decides in time. Never auto-approved."
     access = f"{_access_text(request)} ({request.resource}, {request.sensitivity}) for {duration_text(request.ttl)}"
     lines = (
         f"{requester}, launched by {launcher}, requests {access}.",
         f"Task: {to_plain_text(request.task)}",
         *_reason_lines(request),
-        *(["Not named in the signed order: the running job asks for it."] if request.is_beyond_order else []),
+        *(["Not named in the signed order: the running job requests it."] if request.is_beyond_order else []),
         f"Policy: {to_plain_text(', '.join(request.policies) or 'not recorded')}",
         *([f"Escalated: tier {tier - 1} did not decide in time."] if tier > request.tier else []),
         f"Decide by {deadline:%Y-%m-%d %H:%M} UTC; {quorum}. {silence}",
         f"Once issued: {REVOCABLE_TEXTS.get(request.revocable, to_plain_text(request.revocable, MAX_NAME_CHARS))}.",
-        _link_text(scene, "inbox", request.id, "Review", f"justenough request show {request.id}"),
+        _link_text(context, "inbox", request.id, "Review", f"justenough request show {request.id}"),
     )
     return Notice(title=f"Approval needed (tier {tier}): {_access_text(request)}", body="\n".join(lines))
 
@@ -228,11 +228,11 @@ def _reason_lines(request: RequestView) -> Iterator[str]:
     yield f"Reason ({request.reason_source}): “{to_plain_text(request.reason)}”"
 
 
-def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: str) -> Notice:
+def _overdue_notice(entry: EntryView, context: NoticeContext, title: str, what: str) -> Notice:
     lines = (
         f"{what} and may still work. Retrying automatically.",
         f"Last error: {to_plain_text('; '.join(entry.data['failures']))}",
-        _link_text(scene, "jobs", entry.job, "View", f"justenough job show {entry.job}"),
+        _link_text(context, "jobs", entry.job, "View", f"justenough job show {entry.job}"),
     )
     return Notice(title=f"{title}: {entry.job}", body="\n".join(lines))
 
@@ -242,5 +242,5 @@ def _access_text(request: RequestView) -> str:
     return f"{request.granted_action or request.action} on {to_plain_text(request.title, MAX_NAME_CHARS)}{through}"
 
 
-def _link_text(scene: NoticeContext, page: str, item_id: str, verb: str, command: str) -> str:
-    return f"{verb}: {scene.console.rstrip('/')}/{page}/{item_id}" if scene.console else f"{verb}: {command}"
+def _link_text(context: NoticeContext, page: str, item_id: str, verb: str, command: str) -> str:
+    return f"{verb}: {context.console.rstrip('/')}/{page}/{item_id}" if context.console else f"{verb}: {command}"

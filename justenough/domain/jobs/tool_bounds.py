@@ -210,21 +210,21 @@ class Bounds(Model):
         return self.model_copy(update={"other_arguments": "none" if is_closed else None})
 
     def problems(
-        self, arguments: Mapping[str, Any], *, made: int, made_alike: Mapping[str, int] | None = None, by: str = ORDER
+        self, arguments: Mapping[str, Any], *, calls_made: int, same_value_calls: Mapping[str, int] | None = None, by: str = ORDER
     ) -> Iterator[str]:
         """Yield why a call is out of bounds.
 
-        `made`: calls already made or in progress; `made_alike`: by argument, the calls among these with the same value; `by`: the bounds'
+        `calls_made`: calls already made or in progress; `same_value_calls`: by argument, the calls among these with the same value; `by`: the bounds'
         source.
         """
-        if self.calls is not None and made >= self.calls:
+        if self.calls is not None and calls_made >= self.calls:
             yield f"{by} allows {self.calls} call{'s' if self.calls != 1 else ''} of it, and this limit is reached"
         for name, bound in self.arguments.items():
             if name not in arguments:
                 yield f"{name}: required, because {by} bounds it"
             elif why := bound.problem(arguments[name], by=by):
                 yield f"{name}: {why}"
-            elif bound.calls_per_value is not None and (made_alike or {}).get(name, 0) >= bound.calls_per_value:
+            elif bound.calls_per_value is not None and (same_value_calls or {}).get(name, 0) >= bound.calls_per_value:
                 calls = f"{bound.calls_per_value} call{'s' if bound.calls_per_value != 1 else ''}"
                 yield f"{name}: {by} allows {calls} with each value, and this limit is reached for this one"
         # A server that ignores case in JSON keys would treat this key as the bound argument, and use the last of both values.

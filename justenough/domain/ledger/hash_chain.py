@@ -156,7 +156,7 @@ def to_storable(text: str) -> str:
 
 
 def chain_ends(entries: Iterable[LedgerEntry]) -> Iterator[ChainProblem | ChainHead]:
-    """Verify entries that come by job and seq: yield each chain's problems, then its end. Keeps one entry in memory."""
+    """Verify entries, sorted by job and seq: yield each chain's problems, then its end. Keeps one entry in memory."""
     job, last_seq, last_hash = None, 0, GENESIS
     for entry in entries:
         name, seq, entry_id, kind, at, data, prev, given = entry

@@ -93,7 +93,7 @@ def _connect_command(target: str) -> str:
 def _end_session(pid: str, began: str | None) -> str:
     if began is None:
         return f"SELECT pg_catalog.pg_terminate_backend({pid})"
-    # The failure tells whole seconds.
+    # The failure has the time in whole seconds.
     same = f"pid = {pid} AND xact_start < timestamptz '{began}' + interval '1s'"
     return f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE {same}"  # noqa: S608 - it is printed, never run
 

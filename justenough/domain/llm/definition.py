@@ -70,7 +70,7 @@ class ModelDef(Model):
 
     @field_validator("headers")
     @classmethod
-    def _headers_of_its_own(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+    def _no_reserved_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
         for name, text in headers.items():
             reject_if(name.lower() in _GATEWAY_HEADERS, f"{name} is set by the gateway")
             reject_if(has_stray_brace(text), f"{name}: contains a brace outside of a placeholder like {{key}} or ${{SETTING}}")

@@ -114,5 +114,5 @@ def _item_problems(access: Access, parent: Access, path: str) -> Iterator[Proble
         # Calls are counted when they are made. Here, only the arguments are checked, and whether the tool may be called at all.
         bounds = parent.tools[call.tool]
         bounds = bounds.model_copy(update={"calls": 0 if bounds.calls == 0 else None})
-        for why in bounds.problems(call.arguments, made=0, by="the parent job"):
+        for why in bounds.problems(call.arguments, calls_made=0, by="the parent job"):
             yield Problem(f"{path}.call", why)

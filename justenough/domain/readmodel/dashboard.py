@@ -213,14 +213,14 @@ def part_of(moment: datetime, width: timedelta) -> int:
 
 
 def reconstruct_alive_counts(
-    ends: Sequence[datetime], *, now: int, begun: Sequence[datetime], over: Sequence[datetime], known_since: datetime | None
+    ends: Sequence[datetime], *, now: int, begun: Sequence[datetime], ended: Sequence[datetime], known_since: datetime | None
 ) -> tuple[AliveCount, ...]:
     """Return how many credentials were active at each of the `ends`, which ascend.
 
-    `now`: the count after everything in `begun` and `over`. `known_since`: the time before which `begun` and `over` are incomplete; None if
+    `now`: the count after everything in `begun` and `ended`. `known_since`: the time before which `begun` and `ended` are incomplete; None if
     they are complete.
     """
-    births, deaths = sorted(begun), sorted(over)
+    births, deaths = sorted(begun), sorted(ended)
     counts = (now - (len(births) - bisect_right(births, end)) + (len(deaths) - bisect_right(deaths, end)) for end in ends)
     return tuple(
         AliveCount(at=end, count=count if known_since is None or end >= known_since else None)

@@ -48,7 +48,7 @@ DROP_BY_HAND = "The next attempt ends what is left there. If it cannot, do so by
 UNSEARCHABLE = "Wait until the time that the message names, or look for such users in the target and drop them."
 RULES = (
     _Rule(r"lock in (?P<name>\S+): ", "Target", "See which session holds a lock there: the runbook has the query.", distance=-1),
-    _Rule(r"(targets|c-\S+): .*no valid configuration", "Workers", "Mend the workers' configuration: until then they know no targets."),
+    _Rule(r"(targets|c-\S+): .*no valid configuration", "Workers", "Fix the workers' configuration: until then they know no targets."),
     # Vault makes the observer's user in the target, so this is the target's failure unless Vault answers nothing else either.
     _Rule(r"target (?P<name>\S+): Vault at \S+ did not answer", "Target", START_TARGET, distance=1),
     _Rule(r"target (?P<name>\S+): ", "Target", START_TARGET),

@@ -98,7 +98,7 @@ class ModelUseTotal:
 
 
 def calls_of_entries(entries: Iterable[Mapping[str, Any]]) -> ModelCalls:
-    """Return the calls that the data of `model.used` entries record."""
+    """Return the calls that `model.used` entries record. `entries`: the data of each entry."""
     return add_calls(
         ModelCalls(
             outcomes={one["outcome"]: one["calls"]},

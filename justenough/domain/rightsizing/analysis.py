@@ -112,24 +112,24 @@ class _AccessEvidence:
 
     def __init__(self, item: Mapping[str, Any], runs: Sequence[PastRun]) -> None:
         self.key = access_key_of(item)
-        asks_by_run = [(run, [ask for ask in run.asks if _concerns(ask, self.key)]) for run in runs]
-        self.runs = [run for run, asks in asks_by_run if asks or self.key in run.offered]
-        self.asks = [ask for _, asks in asks_by_run for ask in asks]
-        self.granted = [ask for ask in self.asks if ask.granted]
-        self.issued = [ask for ask in self.asks if ask.uses]
-        self.refused = sum(ask.refused for ask in self.asks)
-        self.seconds = [ask.seconds for ask in self.issued if ask.seconds is not None]
+        requests_by_run = [(run, [request for request in run.requests if _concerns(request, self.key)]) for run in runs]
+        self.runs = [run for run, requests in requests_by_run if requests or self.key in run.offered]
+        self.requests = [request for _, requests in requests_by_run for request in requests]
+        self.granted = [request for request in self.requests if request.granted]
+        self.issued = [request for request in self.requests if request.uses]
+        self.refused = sum(request.refused for request in self.requests)
+        self.seconds = [request.seconds for request in self.issued if request.seconds is not None]
         # Observing the broker's use of a credential does not imply observing the use of a delivered one, so they count separately.
-        uses = (use for run in runs for ask in run.asks if ask.key.resource == self.key.resource for use in ask.uses)
+        uses = (use for run in runs for request in run.requests if request.key.resource == self.key.resource for use in request.uses)
         is_observable = any(use.seen for use in uses if use.delivered is is_delivered(item))
-        self.used = sum(any(use.seen for use in ask.uses) for ask in self.asks) if is_observable else None
+        self.used = sum(any(use.seen for use in request.uses) for request in self.requests) if is_observable else None
         """None if use is not observable."""
 
 
 def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, newest: str, newest_at: datetime) -> Sizing:
     """Return the right size of a job. `spec`: the newest run's raw spec; `runs`: finished runs to analyse."""
-    asks = [ask for run in runs for ask in run.asks]
-    used = sum(any(use.seen for use in ask.uses) for ask in asks)
+    requests = [request for run in runs for request in run.requests]
+    used = sum(any(use.seen for use in request.uses) for request in requests)
     access = []
     for item in spec.get("access") or ():
         evidence, ttl = _AccessEvidence(item, runs), parse_duration(item["ttl"])
@@ -138,7 +138,7 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
                 resource=evidence.key.resource,
                 action=evidence.key.action,
                 runs=len(evidence.runs),
-                asked=len(evidence.asks),
+                asked=len(evidence.requests),
                 granted=len(evidence.granted),
                 refused=evidence.refused,
                 issued=len(evidence.issued),
@@ -157,9 +157,9 @@ def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, ne
         runs=len(runs),
         ran=sum(run.ran for run in runs),
         enough=len(runs) >= MIN_RUNS,
-        asked=len(asks),
-        granted=sum(ask.granted for ask in asks),
-        issued=sum(bool(ask.uses) for ask in asks),
+        asked=len(requests),
+        granted=sum(request.granted for request in requests),
+        issued=sum(bool(request.uses) for request in requests),
         used=used or None,
         spec=spec,
         access=tuple(access),
@@ -185,18 +185,18 @@ def format_seconds(seconds: float) -> str:
     return f"{math.ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _concerns(ask: PastRequest, key: AccessKey) -> bool:
+def _concerns(request: PastRequest, key: AccessKey) -> bool:
     """Whether a request was for this item, or was narrowed to it or less, so that a tightened spec is still judged by the runs from which
     it was derived.
     """
-    requested, granted, item = (Action(action).rank for action in (ask.key.action, ask.resulting_action, key.action))
-    return ask.key == key or (ask.key.resource == key.resource and requested > item >= granted)
+    requested, granted, item = (Action(action).rank for action in (request.key.action, request.resulting_action, key.action))
+    return request.key == key or (request.key.resource == key.resource and requested > item >= granted)
 
 
 def _changes(item: Mapping[str, Any], evidence: _AccessEvidence, runs: Sequence[PastRun], asked_ttl: int) -> Iterator[Change]:
     """Yield the change that drops an item, or else the changes to a narrower action and a shorter ttl that would have been enough.
 
-    An item that jobs launched by the runs requested, too, does not change: with less, the orders of those jobs would be rejected.
+    An item that child jobs of these runs requested, too, stays unchanged: otherwise the children's orders would be rejected.
     """
     if any(evidence.key in run.passed_on for run in runs):
         return
@@ -215,7 +215,7 @@ def _changes(item: Mapping[str, Any], evidence: _AccessEvidence, runs: Sequence[
 
 
 def _drop_change(evidence: _AccessEvidence) -> Change | None:
-    issued, requested, refused, runs = len(evidence.issued), len(evidence.asks), evidence.refused, len(evidence.runs)
+    issued, requested, refused, runs = len(evidence.issued), len(evidence.requests), evidence.refused, len(evidence.runs)
     if issued:
         return Change(what=What.DROP, to="", why=f"issued {_times_text(issued)}, never used") if evidence.used == 0 else None
     # If no process was started, another item's denial may be the reason that this one was not issued.
@@ -226,7 +226,7 @@ def _drop_change(evidence: _AccessEvidence) -> Change | None:
 
 
 def _action_change(evidence: _AccessEvidence) -> Change | None:
-    requested, granted = Action(evidence.key.action), [Action(ask.resulting_action) for ask in evidence.granted]
+    requested, granted = Action(evidence.key.action), [Action(request.resulting_action) for request in evidence.granted]
     broadest = max(granted, key=lambda action: action.rank, default=requested)
     if broadest.rank >= requested.rank:
         return None
@@ -237,7 +237,7 @@ def _action_change(evidence: _AccessEvidence) -> Change | None:
 def _sufficient_ttls(evidence: _AccessEvidence) -> Iterator[tuple[int, str]]:
     """Yield each ttl, in seconds, that would have been enough, and why."""
     granted, seconds = evidence.granted, evidence.seconds
-    if granted and all(_granted_ttl(ask) < ask.ttl for ask in granted):
+    if granted and all(_granted_ttl(request) < request.ttl for request in granted):
         longest = max(map(_granted_ttl, granted))
         yield longest, f"granted {_times_text(len(granted))}, each time {duration_text(longest)} at most"
     # A use of unknown length may have been the longest.
@@ -246,8 +246,8 @@ def _sufficient_ttls(evidence: _AccessEvidence) -> Iterator[tuple[int, str]]:
         yield next_readable_ttl(TTL_HEADROOM * max(seconds)), why
 
 
-def _granted_ttl(ask: PastRequest) -> int:
-    return ask.ttl if ask.granted_ttl is None else min(ask.granted_ttl, ask.ttl)
+def _granted_ttl(request: PastRequest) -> int:
+    return request.ttl if request.granted_ttl is None else min(request.granted_ttl, request.ttl)
 
 
 def _times_text(count: int) -> str:

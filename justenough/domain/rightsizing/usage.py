@@ -69,7 +69,7 @@ class PastRun:
     """Whether its process was started."""
     offered: frozenset[AccessKey]
     """The access that its spec requested."""
-    asks: tuple[PastRequest, ...]
+    requests: tuple[PastRequest, ...]
     passed_on: frozenset[AccessKey] = frozenset()
     """The access that jobs which it launched requested, themselves or through other jobs. They may have no more than its spec requests."""
 

@@ -126,16 +126,18 @@ def let_tool_through(items: tuple[Access, ...], tool: str) -> bool:
 
 
 def with_bounds(
-    call: ToolCall, items: tuple[Access, ...], *, calls_made: int, made_alike: Mapping[str, int] | None = None, by: str = ORDER
+    call: ToolCall, items: tuple[Access, ...], *, calls_made: int, same_value_calls: Mapping[str, int] | None = None, by: str = ORDER
 ) -> ToolCall:
     """Return a call with the bounds of the first item that allows it. Raises OutOfBounds if none does. `by`: the items' source.
 
-    `calls_made`, `made_alike`: as `made` and `made_alike` of Bounds.problems.
+    `calls_made`, `same_value_calls`: as in Bounds.problems.
     """
     if not items:
         return call
     candidates = [item.tools[call.tool] for item in items if item.tools and call.tool in item.tools]
-    problems = [tuple(bounds.problems(call.arguments, made=calls_made, made_alike=made_alike, by=by)) for bounds in candidates]
+    problems = [
+        tuple(bounds.problems(call.arguments, calls_made=calls_made, same_value_calls=same_value_calls, by=by)) for bounds in candidates
+    ]
     allowing = next((bounds for bounds, faults in zip(candidates, problems, strict=True) if not faults), None)
     if allowing is None:
         raise OutOfBounds(f"{call.tool}: {'; '.join(problems[0])}" if problems else f"{by} does not name {call.tool}")

@@ -318,7 +318,7 @@ def test_a_server_that_shows_other_tools_than_the_reviewed_ones_has_none_of_its_
     with hub.misbehave(tools=tools):
         text, failed = call_tool(own, "get_issue", number=7)
         assert failed
-        assert "hub now offers other tools than those that were reviewed" in text
+        assert "the tools of hub now differ from the reviewed ones" in text
         assert "`justenough catalog tools hub`" in text
         assert "tell everybody" not in text
         assert len(hub.tool_calls) == calls

@@ -135,9 +135,9 @@ async def test_a_credential_that_is_released_repeatedly_is_revoked_once(at: Desk
         return real(*given, **more)
 
     monkeypatch.setattr(revoke, "end_one", counted)
-    async with lease_keeper.keep_leases(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
-        await asyncio.gather(*(keepers.give_back(item.credential.id, f"wish {number}") for number in range(50)))
+    async with lease_keeper.keep_leases(at.deps, job, WILLING, [item]) as keeper, asyncio.timeout(180):
+        await asyncio.gather(*(keeper.give_back(item.credential.id, f"wish {number}") for number in range(50)))
         with pytest.raises(NotFound):
-            await keepers.give_back(item.credential.id, "once more")
+            await keeper.give_back(item.credential.id, "once more")
     assert ended == 1
     assert not at.shop.can_log_in(held)

@@ -27,8 +27,8 @@ async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revok
     monkeypatch.setattr(people_requests, "RETRY_INTERVAL_S", 0.05)
     session = await asyncio.to_thread(start_session, at, ORDERS)
     item = await asyncio.to_thread(session.issue)
-    keepers, refused = LeaseKeeper(at.deps, session.job, session.issuer), asyncio.Event()
-    give_back = keepers.give_back
+    lease_keeper, refused = LeaseKeeper(at.deps, session.job, session.issuer), asyncio.Event()
+    give_back = lease_keeper.give_back
 
     async def note_refusal(*arguments: Any, **options: Any) -> None:
         try:
@@ -37,22 +37,22 @@ async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revok
             refused.set()
             raise
 
-    monkeypatch.setattr(keepers, "give_back", note_refusal)
+    monkeypatch.setattr(lease_keeper, "give_back", note_refusal)
     requests = RequestedRevocations(at.deps, session.job, session.issuer)
     credential, who = item.credential.id, {"person": "e-ops", "name": "ops"}
     asked = build_event(EventType.REVOCATION_REQUESTED, session.job, at=at.deps.now(), about=credential, credential=credential, **who)
     (entry,) = at.deps.store.ledger.append([asked])
     requests.add(entry)
-    serving = asyncio.create_task(requests.serve(keepers))
+    serving = asyncio.create_task(requests.serve(lease_keeper))
     try:
         async with asyncio.timeout(60):
             await refused.wait()
-            keepers.keep(item)
+            lease_keeper.keep(item)
             while (session.credential_state()) != CredentialState.CONFIRMED:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
     finally:
         serving.cancel()
-        await keepers.close()
+        await lease_keeper.close()
 
 
 async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were_revoked_before(
@@ -65,8 +65,8 @@ async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were
     async def notify(request: str) -> None:
         raise AssertionError(request)
 
-    keepers = LeaseKeeper(at.deps, session.job, session.issuer)
-    broker = Broker(at.deps, session.verified, session.issuer, keepers, Redactor(()), owner="owner", notify_workflow=notify)
+    lease_keeper = LeaseKeeper(at.deps, session.job, session.issuer)
+    broker = Broker(at.deps, session.verified, session.issuer, lease_keeper, Redactor(()), owner="owner", notify_workflow=notify)
     others = (f"{item.credential.id}.{number}" for number in range(2, job_history.MAX_ENTRIES_READ + 3))
     ended = [
         build_event(EventType.CREDENTIAL_REVOKED, session.job, at=now, about=other, credential=other, by="session", why=None)

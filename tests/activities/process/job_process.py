@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from activities.delivery.delivery import Delivered
 from activities.process.interpreters import find_interpreter
-from activities.process.launcher import JobLaunch
+from activities.process.job_command import JobLaunch
 from activities.process.log_capture import LogCapture
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox

@@ -20,7 +20,7 @@ import pytest
 
 from activities.delivery.delivery import Delivered
 from activities.process import no_sandbox, process_tree
-from activities.process.launcher import drop_rights_command
+from activities.process.job_command import drop_rights_command
 from activities.process.process import JobProcess, StartFailed
 from activities.process.sandbox import Isolation, Sandbox, SandboxMissing
 from activities.process.uid_pool import lend_uid

@@ -12,7 +12,7 @@ import pytest
 from activities.delivery.delivery import Delivered
 from activities.process.bundles import ensure_unpacked
 from activities.process.interpreters import find_interpreter
-from activities.process.launcher import JobLaunch, Room, environment_script
+from activities.process.job_command import JobLaunch, JobPaths, environment_script
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs import bundle
@@ -331,4 +331,4 @@ print('well')
 def test_no_repr_shows_what_is_delivered(settings: Settings) -> None:
     given = Delivered({"A": Secret("hunter22")}, {"b": Secret("hunter22")})
     launch = JobLaunch("j-dev-test", ("true",), 1, find_interpreter(settings, None), env={"B": "hunter22"}, files=given.files)
-    assert "hunter22" not in repr(given) + repr(launch) + repr(environment_script(launch, Room()))
+    assert "hunter22" not in repr(given) + repr(launch) + repr(environment_script(launch, JobPaths()))

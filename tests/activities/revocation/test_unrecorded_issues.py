@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities.revocation.in_doubt import entries_that_matter, requests_with_unrecorded_issues
+from activities.revocation.in_doubt import needed_entry_ids, requests_with_unrecorded_issues
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView
@@ -75,7 +75,7 @@ def test_the_entries_of_a_job_show_which_requests_may_have_unrecorded_issues(
 ) -> None:
     entries = entries_of(ASKED, *events)
     found = requests_with_unrecorded_issues(entries)
-    matter = entries_that_matter(entry.id for entry in entries)
+    matter = needed_entry_ids(entry.id for entry in entries)
     assert requests_with_unrecorded_issues(entry for entry in entries if entry.id in {ASKED.id, *matter}) == found
     expected = [(REQUEST, unanswered, trusted)] if unanswered or trusted else []
     assert [(item.id, item.unanswered, item.trusted_since) for item in found] == expected
@@ -105,4 +105,4 @@ def test_issue_entries_without_a_recorded_request_are_left_out() -> None:
 
 def test_of_very_many_issues_only_the_newest_is_read() -> None:
     many = [issued(trusted=True, at=later(number), credential=f"{FIRST}.{number}") for number in range(2, 5_000)]
-    assert entries_that_matter(event.id for event in (ABOUT_TO_ISSUE, issued(), *many)) == {many[-1].id}
+    assert needed_entry_ids(event.id for event in (ABOUT_TO_ISSUE, issued(), *many)) == {many[-1].id}

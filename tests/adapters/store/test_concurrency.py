@@ -131,12 +131,12 @@ def test_a_database_with_stricter_isolation_by_default_turns_no_writer_away(
             def write(index: int) -> None:
                 for number in range(25):
                     stores[index % 2].ledger.append([job_refusal("x", job=job_id(index), about=str(number))])
-                    stores[index % 2].claims.take_place(job_id(100 * index + number), account="e-ops", places=5)
+                    stores[index % 2].claims.take_place(job_id(100 * index + number), launcher="e-ops", places=5)
 
             race(4, write)
             assert one.ledger.verify().entries == 4 * 25
-            assert not one.claims.may_take_place(JOB, account="e-ops", places=5)
-            assert one.claims.may_take_place(JOB, account="e-ops", places=6)
+            assert not one.claims.may_take_place(JOB, launcher="e-ops", places=5)
+            assert one.claims.may_take_place(JOB, launcher="e-ops", places=6)
 
 
 def test_exactly_one_of_many_concurrent_claims_of_a_job_succeeds(store: Store) -> None:
@@ -149,7 +149,7 @@ def test_exactly_one_of_many_concurrent_claims_of_a_job_succeeds(store: Store) -
 
 
 def test_concurrent_jobs_take_exactly_as_many_places_as_there_are(store: Store) -> None:
-    results = race(16, lambda index: store.claims.take_place(job_id(index), account="e-ops", places=5))
+    results = race(16, lambda index: store.claims.take_place(job_id(index), launcher="e-ops", places=5))
     assert Counter(results) == {True: 5, False: 11}
 
 

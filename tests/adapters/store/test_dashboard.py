@@ -211,7 +211,7 @@ def test_reconstructed_counts_equal_those_counted_at_each_moment(lives: list[tup
     ends = [later(100 * part / buckets) for part in range(1, buckets + 1)]
     born = [later(begin) for begin, _ in lives]
     died = [later(begin + length) for begin, length in lives if begin + length <= 120]
-    found = reconstruct_alive_counts(ends, now=len(born) - len(died), begun=born, over=died, known_since=None)
+    found = reconstruct_alive_counts(ends, now=len(born) - len(died), begun=born, ended=died, known_since=None)
     assert [moment.at for moment in found] == ends
     assert [moment.count for moment in found] == [
         sum(begin <= (end - NOW).total_seconds() < begin + length for begin, length in lives) for end in ends

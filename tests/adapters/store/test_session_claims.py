@@ -1,4 +1,4 @@
-"""A job id is claimed once, ever; a closed claim never opens again. A job that runs has one of its account's places."""
+"""A job id is claimed once, ever; a closed claim never opens again. A job that runs has one of its launcher's places."""
 
 from __future__ import annotations
 
@@ -54,34 +54,34 @@ def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_again_each_time(stor
         assert (claim.closed_at, claim.attempted_at) == (later(3), later(seconds))
 
 
-def claim_in_place(store: Store, job: str, *, account: str = "e-ops", places: int = 2) -> ClaimResult:
+def claim_in_place(store: Store, job: str, *, launcher: str = "e-ops", places: int = 2) -> ClaimResult:
     """Claim a job for a run of its own."""
-    return store.claims.claim(job, run=f"run of {job}", owner="a worker", account=account, places=places, now=NOW)
+    return store.claims.claim(job, run=f"run of {job}", owner="a worker", launcher=launcher, places=places, now=NOW)
 
 
 def test_each_account_has_its_own_limited_number_of_places(store: Store) -> None:
     assert [claim_in_place(store, job) for job in ("j-1", "j-2", "j-3")] == [ClaimResult.CLAIMED, ClaimResult.CLAIMED, ClaimResult.NO_PLACE]
     assert store.claims.get("j-3") is None
-    assert claim_in_place(store, "j-4", account="schedule:nightly") is ClaimResult.CLAIMED
+    assert claim_in_place(store, "j-4", launcher="schedule:nightly") is ClaimResult.CLAIMED
     assert claim_in_place(store, "j-1") is ClaimResult.ALREADY_RAN
 
 
 def test_a_place_is_free_again_once_its_session_has_ended(store: Store) -> None:
     claim_in_place(store, "j-1", places=1)
-    assert not store.claims.take_place("j-2", account="e-ops", places=1)
+    assert not store.claims.take_place("j-2", launcher="e-ops", places=1)
     store.claims.end_issuing("j-1", later(1))
-    assert store.claims.take_place("j-2", account="e-ops", places=1)
+    assert store.claims.take_place("j-2", launcher="e-ops", places=1)
     # Taken once, however often it is asked for; the claim uses the same place.
-    assert store.claims.take_place("j-2", account="e-ops", places=1)
+    assert store.claims.take_place("j-2", launcher="e-ops", places=1)
     assert claim_in_place(store, "j-2", places=1) is ClaimResult.CLAIMED
     assert claim_in_place(store, "j-3", places=1) is ClaimResult.NO_PLACE
 
 
 def test_an_ended_job_frees_its_place_and_takes_none_in_a_late_attempt(store: Store) -> None:
     store.ledger.append([submission()])
-    assert store.claims.take_place(JOB, account="e-ops", places=1)
+    assert store.claims.take_place(JOB, launcher="e-ops", places=1)
     store.ledger.append([job_end("cancelled", at=later(1))])
     for over in (JOB, "j-closed"):
         store.claims.close("j-closed", later(1))
-        assert store.claims.take_place(over, account="e-ops", places=1)
-    assert store.claims.take_place("j-2", account="e-ops", places=1)
+        assert store.claims.take_place(over, launcher="e-ops", places=1)
+    assert store.claims.take_place("j-2", launcher="e-ops", places=1)

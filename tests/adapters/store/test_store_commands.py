@@ -68,7 +68,7 @@ def test_a_pooler_is_found_and_the_listener_is_told_where_to_listen(url: str, po
         monkeypatch.setenv("JUSTENOUGH_DATABASE_URL", direct.replace(f":{postgres_port}/", f":{port}/"))
         found = findings()
         assert (found["pooler"][0], found["notices"][0]) == ("ok", "warning")
-        assert "a pooler is between" in found["notices"][1]
+        assert "a pooler is in front of the server" in found["notices"][1]
         monkeypatch.setenv("JUSTENOUGH_DATABASE_LISTEN_URL", direct)
         assert findings()["notices"] == ("ok", "new entries are announced at once")
 

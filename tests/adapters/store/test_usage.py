@@ -46,7 +46,7 @@ def test_a_run_has_the_access_of_its_own_spec_and_the_outcome_of_each_request(st
     found = store.usage.run_history("refund-triage")
     assert found is not None
     (run,) = found.runs
-    (ask,) = run.asks
+    (ask,) = run.requests
     (one,) = ask.uses
     assert (found.newest, found.newest_at, found.spec) == (JOB, NOW, SPEC)
     assert (run.ran, set(run.offered)) == (True, {AccessKey("orders-db", "write")})
@@ -68,7 +68,7 @@ def test_the_use_of_a_credential_ends_with_the_first_event_that_ends_it(store: S
     )
     found = store.usage.run_history("refund-triage")
     assert found is not None
-    assert {run.job: run.asks[0].seconds for run in found.runs} == {job_id(4): 30, job_id(2): 40, job_id(1): 100}
+    assert {run.job: run.requests[0].seconds for run in found.runs} == {job_id(4): 30, job_id(2): 40, job_id(1): 100}
 
 
 def test_a_credential_in_doubt_has_no_known_duration_of_use(store: Store) -> None:
@@ -79,7 +79,7 @@ def test_a_credential_in_doubt_has_no_known_duration_of_use(store: Store) -> Non
     )
     found = store.usage.run_history("refund-triage")
     assert found is not None
-    (ask,) = found.runs[0].asks
+    (ask,) = found.runs[0].requests
     assert (ask.granted, len(ask.uses), ask.seconds) == (True, 1, None)
 
 
@@ -90,7 +90,7 @@ def test_a_credential_counts_as_used_only_if_the_ledger_records_a_use_of_it(stor
     store.ledger.append(run_events(JOB, *second, credential_use(number=10, about=about)))
     found = store.usage.run_history("refund-triage")
     assert found is not None
-    assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
+    assert [[use.seen for use in ask.uses] for ask in found.runs[0].requests] == [[False], [True]]
 
 
 def test_a_run_passed_on_what_its_descendants_requested_in_their_specs_or_while_they_ran(store: Store) -> None:
@@ -116,7 +116,7 @@ def test_narrowed_and_denied_requests_are_reported(store: Store) -> None:
     store.ledger.append(run_events(JOB, *approved, *denied))
     found = store.usage.run_history("refund-triage")
     assert found is not None
-    assert [(ask.granted, ask.refused, ask.granted_ttl) for ask in found.runs[0].asks] == [
+    assert [(ask.granted, ask.refused, ask.granted_ttl) for ask in found.runs[0].requests] == [
         (True, False, None),
         (True, False, 300),
         (False, True, None),

@@ -222,7 +222,7 @@ async def test_an_id_of_a_later_time_is_refused(served: Served) -> None:
     answer = await served.post("/jobs", "ops", served.people["ops"].order(id=late))
     assert answer.status_code == 422
     assert answer.json()["errors"] == [
-        {"path": "id", "message": "its time is in the future; set this machine's clock, or make the id anew"}
+        {"path": "id", "message": "its time is in the future; correct this machine's clock, or create a new id"}
     ]
 
 

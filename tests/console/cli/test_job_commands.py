@@ -155,7 +155,7 @@ def test_ctrl_c_does_not_say_that_a_stopped_job_continues(cli: Cli, command: tup
 
     assert process.returncode == 130
     assert told.splitlines()[-1] == (
-        "Stopped waiting; the stop of j-dev-x was requested and goes on. Check its revocation: justenough credential prove j-dev-x"
+        "Stopped waiting; j-dev-x is still being stopped. Check its revocation: justenough credential prove j-dev-x"
     )
 
 
@@ -196,7 +196,7 @@ def test_a_dry_run_exits_with_6_if_a_required_request_would_be_denied(cli: Cli, 
     assert f"{WAY_OUT} (no-export-after-restricted)" in shown
 
 
-WAY_OUT = "A job that has touched restricted data never gets a way out of the organisation; issuing counts as touching"
+WAY_OUT = "A job that has touched restricted data never gets an external resource to write to; issuing counts as touching"
 
 
 def test_a_denial_by_policy_is_shown_with_the_sentence_above_the_policy(cli: Cli, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from console.cli.render import revocation as aftermath
-from console.presentation.status_badges import credential_look, state_word
+from console.presentation.status_badges import shown_credential_state, state_word
 from justenough.domain.jobs.states import CredentialState, JobState, RevocationState
 from tests.console.cli.conftest import Cli
 from tests.support.canned_server import CannedServer, serve_canned_answers
@@ -77,7 +77,7 @@ def test_each_credential_says_when_and_how_it_ended_or_until_when_it_may_be_acti
     item: dict[str, Any], at: str, said: str
 ) -> None:
     row = aftermath.credential_row(aftermath.with_dead_flag(item))
-    look = credential_look(item["state"], item["revocable"])
+    look = shown_credential_state(item["state"], item["revocable"])
     assert row == (item["id"], "orders-db", "read", state_word("credential", look), at, said)
 
 

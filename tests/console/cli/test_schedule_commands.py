@@ -36,7 +36,7 @@ def test_a_pause_is_shown_with_its_author_and_reason_until_the_schedule_is_resum
     assert not cli.json("schedule", "unpause", NAME)["paused"]
     told = cli.run("ledger", "list", "--type", "schedule.paused", "--type", "schedule.unpaused", who="auditor").stdout
     assert f"ops paused the schedule {NAME}: the books are being closed" in told
-    assert f"ops resumed the schedule {NAME}" in told
+    assert f"ops unpaused the schedule {NAME}" in told
 
 
 def test_a_schedule_is_run_now_once_per_idempotency_key_and_shows_its_jobs(cli: Cli, auditor: Human, shop: Shop) -> None:

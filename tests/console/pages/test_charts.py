@@ -188,7 +188,7 @@ def test_a_running_job_has_a_line_for_now_and_shows_remaining_time() -> None:
     assert drawing.now.x == pytest.approx(50, abs=1)
     assert [block.kind for block in drawing.rows[-1].blocks] == ["lasts", "ahead"]
     assert drawing.rows[-1].blocks[-1].x == pytest.approx(drawing.now.x, abs=0.01)
-    assert (drawing.rows[-1].goes_on, drawing.end < later(661)) == (f"{later(661):%H:%M:%S}", True)
+    assert (drawing.rows[-1].later_end, drawing.end < later(661)) == (f"{later(661):%H:%M:%S}", True)
 
 
 def test_overdue_access_is_drawn_in_the_bad_tone() -> None:

@@ -298,7 +298,7 @@ async def test_what_needs_attention_is_listed_until_somebody_takes_care_of_it(si
     page = (await ops.open("/now")).text
     assert "lead is taking care of it, acknowledged" in text_of(page, "taken")
     assert "I restart it" in text_of(page, "taken")
-    assert "lead takes care of failed/" in (await lead.open(f"/jobs/{job}")).text
+    assert "lead is taking care of failed/" in (await lead.open(f"/jobs/{job}")).text
     again = await post_fields(lead, "/now/acknowledge", **{**fields, "item": "failed/j-none"})
     assert (again.status_code, "needs no attention any more" in again.text) == (404, True)
 

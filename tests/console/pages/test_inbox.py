@@ -83,7 +83,7 @@ async def test_a_request_page_says_who_requests_what_for_how_long_and_what_a_tim
         "Needs 1 approval",
         "Can be revoked immediately",
         "She called twice",
-        "A write changes what customers see, so the resource's owner agrees to it first.",
+        "A write changes what customers see, so the owner of the resource approves it first.",
         'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
         "print('4712')",
         "cpu 10m, memory 1GiB, processes 256, file size 1GiB, open files 4096",
@@ -232,7 +232,7 @@ async def test_an_identical_run_shows_no_differences(served: Served, logged_in: 
     assert "No changes since the last run of same" in page.text
     # An earlier run is not compared with a later one.
     assert (
-        "in earlier runs of same, no person approved access to refunds-db"
+        "no earlier run of same has an approval from a person for refunds-db"
         in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
     )
 
@@ -245,7 +245,7 @@ async def test_the_id_that_a_launcher_chose_hides_no_earlier_run(served: Served,
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "ttl 5m 10m" in page.text
     # And it is not before the earlier run, either.
-    assert "no person approved access" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
+    assert "has an approval from a person for" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 
 async def test_wider_bounds_on_tools_are_a_difference_from_the_last_approved_run(served: Served, logged_in: LogIn) -> None:
@@ -275,7 +275,7 @@ async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged
     record_review(served, first, "unjustified")
     pages = [text_of((await lead.open(f"/inbox/{one['id']}")).text, "main") for one in (first, second)]
     assert "bypassed tier 1 (owner), reviewed by lead: unjustified" in pages[0]
-    assert "no person approved access to refunds-db that still counts" in pages[1]
+    assert "has an approval from a person for refunds-db that still counts" in pages[1]
     assert "break-glass by oncall, reviewed by lead: unjustified" in pages[1]
 
 
@@ -297,7 +297,7 @@ async def test_access_that_policy_alone_allowed_is_not_compared_but_another_appr
     second = served.record_request(await launch_job(served, "alone"), action="read")
     lead = await logged_in("lead")
     page = await read_words(lead, f"/inbox/{second['id']}")
-    assert "in earlier runs of alone, no person approved access to refunds-db that still counts." in page.text
+    assert "no earlier run of alone has an approval from a person for refunds-db that still counts." in page.text
     assert "Access that policy alone allowed is not compared." in page.text
     served.record_answer(second, "lead")
     third = served.record_request(await launch_job(served, "alone"))
@@ -313,7 +313,7 @@ async def test_a_launcher_learns_nothing_of_other_peoples_jobs_with_the_same_nam
     me = (await site.console.sessions.session_of(mallory.cookie)).person.id
     own = served.record_request(record_order(site.store, me, name="borrowed", spec=spec(name="borrowed")))
     page = await read_words(mallory, f"/inbox/{own['id']}")
-    assert "in earlier runs of borrowed that you launched, no person approved access to refunds-db" in page.text
+    assert "no earlier run of borrowed that you launched has an approval from a person for refunds-db" in page.text
     assert "None yet about write on refunds-db in earlier runs of borrowed." in page.text
     for secret in ("not for mallory", first["id"]):
         assert secret not in page.text

@@ -118,7 +118,7 @@ async def test_limits_that_the_page_did_not_state_are_stated_before_anything_is_
     assert asked.status_code == 200
     assert await decisions(served, request_["job_id"]) == []
     page = Words(asked.text)
-    for words in ("You chose limits. Read what you sign now, then sign it.", "lead approves read on Refunds for 2 min for the job"):
+    for words in ("You set limits. Read what you will sign, then sign it.", "lead approves read on Refunds for 2 min for the job"):
         assert words in page.text, words
     known = page.forms[f"/inbox/{request_['id']}/answer"]
     assert known["stated"] == "read 2m"

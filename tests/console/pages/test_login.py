@@ -19,7 +19,7 @@ from console.auth.login_throttle import (
     MAX_TRIES_PER_NAME,
     WINDOW_S,
     LoginThrottle,
-    TooManyTries,
+    TooManyAttempts,
 )
 from console.auth.page_sessions import NoSession, SessionKey
 from console.pages.login.login import local_path
@@ -300,10 +300,10 @@ def test_attempts_are_counted_before_the_response_and_expire() -> None:
     throttle = LoginThrottle(clock=clock)
     for _ in range(MAX_TRIES):
         throttle.record_try("lead", "10.0.0.1")
-    with pytest.raises(TooManyTries, match="try again in 15 min"):
+    with pytest.raises(TooManyAttempts, match="try again in 15 min"):
         throttle.record_try("Lead", "10.0.0.1")
     clock.now = WINDOW_S - 60
-    with pytest.raises(TooManyTries, match="try again in 1 min"):
+    with pytest.raises(TooManyAttempts, match="try again in 1 min"):
         throttle.record_try("lead", "10.0.0.1")
     clock.now = WINDOW_S
     throttle.record_try("lead", "10.0.0.1")
@@ -314,7 +314,7 @@ def test_guessing_from_one_address_does_not_block_the_name_elsewhere() -> None:
     for _ in range(MAX_TRIES):
         throttle.record_try("oncall", "10.0.0.1")
     throttle.record_try("oncall", "10.0.0.2")
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttempts):
         throttle.record_try("oncall", "10.0.0.1")
 
 
@@ -324,11 +324,11 @@ def test_guessing_from_many_addresses_blocks_a_name_only_where_it_never_logged_i
     throttle.record_success("OnCall", "192.0.2.1")
     for number in range(MAX_TRIES_PER_NAME):
         throttle.record_try("oncall", f"10.0.0.{number // MAX_TRIES}")
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttempts):
         throttle.record_try("oncall", "10.0.1.1")
     for _ in range(MAX_TRIES):
         throttle.record_try("oncall", "192.0.2.1")
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttempts):
         throttle.record_try("oncall", "192.0.2.1")
 
 
@@ -336,7 +336,7 @@ def test_an_address_has_more_attempts_than_a_name_but_not_unlimited() -> None:
     throttle = LoginThrottle(clock=Ticks())
     for number in range(MAX_TRIES_PER_ADDRESS):
         throttle.record_try(f"name{number}", "10.0.0.1")
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttempts):
         throttle.record_try("another", "10.0.0.1")
     throttle.record_try("another", "10.0.0.2")
 
@@ -369,7 +369,7 @@ def test_an_ipv6_network_has_as_many_attempts_as_one_address() -> None:
     throttle = LoginThrottle(clock=Ticks())
     for number in range(MAX_TRIES_PER_ADDRESS):
         throttle.record_try(f"name{number}", f"2001:db8::{number:x}")
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttempts):
         throttle.record_try("another", "2001:db8::ffff:1:1")
     throttle.record_try("another", "2001:db8:0:1::1")
     for number in range(MAX_TRIES_PER_ADDRESS):

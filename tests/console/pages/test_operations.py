@@ -106,6 +106,6 @@ async def test_only_messages_of_the_persons_own_actions_are_shown(site: Site, lo
     assert planted not in (await ops.open("/operations/schedules", params={"done": planted})).text
     (name, *_) = site.console.deps.config.current().schedules
     link = (await post_fields(mallory, f"/operations/schedules/{name}/unpause")).headers["location"]
-    assert f"{name} goes on" in text_of((await mallory.open(link)).text, "main")
-    assert f"{name} goes on" not in text_of((await ops.open(link)).text, "main")
+    assert f"{name} continues" in text_of((await mallory.open(link)).text, "main")
+    assert f"{name} continues" not in text_of((await ops.open(link)).text, "main")
     assert planted not in (await mallory.open(link, params={"done": planted})).text

@@ -95,11 +95,11 @@ async def test_results_show_their_states_their_access_and_what_matched(records: 
     page = await search(records, lead, "penguins")
     assert re.search(rf"plain-task pending .*{plain} found in: label team=penguins", page.text)
     assert re.search(rf"other-task pending .*{other} found in: a reason, or who decided", page.text)
-    assert (await search(records, lead, "payouts customers")).text.count("found in: asked for payouts-db, Payouts to customers") == 2
+    assert (await search(records, lead, "payouts customers")).text.count("found in: requested payouts-db, Payouts to customers") == 2
     both = records.record_job(name="fourth-task", task="Count refunds")
     for number, (resource, title) in enumerate((("orders-db", "Orders"), ("refunds-db", "Refunds")), start=1):
         records.store.ledger.append([samples.access_request(both, number=number, resource=resource, title=title)])
-    assert re.search(rf"{both} found in: asked for refunds-db, Refunds(?! and)", (await search(records, lead, "refunds-db")).text)
+    assert re.search(rf"{both} found in: requested refunds-db, Refunds(?! and)", (await search(records, lead, "refunds-db")).text)
     assert "found in" not in (await search(records, lead, "j-dev-")).text, "what is found by its id needs no explanation"
     records.store.ledger.append([samples.access_request(plain, number=2), samples.issuance(plain, number=2, action="read")])
     for kind, hits in (

@@ -42,13 +42,13 @@ async def test_concurrent_callers_share_one_run_of_the_work() -> None:
     await bench.entered.get()
     work = works.get("a")
     assert work is not None
-    assert (work.runs, work.by) == (True, "lead")
+    assert (work.is_running, work.by) == (True, "lead")
     bench.go_on.set()
     assert await asyncio.gather(*waiting) == ["A", "A"]
     assert bench.begun == ["a"]
     done = works.get("a")
     assert done is not None
-    assert (done.runs, done.outcome) == (False, "A")
+    assert (done.is_running, done.outcome) == (False, "A")
     assert await works.result("a", by="lead") == "A"
     assert bench.begun == ["a", "a"]
 
@@ -98,10 +98,10 @@ async def test_one_person_can_start_only_a_limited_number_of_runs() -> None:
         works.start(key, by="greedy")
     with pytest.raises(Busy, match="2 checks or reports that you started are still running"):
         works.start("c", by="greedy")
-    assert works.start("a", by="greedy").runs, "what is being done is joined"
+    assert works.start("a", by="greedy").is_running, "what is being done is joined"
     waiting = asyncio.create_task(works.result("d", by="lead"))
     bench.go_on.set()
     assert await waiting == "D"
     assert bench.begun == ["a", "b", "d"]
-    assert works.start("c", by="greedy").runs
+    assert works.start("c", by="greedy").is_running
     await works.close()

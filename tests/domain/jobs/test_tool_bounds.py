@@ -92,19 +92,19 @@ def test_an_argument_is_checked_against_its_bound(bound: dict[str, Any], value: 
 
 def test_a_bound_argument_must_be_given() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
-    assert list(bounds.problems({}, made=0)) == ["amount: required, because the order bounds it"]
+    assert list(bounds.problems({}, calls_made=0)) == ["amount: required, because the order bounds it"]
 
 
 def test_another_spelling_of_a_bound_argument_does_not_bypass_its_bound() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
-    assert list(bounds.problems({"amount": 1, "Amount": 5}, made=0)) == [
+    assert list(bounds.problems({"amount": 1, "Amount": 5}, calls_made=0)) == [
         "Amount: differs only in case from an argument that the order bounds"
     ]
 
 
 @pytest.mark.parametrize("made, problems", [(0, []), (2, []), (3, ["the order allows 3 calls of it, and this limit is reached"])])
 def test_calls_of_a_tool_are_counted_against_its_bound(made: int, problems: list[str]) -> None:
-    assert list(Bounds(calls=3).problems({}, made=made)) == problems
+    assert list(Bounds(calls=3).problems({}, calls_made=made)) == problems
 
 
 @pytest.mark.parametrize(
@@ -121,23 +121,23 @@ def test_bounding_one_argument_forbids_the_arguments_that_are_not_listed(
 ) -> None:
     (item,) = spec({"find": written}).access
     assert item.tools is not None
-    assert list(item.tools["find"].problems(arguments, made=0)) == problems
+    assert list(item.tools["find"].problems(arguments, calls_made=0)) == problems
     raw = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "at": "request", "tools": {"find": written}}
     earlier = checked_spec({**SPEC, "access": [raw]}, before_ceiling=True).access[0].tools
     # What was signed before keeps its meaning and its exact form.
     assert earlier == {"find": Bounds.model_validate(written)}
 
 
-@pytest.mark.parametrize("made, made_alike, is_refused", [(5, 0, False), (5, 1, True), (0, 0, False)])
-def test_calls_of_a_tool_can_be_counted_per_value(made: int, made_alike: int, *, is_refused: bool) -> None:
+@pytest.mark.parametrize("made, same_value_calls, is_refused", [(5, 0, False), (5, 1, True), (0, 0, False)])
+def test_calls_of_a_tool_can_be_counted_per_value(made: int, same_value_calls: int, *, is_refused: bool) -> None:
     bounds = Bounds.model_validate({"arguments": {"order_id": {"calls_per_value": 1}}})
-    problems = list(bounds.problems({"order_id": 7}, made=made, made_alike={"order_id": made_alike}))
+    problems = list(bounds.problems({"order_id": 7}, calls_made=made, same_value_calls={"order_id": same_value_calls}))
     said = "order_id: the order allows 1 call with each value, and this limit is reached for this one"
     assert problems == ([said] if is_refused else [])
 
 
 def test_a_bound_of_zero_calls_allows_no_call() -> None:
-    assert list(Bounds(calls=0).problems({}, made=0)) == ["the order allows 0 calls of it, and this limit is reached"]
+    assert list(Bounds(calls=0).problems({}, calls_made=0)) == ["the order allows 0 calls of it, and this limit is reached"]
     items = tool_only_items(spec({"find": {"calls": 0}, "file": {}}), "orders-db", Action.READ)
     assert [let_tool_through(items, name) for name in ("find", "file", "other")] == [False, True, False]
 
@@ -236,7 +236,7 @@ def is_within(bound: Bound | None, value: Any) -> bool:
 
 
 def is_allowed(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any], calls: int) -> bool:
-    return name in tools and not list(tools[name].problems(arguments, made=calls))
+    return name in tools and not list(tools[name].problems(arguments, calls_made=calls))
 
 
 @given(BOUND, BOUND)
@@ -277,7 +277,7 @@ def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds
     if not list(one.excess_over(other)):
         for arguments in CALLS:
             for made in (0, 1, 3):
-                assert list(one.problems(arguments, made=made)) or not list(other.problems(arguments, made=made))
+                assert list(one.problems(arguments, calls_made=made)) or not list(other.problems(arguments, calls_made=made))
         if not list(other.excess_over(third)):
             assert not list(one.excess_over(third))
 

@@ -44,7 +44,11 @@ def only(*failures: str) -> FailedSystem:
             "Target db.example.com:5432/shop",
             "(psql -h db.example.com -p 5432 -d shop -U SUPERUSER) and end it: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z' + interval '1s'",
         ),
-        (("lock in db.example.com:5432/shop: nobody could look",), "Target db.example.com:5432/shop", "runbook"),
+        (
+            ("lock in db.example.com:5432/shop: it could not be checked which session holds one",),
+            "Target db.example.com:5432/shop",
+            "runbook",
+        ),
         (("space in db.example.com:5432/shop: space-j-1",), "Target db.example.com:5432/shop", "by hand"),
         (("certificate pki/cert/1a:2b: not in the CRL that Vault serves",), "Vault's CRL at pki", "bao read MOUNT/crl/rotate"),
         (("the store: StoreUnavailable",), "Store", "JUSTENOUGH_DATABASE_URL"),

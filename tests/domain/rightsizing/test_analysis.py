@@ -50,7 +50,7 @@ def withdrawal(key: AccessKey = READ) -> PastRequest:
 
 
 def run(*asks: PastRequest, ran: bool = True, offers: frozenset[AccessKey] | None = None) -> PastRun:
-    return PastRun(job="j-dev-1", ran=ran, offered=frozenset(one.key for one in asks) if offers is None else offers, asks=asks)
+    return PastRun(job="j-dev-1", ran=ran, offered=frozenset(one.key for one in asks) if offers is None else offers, requests=asks)
 
 
 def sizing_of(runs: list[PastRun], *items: dict[str, Any]) -> Sizing:

@@ -14,7 +14,7 @@ from worker.provisioning import ReadPeople, read_people
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("people: {}", "people: lists nobody"),
+        ("people: {}", "people: must name at least one person"),
         ("persons: {ada: {}}", "persons: unknown key"),
         ("[ada]", "must be a mapping"),
         ("people: {ada: {group: [ops]}}", "people.ada.group: unknown key"),
@@ -108,7 +108,7 @@ def test_the_option_group_keeps_only_its_members_and_inactive_people() -> None:
         (answer(user("ada", "1"), user("ada", "2")), "lists the user ada more than once"),
         (answer(user("ada lovelace", "1")), "people.ada lovelace: must match the pattern"),
         (answer(user("ada", "1", active="perhaps")), "active: must be true or false"),
-        (answer(group("ops")), "people: lists nobody"),
+        (answer(group("ops")), "people: must name at least one person"),
         ({**answer(), "Resources": "none"}, "Resources: must be a list of objects"),
         (answer(user("ada", "1"), total="many"), "totalResults: must be a number"),
         (answer(user("ada", "1"), total=[1]), "totalResults: must be a number"),

@@ -68,7 +68,7 @@ def examine(
             machine.browser_findings(programs),
             machine.disk_findings(places),
             home.mode_findings(places),
-            # On servers of one's own there is none, and to start one is no remedy.
+            # An installation on its own servers has no stack, and starting one is no remedy.
             home.stack_findings(places) if places.seal_key.exists() or not settings.named_vault_addr else (),
             overdue_findings(settings.model_copy(update={"database_url": stack.database_url}) if stack else settings),
             home.configuration_findings(folder),

@@ -1,4 +1,4 @@
-"""Says what a ticket is about; exit code 1 where there is none. Each access is asked for when it is needed, and over when its block is."""
+"""Prints what a ticket is about; exits with 1 if it does not exist. Requests each access when it needs it; the credential is revoked when its block ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# Counts rows with a credential for each command (justenough-access, sdk/). Nothing is left in the environment between them.
+# Counts rows with a credential for each command (justenough-access, sdk/). Between the commands, the environment contains no credential.
 set -euo pipefail
 
 count='import psycopg, sys; print(*psycopg.connect(connect_timeout=10).execute("SELECT count(*) FROM " + sys.argv[1]).fetchone())'

@@ -1,4 +1,4 @@
-"""Copies orders and tickets into the job's own space, and works out there which products bring the most tickets."""
+"""Copies orders and tickets into the job's own space, and computes there which products cause the most tickets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prints an order's status; exit code 3 where there is no such order. libpq takes the rest from PGHOST, PGUSER and the like."""
+"""Prints an order's status; exits with 3 if there is no such order. libpq reads PGHOST, PGUSER and the like from the environment."""
 
 from __future__ import annotations
 

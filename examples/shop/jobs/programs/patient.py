@@ -1,4 +1,4 @@
-"""Keeps one database session open and asks it something every second. Ends with 0 on time or on SIGTERM, with 1 once its access is cut."""
+"""Keeps one database session open and queries it every second. Exits with 0 at its end or on SIGTERM, with 1 if its access is revoked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import witness
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 end, table = time.monotonic() + int(sys.argv[1]), sys.argv[2]
-# Only the number: that is all a writer of refunds may read.
+# Only the number: a login with write access to refunds may read nothing else.
 COUNTS = {"orders": "SELECT count(id) FROM orders", "refunds": "SELECT count(id) FROM refunds"}
 
 with psycopg.connect(connect_timeout=10, autocommit=True) as session:

@@ -12,7 +12,7 @@ parser.add_argument("--order", type=int, required=True)
 parser.add_argument("--amount", required=True)
 given = parser.parse_args()
 
-# Where and as whom to log in stands in the environment, as libpq reads it.
+# libpq reads the server and the login from the environment.
 with psycopg.connect(connect_timeout=10) as connection:
     insert = "INSERT INTO payouts (tenant, order_id, amount) VALUES ('acme', %s, %s) RETURNING id"
     row = connection.execute(insert, (given.order, given.amount)).fetchone()

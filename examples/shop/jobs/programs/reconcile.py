@@ -1,4 +1,4 @@
-"""Names each order that was refunded for more than it cost; exit code 1 where there is one."""
+"""Prints each order whose refunds exceed its price; exits with 1 if there is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 
 
 def amounts(prefix: str, statement: str) -> dict:
-    """Return the amount per order that a statement selects, read under one of the job's credentials."""
+    """Return the amount per order that a statement selects, read with one of the job's credentials."""
     host, port, database = (os.environ[f"{prefix}_{part}"] for part in ("HOST", "PORT", "DB"))
     user, password = os.environ[f"{prefix}_USER"], os.environ[f"{prefix}_PASSWORD"]
     with psycopg.connect(host=host, port=port, dbname=database, user=user, password=password, connect_timeout=10) as connection:

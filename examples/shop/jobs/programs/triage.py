@@ -18,11 +18,11 @@ def connect(prefix: str) -> psycopg.Connection:
 
 
 def main() -> int:
-    """Return 0 where the ticket is answered, 1 where it asks for no refund."""
+    """Return 0 if the ticket is answered, 1 if it asks for no refund."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ticket", type=int, required=True)
     number = parser.parse_args().ticket
-    print(f"Admin access to orders: {'given' if 'ADMIN_USER' in os.environ else 'not given, going on without'}")
+    print(f"Admin access to orders: {'granted' if 'ADMIN_USER' in os.environ else 'not granted, continuing without it'}")
 
     with connect("ORDERS") as orders:
         print(f"Reading as {orders.info.user}")

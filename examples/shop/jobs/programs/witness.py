@@ -1,6 +1,6 @@
-"""Lets the demo show that a credential works while its job runs and not a moment longer: hands it over, where the order says to whom.
+"""Lets the demo show that a credential works only while its job runs: sends it to the address in the order, if there is one.
 
-No job of yours should do this. The order that asks for it is signed, and its approver sees the parameter `witness`.
+Your own jobs should not do this. The order is signed, and approvers see its parameter `witness`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class JobLaunch:
     env: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
     """The spec's and the delivered variables."""
     files: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    """Delivered files by their path below the room's `files`."""
+    """Delivered files by their path below `JobPaths.files`."""
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Variables that name delivered files."""
     broker: Path | None = None
@@ -63,7 +63,7 @@ class JobLaunch:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class JobPaths:
     """Paths of a job's folders and broker, as the job sees them."""
 
     workdir: str = "/job"
@@ -89,27 +89,27 @@ def job_command(launch: JobLaunch) -> tuple[str, ...]:
     return ("/bin/sh", "-c", _START, "sh", str(launch.interpreter.path) if first in PYTHON_NAMES else first, *rest)
 
 
-def environment_script(launch: JobLaunch, room: Room) -> Secret:
-    """Return the job's files and environment as shell statements. The room's variables override the spec's."""
+def environment_script(launch: JobLaunch, job_paths: JobPaths) -> Secret:
+    """Return the job's files and environment as shell statements. The variables that JustEnough sets override the spec's."""
     spec_env = {name: value.reveal() if isinstance(value, Secret) else value for name, value in launch.env.items()}
     room_env = {
         "PATH": f"{launch.interpreter.path.parent}:{SYSTEM_PATH}",
-        "HOME": room.home,
+        "HOME": job_paths.home,
         "USER": "job",
         "LOGNAME": "job",
-        "TMPDIR": room.scratch,
-        "PWD": room.workdir,
+        "TMPDIR": job_paths.scratch,
+        "PWD": job_paths.workdir,
         "JUSTENOUGH_JOB_ID": launch.job,
-        "JUSTENOUGH_FILES": room.files,
-        **{name: ":".join(f"{room.files}/{path}" for path in paths) for name, paths in launch.paths.items()},
-        **({"JUSTENOUGH_BROKER": room.broker} if launch.broker else {}),
+        "JUSTENOUGH_FILES": job_paths.files,
+        **{name: ":".join(f"{job_paths.files}/{path}" for path in paths) for name, paths in launch.paths.items()},
+        **({"JUSTENOUGH_BROKER": job_paths.broker} if launch.broker else {}),
     }
     # Unbuffered, so that Python's output reaches the log as it is printed, even if the process crashes.
     env = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **spec_env, **room_env}
     # The job's user writes the files, so that it owns them and only it can read them: libpq accepts no other password file.
     # If one cannot be written, the job does not start.
     files = [
-        f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(f'{room.files}/{path}')}) || exit {NOT_STARTED_EXIT_CODE}\n"
+        f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(f'{job_paths.files}/{path}')}) || exit {NOT_STARTED_EXIT_CODE}\n"
         for path, content in launch.files.items()
     ]
     return Secret("".join((*files, *(f"export {name}={shlex.quote(value)}\n" for name, value in env.items()))))

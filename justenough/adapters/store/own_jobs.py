@@ -1,4 +1,4 @@
-"""Who is barred from deciding about a job because they launched it or an ancestor of it. The worker decides by the ledger, not by this."""
+"""Finds the jobs that a person may not decide about, because they launched them or an ancestor. The worker decides by the ledger, not by this."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from justenough.adapters.store.tables import JOBS, ORDERS
 _PARENTS = JOBS.alias("parents")
 
 
-def is_forebear(person: str, part: Table) -> ColumnElement[bool]:
-    """Return the condition that a person launched the job of a row of `part` (a table with `job_id`), or an ancestor of it, or had the
-    console order one of them.
+def is_own_or_descendant(person: str, part: Table) -> ColumnElement[bool]:
+    """Return the condition that a row of `part` (a table with `job_id`) belongs to a job that a person launched, or had the console order, or to
+    a descendant of such a job.
     """
     chain = select(JOBS.c.id, JOBS.c.parent).where(JOBS.c.id == part.c.job_id).correlate(part).cte("chain", recursive=True, nesting=True)
     chain = chain.union(select(_PARENTS.c.id, _PARENTS.c.parent).join(chain, _PARENTS.c.id == chain.c.parent))
