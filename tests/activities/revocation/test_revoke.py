@@ -27,6 +27,7 @@ from tests.activities.revocation_calls import revocation_state, revoke_by_sessio
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop, copy_config, open_desk, secret_values
 from tests.support.canned_server import serve_canned_answers
 from tests.support.claims import claim_job
+from worker.provisioning import VaultTarget, provision_vault
 
 pytestmark = pytest.mark.servers
 
@@ -87,6 +88,12 @@ def test_read_and_write_end_together_and_another_job_keeps_working(at: Desk) -> 
     assert revoke_by_session(at, other, bystander).confirmed
 
 
+def apply_to_vault(shop: Shop, folder: Path) -> None:
+    """Set Vault up for another configuration folder, as `justenough vault apply` does."""
+    settings = shop.settings.model_copy(update={"config": folder})
+    provision_vault(VaultTarget(settings, admin_token=Secret(shop.admin_token), environment=shop.environment))
+
+
 def test_what_was_issued_at_a_path_that_left_the_catalog_is_revoked(shop: Shop, tmp_path: Path) -> None:
     folder, old, policy = copy_config(tmp_path), "database/creds/orders-read-acme", "sys/policies/acl/je-worker"
     with open_desk(shop, tmp_path, folder=folder) as at:
@@ -95,15 +102,15 @@ def test_what_was_issued_at_a_path_that_left_the_catalog_is_revoked(shop: Shop, 
         catalog = folder / "catalog.yaml"
         catalog.write_text(catalog.read_text().replace("database/creds/orders-read-{tenant}", "database/creds/orders-read-{tenant}-2"))
         try:
-            shop.provision(folder)
+            apply_to_vault(shop, folder)
             assert revoke_by_session(at, job, held).confirmed
             assert not at.shop.can_log_in(held)
             # Nothing is left there now, so the worker loses its rights.
             shop.admin("PUT", f"sys/leases/revoke-prefix/{old}", {"sync": True})
-            shop.provision(folder)
+            apply_to_vault(shop, folder)
             assert f"{old}/" not in shop.admin("GET", policy)["data"]["policy"]
         finally:
-            shop.provision(EXAMPLE)
+            apply_to_vault(shop, EXAMPLE)
 
 
 def test_revoking_twice_is_fine_and_so_is_a_lease_that_is_already_gone(at: Desk) -> None:
