@@ -69,6 +69,35 @@ def test_apply_keeps_the_password_that_vault_has_if_the_environment_has_none(emp
     assert empty.read("database/creds/je-observer")["username"]
 
 
+def test_apply_needs_a_password_that_vault_would_lose_without_it(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: sys/mounts/kv1, data: {type: kv, options: {version: "1"}}}
+  - {path: kv1/shown, data: {user: "${USER_OF_IT}", password: "${PASSWORD_OF_IT}"}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    empty.apply(USER_OF_IT="anna", PASSWORD_OF_IT="it-is-kept")
+    with pytest.raises(InvalidInput, match="setting PASSWORD_OF_IT is missing"):
+        empty.apply(USER_OF_IT="bob")
+    assert empty.read("kv1/shown") == {"user": "anna", "password": "it-is-kept"}
+
+
+def test_apply_needs_no_password_of_a_path_that_it_leaves_as_it_is(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: sys/mounts/rabbitmq, data: {type: rabbitmq}}
+  - path: rabbitmq/config/connection
+    unless: rabbitmq/roles
+    data: {connection_uri: "http://127.0.0.1:1", username: je, password: "${RABBITMQ_VAULT_PASSWORD}", verify_connection: false}
+  - {path: rabbitmq/roles/jobs-write, data: {vhosts: '{"/": {"configure": "", "write": ".*", "read": ""}}'}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    with pytest.raises(InvalidInput, match="setting RABBITMQ_VAULT_PASSWORD is missing"):
+        empty.apply()
+    empty.apply(RABBITMQ_VAULT_PASSWORD="first")
+    assert {write.path: write.outcome for write in empty.apply()}["rabbitmq/config/connection"] == "unchanged"
+
+
 def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written(empty: Emptied, tmp_path: Path) -> None:
     written = """
   - {path: kv/data/token, data: {data: {token: "${MINE}", user: "u-${MINE}"}}}
