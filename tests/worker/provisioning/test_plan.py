@@ -98,6 +98,22 @@ def test_apply_needs_no_password_of_a_path_that_it_leaves_as_it_is(empty: Emptie
     assert {write.path: write.outcome for write in empty.apply()}["rabbitmq/config/connection"] == "unchanged"
 
 
+def test_rights_to_the_leases_of_others_at_a_former_path_end_as_the_note_says(empty: Emptied) -> None:
+    empty.apply()
+    policy = "sys/policies/acl/je-worker"
+    former = empty.read(policy)["policy"].replace("database/creds/je-observer/", "pki/issue/others/")
+    empty.write("pki/roles/others", allow_any_name=True, generate_lease=True)
+    empty.write("pki/issue/others", common_name="somebody.example", ttl="5m")
+    empty.write(policy, policy=former)
+
+    note = {write.path: write.note for write in empty.apply()}[policy]
+    assert "what is left at pki/issue/others, which" in note
+    assert f"bao delete {policy}, then apply again" in note
+    empty._shop.admin.delete(f"{empty.namespace}/{policy}")
+    assert {write.path: write.note for write in empty.apply()}[policy] == ""
+    assert "others" not in empty.read(policy)["policy"]
+
+
 def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written(empty: Emptied, tmp_path: Path) -> None:
     written = """
   - {path: kv/data/token, data: {data: {token: "${MINE}", user: "u-${MINE}"}}}
