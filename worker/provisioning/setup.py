@@ -16,7 +16,7 @@ from justenough.domain.catalog.models import Catalog, VaultWrite
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
-from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
+from justenough.domain.core.placeholders import SETTING_PLACEHOLDER, fill_scope
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
@@ -159,8 +159,9 @@ def _without_kept_passwords(vault: AdminClient, inputs: _Inputs) -> Catalog:
     def has_password(write: VaultWrite) -> bool:
         if write.unless:
             return bool(vault.list(write.unless))
+        current = [vault.read(fill_scope(write.path, scope)) for scope in inputs.catalog.scopes_with(write.per_scope)]
         # What shows its password, such as kv, would lose it.
-        return "password" not in (vault.read(write.path) or {"password": None})
+        return all(data is not None and "password" not in data for data in current)
 
     kept = [
         write.model_copy(update={"data": {key: value for key, value in write.data.items() if key != "password"}})

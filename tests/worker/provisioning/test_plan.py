@@ -98,6 +98,19 @@ def test_apply_needs_no_password_of_a_path_that_it_leaves_as_it_is(empty: Emptie
     assert {write.path: write.outcome for write in empty.apply()}["rabbitmq/config/connection"] == "unchanged"
 
 
+def test_apply_keeps_the_passwords_of_a_path_for_each_scope(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: sys/auth/office, data: {type: userpass}}
+  - {path: "auth/office/users/{tenant}", per_scope: [tenant], data: {password: "${OFFICE_PASSWORD}", token_ttl: 5m}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    empty.apply(OFFICE_PASSWORD="it-is-kept")
+    empty.write("auth/office/users/acme", token_ttl="1m")
+    assert {write.path: write.outcome for write in empty.apply()}["auth/office/users/acme"] == "changed"
+    assert empty.call("auth/office/login/acme", password="it-is-kept").status_code == 200
+
+
 def test_rights_to_the_leases_of_others_at_a_former_path_end_as_the_note_says(empty: Emptied) -> None:
     empty.apply()
     policy = "sys/policies/acl/je-worker"
