@@ -91,9 +91,9 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     ),
     "for another request of the job": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[1]["id"]}),
-        "something else than what would run",
+        "something other than what would run",
     ),
-    "for another digest": (lambda at: at.lead.decision(at.requests[0], digest="sha256:" + "0" * 64), "something else than what would run"),
+    "for another digest": (lambda at: at.lead.decision(at.requests[0], digest="sha256:" + "0" * 64), "something other than what would run"),
     "for another action": (lambda at: at.lead.decision(at.requests[0], action="admin"), "another action"),
     "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "must be from 1 to 300 s"),
     "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "must be from 1 to 300 s"),

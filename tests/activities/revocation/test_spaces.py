@@ -151,7 +151,7 @@ def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_se
         (lock,) = find_locks(unprivileged, "db:5432/shop", [f"space-{job}"])
         assert find_locks(unprivileged, "db:5432/shop", [f"space-{other}"]) == ()
     assert lock.startswith(f"lock in db:5432/shop: session {pid} of ")
-    assert lock.endswith(", since when is hidden from the observer")
+    assert lock.endswith(", and the observer may not see since when")
 
 
 def test_a_space_is_dropped_even_if_no_credential_of_its_job_was_recorded(at: Desk) -> None:
