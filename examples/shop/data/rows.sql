@@ -4,6 +4,9 @@
 -- those of globex 200001…; tickets of acme 4001…4960, those of globex 5001…5640. Tickets 4711 and 4712 ask for a refund of an order that
 -- was delivered and not refunded yet. No row is newer than June 2026.
 
+-- A day has 23 or 25 hours where clocks change.
+SET LOCAL timezone = 'UTC';
+
 CREATE FUNCTION pg_temp.below(bound integer, topic text, id integer) RETURNS integer LANGUAGE sql IMMUTABLE RETURN
     (('x' || pg_catalog.substr(pg_catalog.md5(topic || id::text), 1, 8))::bit(32)::bigint % bound)::integer;
 

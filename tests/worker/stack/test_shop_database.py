@@ -46,7 +46,7 @@ def test_the_loaded_shop_has_its_rows(admin: psycopg.Connection[Any]) -> None:
 def test_the_rows_are_the_same_on_every_machine(servers: Stack, admin: psycopg.Connection[Any]) -> None:
     admin.execute("CREATE DATABASE loaded_again")
     try:
-        with psycopg.connect(servers.shop_dsn or "", dbname="loaded_again", options="-c timezone=UTC") as again:
+        with psycopg.connect(servers.shop_dsn or "", dbname="loaded_again", options="-c timezone=Europe/Berlin") as again:
             for name in ("schema", "rows"):
                 again.execute((SHOP / "data" / f"{name}.sql").read_bytes())
             rows = [text for table in TABLES for (text,) in again.execute(f"SELECT row::text FROM {table} AS row".encode())]
