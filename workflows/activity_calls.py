@@ -27,8 +27,7 @@ async def call_activity(activity: Callable[[Any, Argument], Result], argument: A
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except FailureError as error:
         # Catch more than ActivityError: a local activity's own error is raised, not wrapped in one.
-        cause = _cause(error)
-        if (isinstance(cause, ApplicationError) and cause.non_retryable) or is_cancelling():
+        if is_refusal(error) or is_cancelling():
             raise
     return await workflow.execute_activity_method(activity, argument, task_queue=options.endings_queue(), **options.PATIENT)
 
@@ -95,6 +94,12 @@ def error_type(error: FailureError) -> str:
     """Return the type name of an activity's error. Its message may contain anything."""
     cause = _cause(error)
     return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
+
+
+def is_refusal(error: FailureError) -> bool:
+    """Whether an activity refused for good."""
+    cause = _cause(error)
+    return isinstance(cause, ApplicationError) and cause.non_retryable
 
 
 def is_cancelling() -> bool:

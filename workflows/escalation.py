@@ -125,9 +125,14 @@ class Escalation:
         return self.states[request] is RequestState.PENDING and self.ladders[request].respond_by <= workflow.now()
 
     async def _climb(self, request: str) -> None:
-        result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=self.ladders[request]))
+        before = self.ladders[request]
+        result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=before))
         if result.ladder is None:
             self.states[request] = RequestState.EXPIRED
+        elif result.ladder.current == before.current:
+            # It is not due yet by the worker's clock. Wait for the time that is left, however far Temporal's clock is ahead.
+            left = result.ladder.respond_by - before.respond_by
+            self.ladders[request] = before.model_copy(update={"respond_by": workflow.now() + left})
         else:
             self.ladders[request] = result.ladder
             if result.approved:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
-from temporalio.exceptions import ActivityError, FailureError, TimeoutType, WorkflowAlreadyStartedError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, FailureError, TimeoutType, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
@@ -17,6 +17,7 @@ from workflows.activity_calls import (
     call_activity,
     error_type,
     is_cancelling,
+    is_refusal,
     retry_until_accepted,
     revoke_until_confirmed,
     run_shielded,
@@ -202,9 +203,9 @@ class Job:
             try:
                 await run_unless(self._is_stopped, asyncio.wait_for(call_activity(JobActivities.take_place, order.order), left))
             except (TimeoutError, FailureError) as error:
-                # Either it has waited for as long as its guard allows, which may also cancel the call, or it was refused for good.
+                # Either it has waited for as long as its guard allows, which may also interrupt an attempt, or it was refused for good.
                 self._gave_up_waiting = True
-                if isinstance(error, FailureError) and not is_cancelled_exception(error):
+                if isinstance(error, FailureError) and is_refusal(error):
                     why = f"unexpected {error_type(error)}"
             if self._is_session_over():
                 outcome = self._outcome(session.result())

@@ -64,9 +64,10 @@ MAX_WAITING_CALLS = 8
 """Calls of one job that may wait for people at the same time; further calls return immediately."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
 """Seconds between two checks for people's answers: FAST_POLL_INTERVAL_S for the first FAST_POLLING_S seconds of a wait, then POLL_INTERVAL_S."""
-NOTIFY_INTERVAL_S = 10.0
-"""Seconds after which the workflow is notified again of a request that it has not opened; then twice as many each time, because Temporal
-accepts 10,000 signals in the life of a workflow: without room for another one, nobody could answer or kill the job.
+NOTIFY_INTERVAL_S, MAX_NOTIFY_INTERVAL_S = 10.0, 300.0
+"""Seconds after which the workflow is notified again of a request that it could not open; then twice as many each time, up to
+MAX_NOTIFY_INTERVAL_S for each such request of the job. Temporal accepts 10,000 signals in the life of a workflow: without room for another one,
+nobody could answer or kill the job.
 """
 GIVE_BACK_TIMEOUT_S = 10.0
 """Seconds that a gateway's answer waits for the revocation of the credential it used."""
@@ -311,13 +312,13 @@ class Broker:
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
         """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, AudienceNotAllowed, OrderNotValid, NoIssuer,
-        AccessClosed.
+        AccessClosed, or RetryLater.
         """
         now = self._deps.now()
 
         def issue() -> Secret:
-            with self._issuer.turn() as verified:
-                return issue_identity_token(self._deps, verified, audience, owner=self._owner)
+            # Sign without the issuer's lock: a Vault that is slow to sign must not delay renewals, nor other access.
+            return issue_identity_token(self._deps, self._issuer.verified_order(), audience, owner=self._owner)
 
         try:
             token = await self.run_in_thread(issue)
@@ -381,7 +382,8 @@ class Broker:
             try:
                 await self._notify_workflow(request)
                 await asyncio.sleep(pause)
-                pause *= 2
+                unopened = sum(not task.done() for task in self._notifying.values())
+                pause = min(2 * pause, MAX_NOTIFY_INTERVAL_S * max(1, unopened))
                 view = await asyncio.to_thread(self._deps.store.requests.get, request)
                 if view is not None and (view.expires_at or view.state is not RequestState.PENDING):
                     return

@@ -97,12 +97,12 @@ class Issuer:
 
         If it raises, nothing usable has left this function.
         """
-        with self.turn():
+        with self._turn():
             return self._issue_first(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def allow(self, granted: GrantedRequest) -> ToolAccess:
         """Verify, decide and record access through tools. Nothing is issued before the first call. Raises as `issue` does."""
-        with self.turn():
+        with self._turn():
             return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingRequest:
@@ -115,7 +115,7 @@ class Issuer:
         """
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
             raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
-        with self.turn():
+        with self._turn():
             self._require_free_place()
             for grant in self._grants.find_covering(access):
                 if issued := self._issue_again(grant, access):
@@ -127,15 +127,15 @@ class Issuer:
 
         Raises as `access` does.
         """
-        with self.turn():
+        with self._turn():
             self._require_free_place()
             if grant := self._grants.grant_through_tools(access):
                 return ToolAccess(request_id(self._order.job, grant.number), grant.access)
             return self._request(access, waited_for, self._allow_tools)
 
     @contextmanager
-    def turn(self) -> Iterator[VerifiedOrder]:
-        """Hold the lock and one configuration, so that what is issued is what was decided; yield the order. Raises OrderNotValid, RetryLater.
+    def _turn(self) -> Iterator[None]:
+        """Hold the lock and one configuration, so that what is issued is what was decided. Raises OrderNotValid, RetryLater.
 
         An order that was verified a while ago is verified again first, with its launcher's current groups: a job may run for hours, and what
         has no lease is never renewed.
@@ -150,7 +150,12 @@ class Issuer:
                 self._verified_at, self._verified = now, verified
                 self._context = replace(self._context, verified=verified)
             with self._deps.config.hold():
-                yield self._verified
+                yield
+
+    def verified_order(self) -> VerifiedOrder:
+        """Return the order as it was verified in the last ORDER_CHECK_INTERVAL_S seconds. Raises OrderNotValid, RetryLater."""
+        with self._turn():
+            return self._verified
 
     def _require_free_place(self) -> None:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
@@ -234,12 +239,10 @@ class Issuer:
         if decision.outcome == "needs_approval":
             self._requests.require_room()
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        now, signed_reason = self._deps.now(), self._requests.signed_reason(number)
-        requested = access_requested_event(self._deps, job, number, access, signed_reason=signed_reason)
+        requested = access_requested_event(self._deps, job, number, access, signed_reason=self._requests.signed_reason(number))
+        decided = access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=self._deps.now())
         self._requests.mark_made(number)
-        self._deps.store.ledger.append(
-            [requested, access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=now)]
-        )
+        self._deps.store.ledger.append([requested, decided])
         if decision.outcome == "denied":
             why = f"policy denies {access.action} on {access.resource}"
             if facts.beyond == "none":

@@ -147,7 +147,8 @@ class LiveFeed:
         newest = await self.newest_position()
         begin = max(0, newest - PRELOADED_ENTRIES)
         tail = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
-        common = await self._read_store(partial(self._find_common, self._recent.entries)) or newest
+        # Only listeners that are there already need it.
+        common = (await self._read_store(partial(self._find_common, self._recent.entries)) if self.listeners else 0) or newest
         self._recent = RecentEntries(begin, common=common)
         self._recent.add(tail)
         self._position = self._recent.newest

@@ -8,9 +8,10 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Launch, Look, Open, wait_for_state
+from tests.browser.rig import Launch, Look, Open, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import access, spec
+from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -119,6 +120,28 @@ async def test_the_keyboard_moves_through_the_list_and_to_the_search(person: Ope
     await page.keyboard.type(job["id"].removeprefix("j-dev-"))
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(re.compile(f"/jobs/{job['id']}$"))
+
+
+async def test_what_was_typed_for_one_template_is_filled_into_no_other_form_and_outlives_two_logins(person: Open, whole: Stack) -> None:
+    page = await person("ops")
+    await preview_job(page, "long-running", seconds="500")
+    reason = page.get_by_label("Reason")
+    await reason.fill("The nightly run was late")
+    await page.context.clear_cookies()
+    await page.get_by_role("button", name="Preview").click()
+    await log_in(page, "ops", whole.users["ops"].password)
+    # The address of a preview does not name its template, so a template must be chosen again.
+    await page.get_by_role("link", name="Choose long-writing").click()
+    await expect(page.get_by_role("heading", name="Launch long-writing")).to_be_visible()
+    await expect(reason).to_have_value("")
+    await page.goto("/jobs/new")
+    await page.get_by_role("link", name="Choose long-running").click()
+    await expect(reason).to_have_value("The nightly run was late")
+    await page.context.clear_cookies()
+    await page.get_by_role("button", name="Preview").click()
+    await log_in(page, "ops", whole.users["ops"].password)
+    await expect(reason).to_have_value("The nightly run was late")
+    await expect(page.get_by_label("seconds", exact=True)).to_have_value("500")
 
 
 async def test_everything_works_without_javascript_on_a_phone(person: Open, ops: Human, axe: Look, fits: Look) -> None:

@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
-from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, SignedStatement
 from justenough.domain.approvals.tiers import Tier, Tiers
 from justenough.domain.contracts.workflow_messages import (
     AnswersInput,
@@ -137,14 +137,15 @@ class Fakes:
         )
 
     async def _ladder(self, known: Known, number: int, tier: int) -> Ladder:
-        now = await self._now()
+        now, request = await self._now() - known.ahead, known.request(number)
+        known.deadlines[request] = now if known.late else self.tiers.respond_by(tier, now=now)
         return Ladder(
-            request=known.request(number),
+            request=request,
             digest=_digest(number),
             requester="requester",
             needed=tier,
             current=tier,
-            respond_by=now if known.late else self.tiers.respond_by(tier, now=now),
+            respond_by=known.deadlines[request],
             ttl=300,
         )
 
@@ -215,9 +216,15 @@ class Fakes:
 
     @activity.defn
     async def climb(self, climb_input: ClimbInput) -> ClimbResult:
-        known = self.known_job(climb_input.job)
+        known, before = self.known_job(climb_input.job), climb_input.ladder
         await known.attempt("climb")
-        after = climb_input.ladder.to_next_tier(self.tiers, now=await self._now())
+        now = await self._now() - known.ahead
+        if (left := known.deadlines[before.request] - now) > MAX_CLOCK_SKEW:
+            await known.note("not due")
+            return ClimbResult(ladder=before.model_copy(update={"respond_by": before.respond_by + left}))
+        after = before.to_next_tier(self.tiers, now=now)
+        if after:
+            known.deadlines[before.request] = after.respond_by
         await known.note(f"climbed to {after.current}" if after else "expired")
         return ClimbResult(ladder=after, approved=after is not None and after.verdict(self.tiers) == "approved")
 

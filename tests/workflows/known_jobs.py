@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from temporalio.exceptions import ApplicationError
@@ -38,6 +39,10 @@ class Known:
     """What its session has recorded that the running job asks for, by number: the tier it needs."""
     late: bool = False
     """Whether the time of whoever is asked is over at once."""
+    ahead: timedelta = timedelta(0)
+    """How far Temporal's clock is ahead of the workers'."""
+    deadlines: dict[str, datetime] = field(default_factory=dict)
+    """Until when each request's tier may decide, by the workers' clock."""
     refused: str | None = None
     unopened: str | None = None
     """Why its locks cannot be opened."""

@@ -32,6 +32,12 @@ async def test_an_unanswered_request_escalates_through_every_tier_and_is_then_de
     assert WHOLE_LADDER <= await job.duration() < WHOLE_LADDER + timedelta(minutes=1)
 
 
+async def test_a_temporal_whose_clock_is_a_month_ahead_asks_once_for_each_tier_whether_its_time_is_over(bench: Bench) -> None:
+    job = await bench.start(needs=(Need(2),), ahead=timedelta(days=30))
+    await job.result()
+    assert job.known.ledger == ["needs_approval 1", "not due", "climbed to 3", "not due", "expired", "closed denied"]
+
+
 async def test_a_request_opens_at_the_tier_it_needs(bench: Bench) -> None:
     job = await bench.start(needs=(Need(3),))
     await job.result()

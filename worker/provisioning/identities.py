@@ -191,10 +191,10 @@ def provision_worker(vault: AdminClient, settings: Settings, catalog: Catalog) -
     policy = worker_policy(
         catalog, settings.installation, cidrs=settings.worker_cidrs, store_credentials=settings.database_credentials, former_paths=former
     )
-    written = vault.ensure(path, {"policy": policy})
-    note = (
-        f"lets workers revoke what is left at {', '.join(former)}, which the catalog no longer names; apply again later" if former else ""
-    )
+    written, note = vault.ensure(path, {"policy": policy}), ""
+    if former:
+        note = f"lets workers revoke what is left at {', '.join(former)}, which the catalog no longer names; apply again later"
+        note += f". If others always have leases there, end these rights: bao delete {path}, then apply again"
     yield replace(written, note=note)
     yield from _ensure_approle(vault, "je-worker", settings.worker_approle_file)
 

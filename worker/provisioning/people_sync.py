@@ -212,9 +212,15 @@ def _ensure_groups(
     groups += [(str(group["name"]), group) for group in found]
     for name, group in groups:
         path = f"identity/group/name/{name}"
-        if name in fixed_groups:
-            note = "several groups of the SCIM server have this name: its members stay as they are; rename all of them but one"
-            yield AppliedWrite(path, WriteOutcome.KEPT, note)
+        # Vault finds a group whatever the case of its name. A write would rename it, and its other members would become members of this one.
+        misnamed = (
+            f"Vault has no group {name}, only {group['name']}: rename it (bao write identity/group/id/{group['id']} name={name})"
+            if group and group["name"] != name
+            else ""
+        )
+        if misnamed or name in fixed_groups:
+            several = "several groups of the SCIM server have this name: its members stay as they are; rename all of them but one"
+            yield AppliedWrite(path, WriteOutcome.KEPT, misnamed or several)
             continue
         if group is not None and group.get("type") == "external":
             if name in names:

@@ -12,11 +12,11 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
 from justenough.domain.catalog.loader import CATALOG_FILE, issue_paths, provision_writes, read_catalog, with_settings
-from justenough.domain.catalog.models import Catalog
+from justenough.domain.catalog.models import Catalog, VaultWrite
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
-from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
+from justenough.domain.core.placeholders import SETTING_PLACEHOLDER, fill_scope
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
 from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FILE, Triggers, read_triggers
@@ -70,17 +70,16 @@ class VaultTarget:
 def provision_vault(target: VaultTarget, *, change_shared: bool = True) -> tuple[AppliedWrite, ...]:
     """Set up a Vault, and return the outcome for each path, in order.
 
-    A password that the environment lacks stays as it is, where Vault has one. Writes `settings.worker_approle_file` and
+    If the environment lacks a password, the one that Vault has stays. Writes `settings.worker_approle_file` and
     `settings.console_approle_file` if they are missing or no longer valid. Without `change_shared` it writes nothing if it would have to
-    change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or
-    environment), SetupFailed (one step, with its path and remedy), GiveUp (it would change what is shared), VaultNotReady.
+    change anything that everybody in the Vault shares. Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its
+    path and remedy), GiveUp (it would change what is shared), VaultNotReady.
     """
     if not change_shared:
         _refuse_shared_changes(plan_vault(target))
     settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
     with AdminClient.of(settings, target.admin_token, hide=inputs.secrets) as vault:
-        absent = {path for path, name in _passwords(inputs.catalog) if name not in inputs.env and vault.read(path) is not None}
-        return tuple(_apply_steps(vault, settings, replace(inputs, catalog=_without_passwords(inputs.catalog, absent))))
+        return tuple(_apply_steps(vault, settings, replace(inputs, catalog=_without_kept_passwords(vault, inputs))))
 
 
 def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
@@ -89,7 +88,9 @@ def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
     It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
     settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
-    inputs = replace(inputs, env={**{name: HIDDEN for _, name in _passwords(inputs.catalog)}, **inputs.env})
+    inputs = replace(
+        inputs, env={**{name: HIDDEN for write in inputs.catalog.provision if (name := _password_variable(write))}, **inputs.env}
+    )
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
     with PlanningClient.of(settings, target.admin_token, hide=inputs.secrets, names=names) as vault:
         return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))
@@ -146,20 +147,29 @@ def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, peop
     return _Inputs(catalog, tiers, triggers, people or {}, people is not None, env, filled_in)
 
 
-def _passwords(catalog: Catalog) -> Iterator[tuple[str, str]]:
-    """Yield each path that takes a password as a whole from the environment, and the variable's name."""
-    for write in catalog.provision:
-        if found := SETTING_PLACEHOLDER.fullmatch(str(write.data.get("password", ""))):
-            yield write.path, found[1]
+def _password_variable(write: VaultWrite) -> str | None:
+    """Return the environment variable that is the whole password of a write; None if there is none."""
+    found = SETTING_PLACEHOLDER.fullmatch(str(write.data.get("password", "")))
+    return found[1] if found else None
 
 
-def _without_passwords(catalog: Catalog, paths: set[str]) -> Catalog:
-    """Return the catalog without the passwords at these paths: a write without its password keeps the one that Vault has."""
+def _without_kept_passwords(vault: AdminClient, inputs: _Inputs) -> Catalog:
+    """Return the catalog without the passwords that the environment lacks and Vault has: a write without its password keeps Vault's."""
+
+    def has_password(write: VaultWrite) -> bool:
+        if write.unless:
+            return bool(vault.list(write.unless))
+        current = [vault.read(fill_scope(write.path, scope)) for scope in inputs.catalog.scopes_with(write.per_scope)]
+        # What shows its password, such as kv, would lose it.
+        return all(data is not None and "password" not in data for data in current)
+
     kept = [
-        write.model_copy(update={"data": {key: value for key, value in write.data.items() if write.path not in paths or key != "password"}})
-        for write in catalog.provision
+        write.model_copy(update={"data": {key: value for key, value in write.data.items() if key != "password"}})
+        if (name := _password_variable(write)) and name not in inputs.env and has_password(write)
+        else write
+        for write in inputs.catalog.provision
     ]
-    return catalog.model_copy(update={"provision": tuple(kept)})
+    return inputs.catalog.model_copy(update={"provision": tuple(kept)})
 
 
 def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Iterator[AppliedWrite]:

@@ -13,11 +13,12 @@ from functools import cache
 import httpx
 
 from justenough.adapters.outbound.pinned_client import iter_chunks
-from justenough.domain.core.errors import GiveUp
+from justenough.domain.core.errors import GiveUp, InvalidInput
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.core.secret import Secret
 from justenough.domain.llm.definition import ModelDef
+from justenough.domain.tools.call import fill_headers
 
 MAX_CONNECTIONS = 64
 TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=30.0, pool=10.0)
@@ -89,11 +90,11 @@ def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Se
     needed = {field for text in model.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)}
     if missing := sorted(needed - fields.keys()):
         raise _misconfigured_error(f"the credential has no field {', '.join(missing)}; it has {', '.join(sorted(fields)) or 'none'}")
-    for field in sorted(needed):
-        text = fields[field].reveal()
-        if not text.isascii() or not text.isprintable():
-            raise _misconfigured_error(f"the credential's field {field} has characters that a header cannot contain")
-    return {name: Secret(SCOPE_PLACEHOLDER.sub(lambda match: fields[match[1]].reveal(), text)) for name, text in model.headers.items()}
+    try:
+        filled = fill_headers(model.headers, {field: fields[field].reveal() for field in needed})
+    except InvalidInput as error:
+        raise _misconfigured_error("; ".join(map(str, error.problems))) from None
+    return {name: Secret(text) for name, text in filled.items()}
 
 
 async def read_body(answer: httpx.Response, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:

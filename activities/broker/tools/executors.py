@@ -187,9 +187,9 @@ async def _send_http(http: Http, request: HttpRequest) -> Result:
         is_text = False
     if not is_text:
         # The redactor would not find the credential in UTF-16, nor one with umlauts in Latin-1.
-        return failure("the upstream's response is not UTF-8 text, so it is not passed on")
+        content, cut = b"the upstream's response is not UTF-8 text, so it is not passed on", False
     if answer.is_success:
-        return Result(content, cut=cut)
+        return Result(content, failed=not is_text, cut=cut)
     return Result(f"HTTP {answer.status_code}\n".encode() + content, failed=True, cut=cut)
 
 

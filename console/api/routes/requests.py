@@ -62,7 +62,11 @@ def list_requests(
     def is_visible(view: RequestView) -> bool:
         if resource is not None and view.resource != resource:
             return False
-        return not mine or not why_cannot_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
+        # Up to thousands of requests are checked: read no order and no ancestors of those above the caller's tier.
+        return not mine or not (
+            caller.tier < view.current_tier
+            or why_cannot_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
+        )
 
     return first_visible_page(
         lambda after: store.requests.list(

@@ -361,7 +361,13 @@ addEventListener("pageshow", () => {
 const DRAFT = "je-draft"; // In this tab only: what was typed into one form, in case the login ends before it is sent.
 const person = one("#person-menu summary")?.textContent.trim();
 const isTyped = (field) => field.matches("textarea, select, input:not([type=hidden], [type=password], [type=file], [type=checkbox], [type=radio], [name=confirm])");
-const nameOf = (form) => ["action", "id"].reduce((name, it) => `${name} ${form.getAttribute(it) ?? ""}`, location.pathname);
+const CHANGING = ["csrf", "job", "key", "seen", "shown", "stated"]; // Hidden fields that differ each time a form is shown.
+
+// A page may have several forms with the same action: what they are about is in their hidden fields, or in the id of what contains them.
+function nameOf(form) {
+  const hidden = all("[type=hidden]", form).filter(({ name }) => !CHANGING.includes(name)).map(({ value }) => value);
+  return JSON.stringify([form.getAttribute("action") ?? location.pathname, form.closest("[id]")?.getAttribute("id"), ...hidden]);
+}
 
 document.addEventListener("input", ({ target: { form } }) => {
   if (!person || form?.getAttribute("method") !== "post") return;
@@ -383,10 +389,12 @@ function restoreDraft() {
   if (isLost && !form) return;
   sessionStorage.removeItem(DRAFT);
   if (!isLost) return;
-  for (const field of [...form.elements].filter(isTyped)) field.value = draft.fields[field.name] ?? field.value;
+  const fields = [...form.elements].filter(isTyped);
+  for (const field of fields) field.value = draft.fields[field.name] ?? field.value;
   for (let fold = form.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   if (form.id) location.hash = form.id;
-  form.dispatchEvent(new Event("input", { bubbles: true }));
+  // From a field, so that it is a draft again: this login, too, may end.
+  fields[0]?.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 one("[data-help]")?.removeAttribute("hidden");

@@ -21,7 +21,7 @@ from justenough.adapters.mcp_client.transport import McpTransport, UnacceptableR
 from justenough.adapters.outbound.dns_guard import ForbiddenAddress, UnknownHost
 from justenough.adapters.outbound.pinned_client import open_client
 from justenough.domain.catalog.mcp_tool_list import MAX_TOOLS, ToolList, build_tool_list
-from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
+from justenough.domain.core.errors import GiveUp, InvalidInput, JustEnoughError, Problem
 from justenough.domain.tools.definitions import McpServerDef
 
 MAX_TOOL_PAGES = 50
@@ -66,25 +66,26 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
     _silence_loggers()
     talking = _in_conversation.set(True)
     results: list[T] = []
+    failure: GiveUp | None = None
     try:
-        # Not asyncio's timeout: everything in an anyio scope stays cancelled, whatever the client still tries to send.
-        with anyio.move_on_after(upstream.timeout):
-            async with open_client(private=upstream.allow_private, timeout=upstream.timeout, headers=headers) as http:
-                transport = McpTransport(http, upstream.url)
+        async with open_client(private=upstream.allow_private, timeout=upstream.timeout, headers=headers) as http:
+            transport = McpTransport(http, upstream.url)
+            # Not asyncio's timeout: everything in an anyio scope stays cancelled, whatever the client still tries to send.
+            with anyio.move_on_after(upstream.timeout):
                 try:
                     async with Client(transport.open_streams(), cache=None) as client:
                         results.append(await callback(McpConversation(client)))
                 except Exception as error:  # noqa: BLE001 - the client has many errors, and groups of them
-                    # A result counts even if the conversation then ended badly. The cause is dropped: it may hold the request's headers.
-                    if not results:
-                        raise _to_give_up(error, transport) from None
-                finally:
-                    with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError):
-                        await transport.end_session()
+                    # A result counts even if the conversation then ended badly.
+                    failure = _to_give_up(error, transport)
+            # Not in a `finally`: when the broker closes, this must not delay the revocation of the credential.
+            with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError, JustEnoughError):
+                await transport.end_session()
     finally:
         _in_conversation.reset(talking)
     if not results:
-        raise Unanswered(f"the upstream took longer than {upstream.timeout} s")
+        # Without a cause, which may hold the request's headers.
+        raise failure or Unanswered(f"the upstream took longer than {upstream.timeout} s") from None
     return results[0]
 
 

@@ -1,6 +1,7 @@
 """Counts the tokens of a job's model calls, and tracks its budget. Pure.
 
-The upstream reports the usage (OpenAI's protocol); if it does not, four bytes of text count as one token, and each picture or file as 1,000.
+The upstream reports the usage (OpenAI's protocol); if it does not, four bytes of a request count as one token, each picture as 1,000, and 100 bytes of a
+sound as one.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from justenough.domain.jobs.spec import MAX_MODEL_TOKENS
 
-BYTES_PER_TOKEN, TOKENS_PER_FILE = 4, 1_000
-_BASE64_FILE = re.compile(rb'"(?:data:[^",]{0,200},)?[A-Za-z0-9+/]{1000,}={0,2}"')
-"""Matches a picture, a sound or a document in a request's JSON."""
+BYTES_PER_TOKEN, BYTES_PER_TOKEN_OF_SOUND, TOKENS_PER_PICTURE = 4, 100, 1_000
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _MAX_EVENT_END = 4
 """Bytes of the longest _EVENT_END."""
@@ -99,7 +99,7 @@ class StreamMeter:
         since = _estimate_tokens(self._bytes)
         if self._usage is None:
             return TokenUsage(self._prompt, since, estimated=True)
-        return replace(self._usage, completion=self._usage.completion + since)
+        return replace(self._usage, completion=self._usage.completion + since, estimated=since > 0)
 
     @property
     def buffered_bytes(self) -> int:
@@ -157,8 +157,22 @@ def reported_usage(body: Mapping[str, Any]) -> TokenUsage | None:
 def estimate_prompt_tokens(body: Mapping[str, Any]) -> int:
     """Return the estimated tokens of a request, from the length of all its content, because a model reads functions and schemas, too."""
     content = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
-    text, files = _BASE64_FILE.subn(b"", json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    return _estimate_tokens(len(text)) + files * TOKENS_PER_FILE
+    size, tokens = len(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")), 0
+    for data, cost in _iter_media(body.get("messages")):
+        size, tokens = size - len(data), tokens + cost
+    return _estimate_tokens(size) + tokens
+
+
+def _iter_media(messages: Any) -> Iterator[tuple[str, int]]:
+    """Yield the data and the tokens of each picture and sound. Anything else may be text, a file too, and counts by its bytes."""
+    contents = [message.get("content") for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    for part in chain.from_iterable(content for content in contents if isinstance(content, list)):
+        match part:
+            case {"type": "image_url", "image_url": {"url": str(url)}}:
+                # A provider fetches a picture from any other URL.
+                yield url if url.startswith("data:image/") else "", TOKENS_PER_PICTURE
+            case {"type": "input_audio", "input_audio": {"data": str(data)}}:
+                yield data, -(-len(data) // BYTES_PER_TOKEN_OF_SOUND)
 
 
 def _estimate_tokens(size: int) -> int:

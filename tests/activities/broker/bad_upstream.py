@@ -89,6 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
         del upstream
         self._send_body(200, str(request["body"]).encode("latin-1"))
 
+    def _refused(self, upstream: Upstream, request: dict[str, Any]) -> None:
+        del upstream
+        self._send_body(500, str(request["body"]).encode("latin-1"))
+
     def _utf8(self, upstream: Upstream, request: dict[str, Any]) -> None:
         del upstream
         self._send_body(200, str(request["body"]).encode())

@@ -17,6 +17,9 @@ import httpx
 import pytest
 
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
+from activities.broker.llm.upstream_client import ModelCallError, model_headers
+from justenough.domain.core.secret import Secret
+from justenough.domain.llm.definition import ModelDef
 from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.model_server import (
     USAGE,
@@ -197,6 +200,22 @@ def test_a_budget_of_tokens_ends_calls_and_cuts_a_stream_that_goes_past_it(ops: 
         assert model.hung_up.wait(180)
         over = ask(job)
         assert (over.status, error_of(over)["code"]) == (429, "tokens_budget_exceeded")
+
+
+@pytest.mark.parametrize(
+    "key, why",
+    [
+        ("t0p ", "the header Authorization would begin or end with a space"),
+        ("t0p\n", "the credential's field key has characters that a header cannot contain"),
+        (None, "the credential has no field key; it has none"),
+    ],
+)
+def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: str | None, why: str) -> None:
+    definition = ModelDef.model_validate({"uses": {"resource": "api"}, "url": "https://models.example/v1", "allow": ["x"]})
+    model = definition.model_copy(update={"headers": {"Authorization": "Bearer {key}"}})
+    with pytest.raises(ModelCallError) as caught:
+        model_headers(model, {} if key is None else {"key": Secret(key)})
+    assert (str(caught.value), caught.value.code) == (f"the model's catalog entry does not match its key: {why}", "misconfigured")
 
 
 def test_a_stream_about_a_picture_is_not_cut_for_the_pictures_bytes(ops: Human, model: ModelServer) -> None:

@@ -212,6 +212,7 @@ async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     "encoding, limit, says",
     [
         ("latin1", 1024, "the upstream's response is not UTF-8 text, so it is not passed on"),
+        ("refused", 1024, "HTTP 500\nthe upstream's response is not UTF-8 text, so it is not passed on"),
         ("utf8", 1024, "ää"),
         # Cut within a character.
         ("utf8", 256, "ää"),

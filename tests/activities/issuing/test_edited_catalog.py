@@ -19,7 +19,7 @@ from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event, EventType
 from tests.activities.issuing_session import start_session
-from tests.activities.vault_shop import Shop, copy_config, open_desk
+from tests.activities.vault_shop import ACME, Shop, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 
@@ -115,4 +115,29 @@ def test_a_further_credential_of_a_grant_lives_no_longer_than_the_catalog_allows
         with pytest.raises(InvalidInput, match="1m"):
             session.issuer.access(access)
         assert isinstance(session.issuer.access(access.model_copy(update={"ttl": 60})), IssuedCredential)
+        assert session.end().confirmed
+
+
+def test_a_credential_is_not_renewed_in_a_data_scope_that_the_catalog_no_longer_lists(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    (folder / "triggers.yaml").unlink()
+    catalog = folder / "catalog.yaml"
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, {"resource": "helpdesk-api", "action": "read", "ttl": "10m", "reason": "Look", "at": "request"})
+        access = Access(resource="helpdesk-api", action=Action.READ, ttl=600, reason="Look", at="request")
+        item = session.issuer.access(access)
+        assert isinstance(item, IssuedCredential)
+        edited = yaml.safe_load(catalog.read_text())
+        edited["resources"]["helpdesk-api"]["actions"]["read"]["max_ttl"] = "1m"
+        catalog.write_text(yaml.safe_dump(edited))
+        at.deps.config.refresh()
+        assert session.issuer.reason_to_end(item) is None
+
+        edited["scopes"].remove(ACME)
+        catalog.write_text(yaml.safe_dump(edited))
+        at.deps.config.refresh()
+        assert at.deps.config.alarm is None
+        ending = session.issuer.reason_to_end(item)
+        assert ending is not None
+        assert "no scope 'tenant-acme' is provisioned" in ending.why
         assert session.end().confirmed

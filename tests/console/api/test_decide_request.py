@@ -274,6 +274,22 @@ async def test_each_person_can_list_the_requests_that_they_may_decide(served: Se
     assert await ids("auditor", state="approved") == {first["id"]}
 
 
+async def test_the_order_behind_a_request_above_ones_tier_is_not_read_to_list_what_one_may_decide(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, read, real = await served.launch_and_request(tier=2), list[str](), type(served.store.jobs).order
+
+    def order(jobs: Any, job: str) -> Any:
+        read.append(job)
+        return real(jobs, job)
+
+    monkeypatch.setattr(type(served.store.jobs), "order", order)
+    expected: dict[str, list[str]] = {"lead": [], "security": [request["job_id"]]}
+    for who, orders in expected.items():
+        listed = await served.get("/requests", who, params={"mine": True, "job": request["job_id"]})
+        assert (len(listed.json()["items"]), read) == (len(orders), orders)
+
+
 async def test_a_request_whose_ancestors_cannot_be_read_is_left_out_of_those_that_a_person_may_decide(served: Served) -> None:
     other, (parent, job) = await served.launch_and_request(), (new_job_id("dev", now=datetime.now(UTC)) for _ in range(2))
     served.store.ledger.append([samples.submission(job, at=datetime.now(UTC), parent=parent)])

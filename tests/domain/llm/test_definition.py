@@ -248,7 +248,7 @@ def test_an_event_that_arrives_byte_by_byte_is_searched_only_where_it_grew() -> 
 def test_text_that_follows_a_reported_usage_counts_too() -> None:
     begun = {"choices": [], "usage": {"prompt_tokens": 30, "completion_tokens": 1}}
     _, meter = meter_stream(stream(begun, chunk("x" * 400)))
-    assert meter.usage == TokenUsage(30, 101)
+    assert meter.usage == TokenUsage(30, 101, estimated=True)
     _, meter = meter_stream(stream(begun, chunk("x" * 400), USAGE, "[DONE]"))
     assert meter.usage == TokenUsage(7, 3)
 
@@ -266,10 +266,40 @@ def test_an_answer_counts_by_its_reported_usage_or_by_its_text() -> None:
     assert estimate_prompt_tokens({"model": "gpt-4o", "messages": ["x" * 396], "stream": True}) == 101
 
 
-def test_a_picture_or_file_in_a_prompt_is_not_estimated_by_its_bytes() -> None:
-    file = base64.b64encode(bytes(range(256)) * 400).decode()
-    parts = [{"image_url": {"url": f"data:image/png;base64,{file}"}}, {"input_audio": {"data": file}}, {"text": "x y " * 1_000}]
-    assert 3_000 <= estimate_prompt_tokens({"model": "gpt-4o", "messages": [{"content": parts}]}) < 3_100
+def estimate_of(*parts: Any) -> int:
+    return estimate_prompt_tokens({"model": "gpt-4o", "messages": [{"role": "user", "content": list(parts)}]})
+
+
+def test_a_picture_and_a_sound_in_a_prompt_are_not_estimated_as_text() -> None:
+    data = base64.b64encode(bytes(range(256)) * 400).decode()
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    linked = {"type": "image_url", "image_url": {"url": "https://pictures.example/cat.png"}}
+    sound = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    assert 1_000 <= estimate_of(picture) < 1_100
+    assert 1_000 <= estimate_of(linked) < 1_100
+    assert len(data) / 100 <= estimate_of(sound) < len(data) / 100 + 100
+    assert 4_300 <= estimate_of(picture, linked, sound, {"type": "text", "text": "x y " * 1_000}) < 4_600
+
+
+LETTERS = "A" * 400_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        LETTERS,
+        {"type": "text", "text": LETTERS},
+        {"type": "text", "text": f"data:image/png;base64,{LETTERS}"},
+        {"type": "text", "image_url": {"url": f"data:image/png;base64,{LETTERS}"}},
+        {"type": "image_url", "image_url": {"url": f"data:text/plain;base64,{LETTERS}"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,", "detail": LETTERS}},
+        {"type": "input_audio", "input_audio": {"data": [LETTERS]}},
+        {"type": "file", "file": {"file_data": f"data:text/plain;base64,{LETTERS}"}},
+    ],
+)
+def test_whatever_a_model_may_read_as_text_is_estimated_by_its_bytes(part: Any) -> None:
+    assert estimate_of(part) >= 100_000
+    assert estimate_prompt_tokens({"model": "gpt-4o", "messages": [{"role": "user", "content": part}]}) >= 100_000
 
 
 @pytest.mark.parametrize("place", ["functions", "tools", "response_format", "prediction", "whatever_comes_next"])

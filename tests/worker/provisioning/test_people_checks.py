@@ -104,8 +104,11 @@ def test_a_group_whose_name_differs_in_case_does_not_count_as_it_does_not_for_wo
         assert (sorted(person.groups), vault.member_names("leads", ["people"])) == (["Leads"], ())
 
         rename = f"bao write identity/group/id/{group} name=leads"
-        found = office.findings()["tier 1 (owner)"].found
-        assert found == f"nobody can approve; Vault has no group leads, only Leads: rename it ({rename}); Vault has no group chiefs"
+        launchers = f"only Ops: rename it (bao write identity/group/id/{office.group('Ops', ada)} name=ops)"
+        found = office.findings()
+        reasons = f"nobody can approve; Vault has no group leads, only Leads: rename it ({rename}); Vault has no group chiefs"
+        assert found["tier 1 (owner)"].found == reasons
+        assert found["roles"].found == f"Vault has no group ops (launch), {launchers}, so nobody has these roles of approvals.yaml"
         office.empty.write(f"identity/group/id/{group}", name="leads")
         assert office.findings()["tier 1 (owner)"].level == "ok"
         assert vault.member_names("leads", ["people"]) == ("ada",)

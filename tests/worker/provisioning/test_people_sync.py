@@ -114,6 +114,22 @@ def test_a_group_whose_name_resembles_a_listed_group_gets_nobody_and_loses_only_
     assert set(office.members("ops")) == {office.id_of("lead"), office.id_of("ada")}
 
 
+def test_a_group_whose_name_differs_in_case_is_not_renamed_so_that_its_members_get_no_rights(office: Office) -> None:
+    admin, space, text = office.empty._shop.admin, office.empty.namespace, "  lead: {groups: [ops]}\n"
+    robot = admin.write(f"{space}/identity/entity", name="robot").json()["data"]["id"]
+    group = admin.write(f"{space}/identity/group", name="Ops", member_entity_ids=[robot]).json()["data"]["id"]
+
+    step = office.sync(text)["identity/group/name/ops"]
+    rename = f"bao write identity/group/id/{group} name=ops"
+    assert (step.outcome, step.note) == (WriteOutcome.KEPT, f"Vault has no group ops, only Ops: rename it ({rename})")
+    kept = office.empty.read(f"identity/group/id/{group}")
+    assert (kept["name"], kept["member_entity_ids"]) == ("Ops", [robot])
+
+    admin.write(f"{space}/identity/group/id/{group}", name="ops")
+    assert office.sync(text)["identity/group/name/ops"].outcome is WriteOutcome.CHANGED
+    assert set(office.members("ops")) == {office.id_of("lead"), robot}
+
+
 def test_a_person_who_is_not_listed_keeps_everything_without_the_option_remove(office: Office) -> None:
     office.sync("  lead: {groups: [ops, support-leads]}\n  gone: {groups: [ops]}\n")
     by_hand = office.empty._shop.admin.write(f"{office.empty.namespace}/identity/entity", name="robot").json()["data"]["id"]

@@ -69,6 +69,64 @@ def test_apply_keeps_the_password_that_vault_has_if_the_environment_has_none(emp
     assert empty.read("database/creds/je-observer")["username"]
 
 
+def test_apply_needs_a_password_that_vault_would_lose_without_it(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: sys/mounts/kv1, data: {type: kv, options: {version: "1"}}}
+  - {path: kv1/shown, data: {user: "${USER_OF_IT}", password: "${PASSWORD_OF_IT}"}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    empty.apply(USER_OF_IT="anna", PASSWORD_OF_IT="it-is-kept")
+    with pytest.raises(InvalidInput, match="setting PASSWORD_OF_IT is missing"):
+        empty.apply(USER_OF_IT="bob")
+    assert empty.read("kv1/shown") == {"user": "anna", "password": "it-is-kept"}
+
+
+def test_apply_needs_no_password_of_a_path_that_it_leaves_as_it_is(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: sys/mounts/rabbitmq, data: {type: rabbitmq}}
+  - path: rabbitmq/config/connection
+    unless: rabbitmq/roles
+    data: {connection_uri: "http://127.0.0.1:1", username: je, password: "${RABBITMQ_VAULT_PASSWORD}", verify_connection: false}
+  - {path: rabbitmq/roles/jobs-write, data: {vhosts: '{"/": {"configure": "", "write": ".*", "read": ""}}'}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    with pytest.raises(InvalidInput, match="setting RABBITMQ_VAULT_PASSWORD is missing"):
+        empty.apply()
+    empty.apply(RABBITMQ_VAULT_PASSWORD="first")
+    assert {write.path: write.outcome for write in empty.apply()}["rabbitmq/config/connection"] == "unchanged"
+
+
+def test_apply_keeps_the_passwords_of_a_path_for_each_scope(empty: Emptied, tmp_path: Path) -> None:
+    written = """
+  - {path: sys/auth/office, data: {type: userpass}}
+  - {path: "auth/office/users/{tenant}", per_scope: [tenant], data: {password: "${OFFICE_PASSWORD}", token_ttl: 5m}}
+  - path: database/config/shop"""
+    config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    empty.apply(OFFICE_PASSWORD="it-is-kept")
+    empty.write("auth/office/users/acme", token_ttl="1m")
+    assert {write.path: write.outcome for write in empty.apply()}["auth/office/users/acme"] == "changed"
+    assert empty.call("auth/office/login/acme", password="it-is-kept").status_code == 200
+
+
+def test_rights_to_the_leases_of_others_at_a_former_path_end_as_the_note_says(empty: Emptied) -> None:
+    empty.apply()
+    policy = "sys/policies/acl/je-worker"
+    former = empty.read(policy)["policy"].replace("database/creds/je-observer/", "pki/issue/others/")
+    empty.write("pki/roles/others", allow_any_name=True, generate_lease=True)
+    empty.write("pki/issue/others", common_name="somebody.example", ttl="5m")
+    empty.write(policy, policy=former)
+
+    note = {write.path: write.note for write in empty.apply()}[policy]
+    assert "what is left at pki/issue/others, which" in note
+    assert f"bao delete {policy}, then apply again" in note
+    empty._shop.admin.delete(f"{empty.namespace}/{policy}")
+    assert {write.path: write.note for write in empty.apply()}[policy] == ""
+    assert "others" not in empty.read(policy)["policy"]
+
+
 def test_neither_old_nor_new_secrets_are_shown_in_whatever_form_they_are_written(empty: Emptied, tmp_path: Path) -> None:
     written = """
   - {path: kv/data/token, data: {data: {token: "${MINE}", user: "u-${MINE}"}}}

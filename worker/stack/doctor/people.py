@@ -76,7 +76,10 @@ def tier_findings(vault: AdminClient, tiers: Tiers, people_mounts: tuple[str, ..
         remedy = f"Put people into {' or '.join(tier.approvers)}, or lower the quorum in {APPROVALS_FILE}: {PEOPLE_PAGE}"
         yield DoctorFinding(what, "warning" if external else "missing", "; ".join(reasons), remedy)
     roles = {"launch": tiers.roles.launch, "read": tiers.roles.read, "break_glass": tiers.roles.break_glass}
-    if unknown := [f"{name} ({role})" for role, names in roles.items() for name in names if reader.group(name) is None]:
+    unknown = [
+        f"{name} ({role}){reader.hints.get(name, '')}" for role, names in roles.items() for name in names if reader.group(name) is None
+    ]
+    if unknown:
         text = f"Vault has no group {', '.join(unknown)}, so nobody has these roles of {APPROVALS_FILE}"
         yield DoctorFinding("roles", "warning", text, f"Create it, or correct its name: {PEOPLE_PAGE}")
 
