@@ -17,6 +17,7 @@ PAGES = {
         "<button>Log in</button></form>"
     ),
     "/silent-image": PAGE.format('<img src="/dot.gif">'),
+    "/silent-when-narrow": PAGE.format("<link rel='stylesheet' href='/narrow.css'><img class='narrow' src='/dot.gif'>"),
     "/plainly-silent": PAGE.format('<noscript><img src="/dot.gif"></noscript>'),
     "/pale-at-night": PAGE.format("<link rel='stylesheet' href='/pale.css'><p>Nobody can read this at night.</p>"),
     "/pale-row": PAGE.format(
@@ -33,7 +34,8 @@ PAGES = {
 SCRIPTS = {"/app.js": "document.querySelector('p').textContent = 'With scripts.'", "/broken.js": "throw new Error('broken on purpose')"}
 STYLES = {
     "/pale.css": "@media (prefers-color-scheme: dark) { p, li:last-child b { color: #777; background: #666 } }",
-    "/narrow.css": ".places { display: flex; overflow: auto; width: 40px; font-size: 24px; gap: 24px }",
+    "/narrow.css": ".places { display: flex; overflow: auto; width: 40px; font-size: 24px; gap: 24px }"
+    "@media (min-width: 400px) { .narrow { display: none } }",
 }
 PASSWORDS = {"lead": "lead's password"}
 

@@ -86,6 +86,13 @@ async def test_colours_are_checked_in_each_theme(sample_pages: Pages, path: str,
         await check_looks(page, path, looks=[(360, False), (360, True)])
 
 
+async def test_the_other_rules_are_checked_at_each_width(sample_pages: Pages) -> None:
+    page = await sample_pages.visitor()
+    await check_looks(page, "/silent-when-narrow", looks=[(1280, False), (1280, True)])
+    with pytest.raises(AssertionError, match="critical: image-alt: "):
+        await check_looks(page, "/silent-when-narrow", looks=[(1280, False), (360, False)])
+
+
 async def test_a_cut_off_navigation_is_detected_on_a_wide_screen(sample_pages: Pages) -> None:
     page = await sample_pages.visitor()
     await check_looks(page, "/long-navigation", looks=[(360, False)])

@@ -350,7 +350,7 @@ def limited(which: int, soft: int) -> Iterator[None]:
 
 @pytest.fixture
 def empty_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder for the rooms of jobs without a sandbox that nobody else uses. It must be empty again in the end."""
+    """A folder for the folders of jobs without a sandbox that nobody else uses. It must be empty again in the end."""
     folder = tmp_path / "memory"
     folder.mkdir(mode=0o711)
     monkeypatch.setattr(no_sandbox, "MEMORY_FOLDER", folder)

@@ -1,4 +1,4 @@
-"""A job's timeline as lanes: to scale, no wider than the terminal, whatever was recorded."""
+"""A job's timeline as rows: to scale, no wider than the terminal, whatever was recorded."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def lines(entries: list[dict[str, Any]], *, now: float, columns: int = 80) -> li
     return list(gantt_lines(build_timeline(entries), now=START + timedelta(seconds=now), columns=columns))
 
 
-def lane(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, str]:
-    """Return a lane's bar, one sign a second, and its state."""
+def drawn_row(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, str]:
+    """Return a row's bar, one sign a second, and its state."""
     for columns in range(80, 400):
         found = lines(entries, now=now, columns=columns)
         axis = next(line for line in found if "18:00:00" in line)
@@ -58,7 +58,7 @@ def lane(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, 
 
 
 def test_a_credential_is_a_bar_from_its_issue_to_its_verified_end_and_shows_its_unused_time() -> None:
-    bar, state = lane([JOB, *ASKED, APPROVED, ISSUED, REVOKED, DEAD, ENDED], "holds write db", now=10_000)
+    bar, state = drawn_row([JOB, *ASKED, APPROVED, ISSUED, REVOKED, DEAD, ENDED], "holds write db", now=10_000)
 
     assert bar == " " * 50 + "█" * 20 + "▒" * 10 + "✔" + "·" * 19
     assert state == "verified after 30s"
@@ -74,14 +74,14 @@ def test_a_residual_credential_is_drawn_beyond_its_job_and_has_no_unused_time(un
 
 
 def test_a_request_waits_until_it_is_answered_and_then_says_how() -> None:
-    assert lane([JOB, *ASKED, APPROVED, ENDED], "asks write db", now=10_000) == ("█" * 50 + "✔", "approved")
+    assert drawn_row([JOB, *ASKED, APPROVED, ENDED], "asks write db", now=10_000) == ("█" * 50 + "✔", "approved")
 
 
 @pytest.mark.parametrize("phase,state", [("issue", "denied"), ("renewal", "approved"), ("narrowed", "approved")])
 def test_an_approved_request_that_policy_denies_later_is_denied_only_if_it_was_to_be_issued(phase: str, state: str) -> None:
     again = entry(55, "access.decided", request="r", phase=phase, outcome="denied")
 
-    assert lane([JOB, *ASKED, APPROVED, again, ENDED], "asks write db", now=10_000)[1] == state
+    assert drawn_row([JOB, *ASKED, APPROVED, again, ENDED], "asks write db", now=10_000)[1] == state
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_expiry_far_in_the_future_does_not_compress_the_past_of_a_timeline() 
 
 def test_a_request_does_not_outlast_its_job() -> None:
     assert not any("now" in line for line in lines([JOB, *ASKED, ENDED], now=1_000_000))
-    assert lane([JOB, *ASKED, ENDED], "asks write db", now=1_000_000)[1] == "withdrawn"
+    assert drawn_row([JOB, *ASKED, ENDED], "asks write db", now=1_000_000)[1] == "withdrawn"
 
 
 def test_the_status_of_a_job_lists_what_it_requests_and_what_it_holds() -> None:
