@@ -257,7 +257,7 @@ def test_a_denial_and_a_shorter_ttl_count(at: Desk) -> None:
     [
         ({"job": "j-dev-00000000000000000000000000"}, "another job"),
         ({"request": "r-dev-00000000000000000000000000-1"}, "another request"),
-        ({"digest": "sha256:" + "b" * 64}, "something else"),
+        ({"digest": "sha256:" + "b" * 64}, "something other"),
         ({"action": "admin"}, "another action"),
         ({"ttl": 301}, "ttl"),
         ({"ttl": 0}, "ttl"),
