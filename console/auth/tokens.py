@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -89,7 +88,7 @@ class TokenVerifier:
         """
         if cached := self._vault.cached_person(entity):
             return cached
-        known = self._vault.cached_person(entity, max_age_s=math.inf) if allow_last_known else None
+        known = self._vault.cached_person(entity, of_any_age=True) if allow_last_known else None
         return await ask_vault(lambda: self._vault.person(entity, self._mounts), last_known=known)
 
     async def _verify_token(self, token: str, *, allow_last_known: bool) -> dict[str, Any]:

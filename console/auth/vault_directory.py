@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -97,9 +98,9 @@ class ConsoleVault(Vault):
         """Return credentials for the console itself, or a secret that triggers.yaml names: signing secrets or Apprise URLs."""
         return self._ask(lambda: super(ConsoleVault, self).creds(path), what=path)
 
-    def cached_person(self, entity_id: str, *, max_age_s: float = CACHE_TTL_S) -> Person | None:
-        """Return the person as in Vault's last answer, if it is younger than `max_age_s`; None if there is no such answer or person."""
-        return self._person_cache.peek(entity_id, max_age_s=max_age_s)
+    def cached_person(self, entity_id: str, *, of_any_age: bool = False) -> Person | None:
+        """Return the person as in Vault's last answer, if it is `of_any_age` or fresh; None if there is no such answer or person."""
+        return self._person_cache.peek(entity_id, max_age_s=math.inf if of_any_age else CACHE_TTL_S)
 
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
         """Log in if necessary and return the result of a call.

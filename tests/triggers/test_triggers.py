@@ -41,7 +41,7 @@ def kill_jobs(lead: Human, auditor: Human, *jobs: str) -> None:
 def test_an_event_starts_one_job_in_the_triggers_name_that_only_people_can_approve(
     helpdesk: Sender, auditor: Human, lead: Human, security: Human, shop: Shop
 ) -> None:
-    first = event(data={"id": 4715})
+    first = event(data={"id": 4717})
     answer = helpdesk.send(first)
     assert answer.status_code == 201, answer.text
     assert answer.json().keys() == {"id", "state"}
@@ -51,7 +51,7 @@ def test_an_event_starts_one_job_in_the_triggers_name_that_only_people_can_appro
     assert [(one.status_code, one.json()["id"]) for one in again] == [(200, job), (200, job)]
 
     seen = auditor.until(job, "awaiting_approval")
-    assert (seen["requester"], seen["params"], seen["name"]) == ("trigger:ticket-created", {"ticket": "4715"}, "refund-triage")
+    assert (seen["requester"], seen["params"], seen["name"]) == ("trigger:ticket-created", {"ticket": "4717"}, "refund-triage")
     submitted = auditor.ledger(job)[0]
     assert submitted["data"]["reason"] == f"event {first['id']} of /helpdesk"
     assert submitted["data"]["order"]["statement"]["origin"] == "trigger:ticket-created"

@@ -96,7 +96,7 @@ def folder(tmp_path: Path) -> Path:
     shutil.copytree(SHOP, tmp_path / "config")
     path = tmp_path / "config" / "catalog.yaml"
     text = path.read_text()
-    spare = text[text.index("  customers-db:\n") : text.index("  # A space of the job's own")].replace("customers-", "spare-")
+    spare = text[text.index("  customers-db:\n") : text.index("  # The job's own space")].replace("customers-", "spare-")
     spare = spare.replace("    sensitivity:", "    review: {by: 2020-01-31}\n    sensitivity:")
     text = text.replace("  customers-db:\n", spare + "  customers-db:\n", 1)
     undated = '"database/creds/orders-read-{tenant}"}\n        review: {owner: chiefs}'
