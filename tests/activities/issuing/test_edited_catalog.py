@@ -19,13 +19,19 @@ from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event, EventType
 from tests.activities.issuing_session import start_session
-from tests.activities.vault_shop import ACME, Shop, copy_config, open_desk
+from tests.activities.vault_shop import ACME, Desk, Shop, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 
 
 async def nobody(_: str) -> None:
     """Nobody is notified."""
+
+
+def load_catalog(at: Desk, catalog: Path, text: str) -> None:
+    """Replace the catalog and read it again, as the worker does when its file changes."""
+    catalog.write_text(text)
+    at.deps.config.refresh()
 
 
 async def test_a_job_is_told_how_to_reach_what_it_was_issued_although_the_catalog_has_lost_it_meanwhile(
@@ -46,8 +52,7 @@ async def test_a_job_is_told_how_to_reach_what_it_was_issued_although_the_catalo
             issued = issue(*args, **options)
             edited = yaml.safe_load(before)
             del edited["resources"]["orders-db"], edited["tools"]
-            catalog.write_text(yaml.safe_dump(edited))
-            at.deps.config.refresh()
+            load_catalog(at, catalog, yaml.safe_dump(edited))
             assert "orders-db" not in at.deps.config.current().catalog.resources
             return issued
 
@@ -59,8 +64,7 @@ async def test_a_job_is_told_how_to_reach_what_it_was_issued_although_the_catalo
         assert {name: item.fields[name].reveal() for name in expected} == {name: str(value) for name, value in expected.items()}
         assert expected
         await keeper.close()
-        catalog.write_text(before)
-        at.deps.config.refresh()
+        load_catalog(at, catalog, before)
         assert (await asyncio.to_thread(session.end)).confirmed
 
 
@@ -82,8 +86,7 @@ async def test_a_credential_is_issued_as_it_was_decided_although_the_catalog_cha
             if any(event.type is EventType.ACCESS_DECIDED and event.data["phase"] == "issue" for event in events):
                 edited = yaml.safe_load(before)
                 edited["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/not-decided"
-                catalog.write_text(yaml.safe_dump(edited))
-                at.deps.config.refresh()
+                load_catalog(at, catalog, yaml.safe_dump(edited))
 
         monkeypatch.setattr(ledger, "append", append_and_edit)
         access = Access(resource="orders-db", action=Action.READ, ttl=600, reason="Look", at="request")
@@ -92,8 +95,7 @@ async def test_a_credential_is_issued_as_it_was_decided_although_the_catalog_cha
         changed = at.deps.config.current().catalog.resources["orders-db"].actions[Action.READ].issue
         assert changed.path == "database/creds/not-decided"
         assert "not-decided" not in str(issued.credential.lease_id)
-        catalog.write_text(before)
-        at.deps.config.refresh()
+        load_catalog(at, catalog, before)
         assert (await asyncio.to_thread(session.end)).confirmed
 
 
@@ -108,8 +110,7 @@ def test_a_further_credential_of_a_grant_lives_no_longer_than_the_catalog_allows
         assert isinstance(session.issuer.access(access), IssuedCredential)
         edited = yaml.safe_load(catalog.read_text())
         edited["resources"]["orders-db"]["actions"]["read"]["max_ttl"] = "1m"
-        catalog.write_text(yaml.safe_dump(edited))
-        at.deps.config.refresh()
+        load_catalog(at, catalog, yaml.safe_dump(edited))
         assert at.deps.config.alarm is None
 
         with pytest.raises(InvalidInput, match="1m"):
@@ -129,13 +130,11 @@ def test_a_credential_is_not_renewed_in_a_data_scope_that_the_catalog_no_longer_
         assert isinstance(item, IssuedCredential)
         edited = yaml.safe_load(catalog.read_text())
         edited["resources"]["helpdesk-api"]["actions"]["read"]["max_ttl"] = "1m"
-        catalog.write_text(yaml.safe_dump(edited))
-        at.deps.config.refresh()
+        load_catalog(at, catalog, yaml.safe_dump(edited))
         assert session.issuer.reason_to_end(item) is None
 
         edited["scopes"].remove(ACME)
-        catalog.write_text(yaml.safe_dump(edited))
-        at.deps.config.refresh()
+        load_catalog(at, catalog, yaml.safe_dump(edited))
         assert at.deps.config.alarm is None
         ending = session.issuer.reason_to_end(item)
         assert ending is not None
