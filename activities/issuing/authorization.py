@@ -182,10 +182,14 @@ def reason_to_end(
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
         return EndReason(f"its order is no longer valid: {verified}")
-    # A lowered max_ttl holds for what is issued from now on.
-    gone = why_not_offered(deps, (access.resource, access.action)) or why_not_issuable(deps, verified, access.model_copy(update={"ttl": 1}))
-    # An ancestor may have lost access that the order does not name, so that the order is still valid.
-    if gone := gone or why_exceeds_ancestors(deps, access, verified.statement):
+    gone = (
+        why_not_offered(deps, (access.resource, access.action))
+        # A lowered max_ttl holds for what is issued from now on.
+        or why_not_issuable(deps, verified, access.model_copy(update={"ttl": 1}))
+        # An ancestor may have lost access that the order does not name, so that the order is still valid.
+        or why_exceeds_ancestors(deps, access, verified.statement)
+    )
+    if gone:
         return EndReason(gone.message)
     decision, facts = evaluate_request(
         deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass, requested=basis.requested

@@ -88,9 +88,8 @@ def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
     It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
     settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
-    inputs = replace(
-        inputs, env={**{name: HIDDEN for write in inputs.catalog.provision if (name := _password_variable(write))}, **inputs.env}
-    )
+    passwords = dict.fromkeys(filter(None, map(_password_variable, inputs.catalog.provision)), HIDDEN)
+    inputs = replace(inputs, env={**passwords, **inputs.env})
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
     with PlanningClient.of(settings, target.admin_token, hide=inputs.secrets, names=names) as vault:
         return tuple(vault.describe(step) for step in _apply_steps(vault, settings, inputs))

@@ -62,11 +62,12 @@ def list_requests(
     def is_visible(view: RequestView) -> bool:
         if resource is not None and view.resource != resource:
             return False
+        if not mine:
+            return True
         # Up to thousands of requests are checked: read no order and no ancestors of those above the caller's tier.
-        return not mine or not (
-            caller.tier < view.current_tier
-            or why_cannot_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
-        )
+        if caller.tier < view.current_tier:
+            return False
+        return not why_cannot_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
 
     return first_visible_page(
         lambda after: store.requests.list(
