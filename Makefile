@@ -31,7 +31,7 @@ demo: setup ## Run the example jobs on real servers, show it live, prove every r
 	@$(WITH) $(BIN)/justenough demo
 
 test: setup browser targets ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
-	@$(WITH) $(BIN)/python -m pytest -n 5 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(WITH) $(BIN)/python -m pytest -n 6 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 screenshots: setup browser ## Make the images of docs/images: run the open demo, and look at its pages
 	@$(WITH) JUSTENOUGH_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m screenshots tests/demo $(ARGS)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.xdist_scheduler import LONG_FILES_WORTH_STARTING, WORTH_STARTING, next_scope, rank, servers_of
+from tests.support.xdist_scheduler import WORTH_STARTING, next_scope, rank, servers_of
 
 CLI = [f"tests/console/cli/test_{number}.py" for number in range(WORTH_STARTING)]
-CHAOS = [f"tests/chaos/test_{number}.py" for number in range(LONG_FILES_WORTH_STARTING["chaos"])]
-STORE, PURE = "tests/adapters/store/test_a.py", "tests/domain/jobs/test_a.py"
+CHAOS, STORE, PURE = "tests/chaos/test_a.py", "tests/adapters/store/test_a.py", "tests/domain/jobs/test_a.py"
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,8 @@ STORE, PURE = "tests/adapters/store/test_a.py", "tests/domain/jobs/test_a.py"
         pytest.param(CLI, ["chaos"], ["whole"], CLI[0], id="helps if many files are left"),
         pytest.param(CLI[1:], ["chaos"], ["whole"], None, id="ends if few files are left"),
         pytest.param(CLI, ["chaos"], ["whole", "whole"], None, id="ends if few files are left for each process that has the servers"),
-        pytest.param(CHAOS, ["whole"], ["chaos"], CHAOS[0], id="helps sooner with files that take long"),
+        pytest.param([CHAOS, STORE], [], ["chaos"], CHAOS, id="starts servers a second time whose files wait for long"),
+        pytest.param([CHAOS, STORE], [], ["chaos", "chaos"], STORE, id="starts no servers a third time at the beginning"),
         pytest.param(CLI[1:], ["chaos"], [], CLI[1], id="runs the files that an ended process left"),
         pytest.param([PURE, STORE], ["domain"], [], STORE, id="files without servers come last"),
     ],

@@ -38,8 +38,8 @@ WHOLE_FOLDERS = {"browser"}
 """Folders that run in one process, which starts the browser once."""
 WORTH_STARTING = 20
 """Another process starts the same servers only if at least so many of their files wait for each process that has them."""
-LONG_FILES_WORTH_STARTING = {"chaos": 6}
-"""The same number for servers whose files take longer than starting them."""
+STARTED_TWICE = {"chaos"}
+"""Servers that two processes start at the beginning: their files take long, and wait more than they compute."""
 
 
 @cache
@@ -62,14 +62,15 @@ def next_scope(waiting: Sequence[str], *, mine: Iterable[str], others: Iterable[
     """Return the file or folder that a process runs next; None if the process should end. `waiting` is sorted by `rank`.
 
     `mine` and `others` are the servers of this process and of the other processes, as often as they have them. A process first uses its own
-    servers, then starts servers that no other process has, then helps other processes if enough files are left.
+    servers, then starts servers that no other process has (or only one, see STARTED_TWICE), then helps other processes if enough files are
+    left.
     """
     own, theirs = {servers for servers in mine if servers not in FREE}, Counter(others)
     left = Counter(map(servers_of, waiting))
     choices: tuple[Callable[[str], bool], ...] = (
         lambda servers: servers in own,
-        lambda servers: servers not in theirs and servers not in FREE,
-        lambda servers: servers in FREE or left[servers] >= theirs[servers] * LONG_FILES_WORTH_STARTING.get(servers, WORTH_STARTING),
+        lambda servers: theirs[servers] < 1 + (servers in STARTED_TWICE) and servers not in FREE,
+        lambda servers: servers in FREE or left[servers] >= theirs[servers] * WORTH_STARTING,
     )
     return next((scope for fits in choices for scope in waiting if fits(servers_of(scope))), None)
 
