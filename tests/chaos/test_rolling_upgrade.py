@@ -36,7 +36,7 @@ from worker.stack.seed import shop_environment
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = "3e9b1bcc6222"
-"""The commit that dated the newest section of CHANGELOG.md."""
+"""The main branch of 2026-11-26, with the changes of that section of CHANGELOG.md."""
 PASSWORD = "runtime-password"
 
 
