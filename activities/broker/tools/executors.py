@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+from psycopg.types.numeric import FloatLoader
 
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.outbound.dns_guard import ForbiddenAddress, UnknownHost
@@ -30,6 +32,8 @@ from justenough.domain.tools.call import HttpRequest, ToolCall, fill_headers
 from justenough.domain.tools.definitions import Http, McpServerDef, Sql
 
 if TYPE_CHECKING:
+    from psycopg.abc import Buffer
+
     from justenough.adapters.mcp_client.client import McpConversation
 
 CONNECT_TIMEOUT_S = 5
@@ -81,6 +85,8 @@ async def run_sql(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str]
         conninfo = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="justenough-tool")
         connecting = psycopg.AsyncConnection.connect(conninfo, row_factory=dict_row)
         async with asyncio.timeout(sql.timeout + CONNECT_TIMEOUT_S), await connecting as connection:
+            for name in ("float4", "float8"):
+                connection.adapters.register_loader(name, _JsonFloatLoader)
             written = writes
             await connection.set_read_only(not writes)
             return await (_write_sql if writes else _read_sql)(connection.cursor(), sql, bound)
@@ -124,6 +130,14 @@ async def _write_sql(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Resul
         if not collected.add(row):
             raise _ResultTooLarge
     return Result(_json({"rows": collected.rows}))
+
+
+class _JsonFloatLoader(FloatLoader):
+    """Reads NaN and the infinities as texts, as PostgreSQL's own to_json does: JSON has no such numbers."""
+
+    def load(self, data: Buffer) -> Any:
+        number = super().load(data)
+        return number if math.isfinite(number) else bytes(data).decode()
 
 
 class _BoundedRows:

@@ -208,6 +208,14 @@ async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     assert (result.failed, says in result.content.decode()) == (True, True), result.content
 
 
+async def test_numbers_that_json_does_not_have_are_texts(shop: Shop) -> None:
+    at = conninfo_to_dict(shop.dsn)
+    statement = "SELECT 'NaN'::float8 AS ratio, ARRAY['-Infinity', 0.5]::float4[] AS range, 'NaN'::numeric AS price"
+    one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
+    result = await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=False)
+    assert result.content == b'{"rows": [{"ratio": "NaN", "range": ["-Infinity", 0.5], "price": "NaN"}]}'
+
+
 @pytest.mark.parametrize(
     "encoding, limit, says",
     [
