@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select
 
 from justenough.adapters.store.dashboard import job_conditions
 from justenough.adapters.store.repository import Repository, fetch_all, reads
@@ -141,16 +141,22 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
 
 
 def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:
-    """Yield the subscriptions with deliveries that failed. Each keeps the time of its last failure, so it can be acknowledged until the next."""
+    """Yield the subscriptions whose deliveries failed, or that cannot send anything, for example because their signing secret is missing.
+
+    Each keeps the time of its last failure, so it can be acknowledged until the next.
+    """
     waiting = (
         select(DELIVERIES.c.subscription, func.count().label("failed"), func.min(DELIVERIES.c.next_at).label("next_at"))
         .group_by(DELIVERIES.c.subscription)
         .subquery()
     )
-    statement = select(SUBSCRIPTIONS, waiting.c.failed, waiting.c.next_at).join(waiting, waiting.c.subscription == SUBSCRIPTIONS.c.name)
-    for one in connection.execute(statement.order_by(SUBSCRIPTIONS.c.name).limit(MAX_ITEMS_PER_KIND)):
-        many = "delivery" if one.failed == 1 else "deliveries"
-        detail = ": ".join(filter(None, (f"{one.failed} {many} failed", one.why)))
+    statement = select(SUBSCRIPTIONS, waiting.c.failed, waiting.c.next_at).outerjoin(
+        waiting, waiting.c.subscription == SUBSCRIPTIONS.c.name
+    )
+    fails = or_(waiting.c.failed.is_not(None), SUBSCRIPTIONS.c.why.is_not(None))
+    for one in connection.execute(statement.where(fails).order_by(SUBSCRIPTIONS.c.name).limit(MAX_ITEMS_PER_KIND)):
+        count = one.failed and f"{one.failed} {'delivery' if one.failed == 1 else 'deliveries'} failed"
+        detail = ": ".join(filter(None, (count, one.why)))
         yield _item(AttentionKind.WEBHOOK, one.name, detail=detail, since=one.failed_at or one.created_at, until=one.next_at)
 
 

@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, case, delete, exists, func, literal, or_, select, tuple_, update
 
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
 from justenough.adapters.store.paging import fetch_page
 from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
-from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD
+from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD, UtcDateTime
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message
 from justenough.domain.integrations.retry_policy import SentNotice
@@ -82,6 +82,11 @@ class Settlement(Message):
     untold: tuple[SentNotice, ...] = ()
     trouble: str | None = None
     """Why nothing can be delivered now, for causes other than the receiver."""
+
+    @property
+    def why(self) -> str | None:
+        """Why the last delivery failed, or why nothing can be delivered now; None if nothing failed."""
+        return self.trouble or (self.failed[-1].why if self.failed else None)
 
 
 class SubscriptionProgress(Message):
@@ -206,9 +211,11 @@ class OutboxRepository(Repository):
             values |= {"delivered": SUBSCRIPTIONS.c.delivered + len(settlement.delivered), "delivered_at": settlement.at}
         if settlement.delivered or settlement.dropped:
             values |= {"why": None}
-        last_failure = settlement.failed[-1].why if settlement.failed else None
-        if (why := last_failure if settlement.trouble is None else settlement.trouble) is not None:
-            values |= {"failed_at": settlement.at, "why": why}
+        if settlement.why is not None:
+            # The same trouble as before is no new failure: an acknowledgement of it stays.
+            is_same = SUBSCRIPTIONS.c.why == (settlement.trouble or "")
+            failed_at = case((is_same, SUBSCRIPTIONS.c.failed_at), else_=literal(settlement.at, UtcDateTime))
+            values |= {"failed_at": failed_at, "why": settlement.why}
         if values:
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(**values))
         if settlement.position is not None:

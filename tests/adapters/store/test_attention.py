@@ -102,6 +102,19 @@ def test_a_job_that_policy_denied_although_a_person_had_approved_it_is_listed(st
     assert keys(store, seconds=60) == [f"denied/{job_id(1)}"]
 
 
+def test_a_subscription_that_cannot_send_anything_is_listed_until_it_can(store: Store) -> None:
+    store.outbox.acquire_lease("us", now=NOW, until=later(60))
+    store.outbox.keep_subscriptions({"siem": "webhook"}, holder="us", now=NOW)
+    store.ledger.append([samples.submission()])
+    for seconds in (1, 2):
+        assert store.outbox.settle(Settlement(subscription="siem", at=later(seconds), trouble="its secret cannot be read"), holder="us")
+    (item,) = items(store, seconds=60)
+    # It began once, so an acknowledgement stays.
+    assert (item.key, item.detail, item.since) == ("webhook/siem", "its secret cannot be read", later(1))
+    assert store.outbox.settle(Settlement(subscription="siem", at=later(3), delivered=(1,), position=1), holder="us")
+    assert items(store, seconds=60) == []
+
+
 def test_a_failing_subscription_a_skipped_run_and_a_silent_worker_are_listed(store: Store) -> None:
     store.outbox.acquire_lease("us", now=NOW, until=later(60))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder="us", now=NOW)
