@@ -28,7 +28,7 @@ class AttentionKind(StrEnum):
     DENIED = "denied"
     """A job whose requests policy denied."""
     WEBHOOK = "webhook"
-    """A subscription whose deliveries fail."""
+    """A subscription whose deliveries fail, or that cannot send any."""
     SCHEDULE = "schedule"
     """A schedule that skipped a run."""
     WORKER = "worker"
