@@ -113,18 +113,23 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
 def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:
     """Yield a sentence for each request of the running job whose approvers may take longer than the job runs.
 
-    The sentence says so if only a tool that the agent may call needs the access, and the spec does not request it.
+    One sentence says it of everything that the spec does not request, but that tools need which its agent may call.
     """
-    for item in requests:
-        tier = tiers.tiers.get(item.tier) if item.outcome == "needs_approval" and item.at == "request" else None
-        if tier is not None and tier.respond_within > spec.run.timeout:
-            unrequested = (
-                " (not requested by this spec, but by tools that its agent may call)" if isinstance(item, DryTool) and item.beyond else ""
-            )
+    waiting = [item for item in requests if item.outcome == "needs_approval" and item.at == "request" and item.tier in tiers.tiers]
+    late = [(item, tiers.tiers[item.tier].respond_within) for item in waiting if tiers.tiers[item.tier].respond_within > spec.run.timeout]
+    but = f"but the job times out after {duration_text(spec.run.timeout)}"
+    beyond = {f"{item.action} on {item.resource}": within for item, within in late if isinstance(item, DryTool) and item.beyond}
+    for item, within in late:
+        if not isinstance(item, DryTool) or not item.beyond:
             yield (
-                f"{item.action} on {item.resource}{unrequested}: people at tier {item.tier} have {duration_text(tier.respond_within)} to decide, but the "
-                f"job times out after {duration_text(spec.run.timeout)}; raise `run.timeout`, or request it at the start"
+                f"{item.action} on {item.resource}: people at tier {item.tier} have {duration_text(within)} to decide, {but}; raise `run.timeout`, "
+                "or request it at the start"
             )
+    if beyond:
+        yield (
+            f"tools that this spec does not name need an approval ({', '.join(beyond)}): people have up to {duration_text(max(beyond.values()))} to "
+            f"decide, {but}; name what the job needs under `access`, or write `beyond: none` if it needs nothing else"
+        )
 
 
 def content_digest(order: JobInput | NewJob, *, reason: str) -> str:

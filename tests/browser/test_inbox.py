@@ -190,7 +190,7 @@ async def test_without_scripts_limits_are_stated_before_they_are_signed(person: 
 
 
 async def test_the_first_screen_of_a_phone_answers_what_an_approver_asks(person: Open, launched: Launch, security: Human) -> None:
-    paid = access("payouts-db", "write", reason="Pay {amount} EUR back to who bought order {order}")
+    paid = access("payouts-db", "write", reason="Pay {amount} EUR back to the buyer of order {order}")
     pay_out = {
         **spec("true", paid),
         "name": unique_name("pay"),
@@ -211,7 +211,7 @@ async def test_the_first_screen_of_a_phone_answers_what_an_approver_asks(person:
         "Pay 449.50 EUR out for order 100063",
         "write on Payouts to customers' accounts for 5 min",
         "agent refund-agent 1.4 · tenant acme · launched by ops",
-        "Pay 449.50 EUR back to who bought order 100063",
+        "Pay 449.50 EUR back to the buyer of order 100063",
         "Ticket 4733",
         "Pay 19.90 449.50 EUR out for order 100001 100063",
         "Vault control group",
