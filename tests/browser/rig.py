@@ -33,7 +33,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-PATIENCE = 30_000
+PATIENCE = 60_000
 """Milliseconds that a page may take for anything, on a busy machine too."""
 HEIGHT = 900
 SERIOUS = frozenset({"serious", "critical"})

@@ -48,26 +48,29 @@ class CrashedJobs:
 def launch_held_job(
     ops: Human, rig: Rig, path: str, script: str = "sleep 300", *, method: str = "GET", answer: bool = False
 ) -> tuple[str, Hold]:
-    """Launch a job that stops at a request to Vault."""
+    """Launch a job that will stop at a request to Vault."""
     order = ops.order(spec(script))
     hold = rig.gate.hold(path, method=method, job=order["id"], answer=answer)
     assert ops.api.post("jobs", json=order).status_code == 201
-    return str(order["id"]), hold.until_held()
+    return str(order["id"]), hold
 
 
 def bring_to_steps(rig: Rig, ops: Human, shop: Shop, worker: Worker, *, marker: str) -> CrashedJobs:
     """Bring one job to each step: its role, token or credential requested; answered; running; its lease being revoked."""
     with closing(Witness()) as witness:
+        running = ops.launch(spec(f"{witness.hand_over}; {TREE.format(marker)}"))
+        logins = {"running": witness.login()}
+        # All at once: the worker gives up a request to Vault that is held for long.
         held = {
+            "revoking": launch_held_job(ops, rig, LEASE, witness.hand_over, method="PUT"),
             "opening": launch_held_job(ops, rig, ROLE, method="POST"),
             "wanting": launch_held_job(ops, rig, TOKEN, method="POST"),
             "asked": launch_held_job(ops, rig, CREDS),
             "answered": launch_held_job(ops, rig, CREDS, answer=True),
         }
-        running = ops.launch(spec(f"{witness.hand_over}; {TREE.format(marker)}"))
-        logins = {"running": witness.login()}
-        held["revoking"] = launch_held_job(ops, rig, LEASE, witness.hand_over, method="PUT")
         logins["revoking"] = witness.login()
+    for _, hold in held.values():
+        hold.until_held()
     jobs = {**{step: job for step, (job, _) in held.items()}, "running": running}
     assert all(map(shop.can_log_in, logins.values()))
     assert shop.users_of(jobs["answered"])

@@ -71,7 +71,7 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
     """Vault, as its administrator."""
     token = stack.admin_token_file.read_text().strip()
     with httpx.Client(
-        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=60, trust_env=False, verify=NO_TLS
     ) as client:
         yield client
 

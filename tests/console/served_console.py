@@ -55,7 +55,7 @@ class Human:
 
     def _vault(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         answer = httpx.request(
-            method, f"{self.vault}/v1/{path}", json=body, headers={"X-Vault-Token": self.token}, timeout=15, trust_env=False, verify=NO_TLS
+            method, f"{self.vault}/v1/{path}", json=body, headers={"X-Vault-Token": self.token}, timeout=60, trust_env=False, verify=NO_TLS
         )
         answer.raise_for_status()
         found: dict[str, Any] = answer.json() if answer.content else {}
@@ -257,7 +257,7 @@ async def serve_console(console: Console) -> AsyncIterator[httpx.AsyncClient]:
             await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, verify=NO_TLS) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, verify=NO_TLS) as http:
             yield http
     finally:
         server.should_exit = True

@@ -46,7 +46,7 @@ def serve_identity_provider() -> Iterator[IdentityProvider]:
     command = ("setpriv", "--pdeathsig=KILL", str(PROGRAM), "--host", "localhost", "--port", str(port))
     with (
         run_child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
-        httpx.Client(base_url=address, timeout=20, trust_env=False) as client,
+        httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
     ):
         provider = IdentityProvider(address, client)
         until(provider.is_up, "the identity provider answers")

@@ -28,7 +28,7 @@ class Warehouse:
 
     def crl(self) -> str:
         """Return the current CRL, which Vault serves without a token."""
-        response = httpx.get(f"{self.vault}/v1/pki/cert/crl", timeout=15, trust_env=False, verify=NO_TLS).raise_for_status()
+        response = httpx.get(f"{self.vault}/v1/pki/cert/crl", timeout=60, trust_env=False, verify=NO_TLS).raise_for_status()
         return str(response.json()["data"]["certificate"])
 
     def is_listed(self, certificate: Fields) -> bool:

@@ -104,7 +104,7 @@ async def test_other_requests_are_answered_while_a_report_is_generated_and_repor
 
     def held(store: Any, period: ReportPeriod, **more: Any) -> Report:
         loop.call_soon_threadsafe(begun.put_nowait, 1)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=20)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=60)
         return real(store, period, **more)
 
     monkeypatch.setattr(evidence_report, "build_evidence_report", held)

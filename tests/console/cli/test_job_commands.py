@@ -131,7 +131,7 @@ def test_ctrl_c_ends_the_wait_with_exit_code_130_but_not_the_job(cli: Cli, ops: 
         assert process.stderr is not None
         started = next(line for line in process.stderr if "job.started" in line)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=60)
 
     job = ops.api.get("jobs", params={"limit": 1}).json()["items"][0]
     assert started
@@ -151,7 +151,7 @@ def test_ctrl_c_does_not_say_that_a_stopped_job_continues(cli: Cli, command: tup
         with run_child(interruptible_command(program), cwd=ROOT, env=cli.env(), stderr=subprocess.PIPE, text=True) as process:
             until(lambda: any("/events" in one.path for one in console.requests), "the command waits")
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert told.splitlines()[-1] == (

@@ -34,7 +34,7 @@ def port() -> int:
 @pytest.fixture
 async def provider(whole: Stack, port: int) -> AsyncIterator[Provider]:
     headers = {"X-Vault-Token": whole.admin_token_file.read_text().strip()}
-    async with httpx.AsyncClient(base_url=f"{whole.vault}/v1/", headers=headers, timeout=15, trust_env=False) as admin:
+    async with httpx.AsyncClient(base_url=f"{whole.vault}/v1/", headers=headers, timeout=60, trust_env=False) as admin:
         passwords = {name: user.password for name, user in whole.users.items()}
         elsewhere = {"role_type": "oidc", "user_claim": "username", "allowed_redirect_uris": ["https://je.example/callback"]}
         made = await Provider.provision(admin, [f"http://localhost:{port}/oidc/callback"], passwords)

@@ -62,7 +62,7 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
         answered = next(found for found in map(json.loads, objects.stdout) if found["id"] == name)
 
         text.send_signal(signal.SIGINT)
-        _, told = text.communicate(timeout=20)
+        _, told = text.communicate(timeout=60)
 
     assert (
         "ops requests write on refunds-db for 5m (from-the-cli): Write a refund (from the signed spec); tier 1, 0 of 1, until 20" in asked

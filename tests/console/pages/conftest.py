@@ -96,7 +96,7 @@ def settings(stack: Stack, passwords: dict[str, str]) -> Settings:
         )
     )
     headers = {"X-Vault-Token": token}
-    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=60, trust_env=False, verify=NO_TLS) as vault:
         for mount, (name, hashed) in product((*settings.people_mounts, settings.pages_mount), HASHES.items()):
             vault.post(f"auth/{mount}/users/{name}/password", json={"password_hash": hashed}).raise_for_status()
     return settings
@@ -107,7 +107,7 @@ async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """A client of Vault with the administrator's token."""
     token = stack.admin_token_file.read_text().strip()
     async with httpx.AsyncClient(
-        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=60, trust_env=False, verify=NO_TLS
     ) as client:
         yield client
 
@@ -196,5 +196,5 @@ async def temporal(stack: Stack) -> Client:
 @pytest.fixture
 async def served(site: Site, stack: Stack, people: dict[str, Human], temporal: Client) -> AsyncIterator[Served]:
     """The same console's API and its services."""
-    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS) as http:
+    async with httpx.AsyncClient(base_url=site.address, timeout=60, trust_env=False, verify=NO_TLS) as http:
         yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

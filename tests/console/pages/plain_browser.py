@@ -42,7 +42,7 @@ class Browser:
     @classmethod
     def create(cls, site: Site, stack: AsyncExitStack) -> Browser:
         """Yield a new browser; close it at the end."""
-        client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS)
+        client = httpx.AsyncClient(base_url=site.address, timeout=60, trust_env=False, verify=NO_TLS)
         stack.push_async_callback(client.aclose)
         return cls(client)
 

@@ -48,7 +48,7 @@ class Front:
 @asynccontextmanager
 async def serve_front(vault: str) -> AsyncIterator[Front]:
     """Serve it for one `async with` block."""
-    async with httpx.AsyncClient(base_url=vault, timeout=15, trust_env=False, verify=NO_TLS) as client:
+    async with httpx.AsyncClient(base_url=vault, timeout=60, trust_env=False, verify=NO_TLS) as client:
         front = Front(client)
         routes = [Route("/ui/{rest:path}", front.page), Route("/v1/{rest:path}", front.pass_on, methods=["GET", "POST"])]
         server = uvicorn.Server(

@@ -43,7 +43,7 @@ class Desk:
 
     async def log_in(self, name: str = "lead") -> Browser:
         """Return a browser with a logged-in person."""
-        client = httpx.AsyncClient(base_url=self.address, timeout=30, trust_env=False, verify=NO_TLS)
+        client = httpx.AsyncClient(base_url=self.address, timeout=60, trust_env=False, verify=NO_TLS)
         self.clients.append(client)
         browser = Browser(client)
         answer = await browser.log_in(name, self.passwords[name])

@@ -18,7 +18,7 @@ async def serve_variant(site: Site, *, person: str = "lead", **changes: object) 
     """A browser in which this person is logged in at such a console."""
     console = replace(site.console, **changes)  # type: ignore[arg-type] # whatever parts a test changes
     async with serve_console(console) as http:
-        made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False, verify=NO_TLS))
+        made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=60, trust_env=False, verify=NO_TLS))
         try:
             assert (await made.log_in(person, site.passwords[person])).status_code == 303
             yield made

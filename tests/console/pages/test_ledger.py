@@ -257,7 +257,7 @@ async def test_concurrent_requests_share_one_verification_and_other_pages_still_
 
     def held() -> LedgerReport:
         begun.append(1)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=60)
         return real()
 
     monkeypatch.setattr(records.store.ledger, "verify", held)

@@ -144,7 +144,7 @@ async def test_concurrent_requests_share_one_report_and_see_its_progress(records
 
     def held(store: Any, period: ReportPeriod, **more: Any) -> Report:
         begun.append(period)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=60)
         return real(store, period, **more)
 
     monkeypatch.setattr(evidence_report, "build_evidence_report", held)
