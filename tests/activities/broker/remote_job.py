@@ -17,7 +17,7 @@ import http.client, json, os, socket, sys
 class Unix(http.client.HTTPConnection):
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(90)
+        self.sock.settimeout(300)
         self.sock.connect(os.environ["JUSTENOUGH_BROKER"])
 
 def readable():
@@ -36,7 +36,7 @@ def found_in(path, needles):
         pass
     return False
 
-told = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=110)
+told = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=300)
 lines = told.makefile("rw")
 print(json.dumps({name: value for name, value in os.environ.items() if name.startswith(("JUSTENOUGH", "OPENAI"))}), file=lines, flush=True)
 for line in lines:
@@ -123,14 +123,14 @@ def launch_puppet(
     `before`: what its program does first. `beyond`: None to leave it out of the spec.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(180)
+        server.settimeout(300)
         run = {"command": ["python3", "-c", before + PROGRAM, str(server.getsockname()[1])], "timeout": "10m", **more.pop("run", {})}
         spec = {"name": "puppet", "task": "Do what a test says", "environment": "prod", "data_scope": {"tenant": "acme"}, **more}
         spec |= {"beyond": beyond} if beyond else {}
         job = ops.launch({**spec, "run": run, "access": list(items)}, **({"parent": parent} if parent else {}))
         connection, _ = server.accept()
         with connection, connection.makefile("rw") as lines:
-            connection.settimeout(100)
+            connection.settimeout(300)
             yield Puppet(job, json.loads(lines.readline()), lines)
         ops.api.post(f"jobs/{job}/kill")
         ops.until(job)
