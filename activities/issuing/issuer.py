@@ -20,6 +20,7 @@ from activities.issuing.results import (
     ACCESS_CLOSED,
     AccessClosed,
     AccessDenied,
+    AccessRefused,
     EndReason,
     IssuedCredential,
     IssueRefused,
@@ -108,13 +109,12 @@ class Issuer:
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingRequest:
         """Issue what a running job requests, under an existing grant or a new one; or return the request that waits for people.
 
-        `waited_for`: id of the request this caller already waited for. If several callers wait for it, all get its result and none opens a
-        duplicate.
+        `waited_for`: id of the request this caller already waited for. All callers that wait for it get its result.
 
         Raises AccessDenied, IssueRefused, AccessClosed, or RetryLater; then nothing usable has left this function.
         """
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
-            raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
+            raise AccessRefused(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
         with self._turn():
             self._require_free_place()
             for grant in self._grants.find_covering(access):
