@@ -28,9 +28,9 @@ from activities.issuing.results import (
     ACCESS_CLOSED,
     AccessClosed,
     AccessDenied,
+    AccessRefused,
     EndReason,
     IssuedCredential,
-    NotPermitted,
     OrderNotValid,
     PendingRequest,
     ToolAccess,
@@ -76,10 +76,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 NotifyWorkflow = Callable[[str], Awaitable[None]]
 """Notifies the job's workflow of a request that people must answer."""
-
-
-class ForGatewaysOnly(NotPermitted):
-    """The job requests a credential that only the broker's gateways may use."""
 
 
 class Broker:
@@ -136,7 +132,7 @@ class Broker:
 
         def issue(*, waited_for: str) -> IssuedCredential | PendingRequest:
             if why := why_for_gateways_only(access, self._deps.config.current().catalog):
-                raise ForGatewaysOnly(why.message)
+                raise AccessRefused(why.message)
             return self._issuer.access(access, waited_for=waited_for)
 
         item = await self._obtain(access, issue, wait=wait)
@@ -266,7 +262,7 @@ class Broker:
             try:
                 async with self._turn:
                     issued = await self.run_in_thread(partial(issue, waited_for=waited_for))
-            except (InvalidInput, NotFound, ForGatewaysOnly, OrderNotValid) as error:
+            except (InvalidInput, NotFound, AccessRefused, OrderNotValid) as error:
                 await self.record_refusal(f"{access.action} on {access.resource}", str(error))
                 raise
             if not isinstance(issued, PendingRequest):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from activities.issuing.results import IssueBasis, NotPermitted
+from activities.issuing.results import AccessRefused, IssueBasis
 from justenough.adapters.vault import JobToken
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.canonical_json import digest_of
@@ -155,7 +155,7 @@ class RuntimeRequests:
         """By number, the access that the order lets the job request at runtime and that the job has not requested yet."""
 
     def require_possible(self, access: Access) -> None:
-        """Raise InvalidInput if the catalog does not offer this access, NotPermitted if the job cannot request it now or can no longer
+        """Raise InvalidInput if the catalog does not offer this access, AccessRefused if the job cannot request it now or can no longer
         request it.
         """
         catalog = self._deps.config.current().catalog
@@ -163,23 +163,23 @@ class RuntimeRequests:
         if problems:
             raise InvalidInput("access", tuple(replace(problem, path=problem.path.removeprefix("access[0].")) for problem in problems))
         if why := why_exceeds_ancestors(self._deps, access, self._verified.statement):
-            raise NotPermitted(f"{access.action} on {access.resource}: {why}")
+            raise AccessRefused(f"{access.action} on {access.resource}: {why}")
         if catalog.resources[access.resource].actions[access.action].locked:
-            raise NotPermitted(
+            raise AccessRefused(
                 f"{access.action} on {access.resource} needs a Vault control group's authorization and cannot be requested at runtime: "
                 "request it at the start, in the job's spec"
             )
         if self._numbers >= MAX_REQUESTS:
-            raise NotPermitted(f"a job may make at most {MAX_REQUESTS:,} requests")
+            raise AccessRefused(f"a job may make at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
-        """Raise NotPermitted if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its launcher has."""
+        """Raise AccessRefused if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its launcher has."""
         # Some may have been answered, or have expired, without the job asking again: those are still in `waiting`.
         views = self._deps.store.requests.by_ids(self.waiting) if len(self.waiting) >= MAX_WAITING_REQUESTS else {}
         if sum(view.state is RequestState.PENDING for view in views.values()) >= MAX_WAITING_REQUESTS:
-            raise NotPermitted(f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first")
+            raise AccessRefused(f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first")
         if self._asked_people >= MAX_APPROVAL_REQUESTS_PER_JOB:
-            raise NotPermitted(
+            raise AccessRefused(
                 f"this job has used its {MAX_APPROVAL_REQUESTS_PER_JOB} approval requests; only access that policy allows automatically is still available"
             )
 

@@ -2,6 +2,8 @@
 
 One lock per job; this session itself records what the job holds. Access that a running job requests is a separate request: if policy allows
 it, it is granted at once; else it waits until people have answered and the workflow has their answer. Blocking: runs in threads.
+
+Over 400 lines: deciding, issuing and recording share one lock and one state.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from activities.issuing.results import (
     ACCESS_CLOSED,
     AccessClosed,
     AccessDenied,
+    AccessRefused,
     EndReason,
     IssuedCredential,
     IssueRefused,
@@ -39,7 +42,7 @@ from justenough.adapters.vault import ConnectionRefused, IssuedSecret, pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
-from justenough.domain.core.errors import RetryLater
+from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle
@@ -108,13 +111,12 @@ class Issuer:
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingRequest:
         """Issue what a running job requests, under an existing grant or a new one; or return the request that waits for people.
 
-        `waited_for`: id of the request this caller already waited for. If several callers wait for it, all get its result and none opens a
-        duplicate.
+        `waited_for`: id of the request this caller already waited for. All callers that wait for it get its result.
 
         Raises AccessDenied, IssueRefused, AccessClosed, or RetryLater; then nothing usable has left this function.
         """
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
-            raise NotPermitted(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
+            raise AccessRefused(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
         with self._turn():
             self._require_free_place()
             for grant in self._grants.find_covering(access):
@@ -292,9 +294,10 @@ class Issuer:
             self.tool_bounds.narrow(access, allowed.tools or {})
             return ToolAccess(granted.id, allowed)
 
-    def _revoke_at_once(self, credential: CredentialHandle, why: str) -> None:
+    def _revoke_at_once(self, credential: CredentialHandle, why: str, *, before: tuple[Event, ...] = ()) -> None:
         """Revoke a credential that nobody may get. If that fails now, it ends with the job."""
-        result = revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why)
+        others = self.others_beside(credential)
+        result = revoke.end_one(self._deps, self._order.job, credential, others, by="session", why=why, before=before)
         if result.confirmed:
             self.holdings.forget(credential, result.events)
 
@@ -363,8 +366,13 @@ class Issuer:
         return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)
 
     def _record(self, credential: CredentialHandle, grant: AccessGrant, event: Event) -> None:
+        """Record a credential, or revoke it if that fails: nobody gets it, so nobody could release it."""
         self.holdings.add(credential, grant.basis)
-        self._deps.store.ledger.append([event])
+        try:
+            self._deps.store.ledger.append([event])
+        except JustEnoughError:
+            self._revoke_at_once(credential, "it could not be recorded", before=(event,))
+            raise
 
     def _ask_vault(self, grant: AccessGrant, access: Access, action: ActionDef, *, nth: int) -> tuple[str, IssuedSecret]:
         """Issue, and count the attempt as answered. It counts too if its answer is lost: Vault may have issued a credential, so the next one

@@ -32,6 +32,10 @@ class NotPermitted(IssueRefused):
     """Policy denies the request, or the request lacks valid approvals."""
 
 
+class AccessRefused(NotPermitted):
+    """A running job's request that can never be granted, or not now. It gets no id and no decision, so the ledger records it as `access.refused`."""
+
+
 class OrderNotValid(NotPermitted):
     """The job's order is no longer valid: its launcher has lost a right, or the configuration no longer makes such an order."""
 

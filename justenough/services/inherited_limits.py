@@ -17,7 +17,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import intersect_all
-from justenough.domain.policy.ceiling import access_attenuation_problems, attenuation_problems
+from justenough.domain.policy.ceiling import access_attenuation_problems, attenuation_problems, is_model_key
 from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import let_tool_through, tool_only_items
 from justenough.services.dependencies import Deps
@@ -42,7 +42,8 @@ def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement)
     for ancestor in _ancestor_specs(deps, statement):
         if isinstance(ancestor, Rejection):
             return ancestor
-        if problem := next(access_attenuation_problems(access, ancestor.access), None):
+        problem = next(access_attenuation_problems(access, ancestor.access), None)
+        if problem and not is_model_key(ancestor, access, deps.config.current().catalog):
             return Rejection("exceeds_ancestors", problem.message)
     return None
 

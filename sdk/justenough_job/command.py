@@ -23,6 +23,7 @@ from justenough_job.types import seconds_of
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DENIED, EXIT_WAITED = 1, 2, 6, 7
 """The same as those of `justenough`."""
+STDOUT = 1
 EXIT_CANNOT_RUN, EXIT_NOT_FOUND = 126, 127
 """The same as a shell's."""
 FORWARDED_SIGNALS = tuple(
@@ -80,11 +81,15 @@ def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) 
             env = {} if arguments.format != "env" else credential.env(arguments.env)
             exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items())
             text = credential.dsn() if arguments.format == "dsn" else credential.json() if arguments.format == "json" else exports
-        except Invalid:
+            # Python's own stream is written when Python ends, which is too late to notice an error.
+            with open(STDOUT, "w", closefd=False) as stdout:
+                print(text, file=stdout)
+        except (Invalid, OSError) as error:
             # Nobody gets it, so nobody could release it.
             credential.release_or_warn()
+            if isinstance(error, OSError):
+                raise JobError(f"{credential.id} cannot be printed: {error.strerror}") from error
             raise
-        print(text)
         until = credential.expires_at.isoformat(timespec="seconds")
         print(f"justenough-access: {credential.id} is valid until {until} or the job's end", file=sys.stderr)
         return 0

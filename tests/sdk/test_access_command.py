@@ -93,8 +93,11 @@ def test_a_credential_that_cannot_be_printed_is_revoked(job: Remote, ops: Human)
     code, output, said = run_access(job, "orders-db", "read", "--env", "TOKEN=token")
     assert (code, output) == (2, "")
     assert "has no field token" in said
+    full = "subprocess.run(['justenough-access', 'orders-db', 'read'], stdout=open('/dev/full', 'w'), stderr=subprocess.PIPE, text=True)"
+    code, said = job.run(f"done = {full}\nresult = [done.returncode, done.stderr]")
+    assert (code, "cannot be printed: No space left on device" in said) == (1, True)
     new = [item for item in ops.job(job.job)["credentials"] if item["id"] not in before]
-    assert [item["state"] for item in new] == ["confirmed"]
+    assert [item["state"] for item in new] == ["confirmed", "confirmed"]
 
 
 @pytest.mark.parametrize("name, number", [("SIGTERM", 15), ("SIGINT", 2), ("SIGHUP", 1), ("SIGUSR1", 10)])

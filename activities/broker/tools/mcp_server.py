@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,8 @@ def build_manager(tools: ToolGateway) -> StreamableHTTPSessionManager:
         if params.request_id is not None:
             tools.stop_waiting(params.request_id)
 
+    # The SDK warns of each malformed message: a job could fill the worker's log with them.
+    logging.getLogger("mcp.server").setLevel(logging.ERROR)
     server = build_server(tools)
     # The SDK looks for the call only in the message's own session, and here each message has one.
     server.add_notification_handler("notifications/cancelled", types.CancelledNotificationParams, cancel_call)

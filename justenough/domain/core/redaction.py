@@ -94,9 +94,8 @@ class Redactor:
         self._secrets = tuple(secrets)
         self._learnt: dict[str, frozenset[str]] = {}
         """By secret, what it belongs to: two credentials may have the same password. Replaced by each `learn`, never changed."""
-        self._forms_by_secret: dict[str, SecretForms] = {}
-        """The forms of the secrets that are looked for now."""
-        self._forms = self._base64_forms = NO_FORMS
+        self._search = SecretSearch({}, NO_FORMS, NO_FORMS)
+        """How to find the secrets of the newest search. Replaced, never changed: `redact` may run in another thread than `feed`."""
         self._before = b""
         """The last bytes before `_held`, which show whether a line break is within base64."""
         self._held = b""
@@ -118,14 +117,7 @@ class Redactor:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the redacted bytes that are final. Bytes that may be the start of a secret are held back until more arrive."""
-        secrets = dict.fromkeys((*self._secrets, *self._learnt))
-        if secrets.keys() != self._forms_by_secret.keys():
-            # Only new secrets cost time here: a job can have one learnt with each request that it makes.
-            known = self._forms_by_secret
-            self._forms_by_secret = {secret: known[secret] if secret in known else forms_of(secret) for secret in secrets}
-            forms = self._forms_by_secret.values()
-            self._forms = Forms.of(text for each in forms for text in (*each.exact, *each.base64))
-            self._base64_forms = Forms.of(text for each in forms for text in each.base64)
+        self._search = self._search.for_secrets((*self._secrets, *self._learnt))
         return self._redact(self._held + chunk, is_end=False)
 
     def flush(self) -> bytes:
@@ -133,16 +125,17 @@ class Redactor:
         return self._redact(self._held, is_end=True) if self._held else b""
 
     def redact(self, text: str) -> str:
-        """Return a text that is not part of the stream, redacted. Takes about as long as learning all secrets again."""
+        """Return a text that is not part of the stream, redacted."""
         other = Redactor((*self._secrets, *self._learnt))
+        other._search = self._search = self._search.for_secrets(other._secrets)
         return (other.feed(text.encode()) + other.flush()).decode("utf-8", "replace")
 
     def _redact(self, text: bytes, *, is_end: bool) -> bytes:
         """Redact and return the part of the text that is decided, and hold the rest back. Overlapping matches become one mark."""
         unwrapped, end = Unwrapped.of(text, before=self._before), len(text)
         if not is_end:
-            end = min(self._forms.undecided_start(text), unwrapped.undecided_start(self._base64_forms))
-        matches = [*self._forms.matches(text), *(unwrapped.matches(self._base64_forms) if unwrapped.breaks else ())]
+            end = min(self._search.forms.undecided_start(text), unwrapped.undecided_start(self._search.base64_forms))
+        matches = [*self._search.forms.matches(text), *(unwrapped.matches(self._search.base64_forms) if unwrapped.breaks else ())]
         out: list[bytes] = []
         at, covered = 0, self._covered
         for start, stop in sorted(match for match in matches if match[0] < end):
@@ -192,6 +185,22 @@ class Unwrapped(NamedTuple):
 
     def _original(self, position: int) -> int:
         return position + self.left_out[bisect_right(self.breaks, position)]
+
+
+class SecretSearch(NamedTuple):
+    """The forms of some secrets, ready to be looked for."""
+
+    by_secret: dict[str, SecretForms]
+    forms: Forms
+    base64_forms: Forms
+
+    def for_secrets(self, secrets: Collection[str]) -> Self:
+        """Return the search for exactly these secrets. Only new ones cost time: a job can have one learnt with each request that it makes."""
+        if set(secrets) == self.by_secret.keys():
+            return self
+        known = {secret: self.by_secret[secret] if secret in self.by_secret else forms_of(secret) for secret in secrets}
+        exact, base64_forms = (frozenset(chain.from_iterable(each[kind] for each in known.values())) for kind in (0, 1))
+        return type(self)(known, Forms.of(exact | base64_forms), Forms.of(base64_forms))
 
 
 class SecretForms(NamedTuple):

@@ -23,9 +23,13 @@ BYTE_LIMITS = frozenset({"memory", "file_size"})
 
 def beyond_of(spec: JobSpec, access: Access, catalog: Catalog) -> Beyond | None:
     """Return what an order allows for an access that it does not name; None if it names the access."""
+    return None if is_model_key(spec, access, catalog) or any(_names(item, access) for item in spec.access) else spec.beyond
+
+
+def is_model_key(spec: JobSpec, access: Access, catalog: Catalog) -> bool:
+    """Whether an access is to the key of the spec's model, which only the model gateway uses."""
     key = model_access(spec.model, catalog) if spec.model and call_of(access) is None else None
-    is_model_key = key is not None and (key.resource, key.action) == (access.resource, access.action)
-    return None if is_model_key or any(_names(item, access) for item in spec.access) else spec.beyond
+    return key is not None and (key.resource, key.action) == (access.resource, access.action)
 
 
 def with_ceiling(result: TierResult, beyond: Beyond | None) -> TierResult:

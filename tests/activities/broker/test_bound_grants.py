@@ -199,6 +199,8 @@ def test_a_running_child_gets_no_more_access_than_its_parent_job_has(ops: Human,
         assert (other.status, "the parent job has no access to customers-db" in other.body) == (403, True)
         around = child.request_access("refunds-db", "write")
         assert (around.status, "only through tools: refund-order" in around.body) == (403, True)
+        refused = [one["asked"] for one in entries(ops, child.job, "access.refused")]
+        assert refused == ["read on orders-db", "read on customers-db", "write on refunds-db"]
         text, failed = refund(child, order, 101)
         assert failed
         assert "amount: must be a number of at most 100" in text

@@ -370,6 +370,13 @@ def test_a_kill_ends_a_stream_at_once_and_the_grant_with_it(ops: Human, shop: Sh
     assert usage_of(ops, job.job)["cut"][0] == 1
 
 
+def test_a_child_job_uses_its_parents_model_but_never_gets_the_key(ops: Human, model_job: Puppet, model: ModelServer) -> None:
+    model.answer_with(text_answer("Hello"))
+    with launch_puppet(ops, model=MODEL, parent=model_job.job) as child:
+        assert ask(child).status == 200
+        assert child.request_access("model-api").status == 403
+
+
 def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(model_job: Puppet, model: ModelServer) -> None:
     model.answer_with(hold_stream)
     asked = {"model": "scripted", "messages": [], "stream": True}

@@ -17,6 +17,7 @@ from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
+from worker.stack import Stack, StackPaths
 
 pytestmark = pytest.mark.servers
 SHOPS = {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
@@ -130,6 +131,13 @@ def test_an_invalid_tool_call_is_refused_in_words_and_recorded(
     assert says in text
     refused = entries(ops, agent.job, "access.refused")[-1]
     assert (refused["asked"], says in refused["why"]) == (f"tool {name}", True)
+
+
+def test_malformed_notifications_leave_no_lines_in_the_workers_log(agent: Puppet, whole: Stack) -> None:
+    dropped = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": []}}
+    assert agent.call("POST", "/mcp", dropped, **HEADERS).status == 202
+    assert mcp_result(agent, "tools/list")["tools"]
+    assert "malformed" not in StackPaths.of(whole.home).log("worker").read_text()
 
 
 def test_the_catalog_is_an_mcp_resource(agent: Puppet) -> None:

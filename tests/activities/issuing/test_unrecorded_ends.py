@@ -1,14 +1,17 @@
-"""A credential that ended early while the store was away is recorded as ended when its session ends."""
+"""What is issued or ends while the store is away is revoked, and recorded when its session ends."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from activities.issuing.lease_keeper import keep_leases
+from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.store.store import Store
+from justenough.domain.ledger.events import Event, EventType
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import SPEC, Desk
 
@@ -26,3 +29,24 @@ async def test_an_end_that_the_ledger_could_not_take_is_recorded_when_the_sessio
     await asyncio.wait({releasing})
     assert (await asyncio.to_thread(session.end)).confirmed
     assert session.credential_state() == "confirmed"
+
+
+def test_a_credential_whose_issue_the_ledger_could_not_take_is_revoked_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = start_session(at, SPEC["access"][0])
+    held = session.issue()
+    ledger, users = at.deps.store.ledger, at.shop.users_of(session.job)
+    append = ledger.append
+
+    def refuse_issues(events: Sequence[Event]) -> None:
+        if any(event.type in {EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REVOKED} for event in events):
+            raise StoreUnavailable("the disk is full")
+        append(events)
+
+    monkeypatch.setattr(ledger, "append", refuse_issues)
+    with pytest.raises(StoreUnavailable):
+        session.issuer.access(held.access)
+    assert at.shop.users_of(session.job) == users, "the job did not get it, so it could not release it"
+    assert session.issuer.holdings.alive == (held.credential,)
+    monkeypatch.undo()
+    assert session.end().confirmed
+    assert [view.state for view in at.deps.store.credentials.list(job=session.job).items] == ["confirmed", "confirmed"]

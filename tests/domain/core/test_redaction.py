@@ -269,6 +269,7 @@ def test_learning_one_more_secret_only_adds_its_own_forms_and_compiles_no_patter
     monkeypatch.setattr(re, "compile", count_pattern)
     for number in range(3):
         redactor.learn([f"swordfish-{number}"])
+        assert redactor.redact(f"swordfish-{number}") == REDACTION_MARK.decode()
         assert redactor.feed(f"swordfish-{number}, secret-000007\n".encode()) == REDACTION_MARK + b", " + REDACTION_MARK + b"\n"
     assert counted == ["swordfish-0", "swordfish-1", "swordfish-2"]
     assert compiled == []
