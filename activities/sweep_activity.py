@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from bisect import bisect_right
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import accumulate
 
 import structlog
 from temporalio import activity
@@ -63,6 +66,10 @@ SWEEP_TIMEOUT_S = 60.0
 """Seconds after which a hanging sweep is abandoned, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
 """Seconds for one job's attempt, so that one stuck target does not block the rest."""
+MAX_REPORTED, MAX_FAILURE_CHARS = 1_000, 400_000
+"""Maximum number of jobs of each kind, and of failures and their characters, in a report: a result has it twice, once signed, and must fit
+into a payload (2 MB).
+"""
 SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 """Separate threads: an attempt that timed out keeps its thread, and sessions must not wait for it."""
 
@@ -152,18 +159,12 @@ class SweepActivities:
             checked = await asyncio.gather(*(self._check_in_time(gate, job, end) for job in ordered))
             verdicts = [verdict for verdict in checked if verdict is not None]
             self._stuck = frozenset(job for what, job, _ in verdicts if what == "failed")
-            report = SweepReport(
-                looked_at=len(checked),
-                revoked=tuple(job for what, job, _ in verdicts if what == "revoked"),
-                lost=tuple(job for what, job, _ in verdicts if what == "lost"),
-                unknown=tuple(job for what, job, _ in verdicts if what == "unknown"),
-                failures=(*inspection.failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})),
-                at=self._deps.now(),
-            )
+            report = build_report(verdicts, inspection.failures, looked_at=len(checked), at=self._deps.now())
             # One event per unknown job: a set would be reported again whenever one job is added or removed.
             unknown = [
                 build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=self._deps.now(), about=job, unknown=[job])
-                for job in report.unknown
+                for what, job, _ in verdicts
+                if what == "unknown"
             ]
             await asyncio.to_thread(self._deps.store.ledger.append, unknown)
             if self._deps.config.digest_in_force is not None:
@@ -311,6 +312,15 @@ class SweepActivities:
 
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
+
+
+def build_report(verdicts: Sequence[SweepVerdict], failures: Sequence[str], *, looked_at: int, at: datetime) -> SweepReport:
+    """Return the report of a sweep, short enough for its payload. `failures`: those of the targets' inspection."""
+    jobs = {kind: tuple(job for what, job, _ in verdicts if what == kind)[:MAX_REPORTED] for kind in ("revoked", "lost", "unknown")}
+    every_failure = [*failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})]
+    fit = min(MAX_REPORTED, bisect_right(list(accumulate(map(len, every_failure))), MAX_FAILURE_CHARS))
+    more = [f"{len(every_failure) - fit:,} more"] if len(every_failure) > fit else []
+    return SweepReport(looked_at=looked_at, failures=(*every_failure[:fit], *more), at=at, **jobs)
 
 
 def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:

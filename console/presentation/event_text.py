@@ -10,6 +10,7 @@ from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.approvals.tier_names import tiers_text
 from justenough.domain.jobs.states import reason_source_text
+from justenough.domain.ledger.overdue import failures_text
 
 Json = Mapping[str, Any]
 
@@ -76,7 +77,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f"{d['credential']} is still valid{_suffix(' until {}', d['until'] and moment(d['until']))}: {d['why']}"
     ),
     "credential.expired": lambda d: f"{d['credential']} expired: {d['why']}",
-    "credential.overdue": lambda d: f"revoking {d['credential']} failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
+    "credential.overdue": lambda d: f"revoking {d['credential']} failed (attempt {d['attempt']}): {failures_text(d['failures'])}",
     "identity.issued": lambda d: f"identity token for {d['audience']} until {moment(d['expires_at'])}",
     "model.used": lambda d: (
         f"{d['calls']} call{'s' if d['calls'] != 1 else ''} to {d['model']} ({d['name']}) {d['outcome']}: "
@@ -85,7 +86,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
     "withdrawal.requested": lambda d: f"{d['name']} requested withdrawal of the approval of {d['request']}",
     "revocation.started": lambda d: f"revocation started {_revoker_text(d['by'])}{_suffix(': {}', d['why'])}",
-    "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
+    "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {failures_text(d['failures'])}",
     "revocation.confirmed": lambda d: f"all access that can be revoked is verified as revoked (by {d['by']})",
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
     "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.evidence.attestation import DsseEnvelope, Observation, pre_authentication, revocation_statement, seal
 from justenough.domain.ledger.checkpoint import key_id, origin_of
 from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries
 
@@ -27,13 +30,17 @@ def attest(deps: Deps, report: ProofReport) -> Attestation:
     """
     entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
     issued = {str(entry.data["credential"]): entry.hash for entry in entries}
-    # If there are very many, only the newest are checked again; and others may have been issued since the check.
-    unchecked = issued.keys() - {finding.credential for finding in report.findings}
+    # If there are very many, only the newest are checked again; others may have been issued since the check; and the check reads its
+    # handles from the store's tables, which somebody may have edited.
+    checked = {(finding.credential, finding.what) for finding in report.findings}
+    unchecked = {entry.data["credential"] for entry in entries if not checked.issuperset(_checks_of(entry))}
     if not report.dead:
         return Attestation(report=report, why_none="not every credential of the job is revoked")
     if unchecked or not issued:
         why = (
-            f"the check did not cover {len(unchecked):,} of the job's credentials" if unchecked else "the job was never issued a credential"
+            f"the check did not cover {len(unchecked):,} of the job's credentials as the ledger records them"
+            if unchecked
+            else "the job was never issued a credential"
         )
         return Attestation(report=report, why_none=why)
     origin = origin_of(deps.settings.installation)
@@ -41,3 +48,10 @@ def attest(deps: Deps, report: ProofReport) -> Attestation:
     payload = revocation_statement(report.job, issued, seen, origin=origin, at=report.at or deps.now())
     key, signature = deps.vault.sign_for_ledger(pre_authentication(payload))
     return Attestation(report=report, envelope=seal(payload, keyid=key_id(origin, key).hex(), signature=signature))
+
+
+def _checks_of(entry: EntryView) -> Iterator[tuple[str, str]]:
+    """Yield what a check must have looked up of a credential, as its findings say it."""
+    for kind, field in (("lease", "lease_id"), ("token", "accessor"), ("certificate", "certificate")):
+        if (handle := entry.data.get(field)) is not None:
+            yield str(entry.data["credential"]), f"{kind} {handle}"

@@ -197,9 +197,9 @@ class BackgroundReads:
 
     async def report(self, period: ReportPeriod, *, now: datetime) -> Report:
         """Build the evidence report of a period, as of `now`. Raises InvalidInput if the period is empty or too long."""
-        installation = self._deps.settings.installation
+        installation, verify = self._deps.settings.installation, partial(verify_ledger, self._deps)
         return await self._run_alone(
-            partial(evidence_report.build_evidence_report, self._deps.store, period, installation=installation, now=now)
+            partial(evidence_report.build_evidence_report, self._deps.store, period, installation=installation, now=now, verify=verify)
         )
 
     async def close(self) -> None:

@@ -8,11 +8,12 @@ from typing import Any, NoReturn, cast
 import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.sweep_activity import SweepActivities
+from activities.sweep_activity import MAX_REPORTED, SweepActivities
+from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
-from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from tests.activities.vault_shop import Desk, submission
 
 pytestmark = pytest.mark.servers
@@ -33,6 +34,25 @@ async def test_a_request_to_revoke_is_carried_out_however_many_came_before_it(at
     assert view is not None
     assert await sweep._revoke_requested(job, view) is None
     assert not at.shop.can_log_in(held)
+
+
+async def test_a_report_fits_into_a_payload_however_much_is_left_over_and_the_ledger_has_every_unknown_job(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {new_job_id(at.deps.settings.installation, now=at.clock.now()) for _ in range(3 * MAX_REPORTED)}
+    failing = set(sorted(found)[:MAX_REPORTED])
+
+    async def check(job: str, _: float) -> tuple[str, str, str]:
+        return ("failed", job, "x" * 2_000) if job in failing else ("unknown", job, "")
+
+    sweep = SweepActivities(at.deps, cast("Any", None))
+    monkeypatch.setattr(at.deps.targets, "job_ids", lambda: (found, TargetInspection()))
+    monkeypatch.setattr(sweep, "_check_in_time", lambda _, job, end: check(job, end))
+    report = await sweep.run()
+    # The result has the report twice: once more in the payload that the worker signs.
+    assert 2 * len(report.model_dump_json()) < 1_500_000
+    assert (len(report.unknown), report.failures[-1]) == (MAX_REPORTED, f"{MAX_REPORTED - len(report.failures) + 1} more")
+    assert len(at.deps.store.ledger.ids(UNATTRIBUTED_CHAIN, [EventType.SWEEP_REPORTED])) >= 2 * MAX_REPORTED
 
 
 class EmptyTemporal:

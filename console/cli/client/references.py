@@ -33,7 +33,10 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
         if not found:
             raise Failure(f"{LAST}: you have not launched a job yet", code=ExitCode.NOT_FOUND)
         return _note_meaning(text, found[0])
-    if not _is_whole(text) and not text.startswith("j-") and (named := api.get("/jobs", name=text, limit=1).get("items")):
+    # A name must not shadow the beginning of an id, or the wrong job would be killed.
+    if text.startswith("j-") and (whole := id_beginning_with(api, "job", text)) != text:
+        return whole
+    if not _is_whole(text) and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
     return id_beginning_with(api, "job", text)
 

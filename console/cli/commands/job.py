@@ -34,7 +34,7 @@ from console.cli.states import parse_state_option, state_option
 from console.presentation.event_text import ancestor_lines, duration_label, event_sentence, informative_reason, tools_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import log_page_text, moment, plain, to_json_text
-from justenough.domain.ledger.overdue import end_session_advice
+from justenough.domain.ledger.overdue import end_session_advice, failures_text
 
 DEFAULT_KILL_TIMEOUT = "60s"
 """Long enough for a failing revocation to become overdue."""
@@ -319,7 +319,7 @@ def _print_job(job: Json) -> None:
         ("Verified", moment(job["revocation"]["confirmed_at"])),
         ("Still valid", aftermath.residual_end(job["revocation"])),
         ("Pending since", moment(job["revocation"].get("since"))),
-        ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
+        ("Not revoked", failures_text(job["revocation"].get("failures") or ())),
         ("What to do", end_session_advice(job["revocation"].get("failures") or ())),
         ("Environment", job["environment"]),
         ("Requester", job["requester"]),

@@ -11,6 +11,7 @@ from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render import revocation
 from console.cli.render.output import count_label, emit_revocation, print_fields, print_table
+from justenough.domain.ledger.overdue import failures_text
 
 MAX_JOBS_LOOKED_UP = 50
 """Jobs of one sweep whose credentials are fetched."""
@@ -40,6 +41,6 @@ def _print_report(report: Json) -> None:
     for job in report["jobs"]:
         lines += [(job["id"], job["did"], *revocation.credential_row(item)) for item in job["credentials"]]
         if not job["credentials"]:
-            lines.append((job["id"], job["did"], *[""] * (len(revocation.HEADER) - 1), job["why"]))
+            lines.append((job["id"], job["did"], *[""] * (len(revocation.HEADER) - 1), failures_text(job["why"].split("; "))))
     if lines:
         print_table(("JOB", "RESULT", *revocation.HEADER), lines)

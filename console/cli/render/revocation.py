@@ -11,7 +11,7 @@ from console.cli.json_object import Json
 from console.presentation.status_badges import revocation_word, shown_credential_state, state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
-from justenough.domain.ledger.overdue import end_session_advice
+from justenough.domain.ledger.overdue import end_session_advice, failures_text
 
 DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
 RESIDUAL = CredentialState.RESIDUAL.value
@@ -69,7 +69,7 @@ def credential_row(item: Json) -> tuple[object, ...]:
     dead_at = moment(item["confirmed_at"] or item["revoked_at"] or (item["expires_at"] if look != "unheld" else None))
     at = dead_at if item["dead"] else "never expires" if is_endless(item) else f"expires {moment(item['expires_at'])}"
     waiting = {"issued": "not revoked yet", "revoked": "revoked, not verified yet"}.get(item["state"], "being revoked")
-    detail = item.get("why") or waiting
+    detail = failures_text(item["why"].split("; ")) if item.get("why") else waiting
     if item["state"] == "confirmed":
         detail = "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
     return item["id"], item["resource"], item["action"], credential_word(item), at, detail

@@ -37,6 +37,7 @@ from justenough.domain.core.units import duration_text
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from justenough.domain.jobs.states import BEYOND_TEXTS
+from justenough.domain.ledger.overdue import failures_text
 
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -177,7 +178,7 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
     if code is ExitCode.TIMED_OUT:
         note(f"The timeout has passed; {job} continues. Follow it: justenough job watch {job}")
     elif code is ExitCode.NOT_CONFIRMED:
-        why = join_values(view["revocation"].get("failures") or ()) or "no check has shown it yet"
+        why = failures_text(view["revocation"].get("failures") or ()) or "no check has shown it yet"
         note(f"Not every credential of {job} is verified as revoked: {why}. Check again: justenough credential prove {job}")
         note(revocation.BY_HAND)
     if code:

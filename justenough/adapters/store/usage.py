@@ -16,7 +16,16 @@ from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, ORDERS, 
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import Page
-from justenough.domain.rightsizing.usage import AccessKey, ActionUse, CredentialUse, PastRequest, PastRun, delivered_keys, requested_keys
+from justenough.domain.rightsizing.usage import (
+    AccessKey,
+    ActionUse,
+    CredentialUse,
+    PastRequest,
+    PastRun,
+    delivered_keys,
+    requested_keys,
+    requested_ttls,
+)
 
 MAX_REQUESTS_PER_ACTION = 5_000
 """Maximum number of requests of one action that a query reads."""
@@ -26,7 +35,7 @@ GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
 _RUN = tuple(JOBS.c[name] for name in ("id", "state", "created_at", "started_at", "ended_at"))
-_ASK = tuple(REQUESTS.c[name] for name in ("id", "job_id", "resource", "action", "ttl", "granted_ttl", "granted_action", "state"))
+_ASK = tuple(REQUESTS.c[name] for name in ("id", "job_id", "resource", "action", "ttl", "granted_ttl", "granted_action", "state", "call"))
 # PostgreSQL cannot compare JSON. The keys are sorted, so equal tools are equal texts. An absent value may be stored as null.
 _TOOLS, _GRANTED_TOOLS = cast(REQUESTS.c.tools, Text), cast(REQUESTS.c.granted_tools, Text)
 _FEWER_TOOLS = and_(_GRANTED_TOOLS != "null", _GRANTED_TOOLS != _TOOLS).label("fewer_tools")
@@ -139,7 +148,7 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
     ends = {job.id: job.ended_at for job in jobs}
     for row in connection.execute(select(*_ASK).where(REQUESTS.c.job_id.in_(ids)).order_by(REQUESTS.c.job_id, REQUESTS.c.number)):
         key = AccessKey(row.resource, row.action)
-        delivered = key in handed[row.job_id]
+        delivered, ttls = key in handed[row.job_id], requested_ttls(specs[row.job_id], key)
         credentials = tuple(
             CredentialUse(began=use.issued_at, ended=_end_of(use, ends[row.job_id]), delivered=delivered, seen=use.seen)
             for use in uses[row.id]
@@ -152,6 +161,8 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
             granted_ttl=row.granted_ttl,
             granted_action=row.granted_action,
             uses=credentials,
+            # The credential of a call ends with the call, so its ttl does not matter.
+            is_ttl_named=row.ttl not in ttls and row.ttl < max(ttls, default=0) and row.call is None,
         )
         requests[row.job_id].append(request)
     passed_on = _passed_on_keys(connection, ids)

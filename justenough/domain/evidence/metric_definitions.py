@@ -244,8 +244,8 @@ METRICS: Mapping[str, MetricDefinition] = {
     ),
     "ledger.verified": MetricDefinition(
         "Ledger verification",
-        "Whether every chain of the ledger was intact when this report was generated. Not verified if the ledger has too many entries.",
-        "Edits, gaps and forks. It does not detect that the newest entries were removed together with their head; only a checkpoint stored elsewhere does.",
+        "Whether every chain of the ledger was intact, and its entries those of its checkpoints, when this report was generated. Not verified if the ledger has too many entries.",
+        "Edits, gaps and forks. It does not detect that the newest entries were removed together with their checkpoints; only a checkpoint stored elsewhere does.",
         ("MEASURE 2.8", "MANAGE 4.1"),
         "violation if a problem was found; attention if not verified",
     ),

@@ -25,6 +25,8 @@ LOCK_FAILURE = re.compile(r"lock in (\S+): (session (\d+)(?: of .*?(?= holds loc
 """Matches a failure that names a session that holds locks: the target, the session, its process id and, if known, when its transaction
 began.
 """
+VAULT_FAILURE = re.compile(r"(.+?): [A-Z]+ \S+: (.+)")
+"""Matches a failure of a call to Vault: the step that failed and, after the call, the cause."""
 TARGET_NAME = re.compile(r"(.+?):([0-9,]+)/(.*)")
 """HOST:PORT/DATABASE; the host is `local` for libpq's default socket."""
 
@@ -96,6 +98,17 @@ def _end_session(pid: str, began: str | None) -> str:
     # The failure has the time in whole seconds.
     same = f"pid = {pid} AND xact_start < timestamptz '{began}' + interval '1s'"
     return f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE {same}"  # noqa: S608 - it is printed, never run
+
+
+def failures_text(failures: Iterable[str]) -> str:
+    """Return failures as text that names each cause of failed calls to Vault once, before all steps that failed for it."""
+    steps: dict[str, list[str]] = {}
+    for failure in failures:
+        match = VAULT_FAILURE.fullmatch(failure)
+        named = steps.setdefault(match[2] if match else failure, [])
+        if match and match[1] not in named:
+            named.append(match[1])
+    return "; ".join(f"{cause}: {', '.join(named)}" if named else cause for cause, named in steps.items())
 
 
 def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:

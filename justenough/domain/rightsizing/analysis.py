@@ -210,6 +210,12 @@ def _changes(item: Mapping[str, Any], evidence: _AccessEvidence, runs: Sequence[
     if action:
         yield action
     ttl, why = min([(asked_ttl, ""), *chain.from_iterable(map(_sufficient_ttls, judged_by))])
+    # The order must cover what the program asks for; otherwise its requests go beyond the order.
+    named = max((request.ttl for one in judged_by for request in one.requests if request.is_ttl_named), default=0)
+    if ttl < named:
+        ttl, why = named, f"{why}; the program asked for {duration_text(named)}"
+    elif item.get("at") == "request":
+        why += "; if the program names a ttl, lower it there too"
     if ttl < asked_ttl:
         yield Change(what=What.TTL, to=duration_text(ttl), why=f"was {duration_text(asked_ttl)}: {why}")
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from justenough.domain.core.base_model import Message
+from justenough.domain.core.units import parse_duration
 
 
 class AccessKey(NamedTuple):
@@ -45,6 +46,8 @@ class PastRequest:
     granted_action: str | None
     """If a person decided: the requested action, or a narrower one."""
     uses: tuple[CredentialUse, ...] = ()
+    is_ttl_named: bool = False
+    """Whether the program named the ttl: it is shorter than the order's."""
 
     @property
     def resulting_action(self) -> str:
@@ -97,6 +100,11 @@ class ActionUse(Message):
 def requested_keys(spec: Mapping[str, Any]) -> frozenset[AccessKey]:
     """Return the access that a raw spec requests."""
     return frozenset(access_key_of(item) for item in spec.get("access") or ())
+
+
+def requested_ttls(spec: Mapping[str, Any], key: AccessKey) -> frozenset[int]:
+    """Return the ttls, in seconds, of the items of a raw spec that request an access."""
+    return frozenset(parse_duration(item["ttl"]) for item in spec.get("access") or () if access_key_of(item) == key)
 
 
 def delivered_keys(spec: Mapping[str, Any]) -> frozenset[AccessKey]:

@@ -106,6 +106,15 @@ def test_a_run_passed_on_what_its_descendants_requested_in_their_specs_or_while_
     assert {run.job: run.passed_on for run in found.runs} == {job_id(1): passed_on, job_id(2): frozenset()}
 
 
+def test_a_shorter_ttl_than_the_orders_was_named_by_the_program(store: Store) -> None:
+    call = {"tool": "find-order", "arguments": {}}
+    ttls: list[dict[str, Any]] = [{"ttl": 300}, {"ttl": 900}, {"ttl": 300, "call": call}, {"ttl": 300, "resource": "refunds-db"}]
+    store.ledger.append(run_events(JOB, *(samples.access_request(number=number, **ask) for number, ask in enumerate(ttls, start=2))))
+    found = store.usage.run_history("refund-triage")
+    assert found is not None
+    assert [ask.is_ttl_named for ask in found.runs[0].requests] == [False, True, False, False, False]
+
+
 def test_narrowed_and_denied_requests_are_reported(store: Store) -> None:
     approved = [
         samples.access_request(number=2),

@@ -42,6 +42,11 @@ def test_a_job_name_refers_to_its_latest_job_and_the_beginning_of_an_id_to_the_o
         assert cli.run("job", "show", beginning, "-o", "name").stdout == f"{first}\n"
 
 
+def test_a_name_may_begin_like_an_id(cli: Cli, tmp_path: Path) -> None:
+    launched = cli.json("job", "run", write_spec(tmp_path, ["true"], name="j-cleanup"), "--wait")["id"]
+    assert cli.run("job", "show", "j-cleanup", "-o", "name").stdout == f"{launched}\n"
+
+
 def test_the_reference_last_means_the_job_that_the_caller_launched_last(cli: Cli, jobs: list[dict[str, Any]], tmp_path: Path) -> None:
     launched = cli.json("job", "run", write_spec(tmp_path, ["true"], name="the-last"), "--wait")["id"]
 

@@ -21,6 +21,7 @@ from tests.console.served_console import Served
 
 pytestmark = pytest.mark.servers
 CHECKED = part_id(JOB, "c")
+NOT_COVERED = "the check did not cover 1 of the job's credentials as the ledger records them"
 
 
 @pytest.fixture
@@ -32,8 +33,11 @@ def deps(served: Served, tmp_path: Path) -> Iterator[Deps]:
         yield replace(served.console.deps, store=store)
 
 
-def report(*, dead: bool = True, credential: str = CHECKED) -> ProofReport:
-    return ProofReport(job=JOB, dead=dead, findings=(Finding(what="lease x", alive=not dead, credential=credential),), at=NOW)
+def report(*, dead: bool = True, credential: str = CHECKED, lease: str = "database/creds/orders-write/abc") -> ProofReport:
+    checked = (f"lease {lease}", "token acc-1")
+    return ProofReport(
+        job=JOB, dead=dead, findings=tuple(Finding(what=what, alive=not dead, credential=credential) for what in checked), at=NOW
+    )
 
 
 def test_an_attestation_names_each_credential_that_was_checked(deps: Deps) -> None:
@@ -51,7 +55,12 @@ def test_no_attestation_is_made_while_a_credential_may_be_alive(deps: Deps) -> N
 
 def test_no_attestation_is_made_if_a_credential_was_issued_after_the_check_or_not_checked_again(deps: Deps) -> None:
     made = attest(deps, report(credential="c-dev-another-1"))
-    assert (made.envelope, made.why_none) == (None, "the check did not cover 1 of the job's credentials")
+    assert (made.envelope, made.why_none) == (None, NOT_COVERED)
+
+
+def test_no_attestation_is_made_if_another_lease_was_checked_than_the_ledger_records(deps: Deps) -> None:
+    made = attest(deps, report(lease="database/creds/orders-write/of-another-job"))
+    assert (made.envelope, made.why_none) == (None, NOT_COVERED)
 
 
 def test_no_attestation_is_made_for_a_job_without_credentials(deps: Deps) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from console.services import checkpoints
+from console.services.background_reads import BackgroundReads
 from console.services.checkpoints import (
     MAX_AGE,
     append_to_file,
@@ -22,6 +24,7 @@ from console.services.checkpoints import (
 )
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import NotFound
+from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.ledger import merkle
 from justenough.domain.ledger.checkpoint import checkpoint_text, read_checkpoints, signed_note
 from justenough.domain.ledger.events import EventType, build_event
@@ -29,6 +32,7 @@ from justenough.services.dependencies import Deps, utc_now
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.test_ledger_writer import tamper
 from tests.console.served_console import Served
+from tests.support.evidence_samples import line
 from tests.support.merkle_proofs import is_consistent, root_by_inclusion
 
 pytestmark = pytest.mark.servers
@@ -191,7 +195,7 @@ def test_people_are_listed_with_the_keys_that_they_sign_with(ledger: Ledger, ser
     assert all(key.valid_from < utc_now() for key in people["lead"].keys)
 
 
-def test_entries_that_were_cut_and_numbered_again_are_found_by_a_recorded_checkpoint(ledger: Ledger) -> None:
+async def test_entries_that_were_cut_and_numbered_again_are_found_by_a_recorded_checkpoint(ledger: Ledger) -> None:
     ledger.store.ledger.append([samples.submission(), samples.job_start(), samples.job_end()])
     ledger.grow(2)
     assert sign_if_due(ledger.deps) is not None
@@ -205,6 +209,9 @@ def test_entries_that_were_cut_and_numbered_again_are_found_by_a_recorded_checkp
     assert ledger.store.ledger.verify().sound, "every chain is whole"
     (problem,) = verify_ledger(ledger.deps).problems
     assert (problem.fault, "commits to 5 entries that are not the first" in problem.message) == ("rewritten", True)
+    now = ledger.deps.now()
+    report = await BackgroundReads(ledger.deps, cast("Any", None)).report(ReportPeriod(now - MAX_AGE, now + MAX_AGE), now=now)
+    assert line(report, "ledger.verified").figures == {"verified": "not sound", "problems": 1, "chains": 2}
 
 
 @pytest.mark.parametrize("data", ["{}", "[]", "no JSON", '{"checkpoint":7,"entries":"x","frontier":0}', '{"entries":1000000}'])

@@ -85,6 +85,7 @@ NOT_ENTRIES = {
     "half a character": changed_line(job="\ud800"),
     "half a character in a hash": changed_line(hash="\ud800"),
     "nested too deeply": "[" * 100_000,
+    "a repeated key": changed_line().replace('"data": {', '"data": {"why": "another reason", ', 1),
 }
 
 

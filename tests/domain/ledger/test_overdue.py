@@ -11,6 +11,7 @@ from justenough.domain.ledger.overdue import (
     MAX_SWEEP_AGE,
     REVOCATION_GRACE,
     end_session_advice,
+    failures_text,
     find_unpolled_queues,
     is_revocation_overdue,
     is_sweep_late,
@@ -117,3 +118,12 @@ def test_the_advice_says_how_to_connect_to_the_target(target: str, command: str)
     assert (end.target, end.session, end.connect) == (target, "session 4711 of backup (application nightly)", command)
     advice = end_session_advice([lock])
     assert advice.index(end.session) < advice.index(command) < advice.index(end.statement)
+
+
+def test_the_cause_of_several_failed_steps_is_named_once() -> None:
+    sealed = "Vault answered 503 (Vault is sealed)"
+    steps = {"the job's token role": "DELETE auth/token/roles/je-job-x", "lease a/b": "PUT sys/leases/revoke/a/b"}
+    failures = [*(f"{step}: {call}: {sealed}" for step, call in steps.items()), "users in db:5432/shop: v-x", f"lease a/b: PUT x: {sealed}"]
+    assert failures_text(failures) == f"{sealed}: the job's token role, lease a/b; users in db:5432/shop: v-x"
+    assert failures_text(["target db:5432/shop: away"]) == "target db:5432/shop: away"
+    assert not failures_text(())

@@ -107,6 +107,14 @@ def test_a_ttl_becomes_the_longest_use_and_half_of_it_rounded_up(uses: list[floa
     assert (found.asked_ttl, found.used_max) == (1800, max((seconds for seconds in uses if seconds is not None), default=None))
 
 
+def test_a_ttl_that_the_program_names_stays_covered_by_the_order() -> None:
+    named = run(ask(READ, use(3), ttl=600, is_ttl_named=True))
+    (change,) = access_of([named, run(ask(READ, use(3))), run(ask(READ, use(3), ttl=300, is_ttl_named=True))]).changes
+    assert (change.to, change.why.endswith("; the program asked for 10m")) == ("10m", True)
+    (change,) = access_of([run(ask(READ, use(3)))] * 3, access(ttl="30m", at="request")).changes
+    assert (change.to, change.why.endswith("; if the program names a ttl, lower it there too")) == ("1m", True)
+
+
 def test_several_credentials_of_one_grant_are_one_use_from_the_first_issue_to_the_last_end() -> None:
     later = CredentialUse(began=NOW + timedelta(seconds=600), ended=NOW + timedelta(seconds=700), delivered=True, seen=False)
     assert access_of([run(ask(READ, use(100), later))]).used_max == 700
