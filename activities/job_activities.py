@@ -42,7 +42,8 @@ from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.approval_ladder import ladder_for_recorded_request, ladder_for_request
-from justenough.services.count_answers import AnswerCounter, find_recorded_request
+from justenough.services.control_group_votes import build_control_group_verifier
+from justenough.services.count_answers import AnswerCounter, find_recorded_request, lapsed_answer_events
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import EvaluatedRequest, compute_request_digest, evaluate_in_order
 from justenough.services.job_history import read_job_history
@@ -196,10 +197,17 @@ class JobActivities:
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
             return ClimbResult(ladder=before.model_copy(update={"respond_by": before.respond_by + left}))
         if after is None:
-            fact = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
+            facts = [
+                build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
+            ]
         else:
-            fact = approval_escalated_event(job, after, tiers, at=now)
-        self._deps.store.ledger.append([fact])
+            # The workflow does not learn of a withdrawal without a signature.
+            after, facts = after.with_barred(forebears=after.forebears, taken_back=recorded.withdrawers), []
+            if after.verdict(tiers) == "approved":
+                lapsed = build_control_group_verifier(self._deps, now=now).lapsed_answers(job, after)
+                after, facts = after.without(answer for answer, _ in lapsed), [*lapsed_answer_events(job, after, lapsed, at=now)]
+            facts.append(approval_escalated_event(job, after, tiers, at=now))
+        self._deps.store.ledger.append(facts)
         return ClimbResult(ladder=after, approved=after is not None and after.verdict(tiers) == "approved")
 
     @activity.defn(name="open_request", no_thread_cancel_exception=True)

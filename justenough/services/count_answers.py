@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import SignedStatement
-from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Withdrawal
+from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Verdict, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_number_of
@@ -90,7 +92,8 @@ class AnswerCounter:
         if view and view.expires_at and view.current_tier == received.current + 1 > view.tier:
             # It was escalated, and the workflow did not learn of it, because its worker died.
             self._received_ladders[str(request)] = received = received.at_tier(view.current_tier, respond_by=view.expires_at)
-            verdict = received.verdict(self._deps.config.current().tiers)
+            escalated = self._deps.store.ledger.entry(f"{self._job}/{EventType.APPROVAL_ESCALATED}/{view.id}/{view.current_tier}")
+            verdict: Verdict = "approved" if escalated and escalated.data.get("verdict") else "pending"
             self._tallies[str(request)] = before = replace(before, ladder=received, verdict=verdict)
         recorded = find_recorded_request(self._deps, self._job, received)
         if isinstance(recorded, Rejection):
@@ -103,11 +106,11 @@ class AnswerCounter:
         # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors.
         ladder = before.ladder.with_barred(
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
-            taken_back=frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at),
+            taken_back=recorded.withdrawers,
         )
         lost, tally = self._lost_answer(recorded, before, signed), replace(before, ladder=ladder)
         verifier = build_control_group_verifier(self._deps, now=self._deps.now())
-        after = tally.with_recorded(lost, verifier.tiers) if lost else tally.with_signed(verifier, self._job, signed)
+        after = tally.with_recorded(*lost) if lost else tally.with_signed(verifier, self._job, signed)
         if isinstance(after, Rejection):
             return after
         events = [] if lost else self._build_events(after, recorded)
@@ -115,8 +118,9 @@ class AnswerCounter:
             self._tallies[ladder.request] = after
         return events
 
-    def _lost_answer(self, recorded: RequestView, before: RequestTally, signed: SignedStatement) -> ApprovalAnswer | None:
-        """Return an answer to a pending request as it is recorded, if the workflow did not learn of it, because its worker died; else None.
+    def _lost_answer(self, recorded: RequestView, before: RequestTally, signed: SignedStatement) -> tuple[ApprovalAnswer, Verdict] | None:
+        """Return an answer to a pending request as it is recorded, and the verdict after it, if the workflow did not learn of it, because its
+        worker died; else None.
 
         Examined again, it could have another result: its person's groups may have changed, and the record would differ for good.
         """
@@ -124,8 +128,8 @@ class AnswerCounter:
         if before.verdict != "pending" or person in known or person not in {item.approver_id for item in recorded.approvals}:
             return None
         entries = self._deps.store.ledger.entries_about(self._job, (EventType.APPROVAL_DECIDED,), f"{recorded.id}/{person}")
-        answers = (ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries)
-        return next((answer for answer in answers if answer.signed == signed), None)
+        answers = ((ApprovalAnswer.model_validate(entry.data | {"at": entry.at}), entry.data["verdict"]) for entry in entries)
+        return next(((answer, verdict) for answer, verdict in answers if answer.signed == signed), None)
 
     def _build_events(self, after: RequestTally, recorded: RequestView) -> list[Event] | Rejection:
         """Build the events of the last answer, or return why policy denies the request after the answer has narrowed it."""
@@ -146,6 +150,7 @@ class AnswerCounter:
         # A person who approved at a lower tier and also belongs to the current one answers again.
         again = any(item.approver_id == last.person for item in recorded.approvals)
         events.append(approval_decided_event(job, ladder, last, verdict=after.verdict, at=now, again=again))
+        events += lapsed_answer_events(job, ladder, after.lapsed, at=now)
         if last.decision == "break_glass":
             events.append(review_opened_event(job, ladder, last, self._deps.config.current().tiers, at=now))
         return events
@@ -169,6 +174,13 @@ def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
         deps.store.ledger.append(counter.events)
         return view.id if counter.result().verdicts else None
     return view.id if view.state is RequestState.WITHDRAWN else None
+
+
+def lapsed_answer_events(job: str, ladder: Ladder, lapsed: Iterable[tuple[ApprovalAnswer, Rejection]], *, at: datetime) -> Iterator[Event]:
+    """Yield an event for each answer that counted and does not any more."""
+    for answer, rejection in lapsed:
+        about, raw = f"{ladder.request}/lapsed", answer.signed.model_dump(mode="json")
+        yield approval_rejected_event(job, rejection.message, at=at, about=about, raw=raw, request=ladder.request, person=answer.person)
 
 
 def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:

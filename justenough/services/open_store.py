@@ -78,7 +78,12 @@ class VaultLogins:
         if issued is not None and issued.lasts(now) and self._vault.login_identity is issued.vault_login:
             # Vault may hang, and every other transaction may wait for this one.
             if now >= self._retry_at and self._lock.acquire(blocking=False):
-                threading.Thread(target=self._replace, args=(issued,), name="store-login", daemon=True).start()
+                try:
+                    threading.Thread(target=self._replace, args=(issued,), name="store-login", daemon=True).start()
+                except RuntimeError:
+                    # The process may have no further thread now.
+                    self._retry_at = now + RETRY_INTERVAL_S
+                    self._lock.release()
             return issued.login
         with self._lock:
             issued, now = self._issued, self._ticks()

@@ -164,6 +164,27 @@ def test_an_answer_that_was_recorded_counts_as_recorded_in_a_second_attempt_alth
     assert (job.state(), job.rejections()) == (RequestState.APPROVED, [])
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_request_waits_for_another_approver_if_one_of_its_approvers_has_left_the_group(at: Desk, *, is_lost: bool) -> None:
+    first, second, third = (at.shop.newcomer(f"{'twice' if is_lost else 'once'}-left-{number}", "support-leads") for number in range(3))
+    job = WaitingJob(at)
+    at.clock.stopped = at.deps.now()
+    assert job.answer(first) == "pending"
+    at.shop.leave(first, "support-leads")
+    before = job.ladder
+    assert (job.answer(second), job.state()) == ("pending", RequestState.PENDING)
+    if is_lost:
+        # The workflow did not learn of the second answer, because its worker died.
+        job.number = 1
+        assert job.answer(second, ladder=before) == "pending"
+
+    assert (job.answer(third), job.state()) == ("approved", RequestState.APPROVED)
+
+    assert [answer.person for answer in job.ladder.answers] == [second.id, third.id]
+    assert job.rejections() == [f"{first.name} is in no group that approves requests"]
+    assert job.answer(third, "withdraw") == "withdrawn"
+
+
 def test_somebody_who_rises_to_the_tier_to_which_a_request_escalated_can_answer_it_again(at: Desk) -> None:
     first, second = at.shop.newcomer("riser", "support-leads"), at.shop.newcomer("risen", "security")
     job = WaitingJob(at)

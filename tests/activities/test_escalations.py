@@ -14,12 +14,14 @@ from activities.issuing.results import IssuedCredential, PendingRequest
 from activities.job_activities import JobActivities
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
+from justenough.domain.approvals.verification import Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult, OpenInput
 from justenough.domain.core.ids import job_of, new_job_id
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import RequestView
+from justenough.services.ledger_events import approval_withdrawn_event
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 
@@ -106,6 +108,31 @@ def test_an_escalation_to_a_tier_for_which_the_approvals_so_far_are_enough_appro
         assert [result.approved for result in results] == [True, True]
         assert (counted.verdicts, counted.ladders) == ({job.ladder.request: "approved"}, {job.ladder.request: results[0].ladder})
         assert (job.request().state, job.request().current_tier, job.request().granted_ttl) == (RequestState.APPROVED, 2, 120)
+
+
+@pytest.mark.parametrize("loses", ["its approval", "its group"])
+def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longer_counts(shop: Shop, tmp_path: Path, *, loses: str) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        job, person = WaitingJob(at), at.shop.newcomer(f"lapsed-{loses.removeprefix('its ')}", "security")
+        job.answer(person)
+        if loses == "its group":
+            at.shop.leave(person, "security")
+        else:
+            # As the console records it while Vault does not answer: the workflow does not learn of it.
+            taken_back = Withdrawal(person=person.id, name=person.name, reason="a mistake", signed=None)
+            at.deps.store.ledger.append(
+                [approval_withdrawn_event(job.job, job.ladder.request, taken_back, verdict="pending", at=at.deps.now())]
+            )
+        job.let_time_pass(job.ladder)
+
+        # The later call is that of a workflow which did not get the first one's result.
+        results = [job.climb(job.ladder) for _ in range(2)]
+
+        assert [result.approved for result in results] == [False, False]
+        assert (job.request().state, job.request().current_tier) == (RequestState.PENDING, 2)
+        job.ladder = results[-1].ladder or job.ladder
+        job.answer(at.shop.sign_in("security"))
+        assert job.request().state is RequestState.APPROVED
 
 
 def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Desk) -> None:

@@ -99,7 +99,8 @@ def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
 def _missing_text(item: Json) -> str:
     """Return how many approvals a request lacks; empty if it will get no more."""
     if item["state"] == "pending":
-        return f"{item['quorum'] - counted_approvals(item)} more"
+        # At least one: an approval lapses if its person leaves the group.
+        return f"{max(1, item['quorum'] - counted_approvals(item))} more"
     return "none" if item["state"] in {RequestState.ALLOWED, RequestState.APPROVED} else ""
 
 

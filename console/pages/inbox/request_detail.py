@@ -197,7 +197,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
     counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
     action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)
-    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, caller.person)
+    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(deps.store, view, caller.person)
 
     def refusal(action: Action, *, break_glass: bool = False) -> str:
         return _reason(partial(why_approval_refused, deps, caller, view, action=action, break_glass=break_glass))

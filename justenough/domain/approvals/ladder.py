@@ -92,12 +92,10 @@ class Ladder(Message):
             return Rejection("answer_withdrawn", "this person withdrew their answer")
         if answer.decision != "break_glass" and answer.tier < self.current:
             return Rejection("tier_too_low", f"the request is at tier {self.current}, at which this person may not decide")
-        # `without_answer_of` drops withdrawn answers. A ladder that still has one was not built here.
-        earlier_answers = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
-        if any(earlier.represented_people & answer.represented_people for earlier in earlier_answers):
+        if any(earlier.represented_people & answer.represented_people for earlier in self.answers):
             who = "this person" if answer.on_behalf_of is None else "the delegate or the absent person"
             return Rejection("already_answered", f"{who} has answered already")
-        return self.model_copy(update={"answers": (*earlier_answers, answer)})
+        return self.model_copy(update={"answers": (*self.answers, answer)})
 
     def why_own_job(self, person: str) -> Rejection | None:
         """Return why a person may not answer because they launched the job or one of its ancestors, or None if they may."""
@@ -108,13 +106,20 @@ class Ladder(Message):
         return None
 
     def with_barred(self, *, forebears: frozenset[str], taken_back: frozenset[str] = frozenset()) -> Self:
-        """Return the ladder with updated barred people: `forebears` replaces its list, `taken_back` is added to its list."""
-        return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back})
+        """Return the ladder with updated barred people: `forebears` replaces its list; `taken_back` is added to its list, and their answers
+        are dropped.
+        """
+        answers = tuple(answer for answer in self.answers if answer.person not in taken_back)
+        return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back, "answers": answers})
 
     def without_answer_of(self, person: str) -> Self:
         """Return the ladder without one person's answer; they cannot answer this request again."""
-        answers = tuple(answer for answer in self.answers if answer.person != person)
-        return self.model_copy(update={"answers": answers, "taken_back": self.taken_back | {person}})
+        return self.with_barred(forebears=self.forebears, taken_back=frozenset({person}))
+
+    def without(self, answers: Iterable[ApprovalAnswer]) -> Self:
+        """Return the ladder without these answers, whose people can answer again."""
+        dropped = frozenset(answer.person for answer in answers)
+        return self.model_copy(update={"answers": tuple(answer for answer in self.answers if answer.person not in dropped)})
 
     def to_next_tier(self, tiers: Tiers, *, now: datetime) -> Self | None:
         """Return the ladder at the next tier, without answers from lower tiers, or None past the top."""

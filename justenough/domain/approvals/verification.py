@@ -158,6 +158,12 @@ class ApprovalVerifier:
                 ladder = updated
         return ladder, tuple(rejections)
 
+    def lapsed_answers(self, job: str, ladder: Ladder) -> tuple[tuple[ApprovalAnswer, Rejection], ...]:
+        """Return the ladder's answers that do not count any more, each with the reason: their people may have lost their right since."""
+        bare = ladder.model_copy(update={"answers": ()})
+        _, rejections = self.recount_answers(job, bare, (answer.signed for answer in ladder.answers))
+        return tuple((ladder.answers[number - 1], rejection) for number, rejection in rejections)
+
     def verify_signer(self, person: str, signed: SignedStatement) -> Person | Rejection:
         """Check a statement's signature with the keys of `person` (an entity id); return the person, or why it is invalid."""
         signer = self.people.person(person)
@@ -241,6 +247,8 @@ class RequestTally:
     verdict: Verdict = "pending"
     last: ApprovalAnswer | Withdrawal | None = None
     """The answer or withdrawal that was counted most recently."""
+    lapsed: tuple[tuple[ApprovalAnswer, Rejection], ...] = ()
+    """The earlier answers that did not count any more then, each with the reason."""
 
     def with_signed(self, verifier: ApprovalVerifier, job: str, signed: SignedStatement) -> Self | Rejection:
         """Return the state after one more signed answer or withdrawal, or why it changes nothing."""
@@ -251,14 +259,21 @@ class RequestTally:
         updated = verifier.count_answer(job, self.ladder, signed)
         if isinstance(updated, Rejection):
             return updated
-        return replace(self, ladder=updated, verdict=updated.verdict(verifier.tiers), last=updated.answers[-1])
+        counted = replace(self, ladder=updated, verdict=updated.verdict(verifier.tiers), last=updated.answers[-1], lapsed=())
+        if counted.verdict != "approved" or not self.ladder.answers:
+            return counted
+        lapsed = verifier.lapsed_answers(job, updated)
+        left = updated.without(answer for answer, _ in lapsed)
+        # If too few are left, others can still approve, and so count the lapsed ones if their people get their right back.
+        is_approved = left.verdict(verifier.tiers) == "approved"
+        return replace(counted, ladder=left if is_approved else updated, verdict="approved" if is_approved else "pending", lapsed=lapsed)
 
-    def with_recorded(self, answer: ApprovalAnswer, tiers: Tiers) -> Self | Rejection:
-        """Return the state after an answer that was counted before, or why it does not count any more."""
+    def with_recorded(self, answer: ApprovalAnswer, verdict: Verdict) -> Self | Rejection:
+        """Return the state after an answer that was recorded with this verdict before, or why it does not count any more."""
         updated = self.ladder.with_answer(answer)
         if isinstance(updated, Rejection):
             return updated
-        return replace(self, ladder=updated, verdict=updated.verdict(tiers), last=answer)
+        return replace(self, ladder=updated, verdict=verdict, last=answer)
 
     def _with_withdrawal(self, verifier: ApprovalVerifier, job: str, signed: SignedStatement) -> Self | Rejection:
         if self.verdict not in {"pending", "approved"}:

@@ -59,8 +59,10 @@ def timeout_outcome(view: RequestView, tiers: Tiers) -> TimeoutOutcome:
 
 
 def missing_approvals(view: RequestView) -> int:
-    """Return how many more people must approve at the current tier."""
-    return max(0, view.quorum - len({item.approver_id for item in view.counting_approvals}))
+    """Return how many more people must approve a pending request at the current tier: at least one, because earlier approvals lapse if their
+    people leave the group.
+    """
+    return max(1, view.quorum - len({item.approver_id for item in view.counting_approvals}))
 
 
 def claim_by_other(view: RequestView, person: str, *, now: datetime) -> ClaimView | None:

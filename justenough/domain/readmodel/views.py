@@ -219,6 +219,11 @@ class RequestView(Message):
         return tuple(item for item in self.approvals if item.withdrawn_at or item.tier >= self.current_tier)
 
     @property
+    def withdrawers(self) -> frozenset[str]:
+        """Entity ids of the people who withdrew an answer."""
+        return frozenset(item.approver_id for item in self.approvals if item.withdrawn_at)
+
+    @property
     def break_glass(self) -> ApprovalView | None:
         """The break-glass by which it was approved; None if it is not approved, or was approved by its tier."""
         counting = self.counting_approvals if self.state is RequestState.APPROVED else ()

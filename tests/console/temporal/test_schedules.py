@@ -721,6 +721,19 @@ async def test_a_paused_schedule_that_temporal_lost_or_the_file_lacked_for_a_whi
     assert not (await installation.describe("nightly")).schedule.state.paused
 
 
+async def test_a_pause_that_is_in_temporal_but_not_in_the_ledger_is_recorded_when_somebody_pauses_again(installation: Installation) -> None:
+    """The store may have failed after Temporal paused the schedule, or somebody paused it there."""
+    nightly, ops = "{cron: '0 2 * * *', job: jobs/reconcile.yaml}", Person(id="e-ops", name="ops")
+    await installation.sync_schedules(nightly=nightly)
+    for reason in ("an incident", None):
+        handle = installation.handle("nightly")
+        await (handle.unpause() if reason is None else handle.pause())
+        await set_paused(installation.console, "nightly", ops, reason=reason)
+        await handle.delete()
+        await installation.console.schedule_sync.reconcile()
+        assert (await installation.describe("nightly")).schedule.state.paused is (reason is not None)
+
+
 async def test_a_run_that_still_waits_when_somebody_pauses_its_schedule_launches_nothing(installation: Installation) -> None:
     (at,) = past_minutes(1)
     await installation.sync_schedules(nightly=f"{{cron: '{at.minute} {at.hour} * * *', job: jobs/reconcile.yaml}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -237,6 +238,25 @@ def test_while_vault_hangs_no_transaction_waits_for_it(own: OwnStore) -> None:
             with closing(hanging.accept()[0]):
                 store.ping()
                 assert time.monotonic() - began < READ_TIMEOUT_S
+
+
+def test_a_process_that_can_start_no_thread_keeps_its_user_and_gets_the_next_one_later(
+    own: OwnStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(own.worker_vault()) as vault:
+        logins = VaultLogins(vault, PATH, ticks=lambda: now)
+        first = logins.current()
+        now = TTL_S * 0.6
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", fail)
+            assert logins.current() is first
+        now = TTL_S * 1.1
+        assert logins.current() is not first
 
 
 @pytest.mark.parametrize("path", ["store/creds/none", "kv/creds/none"])
