@@ -23,7 +23,8 @@ from urllib.parse import quote
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault.connection import forwarding_headers
+from justenough.adapters.vault.connection import forwarding_headers, parse_answer
+from justenough.adapters.vault.errors import CHECK_ADDRESS
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 from worker.provisioning.compare import covers, has_changed
@@ -64,7 +65,7 @@ class SetupFailed(GiveUp):
 
 
 class VaultNotReady(RetryLater):
-    """Vault does not answer, is sealed, or refuses more requests for now."""
+    """Vault does not answer, somebody else answers in its place, it is sealed, or it refuses more requests for now."""
 
 
 def admin_token() -> Secret | None:
@@ -183,7 +184,7 @@ class AdminClient:
 
     def revoke_token(self, token: Secret) -> None:
         """Revoke a token of a login that was only a test."""
-        self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": token.reveal()})
+        self._send("POST", "auth/token/revoke-self", anonymous=True, **{"X-Vault-Token": token.reveal()})
 
     def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False, **headers: str) -> httpx.Response:
         """Send a request, and repeat it for up to 10 s while Vault prepares a newly mounted engine."""
@@ -200,6 +201,8 @@ class AdminClient:
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
             message = f"Vault at {self.address} did not answer ({reason}). {remedy}"
             raise VaultNotReady(message) from error
+        if parse_answer(answer.status_code, answer.content) is None:
+            raise VaultNotReady(f"{method} {path}: {answer.status_code}: {self.address} does not answer as Vault does; {CHECK_ADDRESS}.")
         self._http.timeout = httpx.Timeout(REQUEST_TIMEOUT_S)
         return answer
 
