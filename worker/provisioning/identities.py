@@ -33,6 +33,8 @@ APPROLE_SETTINGS = {
     "token_ttl": "1h",
     "bind_secret_id": True,
 }
+GROUP_MARK = {"made_by": "justenough-setup"}
+"""Metadata of the groups that setup made for its people."""
 OUR_LOGIN_FIELDS = frozenset({"role_id", "secret_id"})
 """The fields of a login file that setup writes, and may write again."""
 OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [IDENTITY_ROLE], "rotation_period": "24h", "verification_ttl": "24h"}
@@ -71,17 +73,25 @@ def provision_people_logins(vault: AdminClient, mounts: tuple[str, ...], passwor
 
 
 def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) -> Iterator[AppliedWrite]:
-    """Create the groups of these people, with exactly these members. An external group is not changed."""
+    """Create the groups of these people, with exactly these members. Empty those that an earlier run made and that nobody is in any more.
+
+    An external group is not changed.
+    """
     ids = {name: str((vault.read(f"identity/entity/name/{name}") or {}).get("id")) for name in people}
-    for group in sorted({group for groups in people.values() for group in groups}):
+    listed = {group for groups in people.values() for group in groups}
+    for group in sorted({*listed, *vault.list("identity/group/name")} if people else ()):
         path, members = f"identity/group/name/{group}", sorted(ids[name] for name, groups in people.items() if group in groups)
         current = vault.read(path)
+        metadata = (current or {}).get("metadata") or {}
+        is_marked = GROUP_MARK.items() <= metadata.items()
+        if group not in listed and not is_marked:
+            continue
         if current is not None and current.get("type") == "external":
             yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
-        elif current is not None and sorted(current.get("member_entity_ids") or ()) == members:
+        elif is_marked and sorted((current or {}).get("member_entity_ids") or ()) == members:
             yield AppliedWrite(path, WriteOutcome.UNCHANGED)
         else:
-            vault.write(path, {"member_entity_ids": members, "type": "internal"})
+            vault.write(path, {"member_entity_ids": members, "type": "internal", "metadata": {**metadata, **GROUP_MARK}})
             yield AppliedWrite(path, WriteOutcome.CREATED if current is None else WriteOutcome.CHANGED)
 
 
