@@ -23,6 +23,7 @@ from urllib.parse import quote
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import write_private
 from justenough.adapters.vault.connection import forwarding_headers, parse_answer
 from justenough.adapters.vault.errors import CHECK_ADDRESS
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -165,10 +166,17 @@ class AdminClient:
         """Make a login file readable only by its owner."""
         file.chmod(0o600)
 
-    def make_secret_id(self, role: str) -> str | None:
-        """Return a new secret id of an AppRole; None if this client creates none."""
-        made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
-        return str(made["secret_id"])
+    def write_login(self, role: str, file: Path, *, role_id: str, current: Mapping[str, Any]) -> None:
+        """Write a login file with a new secret id of an AppRole. `current`: the file's content. Raises SetupFailed, VaultNotReady."""
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # If the file cannot be written, Vault must not create a secret id, which would stay valid unseen.
+            write_private(file, json.dumps(current))
+            made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
+            write_private(file, json.dumps({"role_id": role_id, "secret_id": str(made["secret_id"])}))
+        except OSError as error:
+            remedy = "Run this where it can, or set JUSTENOUGH_WORKER_APPROLE and JUSTENOUGH_CONSOLE_APPROLE to other files."
+            raise SetupFailed(str(file), why=f"it cannot be written ({error.strerror})", remedy=remedy) from error
 
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
         """Whether this Vault serves a path. An error about the data means that it does. Raises SetupFailed, VaultNotReady."""
