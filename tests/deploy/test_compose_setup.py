@@ -140,6 +140,11 @@ def installation(uninitialised: Installation, root_token: str) -> Installation:
     return uninitialised
 
 
+def log_in_as_setup(installation: Installation) -> str:
+    with closing(setup.OpenBao(installation.settings)) as bao:
+        return setup.log_in(bao)
+
+
 def is_up(http: httpx.Client) -> bool:
     try:
         return http.get("sys/seal-status").status_code == 200
@@ -190,6 +195,15 @@ def test_a_new_person_gets_a_password_and_the_others_keep_theirs(installation: I
 
     assert {name: read_json(setup.PEOPLE)[name] for name in before} == before
     assert installation.log_in("auditor").is_success
+
+
+def test_somebody_who_is_taken_out_of_a_group_leaves_it_even_as_its_last_member(installation: Installation) -> None:
+    people, root = installation.config / "people.yaml", {"X-Vault-Token": log_in_as_setup(installation)}
+    people.write_text("ops: [ops]\nlead: [auditors]\nauditor: [auditors]\n")
+    setup.set_up(installation.settings)
+
+    assert installation.http.get("identity/group/name/leads", headers=root).json()["data"]["member_entity_ids"] == []
+    assert len(installation.http.get("identity/group/name/auditors", headers=root).json()["data"]["member_entity_ids"]) == 2
 
 
 def test_a_root_token_that_was_already_revoked_is_forgotten(installation: Installation, root_token: str) -> None:

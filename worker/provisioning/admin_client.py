@@ -23,7 +23,9 @@ from urllib.parse import quote
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault.connection import forwarding_headers
+from justenough.adapters.runtime.private_files import write_private
+from justenough.adapters.vault.connection import forwarding_headers, parse_answer
+from justenough.adapters.vault.errors import CHECK_ADDRESS
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 from worker.provisioning.compare import covers, has_changed
@@ -64,7 +66,7 @@ class SetupFailed(GiveUp):
 
 
 class VaultNotReady(RetryLater):
-    """Vault does not answer, is sealed, or refuses more requests for now."""
+    """Vault does not answer, somebody else answers in its place, it is sealed, or it refuses more requests for now."""
 
 
 def admin_token() -> Secret | None:
@@ -164,10 +166,17 @@ class AdminClient:
         """Make a login file readable only by its owner."""
         file.chmod(0o600)
 
-    def make_secret_id(self, role: str) -> str | None:
-        """Return a new secret id of an AppRole; None if this client creates none."""
-        made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
-        return str(made["secret_id"])
+    def write_login(self, role: str, file: Path, *, role_id: str, current: Mapping[str, Any]) -> None:
+        """Write a login file with a new secret id of an AppRole. `current`: the file's content. Raises SetupFailed, VaultNotReady."""
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # If the file cannot be written, Vault must not create a secret id, which would stay valid unseen.
+            write_private(file, json.dumps(current))
+            made = self.write(f"{role}/secret-id", {"metadata": json.dumps({"made_by": "justenough vault setup"})})
+            write_private(file, json.dumps({"role_id": role_id, "secret_id": str(made["secret_id"])}))
+        except OSError as error:
+            remedy = "Run this where it can, or set JUSTENOUGH_WORKER_APPROLE and JUSTENOUGH_CONSOLE_APPROLE to other files."
+            raise SetupFailed(str(file), why=f"it cannot be written ({error.strerror})", remedy=remedy) from error
 
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
         """Whether this Vault serves a path. An error about the data means that it does. Raises SetupFailed, VaultNotReady."""
@@ -183,7 +192,7 @@ class AdminClient:
 
     def revoke_token(self, token: Secret) -> None:
         """Revoke a token of a login that was only a test."""
-        self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": token.reveal()})
+        self._send("POST", "auth/token/revoke-self", anonymous=True, **{"X-Vault-Token": token.reveal()})
 
     def _send(self, method: str, path: str, data: Any = None, *, anonymous: bool = False, **headers: str) -> httpx.Response:
         """Send a request, and repeat it for up to 10 s while Vault prepares a newly mounted engine."""
@@ -200,6 +209,8 @@ class AdminClient:
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
             message = f"Vault at {self.address} did not answer ({reason}). {remedy}"
             raise VaultNotReady(message) from error
+        if parse_answer(answer.status_code, answer.content) is None:
+            raise VaultNotReady(f"{method} {path}: {answer.status_code}: {self.address} does not answer as Vault does; {CHECK_ADDRESS}.")
         self._http.timeout = httpx.Timeout(REQUEST_TIMEOUT_S)
         return answer
 

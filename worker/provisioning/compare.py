@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from justenough.domain.core.units import SECONDS_PER_UNIT
@@ -32,7 +34,12 @@ def has_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def is_same_value(current: Any, desired: Any) -> bool:
-    """Whether two spellings mean the same value: `30m` and 1800, a text and a list of it, `true` and True, null and an empty list."""
+    """Whether two spellings mean the same value: `30m` and 1800, a text and a list of it, `true` and True, null and an empty list, an object and
+    its JSON.
+    """
+    if isinstance(current, Mapping) and isinstance(desired, str):
+        with suppress(ValueError):
+            desired = json.loads(desired)
     if isinstance(current, Mapping) and isinstance(desired, Mapping):
         return set(current) == set(desired) and all(is_same_value(current[key], value) for key, value in desired.items())
     if isinstance(current, list) or isinstance(desired, list):

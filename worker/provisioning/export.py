@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Self
 
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
@@ -93,11 +94,11 @@ class ExportingClient(PlanningClient):
         self._collect(ExportedWrite(path, data, unless=listed))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
-    def make_secret_id(self, role: str) -> str | None:
-        """Return None: the person who applies the files creates the secret id."""
+    def write_login(self, role: str, file: Path, *, role_id: str, current: Mapping[str, Any]) -> None:
+        """Write no file: the person who applies the files creates the secret id."""
+        del file, role_id, current
         self._add_rights(f"{role}/secret-id", "update")
         self._add_rights(f"{role}/secret-id/lookup", "update")
-        return None
 
     def _read_current(self, path: str) -> dict[str, Any] | None:
         self._add_rights(path, "read")
@@ -133,6 +134,8 @@ def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence
     # The setup also searches for policies that the catalog no longer names.
     needed = {path: sorted(capabilities) for path, capabilities in client.capabilities.items()}
     needed[f"{POLICY_PREFIX}je-*"] = ["create", "read", "update"]
+    # A role that somebody deleted gets its id back.
+    needed |= {f"auth/approle/role/{role}/role-id": ["read", "update"] for role in roles}
     # So are leases at paths that have left the catalog.
     needed["sys/leases/lookup/*"] = ["list", "sudo"]
     files = {"je-admin.hcl": admin_policy(needed)}

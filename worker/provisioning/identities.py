@@ -5,7 +5,6 @@ and console (AppRole), and the identity tokens that people send to the console (
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json, write_private
+from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.vault import VaultDenied
 from justenough.adapters.vault.own_login import read_login
 from justenough.domain.catalog.loader import alias_of
@@ -33,6 +32,8 @@ APPROLE_SETTINGS = {
     "token_ttl": "1h",
     "bind_secret_id": True,
 }
+GROUP_MARK = {"made_by": "justenough-setup"}
+"""Metadata of the groups that setup made for its people."""
 OUR_LOGIN_FIELDS = frozenset({"role_id", "secret_id"})
 """The fields of a login file that setup writes, and may write again."""
 OIDC_KEY_SETTINGS = {"algorithm": "EdDSA", "allowed_client_ids": [IDENTITY_ROLE], "rotation_period": "24h", "verification_ttl": "24h"}
@@ -71,17 +72,25 @@ def provision_people_logins(vault: AdminClient, mounts: tuple[str, ...], passwor
 
 
 def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) -> Iterator[AppliedWrite]:
-    """Create the groups of these people, with exactly these members. An external group is not changed."""
+    """Create the groups of these people, with exactly these members. Empty those that an earlier run made and that nobody is in any more.
+
+    An external group is not changed.
+    """
     ids = {name: str((vault.read(f"identity/entity/name/{name}") or {}).get("id")) for name in people}
-    for group in sorted({group for groups in people.values() for group in groups}):
+    listed = {group for groups in people.values() for group in groups}
+    for group in sorted({*listed, *vault.list("identity/group/name")} if people else ()):
         path, members = f"identity/group/name/{group}", sorted(ids[name] for name, groups in people.items() if group in groups)
         current = vault.read(path)
+        metadata = (current or {}).get("metadata") or {}
+        is_marked = GROUP_MARK.items() <= metadata.items()
+        if group not in listed and not is_marked:
+            continue
         if current is not None and current.get("type") == "external":
             yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
-        elif current is not None and sorted(current.get("member_entity_ids") or ()) == members:
+        elif is_marked and sorted((current or {}).get("member_entity_ids") or ()) == members:
             yield AppliedWrite(path, WriteOutcome.UNCHANGED)
         else:
-            vault.write(path, {"member_entity_ids": members, "type": "internal"})
+            vault.write(path, {"member_entity_ids": members, "type": "internal", "metadata": {**metadata, **GROUP_MARK}})
             yield AppliedWrite(path, WriteOutcome.CREATED if current is None else WriteOutcome.CHANGED)
 
 
@@ -241,6 +250,13 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[Appl
     role = f"auth/approle/role/{name}"
     yield vault.ensure(role, {**APPROLE_SETTINGS, "token_policies": [name]})
     role_id = str((vault.read(f"{role}/role-id") or {}).get("role_id"))
+    accessor, entity = find_accessor(vault, APPROLE_MOUNT), vault.read(f"identity/entity/name/{name}") if name == CONSOLE_ENTITY else None
+    aliases = [str(alias["name"]) for alias in (entity or {}).get("aliases") or () if alias["mount_accessor"] == accessor]
+    if aliases and role_id.casefold() != aliases[0].casefold():
+        # Somebody deleted the role. With another id it would log in as another entity, and Vault takes one alias per entity and mount.
+        role_id = aliases[0]
+        vault.write(f"{role}/role-id", {"role_id": role_id})
+        yield AppliedWrite(f"{role}/role-id", WriteOutcome.CHANGED, f"the id that the entity {name} knows")
     current = {}
     with contextlib.suppress(OSError):
         current = read_json(file)
@@ -250,10 +266,13 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[Appl
                 vault.make_private(file)
                 yield AppliedWrite(str(file), WriteOutcome.UNCHANGED)
                 return role_id
-    if secret_id := vault.make_secret_id(role):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(file, json.dumps({"role_id": role_id, "secret_id": secret_id}))
-    yield AppliedWrite(str(file), WriteOutcome.CHANGED if current else WriteOutcome.CREATED, "a new secret id")
+    earlier: tuple[str, ...] = ()
+    # An administrator with je-admin.hcl of an earlier export may not list them.
+    with contextlib.suppress(SetupFailed):
+        earlier = vault.list(f"{role}/secret-id")
+    vault.write_login(role, file, role_id=role_id, current=current)
+    note = f"; earlier ones that stay valid until you destroy them: {len(earlier)} (docs/how-to/rotation.md)" if earlier else ""
+    yield AppliedWrite(str(file), WriteOutcome.CHANGED if current else WriteOutcome.CREATED, f"a new secret id{note}")
     return role_id
 
 

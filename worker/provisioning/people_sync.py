@@ -140,6 +140,8 @@ def _alias(entity: Mapping[str, Any], accessor: str) -> Mapping[str, Any] | None
 def _steps(
     vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool, fixed_groups: Collection[str]
 ) -> Iterator[AppliedWrite]:
+    # First, so that a sync that is interrupted has ended the access of those who left.
+    yield from _disable_others(vault, directory, people, remove=remove)
     active = {name: entry for name, entry in people.items() if entry.active}
     ids: dict[str, str] = {}
     for name, entry in active.items():
@@ -155,7 +157,6 @@ def _steps(
         ids[name] = str((vault.read(path) or {}).get("id"))
         for mount, login in directory.logins(name, entry).items():
             yield _ensure_login(vault, directory, name, ids[name], mount=mount, login=login)
-    yield from _disable_others(vault, directory, people, remove=remove)
     yield from _ensure_groups(vault, directory, active, ids, remove=remove, fixed_groups=fixed_groups)
 
 

@@ -85,10 +85,8 @@ class PlanningClient(AdminClient):
     def make_private(self, file: Path) -> None:
         """Leave the file as it is."""
 
-    def make_secret_id(self, role: str) -> str | None:
-        """Return None: a plan creates no secret id."""
-        del role
-        return None
+    def write_login(self, role: str, file: Path, *, role_id: str, current: Mapping[str, Any]) -> None:
+        """Leave the file as it is, and create no secret id."""
 
     def describe(self, step: AppliedWrite) -> PlannedWrite:
         lines, note = self._lines.get(step.path, ()), step.note

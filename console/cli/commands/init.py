@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -49,9 +50,14 @@ def init(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WrongUsage(f"{folder} already exists and is not empty", hint="Name a new folder.")
-        for name, text in render_folder(NewFolder(str(folder), **answers)):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+        try:
+            for name, text in render_folder(NewFolder(str(folder), **answers)):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(text, encoding="utf-8")
+        except BaseException:
+            # The next run would refuse what is left as a folder that is not empty.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         if names_folder := not SETTINGS_FILE.exists():
             # A JSON text is one of TOML, too.
             SETTINGS_FILE.write_text(f"config = {json.dumps(str(folder), ensure_ascii=False)}\n", encoding="utf-8")

@@ -91,6 +91,16 @@ def forwarding_headers(health: VaultAnswer) -> dict[str, str]:
     return {"X-Vault-Index": base64.b64encode(index).decode(), "X-Vault-Inconsistent": "forward-active-node"}
 
 
+def parse_answer(status: int, content: bytes) -> VaultAnswer | None:
+    """Return the object in an answer, {} if there is none; None if somebody else answers in Vault's place."""
+    answer: object = None
+    with suppress(ValueError):
+        answer = json.loads(content or "{}")
+    if isinstance(answer, dict) and (status != 404 or answer.keys() & ANSWER_KEYS):
+        return answer
+    return None if status in PROVING_STATUSES else {}
+
+
 class VaultConnection:
     """One Vault and our login there. Blocking and thread-safe."""
 
@@ -207,13 +217,8 @@ class VaultConnection:
         self.clock.read_date(response.headers.get("Date"), sent=sent)
         if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
             raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
-        answer: VaultAnswer = {}
-        is_json = False
-        with suppress(ValueError):
-            content = json.loads(response.content or "{}")
-            is_json = isinstance(content, dict)
-            answer = content if is_json else {}
-        if (response.status_code in PROVING_STATUSES and not is_json) or (response.status_code == 404 and not answer.keys() & ANSWER_KEYS):
+        answer = parse_answer(response.status_code, response.content)
+        if answer is None:
             # A proxy's own page, for example: it must not be mistaken for Vault's answer that something is done, or does not exist.
             what = f"{method.upper()} {path}: {response.status_code}"
             raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does; {CHECK_ADDRESS}")

@@ -86,6 +86,16 @@ def test_init_does_not_write_into_a_folder_that_is_not_empty(alone: Cli, folder:
     assert "mine already exists and is not empty" in refused.stderr
 
 
+def test_a_folder_that_could_not_be_written_whole_is_not_left_behind(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [("catalog.yaml", "resources: {}\n"), ("x" * 300, "longer than a file's name may be")]
+    with monkeypatch.context() as patch:
+        patch.setattr("justenough.adapters.configuration.scaffold.new_folder.render_folder", lambda _: iter(files))
+        assert alone.run("init", "mine").exit_code == 1
+
+    assert alone.run("init", "mine").exit_code == 0
+
+
 @pytest.mark.parametrize("option", ["environment", "launchers", "owners", "security"])
 def test_init_refuses_names_that_approvals_yaml_does_not_allow(
     alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str

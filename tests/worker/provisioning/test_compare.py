@@ -22,6 +22,9 @@ from worker.provisioning.compare import is_same_value
         ({"a": "b"}, ["a"], False),
         ({"a": 1}, {"a": "1"}, True),
         ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({"/": {"read": ".*", "write": ""}}, '{"/": {"write": "", "read": ".*"}}', True),
+        ({"/": {"read": ".*"}}, '{"/": {"read": ""}}', False),
+        ({"a": "b"}, "not JSON", False),
     ],
 )
 def test_values_are_compared_by_their_meaning(current: Any, desired: Any, same: bool) -> None:

@@ -15,6 +15,7 @@ import pytest
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
+from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
 from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, VaultTarget, WriteOutcome, provision_vault
 from worker.stack.doctor.servers import login_findings
@@ -79,8 +80,10 @@ def test_only_their_owner_can_read_the_approle_files(shop: Shop) -> None:
 
 def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) -> None:
     file = tmp_path / "worker.approle.json"
-    assert str(file) in changes(shop.setup(worker_approle=file))
+    notes = {step.path: step.note for step in shop.setup(worker_approle=file)}
     accessors = shop.admin.list("auth/approle/role/je-worker/secret-id").json()["data"]["keys"]
+    earlier = f"earlier ones that stay valid until you destroy them: {len(accessors) - 1} (docs/how-to/rotation.md)"
+    assert notes[str(file)] == f"a new secret id; {earlier}"
     before, good = file.read_text(), shop.settings.worker_approle_file.read_text()
     assert before != good
     for accessor in accessors:
@@ -89,6 +92,13 @@ def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) ->
     assert file.read_text() != before
     assert shop.approle(file).read("auth/token/lookup-self").status_code == 200
     shop.setup()
+
+
+def test_a_login_file_that_cannot_be_written_leaves_no_secret_id_behind(shop: Shop) -> None:
+    before = shop.admin.list("auth/approle/role/je-worker/secret-id").json()["data"]["keys"]
+    with pytest.raises(SetupFailed, match=r"/proc/worker\.json: it cannot be written \(.*\)\. Run this where it can"):
+        shop.setup(worker_approle=Path("/proc/worker.json"))
+    assert shop.admin.list("auth/approle/role/je-worker/secret-id").json()["data"]["keys"] == before
 
 
 def test_a_login_by_another_method_is_kept_and_gets_no_approle(shop: Shop, tmp_path: Path) -> None:
@@ -233,6 +243,15 @@ def test_an_address_without_a_vault_is_reported_with_how_to_start_one(shop: Shop
         )
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_page_of_a_proxy_is_not_taken_for_a_vault_that_has_nothing_yet(shop: Shop, status: int) -> None:
+    with serve_canned_answers() as proxy:
+        proxy.set_response(status, b"<html>Back in a moment</html>", media="text/html")
+        settings = shop.settings.model_copy(update={"vault_addr": proxy.address})
+        with pytest.raises(VaultNotReady, match=rf"sys/health: {status}: .* does not answer as Vault does; check VAULT_ADDR"):
+            provision_vault(VaultTarget(settings, admin_token=Secret("s.token"), environment=shop.environment))
+
+
 def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: Path) -> None:
     config = config_with(tmp_path, "{type: kv, options", "{type: transit, options")
     with pytest.raises(SetupFailed, match=r"sys/mounts/kv: something else is mounted there already"):
@@ -357,6 +376,10 @@ def test_the_console_has_its_own_identity_and_key_even_if_it_logged_in_before(sh
     renewed = shop.admin.read_data("identity/entity/name/je-console")["id"]
     assert login() == renewed
     assert shop.admin.read_data(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
+    # As after a theft: with its role gone, no earlier secret id works. The new role must log in as the same entity.
+    shop.admin.delete("auth/approle/role/je-console")
+    shop.setup()
+    assert login() == renewed
     assert {one.outcome for one in shop.setup(people=PEOPLE)} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT}
 
 

@@ -26,6 +26,7 @@ from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
 from tests.adapters.store.event_samples import issuance, job_end, job_id, later, replace_data, revocation_start, submission
 from tests.adapters.store.event_samples import overdue_revocation as late
+from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack, StackPaths
 from worker.stack.binaries import Programs
 from worker.stack.doctor import DoctorFinding, examine, machine
@@ -146,6 +147,14 @@ def test_a_vault_that_does_not_answer_is_reported() -> None:
     (found,) = vault_findings("http://127.0.0.1:9")
     assert found.level == "missing"
     assert found.found.startswith("http://127.0.0.1:9 did not answer")
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_a_page_of_a_proxy_is_not_reported_as_a_vault(status: int) -> None:
+    with serve_canned_answers() as proxy:
+        proxy.set_response(status, b"<html>Back in a moment</html>", media="text/html")
+        (found,) = vault_findings(proxy.address, token=Secret("s.token"), locks=True, pages_mount="pages")
+    assert (found.level, found.found) == ("missing", f"{proxy.address} does not answer as Vault does (status {status})")
 
 
 def test_an_embedded_vault_without_audit_log_or_request_bound_is_reported(tmp_path: Path) -> None:

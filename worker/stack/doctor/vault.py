@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.vault.connection import parse_answer
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
@@ -61,6 +62,11 @@ def vault_findings(
             base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
         ) as vault:
             health = vault.get("sys/health", params={"standbyok": "true"}, headers=ROOT_NAMESPACE)
+            facts = parse_answer(health.status_code, health.content)
+            if not facts:
+                text = f"{address} does not answer as Vault does (status {health.status_code})"
+                yield DoctorFinding("vault", "missing", text, "Correct VAULT_ADDR, or see to the server or proxy that answers there.")
+                return
             state, remedy = SEAL_STATES.get(health.status_code, ("is unsealed", ""))
             yield DoctorFinding("vault seal", "missing" if remedy else "ok", f"{address} {state}", remedy)
             if pages_mount and health.status_code == 200:
@@ -76,11 +82,11 @@ def vault_findings(
                 else:
                     yield DoctorFinding("pages login", "ok", f"at {pages_mount}/")
             if locks:
-                yield lock_finding(str(health.json().get("version", "")))
+                yield lock_finding(str(facts.get("version", "")))
             yield from _configuration_findings(vault, token)
             if catalog is not None and token is not None:
                 yield from _search_findings(vault, token, catalog)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         remedy = "Start it (embedded: justenough up --detach), or set VAULT_ADDR."
         yield DoctorFinding("vault", "missing", f"{address} did not answer: {error}", remedy)
 
