@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
         environment = {**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)}
         people = {name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()}
-        provision_vault(VaultTarget(settings, admin_token=Secret(admin_token), people=people, environment=environment))
         shop = Shop(settings, admin_token, superuser_dsn(places, port), door, environment)
-        for mount, name in product((*settings.people_mounts, settings.pages_mount), PEOPLE):
-            shop.admin("POST", f"auth/{mount}/users/{name}/password", {"password_hash": PASSWORD_HASH})
+        for mount in (*settings.people_mounts, settings.pages_mount):
+            shop.admin("POST", f"sys/auth/{mount}", {"type": "userpass"})
+            for name in PEOPLE:
+                shop.admin("POST", f"auth/{mount}/users/{name}", {"password_hash": PASSWORD_HASH})
+        # It finds that everyone has their password.
+        provision_vault(VaultTarget(settings, admin_token=Secret(admin_token), people=people, environment=environment))
         yield shop
         door.close()
 

@@ -21,6 +21,7 @@ from justenough.domain.core.secret import Secret
 from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, OutboxRig, write_config
 from tests.console.served_console import SHOP, Served, log_in, serve_console
 from tests.support import temporal_client
+from tests.support.cheap_passwords import PASSWORDS, create_users
 from tests.support.plain_http import NO_TLS
 from tests.support.shop_config import copy_shop
 from worker.provisioning import PersonSeed, VaultTarget, provision_vault
@@ -44,7 +45,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="package")
 def everyone(stack: Stack) -> dict[str, str]:
     """Everyone's password: the stack's people, another launcher, and one who is in no group."""
-    return {name: user.password for name, user in stack.users.items()} | {"ops2": "ops2-password", "nobody": "nobody-password"}
+    return {name: PASSWORDS[name] for name in (*stack.users, "ops2", "nobody")}
 
 
 @pytest.fixture(scope="package")
@@ -54,7 +55,9 @@ def settings(stack: Stack, everyone: dict[str, str]) -> Settings:
     assert stack.temporal
     settings = Settings(home=stack.home, config=stack.config, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
     groups = {name: user.groups for name, user in stack.users.items()} | {"ops2": ("ops",), "nobody": ()}
-    places = StackPaths.of(stack.home)
+    headers, places = {"X-Vault-Token": stack.admin_token_file.read_text().strip()}, StackPaths.of(stack.home)
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
+        create_users(vault, (*settings.people_mounts, settings.pages_mount), everyone)
     provision_vault(
         VaultTarget(
             settings,

@@ -63,6 +63,9 @@ class ChildSpec:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     healthy: Callable[[], bool]
+    """Whether the child has started."""
+    answers: Callable[[], bool] | None = None
+    """Whether the child, which has started, still answers; None: the same as `healthy`."""
     cwd: Path | None = Path("/")
     popen: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments for subprocess."""
@@ -164,12 +167,12 @@ class ManagedProcess:
         return False
 
     async def _wait_until_down(self) -> str:
-        healthy_at = time.monotonic()
+        answers, healthy_at = self.child.answers or self.child.healthy, time.monotonic()
         while not await self._has_exited(within=HEALTH_CHECK_INTERVAL_S):
             await asyncio.to_thread(rotate_log, self._places.log(self.child.name))
             if not self._is_reported:
                 self._report_change()
-            if await asyncio.to_thread(self.child.healthy):
+            if await asyncio.to_thread(answers):
                 healthy_at = time.monotonic()
             elif time.monotonic() - healthy_at > HUNG_AFTER_S:
                 return "hung"

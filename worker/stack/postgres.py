@@ -20,7 +20,7 @@ from worker.stack.managed_process import ChildSpec
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import identity_of
 from worker.stack.postgres_account import PostgresLaunch, choose_launch, postgres_account
-from worker.stack.probes import is_postgres_ok
+from worker.stack.probes import is_postgres_ok, postgres_answers
 
 SUPERUSER = "postgres"
 VAULT_LOGIN = "je_vault"
@@ -65,6 +65,8 @@ def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, i
         popen=launch.popen(),
         prepare=lambda: _prepare(places, launch),
         healthy=lambda: is_postgres_ok(address),
+        # A login costs both sides eight times as much processor time.
+        answers=lambda: postgres_answers("127.0.0.1", port),
         real_pid=lambda started: _pid_in_file(places) or started,
         # Fast shutdown ends the sessions. SIGTERM would wait until each session ends by itself.
         stop_signal=signal.SIGINT,

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import httpx
@@ -21,13 +20,13 @@ from console.services.console import Console, build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
-from tests.console.pages.cheap_passwords import HASHES, PASSWORDS
 from tests.console.pages.oidc_provider import MOUNT, Provider
 from tests.console.pages.plain_browser import Browser, Clock, Site
 from tests.console.pages.provider_site import Front, serve_front
 from tests.console.served_console import Human, Served, serve_console
 from tests.console.served_console import log_in as human
 from tests.support import temporal_client
+from tests.support.cheap_passwords import PASSWORDS, create_users
 from tests.support.plain_http import NO_TLS
 from tests.support.shop_config import copy_shop
 from worker.provisioning import PersonSeed, VaultTarget, provision_vault
@@ -67,8 +66,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="package")
 def passwords() -> dict[str, str]:
     """Everyone's password."""
-    assert set(NAMES) == set(PASSWORDS)
-    return PASSWORDS
+    return {name: PASSWORDS[name] for name in NAMES}
 
 
 @pytest.fixture(scope="package")
@@ -86,6 +84,9 @@ def settings(stack: Stack, passwords: dict[str, str]) -> Settings:
         quota_page_sessions=10_000,
     )
     token = stack.admin_token_file.read_text().strip()
+    headers = {"X-Vault-Token": token}
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
+        create_users(vault, (*settings.people_mounts, settings.pages_mount), NAMES)
     places = StackPaths.of(stack.home)
     provision_vault(
         VaultTarget(
@@ -95,10 +96,6 @@ def settings(stack: Stack, passwords: dict[str, str]) -> Settings:
             environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
         )
     )
-    headers = {"X-Vault-Token": token}
-    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=60, trust_env=False, verify=NO_TLS) as vault:
-        for mount, (name, hashed) in product((*settings.people_mounts, settings.pages_mount), HASHES.items()):
-            vault.post(f"auth/{mount}/users/{name}/password", json={"password_hash": hashed}).raise_for_status()
     return settings
 
 
