@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_no_attestation_is_made_if_another_lease_was_checked_than_the_ledger_rec
     ],
 )
 def test_no_attestation_is_made_of_a_credential_that_no_revocation_ended_whatever_the_check_says(
-    deps: Deps, changes: dict[str, str | None]
+    deps: Deps, changes: dict[str, Any]
 ) -> None:
     deps.store.ledger.append([samples.issuance(number=2, **changes)])
     second = tuple(finding.model_copy(update={"credential": part_id(JOB, "c", 2)}) for finding in report().findings)
