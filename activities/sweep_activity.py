@@ -66,8 +66,8 @@ SWEEP_TIMEOUT_S = 60.0
 """Seconds after which a hanging sweep is abandoned, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
 """Seconds for one job's attempt, so that one stuck target does not block the rest."""
-MAX_REPORTED, MAX_FAILURE_CHARS = 1_000, 400_000
-"""Maximum number of jobs of each kind, and of failures and their characters, in a report: a result has it twice, once signed, and must fit
+MAX_REPORTED, MAX_FAILURE_BYTES = 1_000, 400_000
+"""Maximum number of jobs of each kind, and of failures and their bytes, in a report: a result has it twice, once signed, and must fit
 into a payload (2 MB).
 """
 SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
@@ -318,7 +318,7 @@ def build_report(verdicts: Sequence[SweepVerdict], failures: Sequence[str], *, l
     """Return the report of a sweep, short enough for its payload. `failures`: those of the targets' inspection."""
     jobs = {kind: tuple(job for what, job, _ in verdicts if what == kind)[:MAX_REPORTED] for kind in ("revoked", "lost", "unknown")}
     every_failure = [*failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})]
-    fit = min(MAX_REPORTED, bisect_right(list(accumulate(map(len, every_failure))), MAX_FAILURE_CHARS))
+    fit = min(MAX_REPORTED, bisect_right(list(accumulate(len(text.encode()) for text in every_failure)), MAX_FAILURE_BYTES))
     more = [f"{len(every_failure) - fit:,} more"] if len(every_failure) > fit else []
     return SweepReport(looked_at=looked_at, failures=(*every_failure[:fit], *more), at=at, **jobs)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.core.base_model import Message
 from justenough.domain.evidence.attestation import DsseEnvelope, Observation, pre_authentication, revocation_statement, seal
+from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.checkpoint import key_id, origin_of
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries
@@ -33,7 +35,11 @@ def attest(deps: Deps, report: ProofReport) -> Attestation:
     # If there are very many, only the newest are checked again; others may have been issued since the check; and the check reads its
     # handles from the store's tables, which somebody may have edited.
     checked = {(finding.credential, finding.what) for finding in report.findings}
-    unchecked = {entry.data["credential"] for entry in entries if not checked.issuperset(_checks_of(entry))}
+    unchecked = {
+        entry.data["credential"]
+        for entry in entries
+        if not (needed := set(_checks_of(entry, at=report.at or deps.now()))) or needed - checked
+    }
     if not report.dead:
         return Attestation(report=report, why_none="not every credential of the job is revoked")
     if unchecked or not issued:
@@ -50,8 +56,13 @@ def attest(deps: Deps, report: ProofReport) -> Attestation:
     return Attestation(report=report, envelope=seal(payload, keyid=key_id(origin, key).hex(), signature=signature))
 
 
-def _checks_of(entry: EntryView) -> Iterator[tuple[str, str]]:
-    """Yield what a check must have looked up of a credential, as its findings say it."""
+def _checks_of(entry: EntryView, *, at: datetime) -> Iterator[tuple[str, str]]:
+    """Yield what a check at this time must have found out about a credential, as its findings say it."""
+    credential, revocable = str(entry.data["credential"]), entry.data["revocable"]
     for kind, field in (("lease", "lease_id"), ("token", "accessor"), ("certificate", "certificate")):
         if (handle := entry.data.get(field)) is not None:
-            yield str(entry.data["credential"]), f"{kind} {handle}"
+            yield credential, f"{kind} {handle}"
+    is_valid = revocable == Revocable.NEVER or (revocable == Revocable.ON_EXPIRY and at < parse_entry_time(entry.data["expires_at"]))
+    if is_valid and entry.data.get("held_by_job", True):
+        # Nothing revoked it. A check that knew this is not `dead`.
+        yield credential, f"value of {credential}"

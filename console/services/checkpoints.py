@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 from anyio import to_thread
@@ -64,6 +65,18 @@ class ConsistencyProof(Message):
     path: tuple[str, ...]
     """Hashes as hex."""
     checkpoint: str
+
+
+class _RecordedCheckpoint(NamedTuple):
+    """A checkpoint and its entry, without the long texts: a ledger has one for each minute in which anything happened."""
+
+    size: int
+    root: bytes
+    is_signed: bool
+    """True also if no key is known."""
+    job: str
+    seq: int
+    id: str
 
 
 async def run_checkpoints(deps: Deps) -> None:
@@ -162,25 +175,26 @@ def verify_ledger(deps: Deps) -> LedgerReport:
 
 
 def _checkpoint_problems(deps: Deps, keys: Mapping[int, bytes] | None) -> Iterator[ChainProblem]:
-    ledger, recorded = deps.store.ledger, list[tuple[Checkpoint, EntryView]]()
+    ledger, recorded = deps.store.ledger, list[_RecordedCheckpoint]()
     types = [EventType.LEDGER_CHECKPOINTED]
     for entry in iterate_pages(lambda after: ledger.entries(types=types, after=int(after or 0), limit=MAX_PAGE_SIZE)):
         if checkpoint := _recorded_checkpoint(entry):
-            recorded.append((checkpoint, entry))
+            is_signed = keys is None or _is_ours(deps, checkpoint, keys)
+            recorded.append(_RecordedCheckpoint(checkpoint.size, checkpoint.root, is_signed, entry.job, entry.seq, entry.id))
         else:
             yield _problem_of(entry, Fault.FORGED, "has no readable checkpoint")
     # Two consoles may record their checkpoints in an order that differs from that of the sizes.
-    recorded.sort(key=lambda item: item[0].size)
+    recorded.sort(key=lambda known: known.size)
     tree, newest = Frontier(), ledger.head().position
     leaves = ledger.leaves(0, newest)
-    for checkpoint, entry in recorded:
-        tree = tree.with_leaves(islice(leaves, min(checkpoint.size, newest) - tree.size))
-        if (tree.size, tree.root) != (checkpoint.size, checkpoint.root):
-            yield _problem_of(entry, Fault.REWRITTEN, f"commits to {checkpoint.size:,} entries that are not the first of this ledger")
+    for known in recorded:
+        tree = tree.with_leaves(islice(leaves, min(known.size, newest) - tree.size))
+        if (tree.size, tree.root) != (known.size, known.root):
+            yield _problem_of(known, Fault.REWRITTEN, f"commits to {known.size:,} entries that are not the first of this ledger")
             # Then so do all later ones.
             return
-        if keys is not None and not _is_ours(deps, checkpoint, keys):
-            yield _problem_of(entry, Fault.FORGED, "has no valid signature")
+        if not known.is_signed:
+            yield _problem_of(known, Fault.FORGED, "has no valid signature")
 
 
 def _checkpoint_keys(deps: Deps) -> Mapping[int, bytes]:
@@ -191,7 +205,7 @@ def _is_ours(deps: Deps, checkpoint: Checkpoint, keys: Mapping[int, bytes]) -> b
     return checkpoint.origin == origin_of(deps.settings.installation) and checkpoint.is_signed_by(keys)
 
 
-def _problem_of(entry: EntryView, fault: Fault, what: str) -> ChainProblem:
+def _problem_of(entry: EntryView | _RecordedCheckpoint, fault: Fault, what: str) -> ChainProblem:
     return ChainProblem(job=entry.job, seq=entry.seq, fault=fault, message=f"the checkpoint {entry.id} {what}")
 
 

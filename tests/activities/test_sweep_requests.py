@@ -43,14 +43,14 @@ async def test_a_report_fits_into_a_payload_however_much_is_left_over_and_the_le
     failing = set(sorted(found)[:MAX_REPORTED])
 
     async def check(job: str, _: float) -> tuple[str, str, str]:
-        return ("failed", job, "x" * 2_000) if job in failing else ("unknown", job, "")
+        return ("failed", job, "鍵" * 2_000) if job in failing else ("unknown", job, "")
 
     sweep = SweepActivities(at.deps, cast("Any", None))
     monkeypatch.setattr(at.deps.targets, "job_ids", lambda: (found, TargetInspection()))
     monkeypatch.setattr(sweep, "_check_in_time", lambda _, job, end: check(job, end))
     report = await sweep.run()
     # The result has the report twice: once more in the payload that the worker signs.
-    assert 2 * len(report.model_dump_json()) < 1_500_000
+    assert 2 * len(report.model_dump_json().encode()) < 1_500_000
     assert (len(report.unknown), report.failures[-1]) == (MAX_REPORTED, f"{MAX_REPORTED - len(report.failures) + 1} more")
     assert len(at.deps.store.ledger.ids(UNATTRIBUTED_CHAIN, [EventType.SWEEP_REPORTED])) >= 2 * MAX_REPORTED
 

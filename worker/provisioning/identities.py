@@ -72,7 +72,8 @@ def provision_people_logins(vault: AdminClient, mounts: tuple[str, ...], passwor
 
 
 def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) -> Iterator[AppliedWrite]:
-    """Create the groups of these people, with exactly these members. Empty those that an earlier run made and that nobody is in any more.
+    """Create the groups of these people, with exactly these members. Empty those that an earlier run made and that nobody is in any more,
+    and leave them to others.
 
     An external group is not changed.
     """
@@ -85,12 +86,14 @@ def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) 
         is_marked = GROUP_MARK.items() <= metadata.items()
         if group not in listed and not is_marked:
             continue
+        # A group is emptied once, and then not ours: whoever fills it again, such as people sync, keeps its members.
+        metadata = {**metadata, **GROUP_MARK} if group in listed else {key: metadata[key] for key in metadata.keys() - GROUP_MARK}
         if current is not None and current.get("type") == "external":
             yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
-        elif is_marked and sorted((current or {}).get("member_entity_ids") or ()) == members:
+        elif is_marked and group in listed and sorted((current or {}).get("member_entity_ids") or ()) == members:
             yield AppliedWrite(path, WriteOutcome.UNCHANGED)
         else:
-            vault.write(path, {"member_entity_ids": members, "type": "internal", "metadata": {**metadata, **GROUP_MARK}})
+            vault.write(path, {"member_entity_ids": members, "type": "internal", "metadata": metadata})
             yield AppliedWrite(path, WriteOutcome.CREATED if current is None else WriteOutcome.CHANGED)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -50,13 +50,18 @@ def init(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WrongUsage(f"{folder} already exists and is not empty", hint="Name a new folder.")
+        made: list[Path] = []
         try:
             for name, text in render_folder(NewFolder(str(folder), **answers)):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_text(text, encoding="utf-8")
+                file = folder / name
+                made += [*(parent for parent in reversed(file.parents) if not parent.exists()), file]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
         except BaseException:
-            # The next run would refuse what is left as a folder that is not empty.
-            shutil.rmtree(folder, ignore_errors=True)
+            # The next run would refuse what is left as a folder that is not empty. What was there before, or came meanwhile, is not ours.
+            for path in reversed(made):
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
             raise
         if names_folder := not SETTINGS_FILE.exists():
             # A JSON text is one of TOML, too.

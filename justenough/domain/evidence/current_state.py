@@ -20,7 +20,7 @@ from justenough.domain.evidence.statistics import (
 )
 from justenough.domain.jobs.states import JobState, Revocable
 from justenough.domain.ledger.events import EventType
-from justenough.domain.ledger.hash_chain import LedgerReport
+from justenough.domain.ledger.hash_chain import UNDETECTABLE, LedgerReport
 from justenough.domain.readmodel.views import ReviewView
 
 MAX_REVIEW_AGE = timedelta(hours=24)
@@ -153,8 +153,13 @@ def ledger_results(state: LedgerState, *, read: int) -> Iterator[MetricResult]:
         table = problems.to_table(
             ("chain", "number", "fault", "what"), lambda problem: (problem.job, problem.seq, problem.fault.value, problem.message)
         )
-        verified = {"verified": "sound" if report.sound else "not sound", "problems": problems.count, "chains": report.jobs}
-        yield MetricResult("ledger.verified", verified, status_above(problems.count, Status.VIOLATION), table=table)
+        status, verified = status_above(problems.count, Status.VIOLATION), "sound" if report.sound else "not sound"
+        if report.sound and set(report.unseen) - set(UNDETECTABLE):
+            # Vault did not answer, for example.
+            status, verified = Status.ATTENTION, "sound, but signatures of checkpoints were not verified"
+        yield MetricResult(
+            "ledger.verified", {"verified": verified, "problems": problems.count, "chains": report.jobs}, status, table=table
+        )
 
 
 def _entries(sample: Sample[LiveCredential]) -> Sample[str]:

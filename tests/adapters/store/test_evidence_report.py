@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -15,6 +16,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report, Status
 from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.ledger.hash_chain import LedgerReport
 from justenough.services import evidence_report
 from justenough.services.evidence_report import build_evidence_report
 from tests.adapters.store import event_samples as samples
@@ -169,6 +171,23 @@ def test_a_period_with_more_entries_than_one_report_reads_is_refused(store: Stor
 def test_a_period_that_ends_before_it_begins_is_refused(store: Store) -> None:
     with pytest.raises(InvalidInput, match=r"query\.since: must be before until \(2026-01-31T08:30:00.000000Z\)"):
         build_report(store, until=NOW - HOUR)
+
+
+def test_a_ledger_is_not_reported_as_sound_without_the_signatures_of_its_checkpoints(store: Store) -> None:
+    store.ledger.append([samples.submission()])
+    period, chains = ReportPeriod(NOW - HOUR, NOW + HOUR), store.ledger.verify()
+    without_keys = chains.model_copy(update={"unseen": (*chains.unseen, "The signatures of checkpoints could not be verified.")})
+    found = [
+        line(
+            build_evidence_report(store, period, installation="dev", now=NOW, verify=partial(LedgerReport.model_copy, answer)),
+            "ledger.verified",
+        )
+        for answer in (chains, without_keys)
+    ]
+    assert [(one.status, one.figures["verified"]) for one in found] == [
+        (Status.OK, "sound"),
+        (Status.ATTENTION, "sound, but signatures of checkpoints were not verified"),
+    ]
 
 
 def test_a_ledger_too_large_to_verify_is_reported_as_not_verified(store: Store) -> None:

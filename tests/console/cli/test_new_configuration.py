@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,24 @@ def test_a_folder_that_could_not_be_written_whole_is_not_left_behind(alone: Cli,
         assert alone.run("init", "mine").exit_code == 1
 
     assert alone.run("init", "mine").exit_code == 0
+
+
+def test_a_folder_that_could_not_be_written_whole_keeps_what_init_did_not_make(
+    alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (mine := tmp_path / "mine").mkdir(mode=0o750)
+
+    def files(_: object) -> Iterator[tuple[str, str]]:
+        yield "policies/a.cedar", ""
+        (mine / "mounted.txt").write_text("came meanwhile")
+        yield "x" * 300, "longer than a file's name may be"
+
+    monkeypatch.setattr("justenough.adapters.configuration.scaffold.new_folder.render_folder", files)
+    assert alone.run("init", "mine").exit_code == 1
+    assert [path.name for path in mine.iterdir()] == ["mounted.txt"]
+    assert alone.run("init", "new/er").exit_code == 1
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("option", ["environment", "launchers", "owners", "security"])

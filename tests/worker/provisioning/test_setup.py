@@ -207,6 +207,18 @@ def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
     assert shop.admin.read_data("identity/group/name/support-leads")["member_entity_ids"] == [lead]
 
 
+def test_a_group_that_nobody_is_seeded_into_any_more_is_emptied_once_and_then_left_to_others(shop: Shop) -> None:
+    path, lead = "identity/group/name/night-shift", shop.admin.read_data("identity/entity/name/lead")["id"]
+    shop.setup(people={**PEOPLE, "lead": PersonSeed(Secret("lead-password"), ("support-leads", "night-shift"))})
+    assert changes(shop.setup(people=PEOPLE)) == [path]
+    assert not shop.admin.read_data(path)["member_entity_ids"]
+    # As people sync or an administrator does.
+    shop.admin.write(path, member_entity_ids=[lead])
+    assert changes(shop.setup(people=PEOPLE)) == []
+    assert shop.admin.read_data(path)["member_entity_ids"] == [lead]
+    shop.admin.delete(path)
+
+
 def test_another_installation_is_refused_with_its_name(shop: Shop) -> None:
     with pytest.raises(SetupFailed, match=r"set up for installation 'dev', not 'prod'.*VAULT_NAMESPACE"):
         shop.setup(installation="prod")

@@ -149,10 +149,11 @@ def test_a_vault_that_does_not_answer_is_reported() -> None:
     assert found.found.startswith("http://127.0.0.1:9 did not answer")
 
 
-@pytest.mark.parametrize("status", [200, 404, 503])
-def test_a_page_of_a_proxy_is_not_reported_as_a_vault(status: int) -> None:
+@pytest.mark.parametrize("page", [b"<html>Back in a moment</html>", b'{"message": "Back in a moment"}', b'{"errors": ["rate limit"]}'])
+@pytest.mark.parametrize("status", [200, 404, 429, 503])
+def test_a_page_of_a_proxy_is_not_reported_as_a_vault(status: int, page: bytes) -> None:
     with serve_canned_answers() as proxy:
-        proxy.set_response(status, b"<html>Back in a moment</html>", media="text/html")
+        proxy.set_response(status, page, media="text/html")
         (found,) = vault_findings(proxy.address, token=Secret("s.token"), locks=True, pages_mount="pages")
     assert (found.level, found.found) == ("missing", f"{proxy.address} does not answer as Vault does (status {status})")
 

@@ -63,7 +63,7 @@ def vault_findings(
         ) as vault:
             health = vault.get("sys/health", params={"standbyok": "true"}, headers=ROOT_NAMESPACE)
             facts = parse_answer(health.status_code, health.content)
-            if not facts:
+            if facts is None or "sealed" not in facts:
                 text = f"{address} does not answer as Vault does (status {health.status_code})"
                 yield DoctorFinding("vault", "missing", text, "Correct VAULT_ADDR, or see to the server or proxy that answers there.")
                 return
