@@ -197,18 +197,21 @@ class JobActivities:
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
             return ClimbResult(ladder=before.model_copy(update={"respond_by": before.respond_by + left}))
         if after is None:
-            facts = [
-                build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
-            ]
-        else:
-            # The workflow does not learn of a withdrawal without a signature.
-            after, facts = after.with_barred(forebears=after.forebears, taken_back=recorded.withdrawers), []
-            if after.verdict(tiers) == "approved":
-                lapsed = build_control_group_verifier(self._deps, now=now).lapsed_answers(job, after)
-                after, facts = after.without(answer for answer, _ in lapsed), [*lapsed_answer_events(job, after, lapsed, at=now)]
-            facts.append(approval_escalated_event(job, after, tiers, at=now))
-        self._deps.store.ledger.append(facts)
-        return ClimbResult(ladder=after, approved=after is not None and after.verdict(tiers) == "approved")
+            expired = build_event(
+                EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current
+            )
+            self._deps.store.ledger.append([expired])
+            return ClimbResult(ladder=None)
+        # The workflow does not learn of a withdrawal without a signature.
+        after = counting = after.with_barred(forebears=after.forebears, taken_back=recorded.withdrawers)
+        facts: list[Event] = []
+        if after.verdict(tiers) == "approved":
+            lapsed = build_control_group_verifier(self._deps, now=now).lapsed_answers(job, after)
+            counting, facts = after.without(answer for answer, _ in lapsed), [*lapsed_answer_events(job, after, lapsed, at=now)]
+        self._deps.store.ledger.append([*facts, approval_escalated_event(job, counting, tiers, at=now)])
+        is_approved = counting.verdict(tiers) == "approved"
+        # Otherwise the lapsed ones count again if their people get their right back.
+        return ClimbResult(ladder=counting if is_approved else after, approved=is_approved)
 
     @activity.defn(name="open_request", no_thread_cancel_exception=True)
     def open_request(self, open_input: OpenInput) -> OpenResult:

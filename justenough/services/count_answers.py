@@ -103,10 +103,12 @@ class AnswerCounter:
             self._tallies[recorded.id] = replace(before, verdict="withdrawn")
             is_recorded = any(item.approver_id == signed.statement.get("person") for item in recorded.approvals)
             return [] if is_recorded or signed.statement.get("decision") == "withdraw" else NOT_WAITING
-        # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors.
+        # The ledger, not the workflow, determines who withdrew an answer and who launched the job's ancestors. A withdrawal that it has, but of
+        # which the workflow did not learn, has the same result again.
+        again = signed.statement.get("person") if signed.statement.get("decision") == "withdraw" else None
         ladder = before.ladder.with_barred(
             forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
-            taken_back=recorded.withdrawers,
+            taken_back=frozenset(person for person in recorded.withdrawers if person != again),
         )
         lost, tally = self._lost_answer(recorded, before, signed), replace(before, ladder=ladder)
         verifier = build_control_group_verifier(self._deps, now=self._deps.now())
@@ -124,8 +126,9 @@ class AnswerCounter:
 
         Examined again, it could have another result: its person's groups may have changed, and the record would differ for good.
         """
-        person, known = signed.statement.get("person"), {item.person for item in before.ladder.answers}
-        if before.verdict != "pending" or person in known or person not in {item.approver_id for item in recorded.approvals}:
+        # Anybody can send an answer, and its person may be anything, so these are no sets.
+        person, known = signed.statement.get("person"), [item.person for item in before.ladder.answers]
+        if before.verdict != "pending" or person in known or person not in [item.approver_id for item in recorded.approvals]:
             return None
         entries = self._deps.store.ledger.entries_about(self._job, (EventType.APPROVAL_DECIDED,), f"{recorded.id}/{person}")
         answers = ((ApprovalAnswer.model_validate(entry.data | {"at": entry.at}), entry.data["verdict"]) for entry in entries)

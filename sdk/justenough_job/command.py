@@ -84,12 +84,13 @@ def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) 
             # Python's own stream is written when Python ends, which is too late to notice an error.
             with open(STDOUT, "w", closefd=False) as stdout:
                 print(text, file=stdout)
-        except (Invalid, OSError) as error:
+        except (Invalid, OSError, UnicodeError) as error:
             # Nobody gets it, so nobody could release it.
             credential.release_or_warn()
-            if isinstance(error, OSError):
-                raise JobError(f"{credential.id} cannot be printed: {error.strerror}") from error
-            raise
+            if isinstance(error, Invalid):
+                raise
+            why = error.strerror if isinstance(error, OSError) else "the locale's encoding lacks one of its characters"
+            raise JobError(f"{credential.id} cannot be printed: {why}") from error
         until = credential.expires_at.isoformat(timespec="seconds")
         print(f"justenough-access: {credential.id} is valid until {until} or the job's end", file=sys.stderr)
         return 0

@@ -97,7 +97,7 @@ class WaitingJob:
         self.verdict = result.verdicts.get(self.request, self.verdict)
         return self.verdict
 
-    def sign_decision(self, who: Someone, decision: str, *, ttl: int | None = None) -> Any:
+    def sign_decision(self, who: Someone, decision: str = "approve", *, ttl: int | None = None) -> Any:
         now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
         about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ttl or ladder.ttl}
         about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
@@ -162,6 +162,28 @@ def test_an_answer_that_was_recorded_counts_as_recorded_in_a_second_attempt_alth
     assert [answer.tier for answer in job.ladder.answers] == [1]
     assert job.answer(second) == "approved"
     assert (job.state(), job.rejections()) == (RequestState.APPROVED, [])
+
+
+def test_a_withdrawal_that_the_workflow_did_not_learn_of_is_no_rejected_answer_in_a_second_attempt(at: Desk) -> None:
+    person = at.shop.newcomer("withdraws-once", "support-leads")
+    job = WaitingJob(at)
+    job.answer(person)
+    before, at.clock.stopped = job.ladder, at.deps.now()
+
+    for _ in range(2):
+        assert job.answer(person, "withdraw", ladder=before) == "pending"
+        assert job.ladder.answers == ()
+
+    assert job.rejections() == []
+
+
+def test_an_answer_whose_person_is_no_text_does_not_count(at: Desk) -> None:
+    job, person = WaitingJob(at), at.shop.newcomer("no-text", "support-leads")
+    raw = job.sign_decision(person).model_dump(mode="json")
+    raw["statement"]["person"] = [person.id]
+    counting = AnswerCounter(at.deps, AnswersInput(job=job.job, received=(raw,), number=1, ladders={job.request: job.ladder}))
+    counting.count_signal(raw, number=1)
+    assert [event.type for event in counting.events] == [EventType.APPROVAL_REJECTED]
 
 
 @pytest.mark.parametrize("is_lost", [True, False])
