@@ -29,16 +29,15 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
     """Return the id of the job that a text refers to; the text itself if there is no such job. Raises Failure if the text is ambiguous."""
     if text == LAST:
         name = api.get("/whoami")["name"]
-        found = api.get("/jobs", requester=name, limit=1)["items"]
-        if not found:
+        newest = api.get("/jobs", requester=name, limit=1)["items"]
+        if not newest:
             raise Failure(f"{LAST}: you have not launched a job yet", code=ExitCode.NOT_FOUND)
-        return _note_meaning(text, found[0])
+        return _note_meaning(text, newest[0])
     # A name must not shadow the beginning of an id, or the wrong job would be killed.
-    if text.startswith("j-") and (whole := id_beginning_with(api, "job", text)) != text:
-        return whole
-    if not _is_whole(text) and (named := api.get("/jobs", name=text, limit=1).get("items")):
+    found = id_beginning_with(api, "job", text) if text.startswith("j-") else None
+    if found in {None, text} and not _is_whole(text) and (named := api.get("/jobs", name=text, limit=1).get("items")):
         return _note_meaning(text, named[0])
-    return id_beginning_with(api, "job", text)
+    return found or id_beginning_with(api, "job", text)
 
 
 def _is_whole(text: str) -> bool:

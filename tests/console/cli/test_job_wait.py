@@ -30,6 +30,9 @@ LINES = [
     "data: cut off",
 ]
 
+WHOLE_ID = "j-dev-01kb3zq0aa0000000000000000"
+"""An id that needs no lookup."""
+
 
 def job(state: str, revocation: str) -> dict[str, Any]:
     return {"id": "j-dev-x", "name": "n", "state": state, "exit_code": None, "reason": None, "revocation": {"state": revocation}}
@@ -119,11 +122,11 @@ def test_waiting_survives_a_restart_of_the_console_behind_a_proxy(cli: Cli, monk
             """Show a running job, then the proxy's page, then the job's end."""
             if 1 < len(seen) < 30:
                 return status, b"<html><h1>The server behind this proxy does not answer</h1></html>"
-            console.routes = {"/jobs/j-dev-x": (200, job("failed", "confirmed") if len(seen) > 1 else job("running", "none"))}
+            console.routes = {f"/jobs/{WHOLE_ID}": (200, job("failed", "confirmed") if len(seen) > 1 else job("running", "none"))}
             return original(path)
 
         monkeypatch.setattr(console, "answer_to", answer_to)
-        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+        done = cli.run("job", "watch", WHOLE_ID, "--console-url", console.address)
 
     assert (done.exit_code, "error" in done.stderr) == (3, False), done.stderr
 
