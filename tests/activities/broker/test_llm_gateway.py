@@ -221,18 +221,26 @@ def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: st
 def test_a_stream_about_a_picture_is_not_cut_for_the_pictures_bytes(ops: Human, model: ModelServer) -> None:
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(os.urandom(300_000)).decode()}"}}
 
+    first_seen = threading.Event()
+
     def does(handler: Handler, asked: dict[str, Any]) -> None:
         handler.begin()
         handler.send(build_chunk("A "))
-        # What has arrived until now is counted before the usage is known.
-        time.sleep(1)
+        # The job gets what has been counted; the usage is not known yet.
+        assert first_seen.wait(180)
         handler.send({**build_chunk("cat"), "usage": USAGE})
         handler.send("[DONE]")
 
     with launch_puppet(ops, model={**MODEL, "tokens": 10_000}) as job:
         model.answer_with(does)
-        answer = ask(job, messages=[{"role": "user", "content": [picture]}], stream=True)
-        assert events_of(answer)[-1] == "[DONE]"
+        lines = []
+        for line in job.stream_call(
+            "POST", CHAT, {"model": "scripted", "messages": [{"role": "user", "content": [picture]}], "stream": True}
+        ):
+            lines.append(line)
+            if line.startswith("data: "):
+                first_seen.set()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
     assert usage_of(ops, job.job) == {"answered": (1, 30, 12)}
 
 
