@@ -316,11 +316,13 @@ class SweepActivities:
 
 def build_report(verdicts: Sequence[SweepVerdict], failures: Sequence[str], *, looked_at: int, at: datetime) -> SweepReport:
     """Return the report of a sweep, short enough for its payload. `failures`: those of the targets' inspection."""
-    jobs = {kind: tuple(job for what, job, _ in verdicts if what == kind)[:MAX_REPORTED] for kind in ("revoked", "lost", "unknown")}
+    jobs = {kind: tuple(job for what, job, _ in verdicts if what == kind) for kind in ("revoked", "lost", "unknown")}
+    listed = {kind: found[:MAX_REPORTED] for kind, found in jobs.items()}
+    unlisted = sum(len(found) - len(listed[kind]) for kind, found in jobs.items())
     every_failure = [*failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})]
     fit = min(MAX_REPORTED, bisect_right(list(accumulate(len(text.encode()) for text in every_failure)), MAX_FAILURE_BYTES))
     more = [f"{len(every_failure) - fit:,} more"] if len(every_failure) > fit else []
-    return SweepReport(looked_at=looked_at, failures=(*every_failure[:fit], *more), at=at, **jobs)
+    return SweepReport(looked_at=looked_at, failures=(*every_failure[:fit], *more), unlisted=unlisted, at=at, **listed)
 
 
 def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:

@@ -51,6 +51,7 @@ async def test_a_report_fits_into_a_payload_however_much_is_left_over_and_the_le
     report = await sweep.run()
     # The result has the report twice: once more in the payload that the worker signs.
     assert 2 * len(report.model_dump_json().encode()) < 1_500_000
+    assert report.unlisted == report.looked_at - 2 * MAX_REPORTED
     assert (len(report.unknown), report.failures[-1]) == (MAX_REPORTED, f"{MAX_REPORTED - len(report.failures) + 1} more")
     assert len(at.deps.store.ledger.ids(UNATTRIBUTED_CHAIN, [EventType.SWEEP_REPORTED])) >= 2 * MAX_REPORTED
 

@@ -36,6 +36,7 @@ def _print_report(report: Json) -> None:
         ("Checked", count_label(report["looked_at"], "job")),
         ("Revoked", f"{len(report['revoked'])}"),
         ("Failed", f"{len(report['failures'])}"),
+        ("Not listed", count_label(report["unlisted"], "job") if report.get("unlisted") else ""),
     )
     lines: list[tuple[object, ...]] = []
     for job in report["jobs"]:

@@ -237,6 +237,8 @@ class SweepReport(Message):
     lost: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    unlisted: int = 0
+    """Number of jobs that the lists of jobs leave out, because there are too many for one message."""
     at: datetime | None = None
 
 

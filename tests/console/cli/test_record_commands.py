@@ -233,13 +233,15 @@ def test_a_sweep_can_be_run_from_the_command_line(cli: Cli) -> None:
 
 
 def test_a_sweep_that_could_not_revoke_exits_with_9(cli: Cli) -> None:
-    report = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": ["j-dev-x: the target is down"], "at": None}
+    failures = ["j-dev-x: the target is down"]
+    report = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": failures, "unlisted": 2_000, "at": None}
     with serve_canned_answers() as console:
         console.set_response(200, report, "application/json")
         done = cli.run("sweep", "--console-url", console.address)
 
     assert done.exit_code == 9
     assert "the target is down" in done.stdout
+    assert "Not listed: 2,000 jobs\n" in done.stdout
 
 
 def test_the_catalog_of_the_console_is_listed(cli: Cli, ops: Human) -> None:
