@@ -101,9 +101,9 @@ async def set_paused(console: Console, name: str, person: Person, *, reason: str
     if status is None:
         raise TemporalUnavailable(NOT_IN_TEMPORAL_TEXT)
     paused = reason is not None
-    is_recorded = (await to_thread.run_sync(console.schedule_sync.recorded_pause, name) is not None) is paused
-    # It may be paused in Temporal only, if the store failed then or somebody paused it there.
-    if status.paused is not paused or not is_recorded:
+    is_recorded_as_paused = await to_thread.run_sync(console.schedule_sync.recorded_pause, name) is not None
+    # Temporal alone may have the change, if the store failed then or somebody made it there.
+    if {status.paused, is_recorded_as_paused} != {paused}:
         note = f"{person.name}: {reason}" if paused else f"unpaused by {person.name}"
         await console.gateway.set_schedule_paused(name, note, paused=paused)
         console.schedule_sync.forget(name)

@@ -23,9 +23,10 @@ from justenough_job.types import seconds_of
 
 EXIT_FAILED, EXIT_USAGE, EXIT_DENIED, EXIT_WAITED = 1, 2, 6, 7
 """The same as those of `justenough`."""
-STDOUT = 1
 EXIT_CANNOT_RUN, EXIT_NOT_FOUND = 126, 127
 """The same as a shell's."""
+STDOUT = 1
+"""Its file descriptor."""
 FORWARDED_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH") if hasattr(signal, name)
 )

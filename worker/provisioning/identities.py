@@ -253,11 +253,13 @@ def _ensure_approle(vault: AdminClient, name: str, file: Path) -> Generator[Appl
     role = f"auth/approle/role/{name}"
     yield vault.ensure(role, {**APPROLE_SETTINGS, "token_policies": [name]})
     role_id = str((vault.read(f"{role}/role-id") or {}).get("role_id"))
-    accessor, entity = find_accessor(vault, APPROLE_MOUNT), vault.read(f"identity/entity/name/{name}") if name == CONSOLE_ENTITY else None
-    aliases = [str(alias["name"]) for alias in (entity or {}).get("aliases") or () if alias["mount_accessor"] == accessor]
-    if aliases and role_id.casefold() != aliases[0].casefold():
+    # Only the console has an entity that knows its role's id.
+    entity = vault.read(f"identity/entity/name/{name}") if name == CONSOLE_ENTITY else None
+    accessor, aliases = find_accessor(vault, APPROLE_MOUNT), (entity or {}).get("aliases") or ()
+    known = next((str(alias["name"]) for alias in aliases if alias["mount_accessor"] == accessor), role_id)
+    if known.casefold() != role_id.casefold():
         # Somebody deleted the role. With another id it would log in as another entity, and Vault takes one alias per entity and mount.
-        role_id = aliases[0]
+        role_id = known
         vault.write(f"{role}/role-id", {"role_id": role_id})
         yield AppliedWrite(f"{role}/role-id", WriteOutcome.CHANGED, f"the id that the entity {name} knows")
     current = {}

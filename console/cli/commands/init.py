@@ -61,7 +61,8 @@ def init(
             # The next run would refuse what is left as a folder that is not empty. What was there before, or came meanwhile, is not ours.
             for path in reversed(made):
                 with suppress(OSError):
-                    path.rmdir() if path.is_dir() else path.unlink()
+                    remove = path.rmdir if path.is_dir() else path.unlink
+                    remove()
             raise
         if names_folder := not SETTINGS_FILE.exists():
             # A JSON text is one of TOML, too.
