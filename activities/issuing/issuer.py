@@ -42,7 +42,7 @@ from justenough.adapters.vault import ConnectionRefused, IssuedSecret, pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
-from justenough.domain.core.errors import JustEnoughError, RetryLater
+from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle
@@ -346,23 +346,22 @@ class Issuer:
         )
         # Record how to revoke it before anyone can use it.
         self._record(credential, grant, issued_event(job, credential))
-        if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
-            if credential.lease_id is not None:
-                self._revoke_at_once(credential, "it does not match the catalog")
-            raise IssueRefused(f"{access.action} on {access.resource}: {why}")
-        if action.target:
-            credential = self._observe(credential, action, controls)
-            self.holdings.add(credential, grant.basis)
-        # A certificate contains its own expiry: nothing can renew it.
-        lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
-        if (end := end_of_issued(action, issued, lease_s=lease_seconds, grant_s=ttl, at=deps.now())) < credential.expires_at:
-            credential = credential.model_copy(update={"expires_at": end})
-            self._record(credential, grant, renewed_event(job, credential, at=deps.now()))
-        self.holdings.touch(credential, resource.sensitivity)
-        # A withdrawal is recorded before its credentials are searched for; this credential is recorded before a withdrawal is. One finds the other.
-        if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
-            self._revoke_at_once(credential, "its approval was withdrawn")
-            raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
+        with self._revoke_unless_given(credential.id):
+            if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
+                raise IssueRefused(f"{access.action} on {access.resource}: {why}")
+            if action.target:
+                credential = self._observe(credential, action, controls)
+                self.holdings.add(credential, grant.basis)
+            # A certificate contains its own expiry: nothing can renew it.
+            lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
+            if (end := end_of_issued(action, issued, lease_s=lease_seconds, grant_s=ttl, at=deps.now())) < credential.expires_at:
+                credential = credential.model_copy(update={"expires_at": end})
+                self._record(credential, grant, renewed_event(job, credential, at=deps.now()))
+            self.holdings.touch(credential, resource.sensitivity)
+            # A withdrawal is recorded before its credentials are searched for; this credential is recorded before a withdrawal is. One finds the
+            # other.
+            if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
+                raise NotPermitted(f"{access.action} on {access.resource}: its approval was withdrawn")
         return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)
 
     def _record(self, credential: CredentialHandle, grant: AccessGrant, event: Event) -> None:
@@ -372,6 +371,20 @@ class Issuer:
             self._deps.store.ledger.append([event])
         except JustEnoughError:
             self._revoke_at_once(credential, "it could not be recorded", before=(event,))
+            raise
+
+    @contextmanager
+    def _revoke_unless_given(self, credential: str) -> Iterator[None]:
+        """Revoke a recorded credential, by its id, if an error keeps the job from getting it. Without a lease, it ends with the job."""
+        try:
+            yield
+        except AccessClosed:
+            # All of the job's credentials were revoked.
+            raise
+        except JustEnoughError as error:
+            handle = next((each for each in self.holdings.alive if each.id == credential), None)
+            if handle is not None and handle.lease_id is not None:
+                self._revoke_at_once(handle, str(error))
             raise
 
     def _ask_vault(self, grant: AccessGrant, access: Access, action: ActionDef, *, nth: int) -> tuple[str, IssuedSecret]:
@@ -388,18 +401,14 @@ class Issuer:
         return answer
 
     def _observe(self, credential: CredentialHandle, action: ActionDef, controls: KnownControls) -> CredentialHandle:
-        """Return a new credential whose target shows its user; otherwise revoke it, because nobody could verify its end. Raises IssueRefused, RetryLater."""
+        """Return a new credential whose target shows its user: nobody could verify the end of another. Raises IssueRefused, RetryLater."""
         try:
             return with_observed_user(self._deps, self._order.job, credential, action, controls)
         except NotObservable as error:
             if self._vault_issuer.is_closed():
                 # It was revoked before its user was searched for.
                 raise AccessClosed(ACCESS_CLOSED) from error
-            self._revoke_at_once(credential, "its target does not show it")
             raise IssueRefused(f"{credential.action} on {credential.resource}: {error}") from error
-        except RetryLater:
-            self._revoke_at_once(credential, "it could not be verified that its target shows it")
-            raise
 
 
 def _request_key(access: Access) -> tuple[object, ...]:

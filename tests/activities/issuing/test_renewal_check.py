@@ -28,6 +28,7 @@ from justenough.domain.jobs.spec import Access, checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
+from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import CallAccess, ToolCall
 from justenough.services.evaluate_request import compute_request_digest
 from justenough.services.inherited_limits import parent_limit_problems
@@ -231,10 +232,26 @@ def test_an_approval_withdrawn_while_vault_issues_gives_the_job_nothing(at: Desk
         return issued
 
     monkeypatch.setattr(at.deps.vault, "issue", issue_late)
-    with pytest.raises(NotPermitted, match="the request is withdrawn"):
+    with pytest.raises(NotPermitted, match="its approval was withdrawn"):
         start_job(at, WRITE, tier=1)
     (credential,) = at.deps.store.credentials.list().items
-    assert (credential.state, credential.revoked_why) == ("confirmed", "its approval was withdrawn")
+    assert (credential.state, credential.revoked_why) == ("confirmed", "write on orders-db: its approval was withdrawn")
+    assert at.shop.users_of(credential.job_id) == []
+
+
+def test_a_credential_whose_withdrawal_could_not_be_looked_up_is_revoked_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    get = at.deps.store.requests.get
+
+    def fail_once_issued(request: str) -> RequestView | None:
+        if at.deps.store.credentials.list(job=job_of(request)).items:
+            raise StoreUnavailable("the store hangs")
+        return get(request)
+
+    monkeypatch.setattr(at.deps.store.requests, "get", fail_once_issued)
+    with pytest.raises(StoreUnavailable):
+        start_job(at, WRITE, tier=1)
+    (credential,) = at.deps.store.credentials.list().items
+    assert (credential.state, credential.revoked_why) == ("confirmed", "the store hangs")
     assert at.shop.users_of(credential.job_id) == []
 
 
