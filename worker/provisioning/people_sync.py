@@ -29,11 +29,19 @@ def sync_people(
     """Write these people into Vault, and return the outcome for each path. `remove`: also disable people who are not listed, and take them
     out of groups. `fixed_groups`: groups whose members stay as they are.
 
-    Raises InvalidInput, before anything is written, if a conflicting identity is not ours; SetupFailed, VaultNotReady.
+    Raises InvalidInput if these people cannot be written, for example if a conflicting identity is not ours: then only people who left have
+    been disabled. Raises SetupFailed, VaultNotReady.
     """
     with AdminClient.of(settings, admin_token) as vault:
-        directory = _Directory.read(vault, settings, people)
-        return tuple(_steps(vault, directory, people, remove=remove, fixed_groups=fixed_groups))
+        directory = _Directory.read(vault, settings)
+        # First, so that a sync that is refused or interrupted has ended the access of those who left.
+        left = tuple(_disable_others(vault, directory, people, remove=remove))
+        problems = tuple(directory.problems(vault, settings, people))
+        disabled = [step.path.rpartition("/")[2] for step in left if step.outcome is WriteOutcome.CHANGED]
+        if problems and disabled:
+            problems += (Problem("", f"nothing was written, except that these people, who left, are disabled now: {', '.join(disabled)}"),)
+        raise_problems("people", problems)
+        return left + tuple(_write_people(vault, directory, people, remove=remove, fixed_groups=fixed_groups))
 
 
 def plan_people(
@@ -41,9 +49,12 @@ def plan_people(
 ) -> tuple[PlannedWrite, ...]:
     """Return what `sync_people` would do for each path. Writes nothing. Raises as it does."""
     with AdminClient.of(settings, admin_token) as vault:
-        directory = _Directory.read(vault, settings, people)
+        directory = _Directory.read(vault, settings)
+        raise_problems("people", directory.problems(vault, settings, people))
     with _PeoplePlan.of(settings, admin_token, names=directory.names) as plan:
-        return tuple(plan.describe(step) for step in _steps(plan, directory, people, remove=remove, fixed_groups=fixed_groups))
+        left = _disable_others(plan, directory, people, remove=remove)
+        written = _write_people(plan, directory, people, remove=remove, fixed_groups=fixed_groups)
+        return tuple(plan.describe(step) for step in (*left, *written))
 
 
 class _PeoplePlan(PlanningClient):
@@ -65,16 +76,14 @@ class _Directory:
     """All of Vault's entities, by casefolded name."""
 
     @classmethod
-    def read(cls, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> _Directory:
-        """Read Vault's mounts and entities. Raises InvalidInput with every conflict that keeps these people from being written."""
+    def read(cls, vault: AdminClient, settings: Settings) -> _Directory:
+        """Read Vault's mounts and entities. Raises SetupFailed, VaultNotReady."""
         require_namespace(vault)
         accessors = {path.strip("/"): str(mount.get("accessor")) for path, mount in (vault.read("sys/auth") or {}).items()}
         known = (*settings.people_mounts, settings.pages_mount, settings.pages_oidc_mount or "")
         mounts = tuple(dict.fromkeys(mount for each in known if (mount := each.strip("/")) in accessors))
         found = {name: vault.read(f"identity/entity/name/{name}") for name in vault.list("identity/entity/name")}
-        directory = cls(accessors, mounts, {name.casefold(): entity for name, entity in found.items() if entity})
-        raise_problems("people", directory._problems(vault, settings, people))
-        return directory
+        return cls(accessors, mounts, {name.casefold(): entity for name, entity in found.items() if entity})
 
     @property
     def ours(self) -> dict[str, dict[str, Any]]:
@@ -94,7 +103,8 @@ class _Directory:
     def logins(self, name: str, entry: PersonEntry) -> dict[str, str]:
         return dict.fromkeys(self.default_mounts, name) | {mount.strip("/"): login for mount, login in entry.logins.items()}
 
-    def _problems(self, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:
+    def problems(self, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:
+        """Yield everything that keeps these people from being written."""
         if not any(mount.strip("/") in self.accessors for mount in settings.people_mounts):
             mounts = ", ".join(f"{mount}/" for mount in settings.people_mounts)
             yield Problem("", f"Vault has no auth method at {mounts}: enable one first, or correct JUSTENOUGH_PEOPLE_MOUNTS")
@@ -137,11 +147,9 @@ def _alias(entity: Mapping[str, Any], accessor: str) -> Mapping[str, Any] | None
     return next((alias for alias in entity.get("aliases") or () if alias.get("mount_accessor") == accessor), None)
 
 
-def _steps(
+def _write_people(
     vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool, fixed_groups: Collection[str]
 ) -> Iterator[AppliedWrite]:
-    # First, so that a sync that is interrupted has ended the access of those who left.
-    yield from _disable_others(vault, directory, people, remove=remove)
     active = {name: entry for name, entry in people.items() if entry.active}
     ids: dict[str, str] = {}
     for name, entry in active.items():
@@ -176,10 +184,24 @@ def _ensure_login(vault: AdminClient, directory: _Directory, name: str, entity_i
 def _disable_others(
     vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool
 ) -> Iterator[AppliedWrite]:
-    """Disable people who are not active; with `remove`, also people whom people sync created and who are no longer listed."""
+    """Disable people who are not active; with `remove`, also people whom people sync created and who are no longer listed.
+
+    Somebody whose login belongs to another name now has probably not left: `problems` reports them.
+    """
     inactive = [entity for name, entry in people.items() if not entry.active and (entity := directory.entity(name))]
     listed = {name.casefold() for name in people}
-    absent = [entity for name, entity in directory.ours.items() if name.casefold() not in listed]
+    logins = {
+        (directory.accessors.get(mount), login.casefold())
+        for name, entry in people.items()
+        if entry.active
+        for mount, login in directory.logins(name, entry).items()
+    }
+    absent = [
+        entity
+        for name, entity in directory.ours.items()
+        if name.casefold() not in listed
+        and logins.isdisjoint((alias["mount_accessor"], alias["name"].casefold()) for alias in entity.get("aliases") or ())
+    ]
     for entity in (*inactive, *absent):
         path = f"identity/entity/name/{entity['name']}"
         if not is_ours(entity):

@@ -240,6 +240,22 @@ def test_objects_that_sync_did_not_create_are_named_before_any_write_and_can_be_
     assert ada.groups == {"ops"}
 
 
+def test_people_who_left_are_disabled_although_another_login_conflicts(office: Office) -> None:
+    office.sync("  eve: {groups: [ops]}\n  max: {}\n  ada.old: {logins: {people: ada}}\n  gone: {}\n", remove=True)
+    text = "  eve: {active: false}\n  max: {}\n  ada: {groups: [ops]}\n"
+    with pytest.raises(InvalidInput):
+        office.plan(text, remove=True)
+    assert not office.empty.read("identity/entity/name/eve")["disabled"]
+    with pytest.raises(InvalidInput) as refused:
+        office.sync(text, remove=True)
+    conflict, note = map(str, refused.value.problems)
+    assert conflict.startswith("ada.logins.people: Vault knows the login ada as ada.old. If it is this person, hand it over: ")
+    assert note == "nothing was written, except that these people, who left, are disabled now: eve, gone"
+    names = office.empty._shop.admin.list(f"{office.empty.namespace}/identity/entity/name").json()["data"]["keys"]
+    disabled = {name: office.empty.read(f"identity/entity/name/{name}")["disabled"] for name in names}
+    assert disabled == {"eve": True, "max": False, "ada.old": False, "gone": True}
+
+
 def test_a_changed_login_name_moves_the_person_along(office: Office) -> None:
     office.sync("  ada: {groups: [ops]}\n")
     text = "  ada: {groups: [ops], logins: {people: ada.king}}\n"
