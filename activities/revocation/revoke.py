@@ -90,6 +90,24 @@ class _JobMemory:
     """The time of the newest proof, by the clock of its worker."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    """What an attempt found after it had revoked everything."""
+
+    role_gone: bool
+    """Whether the job's token role is gone, so that Vault creates no more tokens for the job."""
+    inspection: Inspection
+    seen_from: datetime
+    """When the inspection began, but never before the newest proof that was read: what is alive now is newer than that, even if the clock of
+    that proof's worker was ahead.
+    """
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing was found alive and each check had an answer. An issue may still be in flight."""
+        return self.role_gone and not (self.inspection.alive or self.inspection.failures)
+
+
 def revoke(
     deps: Deps,
     job: str,
@@ -108,68 +126,59 @@ def revoke(
     `spaces`: resource and action of every credential, dead or alive, that gave the job a space, because a space outlives its credential.
     `before`: events to record ahead of its own, in the same step.
     """
-    started, began, steps = deps.now(), deps.ticks(), FailureCollector()
+    started, began, steps, tracker = deps.now(), deps.ticks(), FailureCollector(), deps.revocation_tracker
     # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries. It began with its
     # first attempt, even if only a later one could be recorded.
-    first_began = deps.revocation_tracker.start_time(job, now=started)
+    first_began = tracker.start_time(job, now=started)
     series = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
     facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=series, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
-        memory = steps.attempt(
-            "the store",
-            lambda: with_store_timeout(partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)),
-            _JobMemory(known or ()),
-        )
-        role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
-        _revoke_leases(deps, steps, memory.credentials)
-        steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
-        for lock in memory.locks:
-            # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
-            steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
-        # What is alive now is newer than the proof that was read before, even if the clock of that proof's worker was ahead.
-        seen_from, inspection = max(deps.now(), memory.proven_at), inspect(deps, job, memory.credentials, memory.accesses)
-        if inspection.users or inspection.spaces:
-            inspection = _end_remains(deps, job, memory, steps)
+        close_and_read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
+        memory = steps.attempt("the store", lambda: with_store_timeout(close_and_read), _JobMemory(known or ()))
+        seen = _revoke_and_inspect(deps, job, memory, steps)
 
     at, settled = deps.now(), settled or memory.unclaimed
-    dead_since = deps.revocation_tracker.record_inspection(job, dead=role_gone and not (inspection.alive or inspection.failures), now=at)
+    dead_since = tracker.record_inspection(job, dead=seen.is_dead, now=at)
     doubts = doubts_about(deps, memory.credentials)
     unprovable = (*memory.unknown, *standing_doubts(doubts, now=at))
-    clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
-    wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
+    clean = seen.is_dead and (memory.closed or settled) and not unprovable
+    wait = None if settled or not clean else tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
-    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *inspection.alive, *inspection.failures, *unprovable)))
-    attempt = Attempt(series, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
+    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *seen.inspection.alive, *seen.inspection.failures, *unprovable)))
+    attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
     for credential in with_latest_ends(memory.credentials, doubts):
-        facts += credential_events(
-            job,
-            credential,
-            inspection,
-            TargetTraits(
-                in_target=deps.targets.has_target(credential.resource, credential.action),
-                gives_space=deps.targets.gives_space(credential.resource, credential.action),
-                unprovable=credential.id in doubts,
-                # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in
-                # flight created may have appeared after their check.
-                dead_since=(
-                    dead_since if credential.user is not None and job in credential.user and credential.issued_at < first_began else None
-                ),
-            ),
-            by=by,
-            at=at,
+        # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in flight
+        # created may have appeared after their check.
+        was_seen = credential.user is not None and job in credential.user and credential.issued_at < first_began
+        traits = TargetTraits(
+            in_target=deps.targets.has_target(credential.resource, credential.action),
+            gives_space=deps.targets.gives_space(credential.resource, credential.action),
+            unprovable=credential.id in doubts,
+            dead_since=dead_since if was_seen else None,
         )
+        facts += credential_events(job, credential, seen.inspection, traits, by=by, at=at)
     if confirmed:
-        deps.revocation_tracker.forget(job)
-        facts.append(confirmed_event(job, attempt, inspection))
+        tracker.forget(job)
+        facts.append(confirmed_event(job, attempt, seen.inspection))
     elif failures:
-        facts += overdue_events(job, attempt, failures=failures, failed=deps.revocation_tracker.record_failed_attempt(job, now=at))
-    return RevocationResult(
-        confirmed=confirmed,
-        second_look_in=wait,
-        failures=failures,
-        events=_record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested)),
-    )
+        facts += overdue_events(job, attempt, failures=failures, failed=tracker.record_failed_attempt(job, now=at))
+    unrecorded = _record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested))
+    return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=unrecorded)
+
+
+def _revoke_and_inspect(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> _Observation:
+    """Revoke everything of a job in Vault and in its targets, then check whether it is dead."""
+    role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
+    _revoke_leases(deps, steps, memory.credentials)
+    steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
+    for lock in memory.locks:
+        # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
+        steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
+    seen_from, inspection = max(deps.now(), memory.proven_at), inspect(deps, job, memory.credentials, memory.accesses)
+    if inspection.users or inspection.spaces:
+        inspection = _end_remains(deps, job, memory, steps)
+    return _Observation(role_gone, inspection, seen_from)
 
 
 def _record_attempt(deps: Deps, job: str, facts: list[Event], *, may_be_doubted: bool) -> tuple[Event, ...]:
