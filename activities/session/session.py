@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -210,23 +211,14 @@ class JobSession:
 
     async def _work(self) -> SessionResult:
         """Issue, and run the process to its end. Return the outcome, before anything is revoked."""
-        delivered, workdir = await self._issue_all(), None
-        if digest := self._order.order.bundle:
-            content = await asyncio.to_thread(self._deps.store.bundles.get, digest)
-            if content is None:
-                raise IssueRefused(f"bundle {digest} is not in the store: launch the job again, so that its files are sent again")
-            workdir = await asyncio.to_thread(ensure_unpacked, self._deps.settings.home, digest, content)
+        delivered = await self._issue_all()
+        workdir = await asyncio.to_thread(self._unpack_bundle)
         self._raise_if_stopped()
         # A session that was suspended until after its end must not start a process.
         if not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
             raise SessionStopped
-        worker, sandbox = f"{socket.gethostname()}:{os.getpid()}", self._sandbox.isolation.value
-        now = self._deps.now()
-        where = {"worker": worker, "sandbox": sandbox, "run": self._run}
-        times_out_at = (now + timedelta(seconds=self._spec.run.timeout)).isoformat()
-        started = build_event(EventType.JOB_STARTED, self._job, at=now, **where, times_out_at=times_out_at)
-        await asyncio.to_thread(self._deps.store.ledger.append, [started])
+        await asyncio.to_thread(self._record_start)
         self._raise_if_stopped()
         redactor = Redactor(text for item in self._issued for text in secret_texts(item.fields))
         async with keep_leases(self._deps, self._job, self._issuer, self._issued) as lease_keeper:
@@ -238,19 +230,13 @@ class JobSession:
             )
             self._tools = tools = ToolGateway(self._deps, self._verified, self._issuer, broker)
             self._raise_if_stopped()
+            issued = ((item.credential.resource, item.credential.action) for item in self._issued)
+            reaches_vault = self._deps.config.current().catalog.lets_reach_vault(issued)
             async with (
                 run_process(
                     self._deps.settings,
                     self._sandbox,
-                    JobTask(
-                        self._job,
-                        self._spec,
-                        workdir,
-                        delivered,
-                        reaches_vault=self._deps.config.current().catalog.lets_reach_vault(
-                            (item.credential.resource, item.credential.action) for item in self._issued
-                        ),
-                    ),
+                    JobTask(self._job, self._spec, workdir, delivered, reaches_vault=reaches_vault),
                     redactor=redactor,
                     sink=self._store_output,
                     serve=lambda uid: serve_broker(
@@ -281,6 +267,22 @@ class JobSession:
             self._issued.append(issued)
             delivered = delivered.merge(build_delivery(access, issued.fields, issued.connect))
         return delivered.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
+
+    def _unpack_bundle(self) -> Path | None:
+        """Return the folder of the order's bundle; None if it has none. Raises IssueRefused if the store has lost it."""
+        digest = self._order.order.bundle
+        if not digest:
+            return None
+        content = self._deps.store.bundles.get(digest)
+        if content is None:
+            raise IssueRefused(f"bundle {digest} is not in the store: launch the job again, so that its files are sent again")
+        return ensure_unpacked(self._deps.settings.home, digest, content)
+
+    def _record_start(self) -> None:
+        now, isolation = self._deps.now(), self._sandbox.isolation.value
+        where = {"worker": f"{socket.gethostname()}:{os.getpid()}", "sandbox": isolation, "run": self._run}
+        times_out_at = (now + timedelta(seconds=self._spec.run.timeout)).isoformat()
+        self._deps.store.ledger.append([build_event(EventType.JOB_STARTED, self._job, at=now, **where, times_out_at=times_out_at)])
 
     async def _until_servers_listen(self, issue: Callable[[], T]) -> T:
         """Issue; try again for a while if a server refuses connections, because it may be restarting."""
