@@ -223,8 +223,8 @@ def _ensure_groups(
     remove: bool,
     fixed_groups: Collection[str],
 ) -> Iterator[AppliedWrite]:
-    """Give each group its members, except for the fixed ones. Members that people sync did not create stay; with `remove`, members that it created and that are no
-    longer listed are removed.
+    """Give each group its members, except for the fixed ones. Members that people sync did not create stay; with `remove`, members that it
+    created and that are no longer listed are removed.
     """
     ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
     names = {group for entry in active.values() for group in entry.groups}
@@ -235,31 +235,32 @@ def _ensure_groups(
     groups += [(str(group["name"]), group) for group in found]
     for name, group in groups:
         path = f"identity/group/name/{name}"
-        # Vault finds a group whatever the case of its name. A write would rename it, and its other members would become members of this one.
-        misnamed = (
-            f"Vault has no group {name}, only {group['name']}: rename it (bao write identity/group/id/{group['id']} name={name})"
-            if group and group["name"] != name
-            else ""
-        )
-        if misnamed or name in fixed_groups:
+        if group and group["name"] != name:
+            # Vault finds a group whatever the case of its name. A write would rename it, and its other members would become members of this one.
+            rename = f"rename it (bao write identity/group/id/{group['id']} name={name})"
+            yield AppliedWrite(path, WriteOutcome.KEPT, f"Vault has no group {name}, only {group['name']}: {rename}")
+        elif name in fixed_groups:
             several = "several groups of the SCIM server have this name: its members stay as they are; rename all of them but one"
-            yield AppliedWrite(path, WriteOutcome.KEPT, misnamed or several)
-            continue
-        if group is not None and group.get("type") == "external":
+            yield AppliedWrite(path, WriteOutcome.KEPT, several)
+        elif group and group.get("type") == "external":
             if name in names:
                 yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
-            continue
-        current = [str(member) for member in (group or {}).get("member_entity_ids") or ()]
-        wanted = {ids[person] for person, entry in active.items() if name in entry.groups}
-        surplus = {member for member in current if member in ours and member not in wanted}
-        members = (set(current) | wanted) - (surplus if remove else set())
-        note = (
-            "" if remove or not surplus else f"not listed: {', '.join(sorted(ours[member] for member in surplus))}; --remove takes them out"
-        )
-        if group is not None and members == set(current):
-            yield AppliedWrite(path, WriteOutcome.KEPT if note else WriteOutcome.UNCHANGED, note)
-            continue
-        order = {identity: name for name, identity in ids.items()} | ours
-        data = {"member_entity_ids": sorted(members, key=lambda member: order.get(member, member))}
-        step = vault.ensure(path, data if group else {"type": "internal", **data})
-        yield AppliedWrite(step.path, step.outcome, note)
+        else:
+            wanted = {ids[person]: person for person, entry in active.items() if name in entry.groups}
+            yield _ensure_members(vault, path, group, wanted, ours, remove=remove)
+
+
+def _ensure_members(
+    vault: AdminClient, path: str, group: Mapping[str, Any] | None, wanted: Mapping[str, str], ours: Mapping[str, str], *, remove: bool
+) -> AppliedWrite:
+    """Give one group its members. `wanted`, `ours`: names by entity id of those who belong to it, and of everybody whom people sync created."""
+    current = set(map(str, (group or {}).get("member_entity_ids") or ()))
+    surplus = current & ours.keys() - wanted.keys()
+    members = (current | wanted.keys()) - (surplus if remove else set())
+    note = "" if remove or not surplus else f"not listed: {', '.join(sorted(ours[member] for member in surplus))}; --remove takes them out"
+    if group is not None and members == current:
+        return AppliedWrite(path, WriteOutcome.KEPT if note else WriteOutcome.UNCHANGED, note)
+    order = {**wanted, **ours}
+    data = {"member_entity_ids": sorted(members, key=lambda member: order.get(member, member))}
+    step = vault.ensure(path, data if group else {"type": "internal", **data})
+    return AppliedWrite(step.path, step.outcome, note)
