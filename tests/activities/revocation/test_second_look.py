@@ -8,9 +8,10 @@ import pytest
 
 from activities.revocation.revoke import end_one
 from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.core.ids import new_job_id
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY, RevocationTracker
 from tests.activities.revocation_calls import revoke_by_session, revoke_from_outside
-from tests.activities.vault_shop import Desk
+from tests.activities.vault_shop import Desk, submission
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
@@ -35,6 +36,15 @@ def test_after_a_check_that_was_not_clean_the_next_clean_one_counts_as_the_first
     tracker.record_clean_check(JOB, started=0, ended=1, now=NOW)
     assert tracker.record_failed_attempt(JOB, now=NOW) == 1
     assert tracker.record_clean_check(JOB, started=2 * DELAY, ended=2 * DELAY + 1, now=NOW) == SECOND_CHECK_DELAY
+
+
+@pytest.mark.servers
+def test_a_job_that_no_session_ever_had_needs_no_second_look(at: Desk) -> None:
+    job = new_job_id(at.deps.settings.installation, now=at.clock.now())
+    at.deps.store.ledger.append([submission(job, at.clock.now())])
+    assert revoke_from_outside(at, job).confirmed
+    claimed = revoke_from_outside(at, at.job())
+    assert (claimed.confirmed, claimed.second_look_in) == (False, SECOND_CHECK_DELAY)
 
 
 @pytest.mark.servers
