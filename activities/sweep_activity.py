@@ -166,7 +166,9 @@ class SweepActivities:
                 for what, job, _ in verdicts
                 if what == "unknown"
             ]
-            await asyncio.to_thread(self._deps.store.ledger.append, unknown)
+            for start in range(0, len(unknown), MAX_REPORTED):
+                # A few at a time: while they are recorded, nobody else can write.
+                await asyncio.to_thread(self._deps.store.ledger.append, unknown[start : start + MAX_REPORTED])
             if self._deps.config.digest_in_force is not None:
                 checks = target_checks(inspection, at=self._deps.now())
                 await asyncio.to_thread(self._deps.store.targets.record, checks)

@@ -77,7 +77,9 @@ class RequestWatch:
             except Exception as error:  # noqa: BLE001 - while the store is unreachable, signals are the only path
                 if not fails:
                     log.warning("requests about jobs cannot be read; only signals reach sessions", error=type(error).__name__)
-                fails = True
+                # After a failover the store may lack its newest entries, and new ones may have their positions: read every request again.
+                position, fails = None, True
+                self._new.update(self._sessions)
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _pass_on(self, entries: Iterable[EntryView]) -> None:

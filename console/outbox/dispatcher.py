@@ -58,16 +58,21 @@ class Dispatcher:
         if not subscriptions:
             await self.close()
             return
-        if not await self._hold_lease():
-            return
-        kinds = {name: "webhook" if isinstance(configured, Webhook) else "notify" for name, configured in subscriptions.items()}
-        if self._registered is None or self._registered[1] != kinds or self._deps.ticks() - self._registered[0] >= REGISTER_INTERVAL_S:
-            now = self._deps.now()
-            if await to_thread.run_sync(lambda: self._deps.store.outbox.keep_subscriptions(kinds, holder=self._holder, now=now)):
-                self._registered = self._deps.ticks(), kinds
-        # Noted before the store is read, because workers that run go on meanwhile.
-        known = {name: (worker.saved_position, worker.position) for name, worker in self._workers.items()}
-        news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
+        try:
+            if not await self._hold_lease():
+                return
+            kinds = {name: "webhook" if isinstance(configured, Webhook) else "notify" for name, configured in subscriptions.items()}
+            if self._registered is None or self._registered[1] != kinds or self._deps.ticks() - self._registered[0] >= REGISTER_INTERVAL_S:
+                now = self._deps.now()
+                if await to_thread.run_sync(lambda: self._deps.store.outbox.keep_subscriptions(kinds, holder=self._holder, now=now)):
+                    self._registered = self._deps.ticks(), kinds
+            # Noted before the store is read, because workers that run go on meanwhile.
+            known = {name: (worker.saved_position, worker.position) for name, worker in self._workers.items()}
+            news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
+        except RetryLater:
+            # After a failover, other entries may have the positions that workers have read and not saved yet.
+            await self._remove_workers()
+            raise
         if any(news.positions.get(name, -1) < saved or news.head < read for name, (saved, read) in known.items()):
             log.warning("the store's ledger is shorter than before; events are delivered from the positions that it knows")
             await self._remove_workers()

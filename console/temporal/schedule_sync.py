@@ -21,6 +21,7 @@ RECONCILE_INTERVAL_S = 60.0
 RETRY_DELAY_S = 10.0
 STATUS_TTL_S = 3.0
 STATUS_TIMEOUT_S = 2.0
+CHANGED_BY_OTHERS = "a schedule in Temporal had been changed and was restored; if this repeats, another console has another triggers.yaml"
 
 log = structlog.get_logger()
 
@@ -32,6 +33,8 @@ class ScheduleSync:
         self._deps = deps
         self._gateway = gateway
         self._problems: dict[str, str] = {}
+        self._in_temporal: str | None = None
+        """The digest of the configuration whose schedules were last brought to Temporal, all of them."""
         self._statuses = SingleFlightCache(self._read_status, forget_after_s=STATUS_TTL_S)
 
     async def reconcile(self) -> None:
@@ -39,14 +42,16 @@ class ScheduleSync:
 
         Raises TemporalUnavailable.
         """
-        configured = (await to_thread.run_sync(self._deps.config.current)).schedules
-        existing = await self._gateway.schedule_names()
+        config = await to_thread.run_sync(self._deps.config.current)
+        configured, existing = config.schedules, await self._gateway.schedule_names()
+        restores = config.digest == self._in_temporal
         for name, timed in configured.items():
             # Temporal may have lost it, or the file may have lacked it for a moment.
             pause = await to_thread.run_sync(self.recorded_pause, name)
-            await self._apply(name, self._gateway.put_schedule(name, timed.schedule, pause=pause))
+            await self._apply(name, self._gateway.put_schedule(name, timed.schedule, pause=pause), restores=restores)
         for name in sorted(existing - configured.keys()):
-            await self._apply(name, self._gateway.delete_schedule(name))
+            await self._apply(name, self._gateway.delete_schedule(name), restores=restores)
+        self._in_temporal = None if self._problems else config.digest
 
     async def run(self) -> None:
         """Reconcile at start, when the configuration changes, and every RECONCILE_INTERVAL_S, until cancelled."""
@@ -91,10 +96,13 @@ class ScheduleSync:
         except TimeoutError:
             raise TemporalUnavailable(f"Temporal did not answer within {STATUS_TIMEOUT_S:.0f} s") from None
 
-    async def _apply(self, name: str, step: Awaitable[bool | None]) -> None:
+    async def _apply(self, name: str, step: Awaitable[bool | None], *, restores: bool) -> None:
         try:
             if await step is not False:
-                log.info("a schedule was updated", schedule=name)
+                if restores:
+                    log.warning(CHANGED_BY_OTHERS, schedule=name)
+                else:
+                    log.info("a schedule was updated", schedule=name)
                 self.forget(name)
             self._problems.pop(name, None)
         except JustEnoughError as error:

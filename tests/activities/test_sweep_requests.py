@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, cast
 
@@ -48,7 +49,15 @@ async def test_a_report_fits_into_a_payload_however_much_is_left_over_and_the_le
     sweep = SweepActivities(at.deps, cast("Any", None))
     monkeypatch.setattr(at.deps.targets, "job_ids", lambda: (found, TargetInspection()))
     monkeypatch.setattr(sweep, "_check_in_time", lambda _, job, end: check(job, end))
+    append, recorded_at_once = at.deps.store.ledger.append, list[int]()
+
+    def count_and_append(events: Sequence[Event]) -> None:
+        recorded_at_once.append(len(events))
+        append(events)
+
+    monkeypatch.setattr(at.deps.store.ledger, "append", count_and_append)
     report = await sweep.run()
+    assert max(recorded_at_once) <= MAX_REPORTED, "other writers wait meanwhile"
     # The result has the report twice: once more in the payload that the worker signs.
     assert 2 * len(report.model_dump_json().encode()) < 1_500_000
     assert report.unlisted == report.looked_at - 2 * MAX_REPORTED

@@ -109,7 +109,7 @@ def read_people(what: str, text: bytes, groups: Collection[str] = ()) -> ReadPeo
         return ReadPeople(validate_model(what, PeopleFile, read_yaml(what, text)).people)
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(what, (Problem("", f"not valid JSON: {error}"),)) from error
     return read_scim(what, value if isinstance(value, list) else [value], groups)
 
@@ -201,7 +201,7 @@ def _pages(client: httpx.Client, address: str) -> Iterator[object]:
         try:
             page = answer.json()
             found, total = len(page.get("Resources") or ()), int(page["totalResults"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             message = f"{address} did not answer with a SCIM list response: check the address of --scim"
             raise GiveUp(message) from error
         if count and total != before:

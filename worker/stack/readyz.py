@@ -85,10 +85,12 @@ def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
     for alarm in str(report.get("config_alarm") or "").splitlines():
         remedy = "Fix it, then check it: justenough catalog check"
         yield DoctorFinding("installation's configuration", "missing", alarm, remedy)
-    in_force = {str(worker["name"]): str(worker["config_digest"])[:19] for worker in report.get("workers", ()) if worker["config_digest"]}
+    processes = ({"name": "this console", "config_digest": report.get("config_digest")}, *report.get("workers", ()))
+    in_force = {str(each["name"]): str(each["config_digest"])[:19] for each in processes if each["config_digest"]}
     if len(set(in_force.values())) > 1:
-        text = "workers use different configurations: " + ", ".join(f"{name} {digest}" for name, digest in in_force.items())
-        yield DoctorFinding("installation's configuration", "warning", text, "Give all workers the same configuration folder and settings.")
+        text = "consoles and workers use different configurations: " + ", ".join(f"{name} {digest}" for name, digest in in_force.items())
+        remedy = "Give all consoles and workers the same configuration folder and settings."
+        yield DoctorFinding("installation's configuration", "warning", text, remedy)
 
 
 def alarms(report: Json) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ class Ready(Message):
     targets: TargetCounts
     workers: tuple[WorkerView, ...] = ()
     """Workers that reported within the last minute."""
+    config_digest: str | None = None
+    """The configuration that this console has in force; None if it has none."""
     config_alarm: str | None
     """Why the newest catalog, tiers or policies are not in use, here or in a worker, a line for each; None if they are."""
 
@@ -82,6 +84,7 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
             checked_at=report.targets.checked_at,
         ),
         workers=report.workers,
+        config_digest=console.deps.config.digest_in_force,
         config_alarm=report.config_alarm(console.deps.config.alarm),
     )
 

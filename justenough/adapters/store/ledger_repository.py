@@ -301,7 +301,7 @@ def span_statement(since: datetime, until: datetime) -> Select[Any]:
 def row_to_view(row: Sequence[Any]) -> EntryView:
     """Return an entry as the API shows it. `row` holds its position, then the fields of a LedgerEntry in their order."""
     entry, data = LedgerEntry(*row[1:]), None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         data = json.loads(entry.data)
     # Data that somebody replaced by something else must not keep the other entries from being read. Verification reports it.
     data = data if isinstance(data, dict) else {"unreadable": entry.data}

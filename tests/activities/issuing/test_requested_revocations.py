@@ -10,11 +10,13 @@ import pytest
 from activities.broker import Broker
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.session import people_requests
-from activities.session.people_requests import RequestedRevocations
+from activities.session.people_requests import RequestedRevocations, RequestWatch
+from justenough.adapters.store.errors import StoreUnavailable
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import CredentialState
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.readmodel.views import EntryView
 from justenough.services import job_history
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import Desk
@@ -79,3 +81,23 @@ async def test_a_person_revoked_a_credential_however_many_others_of_the_job_were
     await asyncio.to_thread(ledger.append, [asked])
     assert await broker.was_revoked(item)
     await asyncio.to_thread(session.end)
+
+
+async def test_a_request_after_a_failover_that_lost_entries_reaches_its_session(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people_requests, "POLL_INTERVAL_S", 0.01)
+    ledger, job, received = at.deps.store.ledger, at.job(), asyncio.Queue[EntryView]()
+    head, news, calls = ledger.head, ledger.news, []
+    stop = build_event(EventType.STOP_REQUESTED, job, at=at.deps.now(), about="kill/e-ops", how="kill", person="e-ops", name="ops")
+
+    def fail_over_once(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            ledger.append([stop])
+            raise StoreUnavailable("failing over")
+        return news(*arguments, **options)
+
+    # Its ten newest entries are lost in the failover.
+    monkeypatch.setattr(ledger, "head", lambda: head().model_copy(update={"position": head().position + (0 if calls else 10)}))
+    monkeypatch.setattr(ledger, "news", fail_over_once)
+    async with RequestWatch(at.deps.store).watch(job, received.put_nowait), asyncio.timeout(60):
+        assert (await received.get()).id == stop.id

@@ -232,6 +232,14 @@ def test_tampering_with_the_ledgers_tables_is_detected(
     assert {(problem.job, problem.seq, problem.fault) for problem in filled.ledger.verify().problems} == found
 
 
+@pytest.mark.parametrize("data", ["no JSON", "[]", "[" * 100_000], ids=["no JSON", "no object", "nested too deeply"])
+def test_an_entry_whose_data_somebody_replaced_does_not_keep_the_others_from_being_read(filled: Store, url: str, data: str) -> None:
+    tamper(url, f"UPDATE ledger SET data = '{data}' WHERE job = :job AND seq = 3")
+    replaced, other = filled.ledger.entries(job=JOB).items[2:4]
+    assert replaced.data == {"unreadable": data}
+    assert "unreadable" not in other.data
+
+
 def test_removing_the_newest_entry_together_with_its_head_is_not_detected(filled: Store, url: str) -> None:
     """This is the limit that `unseen` states: the newest entry is removed together with its head."""
     statements = (

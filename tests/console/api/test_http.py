@@ -134,6 +134,7 @@ async def test_readiness_names_what_answers_and_reports_that_no_worker_polls(ser
     assert {check["name"]: check["ok"] for check in found["checks"]} == {"store": True, "temporal": True, "vault": True, "workers": False}
     assert "no worker polls justenough-dev: jobs wait; no worker polls justenough-dev-endings: " in found["checks"][3]["detail"]
     assert (found["overdue_revocations"], found["overdue_since"], found["config_alarm"]) == (0, None, None)
+    assert found["config_digest"] == served.console.deps.config.current().digest
 
 
 async def test_a_form_body_is_refused_with_the_note_that_json_is_needed(served: Served) -> None:

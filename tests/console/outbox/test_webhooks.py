@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,7 +16,8 @@ from console.outbox import dispatcher, subscription_worker
 from console.outbox.dispatcher import Dispatcher
 from console.outbox.senders import WebhookSender
 from justenough.adapters.outbound import webhook_client
-from justenough.adapters.store.outbox_queries import DeliveryState
+from justenough.adapters.store.errors import StoreUnavailable
+from justenough.adapters.store.outbox_queries import DeliveryState, OutboxRepository
 from justenough.domain.integrations.cloudevents import read_event, to_cloud_event
 from justenough.domain.integrations.retry_policy import GONE_REST_S, REFUSED_RETRY_DELAYS_S, RETRY_DELAYS_S
 from justenough.domain.ledger.events import Event
@@ -598,3 +599,27 @@ async def test_a_receiver_gets_the_events_after_a_restore_of_the_store_beneath_a
         await rig.deliver(console)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 9)]
     assert rig.progress_of("siem").position == 4
+
+
+async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_delivered(
+    rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger has become as long as what the console has read before the console reads it again."""
+    console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
+    with closing(sqlite3.connect(own_store)) as store, closing(sqlite3.connect(":memory:")) as backup:
+        store.backup(backup)
+        rig.record(*(job_start(job_id(number)) for number in range(1, 4)))
+        await rig.deliver(console)
+        backup.backup(store)
+
+    def fail(_: OutboxRepository) -> NoReturn:
+        raise StoreUnavailable("failing over")
+
+    with monkeypatch.context() as failing_over:
+        failing_over.setattr(OutboxRepository, "status", fail)
+        with pytest.raises(StoreUnavailable):
+            await console.dispatch()
+    rig.record(*submissions(4))
+    for _ in range(2):
+        await rig.deliver(console)
+    assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 5)]

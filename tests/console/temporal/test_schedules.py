@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
@@ -184,6 +185,18 @@ async def test_schedules_of_the_file_are_in_temporal_and_removed_ones_are_delete
     with pytest.raises(RPCError):
         await installation.describe("nightly")
     assert (await installation.describe("other")).schedule.state.paused
+
+
+async def test_a_console_warns_if_another_one_with_another_configuration_changes_its_schedules(installation: Installation) -> None:
+    await installation.sync_schedules(nightly=MINUTELY)
+    await until_listed(installation, {"nightly"})
+    with capture_logs() as logged:
+        await installation.console.schedule_sync.reconcile()
+        await installation.handle("nightly").delete()
+        await installation.console.schedule_sync.reconcile()
+    assert [(line["log_level"], line["event"], line["schedule"]) for line in logged] == [
+        ("warning", schedule_sync.CHANGED_BY_OTHERS, "nightly")
+    ]
 
 
 async def test_an_unchanged_schedule_is_left_alone_and_a_pause_survives_a_change(installation: Installation) -> None:

@@ -126,6 +126,7 @@ def test_pages_of_scim_are_put_together() -> None:
     assert set(read([answer(user("ada", "1"), total=2), answer(user("bob", "2"), total=2)]).people) == {"ada", "bob"}
 
 
-def test_broken_scim_is_refused_with_its_line() -> None:
+@pytest.mark.parametrize("rest", [b"", b"," + b"[" * 100_000], ids=["cut off", "nested too deeply"])
+def test_broken_scim_is_refused_with_its_line(rest: bytes) -> None:
     with pytest.raises(InvalidInput, match="not valid JSON: "):
-        read_people("scim.json", b'{"schemas": ["urn:ietf:params:scim:x"')
+        read_people("scim.json", b'{"schemas": ["urn:ietf:params:scim:x"' + rest)

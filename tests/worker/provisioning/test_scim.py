@@ -79,6 +79,7 @@ def test_a_server_that_is_not_ours_or_does_not_answer_is_named(scim: ScimServer)
         ({"Resources": []}, "did not answer with a SCIM list response: check the address of --scim"),
         ([], "did not answer with a SCIM list response"),
         (b"<html>", "did not answer with a SCIM list response"),
+        (b"[" * 100_000, "did not answer with a SCIM list response"),
         ({"totalResults": 3, "Resources": []}, "reports 3 resources, but returned 0; nothing was changed"),
         ({"totalResults": 10**6, "Resources": [{"userName": "a"}]}, "reports 1,000,000 resources"),
     ],

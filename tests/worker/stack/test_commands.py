@@ -175,11 +175,13 @@ def test_each_worker_with_a_broken_configuration_is_an_alarm_of_its_own() -> Non
     ]
 
 
-def test_workers_with_different_configurations_are_a_warning() -> None:
+def test_processes_with_different_configurations_are_a_warning() -> None:
     workers = [{"name": name, "config_digest": digest} for name, digest in (("a", "sha256:1"), ("b", "sha256:2"), ("c", None))]
     (warning,) = [one for one in findings(READY | {"workers": workers}) if one.level == "warning"]
-    assert warning.found == "workers use different configurations: a sha256:1, b sha256:2"
-    assert not [one for one in findings(READY | {"workers": workers[1:]}) if one.level == "warning"]
+    assert warning.found == "consoles and workers use different configurations: a sha256:1, b sha256:2"
+    assert not [one for one in findings(READY | {"workers": workers[1:], "config_digest": "sha256:2"}) if one.level == "warning"]
+    (warning,) = [one for one in findings(READY | {"workers": workers[1:], "config_digest": "sha256:3"}) if one.level == "warning"]
+    assert warning.found == "consoles and workers use different configurations: this console sha256:3, b sha256:2"
 
 
 def test_a_healthy_or_older_console_raises_no_alarm() -> None:
