@@ -381,10 +381,11 @@ class Issuer:
         except AccessClosed:
             # All of the job's credentials were revoked.
             raise
-        except JustEnoughError as error:
+        except Exception as error:
             handle = next((each for each in self.holdings.alive if each.id == credential), None)
             if handle is not None and handle.lease_id is not None:
-                self._revoke_at_once(handle, str(error))
+                # The text of an unexpected error may contain secrets.
+                self._revoke_at_once(handle, str(error) if isinstance(error, JustEnoughError) else "issuing it failed unexpectedly")
             raise
 
     def _ask_vault(self, grant: AccessGrant, access: Access, action: ActionDef, *, nth: int) -> tuple[str, IssuedSecret]:

@@ -239,19 +239,26 @@ def test_an_approval_withdrawn_while_vault_issues_gives_the_job_nothing(at: Desk
     assert at.shop.users_of(credential.job_id) == []
 
 
-def test_a_credential_whose_withdrawal_could_not_be_looked_up_is_revoked_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error, why",
+    [(StoreUnavailable("the store hangs"), "the store hangs"), (RuntimeError("a password"), "issuing it failed unexpectedly")],
+    ids=["expected", "unexpected"],
+)
+def test_a_credential_whose_withdrawal_could_not_be_looked_up_is_revoked_at_once(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
+) -> None:
     get = at.deps.store.requests.get
 
     def fail_once_issued(request: str) -> RequestView | None:
         if at.deps.store.credentials.list(job=job_of(request)).items:
-            raise StoreUnavailable("the store hangs")
+            raise error
         return get(request)
 
     monkeypatch.setattr(at.deps.store.requests, "get", fail_once_issued)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(type(error)):
         start_job(at, WRITE, tier=1)
     (credential,) = at.deps.store.credentials.list().items
-    assert (credential.state, credential.revoked_why) == ("confirmed", "the store hangs")
+    assert (credential.state, credential.revoked_why) == ("confirmed", why)
     assert at.shop.users_of(credential.job_id) == []
 
 
