@@ -33,7 +33,7 @@ from activities.support.async_tools import run_beside, send_heartbeats, wait_up_
 from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
-from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
+from justenough.domain.contracts.workflow_messages import SECOND_CHECK_PENDING, SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
@@ -333,7 +333,7 @@ def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[Target
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:
-    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second check is pending")
+    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, SECOND_CHECK_PENDING)
 
 
 def _rotate(jobs: AbstractSet[str]) -> list[str]:
