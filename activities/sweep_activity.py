@@ -33,10 +33,11 @@ from activities.support.async_tools import run_beside, send_heartbeats, wait_up_
 from justenough.adapters.store import SessionClaim
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
-from justenough.domain.contracts.workflow_messages import SECOND_CHECK_PENDING, SignedSweepReport, SweepReport
+from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
+from justenough.domain.ledger.overdue import SECOND_CHECK_PENDING
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries, requested_stop

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from console.cli.json_object import Json
 from console.presentation.status_badges import revocation_word, shown_credential_state, state_word
 from console.presentation.terminal_text import moment
-from justenough.domain.contracts.workflow_messages import SECOND_CHECK_PENDING
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
-from justenough.domain.ledger.overdue import end_session_advice, failures_text
+from justenough.domain.ledger.overdue import SECOND_CHECK_PENDING, end_session_advice, failures_text
 
 DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
 RESIDUAL = CredentialState.RESIDUAL.value

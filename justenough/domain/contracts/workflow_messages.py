@@ -229,10 +229,6 @@ class SignedReport(Message):
     """`vault:v<version>:<base64>`, ed25519, over DSSE's pre-authentication encoding of the payload."""
 
 
-SECOND_CHECK_PENDING = "a second check is pending"
-"""What a sweep reports as the failure of a job whose access it found revoked, until it finds that again, 15 s later."""
-
-
 class SweepReport(Message):
     """The findings and actions of one sweep."""
 
