@@ -37,6 +37,7 @@ from justenough.domain.contracts.workflow_messages import SignedSweepReport, Swe
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
+from justenough.domain.ledger.overdue import SECOND_CHECK_PENDING
 from justenough.domain.readmodel.views import JobView, TargetCheck
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries, requested_stop
@@ -335,7 +336,7 @@ def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[Target
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:
-    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second check is pending")
+    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, SECOND_CHECK_PENDING)
 
 
 def _rotate(jobs: AbstractSet[str]) -> list[str]:

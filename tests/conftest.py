@@ -33,12 +33,19 @@ settings.load_profile("untimed")
 
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
+FOR_TESTS = {"JUSTENOUGH_JOB_PATH", "JUSTENOUGH_SCREENSHOTS"}
+"""The settings that a test run takes from whoever starts it."""
 LAST_LINES, LONGEST_LINE = 15, 500
 """How many lines of a log a failed test shows, and how many characters of each."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the servers' files in memory, unless this is another process's helper or somebody chose a place: `TMPDIR=/tmp make test`."""
+    """Keep the servers' files in memory, unless this is another process's helper or somebody chose a place: `TMPDIR=/tmp make test`.
+
+    Forget the settings of an installation that whoever starts the tests works with: they would write into its store, whose ledger keeps everything.
+    """
+    for name in [name for name in os.environ if name.startswith("JUSTENOUGH_") and name not in FOR_TESTS]:
+        del os.environ[name]
     is_chosen = hasattr(config, "workerinput") or "TMPDIR" in os.environ or config.option.basetemp is not None
     folder = None if is_chosen else use_memory()
     if folder is not None:

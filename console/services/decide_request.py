@@ -211,7 +211,7 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     absent = statement.on_behalf_of if statement.decision != WITHDRAW else None
     if absent and (answered := why_no_delegate_of(deps, view, absent, requester_id=job.requester_id)):
         raise Conflict(answered)
-    _require_policy(deps, view, ladder, statement)
+    _require_grantable(deps, caller, view, ladder, statement)
 
 
 def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
@@ -260,16 +260,19 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
     require_checks("decision", checks)
 
 
-def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
-    """Raise Forbidden if the catalog no longer offers the access, or if the decision narrows the request and policy denies the resulting grant."""
+def _require_grantable(deps: Deps, caller: Caller, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
+    """Raise Forbidden for an approval if the catalog no longer offers the access, Vault's control group would not count it, or policy denies what
+    it narrows the request to.
+    """
     if statement.decision not in {"approve", BREAK_GLASS}:
         return
-    grant = _grant_after(
-        view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=statement.decision == BREAK_GLASS
-    )
+    breaks_glass = statement.decision == BREAK_GLASS
+    grant = _grant_after(view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=breaks_glass)
     is_unchanged = grant == GrantTerms(action=Action(view.action), ttl=view.ttl, tools=view.tools)
-    gone = why_not_offered(deps, (view.resource, Action(view.action)))
-    if why := gone or (None if is_unchanged else _why_grant_denied(deps, view, grant, tier=ladder.current)):
+    refused = why_not_offered(deps, (view.resource, Action(view.action))) or _why_lock_refuses(
+        deps, caller, view, action=statement.action, break_glass=breaks_glass
+    )
+    if why := refused or (None if is_unchanged else _why_grant_denied(deps, view, grant, tier=ladder.current)):
         raise Forbidden(f"the decision is not valid: {why}")
 
 
@@ -278,6 +281,13 @@ def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, *, actio
 
     Raises RetryLater if that cannot be checked now. Blocking, for a thread.
     """
+    if rejection := _why_lock_refuses(deps, caller, view, action=action, break_glass=break_glass):
+        return rejection
+    grant = _grant_after(view, action=action, ttl=view.ttl, tools=None, break_glass=break_glass)
+    return _why_grant_denied(deps, view, grant, tier=max(view.current_tier, 1))
+
+
+def _why_lock_refuses(deps: Deps, caller: Caller, view: RequestView, *, action: Action, break_glass: bool) -> Rejection | None:
     config, requested = deps.config.current(), Action(view.action)
     if rejection := why_not_narrowable(config.catalog, view.resource, requested, action):
         return rejection
@@ -289,8 +299,7 @@ def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, *, actio
     if rule and break_glass and rule.approvals > len(view.counting_approvals) + 1:
         text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
         return Rejection("control_group_waiting", text)
-    grant = _grant_after(view, action=action, ttl=view.ttl, tools=None, break_glass=break_glass)
-    return _why_grant_denied(deps, view, grant, tier=max(view.current_tier, 1))
+    return None
 
 
 def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_id: str) -> Rejection | None:

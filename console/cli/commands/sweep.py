@@ -19,7 +19,7 @@ MAX_JOBS_LOOKED_UP = 50
 
 @command
 def sweep() -> None:
-    """Revoke leftover credentials now. Compares Vault and the targets with the running jobs. Exit 9 if a revocation failed."""
+    """Revoke leftover credentials now. Compares Vault and the targets with the running jobs. Exit 9 if a revocation is not verified."""
     api = connect_api()
     found = api.post("/sweep", idempotent=True)
     jobs = {}
@@ -35,7 +35,8 @@ def _print_report(report: Json) -> None:
     print_fields(
         ("Checked", count_label(report["looked_at"], "job")),
         ("Revoked", f"{len(report['revoked'])}"),
-        ("Failed", f"{len(report['failures'])}"),
+        ("Failed", f"{sum(job['did'] == 'failed' for job in report['jobs'])}"),
+        ("Waiting", f"{sum(job['did'] == 'waiting' for job in report['jobs'])}"),
         ("Not listed", count_label(report["unlisted"], "job") if report.get("unlisted") else ""),
     )
     lines: list[tuple[object, ...]] = []

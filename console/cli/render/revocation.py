@@ -11,7 +11,7 @@ from console.cli.json_object import Json
 from console.presentation.status_badges import revocation_word, shown_credential_state, state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.jobs.states import CredentialState, JobState, Revocable, RevocationState
-from justenough.domain.ledger.overdue import end_session_advice, failures_text
+from justenough.domain.ledger.overdue import SECOND_CHECK_PENDING, end_session_advice, failures_text
 
 DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
 RESIDUAL = CredentialState.RESIDUAL.value
@@ -156,12 +156,16 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
     """Add to a sweep's report what it did per job, the credentials of the jobs that could be fetched, and what to do next."""
     results = [("revoked", job, "") for job in report["revoked"]]
     results += [("lost", job, "its workflow was closed") for job in report["lost"]]
-    results += [("failed", *_split_failure(text)) for text in report["failures"]]
+    unconfirmed = [_split_failure(text) for text in report["failures"]]
+    results += [("waiting" if why == SECOND_CHECK_PENDING else "failed", job, why) for job, why in unconfirmed]
     results += [("left alone", job, "not in this installation's database") for job in report["unknown"]]
-    causes = [why for failure in report["failures"] for why in _split_failure(failure)[1].split("; ")]
+    failed = [why for _, why in unconfirmed if why != SECOND_CHECK_PENDING]
+    causes = [cause for why in failed for cause in why.split("; ")]
     steps = []
-    if report["failures"]:
-        steps = [
+    if len(failed) < len(unconfirmed):
+        steps = ["Waiting: access was found revoked, and is verified by a second check within half a minute: justenough sweep"]
+    if failed:
+        steps += [
             f"Failed revocations are retried every 10 s. {_cause_step(causes)}",
             "See which jobs are affected: justenough job list --revocation overdue",
             BY_HAND,

@@ -148,6 +148,20 @@ async def test_whoever_decided_at_a_tier_below_may_decide_again_once_the_request
     assert len(await decision_signals(served, request["job_id"])) == 1
 
 
+async def test_an_approval_that_vaults_control_group_would_not_count_is_refused_before_anything_is_sent(served: Served) -> None:
+    request = await served.launch_and_request(tier=2, resource="payouts-db", title="Payouts")
+    for who, changes, why in (
+        ("oncall", {"decision": "break_glass"}, "Vault's control group counts only authorizations by members of security, chiefs"),
+        ("security", {"action": "read"}, "Vault's control group covers write or the narrower action on payouts-db"),
+    ):
+        body = served.people[who].decision(request, {"reason": "The shop is down", **changes})
+        for path in ("decisions/check", "decisions"):
+            answer = await served.post(f"/requests/{request['id']}/{path}", who, body, headers={"If-Match": DIGEST})
+            assert answer.status_code == 403, answer.text
+            assert why in answer.json()["detail"]
+    assert await decision_signals(served, request["job_id"]) == []
+
+
 async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:
     request = await served.launch_and_request()
     served.record_answer(request, "lead")

@@ -244,6 +244,17 @@ def test_a_sweep_that_could_not_revoke_exits_with_9(cli: Cli) -> None:
     assert "Not listed: 2,000 jobs\n" in done.stdout
 
 
+def test_a_sweep_that_waits_for_its_second_check_is_not_called_failed(cli: Cli) -> None:
+    report = {"looked_at": 1, "revoked": [], "lost": [], "unknown": [], "failures": ["j-dev-x: a second check is pending"], "at": None}
+    with serve_canned_answers() as console:
+        console.set_response(200, report, "application/json")
+        done = cli.run("sweep", "--console-url", console.address)
+
+    assert done.exit_code == 9
+    assert ("Failed:  0\n" in done.stdout, "Waiting: 1\n" in done.stdout) == (True, True)
+    assert ("second check" in done.stderr, "which server is down" in done.stderr) == (True, False)
+
+
 def test_the_catalog_of_the_console_is_listed(cli: Cli, ops: Human) -> None:
     assert cli.json("catalog", "list") == ops.api.get("catalog").json()
     names = cli.run("catalog", "list", "-o", "name").stdout.split()
