@@ -248,7 +248,7 @@ def test_generated_policy_tests_state_what_policy_decides_now(alone: Cli, folder
     add(alone, folder, "postgres", "people", "--sensitivity", "restricted")
 
     cases = read_yaml("", (folder / "policies" / "tests" / "people.yaml").read_text())["cases"]
-    assert cases == [{"ask": "people:read", "expect": "tier 2"}, {"ask": "people:write", "expect": "tier 1"}]
+    assert cases == [{"ask": "people:read", "expect": "tier 2"}, {"ask": "people:write", "expect": "tier 2"}]
 
 
 def test_actions_that_no_policy_permits_are_named(alone: Cli, folder: Path) -> None:
