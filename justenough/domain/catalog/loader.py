@@ -234,7 +234,7 @@ def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef,
         for key, value in requested.items():
             known = {scope[key] for scope in provisioned}
             if value not in known or len(requested) > 1:
-                name, hint = alias_of(requested).removeprefix("je-scope-"), did_you_mean(value, known)
+                name, hint = alias_of(requested).removeprefix("je-scope-"), "" if value in known else did_you_mean(value, known)
                 yield Problem(f"data_scope.{key}", f"no scope {name!r} is provisioned for {what}{hint}")
 
 
