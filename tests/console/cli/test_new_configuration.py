@@ -205,7 +205,7 @@ def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder
 
     sql = (folder / "sql" / "billing.sql").read_text()
     assert len(sql.splitlines()) <= 50
-    assert "GRANT SELECT ON ALL TABLES IN SCHEMA finance TO billing_read;" in sql
+    assert 'GRANT SELECT ON ALL TABLES IN SCHEMA "finance" TO billing_read;' in sql
     assert "export BILLING_VAULT_PASSWORD=" in added.stdout
 
 
