@@ -124,7 +124,7 @@ class ProvisioningCommands:
 
         output, pairs = self.output, data_scope or ()
         if wrong := next((pair for pair in pairs if not pair.partition("=")[2]), None):
-            output.write_message(f"--data-scope {wrong}: write KEY=VALUE, as in tenant=acme")
+            output.write_message(f"--data-scope {wrong}: write KEY=VALUE")
             raise typer.Exit(EXIT_USAGE)
         given = read_settings(output)
         settings, environment = embedded_inputs(given) or (given, os.environ)

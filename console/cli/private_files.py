@@ -30,9 +30,7 @@ def read(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}") from error
     if stat.S_IMODE(mode) & 0o077:
-        raise Failure(
-            f"other users can read {path} (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}, or log in again: justenough login"
-        )
+        raise Failure(f"other users can read {path} (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}")
     try:
         found = json.loads(content)
     except ValueError:

@@ -27,7 +27,7 @@ DECISION_VERBS = {
     "withdraw": "withdraws the approval of",
     "break_glass": "uses BREAK-GLASS for",
 }
-REASON_CHOICES = ("Ticket checked", "Amount checked", "Called the requester")
+REASON_CHOICES = ("Ticket checked", "Details checked", "Called the requester")
 """Reasons that an approver can tick instead of typing, if an approval needs a reason."""
 WORD_WITH_DIGIT = re.compile(r"(\S*\d\S*)")
 
@@ -155,6 +155,12 @@ def _call_pieces(view: RequestView) -> tuple[Piece, ...]:
     arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
     shown = arguments if len(arguments) <= MAX_ARGUMENTS_CHARS else f"{arguments[:MAX_ARGUMENTS_CHARS]}… (all are above)"
     return Piece(", once, by the call "), Piece(str(call.get("tool")), strong=True), Piece(" with "), Piece(shown, strong=True), Piece(",")
+
+
+def revocation_text(view: RequestView) -> str:
+    """Return what a revocation of the requested access can do; for tool calls also that their credential never reaches the job."""
+    text = REVOCABLE_TEXT.get(view.revocable, "")
+    return f"{text} The job never gets it: only the worker uses it." if view.call or view.tools else text
 
 
 def reason_hint(decision: str, tier: int) -> str:

@@ -240,7 +240,7 @@ def _remedy(status: int, path: str) -> str:
     if status == 404 and not path.startswith("sys/"):
         return f"No engine is mounted there: add a write to sys/mounts/{path.partition('/')[0]} before it in the catalog's `provision`."
     if path.startswith("database/config/"):
-        return "Check that the database runs at the catalog's address and that its user and password are right (SHOP_… for the shop)."
+        return "Check that the database runs at the catalog's address and that its user and password are right."
     if status == 405:
         return "This Vault does not support this operation: check the path in the catalog's `provision`."
     if status >= 500:

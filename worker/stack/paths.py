@@ -20,7 +20,7 @@ class StackPaths:
     databases: Path
     """The passwords of PostgreSQL's superuser and of Vault's database user."""
     admin_token: Path
-    """Vault's admin token. Only `vault setup` reads it."""
+    """Vault's admin token. Only the administrator's commands read it: `vault`, `people` and `doctor`."""
     seal_key: Path
     """The key of Vault's static seal: 32 random bytes."""
     vault: Path

@@ -34,7 +34,7 @@ SAFE_SEARCH_PATH = "-c search_path=pg_catalog,pg_temp"
 def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
     """Set up PostgreSQL, then Vault, as configured. Idempotent."""
     if "postgres" in plan.only:
-        report("step", "loading the shop")
+        report("step", "loading the database")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
         from worker.provisioning import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads

@@ -53,8 +53,8 @@ class PersonVaultClient:
         """Log in by name and password, at a userpass or ldap mount. Raises NotLoggedIn if Vault refuses them."""
         began, mount = time.time(), mount.strip("/")
         answer = self._send("POST", f"auth/{quote(mount)}/login/{quote(user, safe='')}", {"password": password.reveal()})
-        if answer.status_code in {400, 401, 403}:
-            # The same if the mount does not exist.
+        # Vault answers 403 also if the mount does not exist, and "unsupported path" to a name that userpass does not allow.
+        if answer.status_code in {400, 401, 403} or (answer.status_code == 404 and "unsupported path" in answer.text):
             hint = f"If your login is not at the mount {mount}/, give another --mount"
             raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password at {mount}/", hint=hint)
         return self._read_login(answer, began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,7 +74,7 @@ def _next_steps(folder: Path, new: NewResource, rendered: ResourceFiles) -> list
         steps.append(f"export {rendered.secret}=…    # the password with which Vault logs in")
     if rendered.sql:
         steps.append(
-            f'psql "{rendered.conninfo} user=OWNER" -v ON_ERROR_STOP=1 -v password="${rendered.secret}" -1 -f {folder / rendered.sql_file}'
+            f'psql "{rendered.conninfo} user=OWNER" -v ON_ERROR_STOP=1 -v password="${rendered.secret}" -1 -f {shlex.quote(str(folder / rendered.sql_file))}'
         )
     steps += ["justenough vault plan", "justenough vault apply"]
     if new.kind in {"kv", "http"}:

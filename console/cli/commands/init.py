@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -71,8 +72,8 @@ def init(
         raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error
     load_config(folder)
     steps = (
-        *(() if names_folder else (f"export JUSTENOUGH_CONFIG={folder}",)),
-        f"justenough catalog add postgres NAME --url postgresql://HOST/DATABASE{'' if names_folder else f' --config {folder}'}",
+        *(() if names_folder else (f"export JUSTENOUGH_CONFIG={shlex.quote(str(folder))}",)),
+        f"justenough catalog add postgres NAME --url postgresql://HOST/DATABASE{'' if names_folder else f' --config {shlex.quote(str(folder))}'}",
         "justenough vault plan",
     )
     emit(

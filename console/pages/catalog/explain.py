@@ -107,7 +107,7 @@ def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: T
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
     current, errors = console.deps.config.current(), FormErrors()
     # Only configured jobs can be chosen, so that nobody can name another file.
-    templates = {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((console.deps.settings.config / JOBS_FOLDER).glob("*.yaml"))}
+    templates = {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((console.deps.settings.config / JOBS_FOLDER).glob("*.y*ml"))}
     explanation = _explanation(console, current, form, templates, errors) if form.how else None
     resources = current.catalog.resources
     return render(
@@ -121,6 +121,7 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         templates=list(templates),
         offers=[(f"{name}:{action}", f"{action} on {name}") for name, one in resources.items() for action in sorted(one.actions)],
         environments=sorted({one.environment for one in resources.values()}),
+        scope_example=", ".join(f"{key}={value}" for key, value in next(iter(current.catalog.scopes), {}).items()),
         phases=PHASES,
         launchers=", ".join(current.tiers.roles.launch),
     )

@@ -206,11 +206,11 @@ def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Probl
     fitting = {
         name: tool for name, tool in catalog.named_tools.items() if tool.uses.resource == item.resource and item.action in tool.uses.actions
     }
+    blocked = "".join(f"; {why}" for name, why in catalog.upstreams.withheld.items() if catalog.tools[name].uses.resource == item.resource)
     for name, bounds in (item.tools or {}).items():
         if name not in fitting:
-            yield Problem(
-                f"{where}.tools.{name}", f"no tool of this name uses {item.action} on {item.resource}{did_you_mean(name, fitting)}"
-            )
+            why = f"no tool of this name uses {item.action} on {item.resource}{did_you_mean(name, fitting)}{blocked}"
+            yield Problem(f"{where}.tools.{name}", why)
             continue
         for argument in sorted(bounds.arguments.keys() - fitting[name].inputs):
             hint = did_you_mean(argument, fitting[name].inputs)
@@ -234,7 +234,7 @@ def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef,
         for key, value in requested.items():
             known = {scope[key] for scope in provisioned}
             if value not in known or len(requested) > 1:
-                name, hint = alias_of(requested).removeprefix("je-scope-"), did_you_mean(value, known)
+                name, hint = alias_of(requested).removeprefix("je-scope-"), "" if value in known else did_you_mean(value, known)
                 yield Problem(f"data_scope.{key}", f"no scope {name!r} is provisioned for {what}{hint}")
 
 

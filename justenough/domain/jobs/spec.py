@@ -339,4 +339,6 @@ def _map_templates(spec: JobSpec, change: Callable[[str, str, int], str]) -> Job
 def _why_param_invalid(value: str) -> str | None:
     if PARAM_VALUE.match(value):
         return None
-    return "only letters, digits, spaces and . _ @ : + = - are accepted, at most 256 characters, without a leading dash"
+    return (
+        "only the letters a to z and A to Z, digits, spaces and . _ @ : + = - are accepted, at most 256 characters, without a leading dash"
+    )

@@ -110,6 +110,8 @@ def require_known_access(what: str, spec: JobSpec, catalog: Catalog) -> None:
 def build_plain_spec(catalog: Catalog, name: str, action: str, *, ttl: str | None = None, environment: str | None = None) -> dict[str, Any]:
     """Return the spec of a job that only requests one action on one resource; by default for the longest time, in the resource's environment.
 
+    Its data scope is the first of the catalog's scopes that the action accepts; none if the action needs none.
+
     What only gateways use is requested while the job runs, because a spec that requests it at the start is refused.
 
     Raises InvalidInput if the catalog does not have it.
@@ -120,18 +122,18 @@ def build_plain_spec(catalog: Catalog, name: str, action: str, *, ttl: str | Non
     if action not in resource.actions:
         why = f"no job can request {action} on {name}: the catalog has only {' and '.join(sorted(resource.actions))}"
         raise InvalidInput(f"{name}:{action}", (Problem("", why),))
-    longest = duration_text(resource.actions[Action(action)].max_ttl)
+    definition = resource.actions[Action(action)]
     return {
         "name": "job",
         "task": "Explain the policies",
         "environment": environment or resource.environment,
-        "data_scope": dict(next(iter(catalog.scopes), {})),
+        "data_scope": dict(next(iter(catalog.scopes_with(definition.data_scope)), {})),
         "run": {"command": ["true"]},
         "access": [
             {
                 "resource": name,
                 "action": action,
-                "ttl": ttl or longest,
+                "ttl": ttl or duration_text(definition.max_ttl),
                 "reason": "Explain the policies",
                 "at": "start" if resource.used_by == "job" else "request",
             }

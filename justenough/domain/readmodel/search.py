@@ -24,7 +24,6 @@ MIN_HANDLE_CHARS = 6
 AFTER_ORIGIN_KIND = ":"
 """Occurs only in the names of launchers that are not people: `trigger:<name>`, `schedule:<name>`."""
 
-WORD = re.compile(r"[^\W_]+")
 SERIAL = re.compile(r"(?:serial(?: number)?\s*[=:]\s*|0x)?((?:[0-9a-f]{2}[:-])+[0-9a-f]{2}|[0-9a-f]{16,})")
 """Matches a certificate's serial number in the formats of Vault, openssl and browsers."""
 
@@ -95,7 +94,9 @@ def agent_term(agent: str) -> str:
 def words_of(*texts: str) -> tuple[str, ...]:
     """Return the distinct words of texts, in the form in which they are compared: at most MAX_WORDS."""
     folded = (unicodedata.normalize("NFKC", text).casefold() for text in texts)
-    words = (word[:MAX_WORD_CHARS] for text in folded for word in WORD.findall(text) if len(word) > 1 or word.isdigit())
+    # The vowel signs of Hindi or Thai are marks, not letters: they are part of a word.
+    spaced = ("".join(char if char.isalnum() or unicodedata.category(char)[0] == "M" else " " for char in text) for text in folded)
+    words = (word[:MAX_WORD_CHARS] for text in spaced for word in text.split() if len(word) > 1 or word.isdigit())
     return tuple(dict.fromkeys(words))[:MAX_WORDS]
 
 

@@ -111,7 +111,11 @@ def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
         problems = sorted(_argument_problems(tool, arguments), key=lambda problem: problem.path)[:MAX_PROBLEMS]
         raise InvalidInput(what, tuple(problems) or (Problem("", "do not match the tool's input schema"),))
     # Send exactly what is signed and recorded: 7.0 becomes 7 in both.
-    return ToolCall(tool=name, arguments=json.loads(to_canonical_json(arguments)))
+    call = ToolCall(tool=name, arguments=json.loads(to_canonical_json(arguments)))
+    if tool.http is not None:
+        # Nobody is asked to approve a call that cannot be made.
+        _check_sendable(tool.http, call, _argument_texts(call, tool.inputs), tool.inputs)
+    return call
 
 
 def tool_only_items(spec: JobSpec, resource: str, action: Action) -> tuple[Access, ...]:
@@ -167,9 +171,7 @@ def build_http_request(http: Http, call: ToolCall, fields: Mapping[str, str], *,
 
     Values in the URL are percent-encoded. Values that could change the path (only dots, a slash, `..`) are rejected.
     """
-    texts = {name: _argument_text(call.arguments.get(name)) for name in inputs} | {
-        name: value for name, value in fields.items() if name not in inputs
-    }
+    texts = _argument_texts(call, inputs) | {name: value for name, value in fields.items() if name not in inputs}
     _check_known((name for _, name in http.placeholders()), texts)
     _check_sendable(http, call, texts, inputs)
     url = SCOPE_PLACEHOLDER.sub(lambda found: quote(texts[found[1]], safe=""), http.url)
@@ -226,10 +228,10 @@ def _check_known(names: Iterable[str], known: Mapping[str, str]) -> None:
 
 
 def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> None:
-    """Raise InvalidInput for values that the URL or the headers cannot contain. Many servers decode a path before they split it."""
+    """Raise InvalidInput for values in `texts` that the URL or the headers cannot contain. Many servers decode a path before they split it."""
     problems = [
         Problem(name, "cannot be used in a URL: it is empty or only dots")
-        for name in sorted(http.in_url)
+        for name in sorted(http.in_url & texts.keys())
         if not texts[name] or DOTS.fullmatch(texts[name])
     ]
     for name in sorted(http.in_path & inputs):
@@ -266,6 +268,10 @@ def _whole_input(value: Any, inputs: frozenset[str]) -> str | None:
     """Return the input that a text consists of, if it is exactly one placeholder of an input."""
     match = SCOPE_PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
     return match[1] if match and match[1] in inputs else None
+
+
+def _argument_texts(call: ToolCall, inputs: frozenset[str]) -> dict[str, str]:
+    return {name: _argument_text(call.arguments.get(name)) for name in inputs}
 
 
 def _argument_text(value: Any) -> str:

@@ -196,7 +196,7 @@ def test_a_dry_run_exits_with_6_if_a_required_request_would_be_denied(cli: Cli, 
     assert f"{WAY_OUT} (no-export-after-restricted)" in shown
 
 
-WAY_OUT = "A job that has touched restricted data never gets an external resource to write to; issuing counts as touching"
+WAY_OUT = "A job that has touched restricted data never gets an external resource, because reading sends data out, too; issuing counts as touching"
 
 
 def test_a_denial_by_policy_is_shown_with_the_sentence_above_the_policy(cli: Cli, tmp_path: Path) -> None:

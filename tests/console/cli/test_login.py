@@ -216,8 +216,9 @@ def test_an_invalid_vault_token_is_named_as_the_one_in_use(fresh: Cli, whole: St
     assert "VAULT_TOKEN is set and takes precedence over your login: unset it" in done.stderr
 
 
-def test_a_wrong_password_is_not_authenticated_and_leaves_no_file(fresh: Cli) -> None:
-    done = fresh.run("login", "--user", "ops", "--password-stdin", stdin="not-it")
+@pytest.mark.parametrize("name", ["ops", "ops@example.com", "jürgen"])
+def test_a_wrong_password_or_name_is_not_authenticated_and_leaves_no_file(fresh: Cli, name: str) -> None:
+    done = fresh.run("login", "--user", name, "--password-stdin", stdin="not-it")
 
     assert (done.exit_code, done.stdout) == (4, "")
     assert "did not accept this name and password at people/" in done.stderr

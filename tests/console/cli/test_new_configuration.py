@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import stat
 import subprocess
 import sys
@@ -55,6 +56,17 @@ def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, fol
     assert alone.json("policy", "check", folder)["findings"] == []
     assert read_yaml("", (folder / "approvals.yaml").read_text())["roles"]["launch"] == ["launchers"]
     assert alone.json("policy", "explain", folder / "jobs" / "hello.yaml", "--config", folder)["requests"] == []
+
+
+def test_the_commands_to_run_next_name_a_folder_with_spaces_as_a_shell_reads_it(alone: Cli, folder: Path) -> None:
+    said = alone.json("init", "our config")
+    ours = folder.parent / "our config"
+    added = json.loads(add(alone, ours, "postgres", "billing", "-o", "json").stdout)
+
+    assert shlex.split(said["next"][0]) == ["export", "JUSTENOUGH_CONFIG=our config"]
+    assert shlex.split(said["next"][1])[-2:] == ["--config", "our config"]
+    assert shlex.split(added["next"][1])[-1] == str(ours / "sql" / "billing.sql")
+    assert "justenough job run 'our config'/jobs/hello.yaml" in (ours / "jobs" / "hello.yaml").read_text()
 
 
 def test_an_existing_settings_file_stays_unchanged(alone: Cli, folder: Path) -> None:
@@ -193,7 +205,7 @@ def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder
 
     sql = (folder / "sql" / "billing.sql").read_text()
     assert len(sql.splitlines()) <= 50
-    assert "GRANT SELECT ON ALL TABLES IN SCHEMA finance TO billing_read;" in sql
+    assert 'GRANT SELECT ON ALL TABLES IN SCHEMA "finance" TO billing_read;' in sql
     assert "export BILLING_VAULT_PASSWORD=" in added.stdout
 
 
@@ -248,7 +260,7 @@ def test_generated_policy_tests_state_what_policy_decides_now(alone: Cli, folder
     add(alone, folder, "postgres", "people", "--sensitivity", "restricted")
 
     cases = read_yaml("", (folder / "policies" / "tests" / "people.yaml").read_text())["cases"]
-    assert cases == [{"ask": "people:read", "expect": "tier 2"}, {"ask": "people:write", "expect": "tier 1"}]
+    assert cases == [{"ask": "people:read", "expect": "tier 2"}, {"ask": "people:write", "expect": "tier 2"}]
 
 
 def test_actions_that_no_policy_permits_are_named(alone: Cli, folder: Path) -> None:

@@ -76,7 +76,10 @@ def test_explain_names_the_deciding_policies_their_place_and_what_would_change_t
     }
     assert "tier 2, security (1 of security) is enough" in shown
     assert "no tier is enough" in shown
-    assert "    A job that has touched restricted data never gets an external resource to write to; issuing counts as touching.\n" in shown
+    assert (
+        "    A job that has touched restricted data never gets an external resource, because reading sends data out, too; issuing counts as touching.\n"
+        in shown
+    )
     assert "after request 2 (export-api write): denied (no-restricted-after-export)" in shown
     assert alone.run("policy", "explain", EXPORT, "--config", SHOP, "-o", "name").stdout.split() == [
         "customers-db:read",

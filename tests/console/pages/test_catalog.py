@@ -119,7 +119,7 @@ async def test_every_policy_is_shown_with_id_text_and_explanation(records: Desk)
     page = await load_page(await records.log_in("ops"), "/catalog/policies")
     current = records.console.deps.config.current()
     assert set(current.policies.ids) <= set(page.values("id"))
-    assert 'forbid ( principal, action in [Action::"write", Action::"admin"], resource )' in page.text
+    assert "forbid ( principal, action, resource )" in page.text
     assert "issuing counts as touching" in page.text
     assert current.policies.digest in page.text
     for said in (

@@ -151,13 +151,13 @@ async def test_ticked_reasons_are_signed_before_the_typed_one(served: Served, lo
     browser = await logged_in("security")
     page = await read_words(browser, f"/inbox/{request['id']}")
     ticks = [known["value"] for tag, known in page.tags if tag == "input" and known.get("name") == "ticked"]
-    assert ticks == ["Ticket checked", "Amount checked", "Called the requester"]
+    assert ticks == ["Ticket checked", "Details checked", "Called the requester"]
     path = f"/inbox/{request['id']}/answer"
     body = {**page.forms[path], "decision": "approve", "ticked": ticks[:2], "reason": "see 4711"}
     sent = await browser.http.post(path, data=body, headers={"Sec-Fetch-Site": "same-origin"})
     assert sent.status_code == 303, words_of(sent)
     (signed,) = await decisions(served, request["job_id"])
-    assert signed["statement"]["reason"] == "Ticket checked. Amount checked. see 4711"
+    assert signed["statement"]["reason"] == "Ticket checked. Details checked. see 4711"
 
 
 async def test_no_reasons_are_offered_to_tick_if_none_is_required(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:

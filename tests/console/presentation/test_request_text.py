@@ -96,5 +96,12 @@ def test_the_parts_of_the_signing_sentence_that_a_form_changes_carry_the_request
     }
 
 
+def test_approvers_of_tool_calls_read_that_the_job_never_gets_their_credential() -> None:
+    assert request_text.revocation_text(view(revocable="never")).endswith("it stays valid until its owner changes it.")
+    parts: tuple[dict[str, Any], ...] = ({"tools": {"refund-order": {}}}, {"call": {"tool": "refund-order", "arguments": {}}})
+    for part in parts:
+        assert request_text.revocation_text(view(revocable="never", **part)).endswith("The job never gets it: only the worker uses it.")
+
+
 def test_every_revocability_has_a_text() -> None:
     assert set(request_text.REVOCABLE_TEXT) == {kind.value for kind in Revocable}

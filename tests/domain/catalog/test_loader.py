@@ -290,6 +290,18 @@ def test_a_spec_that_requests_something_unknown_is_refused_by_its_path(changes: 
     assert spec_problems(**changes) == [problem]
 
 
+def test_a_combination_that_does_not_exist_suggests_no_value_that_it_has_already() -> None:
+    raw = with_value(PLAIN, "scopes", [{"ward": "k1", "study": "atlas"}, {"ward": "o1", "study": "hope"}])
+    read = {"issue": {"path": "database/creds/orders-{ward}-{study}"}, "max_ttl": "30m", "data_scope": ["ward", "study"]}
+    catalog = read_catalog(yaml.safe_dump(with_value(raw, "resources/orders-db/actions/read", read)))
+    problems = problems_in_spec(spec(data_scope={"ward": "k1", "study": "hop"}), catalog)
+
+    assert [str(problem) for problem in problems] == [
+        "data_scope.ward: no scope 'study-hop-ward-k1' is provisioned for orders-db read",
+        "data_scope.study: no scope 'study-hop-ward-k1' is provisioned for orders-db read; did you mean 'hope'?",
+    ]
+
+
 def test_every_problem_of_a_spec_against_the_catalog_is_reported_at_once() -> None:
     asked = [*access(ttl="2h"), *access(resource="nothing"), *access(action="write")]
     found = [line.partition(":")[0] for line in spec_problems(environment="test", data_scope={}, access=asked)]

@@ -78,6 +78,10 @@ def test_without_a_pinned_review_no_tool_is_passed_on_and_the_reason_says_how_to
     assert found.callable == {}
     assert says in found.upstreams.withheld["github"]
     assert "justenough catalog tools github" in found.upstreams.withheld["github"]
+    item = {"resource": "github", "action": "read", "ttl": "5m", "reason": "-", "at": "request", "tools": {"get_issue": {}}}
+    spec = JobSpec.model_validate({"name": "a", "task": "-", "environment": "prod", "run": {"command": ["true"]}, "access": [item]})
+    (problem,) = problems_in_spec(spec, found)
+    assert str(problem).startswith(f"access[0].tools.get_issue: no tool of this name uses read on github; {says}")
 
 
 def test_two_tools_of_the_same_name_are_refused_until_the_catalog_sets_a_prefix() -> None:

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from justenough.domain.jobs.credentials import HeldAccess
+from justenough.domain.jobs.states import Action
 from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext
 from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.policy.explain import Counterfactual, RequestExplanation, explain_spec
+from justenough.domain.policy.explain import Counterfactual, RequestExplanation, build_plain_spec, explain_spec
 from tests.domain.policy.test_partial_evaluation import texts
 from tests.support.domain_samples import SCHEMA, access
 from tests.support.policy_samples import CATALOG, TIERS, job_facts, rules, shop_rules
@@ -29,6 +30,16 @@ def explain_requests(evaluator: PolicyEvaluator, *items: str, **changes: object)
 
 def changes(request: RequestExplanation) -> dict[str, str]:
     return {f"{one.fact} {one.value}": f"{one.outcome} {one.tier}" for one in request.changes}
+
+
+def test_the_spec_for_one_access_has_a_data_scope_that_its_action_accepts() -> None:
+    action = CATALOG.resources["orders-db"].actions[Action.READ].model_copy(update={"data_scope": ("study", "ward")})
+    resource = CATALOG.resources["orders-db"].model_copy(update={"actions": {Action.READ: action}})
+    scopes = ({"department": "lab"}, {"ward": "k1", "study": "atlas"})
+    catalog = CATALOG.model_copy(update={"resources": {**CATALOG.resources, "orders-db": resource}, "scopes": scopes})
+
+    assert build_plain_spec(catalog, "orders-db", "read")["data_scope"] == scopes[1]
+    assert build_plain_spec(catalog, "refunds-db", "write")["data_scope"] == {}
 
 
 def test_each_deciding_policy_is_reported_with_its_effect_and_its_place() -> None:

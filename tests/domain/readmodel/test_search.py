@@ -21,6 +21,7 @@ from tests.adapters.store.event_samples import JOB, part_id, submission
         ("a I 7", ("7",)),
         ("Straße ﬁle", ("strasse", "file")),
         ("same Same SAME", ("same",)),
+        ("वार्ड की रिपोर्ट", ("वार्ड", "की", "रिपोर्ट")),
         ("\0 % _ '", ()),
     ],
 )

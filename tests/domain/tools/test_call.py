@@ -129,6 +129,23 @@ def test_an_argument_that_a_server_could_read_as_another_path_is_refused(ticket:
         http_request(ticket=ticket, note="x")
 
 
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        ({"ticket": "7/close", "note": "x"}, "ticket: cannot be used in a URL path: it contains a slash"),
+        ({"ticket": 7, "note": "é"}, "note: must be printable ASCII"),
+        ({"ticket": 7}, "note: cannot be used in a URL: it is empty"),
+    ],
+)
+def test_a_call_that_cannot_be_sent_is_refused_before_anybody_decides_it(arguments: dict[str, Any], problem: str) -> None:
+    properties: dict[str, Any] = {"ticket": {}, "note": {}, "amount": {}}
+    tool = TOOL.model_copy(update={"sql": None, "http": HTTP, "input": {"type": "object", "properties": properties}})
+
+    with pytest.raises(InvalidInput, match=problem):
+        checked_call("file", tool, arguments)
+    assert checked_call("file", tool, {"ticket": 7, "note": "x"}).arguments == {"ticket": 7, "note": "x"}
+
+
 def test_slashes_in_an_argument_are_allowed_where_the_tool_says_so_and_in_the_query() -> None:
     http = HTTP.model_copy(update={"slashes": ("ticket",)})
     found = build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)

@@ -352,6 +352,10 @@ def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPa
     findings = by_name(examine(Settings(home=servers.home)))
     names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
     assert {name: findings[name].level for name in names} == dict.fromkeys(names, "ok")
+    tier = findings["tier 1 (owner)"]
+    assert (tier.level, "nobody can approve; Vault has no group support-leads" in tier.found) == ("missing", True), (
+        "nothing was provisioned"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, v
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
+from worker.stack.seed import vault_to_set_up
 from worker.stack.stack_file import Stack, StackUnreadable
 
 __all__ = ["DoctorFinding", "examine", "production_findings"]
@@ -103,9 +104,11 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         )
         yield from people_findings(settings, token=token, folder=folder)
     elif stack is not None and stack.vault is not None:
-        # The embedded Vault's own files show its configuration, so this needs no token.
+        # The embedded Vault's own files show its configuration and have an administrator's token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
+        target = vault_to_set_up(settings)
+        yield from people_findings(target.settings, token=target.admin_token, folder=stack.config)
 
 
 def production_findings(settings: Settings, *, console_url: str | None) -> tuple[DoctorFinding, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -39,7 +40,7 @@ def to_yaml_text(name: str) -> str:
 def render_folder(new: NewFolder) -> Iterator[tuple[str, str]]:
     """Yield the name of each file, relative to the folder, and its content."""
     root = files(__package__) / "folder"
-    names = {key: name if key == "folder" else to_yaml_text(name) for key, name in asdict(new).items()}
+    names = {key: shlex.quote(name) if key == "folder" else to_yaml_text(name) for key, name in asdict(new).items()}
     for name in ("catalog.yaml.j2", "approvals.yaml.j2", "jobs/hello.yaml.j2", "policies/access.cedar", "policies/schema.cedarschema"):
         text = (root / name).read_text(encoding="utf-8")
         if name.endswith(".j2"):
