@@ -193,7 +193,7 @@ class Issuer:
         A decision that equals the grant's needs no separate entry: the grant's decision is in the ledger.
         """
         job, request = self._order.job, request_id(self._order.job, grant.number)
-        ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
+        ttl = min(requested.ttl, int(grant.seconds_left(now=self._deps.now(), ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
         deps, verified, asked, ladder = self._deps, self._verified, grant.basis.requested, grant.basis.ladder
         gone = why_not_offered(deps, (access.resource, access.action), (asked.resource, asked.action))
@@ -326,7 +326,7 @@ class Issuer:
         controls = known_controls(deps, action, self._verified.spec.data_scope)
         accessor, issued = self._ask_vault(grant, access, action, nth=nth)
         now, ends = deps.now(), deps.ticks() + ttl
-        grant.ends = ends if grant.ends is None else grant.ends
+        grant.ends = grant.ends or (now + timedelta(seconds=ttl), ends)
         if call := call_of(access):
             grant.count(call)
         credential = CredentialHandle(
