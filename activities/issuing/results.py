@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
+from activities.revocation.proof import LOGIN_MARGIN
 from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.catalog.models import ActionDef
@@ -138,13 +139,13 @@ def end_of_issued(
 ) -> datetime:
     """Return when an issued credential ends: with its certificate or its grant.
 
-    A credential that cannot be revoked works until its lease ends, if that is later. So may one that its target has not shown yet (not
-    `is_seen`), because nobody knows whether its revocation ends it. `lease_s`: the lease's seconds from `at`, None if it has none;
-    `grant_s`: the grant's.
+    A credential that cannot be revoked works until LOGIN_MARGIN after its lease's end, if that is later. One that its target has not shown yet
+    (not `is_seen`) may work until its lease ends, because nobody knows whether its revocation ends it. `lease_s`: the lease's seconds from
+    `at`, None if it has none; `grant_s`: the grant's.
     """
-    may_outlive_grant = action.revocable is Revocable.ON_EXPIRY or not is_seen
-    seconds = max(grant_s, lease_s or 0) if may_outlive_grant else grant_s
-    return pki.ends_at(action, issued) or at + timedelta(seconds=seconds)
+    only_expires = action.revocable is Revocable.ON_EXPIRY
+    lease = timedelta(seconds=lease_s) if lease_s and (only_expires or not is_seen) else timedelta()
+    return pki.ends_at(action, issued) or at + max(timedelta(seconds=grant_s), lease + LOGIN_MARGIN if lease and only_expires else lease)
 
 
 def user_of_issued(action: ActionDef, issued: IssuedSecret) -> str | None:

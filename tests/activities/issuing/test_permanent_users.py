@@ -64,6 +64,22 @@ def test_a_job_that_read_a_static_roles_password_leaves_nothing_overdue(static: 
     assert any(finding.detail == VALUE_STAYS for finding in proof.findings)
 
 
+def test_a_user_that_only_expires_is_not_called_expired_while_it_can_log_in(shop: Shop, tmp_path: Path) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING, change=only_expires) as at:
+        one = start_session(at, ORDERS)
+        user = one.issue().fields["username"].reveal()
+        try:
+            assert one.end().confirmed
+            with psycopg.connect(shop.superuser) as connection:
+                (until,) = connection.execute("SELECT rolvaliduntil FROM pg_roles WHERE rolname = %s", [user]).fetchone() or (None,)
+            assert until is not None
+            at.clock.stopped = until - timedelta(seconds=0.5)
+            record_lapsed(at.deps)
+            assert one.credential_state() == "residual"
+        finally:
+            drop_user(shop, user)
+
+
 def test_a_user_that_only_expires_leaves_nothing_overdue(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, revocation=NOTHING, change=only_expires) as at:
         one = start_session(at, ORDERS)
