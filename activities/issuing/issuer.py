@@ -80,7 +80,7 @@ class Issuer:
         self.holdings = HeldCredentials()
         """The credentials that Vault issued, recorded or not. Other classes only read it."""
         self._context = IssueContext(deps, order, verified)
-        self._verified_at = deps.ticks()
+        self._verified_at = deps.now()
         self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
@@ -143,8 +143,9 @@ class Issuer:
         has no lease is never renewed.
         """
         with self._lock:
-            now = self._deps.ticks()
-            if now - self._verified_at >= ORDER_CHECK_INTERVAL_S:
+            now = self._deps.now()
+            # By the time of day, because a machine that is suspended stops its ticks. If it was set back, verify, too.
+            if abs((now - self._verified_at).total_seconds()) >= ORDER_CHECK_INTERVAL_S:
                 # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
                 verified = verify_order(self._deps, self._order, now=self._verified.at)
                 if isinstance(verified, Rejection):
