@@ -409,7 +409,9 @@ class Issuer:
             if self._vault_issuer.is_closed():
                 # It was revoked before its user was searched for.
                 raise AccessClosed(ACCESS_CLOSED) from error
-            raise IssueRefused(f"{credential.action} on {credential.resource}: {error}") from error
+            is_revoked = credential.lease_id is not None and not self._deps.vault.is_lease_alive(credential.lease_id)
+            why = "it was revoked before its user was searched for" if is_revoked else error
+            raise IssueRefused(f"{credential.action} on {credential.resource}: {why}") from error
 
 
 def _request_key(access: Access) -> tuple[object, ...]:

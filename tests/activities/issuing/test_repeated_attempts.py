@@ -62,6 +62,19 @@ def test_an_approval_covers_nothing_after_its_time_although_the_machine_was_susp
     assert again.request_id != waiting.request_id
 
 
+def test_a_credential_that_a_person_revokes_at_once_is_no_fault_of_its_target(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, inspect = start_session(at, ORDERS), at.deps.targets.inspect
+
+    def revoke_and_inspect(*arguments: Any, **options: Any) -> Any:
+        for item in session.issuer.holdings.alive:
+            at.deps.vault.revoke_lease(str(item.lease_id))
+        return inspect(*arguments, **options)
+
+    monkeypatch.setattr(at.deps.targets, "inspect", revoke_and_inspect)
+    with pytest.raises(IssueRefused, match="it was revoked before its user was searched for"):
+        session.issue()
+
+
 def test_an_approved_request_that_is_issued_again_records_each_lease(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier, session = start_session(at, MENDING), start_session(at, MENDING)
     for each in (earlier, session):
