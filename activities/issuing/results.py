@@ -139,13 +139,14 @@ def end_of_issued(
 ) -> datetime:
     """Return when an issued credential ends: with its certificate or its grant.
 
-    A credential that cannot be revoked works until LOGIN_MARGIN after its lease's end, if that is later. One that its target has not shown yet
-    (not `is_seen`) may work until its lease ends, because nobody knows whether its revocation ends it. `lease_s`: the lease's seconds from
-    `at`, None if it has none; `grant_s`: the grant's.
+    A credential that cannot be revoked works until its lease ends, if that is later, and for LOGIN_MARGIN after that. One that its target has not
+    shown yet (not `is_seen`) may work until its lease ends, because nobody knows whether its revocation ends it. `lease_s`: the lease's
+    seconds from `at`, None if it has none; `grant_s`: the grant's.
     """
     only_expires = action.revocable is Revocable.ON_EXPIRY
-    lease = timedelta(seconds=lease_s) if lease_s and (only_expires or not is_seen) else timedelta()
-    return pki.ends_at(action, issued) or at + max(timedelta(seconds=grant_s), lease + LOGIN_MARGIN if lease and only_expires else lease)
+    seconds = max(grant_s, lease_s or 0) if only_expires or not is_seen else grant_s
+    margin = LOGIN_MARGIN if only_expires and lease_s else timedelta()
+    return pki.ends_at(action, issued) or at + timedelta(seconds=seconds) + margin
 
 
 def user_of_issued(action: ActionDef, issued: IssuedSecret) -> str | None:
