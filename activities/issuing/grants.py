@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from activities.issuing.results import AccessRefused, IssueBasis
 from justenough.adapters.vault import JobToken
@@ -68,8 +69,8 @@ class AccessGrant:
     access: Access
     """The granted access, which may be less than the requested access."""
     basis: IssueBasis
-    ends: float | None = None
-    """When it ends, in ticks. The grant's time begins with its first issue."""
+    ends: tuple[datetime, float] | None = None
+    """When it ends, also in ticks. The grant's time begins with its first issue."""
     made: CallCounts = field(default_factory=CallCounts)
     """The calls that a credential was issued for."""
     token: JobToken | None = None
@@ -92,8 +93,9 @@ class AccessGrant:
         """Whether the grant allows any number of calls of some tools, within their bounds."""
         return self.access.tools is not None and call_of(self.access) is None
 
-    def seconds_left(self, *, ticks: float) -> float:
-        return float(self.access.ttl) if self.ends is None else self.ends - ticks
+    def seconds_left(self, *, now: datetime, ticks: float) -> float:
+        """Return its remaining seconds by the clock that leaves less: a machine that is suspended stops its ticks."""
+        return min((self.ends[0] - now).total_seconds(), self.ends[1] - ticks) if self.ends else float(self.access.ttl)
 
 
 class JobGrants:
@@ -127,7 +129,7 @@ class JobGrants:
 
     def _is_usable(self, grant: AccessGrant) -> bool:
         """Whether a grant has time left and its approval was not withdrawn."""
-        if grant.seconds_left(ticks=self._deps.ticks()) < 1:
+        if grant.seconds_left(now=self._deps.now(), ticks=self._deps.ticks()) < 1:
             return False
         return grant.basis.ladder is None or not is_withdrawn(self._deps, grant.basis.ladder.request)
 

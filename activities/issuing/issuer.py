@@ -80,7 +80,7 @@ class Issuer:
         self.holdings = HeldCredentials()
         """The credentials that Vault issued, recorded or not. Other classes only read it."""
         self._context = IssueContext(deps, order, verified)
-        self._verified_at = deps.ticks()
+        self._verified_at = deps.now()
         self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
@@ -143,8 +143,9 @@ class Issuer:
         has no lease is never renewed.
         """
         with self._lock:
-            now = self._deps.ticks()
-            if now - self._verified_at >= ORDER_CHECK_INTERVAL_S:
+            now = self._deps.now()
+            # By the time of day, because a machine that is suspended stops its ticks. If it was set back, verify, too.
+            if abs((now - self._verified_at).total_seconds()) >= ORDER_CHECK_INTERVAL_S:
                 # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
                 verified = verify_order(self._deps, self._order, now=self._verified.at)
                 if isinstance(verified, Rejection):
@@ -193,7 +194,7 @@ class Issuer:
         A decision that equals the grant's needs no separate entry: the grant's decision is in the ledger.
         """
         job, request = self._order.job, request_id(self._order.job, grant.number)
-        ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
+        ttl = min(requested.ttl, int(grant.seconds_left(now=self._deps.now(), ticks=self._deps.ticks())))
         access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
         deps, verified, asked, ladder = self._deps, self._verified, grant.basis.requested, grant.basis.ladder
         gone = why_not_offered(deps, (access.resource, access.action), (asked.resource, asked.action))
@@ -326,7 +327,7 @@ class Issuer:
         controls = known_controls(deps, action, self._verified.spec.data_scope)
         accessor, issued = self._ask_vault(grant, access, action, nth=nth)
         now, ends = deps.now(), deps.ticks() + ttl
-        grant.ends = ends if grant.ends is None else grant.ends
+        grant.ends = grant.ends or (now + timedelta(seconds=ttl), ends)
         if call := call_of(access):
             grant.count(call)
         credential = CredentialHandle(
@@ -409,7 +410,9 @@ class Issuer:
             if self._vault_issuer.is_closed():
                 # It was revoked before its user was searched for.
                 raise AccessClosed(ACCESS_CLOSED) from error
-            raise IssueRefused(f"{credential.action} on {credential.resource}: {error}") from error
+            is_revoked = credential.lease_id is not None and not self._deps.vault.is_lease_alive(credential.lease_id)
+            why = "it was revoked before its user was searched for" if is_revoked else error
+            raise IssueRefused(f"{credential.action} on {credential.resource}: {why}") from error
 
 
 def _request_key(access: Access) -> tuple[object, ...]:

@@ -22,6 +22,8 @@ from justenough.services.dependencies import Deps
 
 RENEW_AT_FRACTION = 0.5
 """Fraction of a lease's life after which it is renewed."""
+CHECK_INTERVAL_S = 10.0
+"""Seconds between two checks whether a grant that needs no further renewal has ended."""
 RETRY_INTERVAL_S = 2.0
 RENEWAL_TIMEOUT_S = 1.0
 """Seconds that a session's end waits for a renewal that is under way."""
@@ -82,8 +84,9 @@ class LeaseKeeper:
         lives = None if item.lease_seconds is None else max(0.0, item.lease_seconds - waited)
         while (left := self._seconds_left(item)) > 0:
             if lives is None or lives >= left:
-                await asyncio.sleep(left)
-                break
+                # In steps, because a sleep does not count the time for which the machine is suspended.
+                await asyncio.sleep(min(left, CHECK_INTERVAL_S))
+                continue
             await asyncio.sleep(lives * RENEW_AT_FRACTION)
             renewed = await self._renew_with_retries(item, within=lives * (1 - RENEW_AT_FRACTION))
             if isinstance(renewed, EndReason):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
+from activities.revocation.proof import LOGIN_MARGIN
 from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.catalog.models import ActionDef
@@ -138,13 +139,14 @@ def end_of_issued(
 ) -> datetime:
     """Return when an issued credential ends: with its certificate or its grant.
 
-    A credential that cannot be revoked works until its lease ends, if that is later. So may one that its target has not shown yet (not
-    `is_seen`), because nobody knows whether its revocation ends it. `lease_s`: the lease's seconds from `at`, None if it has none;
-    `grant_s`: the grant's.
+    A credential that cannot be revoked works until its lease ends, if that is later, and for LOGIN_MARGIN after that. One that its target has not
+    shown yet (not `is_seen`) may work until its lease ends, because nobody knows whether its revocation ends it. `lease_s`: the lease's
+    seconds from `at`, None if it has none; `grant_s`: the grant's.
     """
-    may_outlive_grant = action.revocable is Revocable.ON_EXPIRY or not is_seen
-    seconds = max(grant_s, lease_s or 0) if may_outlive_grant else grant_s
-    return pki.ends_at(action, issued) or at + timedelta(seconds=seconds)
+    only_expires = action.revocable is Revocable.ON_EXPIRY
+    seconds = max(grant_s, lease_s or 0) if only_expires or not is_seen else grant_s
+    margin = LOGIN_MARGIN if only_expires and lease_s else timedelta()
+    return pki.ends_at(action, issued) or at + timedelta(seconds=seconds) + margin
 
 
 def user_of_issued(action: ActionDef, issued: IssuedSecret) -> str | None:

@@ -25,8 +25,8 @@ TIME_OVER = "its expiry time has passed"
 NONE_WITH_JOB_ID = "none carries the job's id"
 UNKNOWN_END = datetime.max.replace(tzinfo=UTC)
 """The end of a doubt if neither Vault nor the configuration shows it."""
-LOGIN_MARGIN = timedelta(seconds=5)
-"""How long after its lease's end Vault still lets a database user log in (its VALID UNTIL)."""
+LOGIN_MARGIN = timedelta(seconds=6)
+"""How long after its end a database user may still log in: Vault sets its VALID UNTIL 5 s later, and leases are renewed in whole seconds."""
 VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
 
 

@@ -30,7 +30,7 @@ from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
-from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.ids import JOB_ID, new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import checked_spec, read_spec
@@ -115,7 +115,7 @@ def new(
     if not file and not paste:
         offered = list_templates(deps.settings.config, deps.config.current().catalog)
         return render(request, "templates.html", templates=offered, folder=deps.settings.config.name)
-    draft = LaunchDraft(new_job_id(deps.settings.installation, now=deps.now()), file)
+    draft = LaunchDraft("", file)
     if earlier:
         draft = _fill_in(draft, deps, visitor, earlier)
     return _render_form(request, deps, visitor, draft, LaunchPageState())
@@ -236,6 +236,9 @@ def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) ->
 
 def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchDraft, state: LaunchPageState) -> Response:
     current = deps.config.current()
+    # Lists sort jobs by their ids, so a form that was open for hours must not have an id from then. One that launched a job keeps its id.
+    if not JOB_ID.fullmatch(draft.job) or deps.store.jobs.order(draft.job) is None:
+        draft = replace(draft, job=new_job_id(deps.settings.installation, now=deps.now()))
     template = load_template(deps.settings.config, draft.file, current.catalog) if draft.file else JobTemplate("")
     params = {name: draft.params.get(name, value) for name, value in (template.spec.params if template.spec else {}).items()}
     task = template.spec.task if template.spec else ""

@@ -38,7 +38,9 @@ MAX_LINE_CHARS = 300
 FAILED_STATES = tuple(state.value for state in (JobState.FAILED, JobState.TIMED_OUT, JobState.LOST))
 
 _LATER = JOBS.alias("later")
-_SUCCEEDED_SINCE = exists().where(_LATER.c.name == JOBS.c.name, _LATER.c.state == JobState.SUCCEEDED.value, _LATER.c.id > JOBS.c.id)
+# Ids are made by the launchers' machines, whose clocks may be behind. Comparing them, too, lets databases use an index.
+_IS_LATER = and_(_LATER.c.id > JOBS.c.id, _LATER.c.created_at >= JOBS.c.created_at)
+_SUCCEEDED_SINCE = exists().where(_LATER.c.name == JOBS.c.name, _LATER.c.state == JobState.SUCCEEDED.value, _IS_LATER)
 _DENIED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.decision == "deny")
 
 

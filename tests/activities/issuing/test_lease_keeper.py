@@ -124,6 +124,18 @@ async def test_a_lease_that_cannot_be_renewed_ends_at_its_own_expiry(at: Desk, m
     assert not at.shop.can_log_in(held)
 
 
+async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_suspended(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.2)
+    job = at.job()
+    held = at.issue(job)
+    async with lease_keeper.keep_leases(at.deps, job, WILLING, [issuance(at, held, ttl=60, lease=60)]), asyncio.timeout(180):
+        await asyncio.sleep(0)
+        at.clock.stepped = timedelta(minutes=2)
+        while "credential.confirmed" not in await asyncio.to_thread(at.entry_types, job):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+    assert not at.shop.can_log_in(held)
+
+
 async def test_a_credential_that_is_released_repeatedly_is_revoked_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job, ended, real = at.job(), 0, revoke.end_one
     held = at.issue(job)

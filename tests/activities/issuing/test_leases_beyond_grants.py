@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from activities.revocation.proof import LOGIN_MARGIN
 from activities.revocation.revoke import record_lapsed
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.issuing_session import start_session
@@ -52,14 +53,14 @@ def test_a_credential_that_only_expires_is_valid_until_its_lease_ends(at: Desk) 
     held = one.issue()
     assert held.credential.lease_id
     ends = lease_end(at.shop, held.credential.lease_id)
-    assert ends <= held.credential.expires_at <= datetime.now(UTC) + LEASE
+    assert ends <= held.credential.expires_at <= datetime.now(UTC) + LEASE + LOGIN_MARGIN
 
     assert one.end().confirmed
     at.clock.ahead = GRANT + timedelta(seconds=5)
     record_lapsed(at.deps)
 
     assert one.credential_state() == "residual", "its lease would have lived for eight minutes more"
-    at.clock.ahead = LEASE + timedelta(seconds=5)
+    at.clock.ahead = LEASE + LOGIN_MARGIN + timedelta(seconds=5)
     record_lapsed(at.deps)
     assert one.credential_state() == "expired"
 
@@ -69,7 +70,7 @@ def test_a_credential_that_only_expires_ends_with_its_grant_if_vault_shortens_it
     held = one.issue()
     assert held.credential.lease_id
     ends = lease_end(at.shop, held.credential.lease_id)
-    assert ends <= held.credential.expires_at <= datetime.now(UTC) + GRANT
+    assert ends <= held.credential.expires_at <= datetime.now(UTC) + GRANT + LOGIN_MARGIN
     (view,) = at.deps.store.credentials.list(job=one.job).items
     assert view.expires_at == held.credential.expires_at
     assert one.end().confirmed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -62,6 +63,27 @@ def test_a_job_that_read_a_static_roles_password_leaves_nothing_overdue(static: 
     proof = prove(static.deps, one.job)
     assert (proof.revoked, proof.dead) == (True, False)
     assert any(finding.detail == VALUE_STAYS for finding in proof.findings)
+
+
+@pytest.mark.parametrize("ttl", ["1m", "10m"], ids=["its lease is shortened", "its lease is renewed"])
+def test_a_user_that_only_expires_is_not_called_expired_while_it_can_log_in(shop: Shop, tmp_path: Path, ttl: str) -> None:
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING, change=only_expires) as at:
+        one = start_session(at, {**ORDERS, "ttl": ttl})
+        held = one.issue()
+        user = held.fields["username"].reveal()
+        try:
+            # As the last renewal does.
+            left = math.ceil(held.seconds_left(now=at.deps.now(), ticks=at.deps.ticks()))
+            assert at.deps.vault.renew_lease(str(held.credential.lease_id), left) == left
+            assert one.end().confirmed
+            with psycopg.connect(shop.superuser) as connection:
+                (until,) = connection.execute("SELECT rolvaliduntil FROM pg_roles WHERE rolname = %s", [user]).fetchone() or (None,)
+            assert until is not None
+            at.clock.stopped = until - timedelta(seconds=0.5)
+            record_lapsed(at.deps)
+            assert one.credential_state() == "residual"
+        finally:
+            drop_user(shop, user)
 
 
 def test_a_user_that_only_expires_leaves_nothing_overdue(shop: Shop, tmp_path: Path) -> None:

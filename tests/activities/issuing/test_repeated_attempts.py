@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,31 @@ def request_approved_access(session: Session) -> PendingRequest:
     approved = ladder.model_copy(update={"answers": (answer,)})
     at.deps.store.ledger.append([approval_decided_event(session.job, approved, answer, verdict="approved", at=at.deps.now())])
     return waiting
+
+
+def test_an_approval_covers_nothing_after_its_time_although_the_machine_was_suspended_meanwhile(at: Desk) -> None:
+    session = start_session(at, MENDING)
+    (access,) = session.verified.spec.access
+    waiting = request_approved_access(session)
+    assert isinstance(session.issuer.access(access), IssuedCredential)
+    # The clock of ticks stood still.
+    at.clock.stepped = timedelta(minutes=6)
+    again = session.issuer.access(access)
+    assert isinstance(again, PendingRequest)
+    assert again.request_id != waiting.request_id
+
+
+def test_a_credential_that_a_person_revokes_at_once_is_no_fault_of_its_target(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, inspect = start_session(at, ORDERS), at.deps.targets.inspect
+
+    def revoke_and_inspect(*arguments: Any, **options: Any) -> Any:
+        for item in session.issuer.holdings.alive:
+            at.deps.vault.revoke_lease(str(item.lease_id))
+        return inspect(*arguments, **options)
+
+    monkeypatch.setattr(at.deps.targets, "inspect", revoke_and_inspect)
+    with pytest.raises(IssueRefused, match="it was revoked before its user was searched for"):
+        session.issue()
 
 
 def test_an_approved_request_that_is_issued_again_records_each_lease(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

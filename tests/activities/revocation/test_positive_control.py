@@ -266,7 +266,7 @@ def test_a_user_that_no_search_found_is_in_doubt_for_the_longest_life_of_its_rol
         )
         at.clock.stopped = view.issued_at + longest + timedelta(seconds=3)
         assert not session.end().confirmed
-        at.clock.stopped = view.issued_at + longest + timedelta(seconds=6)
+        at.clock.stopped = view.issued_at + longest + timedelta(seconds=7)
         assert end_of_password(at, view.user) < at.deps.now()
         assert session.end().confirmed
         assert "credential.expired" in session.entry_types()

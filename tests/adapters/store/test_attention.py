@@ -64,6 +64,13 @@ def test_a_failed_job_is_listed_with_its_last_line_until_a_job_of_its_name_succe
     assert keys(store) == []
 
 
+def test_a_failed_job_is_listed_although_its_id_is_from_a_clock_that_was_behind(store: Store) -> None:
+    record_end(store, 2, "succeeded", name="reconcile")
+    submitted = samples.submission(job_id(1), at=later(60), name="reconcile")
+    store.ledger.append([submitted, samples.job_end("failed", job_id(1), at=later(61))])
+    assert keys(store, seconds=62) == [f"failed/{job_id(1)}"]
+
+
 def test_jobs_that_people_stopped_or_that_succeeded_need_no_attention(store: Store) -> None:
     for number, state in enumerate(("succeeded", "cancelled", "killed")):
         record_end(store, number, state, name=f"job-{state}")

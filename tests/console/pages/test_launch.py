@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from html import unescape
 from re import search
 from typing import Any
@@ -149,6 +150,16 @@ async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site
     await temporal.get_workflow_handle(job).terminate()
 
 
+async def test_a_job_from_a_form_that_was_open_for_hours_is_listed_as_the_newest(site: Site, logged_in: LogIn, temporal: Client) -> None:
+    ops, text = await logged_in("ops"), yaml.safe_dump(SPEC)
+    opened = new_job_id(site.console.deps.settings.installation, now=now() - timedelta(hours=3))
+    page = (await preview_job(ops, PASTE, spec=text, job=opened)).text
+    sent = await launch_job(ops, page, spec=text)
+    job = sent.headers["location"].removeprefix("/jobs/").partition("?")[0]
+    assert f"/jobs/{job}" in (await ops.open("/jobs?since=1h")).text
+    await temporal.get_workflow_handle(job).terminate()
+
+
 async def test_only_the_previewed_order_is_launched(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     page = (await preview_job(ops, TRIAGE, **{"param.ticket": "4712", "param.witness": "none"})).text
@@ -237,7 +248,7 @@ async def test_only_launchers_get_the_form_and_nobody_reuses_another_jobs_id(sit
     for job in (taken, "j-other-01arz3ndektsv4rrffq69g5fav", "nonsense", ""):
         text = yaml.safe_dump(SPEC)
         page = (await preview_job(mallory, PASTE, spec=text, job=job)).text
-        answer = await launch_job(mallory, page, spec=text)
+        answer = await launch_job(mallory, page, spec=text, job=job)
         assert answer.status_code in {409, 422}, (job, answer.status_code)
     assert site.store.jobs.list(requester_id=await person_of(site, mallory), name=SPEC["name"]).items == ()
 
