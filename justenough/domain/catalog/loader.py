@@ -41,6 +41,8 @@ from justenough.domain.jobs.states import Revocable
 CATALOG_FILE = "catalog.yaml"
 LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
 """Types of secrets engines that never give a lease. Other engines may give none at some paths; the issue is then refused."""
+STORING_ENGINES = frozenset({"kv", "generic", "cubbyhole"})
+"""Types of secrets engines that return what somebody stored. It stays valid until they change it."""
 STATIC_CREDS_PATH = re.compile(r"/static-creds?/")
 """Paths at which the database and LDAP engines return a password that they rotate, without a lease."""
 PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
@@ -270,14 +272,14 @@ def _action_problems(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(where, f"no entry of `scopes` has exactly the keys {', '.join(keys)}")
     policies: dict[str, str] = {}
     mounts = {write.path.removeprefix("sys/mounts/"): write.data.get("type") for write in catalog.provision}
-    leaseless = {mount for mount, engine in mounts.items() if engine in LEASELESS_ENGINES}
     for where, definition in catalog.iter_actions():
         if (other := policies.setdefault(definition.policy, where)) != where:
             yield Problem(f"{where}.policy", f"{other} uses {definition.policy} too; each action needs its own policy")
         path = definition.issue.path
-        if definition.revocable is Revocable.NOW and (
-            STATIC_CREDS_PATH.search(path) or any(path.startswith(f"{each}/") for each in leaseless)
-        ):
+        engine = next((engine for mount, engine in mounts.items() if path.startswith(f"{mount}/")), None)
+        if engine in STORING_ENGINES and definition.revocable is not Revocable.NEVER:
+            yield Problem(f"{where}.revocable", f"what is stored at {path} stays valid until somebody changes it: use `never`")
+        elif definition.revocable is Revocable.NOW and (STATIC_CREDS_PATH.search(path) or engine in LEASELESS_ENGINES):
             fix = "use `on_expiry` if it ends by itself, otherwise `never`"
             yield Problem(f"{where}.revocable", f"Vault gives no lease at {path}, so nothing can revoke what it issues there: {fix}")
 

@@ -173,10 +173,10 @@ def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: st
     assert problem in problems_of(path, value)
 
 
-@pytest.mark.parametrize("path", ["database/static-creds/ledger", "openldap/static-cred/ledger", "shelf/data/ledger"])
+@pytest.mark.parametrize("path", ["database/static-creds/ledger", "openldap/static-cred/ledger", "shelf/code/ledger"])
 def test_credentials_that_vault_issues_without_a_lease_cannot_be_declared_revocable_now(path: str) -> None:
     raw = copy.deepcopy(PLAIN)
-    raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "kv", "options": {"version": "2"}}}]
+    raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "totp"}}]
     action = raw["resources"]["orders-db"]["actions"]["admin"]
     action["issue"] = {"path": path}
     with pytest.raises(InvalidInput) as caught:
@@ -189,6 +189,22 @@ def test_credentials_that_vault_issues_without_a_lease_cannot_be_declared_revoca
     for revocable in ("on_expiry", "never"):
         action["revocable"] = revocable
         assert read_catalog(yaml.safe_dump(raw)).resources["orders-db"].actions[Action.ADMIN].revocable == revocable
+
+
+def test_stored_values_can_only_be_declared_irrevocable() -> None:
+    raw = copy.deepcopy(PLAIN)
+    raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "kv", "options": {"version": "2"}}}]
+    action = raw["resources"]["orders-db"]["actions"]["admin"]
+    action["issue"] = {"path": "shelf/data/ledger"}
+    for revocable in ("now", "on_expiry"):
+        action["revocable"] = revocable
+        with pytest.raises(InvalidInput) as caught:
+            read_catalog(yaml.safe_dump(raw))
+        (problem,) = caught.value.problems
+        why = "what is stored at shelf/data/ledger stays valid until somebody changes it: use `never`"
+        assert (problem.path, problem.message) == ("resources.orders-db.actions.admin.revocable", why)
+    action["revocable"] = "never"
+    read_catalog(yaml.safe_dump(raw))
 
 
 @pytest.mark.parametrize(
