@@ -296,7 +296,9 @@ def _why_lock_refuses(deps: Deps, caller: Caller, view: RequestView, *, action: 
     if rule and not caller.person.groups & set(rule.groups):
         text = f"Vault's control group counts only authorizations by members of {', '.join(rule.groups)}"
         return Rejection("control_group_unauthorized", text)
-    if rule and break_glass and rule.approvals > len(view.counting_approvals) + 1:
+    # Vault keeps the authorization of everybody whose approval was counted, even if an escalation discarded it or it was withdrawn.
+    authorized = {item.approver_id for item in view.approvals if item.decision != "deny"} | {caller.person.id}
+    if rule and break_glass and rule.approvals > len(authorized):
         text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
         return Rejection("control_group_waiting", text)
     return None

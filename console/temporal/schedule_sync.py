@@ -45,6 +45,8 @@ class ScheduleSync:
         config = await to_thread.run_sync(self._deps.config.current)
         configured, existing = config.schedules, await self._gateway.schedule_names()
         restores = config.digest == self._in_temporal
+        for name in self._problems.keys() - configured.keys() - existing:
+            del self._problems[name]
         for name, timed in configured.items():
             # Temporal may have lost it, or the file may have lacked it for a moment.
             pause = await to_thread.run_sync(self.recorded_pause, name)

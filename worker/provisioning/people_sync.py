@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.core.errors import Problem, raise_problems
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
 from worker.provisioning.mounts import require_namespace
@@ -36,7 +36,7 @@ def sync_people(
         directory = _Directory.read(vault, settings)
         # First, so that a sync that is refused or interrupted has ended the access of those who left.
         left = tuple(_disable_others(vault, directory, people, remove=remove))
-        problems = tuple(directory.problems(vault, settings, people))
+        problems = tuple(directory.problems(vault, people))
         disabled = [step.path.rpartition("/")[2] for step in left if step.outcome is WriteOutcome.CHANGED]
         if problems and disabled:
             problems += (Problem("", f"nothing was written, except that these people, who left, are disabled now: {', '.join(disabled)}"),)
@@ -50,7 +50,7 @@ def plan_people(
     """Return what `sync_people` would do for each path. Writes nothing. Raises as it does."""
     with AdminClient.of(settings, admin_token) as vault:
         directory = _Directory.read(vault, settings)
-        raise_problems("people", directory.problems(vault, settings, people))
+        raise_problems("people", directory.problems(vault, people))
     with _PeoplePlan.of(settings, admin_token, names=directory.names) as plan:
         left = _disable_others(plan, directory, people, remove=remove)
         written = _write_people(plan, directory, people, remove=remove, fixed_groups=fixed_groups)
@@ -77,9 +77,13 @@ class _Directory:
 
     @classmethod
     def read(cls, vault: AdminClient, settings: Settings) -> _Directory:
-        """Read Vault's mounts and entities. Raises SetupFailed, VaultNotReady."""
+        """Read Vault's mounts and entities. Raises InvalidInput if Vault has no mount of people, SetupFailed, VaultNotReady."""
         require_namespace(vault)
         accessors = {path.strip("/"): str(mount.get("accessor")) for path, mount in (vault.read("sys/auth") or {}).items()}
+        if not any(mount.strip("/") in accessors for mount in settings.people_mounts):
+            missing = ", ".join(f"{mount}/" for mount in settings.people_mounts)
+            message = f"Vault has no auth method at {missing}: enable one first, or correct JUSTENOUGH_PEOPLE_MOUNTS"
+            raise InvalidInput("people", (Problem("", message),))
         known = (*settings.people_mounts, settings.pages_mount, settings.pages_oidc_mount or "")
         mounts = tuple(dict.fromkeys(mount for each in known if (mount := each.strip("/")) in accessors))
         found = {name: vault.read(f"identity/entity/name/{name}") for name in vault.list("identity/entity/name")}
@@ -103,12 +107,8 @@ class _Directory:
     def logins(self, name: str, entry: PersonEntry) -> dict[str, str]:
         return dict.fromkeys(self.default_mounts, name) | {mount.strip("/"): login for mount, login in entry.logins.items()}
 
-    def problems(self, vault: AdminClient, settings: Settings, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:
+    def problems(self, vault: AdminClient, people: Mapping[str, PersonEntry]) -> Iterator[Problem]:
         """Yield everything that keeps these people from being written."""
-        if not any(mount.strip("/") in self.accessors for mount in settings.people_mounts):
-            mounts = ", ".join(f"{mount}/" for mount in settings.people_mounts)
-            yield Problem("", f"Vault has no auth method at {mounts}: enable one first, or correct JUSTENOUGH_PEOPLE_MOUNTS")
-            return
         owners: dict[tuple[str, str], str] = {}
         for name, entry in people.items():
             if not entry.active:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -30,7 +31,7 @@ from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
-from justenough.domain.core.ids import JOB_ID, new_job_id
+from justenough.domain.core.ids import JOB_ID, first_job_id, new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import checked_spec, read_spec
@@ -39,6 +40,8 @@ from justenough.services.dependencies import Deps
 
 PARAM_PREFIX = "param."
 """Prefix of the form fields of parameters."""
+MAX_FORM_AGE = timedelta(hours=1)
+"""The preview gives a new job id to a form whose id is older than this."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -236,8 +239,10 @@ def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) ->
 
 def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchDraft, state: LaunchPageState) -> Response:
     current = deps.config.current()
-    # Lists sort jobs by their ids, so a form that was open for hours must not have an id from then. One that launched a job keeps its id.
-    if not JOB_ID.fullmatch(draft.job) or deps.store.jobs.order(draft.job) is None:
+    # Lists sort jobs by their ids, so a form that was open for hours gets a new one. Others keep theirs, and so does one that launched a job:
+    # a browser sends a preview's form again if somebody goes back, and that must not launch a second job.
+    is_old = draft.job < first_job_id(deps.settings.installation, since=deps.now() - MAX_FORM_AGE)
+    if is_old and not (JOB_ID.fullmatch(draft.job) and deps.store.jobs.order(draft.job)):
         draft = replace(draft, job=new_job_id(deps.settings.installation, now=deps.now()))
     template = load_template(deps.settings.config, draft.file, current.catalog) if draft.file else JobTemplate("")
     params = {name: draft.params.get(name, value) for name, value in (template.spec.params if template.spec else {}).items()}

@@ -16,6 +16,7 @@ from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.approvals.statements import DelegationStatement
 from justenough.domain.approvals.tiers import Person
+from justenough.domain.catalog.control_groups import ControlGroupRule
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.parent_chain import ancestor_launchers, ancestor_views
@@ -160,6 +161,25 @@ async def test_an_approval_that_vaults_control_group_would_not_count_is_refused_
             assert answer.status_code == 403, answer.text
             assert why in answer.json()["detail"]
     assert await decision_signals(served, request["job_id"]) == []
+
+
+async def test_break_glass_counts_the_authorizations_of_approvals_that_an_escalation_discarded(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
+    rule = ControlGroupRule(groups=("security", "break-glass"), approvals=2, ttl=3600)
+    monkeypatch.setattr("console.services.decide_request.control_group_of", lambda *_: rule)
+    for approver, status in ((None, 403), ("security", 202)):
+        request = await served.launch_and_request(tier=2, quorum=2, resource="payouts-db", title="Payouts")
+        if approver:
+            # Vault has the authorization of everybody whose approval was counted, and keeps it.
+            served.record_answer(request, approver, verdict="pending")
+        until = datetime.now(UTC) + timedelta(minutes=5)
+        served.store.ledger.append(
+            [samples.approval_opening(request["job_id"], tier=3, escalated=True, at=datetime.now(UTC), respond_by=until)]
+        )
+        answer = await decide(served, "oncall", request, decision="break_glass", reason="The shop is down")
+        assert answer.status_code == status, answer.text
 
 
 async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:

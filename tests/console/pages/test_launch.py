@@ -160,6 +160,19 @@ async def test_a_job_from_a_form_that_was_open_for_hours_is_listed_as_the_newest
     await temporal.get_workflow_handle(job).terminate()
 
 
+async def test_a_preview_that_is_sent_again_after_its_job_was_launched_launches_no_second_job(
+    site: Site, logged_in: LogIn, temporal: Client
+) -> None:
+    """A browser sends the preview's form again if somebody goes back, for example because the console restarted and did not answer."""
+    ops, text = await logged_in("ops"), yaml.safe_dump(SPEC)
+    preview = {**fields((await ops.open(PASTE)).text), "spec": text, "do": "try"}
+    sent = await launch_job(ops, (await ops.send("/jobs/new", preview)).text, spec=text)
+    job = sent.headers["location"].removeprefix("/jobs/").partition("?")[0]
+    again = await launch_job(ops, (await ops.send("/jobs/new", preview)).text, spec=text)
+    assert again.headers["location"] == f"/jobs/{job}?done=again"
+    await temporal.get_workflow_handle(job).terminate()
+
+
 async def test_only_the_previewed_order_is_launched(site: Site, logged_in: LogIn, temporal: Client) -> None:
     ops = await logged_in("ops")
     page = (await preview_job(ops, TRIAGE, **{"param.ticket": "4712", "param.witness": "none"})).text

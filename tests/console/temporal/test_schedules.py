@@ -199,6 +199,23 @@ async def test_a_console_warns_if_another_one_with_another_configuration_changes
     ]
 
 
+async def test_a_schedule_that_failed_and_was_removed_hides_no_change_of_the_others(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(name: str, *_: object, **__: object) -> bool:
+        raise TemporalUnavailable(f"{name} failed")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(installation.console.gateway, "put_schedule", fail)
+        await installation.sync_schedules(broken=MINUTELY)
+    assert installation.console.schedule_sync.problem("broken") == "broken failed"
+    await installation.sync_schedules(nightly=MINUTELY)
+    await installation.handle("nightly").delete()
+    with capture_logs() as logged:
+        await installation.console.schedule_sync.reconcile()
+    assert [line["event"] for line in logged] == [schedule_sync.CHANGED_BY_OTHERS]
+
+
 async def test_an_unchanged_schedule_is_left_alone_and_a_pause_survives_a_change(installation: Installation) -> None:
     await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     await installation.handle("nightly").pause(note="an incident")

@@ -256,6 +256,16 @@ def test_people_who_left_are_disabled_although_another_login_conflicts(office: O
     assert disabled == {"eve": True, "max": False, "ada.old": False, "gone": True}
 
 
+def test_nobody_is_disabled_if_the_mount_that_shows_who_has_only_a_new_name_is_unknown(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.sync("  ada.old: {logins: {people: ada}}\n")
+    monkeypatch.setattr(office.empty, "settings", office.empty.settings.model_copy(update={"people_mounts": ("staff",)}))
+    with pytest.raises(InvalidInput, match="Vault has no auth method at staff/"):
+        office.sync("  ada: {}\n", remove=True)
+    assert not office.empty.read("identity/entity/name/ada.old")["disabled"]
+
+
 def test_a_changed_login_name_moves_the_person_along(office: Office) -> None:
     office.sync("  ada: {groups: [ops]}\n")
     text = "  ada: {groups: [ops], logins: {people: ada.king}}\n"

@@ -347,6 +347,19 @@ def test_each_task_queue_that_no_worker_polls_is_reported(servers: Stack, tmp_pa
 
 
 @pytest.mark.servers
+def test_a_stack_without_its_admin_token_is_checked_except_for_people(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    token, aside = StackPaths.of(servers.home).admin_token, servers.home / "aside.token"
+    token.rename(aside)
+    try:
+        findings = by_name(examine(Settings(home=servers.home)))
+    finally:
+        aside.rename(token)
+    assert (findings["vault audit"].level, findings["people"].level) == ("ok", "warning")
+    assert str(token) in findings["people"].found
+
+
+@pytest.mark.servers
 def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VAULT_ADDR", raising=False)
     findings = by_name(examine(Settings(home=servers.home)))
