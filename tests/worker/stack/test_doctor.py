@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -356,6 +357,18 @@ def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPa
     assert (tier.level, "nobody can approve; Vault has no group support-leads" in tier.found) == ("missing", True), (
         "nothing was provisioned"
     )
+
+
+@pytest.mark.servers
+def test_a_running_stack_is_checked_although_its_admin_token_is_gone(
+    servers: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    places = replace(StackPaths.of(servers.home), admin_token=tmp_path / "gone")
+    monkeypatch.setattr(StackPaths, "of", lambda _: places)
+    findings = by_name(examine(Settings(home=servers.home)))
+    assert (findings["vault"].level, findings["people"].level) == ("ok", "warning")
+    assert str(places.admin_token) in findings["people"].found
 
 
 @pytest.mark.parametrize(

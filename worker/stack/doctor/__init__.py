@@ -14,7 +14,7 @@ from itertools import chain, islice
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
-from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.errors import GiveUp, InvalidInput
 from worker.provisioning.admin_client import admin_token
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
@@ -107,7 +107,12 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         # The embedded Vault's own files show its configuration and have an administrator's token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
-        target = vault_to_set_up(settings)
+        try:
+            target = vault_to_set_up(settings)
+        except (GiveUp, OSError) as error:
+            found = f"approvers and the lifetimes of logins were not checked: {error}"
+            yield DoctorFinding("people", "warning", found, f"Put {places.admin_token} back, and run doctor again while the stack runs.")
+            return
         yield from people_findings(target.settings, token=target.admin_token, folder=stack.config)
 
 
