@@ -370,7 +370,7 @@ class Issuer:
         self.holdings.add(credential, grant.basis)
         try:
             self._deps.store.ledger.append([event])
-        except JustEnoughError:
+        except Exception:
             self._revoke_at_once(credential, "it could not be recorded", before=(event,))
             raise
 
