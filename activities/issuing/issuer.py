@@ -80,7 +80,7 @@ class Issuer:
         self.holdings = HeldCredentials()
         """The credentials that Vault issued, recorded or not. Other classes only read it."""
         self._context = IssueContext(deps, order, verified)
-        self._verified_at = deps.now()
+        self._verified_at = deps.now(), deps.ticks()
         self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
@@ -143,14 +143,14 @@ class Issuer:
         has no lease is never renewed.
         """
         with self._lock:
-            now = self._deps.now()
-            # By the time of day, because a machine that is suspended stops its ticks. If it was set back, verify, too.
-            if abs((now - self._verified_at).total_seconds()) >= ORDER_CHECK_INTERVAL_S:
+            (then, began), now, ticks = self._verified_at, self._deps.now(), self._deps.ticks()
+            # By either clock: a machine that is suspended stops its ticks, and its time of day may be set back.
+            if max(abs((now - then).total_seconds()), ticks - began) >= ORDER_CHECK_INTERVAL_S:
                 # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
                 verified = verify_order(self._deps, self._order, now=self._verified.at)
                 if isinstance(verified, Rejection):
                     raise OrderNotValid(f"its order is no longer valid: {verified}")
-                self._verified_at, self._verified = now, verified
+                self._verified_at, self._verified = (now, ticks), verified
                 self._context = replace(self._context, verified=verified)
             with self._deps.config.hold():
                 yield
@@ -370,7 +370,7 @@ class Issuer:
         self.holdings.add(credential, grant.basis)
         try:
             self._deps.store.ledger.append([event])
-        except JustEnoughError:
+        except Exception:
             self._revoke_at_once(credential, "it could not be recorded", before=(event,))
             raise
 

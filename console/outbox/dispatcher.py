@@ -70,8 +70,11 @@ class Dispatcher:
             known = {name: (worker.saved_position, worker.position) for name, worker in self._workers.items()}
             news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
         except RetryLater:
-            # After a failover, other entries may have the positions that workers have read and not saved yet.
-            await self._remove_workers()
+            self._registered = None
+            # Workers that are sending go on: otherwise, each failure of the store would send the same events again. To settle them fails if the
+            # ledger has other entries by then.
+            for name in self._workers.keys() - self._running.keys():
+                self._workers[name].forget_unsaved_position()
             raise
         if any(news.positions.get(name, -1) < saved or news.head < read for name, (saved, read) in known.items()):
             log.warning("the store's ledger is shorter than before; events are delivered from the positions that it knows")
@@ -129,6 +132,7 @@ class Dispatcher:
             self._lease_held_at = None
         except Exception as error:  # noqa: BLE001 - a failure of one subscription must not stop the others
             cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            worker.forget_unsaved_position()
             worker.pause(NOT_READY_RETRY_S)
             log.warning(
                 "events of a subscription cannot be delivered now",

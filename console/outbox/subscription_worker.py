@@ -97,6 +97,10 @@ class SubscriptionWorker:
         self._paused_at = self._deps.now()
         self._paused_until = self._deps.ticks() + seconds
 
+    def forget_unsaved_position(self) -> None:
+        """Read again from the saved position: after a failover, other entries may have the positions that were read since."""
+        self.position = self.saved_position
+
     def _is_paused(self) -> bool:
         return self._deps.ticks() < self._paused_until
 
@@ -163,6 +167,7 @@ class SubscriptionWorker:
             subscription=self.name,
             at=now,
             position=batch.position,
+            entry_id=batch.entry_id,
             delivered=tuple(entry.position for entry, outcome in outcomes if outcome.fault is None and not outcome.nothing),
             dropped=tuple(entry.position for entry, outcome in outcomes if outcome.nothing),
             failed=tuple(self._failed_delivery(batch, entry, outcome, now) for entry, outcome in outcomes if outcome.fault is not None),

@@ -56,6 +56,8 @@ class OutboxBatch(Message):
     """Attempts so far, by position."""
     position: int | None = None
     """The position that the subscription reaches once all entries are settled; None if these are repeated attempts."""
+    entry_id: str | None = None
+    """The id of the entry at `position`."""
 
 
 class FailedDelivery(Message):
@@ -73,6 +75,8 @@ class Settlement(Message):
     subscription: str
     at: datetime
     position: int | None = None
+    entry_id: str | None = None
+    """The id that the entry at `position` must still have; None if nobody needs to check it."""
     delivered: tuple[int, ...] = ()
     """Positions."""
     dropped: tuple[int, ...] = ()
@@ -187,13 +191,17 @@ class OutboxRepository(Repository):
         rows = connection.execute(statement).all()
         # Fewer entries than `limit` mean that no further ones exist up to the newest entry.
         end = rows[-1][0] if len(rows) == limit else max(newest_position(connection), after)
-        return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end)
+        return OutboxBatch(entries=tuple(map(row_to_view, rows)), position=end, entry_id=_entry_id(connection, end))
 
     @writes
     def settle(self, connection: Connection, settlement: Settlement, *, holder: str) -> bool:
         """Store the outcome of a batch. Return False, and change nothing, if the lease has been lost, or the entries: the store was restored."""
-        newest = newest_position(connection)
-        if not _has_lease(connection, holder, settlement.at) or (settlement.position or 0) > newest:
+        newest, found = newest_position(connection), _entry_id(connection, settlement.position)
+        if (
+            (settlement.position or 0) > newest
+            or settlement.entry_id not in {None, found}
+            or not _has_lease(connection, holder, settlement.at)
+        ):
             return False
         name = settlement.subscription
         ids = [delivery_id(name, position) for position in (*settlement.delivered, *settlement.dropped)]
@@ -273,6 +281,10 @@ class OutboxRepository(Repository):
             dead = and_(dead, DELIVERIES.c.id.in_(ids))
         again = update(DELIVERIES).where(dead).values(state=DeliveryState.PENDING.value, attempts=0, next_at=now)
         return connection.execute(again).rowcount
+
+
+def _entry_id(connection: Connection, position: int | None) -> str | None:
+    return connection.execute(select(LEDGER.c.id).where(LEDGER.c.position == position)).scalar()
 
 
 def _has_lease(connection: Connection, holder: str, now: datetime) -> bool:

@@ -265,7 +265,7 @@ class Resource(ActionDefaults):
     environment: Name
     sensitivity: SensitivityName
     external: bool = False
-    """Whether data written here leaves the organisation."""
+    """Whether data sent here leaves the organisation."""
     owner: Name
     """A group."""
     used_by: Literal["job", "gateway"] = "job"

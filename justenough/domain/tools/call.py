@@ -247,6 +247,13 @@ def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs
         for name in sorted(in_headers & inputs)
         if not (texts[name].isprintable() and texts[name].isascii())
     ]
+    filled = {
+        header: SCOPE_PLACEHOLDER.sub(lambda found: texts[found[1]] if found[1] in inputs else "x", value)
+        for header, value in http.headers.items()
+    }
+    problems += [
+        Problem("", f"the header {header} would begin or end with a space") for header, value in filled.items() if value != value.strip()
+    ]
     raise_problems(f"arguments of {call.tool}", problems)
 
 

@@ -169,11 +169,14 @@ async def test_a_job_loses_its_access_at_the_next_decision_once_its_launcher_lef
     assert job.entries_of(EventType.CREDENTIAL_RENEWED) == []
 
 
-@pytest.mark.parametrize("clock", ["ahead", "stepped"], ids=["time passes", "the machine was suspended"])
-def test_a_running_job_gets_nothing_new_once_its_launcher_left_their_group(at: Desk, clock: str) -> None:
+@pytest.mark.parametrize(
+    "passed, stepped", [(1, 0), (0, 1), (1, -1)], ids=["time passes", "the machine was suspended", "its clock was set back meanwhile"]
+)
+def test_a_running_job_gets_nothing_new_once_its_launcher_left_their_group(at: Desk, passed: int, stepped: int) -> None:
     job = start_job(at)
     at.shop.leave(job.launcher, "ops")
-    setattr(at.clock, clock, timedelta(seconds=ORDER_CHECK_INTERVAL_S))
+    interval = timedelta(seconds=ORDER_CHECK_INTERVAL_S)
+    at.clock.ahead, at.clock.stepped = passed * interval, stepped * interval
     why = f"its order is no longer valid: {job.launcher.name} is in none of the groups that may launch"
     # One under the grant that it has, and one that would be a new request.
     for access in (ORDERS, ORDERS.model_copy(update={"action": Action.WRITE})):

@@ -31,7 +31,10 @@ async def test_an_end_that_the_ledger_could_not_take_is_recorded_when_the_sessio
     assert session.credential_state() == "confirmed"
 
 
-def test_a_credential_whose_issue_the_ledger_could_not_take_is_revoked_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [StoreUnavailable("the disk is full"), RuntimeError("a bug")], ids=["expected", "unexpected"])
+def test_a_credential_whose_issue_the_ledger_could_not_take_is_revoked_at_once(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     session = start_session(at, SPEC["access"][0])
     held = session.issue()
     ledger, users = at.deps.store.ledger, at.shop.users_of(session.job)
@@ -39,11 +42,11 @@ def test_a_credential_whose_issue_the_ledger_could_not_take_is_revoked_at_once(a
 
     def refuse_issues(events: Sequence[Event]) -> None:
         if any(event.type in {EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REVOKED} for event in events):
-            raise StoreUnavailable("the disk is full")
+            raise error
         append(events)
 
     monkeypatch.setattr(ledger, "append", refuse_issues)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(type(error)):
         session.issuer.access(held.access)
     assert at.shop.users_of(session.job) == users, "the job did not get it, so it could not release it"
     assert session.issuer.holdings.alive == (held.credential,)

@@ -52,6 +52,18 @@ async def start_webhooks(rig: OutboxRig, *hooks: dict[str, Any]) -> Dispatcher:
     return found
 
 
+async def fail_to_dispatch(console: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the store fail once, as in a failover."""
+
+    def fail(_: OutboxRepository) -> NoReturn:
+        raise StoreUnavailable("failing over")
+
+    with monkeypatch.context() as failing_over:
+        failing_over.setattr(OutboxRepository, "status", fail)
+        with pytest.raises(StoreUnavailable):
+            await console.dispatch()
+
+
 def deliveries(rig: OutboxRig, name: str = "siem", state: DeliveryState | None = None) -> list[Any]:
     return list(rig.store.outbox.deliveries(name, state=state, limit=100, cursor=None).items)
 
@@ -612,14 +624,43 @@ async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_del
         await rig.deliver(console)
         backup.backup(store)
 
-    def fail(_: OutboxRepository) -> NoReturn:
-        raise StoreUnavailable("failing over")
-
-    with monkeypatch.context() as failing_over:
-        failing_over.setattr(OutboxRepository, "status", fail)
-        with pytest.raises(StoreUnavailable):
-            await console.dispatch()
+    await fail_to_dispatch(console, monkeypatch)
     rig.record(*submissions(4))
     for _ in range(2):
         await rig.deliver(console)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 5)]
+
+
+async def test_events_that_are_being_sent_while_the_store_fails_for_a_moment_are_sent_once(
+    rig: OutboxRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = await start_webhooks(rig, hook(receiver))
+    receiver.answer = lambda number: HANG if number == 1 else 204
+    rig.record(submission(job_id(1)), job_start(job_id(1)))
+    await console.dispatch()
+    await receiver.until(2)
+    await fail_to_dispatch(console, monkeypatch)
+    receiver.released.set()
+    await wait_until_idle(console)
+    await rig.deliver(console)
+    assert [event["type"].split(".")[3] for event in receiver.events] == ["submitted", "started"]
+
+
+async def test_events_that_take_the_places_of_entries_that_were_being_sent_are_delivered(
+    rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
+    with closing(sqlite3.connect(own_store)) as store, closing(sqlite3.connect(":memory:")) as backup:
+        store.backup(backup)
+        receiver.answer = lambda number: HANG if number == 0 else 204
+        rig.record(*submissions(1), job_start(job_id(1)))
+        await console.dispatch()
+        await receiver.until(1)
+        backup.backup(store)
+    await fail_to_dispatch(console, monkeypatch)
+    rig.record(*submissions(2, first=2))
+    receiver.released.set()
+    await wait_until_idle(console)
+    for _ in range(3):
+        await rig.deliver(console)
+    assert sorted(event["subject"] for event in receiver.events)[-2:] == [job_id(2), job_id(3)]

@@ -135,6 +135,7 @@ def test_an_argument_that_a_server_could_read_as_another_path_is_refused(ticket:
         ({"ticket": "7/close", "note": "x"}, "ticket: cannot be used in a URL path: it contains a slash"),
         ({"ticket": 7, "note": "é"}, "note: must be printable ASCII"),
         ({"ticket": 7}, "note: cannot be used in a URL: it is empty"),
+        ({"ticket": 7, "note": "x "}, "the header X-Note would begin or end with a space"),
     ],
 )
 def test_a_call_that_cannot_be_sent_is_refused_before_anybody_decides_it(arguments: dict[str, Any], problem: str) -> None:

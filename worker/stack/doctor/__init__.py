@@ -110,7 +110,8 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
         try:
             target = vault_to_set_up(settings)
         except (GiveUp, OSError) as error:
-            yield DoctorFinding("people", "warning", f"approvers and the lifetimes of logins were not checked: {error}")
+            found = f"approvers and the lifetimes of logins were not checked: {error}"
+            yield DoctorFinding("people", "warning", found, f"Put {places.admin_token} back, and run doctor again while the stack runs.")
         else:
             yield from people_findings(target.settings, token=target.admin_token, folder=stack.config)
 
