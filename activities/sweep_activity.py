@@ -67,6 +67,8 @@ SWEEP_TIMEOUT_S = 60.0
 """Seconds after which a hanging sweep is abandoned, so that another can begin."""
 JOB_TIMEOUT_S = 20.0
 """Seconds for one job's attempt, so that one stuck target does not block the rest."""
+MAX_RECORDED_AT_ONCE = 1_000
+"""Maximum number of unknown jobs that are recorded in one transaction: meanwhile nobody else can write."""
 MAX_REPORTED, MAX_FAILURE_BYTES = 1_000, 400_000
 """Maximum number of jobs of each kind, and of failures and their bytes, in a report: a result has it twice, once signed, and must fit
 into a payload (2 MB).
@@ -167,9 +169,8 @@ class SweepActivities:
                 for what, job, _ in verdicts
                 if what == "unknown"
             ]
-            for start in range(0, len(unknown), MAX_REPORTED):
-                # A few at a time: while they are recorded, nobody else can write.
-                await asyncio.to_thread(self._deps.store.ledger.append, unknown[start : start + MAX_REPORTED])
+            for start in range(0, len(unknown), MAX_RECORDED_AT_ONCE):
+                await asyncio.to_thread(self._deps.store.ledger.append, unknown[start : start + MAX_RECORDED_AT_ONCE])
             if self._deps.config.digest_in_force is not None:
                 checks = target_checks(inspection, at=self._deps.now())
                 await asyncio.to_thread(self._deps.store.targets.record, checks)

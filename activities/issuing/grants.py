@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from activities.issuing.results import AccessRefused, IssueBasis
+from activities.issuing.results import AccessRefused, IssueBasis, seconds_until
 from justenough.adapters.vault import JobToken
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.canonical_json import digest_of
@@ -70,7 +70,7 @@ class AccessGrant:
     """The granted access, which may be less than the requested access."""
     basis: IssueBasis
     ends: tuple[datetime, float] | None = None
-    """When it ends, also in ticks. The grant's time begins with its first issue."""
+    """When it ends, by the time of day and in ticks. The grant's time begins with its first issue."""
     made: CallCounts = field(default_factory=CallCounts)
     """The calls that a credential was issued for."""
     token: JobToken | None = None
@@ -94,8 +94,8 @@ class AccessGrant:
         return self.access.tools is not None and call_of(self.access) is None
 
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
-        """Return its remaining seconds by the clock that leaves less: a machine that is suspended stops its ticks."""
-        return min((self.ends[0] - now).total_seconds(), self.ends[1] - ticks) if self.ends else float(self.access.ttl)
+        """Return its remaining seconds; all of them before its first issue."""
+        return seconds_until(*self.ends, now=now, ticks=ticks) if self.ends else float(self.access.ttl)
 
 
 class JobGrants:

@@ -130,8 +130,15 @@ class IssuedCredential:
         return self.ends - self.access.ttl
 
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
-        """Return the grant's remaining seconds by the clock that leaves less: a clock that was set back must not prolong it."""
-        return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
+        """Return the grant's remaining seconds."""
+        return seconds_until(self.credential.expires_at, self.ends, now=now, ticks=ticks)
+
+
+def seconds_until(end: datetime, end_ticks: float, *, now: datetime, ticks: float) -> float:
+    """Return the seconds until an end, by the clock that leaves less: the time of day may be set back, and ticks stop while the machine is
+    suspended.
+    """
+    return min((end - now).total_seconds(), end_ticks - ticks)
 
 
 def end_of_issued(

@@ -70,6 +70,7 @@ class Dispatcher:
             known = {name: (worker.saved_position, worker.position) for name, worker in self._workers.items()}
             news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
         except RetryLater:
+            # The store may have lost the registration, too.
             self._registered = None
             # Workers that are sending go on: otherwise, each failure of the store would send the same events again. To settle them fails if the
             # ledger has other entries by then.

@@ -18,6 +18,7 @@ from console.presentation import policy_text
 from console.presentation.time_text import parse_moment
 from console.services.console import Console
 from justenough.adapters.configuration.folder import ConfigSet
+from justenough.adapters.configuration.job_templates import list_template_names
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
@@ -107,7 +108,8 @@ def explain_pasted(request: Request, console: TheConsole, _: PageMember, form: T
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
     current, errors = console.deps.config.current(), FormErrors()
     # Only configured jobs can be chosen, so that nobody can name another file.
-    templates = {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((console.deps.settings.config / JOBS_FOLDER).glob("*.y*ml"))}
+    folder = console.deps.settings.config
+    templates = {f"{JOBS_FOLDER}/{name}": folder / JOBS_FOLDER / name for name in list_template_names(folder)}
     explanation = _explanation(console, current, form, templates, errors) if form.how else None
     resources = current.catalog.resources
     return render(

@@ -37,13 +37,13 @@ class JobTemplate:
 
 def list_templates(folder: Path, catalog: Catalog) -> tuple[JobTemplate, ...]:
     """Return the templates by file name, including those that cannot be launched, with their problems."""
-    return tuple(_read_template(folder / JOBS_FOLDER / name, catalog) for name in _list_template_names(folder))
+    return tuple(_read_template(folder / JOBS_FOLDER / name, catalog) for name in list_template_names(folder))
 
 
 def load_template(folder: Path, file: str, catalog: Catalog) -> JobTemplate:
     """Return one template. Raises NotFound."""
     # Only listed files are opened, because a caller may send any path.
-    if file not in _list_template_names(folder):
+    if file not in list_template_names(folder):
         raise NotFound(f"there is no template {file} in the configuration's {JOBS_FOLDER}/")
     return _read_template(folder / JOBS_FOLDER / file, catalog)
 
@@ -53,7 +53,8 @@ def pack_template(folder: Path, template: JobTemplate) -> bytes | None:
     return bundle_of(folder / JOBS_FOLDER / template.file, template.spec.run.workdir if template.spec else None)
 
 
-def _list_template_names(folder: Path) -> tuple[str, ...]:
+def list_template_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files in the configuration's jobs folder, in order; at most MAX_TEMPLATES."""
     try:
         with os.scandir(folder / JOBS_FOLDER) as entries:
             names = sorted(entry.name for entry in entries if entry.name.endswith((".yaml", ".yml")) and entry.is_file())

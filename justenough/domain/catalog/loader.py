@@ -39,10 +39,10 @@ from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import Revocable
 
 CATALOG_FILE = "catalog.yaml"
-LEASELESS_ENGINES = frozenset({"kv", "generic", "transit", "totp", "cubbyhole"})
-"""Types of secrets engines that never give a lease. Other engines may give none at some paths; the issue is then refused."""
 STORING_ENGINES = frozenset({"kv", "generic", "cubbyhole"})
 """Types of secrets engines that return what somebody stored. It stays valid until they change it."""
+LEASELESS_ENGINES = STORING_ENGINES | {"transit", "totp"}
+"""Types of secrets engines that never give a lease. Other engines may give none at some paths; the issue is then refused."""
 STATIC_CREDS_PATH = re.compile(r"/static-creds?/")
 """Paths at which the database and LDAP engines return a password that they rotate, without a lease."""
 PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}

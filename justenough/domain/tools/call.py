@@ -16,7 +16,7 @@ from justenough.domain.core.base_model import Model, OmittedIfNone
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, raise_problems
 from justenough.domain.core.json_schema import DEFINITIONS, SchemaUnusable, failing_keywords, fits
-from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean, fits_wildcards
+from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean, fill_scope, fits_wildcards
 from justenough.domain.core.untrusted_yaml import check_json, to_yaml_path
 from justenough.domain.jobs.spec import Access, JobSpec, ToolName
 from justenough.domain.jobs.states import Action
@@ -247,10 +247,8 @@ def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs
         for name in sorted(in_headers & inputs)
         if not (texts[name].isprintable() and texts[name].isascii())
     ]
-    filled = {
-        header: SCOPE_PLACEHOLDER.sub(lambda found: texts[found[1]] if found[1] in inputs else "x", value)
-        for header, value in http.headers.items()
-    }
+    arguments = {name: texts[name] for name in inputs}
+    filled = {header: fill_scope(value, arguments) for header, value in http.headers.items()}
     problems += [
         Problem("", f"the header {header} would begin or end with a space") for header, value in filled.items() if value != value.strip()
     ]
