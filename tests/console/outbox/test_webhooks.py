@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,6 +62,15 @@ async def fail_to_dispatch(console: Dispatcher, monkeypatch: pytest.MonkeyPatch)
         failing_over.setattr(OutboxRepository, "status", fail)
         with pytest.raises(StoreUnavailable):
             await console.dispatch()
+
+
+@contextmanager
+def lost_records(store: Path) -> Iterator[None]:
+    """Restore the store when the block ends: what was recorded in it is lost, as after a failover to a standby that lags."""
+    with closing(sqlite3.connect(store)) as current, closing(sqlite3.connect(":memory:")) as backup:
+        current.backup(backup)
+        yield
+        backup.backup(current)
 
 
 def deliveries(rig: OutboxRig, name: str = "siem", state: DeliveryState | None = None) -> list[Any]:
@@ -594,15 +603,13 @@ async def test_a_receiver_gets_the_events_after_a_restore_of_the_store_beneath_a
     console = await start_webhooks(rig, hook(receiver))
     rig.record(*submissions(2))
     await rig.deliver(console)
-    with closing(sqlite3.connect(own_store)) as store, closing(sqlite3.connect(":memory:")) as backup:
-        store.backup(backup)
+    with lost_records(own_store):
         receiver.answer = lambda number: 204 if is_settled or number > 2 else HANG
         rig.record(*submissions(4, first=3))
         await console.dispatch()
         await receiver.until(6)
         if is_settled:
             await wait_until_idle(console)
-        backup.backup(store)
     receiver.released.set()
     await wait_until_idle(console)
     await rig.deliver(console)
@@ -618,11 +625,9 @@ async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_del
 ) -> None:
     """The ledger has become as long as what the console has read before the console reads it again."""
     console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
-    with closing(sqlite3.connect(own_store)) as store, closing(sqlite3.connect(":memory:")) as backup:
-        store.backup(backup)
+    with lost_records(own_store):
         rig.record(*(job_start(job_id(number)) for number in range(1, 4)))
         await rig.deliver(console)
-        backup.backup(store)
 
     await fail_to_dispatch(console, monkeypatch)
     rig.record(*submissions(4))
@@ -650,13 +655,11 @@ async def test_events_that_take_the_places_of_entries_that_were_being_sent_are_d
     rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
-    with closing(sqlite3.connect(own_store)) as store, closing(sqlite3.connect(":memory:")) as backup:
-        store.backup(backup)
+    with lost_records(own_store):
         receiver.answer = lambda number: HANG if number == 0 else 204
         rig.record(*submissions(1), job_start(job_id(1)))
         await console.dispatch()
         await receiver.until(1)
-        backup.backup(store)
     await fail_to_dispatch(console, monkeypatch)
     rig.record(*submissions(2, first=2))
     receiver.released.set()
