@@ -126,11 +126,20 @@ async def test_a_lease_that_cannot_be_renewed_ends_at_its_own_expiry(at: Desk, m
 
 async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_suspended(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.2)
+    seconds_left, sleeps = IssuedCredential.seconds_left, asyncio.Event()
+
+    def see_time_left(item: IssuedCredential, **clocks: Any) -> float:
+        # Right after it has looked, the keeper sleeps.
+        sleeps.set()
+        return seconds_left(item, **clocks)
+
+    monkeypatch.setattr(IssuedCredential, "seconds_left", see_time_left)
     job = at.job()
     held = at.issue(job)
-    async with lease_keeper.keep_leases(at.deps, job, WILLING, [issuance(at, held, ttl=60, lease=60)]), asyncio.timeout(180):
-        await asyncio.sleep(0)
-        at.clock.stepped = timedelta(minutes=2)
+    # Longer than the test waits.
+    async with lease_keeper.keep_leases(at.deps, job, WILLING, [issuance(at, held, ttl=600, lease=600)]), asyncio.timeout(180):
+        await sleeps.wait()
+        at.clock.stepped = timedelta(minutes=11)
         while "credential.confirmed" not in await asyncio.to_thread(at.entry_types, job):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
     assert not at.shop.can_log_in(held)

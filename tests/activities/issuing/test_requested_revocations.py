@@ -87,7 +87,10 @@ async def test_a_request_after_a_failover_that_lost_entries_reaches_its_session(
     monkeypatch.setattr(people_requests, "POLL_INTERVAL_S", 0.01)
     ledger, job, received = at.deps.store.ledger, at.job(), asyncio.Queue[EntryView]()
     head, news, calls = ledger.head, ledger.news, []
-    stop = build_event(EventType.STOP_REQUESTED, job, at=at.deps.now(), about="kill/e-ops", how="kill", person="e-ops", name="ops")
+    stop, later = (
+        build_event(EventType.STOP_REQUESTED, job, at=at.deps.now(), about=f"{how}/e-ops", how=how, person="e-ops", name="ops")
+        for how in ("cancel", "kill")
+    )
 
     def fail_over_once(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
@@ -101,3 +104,5 @@ async def test_a_request_after_a_failover_that_lost_entries_reaches_its_session(
     monkeypatch.setattr(ledger, "news", fail_over_once)
     async with RequestWatch(at.deps.store).watch(job, received.put_nowait), asyncio.timeout(60):
         assert (await received.get()).id == stop.id
+        await asyncio.to_thread(ledger.append, [later])
+        assert (await received.get()).id == later.id

@@ -52,14 +52,14 @@ async def start_webhooks(rig: OutboxRig, *hooks: dict[str, Any]) -> Dispatcher:
     return found
 
 
+def fail_over(*_: Any, **__: Any) -> NoReturn:
+    raise StoreUnavailable("failing over")
+
+
 async def fail_to_dispatch(console: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the store fail once, as in a failover."""
-
-    def fail(_: OutboxRepository) -> NoReturn:
-        raise StoreUnavailable("failing over")
-
     with monkeypatch.context() as failing_over:
-        failing_over.setattr(OutboxRepository, "status", fail)
+        failing_over.setattr(OutboxRepository, "status", fail_over)
         with pytest.raises(StoreUnavailable):
             await console.dispatch()
 
@@ -631,6 +631,24 @@ async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_del
 
     await fail_to_dispatch(console, monkeypatch)
     rig.record(*submissions(4))
+    for _ in range(2):
+        await rig.deliver(console)
+    assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 5)]
+
+
+async def test_events_that_take_lost_places_are_delivered_although_only_a_subscriptions_own_reading_failed(
+    rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
+    with lost_records(own_store):
+        rig.record(*(job_start(job_id(number)) for number in range(1, 4)))
+        await rig.deliver(console)
+    rig.record(*submissions(4))
+    with monkeypatch.context() as failing_over:
+        failing_over.setattr(OutboxRepository, "next_batch", fail_over)
+        await rig.deliver(console)
+    assert receiver.requests == []
+    rig.clock.advance(subscription_worker.NOT_READY_RETRY_S)
     for _ in range(2):
         await rig.deliver(console)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 5)]
