@@ -72,10 +72,10 @@ class Dispatcher:
         except RetryLater:
             # The store may have lost the registration, too.
             self._registered = None
-            # Workers that are sending go on: otherwise, each failure of the store would send the same events again. To settle them fails if the
-            # ledger has other entries by then.
-            for name in self._workers.keys() - self._running.keys():
-                self._workers[name].forget_unsaved_position()
+            # What is being sent goes on: otherwise, each failure of the store would send it again. To settle it fails if the ledger has other
+            # entries by then.
+            for worker in self._workers.values():
+                worker.forget_unsaved_position()
             raise
         if any(news.positions.get(name, -1) < saved or news.head < read for name, (saved, read) in known.items()):
             log.warning("the store's ledger is shorter than before; events are delivered from the positions that it knows")
