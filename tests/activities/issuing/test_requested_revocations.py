@@ -102,7 +102,12 @@ async def test_a_request_after_a_failover_that_lost_entries_reaches_its_session(
     # Its ten newest entries are lost in the failover.
     monkeypatch.setattr(ledger, "head", lambda: head().model_copy(update={"position": head().position + (0 if calls else 10)}))
     monkeypatch.setattr(ledger, "news", fail_over_once)
-    async with RequestWatch(at.deps.store).watch(job, received.put_nowait), asyncio.timeout(60):
+
+    def receive(entry: EntryView) -> None:
+        if entry.id == stop.id:
+            ledger.append([later])
+        received.put_nowait(entry)
+
+    async with RequestWatch(at.deps.store).watch(job, receive), asyncio.timeout(60):
         assert (await received.get()).id == stop.id
-        await asyncio.to_thread(ledger.append, [later])
         assert (await received.get()).id == later.id

@@ -97,8 +97,10 @@ def test_restricted_data_stays_denied_after_the_export_credential_was_released()
 def test_a_resource_that_the_catalog_newly_calls_external_is_covered_without_a_new_policy() -> None:
     external = CATALOG.resources["orders-db"].model_copy(update={"external": True})
     assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=access_context()).tier == 2
-    held = access_after("customers-db:read")
-    assert POLICIES.decide(job(), "orders-db", external, Action.WRITE, context=access_context(held=held)).outcome == "denied"
+    after_restricted = access_context(held=access_after("customers-db:read"))
+    for action in Action.READ, Action.WRITE:
+        decision = POLICIES.decide(job(), "orders-db", external, action, context=after_restricted)
+        assert (decision.outcome, decision.policies) == ("denied", ("no-export-after-restricted",)), action
 
 
 def test_confidential_data_and_export_are_allowed_together() -> None:
