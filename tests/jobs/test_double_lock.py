@@ -106,7 +106,7 @@ def test_a_locked_request_is_approved_unchanged_and_break_glass_does_not_open_it
     request = request_payout(ops)
     for who, decision, changes, why, past_the_console in (
         (oncall, "break_glass", {}, "counts only authorizations by members of security, chiefs", "Vault has no authorization by oncall"),
-        (security, "approve", {"action": "read"}, "it cannot be narrowed", "it cannot be narrowed"),
+        (security, "approve", {"action": "read"}, "cannot be narrowed to read", "cannot be narrowed to read"),
     ):
         who.authorize(request)
         known = len(rejection_reasons(auditor, request))

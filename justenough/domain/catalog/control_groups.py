@@ -50,7 +50,7 @@ def why_not_narrowable(catalog: Catalog, resource: str, requested: Action, grant
     if requested == granted or not any(action is not None and action.locked for action in both):
         return None
     message = (
-        f"Vault's control group covers {requested} or the narrower action on {resource}, so it cannot be narrowed: "
+        f"{resource}:{requested} cannot be narrowed to {granted}, because a Vault control group covers at least one of them: "
         "approve it as requested, or deny it"
     )
     return Rejection("locked_action_narrowed", message)

@@ -97,8 +97,8 @@ def test_a_request_is_not_narrowed_if_a_lock_covers_either_action(
     assert (refused.code if refused else None) == code
     if refused:
         assert str(refused) == (
-            f"Vault's control group covers {requested.value} or the narrower action on {resource}, so it cannot be narrowed: "
-            "approve it as requested, or deny it"
+            f"{resource}:{requested.value} cannot be narrowed to {granted.value}, because a Vault control group covers at least one "
+            "of them: approve it as requested, or deny it"
         )
 
 
