@@ -40,14 +40,17 @@ from justenough.domain.tools.definitions import Tool
 VAULT_PATH_PATTERN = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
 ISSUING_PATH = re.compile(r"([^$]+)/(?:creds|issue)/([^/$]+)")
 """Matches paths from which secrets engines issue credentials of a role: mount and name."""
-RESERVED_MOUNTS = ("sys", "auth", "cubbyhole")
+RESERVED_MOUNTS = ("sys", "auth", "cubbyhole", "identity")
 """Mounts of Vault's own controls, which issue no credentials for jobs."""
+OWN_KEY = re.compile(r"transit/.*/je-.*")
+"""Matches the paths of our keys in Vault (`vault_names`)."""
 
 
 def _check_vault_path(path: str) -> str:
     is_path, mount = VAULT_PATH_PATTERN.fullmatch(path), path.partition("/")[0]
     reject_if(not is_path, "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)")
     reject_if(mount in RESERVED_MOUNTS, f"{mount}/ belongs to Vault itself and issues nothing to jobs")
+    reject_if(OWN_KEY.fullmatch(path), "keys named je-… are JustEnough's: they sign for people and for the ledger; use another key")
     return path
 
 

@@ -215,6 +215,19 @@ def test_an_issue_path_that_is_not_a_plain_path_is_refused(issue: str) -> None:
     assert "resources.orders-db.actions.admin" in problems_of("resources/orders-db/actions/admin/issue/path", issue)
 
 
+@pytest.mark.parametrize(
+    "path, why",
+    [
+        ("identity/oidc/token/je-console", "identity/ belongs to Vault itself and issues nothing to jobs"),
+        ("transit/sign/je-sign-7b1f", "keys named je-… are JustEnough's"),
+        ("transit/export/signing-key/je-ledger", "keys named je-… are JustEnough's"),
+    ],
+)
+def test_no_action_issues_from_what_people_and_consoles_prove_themselves_with(path: str, why: str) -> None:
+    assert why in problems_of("resources/orders-db/actions/admin/issue/path", path)
+    catalog_with("resources/orders-db/actions/admin/issue/path", "transit/sign/orders")
+
+
 def test_every_problem_of_a_catalog_is_reported_at_once() -> None:
     raw = copy.deepcopy(PLAIN)
     raw["resources"]["orders-db"] |= {"sensitivity": "secret", "colour": "red"}
