@@ -9,6 +9,8 @@
 #   sdk   the job SDK of this checkout, into .venv-shop
 set -euo pipefail
 umask 022
+# Debian's ordinary users do not have these folders, where nft is, in their PATH.
+PATH=$PATH:/usr/sbin:/sbin
 cd "$(dirname "$0")/.."
 
 venv=.venv
