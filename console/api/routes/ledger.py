@@ -103,7 +103,7 @@ async def report(
     console: TheConsole,
     _: Reader,
     since: Annotated[
-        Moment | None, Query(description="Begin of the period (RFC 3339 with a time zone); default: 30 days before `until`")
+        Moment | None, Query(description="Start of the period (RFC 3339 with a time zone); default: 30 days before `until`")
     ] = None,
     until: Annotated[
         Moment | None, Query(description="End of the period, not included (RFC 3339 with a time zone); default and maximum: now")
