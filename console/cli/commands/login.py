@@ -94,7 +94,7 @@ def login(
     elif not found["used"]:
         note(f"Commands use profile {before}. To use this login: --profile {chosen}, or from now on: justenough profile use {chosen}")
     elif chosen != before:
-        note(f"Using profile {chosen} from now on; {before} is not logged in here.")
+        note(f"Using profile {chosen} from now on; profile {before} is not logged in.")
 
 
 @command

@@ -317,7 +317,7 @@ def log_in_as(cli: Cli, whole: Stack, who: str, *, profile: str, env: Mapping[st
 def test_the_first_login_is_used_without_naming_its_profile(fresh: Cli, whole: Stack) -> None:
     said = log_in_as(fresh, whole, "lead", profile="lead")
 
-    assert said.splitlines()[1:] == ["Using profile lead from now on; default is not logged in here."]
+    assert said.splitlines()[1:] == ["Using profile lead from now on; profile default is not logged in."]
     assert fresh.json("whoami", who="")["name"] == "lead"
 
 
@@ -351,7 +351,7 @@ def test_a_login_is_used_if_the_profile_in_use_has_none_that_works_here(fresh: C
 
     said = log_in_as(fresh, whole, "lead", profile="lead")
 
-    assert "Using profile lead from now on; default is not logged in here." in said
+    assert "Using profile lead from now on; profile default is not logged in." in said
     assert fresh.json("whoami", who="")["name"] == "lead"
     assert json.loads(file.read_text()) == content, "nobody is logged out"
 
