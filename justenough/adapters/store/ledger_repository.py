@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or_, select, tuple_, union_all
 
 from justenough.adapters.store import ledger_writer
@@ -301,8 +301,9 @@ def span_statement(since: datetime, until: datetime) -> Select[Any]:
 def row_to_view(row: Sequence[Any]) -> EntryView:
     """Return an entry as the API shows it. `row` holds its position, then the fields of a LedgerEntry in their order."""
     entry, data = LedgerEntry(*row[1:]), None
-    with suppress(ValueError, RecursionError):
-        data = json.loads(entry.data)
+    with suppress(ValueError):
+        # It accepts a depth of 200, which the model's serialization to JSON can handle.
+        data = from_json(entry.data)
     # Data that somebody replaced by something else must not keep the other entries from being read. Verification reports it.
     data = data if isinstance(data, dict) else {"unreadable": entry.data}
     return EntryView(position=row[0], **{**entry._asdict(), "at": parse_entry_time(entry.at), "data": data})
