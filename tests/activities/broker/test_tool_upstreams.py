@@ -194,7 +194,7 @@ GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
         (GOES_AWAY, False, "the database does not answer (57P01)"),
         (RAISES, True, "the database rejected the statement: deadlock detected (40P01)"),
         ("SELECT 'infinity'::timestamptz", False, "the statement failed: timestamp too large (after year 10K): 'infinity'"),
-        ("SELECT (repeat('[', 5000) || repeat(']', 5000))::json", False, "the statement failed: maximum recursion depth exceeded"),
+        ("SELECT (repeat('[', 12000) || repeat(']', 12000))::json", False, "the statement failed: maximum recursion depth exceeded"),
         ("SELECT repeat('1', 5000)::json", True, "the statement failed: Exceeds the limit (4300 digits)"),
         ("SET work_mem = '4MB'", False, "the statement failed: the operation in stream() didn't produce a result"),
     ],
