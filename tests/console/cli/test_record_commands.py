@@ -122,7 +122,7 @@ def test_anybody_with_an_export_can_verify_the_ledger_offline(cli: Cli, alone: C
     assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0
 
     sound = alone.run("ledger", "verify", "--offline", out)
-    out.write_text(out.read_text().replace("bubblewrap", "off"))
+    out.write_text(out.read_text().replace("sandbox", "sandbag"))
     altered = alone.run("ledger", "verify", "--offline", out)
 
     assert (sound.exit_code, sound.stdout.startswith("sound: ")) == (0, True)
