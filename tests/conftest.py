@@ -74,8 +74,16 @@ def _import_tests_in_turn(config: pytest.Config) -> None:
             import_module(".".join(file.relative_to(config.rootpath).with_suffix("").parts))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; what shares servers follows one another."""
+def pytest_report_header() -> str | None:
+    """Say what an ordinary user's run leaves out."""
+    return None if os.geteuid() == 0 else "not root: tests marked `root` are left out"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest; what shares servers follows one another. Leave out what needs root for others."""
+    if os.geteuid() != 0:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("root")])
+        items[:] = [item for item in items if not item.get_closest_marker("root")]
     items.sort(key=lambda item: rank(str(item.path)))
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,10 @@ class BrokerClient:
             url = urlsplit(variables["JUSTENOUGH_BROKER_URL"])
             return cls(host=url.hostname or "", port=url.port or 80, token=variables.get("JUSTENOUGH_BROKER_TOKEN", ""))
         # MCP clients, for example, start their servers without these variables.
-        if environment is None and Path(SANDBOX_SOCKET).is_socket():
-            return cls(socket=SANDBOX_SOCKET)
+        # On a worker's machine, outside the sandbox, only root may look into this folder.
+        with suppress(OSError):
+            if environment is None and Path(SANDBOX_SOCKET).is_socket():
+                return cls(socket=SANDBOX_SOCKET)
         message = (
             "this program is not running as a JustEnough job: neither JUSTENOUGH_BROKER nor JUSTENOUGH_BROKER_URL is set. "
             "Launch it with `justenough job run`, and pass the job's variables on to programs that it starts"

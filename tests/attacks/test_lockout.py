@@ -42,6 +42,7 @@ def guesses(whole: Stack, *addresses: str, items: tuple[dict[str, str], ...] = (
     return spec() | {"run": run, "access": list(items)}
 
 
+@pytest.mark.root
 def test_a_job_reaches_no_port_of_temporal(whole: Stack, shop: Shop, ops: Human) -> None:
     """Temporal authenticates nobody here: anyone who reaches it, its HTTP API or its UI can signal workflows and take tasks."""
     port, pid = str(whole.temporal).rpartition(":")[2], shop.pid_of("temporal")
@@ -63,6 +64,7 @@ def login_statuses(whole: Stack, password: str, *, times: int = 1) -> list[int]:
         return [vault.post(path, json={"password": password}).status_code for path in paths]
 
 
+@pytest.mark.root
 def test_a_job_cannot_lock_a_person_out(whole: Stack, ops: Human) -> None:
     port = urlsplit(str(whole.vault)).port
     # Vault listens on 127.0.0.1; the other names of this machine lead to the same place.
@@ -74,6 +76,7 @@ def test_a_job_cannot_lock_a_person_out(whole: Stack, ops: Human) -> None:
     assert (reached_console, set(answers), statuses) == ("200", {"unreachable"}, [HTTPStatus.OK, HTTPStatus.OK])
 
 
+@pytest.mark.root
 def test_a_job_reaches_vault_if_it_is_issued_an_action_that_the_catalog_marks(whole: Stack, shop: Shop, ops: Human) -> None:
     def worker_digests() -> set[str]:
         answer = httpx.get(f"{whole.console}/readyz", timeout=60, trust_env=False, verify=NO_TLS)

@@ -100,6 +100,7 @@ def orphaned(rig: Rig, ops: Human) -> OrphanedJob:
     return OrphanedJob(job, login, room)
 
 
+@pytest.mark.root
 def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_worker_ends_the_rest(
     orphaned: OrphanedJob, rig: Rig
 ) -> None:

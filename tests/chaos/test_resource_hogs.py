@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import closing
@@ -43,7 +44,8 @@ HOGS = {
     "memory of many": (MANY, MEMORY, "limits.memory: it used "),
     "folders in memory": (FOLDERS, MEMORY, "limits.memory: it used "),
     "processor": (LOOPS, PROCESSOR, "limits.cpu: it used "),
-    "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used "),
+    # The kernel keeps only a user of its own from having more processes. Another's are counted, and the job is ended.
+    "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used " if os.geteuid() == 0 else "limits.processes: it had more than "),
 }
 """Each hog's command, its limits, and the message about the limit that it exceeds."""
 

@@ -229,8 +229,11 @@ def test_a_job_without_network_reaches_the_broker_through_its_socket(ops: Human)
     assert ops.until(job)["state"] == "succeeded"
 
 
-def test_outside_a_job_the_sdk_says_so() -> None:
-    code = "import justenough_job; justenough_job.ask('orders-db', 'read')"
+@pytest.mark.parametrize(
+    "prepare", ["", "justenough_job.broker.SANDBOX_SOCKET = '/' + 300 * 'x'; "], ids=["no socket", "a place that cannot be looked at"]
+)
+def test_outside_a_job_the_sdk_says_so(prepare: str) -> None:
+    code = f"import justenough_job; {prepare}justenough_job.ask('orders-db', 'read')"
     path = Path(__file__).parents[2] / "sdk"
     ran = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False)
     assert "OutsideJob: this program is not running as a JustEnough job" in ran.stderr

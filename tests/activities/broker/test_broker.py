@@ -37,6 +37,7 @@ def socket_of(job: str) -> Path:
     return found
 
 
+@pytest.mark.root
 def test_the_broker_hangs_up_on_processes_of_other_users(broker_job: Puppet) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
