@@ -1,4 +1,4 @@
-"""Builds Cedar requests: job, resource and context as entities and attributes (docs/how-to/policies.md). No I/O, no clock.
+"""Builds Cedar requests: job, resource and context as entities and attributes (docs/reference/policies.md). No I/O, no clock.
 
 The schema of the configuration folder must declare exactly this shape; `shape_problems` reports deviations.
 """
@@ -24,7 +24,11 @@ from justenough.domain.jobs.spec import JobSpec, RunSpec
 from justenough.domain.jobs.states import Action, Beyond, Sensitivity
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
-"""A schema may omit these attributes, as older schemas do."""
+"""A schema may omit these attributes, as older schemas do.
+
+A new attribute must be one of these. Job and Resource cannot get any: installations have schemas of their own, which must declare these two
+exactly.
+"""
 CALL_ENTITY = "Call"
 """The entity type of a tool call."""
 MAX_DECIMAL, DECIMAL_STEP = Decimal("922337203685477.5807"), Decimal("0.0001")
@@ -234,7 +238,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     held = HeldAccess(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
     context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
     job = job_attributes(JobFacts("a", spec, "a", frozenset({"a"})))
-    exactly = "entity {} must have exactly the attributes of docs/how-to/policies.md: {}"
+    exactly = "entity {} must have exactly the attributes of docs/reference/policies.md: {}"
     samples = [
         (entity_json(kind, "a", names), exactly.format(kind, ", ".join(names)))
         for kind, names in (("Job", job), ("Resource", resource_attributes(resource)))
@@ -253,7 +257,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     for action in Action:
         result = cedarpy.is_authorized(to_cedar_request("a", "a", action, attributes), no_policies, [], schema)
         for error in result.diagnostics.errors:
-            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/how-to/policies.md: {error}")
+            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/reference/policies.md: {error}")
 
 
 def _declares(schema: str, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Policy tests as YAML tables: requests, and the decisions that policy must make. No I/O, no clock.
 
-A case is one request; a spec is a job spec whose requests are decided as at the job's start. docs/how-to/policies.md describes the format.
+A case is one request; a spec is a job spec whose requests are decided as at the job's start. docs/reference/policies.md describes the format.
 """
 
 from __future__ import annotations

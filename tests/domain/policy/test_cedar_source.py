@@ -94,6 +94,11 @@ def test_a_schema_that_differs_from_what_requests_contain_is_refused(schema: str
     assert any(problem.startswith(place) for problem in problems({"a.cedar": GOOD}, schema)), problems({"a.cedar": GOOD}, schema)
 
 
+@pytest.mark.parametrize("folder", ["examples/policies", "deploy/compose/config", "justenough/adapters/configuration/scaffold/folder"])
+def test_each_folder_has_the_schema_of_the_shop(folder: str) -> None:
+    assert (SHOP.parents[1] / folder / "policies/schema.cedarschema").read_text() == SCHEMA
+
+
 def test_a_schema_may_omit_the_optional_parts_of_the_context() -> None:
     # A word in a comment is no declaration.
     lines = [line for line in SCHEMA.splitlines() if line.split(":")[0].strip() not in OPTIONAL_CONTEXT]
