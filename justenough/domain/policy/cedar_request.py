@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, Literal, Self
@@ -77,6 +77,7 @@ class AccessContext:
     ttl_seconds: int
     reason: str
     clock: Clock
+    _: KW_ONLY
     held: HeldAccess = field(default_factory=HeldAccess)
     break_glass: bool = False
     tool: str = ""
@@ -146,7 +147,8 @@ class DecisionFacts(Message):
         """Return the circumstances that these facts describe."""
         held, clock = HeldAccess.model_validate(self, from_attributes=True), Clock(self.hour, self.weekday)
         arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
-        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers, self.beyond)
+        same = {name: getattr(self, name) for name in ("break_glass", "tool", "beyond")}
+        return AccessContext(self.phase, self.ttl, reason, clock, held=held, arguments=arguments, numbers=numbers, **same)
 
 
 def job_attributes(job: JobFacts) -> Attributes:
@@ -236,7 +238,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     spec = JobSpec(name="a", task="a", environment="a", run=RunSpec(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
     held = HeldAccess(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
-    context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
+    context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held=held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
     job = job_attributes(JobFacts("a", spec, "a", frozenset({"a"})))
     exactly = "entity {} must have exactly the attributes of docs/reference/policies.md: {}"
     samples = [
