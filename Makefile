@@ -16,7 +16,7 @@ export JUSTENOUGH_JOB_PATH
 # Python keeps what it compiles, whatever the caller's environment says: the tests start hundreds of interpreters.
 export PYTHONDONTWRITEBYTECODE :=
 
-# More for pytest: make test ARGS="-k ledger -x"
+# More for pytest: make test ARGS="tests/domain/ledger -x"
 ARGS ?=
 # More for uv: make lock LOCK_ARGS=--upgrade
 LOCK_ARGS ?=
@@ -30,7 +30,7 @@ setup: host $(VENV)/.ready .venv-shop/.ready .venv-shop/.sdk ## Install everythi
 demo: setup ## Run the example jobs on real servers, show it live, prove every revocation (DEMO_OPEN=1: launch dozens more, leave the servers running)
 	@$(WITH) $(BIN)/justenough demo
 
-test: setup browser targets ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
+test: setup browser targets ## Run the whole test suite, real servers included (ARGS="tests/domain/ledger -x")
 	@$(WITH) $(BIN)/python -m pytest -n 6 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 screenshots: setup browser ## Make the images of docs/images: run the open demo, and look at its pages

@@ -17,12 +17,12 @@ from console.pages.page_user import PageMember, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.status_badges import status_badge
-from console.services.credentials import CredentialQuery, credential_page, endless_credentials, request_revocation, visible_credential
+from console.services.credentials import credential_page, endless_credentials, request_revocation, visible_credential
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialView
+from justenough.domain.readmodel.views import CredentialQuery, CredentialView
 
 PAGE_SIZE = 50
 CREDENTIAL_EVENTS = (*(one for one in EventType if one.value.startswith("credential.")), EventType.REVOCATION_REQUESTED)
@@ -73,8 +73,8 @@ def credentials(request: Request, console: TheConsole, visitor: PageMember, filt
         page=page,
         jobs=console.deps.store.jobs.captions({view.job_id for view in page.items}),
         which=which,
-        endless=endless_credentials(console, visitor.caller, which, limit=MAX_PAGE_SIZE) if which.live else None,
-        filtered=any(which[1:]),
+        endless=endless_credentials(console, visitor.caller, which, limit=MAX_PAGE_SIZE) if which["live"] else None,
+        filtered=any(value for name, value in which.items() if name != "live"),
         exported={name: value for name, value in filters if value and name != "cursor"},
         # A chosen resource stays in the list even if the catalog no longer has it.
         resources=dict.fromkeys([filters.resource, *catalog] if filters.resource and filters.resource not in catalog else catalog),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from anyio import to_thread
 
 from console.auth.authorization import Caller
@@ -13,9 +11,9 @@ from console.services.tell_job import tell_job
 from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone
 from justenough.domain.core.errors import NotFound
-from justenough.domain.jobs.states import Action, CredentialState, JobState
+from justenough.domain.jobs.states import CredentialState, JobState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialView, Page
+from justenough.domain.readmodel.views import CredentialQuery, CredentialView, Page
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import event_of_person
 
@@ -24,26 +22,13 @@ CONFIRM_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.02
 
 
-class CredentialQuery(NamedTuple):
-    """The filters of a list of credentials; None for any."""
-
-    live: bool = False
-    """Only credentials that are not confirmed as revoked."""
-    job: str | None = None
-    resource: str | None = None
-    action: Action | None = None
-    state: CredentialState | None = None
-    beginning: str | None = None
-    """How the id begins."""
-
-
 def credential_page(
     console: Console, caller: Caller, query: CredentialQuery, *, limit: int, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[CredentialView]:
     """Return a page of the credentials that the caller may read, newest first. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[CredentialView]:
-        page = console.deps.store.credentials.list(**query._asdict(), limit=limit, cursor=after)
+        page = console.deps.store.credentials.list(**query, limit=limit, cursor=after)
         if not caller.can_read_all:
             console.job_owners.preload(view.job_id for view in page.items)
         return page
@@ -56,7 +41,7 @@ def endless_credentials(console: Console, caller: Caller, query: CredentialQuery
 
     Such credentials do not count as live.
     """
-    residual = query._replace(live=False, state=CredentialState.RESIDUAL)
+    residual: CredentialQuery = {**query, "live": False, "state": CredentialState.RESIDUAL}
     page = credential_page(console, caller, residual, limit=limit, cursor=None)
     return Page[CredentialView](items=tuple(one for one in page.items if one.is_endless), next=page.next)
 

@@ -9,12 +9,12 @@ from console.auth.authorization import Caller
 from console.services.background_reads import USAGE_PERIOD
 from console.services.catalog_offers import OfferedAction, offered_actions
 from console.services.console import Console
-from console.services.credentials import CredentialQuery, credential_page, endless_credentials
+from console.services.credentials import credential_page, endless_credentials
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action
-from justenough.domain.readmodel.views import CredentialView, RequestView
+from justenough.domain.readmodel.views import CredentialQuery, CredentialView, RequestView
 from justenough.domain.rightsizing.usage import AccessKey
 
 MAX_CREDENTIALS = 25

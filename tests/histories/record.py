@@ -1,7 +1,8 @@
 """Records the histories that tests/workflows/test_replay.py replays: `python -m tests.histories.record [NAME …]`, from the repository's root.
 
-Real server, fake activities, short tiers. Record anew only where running jobs may break; else every old history must still replay, and a
-changed workflow adds histories beside them (docs: workflow versioning by `workflow.patched`).
+Real server, fake activities, short tiers. A changed workflow needs a scene of its own here, whose history is added to the old ones. An existing
+file is never overwritten, because only a history of older code shows that the jobs of that time still replay. The histories without a scene
+are of steps that today's code no longer takes.
 """
 
 from __future__ import annotations
@@ -296,9 +297,10 @@ def _name(scene: Scene) -> str:
 
 
 def _keep(name: str, history: WorkflowHistory) -> None:
-    text = to_stable_text(history)
-    (FOLDER / f"{name}.json").write_text(text)
-    print(f"{name}: {len(history.events)} events, {len(text)} bytes")  # noqa: T201 - a script's output
+    text, file = to_stable_text(history), FOLDER / f"{name}.json"
+    if is_new := not file.exists():
+        file.write_text(text)
+    print(f"{name}: {len(history.events)} events, {len(text)} bytes" if is_new else f"{name}: {file} stays as it is")  # noqa: T201 - a script's output
 
 
 if __name__ == "__main__":

@@ -202,25 +202,26 @@ def test_every_settings_name_in_the_documents_is_a_setting() -> None:
     assert {name for name in names - known if not name.startswith(jobs)} == set()
 
 
-ARCHITECTURE = ROOT / "docs/explanation/architecture.md"
-HOP = re.compile(r"`(?P<file>[a-z_/]+\.py)`(?: `(?P<name>\w+)`)?")
+HOP = re.compile(r"`(?P<path>[a-z_]+(?:/[a-z_]+)+(?:\.py)?)`(?P<names>(?:,? `\w+`)*)")
 
 
 def absent_hops(text: str) -> set[str]:
-    """Return the files, and the names in them, that a text refers to and the repository does not have."""
+    """Return the files, folders, and names in the files, that a text refers to and the repository does not have."""
     missing = set()
     for hop in HOP.finditer(text):
-        file = ROOT / hop["file"]
-        source = file.read_text() if file.is_file() else ""
-        if not source or (hop["name"] and not re.search(rf"^\s*(?:async def|def|class) {hop['name']}\b", source, re.MULTILINE)):
+        path, names = ROOT / hop["path"], re.findall(r"\w+", hop["names"])
+        source = path.read_text() if path.is_file() else ""
+        defined = [re.search(rf"^(?:\s*(?:async def|def|class) {name}\b|{name}\b.* = )", source, re.MULTILINE) for name in names]
+        if not path.exists() or not all(defined):
             missing.add(hop[0])
     return missing
 
 
-def test_each_place_on_the_architecture_page_exists() -> None:
-    assert absent_hops(ARCHITECTURE.read_text()) == set()
+@pytest.mark.parametrize("page", ["docs/explanation/architecture.md", "CONTRIBUTING.md"])
+def test_each_place_that_a_page_for_contributors_names_exists(page: str) -> None:
+    assert absent_hops((ROOT / page).read_text()) == set()
 
 
-@pytest.mark.parametrize("hop", ["`workflows/no_such_file.py`", "`workflows/job.py` `no_such_name`"])
+@pytest.mark.parametrize("hop", ["`workflows/no_such_file.py`", "`workflows/job.py` `Job`, `no_such_name`", "`console/no_such_folder`"])
 def test_a_missing_place_is_found(hop: str) -> None:
     assert absent_hops(f"| Where? | {hop} |") == {hop}

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Response
 
 from console.api.dependencies import AuthenticatedRoute, Member, Stopper
 from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
-from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential, wait_until_confirmed
+from console.services.credentials import credential_page, request_revocation, visible_credential, wait_until_confirmed
 from justenough.domain.jobs.states import Action, CredentialState
-from justenough.domain.readmodel.views import CredentialView, Page
+from justenough.domain.readmodel.views import CredentialQuery, CredentialView, Page
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["credentials"])
 

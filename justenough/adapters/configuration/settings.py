@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     """The first of the user ids that jobs run as if the worker is root; one per running job."""
     sandbox: Literal["auto", "off"] = "auto"
     """auto: bubblewrap, refusing to run without it; off: none, shown in job, ledger and doctor."""
-    max_sessions: int = 64
+    max_sessions: int = Field(64, ge=1)
     """Maximum number of jobs that one worker runs at once."""
     quota_running_jobs: int | None = Field(None, ge=1)
     """Maximum jobs of one launcher (a person, trigger or schedule) that run at once; further jobs wait.
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     """Maximum bundles that one person has uploaded and that no job uses."""
     quota_calls: int = Field(16, ge=1)
     """Maximum calls of one person that one console serves at once; further calls wait for their turn."""
-    drain: int = 30
+    drain: int = Field(30, ge=0)
     """Seconds that a stopping worker lets its sessions finish."""
     log_level: str = "info"
 

@@ -29,6 +29,7 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 from justenough.domain.readmodel.views import (
     ApprovalView,
     ClaimView,
+    CredentialQuery,
     CredentialView,
     JobFilters,
     JobSummary,
@@ -257,23 +258,14 @@ class CredentialRepository(Repository):
         return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == without_nul(credential)), CredentialView)
 
     @reads
-    def list(  # noqa: PLR0913 - each is one filter of the list
-        self,
-        connection: Connection,
-        *,
-        live: bool = False,
-        job: str | None = None,
-        resource: str | None = None,
-        action: str | None = None,
-        state: CredentialState | None = None,
-        beginning: str | None = None,
-        limit: int = DEFAULT_PAGE_SIZE,
-        cursor: str | None = None,
+    def list(
+        self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, **filters: Unpack[CredentialQuery]
     ) -> Page[CredentialView]:
-        """Return credentials, newest first; with `live`, only those that are not confirmed dead. Raises InvalidInput if the cursor is not one of this list."""
-        criteria = {"job_id": job, "resource": resource, "action": action, "state": state}
-        statement = _apply_filter(_LIVE if live else select(CREDENTIALS), CREDENTIALS, criteria)
-        if beginning is not None:
+        """Return credentials, newest first. Raises InvalidInput if the cursor is not one of this list."""
+        equal = {name: value for name, value in filters.items() if name not in {"live", "job", "beginning"}}
+        statement = _LIVE if filters.get("live") else select(CREDENTIALS)
+        statement = _apply_filter(statement, CREDENTIALS, {**equal, "job_id": filters.get("job")})
+        if (beginning := filters.get("beginning")) is not None:
             statement = statement.where(id_begins(connection, CREDENTIALS, beginning))
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)
 

@@ -1,4 +1,4 @@
-"""Builds Cedar requests: job, resource and context as entities and attributes (docs/how-to/policies.md). No I/O, no clock.
+"""Builds Cedar requests: job, resource and context as entities and attributes (docs/reference/policies.md). No I/O, no clock.
 
 The schema of the configuration folder must declare exactly this shape; `shape_problems` reports deviations.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, Literal, Self
@@ -24,7 +24,11 @@ from justenough.domain.jobs.spec import JobSpec, RunSpec
 from justenough.domain.jobs.states import Action, Beyond, Sensitivity
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
-"""A schema may omit these attributes, as older schemas do."""
+"""A schema may omit these attributes, as older schemas do.
+
+A new attribute must be one of these. Job and Resource cannot get any: installations have schemas of their own, which must declare these two
+exactly.
+"""
 CALL_ENTITY = "Call"
 """The entity type of a tool call."""
 MAX_DECIMAL, DECIMAL_STEP = Decimal("922337203685477.5807"), Decimal("0.0001")
@@ -73,6 +77,7 @@ class AccessContext:
     ttl_seconds: int
     reason: str
     clock: Clock
+    _: KW_ONLY
     held: HeldAccess = field(default_factory=HeldAccess)
     break_glass: bool = False
     tool: str = ""
@@ -142,7 +147,8 @@ class DecisionFacts(Message):
         """Return the circumstances that these facts describe."""
         held, clock = HeldAccess.model_validate(self, from_attributes=True), Clock(self.hour, self.weekday)
         arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
-        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers, self.beyond)
+        same = {name: getattr(self, name) for name in ("break_glass", "tool", "beyond")}
+        return AccessContext(self.phase, self.ttl, reason, clock, held=held, arguments=arguments, numbers=numbers, **same)
 
 
 def job_attributes(job: JobFacts) -> Attributes:
@@ -232,9 +238,9 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     spec = JobSpec(name="a", task="a", environment="a", run=RunSpec(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
     held = HeldAccess(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
-    context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
+    context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held=held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
     job = job_attributes(JobFacts("a", spec, "a", frozenset({"a"})))
-    exactly = "entity {} must have exactly the attributes of docs/how-to/policies.md: {}"
+    exactly = "entity {} must have exactly the attributes of docs/reference/policies.md: {}"
     samples = [
         (entity_json(kind, "a", names), exactly.format(kind, ", ".join(names)))
         for kind, names in (("Job", job), ("Resource", resource_attributes(resource)))
@@ -253,7 +259,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     for action in Action:
         result = cedarpy.is_authorized(to_cedar_request("a", "a", action, attributes), no_policies, [], schema)
         for error in result.diagnostics.errors:
-            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/how-to/policies.md: {error}")
+            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/reference/policies.md: {error}")
 
 
 def _declares(schema: str, name: str) -> bool:

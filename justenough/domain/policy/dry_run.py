@@ -75,7 +75,7 @@ def dry_run_spec(
     # The sort is stable: it puts the requests of the start first.
     for number, access in sorted(enumerate(job.spec.access, start=1), key=lambda item: item[1].at == "request"):
         at = phase if access.at == "start" else "runtime"
-        context = AccessContext(at, access.ttl, access.reason, clock, held, break_glass)
+        context = AccessContext(at, access.ttl, access.reason, clock, held=held, break_glass=break_glass)
         decision = rules.decide(job, access, context)
         steps.append(DryRunStep(number, access, context, decision))
         if decision.outcome != "denied":
@@ -100,5 +100,5 @@ def dry_run_tools(rules: PolicyEvaluator, job: JobFacts, *, clock: Clock, held: 
         spec = job.spec.model_copy(update={"access": (call,), "model": None})
         if not let_tool_through(only, name) or problems_in_spec(spec, rules.catalog):
             continue
-        context = AccessContext("runtime", ttl, access.reason, clock, held, beyond=beyond_of(job.spec, call, rules.catalog))
+        context = AccessContext("runtime", ttl, access.reason, clock, held=held, beyond=beyond_of(job.spec, call, rules.catalog))
         yield name, DryRunStep(0, access, context, rules.decide(job, access, context))

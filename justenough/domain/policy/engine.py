@@ -3,7 +3,7 @@
 The needed tier is the lowest N such that N and every tier above it allow; if there is none, or on any evaluation error, the request is
 denied. Policies are folded (justenough/domain/policy/partial_evaluation.py) once per action and resource; then a single Cedar evaluation
 shows which policies apply at which tier. justenough/domain/policy/cedar_source.py reads the files and reports their errors;
-justenough/domain/policy/cedar_request.py and docs/how-to/policies.md define how a request looks to Cedar.
+justenough/domain/policy/cedar_request.py and docs/reference/policies.md define how a request looks to Cedar.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Policy tests as YAML tables: requests, and the decisions that policy must make. No I/O, no clock.
 
-A case is one request; a spec is a job spec whose requests are decided as at the job's start. docs/how-to/policies.md describes the format.
+A case is one request; a spec is a job spec whose requests are decided as at the job's start. docs/reference/policies.md describes the format.
 """
 
 from __future__ import annotations
@@ -187,8 +187,9 @@ def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, groups:
         spec = JobSpec(**{**dict(case.job), "environment": environment}, run=RunSpec(command=("true",)))
         job = case.requester_facts(spec, groups)
         access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
-        call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
-        context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
+        call: dict[str, Any] = {"tool": case.call.tool, "arguments": case.call.pairs, "numbers": case.call.numbers} if case.call else {}
+        clock = Clock(case.hour, case.weekday)
+        context = AccessContext(case.phase, case.ttl, case.reason, clock, held=held, break_glass=case.break_glass, **call)
         title = case.name or case.ask + (f" after {', '.join(case.after)}" if case.after else "")
         expected = CaseOutcome(outcome=case.expect, by=case.by)
         yield _to_result(name, f"cases[{number}]", title, case.ask, expected, rules.decide(job, access, context))

@@ -365,6 +365,19 @@ class JobFilters(TypedDict, total=False):
     """How the id begins."""
 
 
+class CredentialQuery(TypedDict, total=False):
+    """The filters of a list of credentials; None for any."""
+
+    live: bool
+    """Only credentials that are not confirmed dead."""
+    job: str | None
+    resource: str | None
+    action: str | None
+    state: CredentialState | None
+    beginning: str | None
+    """How the id begins."""
+
+
 class JobSummary(Message):
     """A job's row in a list."""
 

@@ -1,4 +1,4 @@
-"""Settings that are read out of text: networks of workers, and in whose name jobs are vouched for."""
+"""Settings that are read out of text: networks of workers, and in whose name jobs are vouched for. Limits of numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.configuration.settings import Settings, load_settings
+from justenough.domain.core.errors import InvalidInput
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,11 @@ def test_identity_tokens_of_jobs_name_the_console_as_issuer_unless_another_is_se
 def test_a_job_issuer_that_is_not_a_url_is_refused(wrong: str) -> None:
     with pytest.raises(ValidationError, match="job_issuer"):
         Settings(job_issuer=wrong)
+
+
+@pytest.mark.parametrize("name, wrong, least", [("max_sessions", 0, 1), ("drain", -1, 0)])
+def test_a_number_that_the_worker_cannot_work_with_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, wrong: int, least: int) -> None:
+    # Temporal's SDK takes no slots for its default, which is 100, and ends with an error of its own type for a negative number.
+    monkeypatch.setenv(f"JUSTENOUGH_{name.upper()}", str(wrong))
+    with pytest.raises(InvalidInput, match=f"setting {name}: must be at least {least}"):
+        load_settings()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.console.cli.conftest import Cli
-from tests.console.cli.test_program import CONTRACT
+from tests.console.cli.test_program import COMMAND_NAMES
 
 REQUEST = re.compile(r"\.(TH|SH|TP|B|nf|fi)( |$)")
 
@@ -33,8 +33,8 @@ def test_a_man_page_names_arguments_and_ranges_as_help_does(alone: Cli) -> None:
 def test_every_command_and_group_has_a_page_in_the_folder(alone: Cli, tmp_path: Path) -> None:
     done = alone.run("man", "--out", tmp_path / "man1")
 
-    names = {"justenough", *(f"justenough-{name.replace(' ', '-')}" for name in CONTRACT)}
-    names |= {f"justenough-{name.split()[0]}" for name in CONTRACT}
+    names = {"justenough", *(f"justenough-{name.replace(' ', '-')}" for name in COMMAND_NAMES)}
+    names |= {f"justenough-{name.split()[0]}" for name in COMMAND_NAMES}
     assert {file.name for file in (tmp_path / "man1").iterdir()} == {f"{name}.1" for name in names}
     assert done.stderr == f"{len(names)} pages written to {tmp_path / 'man1'}.\n"
 

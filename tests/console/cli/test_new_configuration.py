@@ -370,8 +370,3 @@ def test_the_schemas_for_editors_accept_the_shop_and_refuse_a_wrong_key(folder: 
         value = read_yaml(file.name, file.read_text())
         assert [error.message for error in schema.iter_errors(value)] == [], file.name
         assert not schema.is_valid({**value, "ownr": "x"})
-
-
-def test_new_folders_have_the_policy_schema_of_the_shop(folder: Path) -> None:
-    schema = Path("policies") / "schema.cedarschema"
-    assert (folder / schema).read_text() == (SHOP / schema).read_text()

@@ -12,9 +12,8 @@ import yaml
 from console.cli import options, terminal
 from console.cli.options import CliOutputFormat, GlobalOptions
 from console.cli.render import output
-from console.presentation.event_text import SENTENCES, duration_label, event_sentence
+from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import log_page_text, log_text, moment, plain, truncate, width
-from justenough.domain.ledger.events import EventType
 
 ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}
 HIDDEN = "\x9b2J \u202e \u200b \x7f \x85 \U000e0041"
@@ -198,28 +197,3 @@ def test_times_are_shown_in_utc_with_whole_seconds(text: str | None, shown: str)
 @pytest.mark.parametrize("seconds,shown", [(600, "10m"), (90, "90s"), (86400, "1d"), (None, "")])
 def test_durations_are_shown_as_people_write_them(seconds: int | None, shown: str) -> None:
     assert duration_label(seconds) == shown
-
-
-LISTS = {"policies", "errors", "failures", "unknown", "tiers", "tier_names"}
-
-
-@pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
-def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventType) -> None:
-    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in kind.fields}
-    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in kind.fields}
-
-    told = event_sentence(kind, data)
-
-    assert "<" in told
-    assert kind in SENTENCES
-
-
-def test_an_entry_of_an_unknown_type_has_no_sentence() -> None:
-    assert event_sentence("of.tomorrow", {}) == ""
-    assert event_sentence("job.ended", {}) == ""
-
-
-@pytest.mark.parametrize("by, shown", [("person", "at a person's request"), ("session", "by session")])
-def test_a_revocation_that_a_person_requested_does_not_name_a_part_of_the_system(by: str, shown: str) -> None:
-    assert event_sentence("revocation.started", {"by": by, "why": "killed"}) == f"revocation started {shown}: killed"
-    assert event_sentence("credential.revoked", {"credential": "c-1", "by": by, "why": ""}).startswith(f"c-1 revoked {shown}")

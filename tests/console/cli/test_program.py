@@ -25,7 +25,7 @@ from tests.console.cli.conftest import ROOT, Cli
 from worker.stack import Stack
 
 OPTIONS = {"--output", "-o", "--quiet", "--yes", "--debug", "--profile", "--console-url"}
-CONTRACT = {
+COMMAND_NAMES = {
     *(
         "up",
         "down",
@@ -64,6 +64,7 @@ CONTRACT = {
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
     *("init", "catalog add", "catalog check", "catalog list", "catalog show", "catalog review", "catalog tools"),
 }
+"""Scripts use these names: add the name of a new command, and never rename or remove one."""
 
 
 def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -79,8 +80,8 @@ ROOT_GROUP = typer.main.get_command(program())
 ALL = dict(commands(ROOT_GROUP))
 
 
-def test_the_program_has_exactly_the_commands_of_the_contract() -> None:
-    assert set(ALL) == CONTRACT
+def test_the_program_has_exactly_these_commands() -> None:
+    assert set(ALL) == COMMAND_NAMES
 
 
 def test_help_names_the_states_and_no_types_of_python(alone: Cli) -> None:
@@ -90,7 +91,7 @@ def test_help_names_the_states_and_no_types_of_python(alone: Cli) -> None:
     assert "\n  ID  The ids of one or more requests" in approving
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACT))
+@pytest.mark.parametrize("name", sorted(COMMAND_NAMES))
 def test_every_command_takes_the_common_options_and_has_a_description(name: str) -> None:
     taken = {flag for parameter in ALL[name].params for flag in parameter.opts}
 
@@ -98,14 +99,14 @@ def test_every_command_takes_the_common_options_and_has_a_description(name: str)
     assert ALL[name].help
 
 
-GROUPS = sorted({name.split()[0] for name in CONTRACT if " " in name})
+GROUPS = sorted({name.split()[0] for name in COMMAND_NAMES if " " in name})
 
 
 @pytest.mark.parametrize("group", ["", *GROUPS])
 def test_every_command_of_a_group_is_listed_with_its_whole_first_sentence(alone: Cli, group: str) -> None:
     listed = [line for line in alone.run(*group.split(), "--help").stdout.splitlines() if line.startswith("  ") and line[2:3].islower()]
 
-    names = {name.removeprefix(group).split()[0] for name in CONTRACT if name.startswith(f"{group} " if group else "")}
+    names = {name.removeprefix(group).split()[0] for name in COMMAND_NAMES if name.startswith(f"{group} " if group else "")}
     assert {line.split()[0] for line in listed if line[2:3] != "-"} >= names
     # A terminal of 80 columns leaves 76 for these lines; here typer has two more.
     cut = [line for line in listed if line.endswith("...") or len(line) > 76]
@@ -217,7 +218,7 @@ def run_code(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_and_help_of_every_command_load_nothing_heavy() -> None:
-    lines = [["--version"], ["--help"], *([*name.split(), "--help"] for name in sorted(CONTRACT))]
+    lines = [["--version"], ["--help"], *([*name.split(), "--help"] for name in sorted(COMMAND_NAMES))]
     done = run_code(f"{REPORT}\nfor line in {lines}: print(len(CliRunner().invoke(program(), line).stdout)); report(str(line))")
 
     assert done.stderr == ""
@@ -327,9 +328,9 @@ def test_another_name_of_a_command_leads_to_it(alone: Cli, typed: str, meant: st
 @pytest.mark.parametrize("name", sorted({name for names in OTHER_NAMES.values() for name in names}))
 def test_every_other_name_leads_to_a_command_that_exists(name: str) -> None:
     command, _, option = name.partition(" --")
-    assert command in CONTRACT
+    assert command in COMMAND_NAMES
     assert not option or f"--{option.split()[0]}" in {flag for parameter in ALL[command].params for flag in parameter.opts}
 
 
 def test_no_command_is_the_other_name_of_one() -> None:
-    assert not CONTRACT & set(OTHER_NAMES)
+    assert not COMMAND_NAMES & set(OTHER_NAMES)

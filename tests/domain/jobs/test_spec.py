@@ -16,7 +16,7 @@ from justenough.domain.jobs.spec import OTHER_KEYS, Access, JobSpec, ResourceLim
 from justenough.domain.jobs.states import Action
 from tests.support.domain_samples import access, raw_spec, spec
 
-CONTRACT_EXAMPLE = """
+FULL_EXAMPLE = """
 name: refund-triage
 task: Refund ticket {ticket}
 agent: {name: refund-agent, version: "1.4", model: scripted, owner: support}
@@ -45,8 +45,8 @@ def paths(raw: Any, params: dict[str, str] | None = None) -> list[str]:
     return [problem.path for problem in caught.value.problems]
 
 
-def test_the_contracts_example_is_read_with_its_params_filled_in() -> None:
-    read = checked_spec(read_spec(CONTRACT_EXAMPLE))
+def test_an_example_with_most_keys_is_read_with_its_params_filled_in() -> None:
+    read = checked_spec(read_spec(FULL_EXAMPLE))
     assert read.run.command == ("python", "triage.py", "--ticket", "4711")
     assert (read.task, read.run.env["TICKET"]) == ("Refund ticket 4711", "T-4711")
     assert read.access[0].reason == "Look up the order behind ticket 4711"
@@ -54,7 +54,7 @@ def test_the_contracts_example_is_read_with_its_params_filled_in() -> None:
 
 
 def test_given_params_override_the_defaults() -> None:
-    assert checked_spec(read_spec(CONTRACT_EXAMPLE), {"ticket": "4712"}).run.command[-1] == "4712"
+    assert checked_spec(read_spec(FULL_EXAMPLE), {"ticket": "4712"}).run.command[-1] == "4712"
 
 
 def test_a_small_spec_has_the_documented_defaults() -> None:

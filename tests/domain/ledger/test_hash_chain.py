@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -272,16 +270,3 @@ def test_a_report_is_sound_without_problems_and_always_says_what_it_cannot_see()
     broken = LedgerReport(entries=1, jobs=1, problems=(ChainProblem(job="j", seq=1, fault=Fault.EDITED, message="x"),))
     assert not broken.sound
     assert broken.unseen
-
-
-def fields_in_docs() -> dict[str, list[str]]:
-    """Each event's fields in the order in which docs/reference/ledger.md lists and describes them."""
-    rows = re.findall(r"^\| (?:`([a-z.]+)`)? \| `([a-z_]+)` \| \S[^\n]* \|$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    named: list[tuple[str, str]] = []
-    for kind, field in rows:
-        named.append((kind or named[-1][0], field))
-    return {kind: [field for _, field in group] for kind, group in groupby(named, key=lambda row: row[0])}
-
-
-def test_the_docs_list_and_describe_every_event_and_field() -> None:
-    assert fields_in_docs() == {kind.value: list(kind.fields) for kind in EventType}

@@ -89,9 +89,14 @@ def test_a_policy_set_without_policies_is_refused(files: dict[str, str]) -> None
         (SCHEMA.replace("write, admin", "write"), "schema.cedarschema: action admin must take"),
     ],
 )
-def test_a_schema_that_does_not_match_the_contract_is_refused(schema: str, place: str) -> None:
+def test_a_schema_that_differs_from_what_requests_contain_is_refused(schema: str, place: str) -> None:
     assert schema != SCHEMA
     assert any(problem.startswith(place) for problem in problems({"a.cedar": GOOD}, schema)), problems({"a.cedar": GOOD}, schema)
+
+
+@pytest.mark.parametrize("folder", ["examples/policies", "deploy/compose/config", "justenough/adapters/configuration/scaffold/folder"])
+def test_each_folder_has_the_schema_of_the_shop(folder: str) -> None:
+    assert (SHOP.parents[1] / folder / "policies/schema.cedarschema").read_text() == SCHEMA
 
 
 def test_a_schema_may_omit_the_optional_parts_of_the_context() -> None:

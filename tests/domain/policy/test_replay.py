@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from justenough.domain.core.ids import request_id
-from justenough.domain.jobs.states import BEYOND_ORDER
+from justenough.domain.jobs.credentials import HeldAccess
+from justenough.domain.jobs.states import BEYOND_ORDER, Action, Sensitivity
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, DecisionFacts
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, Clock, DecisionFacts
 from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport
 from tests.domain.policy.test_partial_evaluation import texts
@@ -242,6 +244,17 @@ def test_a_released_value_is_no_longer_held_even_if_it_stays_valid() -> None:
 
 def test_every_type_that_a_replay_reads_is_one_of_the_ledgers() -> None:
     assert set(REPLAY_EVENTS) <= set(EventType)
+
+
+def test_the_recorded_facts_contain_every_circumstance_of_a_request() -> None:
+    held = HeldAccess(held=frozenset({"a:read"}), touched=Sensitivity.RESTRICTED, touched_resources=frozenset({"a"}), issued_count=2)
+    call: dict[str, Any] = {"tool": "pay", "arguments": frozenset({"to=a"}), "numbers": frozenset({"amount=1"})}
+    context = AccessContext("runtime", 300, "why", Clock(3, 7), held=held, break_glass=True, **call, beyond="policy")
+    default = AccessContext("start", 1, "", DEFAULT_CLOCK)
+    assert [item.name for item in fields(context) if getattr(context, item.name) == getattr(default, item.name)] == []
+
+    facts = DecisionFacts.of(job_facts(), "orders-db", CATALOG.resources["orders-db"], Action.READ, context)
+    assert DecisionFacts.model_validate_json(facts.model_dump_json()).to_context("why") == context
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

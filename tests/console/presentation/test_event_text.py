@@ -1,0 +1,33 @@
+"""The sentence for each type of ledger entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from console.presentation.event_text import event_sentence
+from justenough.domain.ledger.events import EventType
+
+LISTS = {"policies", "errors", "failures", "unknown", "tiers", "tier_names"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
+def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventType) -> None:
+    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in kind.fields}
+    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in kind.fields}
+
+    assert "<" in event_sentence(kind, data), (
+        "console/presentation/event_text.py: SENTENCES has no sentence for it, or none with its fields"
+    )
+
+
+def test_an_entry_of_an_unknown_type_has_no_sentence() -> None:
+    assert event_sentence("of.tomorrow", {}) == ""
+    assert event_sentence("job.ended", {}) == ""
+
+
+@pytest.mark.parametrize("by, shown", [("person", "at a person's request"), ("session", "by session")])
+def test_a_revocation_that_a_person_requested_does_not_name_a_part_of_the_system(by: str, shown: str) -> None:
+    assert event_sentence("revocation.started", {"by": by, "why": "killed"}) == f"revocation started {shown}: killed"
+    assert event_sentence("credential.revoked", {"credential": "c-1", "by": by, "why": ""}).startswith(f"c-1 revoked {shown}")
