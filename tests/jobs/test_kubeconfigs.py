@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-from pathlib import Path
 
 import pytest
 import yaml
@@ -50,7 +50,7 @@ def test_only_the_job_can_read_its_kubeconfigs(ops: Human) -> None:
     assert ops.until(job)["state"] == "succeeded"
     logs = ops.output(job)
     assert ("helpdesk.shop.example" in logs, any(token in logs for token in tokens)) == (True, False)
-    assert not Path("/run/justenough/one").exists()
+    assert not os.access("/run/justenough/one", os.F_OK)
 
 
 def test_a_field_that_the_credential_lacks_starts_no_job_and_is_reported_by_its_path(ops: Human) -> None:
