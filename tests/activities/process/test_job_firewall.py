@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from shutil import which
 from socket import AF_INET6, create_connection, create_server
 from typing import Any
 
@@ -35,6 +36,7 @@ from tests.activities.process.job_process import is_root, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UID = 780_000
+NFT = which("nft", path=job_firewall.SYSTEM_PROGRAMS) or "nft"
 CONNECT = """
 import socket, sys
 address, port, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -72,7 +74,7 @@ TABLE = JobFirewall(Settings(job_uid_base=UID)).table
 
 def list_table(table: str = TABLE) -> dict[str, set[str]]:
     """Return the entries of each set in the table as text."""
-    listed = subprocess.run(("nft", "--json", "list", "table", "inet", table), capture_output=True, text=True, check=False)
+    listed = subprocess.run((NFT, "--json", "list", "table", "inet", table), capture_output=True, text=True, check=False)
     found: list[dict[str, Any]] = json.loads(listed.stdout)["nftables"] if listed.returncode == 0 else []
     return {item["set"]["name"]: {json.dumps(entry) for entry in item["set"].get("elem", ())} for item in found if "set" in item}
 
@@ -149,13 +151,13 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
     if is_root():
         rule = f"tcp dport {asked} redirect to :{behind}"
         table = f"table ip redirect_{asked} {{ chain output {{ type nat hook output priority -100; {rule}; }}; }}"
-        subprocess.run(("nft", "-f", "-"), input=table, text=True, check=True)
+        subprocess.run((NFT, "-f", "-"), input=table, text=True, check=True)
         try:
             assert connect(UID, "127.0.0.1", asked) == "connected"
             JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{asked}", job_uid_base=UID)).apply()
             assert (connect(UID, "127.0.0.1", asked), connect(UID - 1, "127.0.0.1", asked)) == ("refused", "connected")
         finally:
-            subprocess.run(("nft", "delete", "table", "ip", f"redirect_{asked}"), check=True)
+            subprocess.run((NFT, "delete", "table", "ip", f"redirect_{asked}"), check=True)
 
 
 LISTEN = """
@@ -314,13 +316,13 @@ def test_only_an_empty_table_of_another_container_is_deleted(servers: tuple[int,
     if is_root():
         old, used = f"justenough_{UID}_1_7", f"justenough_{UID}_1_8"
         numbers = f"add set inet {used} ports {{ type inet_service; }}\nadd element inet {used} ports {{ 1 }}"
-        subprocess.run(("nft", "-f", "-"), input=f"add table inet {old}\nadd table inet {used}\n{numbers}\n", text=True, check=True)
+        subprocess.run((NFT, "-f", "-"), input=f"add table inet {old}\nadd table inet {used}\n{numbers}\n", text=True, check=True)
         try:
             JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)).apply()
-            tables = subprocess.run(("nft", "list", "tables"), capture_output=True, text=True, check=True).stdout.split()
+            tables = subprocess.run((NFT, "list", "tables"), capture_output=True, text=True, check=True).stdout.split()
             assert (old in tables, used in tables) == (False, True)
         finally:
-            subprocess.run(("nft", "delete", "table", "inet", used), check=True)
+            subprocess.run((NFT, "delete", "table", "inet", used), check=True)
 
 
 def test_a_port_is_open_again_once_no_server_uses_it(servers: tuple[int, int]) -> None:
@@ -411,7 +413,7 @@ async def test_a_worker_restores_rules_that_somebody_removed(servers: tuple[int,
         async with keep_servers_closed(Settings(vault_addr=f"http://127.0.0.1:{servers[0]}", job_uid_base=UID)):
             if is_root():
                 assert list_table()["vault_here"]
-                subprocess.run(("nft", "delete", "table", "inet", TABLE), check=True)  # noqa: ASYNC221 - it takes a moment
+                subprocess.run((NFT, "delete", "table", "inet", TABLE), check=True)  # noqa: ASYNC221 - it takes a moment
                 await until(lambda: bool(list_table().get("vault_here")))
     assert list_table() == {}, "a worker that stops takes its rules with it"
     assert [entry["event"] for entry in logged] == ([] if is_root() else ["jobs with `network: host` can reach Temporal and Vault"])
