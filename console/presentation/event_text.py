@@ -27,8 +27,8 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
         f": {d['reason']} ({reason_source_text(d.get('reason_by'), has_parent=None)})"
     ),
     "access.decided": lambda d: (
-        f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])} "
-        f"at {d['phase']}{_policies_text(d)}{_suffix('; errors: {}', d['errors'])}"
+        f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])}"
+        f"{_suffix(', checked again', d['phase'] == 'issue')} at {d['phase']}{_policies_text(d)}{_suffix('; errors: {}', d['errors'])}"
     ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waiting for {_tier_text(d)}",
