@@ -14,6 +14,12 @@ from justenough.domain.ledger.overdue import failures_text
 
 Json = Mapping[str, Any]
 
+LATER_DECISIONS = {
+    "narrowed": " on the terms that people approved",
+    "granted": ", checked again before its tools are called",
+    "issue": ", checked again at issue",
+}
+"""By phase, how policy decided about a request that it had decided before."""
 SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_suffix(': {}', d['reason'])}",
     "job.refused": lambda d: f"order rejected: {d['why']}",
@@ -28,7 +34,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "access.decided": lambda d: (
         f"{d['request']} {d['outcome'].replace('_', ' ')}{_suffix(' at tier {}', d['outcome'] == 'needs_approval' and d['tier'])}"
-        f"{_suffix(', checked again', d['phase'] == 'issue')} at {d['phase']}{_policies_text(d)}{_suffix('; errors: {}', d['errors'])}"
+        f"{LATER_DECISIONS.get(d['phase'], ' at ' + str(d['phase']))}{_policies_text(d)}{_suffix('; errors: {}', d['errors'])}"
     ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waiting for {_tier_text(d)}",

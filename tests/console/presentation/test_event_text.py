@@ -33,7 +33,9 @@ def test_a_revocation_that_a_person_requested_does_not_name_a_part_of_the_system
     assert event_sentence("credential.revoked", {"credential": "c-1", "by": by, "why": ""}).startswith(f"c-1 revoked {shown}")
 
 
-@pytest.mark.parametrize("phase, when", [("start", " at start"), ("issue", ", checked again at issue")])
-def test_a_decision_at_issue_is_a_second_check_not_another_need_of_approval(phase: str, when: str) -> None:
+@pytest.mark.parametrize(
+    "phase, when", [("runtime", " at runtime"), ("narrowed", " on the terms that people approved"), ("issue", ", checked again at issue")]
+)
+def test_a_later_decision_about_a_request_is_told_from_its_first(phase: str, when: str) -> None:
     data = {"request": "r-1", "phase": phase, "outcome": "needs_approval", "tier": 1, "policies": ["write-at-tier-1"], "errors": []}
     assert event_sentence("access.decided", data) == f"r-1 needs approval at tier 1{when} (write-at-tier-1)"
