@@ -16,7 +16,7 @@ from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, OverQuota
 from justenough.domain.core.ids import request_id
-from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
+from justenough.domain.jobs.credentials import CredentialHandle, Decision, HeldAccess
 from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB, Access
 from justenough.domain.jobs.states import Action, RequestState, Sensitivity
 from justenough.domain.jobs.tool_bounds import APPROVAL, ORDER, BoundedTools
@@ -143,6 +143,18 @@ def is_withdrawn(deps: Deps, request: str) -> bool:
     return view is not None and view.state is RequestState.WITHDRAWN
 
 
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request that a running job made: its number, what it asks for, policy's decision, and the entries to record."""
+
+    number: int
+    access: Access
+    decision: Decision
+    beyond: str | None
+    """The order's `beyond` if it decided, because the order does not name this access."""
+    entries: tuple[Event, ...]
+
+
 class RuntimeRequests:
     """The requests that one job makes while it runs: their numbers, their count, and which of them wait for people."""
 
@@ -151,6 +163,8 @@ class RuntimeRequests:
         self._verified = verified
         self.waiting: dict[str, Access] = {}
         """By id, the access of each request that waits for people, or whose answer the job has not used yet."""
+        self.unsettled: list[NewRequest] = []
+        """Those whose decision could not be recorded or carried out yet, because a server was unreachable."""
         self._asked_people = 0
         self._numbers = len(verified.spec.access)
         self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from activities.issuing.authorization import IssueContext, RecordedDecision, authorize, reason_to_end, why_not_approved
-from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, RuntimeRequests, ToolBounds, is_withdrawn
+from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, NewRequest, RuntimeRequests, ToolBounds, is_withdrawn
 from activities.issuing.results import (
     ACCESS_CLOSED,
     AccessClosed,
@@ -234,27 +234,49 @@ class Issuer:
             return self._issue(grant, access, nth)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingRequest:
-        """Make and decide a new request of a running job. The decision is in the ledger before anything else happens."""
+        """Make and decide a new request of a running job. The decision is in the ledger before anything else happens.
+
+        If a server is unreachable meanwhile, the job asks again: that is the same request, with the same entries.
+        """
+        unsettled = self._requests.unsettled
+        made = next((each for each in unsettled if _request_key(each.access) == _request_key(access)), None)
+        if made is None:
+            unsettled.append(made := self._decide_request(access))
+        try:
+            result = self._settle(made, grant)
+        except IssueRefused:
+            unsettled.remove(made)
+            raise
+        unsettled.remove(made)
+        return result
+
+    def _settle(self, made: NewRequest, grant: Grant[T]) -> T | PendingRequest:
+        """Record a request and do what was decided. Repeatable."""
+        self._deps.store.ledger.append(made.entries)
+        access, decision, request = made.access, made.decision, request_id(self._order.job, made.number)
+        if decision.outcome == "denied":
+            why = f"policy denies {access.action} on {access.resource}"
+            if made.beyond == "none":
+                why = f"{access.action} on {access.resource}: the signed order does not name it, and its `beyond: none` refuses that"
+            raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
+        if decision.outcome == "needs_approval":
+            self._requests.add_waiting(request, access)
+            return PendingRequest(request, decision.tier)
+        return grant(GrantedRequest(id=request, number=made.number), access, "runtime", JobHistory())
+
+    def _decide_request(self, access: Access) -> NewRequest:
+        """Number and decide a new request of a running job, and build its entries. Raises InvalidInput, AccessRefused, OverQuota."""
         job, number = self._order.job, self._requests.number(access)
-        request = request_id(job, number)
         self._requests.require_possible(access)
         decision, facts = evaluate_request(self._deps, job, self._verified, access, held=self.holdings.held, phase="runtime")
         if decision.outcome == "needs_approval":
             self._requests.require_room()
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         requested = access_requested_event(self._deps, job, number, access, signed_reason=self._requests.signed_reason(number))
+        request = request_id(job, number)
         decided = access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=self._deps.now())
         self._requests.mark_made(number)
-        self._deps.store.ledger.append([requested, decided])
-        if decision.outcome == "denied":
-            why = f"policy denies {access.action} on {access.resource}"
-            if facts.beyond == "none":
-                why = f"{access.action} on {access.resource}: the signed order does not name it, and its `beyond: none` refuses that"
-            raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
-        if decision.outcome == "needs_approval":
-            self._requests.add_waiting(request, access)
-            return PendingRequest(request, decision.tier)
-        return grant(GrantedRequest(id=request, number=number), access, "runtime", JobHistory())
+        return NewRequest(number, access, decision, facts.beyond, (requested, decided))
 
     def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingRequest:
         """Grant a request that waited for people, if they have approved it by now."""

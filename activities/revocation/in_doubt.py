@@ -53,6 +53,8 @@ class RequestIssues:
     """The number of the newest attempt that is recorded."""
     unanswered: dict[int, datetime] = field(default_factory=dict)
     """By number, the decision times of the attempts whose outcome nobody recorded."""
+    first_entries: dict[int, datetime] = field(default_factory=dict, compare=False)
+    """By number, the time of the first entry that was read of each attempt."""
     trusted_since: datetime | None = None
     """The time of the last issue after which the session issued without recording its decision first."""
 
@@ -60,6 +62,7 @@ class RequestIssues:
         kind, data, attempt = EventType(entry.type), entry.data, attempt_of(entry.id)
         if attempt is None:
             return
+        self.first_entries.setdefault(attempt.number, entry.at)
         if kind is EventType.ACCESS_DECIDED:
             if data["outcome"] == "denied":
                 return
@@ -74,6 +77,12 @@ class RequestIssues:
         elif kind is EventType.CREDENTIAL_DOUBTED:
             self.trusted_since = None
         self.newest = max(self.newest, attempt.number)
+
+    def latest_call(self, number: int, *, closed_at: datetime) -> datetime:
+        """Return the latest time at which Vault was asked in an attempt. If a server is unreachable, an attempt may wait for long after its decision,
+        but no longer than until the next one, or until the job's claim is closed.
+        """
+        return min((at for later, at in self.first_entries.items() if later > number), default=closed_at)
 
 
 class IssueAttempt(NamedTuple):
@@ -131,7 +140,8 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
     Raises RetryLater.
     """
     credentials = []
-    ledger = deps.store.ledger
+    ledger, claim = deps.store.ledger, deps.store.claims.get(job.id)
+    closed_at = (claim and claim.closed_at) or deps.now()
     requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
     entries = ledger.with_ids({*requested, *needed_entry_ids(ledger.ids(job.id, ATTEMPT_EVENTS))})
     for request in requests_with_unrecorded_issues(entries):
@@ -142,7 +152,7 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
         if revocable is Revocable.NEVER:
             continue
         path = issue_path(definition, job.data_scope) if definition else ""
-        attempts = {number: (at, at) for number, at in request.unanswered.items()}
+        attempts = {number: (at, request.latest_call(number, closed_at=closed_at)) for number, at in request.unanswered.items()}
         if request.trusted_since:
             # Nobody knows when it was decided, but not before then, and not after now.
             attempts[request.newest + 1] = request.trusted_since, deps.now()

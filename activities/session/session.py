@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -26,12 +27,13 @@ from activities.process.bundles import ensure_unpacked
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
 from activities.revocation import revoke
+from activities.revocation.steps import with_store_timeout
 from activities.session.job_runner import JobTask, run_process
 from activities.session.people_requests import RequestedRevocations
 from activities.support.async_tools import run_until_block_ends, wait_up_to
 from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
-from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
@@ -315,8 +317,12 @@ class JobSession:
         if self._stop is None:
             code = await self._finish(process)
             return SessionResult(outcome=JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
-        if self._stop is Stop.CANCEL and not await asyncio.to_thread(self._claim_is_open):
-            self.stop(Stop.CUT)
+        if self._stop is Stop.CANCEL:
+            # A store that does not answer must not keep the process from being asked to end.
+            with suppress(RetryLater):
+                read = partial(with_store_timeout, self._claim_is_open)
+                if not await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, read):
+                    self.stop(Stop.CUT)
         if self._stop.is_gentle:
             return self._stopped_outcome(await self._finish(process))
         if self._stop is Stop.KILL:

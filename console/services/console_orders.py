@@ -129,7 +129,7 @@ def _keep_new_id(deps: Deps, quotas: Quotas, request: OrderRequest, *keys: str, 
     # Before the id is kept: an order that is fixed, or sent again once there is room, needs an id of that time, because lists sort jobs by ids.
     sign_console_order(deps, quotas, request, job=job, entity=entity)
     for key in keys:
-        job = deps.store.idempotency.remember(entity, key, job, key)
+        job = deps.store.idempotency.remember(entity, key, job, key).job
     return job
 
 

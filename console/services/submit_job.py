@@ -157,17 +157,21 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
         raise Forbidden(f"the order is not valid: {verified}")
     if not (key and deps.store.idempotency.find_job(person.id, key)):
         quotas.require_job(verified)
+    is_new = False
     if key:
-        first = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
-        if first != order.job:
-            earlier = find_recorded_order(deps, first)
+        submitted = job_submitted_event(order, verified, at=deps.now())
+        use = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason), events=[submitted])
+        is_new = use.is_recorded
+        if use.job != order.job:
+            earlier = find_recorded_order(deps, use.job)
             # The key may have been sent with the job id of another person.
             if earlier is None or earlier.job.requester_id != person.id:
                 raise Conflict("an earlier order with this Idempotency-Key was not completed; send the order again with a new key")
             return earlier
     recorded = record_order(deps, order, verified)
-    if not recorded.new:
-        _require_same_order(recorded, person, body)
+    if is_new or recorded.new:
+        return replace(recorded, new=True)
+    _require_same_order(recorded, person, body)
     return recorded
 
 

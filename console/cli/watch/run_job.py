@@ -18,7 +18,7 @@ from console.cli.arguments import parse_duration_option, parse_params
 from console.cli.client.api import ConsoleApiClient
 from console.cli.client.connect import connect_api
 from console.cli.client.references import job_id_of
-from console.cli.errors import ExitCode, Failure, WrongUsage
+from console.cli.errors import ExitCode, Failure, Unreachable, WrongUsage
 from console.cli.files import read_file_or_stdin
 from console.cli.json_object import Json
 from console.cli.render import revocation
@@ -134,7 +134,12 @@ def launch(run_input: JobRunInput, *, key: str | None) -> Json:
     )
     body = {"id": name, "bundle": digest, **run_input.body, **api.session.sign_statement(order)}
     with problem_lines(run_input):
-        found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
+        try:
+            found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, idempotent=True)
+        except Unreachable:
+            # The order may be recorded although its answer was lost.
+            note(f"If the job was launched nevertheless, this shows it: justenough job show {name}")
+            raise
     if found["id"] != name:
         note(f"This idempotency key was used before; it launched {found['id']}.")
     return found

@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -209,3 +209,27 @@ def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof
         "Vault answered each request of its session, and issued no such credential",
     )
     assert at.deps.store.credentials.list(live=True).items == ()
+
+
+def test_an_attempt_that_dies_long_after_its_decision_is_in_doubt_for_as_long_as_its_credential_may_live(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_vault_sealed(*_: object) -> NoReturn:
+        raise VaultUnavailable("sealed")
+
+    with open_plain_desk(shop, tmp_path, revocation=NOTHING) as at:
+        session = start_session(at, ORDERS)
+        with monkeypatch.context() as patched:
+            patched.setattr(at.deps.vault, "open_prefix", find_vault_sealed)
+            with pytest.raises(VaultUnavailable):
+                session.issue()
+        # Its decision is recorded, and Vault was not asked. Much later it is back.
+        at.clock.ahead += timedelta(hours=1)
+        lost = session.die_during(session.issue)
+        results = [revoke_from_outside(at, session.job)]
+        at.clock.ahead += SECOND_CHECK_DELAY
+        results.append(revoke_from_outside(at, session.job))
+        assert lost in plain_users(shop)
+        assert not any(result.confirmed for result in results)
+        assert any(IN_DOUBT in why for why in results[-1].failures), results
+        drop_user(shop, lost)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import uuid4
 
 import psycopg
@@ -16,14 +16,16 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from activities.process.process import JobProcess
 from activities.revocation.proof import has_standing_proof, prove
 from activities.revocation.revoke import revoke_one
-from activities.session.session import JobSession
+from activities.session.session import JobSession, Stop
 from justenough.adapters.store import Store, StoreUnavailable
 from justenough.domain.contracts.workflow_messages import SessionInput
 from justenough.domain.core.ids import credential_id
+from justenough.domain.jobs.states import JobState
 from justenough.services.job_history import JobHistory
-from tests.activities.issuing_session import start_session
+from tests.activities.issuing_session import Session, start_session
 from tests.activities.tcp_door import Door
 from tests.activities.vault_shop import SPEC, Desk
 
@@ -64,18 +66,53 @@ def test_nothing_that_shares_threads_with_revocations_waits_for_a_store_that_han
             door.open()
 
 
-async def test_a_session_revokes_although_every_other_thread_of_its_worker_hangs_in_the_store(at: Desk) -> None:
+def session_of(at: Desk) -> tuple[JobSession, Session]:
+    """Return a session without a process, and what it may issue."""
     session = start_session(at, SPEC["access"][0])
-    ending = JobSession(
-        at.deps,
-        cast("Any", None),
-        SessionInput(order=session.order, granted=(session.granted,)),
-        session.verified,
-        JobHistory(),
-        owner="owner",
-        run="run",
-        notify_workflow=cast("Any", None),
-    )
+    order = SessionInput(order=session.order, granted=(session.granted,))
+    how: dict[str, Any] = {"owner": "owner", "run": "run", "notify_workflow": None}
+    return JobSession(at.deps, cast("Any", None), order, session.verified, JobHistory(), **how), session
+
+
+class PatientProcess:
+    """A process that ends only when it is asked to."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+
+    async def wait(self) -> int:
+        await self._asked.wait()
+        return 0
+
+    async def finish(self, grace: float) -> int:
+        assert grace > 0
+        self._asked.set()
+        return 0
+
+
+@pytest.mark.parametrize("is_hanging", [True, False])
+async def test_a_cancelled_job_is_asked_to_end_although_the_store_does_not_answer(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, *, is_hanging: bool
+) -> None:
+    released = threading.Event()
+
+    def find_no_store(_job: str) -> NoReturn:
+        released.wait(180 if is_hanging else 0)
+        raise StoreUnavailable("failing over")
+
+    monkeypatch.setattr(at.deps.store.claims, "get", find_no_store)
+    session, _ = session_of(at)
+    session.stop(Stop.CANCEL)
+    try:
+        async with asyncio.timeout(60):
+            ended = await session._wait_for_process(cast("JobProcess", PatientProcess()))
+    finally:
+        released.set()
+    assert (ended.outcome, ended.exit_code) == (JobState.CANCELLED, 0)
+
+
+async def test_a_session_revokes_although_every_other_thread_of_its_worker_hangs_in_the_store(at: Desk) -> None:
+    ending, session = session_of(at)
     issued, released, threads = ending._issuer.issue(session.granted), threading.Event(), ThreadPoolExecutor(2)
     asyncio.get_running_loop().set_default_executor(threads)
     hanging = [threads.submit(released.wait, 180) for _ in range(2)]

@@ -67,9 +67,9 @@ def test_output_over_the_limit_ends_with_one_line_that_says_so(store: Store) -> 
 
 
 def test_an_idempotency_key_stands_for_the_first_job_of_its_person(store: Store) -> None:
-    assert store.idempotency.remember("e-ops", "key", "j-dev-1", "d1") == "j-dev-1"
-    assert store.idempotency.remember("e-ops", "key", "j-dev-2", "d1") == "j-dev-1"
-    assert store.idempotency.remember("e-other", "key", "j-dev-3", "d3") == "j-dev-3"
+    assert store.idempotency.remember("e-ops", "key", "j-dev-1", "d1").job == "j-dev-1"
+    assert store.idempotency.remember("e-ops", "key", "j-dev-2", "d1").job == "j-dev-1"
+    assert store.idempotency.remember("e-other", "key", "j-dev-3", "d3").job == "j-dev-3"
 
 
 def test_an_idempotency_key_used_for_another_order_is_a_conflict(store: Store) -> None:

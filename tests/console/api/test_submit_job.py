@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from temporalio.api.enums.v1 import EventType as HistoryEvent
 
+from justenough.adapters.store import StoreUnavailable
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id
@@ -86,6 +87,22 @@ async def test_an_idempotency_key_stands_for_one_order_of_its_person_whatever_it
     assert other.status_code == 409
     theirs = await served.post("/jobs", "ops2", served.people["ops2"].order(), headers=key)
     assert theirs.status_code == 201, "a key is its person's own"
+
+
+async def test_an_order_that_failed_may_be_sent_again_with_its_key_under_another_job_id(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops, key = served.people["ops"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
+
+    def find_store_failing_over(*_: object) -> NoReturn:
+        raise StoreUnavailable("failing over")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(served.store.ledger, "append", find_store_failing_over)
+        assert (await served.post("/jobs", "ops", ops.order(), headers=key)).status_code == 503
+    answers = [await served.post("/jobs", "ops", ops.order(), headers=key) for _ in range(2)]
+    assert all(answer.is_success for answer in answers), answers[0].text
+    assert len({answer.json()["id"] for answer in answers}) == 1
 
 
 async def test_an_idempotency_key_sent_with_another_persons_job_id_reveals_nothing_of_that_job(served: Served) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from console.cli.client import api
 from tests.console.cli.conftest import ROOT, Cli, run_on_terminal, write_spec
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
@@ -227,6 +228,17 @@ def test_the_same_idempotency_key_returns_the_same_job(cli: Cli, tmp_path: Path)
     assert again.stdout == f"{first['id']}\n"
     assert f"it launched {first['id']}" in again.stderr
     assert other.exit_code == 8
+
+
+def test_an_order_whose_answer_was_lost_is_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
+    with serve_canned_answers() as console:
+        console.routes = {"/whoami": (200, {"installation": "dev"}), "/jobs": (503, {"detail": "the store does not answer"})}
+        done = cli.run("job", "run", write_spec(tmp_path, ["true"]), "--console-url", console.address)
+    (sent,) = {json.loads(request.body)["id"] for request in console.requests if request.method == "POST"}
+
+    assert done.exit_code == 1
+    assert f"justenough job show {sent}" in done.stderr
 
 
 def test_every_problem_of_a_spec_is_reported_by_its_path_before_anything_is_sent(alone: Cli, tmp_path: Path) -> None:
