@@ -16,6 +16,7 @@ from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import NOW, job_id, later, part_id
 
 SILENCE = timedelta(seconds=60)
+DAY_S = 86_400
 
 
 def items(store: Store, *, seconds: float = 0, **only: str) -> list[AttentionItem]:
@@ -109,6 +110,17 @@ def test_a_job_that_policy_denied_although_a_person_had_approved_it_is_listed(st
     assert keys(store, seconds=60) == [f"denied/{job_id(1)}"]
 
 
+def test_a_job_that_policy_denied_days_after_its_request_is_listed_for_a_day(store: Store) -> None:
+    record_request(store, 1)
+    days = 3 * DAY_S
+    denied_at_issue = samples.access_decision("denied", job_id(1), phase="issue", at=later(days))
+    ended = samples.job_end("denied", job_id(1), at=later(days))
+    store.ledger.append([samples.approval_decision("approved", job_id(1), at=later(days - 1)), denied_at_issue, ended])
+    (found,) = items(store, seconds=days + DAY_S)
+    assert (found.key, found.since) == (f"denied/{job_id(1)}", later(days))
+    assert keys(store, seconds=days + DAY_S + 1) == []
+
+
 def test_a_subscription_that_cannot_send_anything_is_listed_until_it_can(store: Store) -> None:
     store.outbox.acquire_lease("us", now=NOW, until=later(60))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder="us", now=NOW)
@@ -136,6 +148,8 @@ def test_a_failing_subscription_a_skipped_run_and_a_silent_worker_are_listed(sto
     assert (webhook.key, webhook.detail, webhook.since) == ("webhook/siem", "1 delivery failed: 503 Service Unavailable", later(1))
     assert (schedule.key, schedule.subject) == (f"schedule/nightly/{at}", "nightly")
     assert keys(store, seconds=61) == ["webhook/siem", f"schedule/nightly/{at}", "worker/worker-2"]
+    assert "worker/worker-2" in keys(store, seconds=DAY_S)
+    assert "worker/worker-2" not in keys(store, seconds=DAY_S + 1)
     # A filter is about jobs.
     assert keys(store, seconds=61, team="support") == []
 
