@@ -93,11 +93,12 @@ def _last_line(connection: Connection, job: str) -> str:
 
 def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Sequence[AttentionItem]:
     pending = and_(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0, *job_conditions(only))
-    statement = select(REQUESTS, JOBS.c.name).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
+    statement = select(REQUESTS, JOBS.c.name, JOBS.c.times_out_at).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
     items: list[AttentionItem] = []
     for one in connection.execute(statement.order_by(REQUESTS.c.expires_at, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
-        escalated = one.current_tier > one.tier
-        if not (escalated or is_half_gone(one.created_at, one.expires_at, now=now)):
+        # A running job's requests end with it.
+        escalated, ends = one.current_tier > one.tier, min(filter(None, (one.expires_at, one.times_out_at)), default=None)
+        if not (escalated or is_half_gone(one.created_at, ends, now=now)):
             continue
         kind = AttentionKind.ESCALATED if escalated else AttentionKind.WAITING
         item = AttentionItem(
@@ -110,7 +111,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
             request=one.id,
             detail=f"{one.action} on {one.resource}",
             since=one.created_at,
-            until=one.expires_at,
+            until=ends,
             tier=one.current_tier,
         )
         items.append(item)

@@ -92,6 +92,15 @@ def test_a_request_is_listed_once_half_of_its_time_is_over_or_it_escalated_and_u
     assert keys(store, seconds=901) == []
 
 
+def test_a_running_jobs_request_is_listed_once_half_of_the_time_until_the_jobs_timeout_is_over(store: Store) -> None:
+    job = job_id(1)
+    store.ledger.append([samples.submission(job), samples.job_start(job), samples.access_request(job)])
+    store.ledger.append([samples.access_decision("needs_approval", job, tier=1), samples.approval_opening(job, respond_by=later(DAY_S))])
+    assert keys(store, seconds=1_799) == []
+    (late,) = items(store, seconds=1_801)
+    assert (late.key, late.until) == (f"waiting/{part_id(job, 'r')}/1", later(3_600))
+
+
 def test_jobs_that_policy_denied_are_listed_and_those_that_a_person_denied_are_not(store: Store) -> None:
     job = job_id(1)
     store.ledger.append([samples.submission(job), samples.access_request(job), samples.access_decision("denied", job)])
