@@ -38,9 +38,9 @@ from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import JobState, RequestState, Revocable
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.ledger.overdue import SECOND_CHECK_PENDING
-from justenough.domain.readmodel.views import JobView, TargetCheck
+from justenough.domain.readmodel.views import JobSummary, TargetCheck
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import read_entries, requested_stop
+from justenough.services.job_history import requested_stop
 from justenough.services.signed_reports import sign_report
 
 MIN_JOB_AGE = timedelta(seconds=10)
@@ -194,7 +194,8 @@ class SweepActivities:
                 return "failed", job, type(error).__name__
 
     async def _check(self, job: str) -> SweepVerdict | None:
-        view = await asyncio.to_thread(self._deps.store.jobs.get, job)
+        # Not with its requests and credentials: an agent that runs for days may have thousands, and every sweep checks it.
+        view = next(iter(await asyncio.to_thread(self._deps.store.jobs.by_ids, [job])), None)
         if view is None:
             return "unknown", job, ""
         if view.state.ended:
@@ -212,7 +213,7 @@ class SweepActivities:
             await self._signal_kill(job)
         if execution and claim and not self._is_attended(claim, execution):
             return await self._revoke_leftover(job, view, "its session is gone, and no worker is revoking")
-        return await self._revoke_requested(job, view)
+        return await self._revoke_requested(job)
 
     async def _signal_kill(self, job: str) -> None:
         """Signal a kill to a job without a session, which could learn of it from the store: the console could not if Temporal was down."""
@@ -222,31 +223,31 @@ class SweepActivities:
             # This must not keep the sweep from revoking. The next sweep tries again.
             log.warning("a kill cannot be signalled", job=job, error=error.status.name.lower())
 
-    async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
+    async def _revoke_leftover(self, job: str, view: JobSummary, why: str) -> SweepVerdict | None:
         if view.revocation.state.is_settled and not await asyncio.to_thread(self._has_traces, job):
             return None
         result = await self._revoke(job, why)
         return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)
 
-    async def _revoke_requested(self, job: str, view: JobView) -> SweepVerdict | None:
+    async def _revoke_requested(self, job: str) -> SweepVerdict | None:
         """Revoke the running job's credentials that people revoked or whose approval they withdrew, if no worker has. Return the verdict,
         if any.
         """
-        live = [item for item in view.credentials if item.lease_id and item.revocable == Revocable.NOW and not item.state.is_settled]
+        store, due, failures = self._deps.store, self._deps.now() - TASK_START_TIMEOUT, list[str]()
+        known = await asyncio.to_thread(store.credentials.live_of, job)
+        live = [item for item in known if item.lease_id and item.revocable == Revocable.NOW and not item.state.is_settled]
         if not live:
             return None
-        requested = await asyncio.to_thread(read_entries, self._deps.store.ledger, job, types=(EventType.REVOCATION_REQUESTED,))
-        due = self._deps.now() - TASK_START_TIMEOUT
-        ended = {entry.data["credential"] for entry in requested.items if entry.at < due}
-        withdrawn = {request.id for request in view.requests if request.state is RequestState.WITHDRAWN}
-        failures: list[str] = []
+        requests = await asyncio.to_thread(store.requests.by_ids, [item.request_id for item in live])
+        withdrawn = {request.id for request in requests.values() if request.state is RequestState.WITHDRAWN}
         for item in live:
-            if item.id in ended or item.request_id in withdrawn:
+            asked = await asyncio.to_thread(store.ledger.entries_about, job, (EventType.REVOCATION_REQUESTED,), item.id)
+            if item.request_id in withdrawn or any(entry.at < due for entry in asked):
                 revoke_one = partial(revoke.revoke_one, self._deps, job, item.id, by="person", why="its revocation was requested")
                 failures += (await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, revoke_one)).failures
         return ("failed", job, "; ".join(failures)) if failures else None
 
-    async def _close_lost(self, job: str, view: JobView) -> SweepVerdict:
+    async def _close_lost(self, job: str, view: JobSummary) -> SweepVerdict:
         unrecorded: tuple[Event, ...] = ()
         # A session that learned of its workflow's end has recorded its proof already.
         if not view.revocation.state.is_proven or await asyncio.to_thread(self._has_traces, job):
@@ -273,14 +274,15 @@ class SweepActivities:
 
         return await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, attempt)
 
-    async def _is_closed(self, job: str, view: JobView, execution: WorkflowExecutionDescription | None) -> bool:
+    async def _is_closed(self, job: str, view: JobSummary, execution: WorkflowExecutionDescription | None) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
         if execution is None:
             claim = await self._read_claim(job)
             if claim is not None:
                 return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
             # A job whose requests were decided had a workflow, and the console does not start it a second time.
-            return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
+            requests = await asyncio.to_thread(lambda: self._deps.store.requests.list(job=job, limit=1).items)
+            return self._deps.now() - view.created_at > (CLAIM_LEASE if requests else UNSTARTED_TIMEOUT)
         # Another workflow with this id proves nothing about the job.
         ours = (execution.workflow_type, execution.task_queue) == ("Job", self._deps.settings.task_queue)
         return not ours or execution.status is not WorkflowExecutionStatus.RUNNING

@@ -198,7 +198,8 @@ def reason_to_end(
     changed: tuple[Event, ...] = ()
     # An unchanged decision is not worth an entry every minute.
     if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
-        request, about, now = credential.request_id, f"renewal-{last.changes + 1}", deps.now()
+        # One request may have several credentials, whose decisions change at different times.
+        request, about, now = credential.request_id, f"renewal/{credential.id}/{last.changes + 1}", deps.now()
         changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)
     policies, why = ", ".join(decision.policies), ""
     if decision.outcome == "denied":

@@ -42,6 +42,7 @@ from justenough.adapters.vault import ConnectionRefused, IssuedSecret, pki
 from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.catalog.models import ActionDef
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
+from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
 from justenough.domain.core.rejection import Rejection
@@ -216,7 +217,8 @@ class Issuer:
             requested=access_for_call(asked, call_of(requested)),
         )
         if decision.outcome == "denied":
-            about = f"runtime-{self._attempts[grant.number] + 1}"
+            # The program may ask again and again. It is another denial if other policies deny it.
+            about = f"runtime-{self._attempts[grant.number] + 1}/{digest_of(list(decision.policies))}"
             denied = access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=deps.now(), about=about)
             deps.store.ledger.append([denied])
             why = f"policy denies {access.action} on {access.resource} now"

@@ -23,7 +23,7 @@ from justenough.services.dependencies import Deps
 RENEW_AT_FRACTION = 0.5
 """Fraction of a lease's life after which it is renewed."""
 CHECK_INTERVAL_S = 10.0
-"""Seconds between two checks whether a grant that needs no further renewal has ended."""
+"""Seconds between two checks whether a grant has ended."""
 RETRY_INTERVAL_S = 2.0
 RENEWAL_TIMEOUT_S = 1.0
 """Seconds that a session's end waits for a renewal that is under way."""
@@ -80,19 +80,22 @@ class LeaseKeeper:
 
     async def _keep(self, item: IssuedCredential) -> None:
         # Since its issue, its session may have waited for other credentials or for the job's files.
-        waited, why = max(0.0, self._deps.ticks() - item.began), TTL_OVER
-        lives = None if item.lease_seconds is None else max(0.0, item.lease_seconds - waited)
+        now, why = self._deps.ticks(), TTL_OVER
+        lease_ends = math.inf if item.lease_seconds is None else max(now, min(item.began, now) + item.lease_seconds)
+        renew_at = now + (lease_ends - now) * RENEW_AT_FRACTION
         while (left := self._seconds_left(item)) > 0:
-            if lives is None or lives >= left:
+            now = self._deps.ticks()
+            pause = left if lease_ends >= now + left else renew_at - now
+            if pause > 0:
                 # In steps, because a sleep does not count the time for which the machine is suspended.
-                await asyncio.sleep(min(left, CHECK_INTERVAL_S))
+                await asyncio.sleep(min(pause, CHECK_INTERVAL_S))
                 continue
-            await asyncio.sleep(lives * RENEW_AT_FRACTION)
-            renewed = await self._renew_with_retries(item, within=lives * (1 - RENEW_AT_FRACTION))
+            renewed = await self._renew_with_retries(item, within=lease_ends - now)
             if isinstance(renewed, EndReason):
                 why = renewed
                 break
-            lives = renewed
+            now = self._deps.ticks()
+            lease_ends, renew_at = now + renewed, now + renewed * RENEW_AT_FRACTION
         await self._end_until_confirmed(item, why)
 
     def _seconds_left(self, item: IssuedCredential) -> float:

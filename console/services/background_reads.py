@@ -186,7 +186,7 @@ class BackgroundReads:
         # Each keeps a processor busy. The next one waits for the limiter, which takes no thread.
         self._limiter = CapacityLimiter(1)
         self.verification: SingleFlight[str, LedgerReport] = SingleFlight(
-            lambda _: self._run_alone(partial(verify_ledger, deps)), now=deps.now
+            lambda _: self.run_alone(partial(verify_ledger, deps)), now=deps.now
         )
         self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, now=deps.now, max_outcomes=MAX_REPORTS_KEPT)
         self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses, now=deps.now)
@@ -198,7 +198,7 @@ class BackgroundReads:
     async def report(self, period: ReportPeriod, *, now: datetime) -> Report:
         """Build the evidence report of a period, as of `now`. Raises InvalidInput if the period is empty or too long."""
         installation, verify = self._deps.settings.installation, partial(verify_ledger, self._deps)
-        return await self._run_alone(
+        return await self.run_alone(
             partial(evidence_report.build_evidence_report, self._deps.store, period, installation=installation, now=now, verify=verify)
         )
 
@@ -210,8 +210,9 @@ class BackgroundReads:
     async def _count_uses(self, _: str) -> Mapping[AccessKey, ActionUse]:
         since = self._deps.now() - USAGE_PERIOD
         read = self._deps.store.usage.action_uses
-        uses = await self._run_alone(lambda: tuple(iterate_pages(lambda cursor: read(since=since, cursor=cursor))))
+        uses = await self.run_alone(lambda: tuple(iterate_pages(lambda cursor: read(since=since, cursor=cursor))))
         return {AccessKey(use.resource, use.action): use for use in uses}
 
-    async def _run_alone(self, read: Callable[[], T]) -> T:
+    async def run_alone(self, read: Callable[[], T]) -> T:
+        """Run a long read in a thread, after those that came before it."""
         return await to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)

@@ -141,24 +141,27 @@ def ledger_keys(deps: Deps) -> LedgerKeys:
 
 
 def prove_inclusion(deps: Deps, entry_id: str) -> InclusionProof:
-    """Prove that the newest checkpoint commits to an entry. Blocking; reads every entry's hash. Raises NotFound."""
+    """Prove that the newest checkpoint commits to an entry. Blocking; reads every entry's hash, and keeps none. Raises NotFound."""
     checkpoint, entry = newest_checkpoint(deps), deps.store.ledger.entry(entry_id)
     if entry is None or checkpoint is None or entry.position > checkpoint.size:
         raise NotFound(f"no checkpoint commits to an entry {entry_id} yet")
-    leaves = list(deps.store.ledger.leaves(0, checkpoint.size))
-    path = merkle.inclusion_path(leaves, entry.position - 1)
+    path = merkle.inclusion_path(_root_between(deps), checkpoint.size, entry.position - 1)
     return InclusionProof(
         entry=entry.id, index=entry.position - 1, leaf=entry.hash, path=tuple(node.hex() for node in path), checkpoint=checkpoint.note
     )
 
 
 def prove_consistency(deps: Deps, size: int) -> ConsistencyProof:
-    """Prove that the newest checkpoint continues the tree of the first `size` entries. Blocking; reads every entry's hash. Raises NotFound."""
+    """Prove that the newest checkpoint continues the tree of the first `size` entries. Blocking, as `prove_inclusion`. Raises NotFound."""
     checkpoint = newest_checkpoint(deps)
     if checkpoint is None or size > checkpoint.size:
         raise NotFound(f"no checkpoint commits to {size:,} entries yet")
-    path = merkle.consistency_path(list(deps.store.ledger.leaves(0, checkpoint.size)), size)
+    path = merkle.consistency_path(_root_between(deps), checkpoint.size, size)
     return ConsistencyProof(size=size, path=tuple(node.hex() for node in path), checkpoint=checkpoint.note)
+
+
+def _root_between(deps: Deps) -> merkle.RootBetween:
+    return lambda begin, end: merkle.root_of(deps.store.ledger.leaves(begin, end))
 
 
 def verify_ledger(deps: Deps) -> LedgerReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,7 +118,9 @@ class AccessRequest:
         while True:
             left = MAX_WAIT_S if end is None else min(MAX_WAIT_S, max(0.0, end - time.monotonic()))
             began = time.monotonic()
-            _, body = self.broker.call("GET", f"{path}?wait={left:.3f}", wait=left)
+            # An outage does not end the request, and people may take days.
+            patience = math.inf if end is None else end - began
+            _, body = self.broker.call("GET", f"{path}?wait={left:.3f}", wait=left, patience=patience)
             state = body["state"]
             if state == "approved":
                 return

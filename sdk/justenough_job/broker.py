@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import socket
 import time
@@ -57,14 +58,19 @@ class BrokerClient:
         )
         raise OutsideJob(message)
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float = 0.0) -> tuple[int, dict[str, Any]]:
-        """Return an answer's status and body, or raise the error for its status. `wait`: seconds that the broker may wait for people."""
-        end = time.monotonic() + RETRY_TIMEOUT_S
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float = 0.0, patience: float = 0.0
+    ) -> tuple[int, dict[str, Any]]:
+        """Return an answer's status and body, or raise the error for its status. `wait`: seconds that the broker may wait for people;
+        `patience`: seconds to retry from the first failure on, if more than RETRY_TIMEOUT_S.
+        """
+        end = math.inf
         while True:
             try:
                 with self._exchange(method, path, body, accept="application/json", timeout=wait + ANSWER_TIMEOUT_S) as answer:
                     status, content, retry_after = answer.status, _json_object(answer.read()), answer.getheader("Retry-After") or ""
             except Unavailable:
+                end = min(end, time.monotonic() + max(RETRY_TIMEOUT_S, patience))
                 # The broker closes new connections of a job that has very many. Retry only a GET: any other request may have had an effect.
                 if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > end:
                     raise
@@ -72,6 +78,7 @@ class BrokerClient:
                 continue
             if status < 400:
                 return status, content
+            end = min(end, time.monotonic() + max(RETRY_TIMEOUT_S, patience))
             pause = float(retry_after) if retry_after.isdigit() else RETRY_INTERVAL_S
             # After 429 and 503 nothing was done, so it is safe to retry.
             if status not in {429, 503} or time.monotonic() + pause > end:

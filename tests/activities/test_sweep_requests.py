@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.sweep_activity import MAX_REPORTED, SweepActivities
@@ -20,9 +22,27 @@ from tests.activities.vault_shop import Desk, submission
 pytestmark = pytest.mark.servers
 
 
-async def test_a_request_to_revoke_is_carried_out_however_many_came_before_it(at: Desk) -> None:
+class BusyTemporal:
+    """A Temporal in which every job's workflow runs."""
+
+    def __init__(self, at: Desk) -> None:
+        self._about = {"workflow_type": "Job", "task_queue": at.deps.settings.task_queue, "status": WorkflowExecutionStatus.RUNNING}
+        self._now = at.deps.now
+
+    def get_workflow_handle(self, _: str) -> BusyTemporal:
+        return self
+
+    async def describe(self, **_: object) -> SimpleNamespace:
+        pending = SimpleNamespace(pending_activities=())
+        return SimpleNamespace(**self._about, run_id="another run", start_time=self._now(), raw_description=pending)
+
+
+async def test_a_request_to_revoke_is_carried_out_without_reading_what_the_job_had_before(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that runs for days may have had tens of thousands of credentials, and every sweep checks it."""
     job = at.job()
-    held, sweep = at.issue(job), SweepActivities(at.deps, cast("Any", None))
+    held, sweep = at.issue(job), SweepActivities(at.deps, cast("Any", BusyTemporal(at)))
 
     def requested(credential: str) -> Event:
         who = {"person": "e-ops", "name": "ops"}
@@ -31,9 +51,9 @@ async def test_a_request_to_revoke_is_carried_out_however_many_came_before_it(at
     at.deps.store.ledger.append([requested(f"{held.credential.id}.{number}") for number in range(2, 103)])
     at.deps.store.ledger.append([requested(held.credential.id)])
     at.clock.ahead = timedelta(seconds=10)
-    view = at.deps.store.jobs.get(job)
-    assert view is not None
-    assert await sweep._revoke_requested(job, view) is None
+    for repository, name in ((at.deps.store.jobs, "get"), (at.deps.store.ledger, "entries"), (at.deps.store.requests, "of_jobs")):
+        monkeypatch.setattr(repository, name, lambda *_, **__: pytest.fail("the whole job is read"))
+    assert await sweep._check(job) is None
     assert not at.shop.can_log_in(held)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from justenough_job import api, broker
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
 from justenough_job.types import ToolOffer, moment_of, offer_of, seconds_of, tool_of
@@ -129,3 +135,44 @@ def test_a_denial_names_its_policies_and_a_rejection_each_problem() -> None:
     invalid = refusal_of(422, {"detail": "bad", "errors": [{"path": "ttl", "message": "too long"}, {"path": "", "message": "no"}]})
     assert isinstance(invalid, Invalid)
     assert invalid.problems == ("ttl: too long", "no")
+
+
+class Outage:
+    """A broker that answers in turn: each answer is how many seconds it takes, its status, and its body."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: tuple[float, int, dict[str, Any]]) -> None:
+        self.now, self.answers, self.asked = 0.0, iter(answers), 0
+        for module in (api, broker):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+        monkeypatch.setattr(broker.BrokerClient, "_exchange", self.exchange)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @contextmanager
+    def exchange(self, *_: Any, **__: Any) -> Iterator[Any]:
+        seconds, status, body = next(self.answers)
+        self.now, self.asked = self.now + seconds, self.asked + 1
+        yield SimpleNamespace(status=status, read=lambda: json.dumps(body).encode(), getheader=lambda _: None)
+
+
+REQUEST = api.AccessRequest(broker.BrokerClient(), {"resource": "orders-db", "action": "write"})
+DOWN = {"detail": "the store does not answer"}
+
+
+def test_an_outage_while_people_are_asked_does_not_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = Outage(monkeypatch, (40, 503, DOWN), *[(1, 503, DOWN)] * 600, (20, 200, {"state": "approved"}))
+    REQUEST.wait_for_answer("r-1", end=None)
+    assert outage.asked == 602
+    # A caller who waits for a minute learns of the outage then.
+    outage = Outage(monkeypatch, *[(10, 503, DOWN)] * 60)
+    with pytest.raises(Unavailable, match="the store does not answer"):
+        REQUEST.wait_for_answer("r-1", end=60)
+    assert 60 < outage.now < 60 + broker.RETRY_TIMEOUT_S
+
+
+def test_a_call_that_failed_late_is_retried_as_long_as_one_that_failed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = Outage(monkeypatch, (30, 503, DOWN), *[(1, 503, DOWN)] * 60)
+    with pytest.raises(Unavailable):
+        REQUEST.broker.call("POST", "/v1/access", {})
+    assert 30 + broker.RETRY_TIMEOUT_S - 2 < outage.now <= 30 + broker.RETRY_TIMEOUT_S

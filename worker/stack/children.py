@@ -111,6 +111,7 @@ def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]
         prepare=lambda: _write_vault_configuration(places, ports),
         awaken=lambda: _initialise_vault(places, port),
         healthy=lambda: is_http_ok(port, VAULT_HEALTH_PATH),
+        own_logs=(places.audit_log,),
     )
 
 
@@ -121,7 +122,7 @@ def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> 
         write_private(places.seal_key, secrets.token_bytes(32))
     configuration = CONFIGURATION_TEMPLATE.substitute(
         data=json.dumps(str(places.vault / "data")),
-        audit=json.dumps(str(places.vault / "audit.log")),
+        audit=json.dumps(str(places.audit_log)),
         key=json.dumps(f"file://{places.seal_key}"),
         address=f"127.0.0.1:{ports['vault']}",
         cluster=f"127.0.0.1:{ports['vault_cluster']}",

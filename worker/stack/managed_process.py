@@ -75,6 +75,8 @@ class ChildSpec:
     """Runs before each health check until the child is healthy."""
     real_pid: Callable[[int], int] = int
     """Maps the pid that we started to the server's own pid; they differ if the server runs under a wrapper."""
+    own_logs: tuple[Path, ...] = ()
+    """Further logs, which the child itself opens, and appends to."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     start_within: float = 45.0
@@ -169,7 +171,8 @@ class ManagedProcess:
     async def _wait_until_down(self) -> str:
         answers, healthy_at = self.child.answers or self.child.healthy, time.monotonic()
         while not await self._has_exited(within=HEALTH_CHECK_INTERVAL_S):
-            await asyncio.to_thread(rotate_log, self._places.log(self.child.name))
+            for log_file in (self._places.log(self.child.name), *self.child.own_logs):
+                await asyncio.to_thread(rotate_log, log_file)
             if not self._is_reported:
                 self._report_change()
             if await asyncio.to_thread(answers):

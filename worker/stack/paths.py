@@ -55,5 +55,9 @@ class StackPaths:
             worker_alive=home / "run" / "worker.alive",
         )
 
+    @property
+    def audit_log(self) -> Path:
+        return self.vault / "audit.log"
+
     def log(self, child: str) -> Path:
         return self.logs / f"{child}.log"

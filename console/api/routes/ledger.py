@@ -79,17 +79,19 @@ def keys(console: TheConsole, _: Reader) -> LedgerKeys:
 
 
 @router.get("/ledger/inclusion", tags=["ledger"], operation_id="prove_inclusion", responses=problem_responses(404))
-def inclusion(console: TheConsole, _: Reader, entry: Annotated[str, Query(max_length=400, description="An entry's id")]) -> InclusionProof:
+async def inclusion(
+    console: TheConsole, _: Reader, entry: Annotated[str, Query(max_length=400, description="An entry's id")]
+) -> InclusionProof:
     """Prove that the newest checkpoint commits to an entry (RFC 6962 audit path)."""
-    return prove_inclusion(console.deps, entry)
+    return await console.background_reads.run_alone(lambda: prove_inclusion(console.deps, entry))
 
 
 @router.get("/ledger/consistency", tags=["ledger"], operation_id="prove_consistency", responses=problem_responses(404))
-def consistency(
+async def consistency(
     console: TheConsole, _: Reader, size: Annotated[int, Query(ge=1, le=2**53, description="Entries of the earlier checkpoint")]
 ) -> ConsistencyProof:
     """Prove that the newest checkpoint continues an earlier one (RFC 6962 consistency proof)."""
-    return prove_consistency(console.deps, size)
+    return await console.background_reads.run_alone(lambda: prove_consistency(console.deps, size))
 
 
 @router.post("/ledger/verify", tags=["ledger"], operation_id="verify_ledger")

@@ -25,6 +25,7 @@ from justenough.adapters.store.tables import (
     SUBSCRIPTIONS,
     WORKERS,
 )
+from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.ledger.hash_chain import moment_text
@@ -60,7 +61,7 @@ class AttentionRepository(Repository):
         if only:
             return about_jobs
         about_installation = (*failing_subscriptions(connection), *missed_schedules(connection, since))
-        return (*about_jobs, *about_installation, *silent_workers(connection, now - worker_silence))
+        return (*about_jobs, *about_installation, *silent_workers(connection, since, now - worker_silence))
 
     @reads
     def acknowledgements(self, connection: Connection, keys: Iterable[str]) -> Mapping[str, Acknowledgement]:
@@ -92,11 +93,12 @@ def _last_line(connection: Connection, job: str) -> str:
 
 def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Sequence[AttentionItem]:
     pending = and_(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0, *job_conditions(only))
-    statement = select(REQUESTS, JOBS.c.name).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
+    statement = select(REQUESTS, JOBS.c.name, JOBS.c.times_out_at).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
     items: list[AttentionItem] = []
     for one in connection.execute(statement.order_by(REQUESTS.c.expires_at, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
-        escalated = one.current_tier > one.tier
-        if not (escalated or is_half_gone(one.created_at, one.expires_at, now=now)):
+        # A running job's requests end with it.
+        escalated, ends = one.current_tier > one.tier, min(filter(None, (one.expires_at, one.times_out_at)), default=None)
+        if not (escalated or is_half_gone(one.created_at, ends, now=now)):
             continue
         kind = AttentionKind.ESCALATED if escalated else AttentionKind.WAITING
         item = AttentionItem(
@@ -109,7 +111,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
             request=one.id,
             detail=f"{one.action} on {one.resource}",
             since=one.created_at,
-            until=one.expires_at,
+            until=ends,
             tier=one.current_tier,
         )
         items.append(item)
@@ -120,12 +122,16 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
 
 def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
     """Yield the jobs with requests that were denied by policy, not by a person."""
-    denied = and_(REQUESTS.c.state == RequestState.DENIED.value, REQUESTS.c.created_at >= since, ~_DENIED_BY_PERSON, *job_conditions(only))
+    # People may have been asked for days before policy denied the request at its issue, which ended the job.
+    has_just_ended = and_(JOBS.c.state == JobState.DENIED.value, JOBS.c.ended_at >= since)
+    recent = (REQUESTS.c.created_at >= since - MAX_STATEMENT_LIFETIME, or_(REQUESTS.c.created_at >= since, has_just_ended))
+    denied = and_(REQUESTS.c.state == RequestState.DENIED.value, *recent, ~_DENIED_BY_PERSON, *job_conditions(only))
     statement = (
         select(
             JOBS.c.id,
             JOBS.c.name,
             JOBS.c.requester_id,
+            JOBS.c.ended_at,
             func.count().label("requests"),
             func.max(REQUESTS.c.created_at).label("at"),
             func.min(REQUESTS.c.action).label("action"),
@@ -133,13 +139,14 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
         )
         .join(REQUESTS, REQUESTS.c.job_id == JOBS.c.id)
         .where(denied)
-        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id)
+        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id, JOBS.c.ended_at)
         .order_by(func.min(_acknowledgement_order(AttentionKind.DENIED, REQUESTS.c.created_at)), func.max(REQUESTS.c.created_at).desc())
         .limit(MAX_ITEMS_PER_KIND)
     )
     for job in connection.execute(statement):
         what = f"{job.requests} requests" if job.requests > 1 else f"{job.action} on {job.resource}"
-        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=job.at)
+        began = job.at if job.at >= since else job.ended_at
+        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=began)
 
 
 def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:
@@ -172,9 +179,10 @@ def missed_schedules(connection: Connection, since: datetime) -> Iterator[Attent
         yield _item(AttentionKind.SCHEDULE, name, about=f"{name}/{occasion}", detail=detail, since=at)
 
 
-def silent_workers(connection: Connection, seen_before: datetime) -> Iterator[AttentionItem]:
-    statement = select(WORKERS).where(WORKERS.c.last_seen < seen_before).order_by(WORKERS.c.last_seen.desc()).limit(MAX_ITEMS_PER_KIND)
-    for one in connection.execute(statement):
+def silent_workers(connection: Connection, since: datetime, seen_before: datetime) -> Iterator[AttentionItem]:
+    # Rows of older ones stay until another worker starts.
+    silent = select(WORKERS).where(WORKERS.c.last_seen >= since, WORKERS.c.last_seen < seen_before)
+    for one in connection.execute(silent.order_by(WORKERS.c.last_seen.desc()).limit(MAX_ITEMS_PER_KIND)):
         yield _item(AttentionKind.WORKER, one.name, detail="it no longer reports, and did not shut down cleanly", since=one.last_seen)
 
 

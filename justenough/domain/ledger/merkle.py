@@ -6,10 +6,12 @@ A leaf is the 32 bytes of an entry's hash; leaf number `position - 1` is the ent
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 EMPTY_ROOT = hashlib.sha256().digest()
+RootBetween = Callable[[int, int], bytes]
+"""Returns the root of the tree of the leaves from one index (from 0) until before another."""
 
 
 class Frontier(NamedTuple):
@@ -69,34 +71,39 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
-def root_of(leaves: Sequence[bytes]) -> bytes:
+def root_of(leaves: Iterable[bytes]) -> bytes:
     return Frontier().with_leaves(leaves).root
 
 
-def inclusion_path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """Return the audit path of leaf `index` (from 0), from the leaf to the root."""
-    if len(leaves) <= 1:
-        return ()
-    split = _split(len(leaves))
-    if index < split:
-        return (*inclusion_path(leaves[:split], index), root_of(leaves[split:]))
-    return (*inclusion_path(leaves[split:], index - split), root_of(leaves[:split]))
+def inclusion_path(root_between: RootBetween, size: int, index: int) -> tuple[bytes, ...]:
+    """Return the audit path of leaf `index` (from 0) of a tree of `size` leaves, from the leaf to the root."""
+    path, begin, end = list[bytes](), 0, size
+    while end - begin > 1:
+        split = _split(begin, end)
+        if index < split:
+            path.append(root_between(split, end))
+            end = split
+        else:
+            path.append(root_between(begin, split))
+            begin = split
+    return tuple(reversed(path))
 
 
-def consistency_path(leaves: Sequence[bytes], old: int) -> tuple[bytes, ...]:
-    """Return the proof that the tree of these leaves continues the tree of their first `old` (at least 1)."""
-    return () if old == len(leaves) else _consistency_subpath(leaves, old, is_whole=True)
+def consistency_path(root_between: RootBetween, size: int, old: int) -> tuple[bytes, ...]:
+    """Return the proof that a tree of `size` leaves continues the tree of its first `old` leaves (at least 1)."""
+    path, begin, end = list[bytes](), 0, size
+    while old != end:
+        split = _split(begin, end)
+        if old <= split:
+            path.append(root_between(split, end))
+            end = split
+        else:
+            path.append(root_between(begin, split))
+            begin = split
+    # Whoever has the old tree knows its root, so the proof begins with a subtree only if the old tree is not one itself.
+    return tuple(reversed([*path, root_between(begin, end)] if begin else path))
 
 
-def _consistency_subpath(leaves: Sequence[bytes], old: int, *, is_whole: bool) -> tuple[bytes, ...]:
-    if old == len(leaves):
-        return () if is_whole else (root_of(leaves),)
-    split = _split(len(leaves))
-    if old <= split:
-        return (*_consistency_subpath(leaves[:split], old, is_whole=is_whole), root_of(leaves[split:]))
-    return (*_consistency_subpath(leaves[split:], old - split, is_whole=False), root_of(leaves[:split]))
-
-
-def _split(size: int) -> int:
-    """Return the largest power of two below `size` (at least 2)."""
-    return 1 << (size - 1).bit_length() - 1
+def _split(begin: int, end: int) -> int:
+    """Return the end of the left subtree of these leaves (at least 2): it has the largest power of two below their number."""
+    return begin + (1 << (end - begin - 1).bit_length() - 1)

@@ -66,7 +66,7 @@ class AttentionItem(Message):
     """What went wrong, or what is requested."""
     since: datetime
     until: datetime | None = None
-    """When a pending request escalates or expires."""
+    """When a pending request escalates or expires, or its job times out."""
     tier: int = 0
     """The tier that can decide a pending request."""
     acknowledged: Acknowledgement | None = None

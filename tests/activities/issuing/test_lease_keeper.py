@@ -124,7 +124,10 @@ async def test_a_lease_that_cannot_be_renewed_ends_at_its_own_expiry(at: Desk, m
     assert not at.shop.can_log_in(held)
 
 
-async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_suspended(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lease", [600, 500], ids=["a lease as long as the grant", "a shorter lease"])
+async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_suspended(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, lease: int
+) -> None:
     monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.2)
     seconds_left, sleeps = IssuedCredential.seconds_left, asyncio.Event()
 
@@ -137,7 +140,7 @@ async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_s
     job = at.job()
     held = at.issue(job)
     # Longer than the test waits.
-    async with lease_keeper.keep_leases(at.deps, job, WILLING, [issuance(at, held, ttl=600, lease=600)]), asyncio.timeout(180):
+    async with lease_keeper.keep_leases(at.deps, job, WILLING, [issuance(at, held, ttl=600, lease=lease)]), asyncio.timeout(60):
         await sleeps.wait()
         at.clock.stepped = timedelta(minutes=11)
         while "credential.confirmed" not in await asyncio.to_thread(at.entry_types, job):  # noqa: ASYNC110 - nobody tells

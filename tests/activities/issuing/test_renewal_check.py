@@ -305,6 +305,33 @@ async def test_an_unchanged_decision_renews_without_an_entry_and_a_changed_one_i
     assert (job.can_log_in, job.entries_of(EventType.CREDENTIAL_REVOKED)) == (True, [])
 
 
+async def test_each_credential_of_a_grant_has_its_own_record_of_changed_decisions(at: Desk, folder: Path) -> None:
+    job, reads = start_job(at), folder / "policies" / "reads.cedar"
+    before = reads.read_text()
+    reads.write_text(before.replace("read-up-to-confidential", "renamed"))
+    assert job.issuer.reason_to_end(job.item) is None
+    # Decided by the rule of that time, and denied by the next one.
+    second = job.issuer.access(ORDERS)
+    assert isinstance(second, IssuedCredential)
+    assert second.credential.request_id == job.item.credential.request_id
+    reads.write_text(before + '\n@id("closed")\nforbid (principal, action == Action::"read", resource);\n')
+    ending = job.issuer.reason_to_end(second)
+    assert ending is not None
+    at.deps.store.ledger.append(ending.events)
+    assert [data["policies"] for data in job.renewals()] == [["renamed"], ["closed"]]
+
+
+def test_each_denial_of_access_under_a_grant_is_recorded_once(at: Desk, folder: Path) -> None:
+    job, reads = start_job(at), folder / "policies" / "reads.cedar"
+    before = reads.read_text()
+    for name in ("closed", "closed", "frozen"):
+        reads.write_text(before + f'\n@id("{name}")\nforbid (principal, action == Action::"read", resource);\n')
+        at.deps.config.refresh()
+        with pytest.raises(AccessDenied):
+            job.issuer.access(ORDERS)
+    assert [data["policies"] for data in job.renewals()] == [["closed"], ["frozen"]]
+
+
 async def test_data_that_a_parent_reads_while_its_child_runs_counts_at_the_childs_next_renewal(at: Desk, folder: Path) -> None:
     with (folder / "policies" / "reads.cedar").open("a") as file:
         file.write(

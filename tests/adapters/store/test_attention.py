@@ -16,6 +16,7 @@ from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import NOW, job_id, later, part_id
 
 SILENCE = timedelta(seconds=60)
+DAY_S = 86_400
 
 
 def items(store: Store, *, seconds: float = 0, **only: str) -> list[AttentionItem]:
@@ -91,6 +92,15 @@ def test_a_request_is_listed_once_half_of_its_time_is_over_or_it_escalated_and_u
     assert keys(store, seconds=901) == []
 
 
+def test_a_running_jobs_request_is_listed_once_half_of_the_time_until_the_jobs_timeout_is_over(store: Store) -> None:
+    job = job_id(1)
+    store.ledger.append([samples.submission(job), samples.job_start(job), samples.access_request(job)])
+    store.ledger.append([samples.access_decision("needs_approval", job, tier=1), samples.approval_opening(job, respond_by=later(DAY_S))])
+    assert keys(store, seconds=1_799) == []
+    (late,) = items(store, seconds=1_801)
+    assert (late.key, late.until) == (f"waiting/{part_id(job, 'r')}/1", later(3_600))
+
+
 def test_jobs_that_policy_denied_are_listed_and_those_that_a_person_denied_are_not(store: Store) -> None:
     job = job_id(1)
     store.ledger.append([samples.submission(job), samples.access_request(job), samples.access_decision("denied", job)])
@@ -107,6 +117,17 @@ def test_a_job_that_policy_denied_although_a_person_had_approved_it_is_listed(st
     denied_at_issue = samples.access_decision("denied", job_id(1), phase="issue", at=later(60))
     store.ledger.append([samples.approval_decision("approved", job_id(1)), denied_at_issue])
     assert keys(store, seconds=60) == [f"denied/{job_id(1)}"]
+
+
+def test_a_job_that_policy_denied_days_after_its_request_is_listed_for_a_day(store: Store) -> None:
+    record_request(store, 1)
+    days = 3 * DAY_S
+    denied_at_issue = samples.access_decision("denied", job_id(1), phase="issue", at=later(days))
+    ended = samples.job_end("denied", job_id(1), at=later(days))
+    store.ledger.append([samples.approval_decision("approved", job_id(1), at=later(days - 1)), denied_at_issue, ended])
+    (found,) = items(store, seconds=days + DAY_S)
+    assert (found.key, found.since) == (f"denied/{job_id(1)}", later(days))
+    assert keys(store, seconds=days + DAY_S + 1) == []
 
 
 def test_a_subscription_that_cannot_send_anything_is_listed_until_it_can(store: Store) -> None:
@@ -136,6 +157,8 @@ def test_a_failing_subscription_a_skipped_run_and_a_silent_worker_are_listed(sto
     assert (webhook.key, webhook.detail, webhook.since) == ("webhook/siem", "1 delivery failed: 503 Service Unavailable", later(1))
     assert (schedule.key, schedule.subject) == (f"schedule/nightly/{at}", "nightly")
     assert keys(store, seconds=61) == ["webhook/siem", f"schedule/nightly/{at}", "worker/worker-2"]
+    assert "worker/worker-2" in keys(store, seconds=DAY_S)
+    assert "worker/worker-2" not in keys(store, seconds=DAY_S + 1)
     # A filter is about jobs.
     assert keys(store, seconds=61, team="support") == []
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,6 +25,7 @@ from console.services.checkpoints import (
     verify_ledger,
 )
 from justenough.adapters.store import Store
+from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.domain.core.errors import NotFound
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.ledger import merkle
@@ -255,3 +258,19 @@ def test_proofs_of_an_entry_and_of_an_earlier_checkpoint_are_valid(ledger: Ledge
     for ask in (lambda: prove_inclusion(ledger.deps, "j-dev-none/x"), lambda: prove_consistency(ledger.deps, 99)):
         with pytest.raises(NotFound, match="no checkpoint commits to"):
             ask()
+
+
+def test_proofs_of_a_long_ledger_do_not_keep_its_hashes_in_memory(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.grow()
+    (entry,) = ledger.store.ledger.entries().items
+    size = 20_000
+    monkeypatch.setattr(checkpoints, "newest_checkpoint", lambda _: SimpleNamespace(size=size, note=""))
+    monkeypatch.setattr(LedgerRepository, "leaves", lambda _, after, until: (number.to_bytes(32) for number in range(after, until)))
+    for prove in (lambda: prove_inclusion(ledger.deps, entry.id), lambda: prove_consistency(ledger.deps, size - 1)):
+        tracemalloc.start()
+        try:
+            prove()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 32 * size / 2

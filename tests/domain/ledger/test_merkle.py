@@ -24,6 +24,11 @@ CT_ROOTS = {
 """Roots of the tree that Certificate Transparency's own tests build."""
 
 
+def roots_of(leaves: list[bytes]) -> merkle.RootBetween:
+    """Return the roots of parts of these leaves."""
+    return lambda begin, end: root_of(leaves[begin:end])
+
+
 def defined_root(leaves: list[bytes]) -> bytes:
     """RFC 6962's definition, word by word."""
     if not leaves:
@@ -55,7 +60,7 @@ def test_a_tree_that_grew_in_steps_has_the_root_of_all_its_leaves(leaves: list[b
 @given(LEAVES, st.data())
 def test_an_audit_path_proves_its_leaf_in_its_place_and_nothing_else(leaves: list[bytes], data: st.DataObject) -> None:
     index, root = data.draw(st.integers(0, len(leaves) - 1)), root_of(leaves)
-    path = merkle.inclusion_path(leaves, index)
+    path = merkle.inclusion_path(roots_of(leaves), len(leaves), index)
     assert root_by_inclusion(leaves[index], index, len(leaves), path) == root
     assert root_by_inclusion(leaves[index] + b"x", index, len(leaves), path) != root
     assert root_by_inclusion(leaves[index], index, len(leaves), (*path, root)) != root
@@ -67,7 +72,7 @@ def test_an_audit_path_proves_its_leaf_in_its_place_and_nothing_else(leaves: lis
 @given(LEAVES, st.data())
 def test_a_consistency_proof_holds_for_its_two_trees_and_no_others(leaves: list[bytes], data: st.DataObject) -> None:
     old, size = data.draw(st.integers(1, len(leaves))), len(leaves)
-    before, after, path = root_of(leaves[:old]), root_of(leaves), merkle.consistency_path(leaves, old)
+    before, after, path = root_of(leaves[:old]), root_of(leaves), merkle.consistency_path(roots_of(leaves), len(leaves), old)
     assert is_consistent(old, before, size, after, path)
     other = root_of([b"other", *leaves[1:old]]) if leaves[0] != b"other" else EMPTY_ROOT
     assert not is_consistent(old, other, size, after, path)
@@ -86,7 +91,7 @@ DISTINCT = [bytes([number]) for number in range(18)]
 def test_each_audit_path_proves_its_leaf_in_its_place_alone(size: int) -> None:
     leaves = DISTINCT[:size]
     for index in range(size):
-        path = merkle.inclusion_path(leaves, index)
+        path = merkle.inclusion_path(roots_of(leaves), len(leaves), index)
         places = [place for place in range(-2, size + 3) if root_by_inclusion(leaves[index], place, size, path) == root_of(leaves)]
         assert places == [index]
 
@@ -96,7 +101,7 @@ def test_each_consistency_proof_holds_for_its_old_tree_alone(size: int) -> None:
     leaves = DISTINCT[:size]
     roots = {old: root_of(leaves[:old]) for old in range(size + 2)}
     for old in range(1, size + 1):
-        path = merkle.consistency_path(leaves, old)
+        path = merkle.consistency_path(roots_of(leaves), len(leaves), old)
         held = [other for other, root in roots.items() if is_consistent(other, root, size, root_of(leaves), path)]
         assert held == [old]
         assert not is_consistent(old, roots[old], size, root_of(leaves), (*path, EMPTY_ROOT))

@@ -20,7 +20,14 @@ from worker.stack import managed_process
 from worker.stack.managed_process import ChildSpec, ManagedProcess, rotate_log
 from worker.stack.paths import StackPaths
 
-WRITER = "import itertools, time\nfor number in itertools.count():\n    print('line', number, flush=True)\n    time.sleep(0.001)"
+WRITER = """
+import itertools, sys, time
+own = open(sys.argv[1], "a")
+for number in itertools.count():
+    print("line", number, flush=True)
+    print("line", number, flush=True, file=own)
+    time.sleep(0.001)
+"""
 
 
 async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,20 +36,24 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
     places = StackPaths.of(tmp_path)
     for folder in (places.run, places.logs):
         make_private_folder(folder)
-    child = ManagedProcess(ChildSpec(name="writer", argv=(sys.executable, "-c", WRITER), env={}, healthy=lambda: True), places)
+    own = places.logs / "audit.log"
+    argv = (sys.executable, "-c", WRITER, str(own))
+    child = ManagedProcess(ChildSpec(name="writer", argv=argv, env={}, healthy=lambda: True, own_logs=(own,)), places)
     await child.start()
     keeping = asyncio.create_task(child.keep_running())
-    log, older = places.log("writer"), places.logs / "writer.log.1"
+    logs = [places.log("writer"), own]
+    olders = [log.with_name(f"{log.name}.1") for log in logs]
     try:
-        # It was rotated twice: what is kept does not begin with the first line any more.
-        await until(lambda: older.exists() and not older.read_text().startswith("line 0\n"))
+        # They were rotated twice: what is kept does not begin with the first line any more.
+        await until(lambda: all(older.exists() and not older.read_text().startswith("line 0\n") for older in olders))
     finally:
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
         await child.stop()
-    assert b"\0" not in log.read_bytes() + older.read_bytes(), "the writer goes on at the start of the empty file"
-    assert sorted(path.name for path in places.logs.iterdir()) == ["writer.log", "writer.log.1"]
+    written = b"".join(path.read_bytes() for path in (*logs, *olders))
+    assert b"\0" not in written, "the writer goes on at the start of the empty file"
+    assert sorted(places.logs.iterdir()) == sorted((*logs, *olders))
 
 
 async def test_a_child_is_kept_running_even_if_its_new_pid_cannot_be_published_at_first(

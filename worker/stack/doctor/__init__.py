@@ -106,7 +106,7 @@ def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None)
     elif stack is not None and stack.vault is not None:
         # The embedded Vault's own files show its configuration and have an administrator's token.
         yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
-        yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
+        yield from embedded_vault_findings(places.vault / "openbao.hcl", places.audit_log)
         try:
             target = vault_to_set_up(settings)
         except (GiveUp, OSError) as error:
