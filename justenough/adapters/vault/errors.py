@@ -77,6 +77,8 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
     """Return the error for an HTTP status of 300 or more. `what` is method and path."""
     errors = answer.get("errors")
     text = " ".join(" ".join(str(error) for error in errors).split()) if isinstance(errors, list) else ""
+    if status == 307:
+        text = "a standby that cannot forward it to the active node"
     error: type[RetryLater | GiveUp] = VaultRefused
     if status in {400, 403} and UNKNOWN_HANDLE_TEXT.search(text):
         error = UnknownHandle
