@@ -124,7 +124,13 @@ def test_an_administrator_reads_at_a_standby_what_they_just_wrote(cluster: Clust
 
 
 @pytest.mark.parametrize(
-    "status, body", [(307, b""), (500, b'{"errors": ["local node not active but active cluster node not found"]}'), (503, b"{}")]
+    "status, body",
+    [
+        (307, b""),
+        (500, b'{"errors": ["local node not active but active cluster node not found"]}'),
+        (503, b"{}"),
+        (400, b'{"errors": ["leadership lost while committing log"]}'),
+    ],
 )
 def test_an_administrator_is_told_that_no_node_is_active_not_that_the_catalog_is_wrong(status: int, body: bytes) -> None:
     with serve_canned_answers() as standby, AdminClient(standby.address, Secret("a-token")) as vault:
