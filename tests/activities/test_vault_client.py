@@ -213,6 +213,7 @@ def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop, tmp_path: P
     file.write_text(json.dumps({"role_id": role, "secret_id": secret}))
     for vault in (kept, left):
         vault.login_from_file(file)
+    kept.clock.note(time.time() + 3600, sent=kept.clock.steady())
     kept.keep_alive()
     left._log_in = None
     deadline = time.monotonic() + 4.5
@@ -221,6 +222,7 @@ def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop, tmp_path: P
         threading.Event().wait(0.2)
     with pytest.raises(VaultDenied):
         left.job_prefixes("dev")
+    assert abs(kept.clock.now().timestamp() - time.time()) < 60
     kept.close()
     left.close()
 
@@ -266,6 +268,9 @@ def test_a_vault_that_is_not_there_is_unavailable() -> None:
         (429, "", VaultUnavailable),
         (307, "", VaultUnavailable),
         (400, '{"errors": ["no"]}', VaultRefused),
+        (400, '{"errors": ["failed to persist accessor index entry: leadership lost while committing log"]}', VaultUnavailable),
+        (400, '{"errors": ["failed to persist lease entry: node is not the leader"]}', VaultUnavailable),
+        (400, '{"errors": ["context canceled"]}', VaultUnavailable),
         (403, '{"errors": ["permission denied"]}', VaultDenied),
         (404, '{"errors": []}', VaultUnavailable),
     ],

@@ -13,11 +13,13 @@ import httpx
 import pytest
 
 from justenough.adapters.vault.connection import VaultConnection
+from justenough.adapters.vault.errors import VaultUnavailable, refusal
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
+from tests.support.canned_server import serve_canned_answers
 from tests.support.free_ports import hold_ports
 from tests.support.wait import until
-from worker.provisioning.admin_client import AdminClient
+from worker.provisioning.admin_client import AdminClient, VaultNotReady
 from worker.stack.binaries import Programs
 
 pytestmark = pytest.mark.servers
@@ -119,3 +121,26 @@ def test_an_administrator_reads_at_a_standby_what_they_just_wrote(cluster: Clust
         entity = vault.read("identity/entity/name/zoe")
         assert entity is not None
         assert entity["name"] == "zoe"
+
+
+@pytest.mark.parametrize(
+    "status, body",
+    [
+        (307, b""),
+        (500, b'{"errors": ["local node not active but active cluster node not found"]}'),
+        (503, b"{}"),
+        (400, b'{"errors": ["leadership lost while committing log"]}'),
+    ],
+)
+def test_an_administrator_is_told_that_no_node_is_active_not_that_the_catalog_is_wrong(status: int, body: bytes) -> None:
+    with serve_canned_answers() as standby, AdminClient(standby.address, Secret("a-token")) as vault:
+        standby.set_response(status, body)
+        for ask in (vault.read, lambda path: vault.has_path(path, {})):
+            with pytest.raises(VaultNotReady, match=r"not active.*wait until a node is active; then run the same command again"):
+                ask("sys/control-group/request")
+
+
+def test_an_answer_of_a_standby_that_cannot_forward_says_so() -> None:
+    error = refusal(307, "GET database/creds/x", {})
+    assert type(error) is VaultUnavailable
+    assert str(error) == "GET database/creds/x: Vault answered 307 (a standby that cannot forward it to the active node)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -21,5 +20,5 @@ def test_a_worker_tells_the_time_by_vaults_clock(whole: Stack) -> None:
     )
     with open_worker_deps(settings, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "1", "MODEL_URL": "http://127.0.0.1:65535/v1"}) as deps:
         vaults, clock = datetime.now(UTC) + timedelta(hours=1), deps.vault.clock
-        clock.read_date(format_datetime(vaults, usegmt=True), sent=clock.steady())
+        clock.note(vaults.timestamp(), sent=clock.steady())
         assert abs(deps.now() - vaults) < timedelta(minutes=5)

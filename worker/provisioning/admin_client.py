@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import ssl
 import string
@@ -36,6 +37,9 @@ FIRST_ANSWER_TIMEOUT_S = 5.0
 """Seconds until setup gives up on a Vault that does not answer at all."""
 MOUNT_TIMEOUT_S = 10.0
 """How long a newly mounted engine may take to accept reads and writes."""
+NOT_ACTIVE_STATUSES = frozenset({307, 472, 473, 503})
+NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost")
+"""With status 400 or 500: a standby knows no active node, because one is being elected, or the active node was replaced while it wrote."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -181,7 +185,7 @@ class AdminClient:
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
         """Whether this Vault serves a path. An error about the data means that it does. Raises SetupFailed, VaultNotReady."""
         response = self._send("POST", path, dict(data))
-        if response.status_code in {403, 429, 473, 503}:
+        if response.status_code in {403, 429, *NOT_ACTIVE_STATUSES} or NOT_ACTIVE_MESSAGE.search(response.text):
             self._data(response, path)
         return response.status_code not in {404, 405}
 
@@ -228,9 +232,9 @@ class AdminClient:
         if response.status_code == 429:
             remedy = "Raise its quota (bao list sys/quotas/rate-limit), or run the same command again later: it continues where it stopped."
             raise VaultNotReady(f"Vault at {self.address} refuses more requests for now: {error}. {remedy}")
-        if response.status_code in {473, 503}:
-            message = f"Vault at {self.address} is sealed or not active: {error}. Unseal it, then run `justenough vault setup` again."
-            raise VaultNotReady(message)
+        if response.status_code in NOT_ACTIVE_STATUSES or NOT_ACTIVE_MESSAGE.search(error):
+            remedy = "Unseal it, or wait until a node is active; then run the same command again: it continues where it stopped."
+            raise VaultNotReady(f"Vault at {self.address} is sealed or not active: {error}. {remedy}")
         raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path))
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from justenough.adapters.vault.own_login import (
     read_login,
     read_secret_file,
 )
-from justenough.adapters.vault.server_clock import ServerClock
+from justenough.adapters.vault.server_clock import RESOLUTION_S, ServerClock
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 
@@ -142,7 +143,7 @@ class VaultConnection:
         self._login = LiveLogin(self.adapter(token), time.monotonic(), 0)
 
     def keep_alive(self) -> None:
-        """Start the thread that renews the login well before half its ttl has passed, and logs in again if renewing fails."""
+        """Start the thread that notes Vault's time, and renews the login well before half its ttl has passed or logs in again."""
         if self._thread is None:
             self._stop.clear()
             self._thread = threading.Thread(target=self._renew_until_stopped, name="vault-keep-alive", daemon=True)
@@ -209,12 +210,10 @@ class VaultConnection:
         VaultUnavailable if somebody else answers in Vault's place.
         """
         options = {key: value for key, value in (("json", body), ("params", params)) if value is not None}
-        sent = self.clock.steady()
         try:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
-        self.clock.read_date(response.headers.get("Date"), sent=sent)
         if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
             raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
         answer = parse_answer(response.status_code, response.content)
@@ -232,7 +231,9 @@ class VaultConnection:
         began, login = time.monotonic(), read_login(path)
         self.forward_to_active_node(read_timeout_s=read_timeout_s)
         if isinstance(login, TokenLogin):
-            return LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
+            held = LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
+            self._look_up(held)
+            return held
         where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")
         try:
             with self._login_session(login) as session:
@@ -242,7 +243,9 @@ class VaultConnection:
         auth = (answer or {}).get("auth") or {}
         if not auth.get("client_token"):
             raise VaultRefused(f"Vault has no login at {where}")
-        return LiveLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
+        made = LiveLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
+        self._look_up(made)
+        return made
 
     def _secret_id(self, login: AppRoleLogin) -> str:
         """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if that is no longer possible."""
@@ -285,12 +288,15 @@ class VaultConnection:
 
     def _renewal_interval(self) -> float:
         login = self._login
-        return max(login.ttl / 3, 0.1) if login and login.ttl else IDLE_INTERVAL_S
+        return max(min(login.ttl / 3, IDLE_INTERVAL_S), 0.1) if login and login.ttl else IDLE_INTERVAL_S
 
     def _renew_login(self) -> None:
-        """Renew the login. Log in again if that is refused, or grants less than half the ttl of a new login."""
+        """Renew the login if a third of its ttl has passed. Log in again if that is refused, or grants less than half the ttl of a new login."""
         login = self._login
-        if login is None or self._log_in is None or not login.ttl:
+        if login is None or self._log_in is None:
+            return
+        left = self._look_up(login)
+        if not login.ttl or left > login.ttl * 2 / 3:
             return
         with suppress(VaultDenied, VaultRefused):
             auth = (self.call(login.adapter, "post", "auth/token/renew-self", {}) or {}).get("auth") or {}
@@ -299,6 +305,20 @@ class VaultConnection:
         with self._lock:
             if self._login is login:
                 self._login = self._log_in()
+
+    def _look_up(self, login: LiveLogin) -> int:
+        """Return the seconds that a login has left, 0 if Vault does not say, and note the time by this answer.
+
+        The `Date` of an answer does not tell the time by which leases end: a standby that forwards a request dates the answer by its own clock.
+        """
+        sent, left = self.clock.steady(), 0
+        # A token may lack the right, and a root token never expires.
+        with suppress(VaultDenied, VaultRefused, TypeError, ValueError):
+            found = (self.call(login.adapter, "get", "auth/token/lookup-self") or {}).get("data") or {}
+            left = int(found.get("ttl") or 0)
+            # The active node computes the ttl from its own time, rounded to a second.
+            self.clock.note(datetime.fromisoformat(str(found.get("expire_time"))).timestamp() - left - RESOLUTION_S / 2, sent=sent)
+        return left
 
 
 def safe_path(path: str) -> str:

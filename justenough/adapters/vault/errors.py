@@ -15,6 +15,8 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
 # HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
+# A node lost its leadership while it wrote, or the request took too long: Vault answers 400 to this too, but it may have done its part.
+UNKNOWN_OUTCOME_TEXT = re.compile(r"leadership (?:lost|transfer)|not the leader|raft is already shutdown|timed out enqueuing|context (?:canceled|deadline)")
 
 CHECK_ADDRESS = "check VAULT_ADDR and that server"
 CHECK_CA = "correct VAULT_CACERT"
@@ -77,6 +79,8 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
     """Return the error for an HTTP status of 300 or more. `what` is method and path."""
     errors = answer.get("errors")
     text = " ".join(" ".join(str(error) for error in errors).split()) if isinstance(errors, list) else ""
+    if status == 307:
+        text = "a standby that cannot forward it to the active node"
     error: type[RetryLater | GiveUp] = VaultRefused
     if status in {400, 403} and UNKNOWN_HANDLE_TEXT.search(text):
         error = UnknownHandle
@@ -87,7 +91,7 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
     elif status == 500 and "connection refused" in text:
         # An engine connects to its system before it makes anything there.
         error = ConnectionRefused
-    elif status >= 500 or status in {307, 412, 429, 472, 473}:
+    elif status >= 500 or status in {307, 412, 429, 472, 473} or UNKNOWN_OUTCOME_TEXT.search(text):
         # 307 and 472, 473: a standby that does not forward; 412: it has not caught up; 429: too many requests.
         error = VaultUnavailable
     quote = VALUE_LIKE.sub("…", text)[:200]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from math import inf
 
 import structlog
 
 RESOLUTION_S = 1.0
-"""An HTTP date leaves out the fraction of its second."""
+"""How far the time that an answer tells may be from the server's: it is computed from whole seconds."""
 TOLERANCE_S = 2.0
 """A difference that clocks may have. Corrections vary by RESOLUTION_S, so a clock that is almost right is left as it is."""
 
@@ -38,17 +37,13 @@ class ServerClock:
         steady = self.steady()
         return datetime.fromtimestamp(min(max(self.own(), steady + earliest), steady + latest), UTC)
 
-    def read_date(self, date: str | None, *, sent: float) -> None:
-        """Note the `Date` of an answer that has just arrived; `sent`: the value of `steady` before the request. Text that is not a date is ignored."""
-        try:
-            answered = parsedate_to_datetime(date or "")
-        except (ValueError, TypeError, OverflowError):
-            return
-        if answered.tzinfo is None:
-            return
+    def note(self, at: float, *, sent: float) -> None:
+        """Note the server's time, in seconds since 1970, as an answer tells it that has just arrived; `sent`: the value of `steady` before the
+        request.
+        """
         # The server answered between these two moments.
-        own, arrived, at = self.own(), self.steady(), answered.timestamp()
-        earliest, latest = self._bounds = at - arrived - TOLERANCE_S, at - sent + RESOLUTION_S + TOLERANCE_S
+        own, arrived = self.own(), self.steady()
+        earliest, latest = self._bounds = at - arrived - RESOLUTION_S - TOLERANCE_S, at - sent + RESOLUTION_S + TOLERANCE_S
         is_wrong = not arrived + earliest <= own <= arrived + latest
         if is_wrong and not self._was_wrong:
             log.warning("this machine's clock is wrong, or Vault's is: Vault's time is used", ahead_s=round(own - at))

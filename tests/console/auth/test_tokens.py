@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,7 +124,7 @@ async def test_a_token_expires_by_vaults_clock(settings: Settings, served: Serve
     bearer, later = served.people["ops"].bearer, datetime.now(UTC) + timedelta(hours=1)
     async with build_console(settings) as console:
         clock = console.deps.vault.clock
-        clock.read_date(format_datetime(later, usegmt=True), sent=clock.steady())
+        clock.note(later.timestamp(), sent=clock.steady())
         with pytest.raises(Unauthenticated, match="has expired"):
             await console.token_verifier.verify(bearer["Authorization"])
 

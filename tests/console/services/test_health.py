@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -322,8 +321,8 @@ async def test_a_console_that_may_not_encrypt_what_temporal_gets_is_not_ready(se
 
 def test_a_console_tells_the_time_by_vaults_clock(served: Served) -> None:
     deps, vaults = served.console.deps, datetime.now(UTC) + timedelta(hours=1)
-    deps.vault.clock.read_date(format_datetime(vaults, usegmt=True), sent=deps.vault.clock.steady())
+    deps.vault.clock.note(vaults.timestamp(), sent=deps.vault.clock.steady())
     told = deps.now()
-    deps.vault.require_audited_answer()
+    deps.vault._renew_login()
     assert abs(told - vaults) < timedelta(minutes=5)
-    assert abs(deps.now() - datetime.now(UTC)) < timedelta(minutes=5), "the next answer corrects it"
+    assert abs(deps.now() - datetime.now(UTC)) < timedelta(minutes=5), "looking the login up corrects it"
