@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -42,6 +45,8 @@ while not os.path.exists("/tmp/ready"):
 FLOOD = 2**29
 OWN_UID_BASE = "790000"
 """The first of the user ids that no other worker on this machine lends: whichever starts next ends what a dead worker's jobs left behind."""
+ORPHAN = f"sleep\x00614{os.getpid()}"
+"""The command line of the processes that the job without a sandbox leaves, without the fraction of its number: no other run's has this number."""
 MEGABYTE = 2**20
 
 
@@ -82,33 +87,38 @@ class OrphanedJob:
 
 
 @pytest.fixture(scope="module")
-def orphaned(rig: Rig, ops: Human) -> OrphanedJob:
+def orphaned(rig: Rig, ops: Human) -> Iterator[OrphanedJob]:
     """Kill a worker that isolates nothing, with a job in it that forked, left its session and was given a file."""
     plain = rig.ensure_worker()
     bare = rig.start(JUSTENOUGH_SANDBOX="off", JUSTENOUGH_JOB_UID_BASE=OWN_UID_BASE)
     plain.kill()
     with closing(Witness()) as witness:
         delivered = access(deliver={**LOGIN, "file": {"path": "db.json"}})
-        script = f"{witness.hand_over}; (setsid env -i sleep 61414.25 &); exec sleep 61414.75"
+        sleep = ORPHAN.replace("\0", " ")
+        script = f"{witness.hand_over}; (setsid env -i {sleep}.25 &); exec {sleep}.75"
         job = ops.launch(spec(script, delivered))
         login = witness.login()
-    until(lambda: all(is_alive(f"sleep\0{end}") for end in ("61414.25", "61414.75")), "its processes run")
+    until(lambda: all(is_alive(f"{ORPHAN}.{part}") for part in (25, 75)), "its processes run")
     # Beside it lies the folder of the job's broker.
     (room,) = [root for root in MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}.{job}.*") if (root / "files").is_dir()]
     assert list(room.glob("files/db.json"))
     bare.kill()
-    return OrphanedJob(job, login, room)
+    yield OrphanedJob(job, login, room)
+    # A worker that is not root ends no processes of a dead one.
+    for process in psutil.process_iter(["cmdline"]):
+        if ORPHAN in "\0".join(process.info["cmdline"] or ()):
+            process.kill()
 
 
 @pytest.mark.root
 def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_worker_ends_the_rest(
     orphaned: OrphanedJob, rig: Rig
 ) -> None:
-    until(lambda: not is_alive("sleep\x0061414.75"), "the first process is gone")
+    until(lambda: not is_alive(f"{ORPHAN}.75"), "the first process is gone")
     # This much is true: without a sandbox, what left the first process behind lives on until a worker starts here.
-    assert is_alive("sleep\x0061414.25")
+    assert is_alive(f"{ORPHAN}.25")
     rig.start_alone(JUSTENOUGH_JOB_UID_BASE=OWN_UID_BASE)
-    assert not is_alive("sleep\x0061414")
+    assert not is_alive(ORPHAN)
     assert not orphaned.room.exists()
 
 
