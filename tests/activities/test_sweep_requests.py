@@ -18,6 +18,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from tests.activities.vault_shop import Desk, submission
+from tests.adapters.store import event_samples as samples
 
 pytestmark = pytest.mark.servers
 
@@ -53,6 +54,21 @@ async def test_a_request_to_revoke_is_carried_out_without_reading_what_the_job_h
     at.clock.ahead = timedelta(seconds=10)
     for repository, name in ((at.deps.store.jobs, "get"), (at.deps.store.ledger, "entries"), (at.deps.store.requests, "of_jobs")):
         monkeypatch.setattr(repository, name, lambda *_, **__: pytest.fail("the whole job is read"))
+    assert await sweep._check(job) is None
+    assert not at.shop.can_log_in(held)
+
+
+async def test_what_was_issued_on_an_approval_is_revoked_after_its_withdrawal_if_no_worker_did(at: Desk) -> None:
+    job, now = at.job(), at.deps.now()
+    held, sweep = at.issue(job), SweepActivities(at.deps, cast("Any", BusyTemporal(at)))
+    request, who = held.credential.request_id, {"person": "e-lead", "name": "lead"}
+    fields = {"request": request, **who, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
+    withdrawn = build_event(EventType.APPROVAL_WITHDRAWN, job, at=now, about=request, **fields)
+    asked = samples.access_decision("needs_approval", job), samples.approval_opening(job)
+    at.deps.store.ledger.append([*asked, samples.approval_decision("approved", job)])
+    assert await sweep._check(job) is None
+    assert at.shop.can_log_in(held)
+    at.deps.store.ledger.append([withdrawn])
     assert await sweep._check(job) is None
     assert not at.shop.can_log_in(held)
 
