@@ -11,7 +11,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.sweep_activity import MAX_REPORTED, SweepActivities
+from activities.sweep_activity import CLAIM_LEASE, MAX_REPORTED, SweepActivities
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.core.ids import new_job_id
@@ -117,6 +117,15 @@ def unstarted(at: Desk) -> str:
     job = new_job_id(at.deps.settings.installation, now=at.clock.now())
     at.deps.store.ledger.append([submission(job, at.clock.now())])
     return job
+
+
+async def test_a_job_with_requests_that_temporal_does_not_know_any_more_is_lost(at: Desk, unstarted: str) -> None:
+    sweep, states = SweepActivities(at.deps, cast("Any", EmptyTemporal())), []
+    at.deps.store.ledger.append([samples.access_request(unstarted, at=at.clock.now())])
+    for at.clock.ahead in (timedelta(), CLAIM_LEASE + timedelta(seconds=1)):
+        await sweep._check(unstarted)
+        states += [job.state for job in at.deps.store.jobs.by_ids([unstarted])]
+    assert states == [JobState.PENDING, JobState.LOST]
 
 
 async def test_an_accepted_job_that_temporal_does_not_know_yet_is_left_to_the_console(at: Desk, unstarted: str) -> None:
