@@ -16,7 +16,9 @@ VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])
 # HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
 # A node lost its leadership while it wrote, or the request took too long: Vault answers 400 to this too, but it may have done its part.
-UNKNOWN_OUTCOME_TEXT = re.compile(r"leadership (?:lost|transfer)|not the leader|raft is already shutdown|timed out enqueuing|context (?:canceled|deadline)")
+UNKNOWN_OUTCOME_TEXT = re.compile(
+    r"leadership (?:lost|transfer)|not the leader|raft is already shutdown|timed out enqueuing|context (?:canceled|deadline)"
+)
 
 CHECK_ADDRESS = "check VAULT_ADDR and that server"
 CHECK_CA = "correct VAULT_CACERT"
