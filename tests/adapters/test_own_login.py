@@ -282,3 +282,17 @@ def test_a_performance_standby_of_vault_enterprise_is_refused_because_it_may_be_
         vault.set_response(200, {"cluster_id": "c", "enterprise": True, "standby": True, "performance_standby": True})
         with pytest.raises(VaultUnavailable, match=r"is a performance standby.*let VAULT_ADDR lead to the active node"):
             opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
+
+
+@pytest.mark.parametrize(
+    "ttl, left, renewed", [(1, 1, True), (10, 7, True), (31, 21, True), (45, 43, False), (3600, 2405, True), (3600, 2600, False)]
+)
+def test_a_login_is_renewed_before_more_than_a_third_of_its_ttl_has_passed(
+    write_login: LoginWriter, ttl: int, left: int, *, renewed: bool
+) -> None:
+    with serve_canned_answers() as vault, closing(VaultConnection(vault.address)) as opened:
+        grant = {"auth": {"client_token": "a-token", "lease_duration": ttl}}
+        vault.routes |= {"/login": (200, grant), "/renew-self": (200, grant), "/lookup-self": (200, {"data": {"ttl": left}})}
+        opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
+        opened._renew_login()
+    assert any(request.path.endswith("/renew-self") for request in vault.requests) == renewed

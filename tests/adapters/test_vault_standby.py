@@ -21,6 +21,7 @@ from tests.support.free_ports import hold_ports
 from tests.support.wait import until
 from worker.provisioning.admin_client import AdminClient, VaultNotReady
 from worker.stack.binaries import Programs
+from worker.stack.doctor.vault import vault_findings
 
 pytestmark = pytest.mark.servers
 
@@ -123,6 +124,13 @@ def test_an_administrator_reads_at_a_standby_what_they_just_wrote(cluster: Clust
         assert entity["name"] == "zoe"
 
 
+def test_doctor_does_not_object_to_a_standby_that_forwards(cluster: Cluster) -> None:
+    findings = {finding.what: finding.level for finding in vault_findings(cluster.standby_address, token=cluster.root)}
+    assert findings["vault seal"] == "ok"
+    assert "vault" not in findings
+    assert "vault longest request" in findings, "the rest was checked"
+
+
 @pytest.mark.parametrize(
     "status, body",
     [
@@ -130,6 +138,7 @@ def test_an_administrator_reads_at_a_standby_what_they_just_wrote(cluster: Clust
         (500, b'{"errors": ["local node not active but active cluster node not found"]}'),
         (503, b"{}"),
         (400, b'{"errors": ["leadership lost while committing log"]}'),
+        (400, b'{"errors": ["failed to persist policy: node is not the leader"]}'),
     ],
 )
 def test_an_administrator_is_told_that_no_node_is_active_not_that_the_catalog_is_wrong(status: int, body: bytes) -> None:

@@ -38,7 +38,7 @@ FIRST_ANSWER_TIMEOUT_S = 5.0
 MOUNT_TIMEOUT_S = 10.0
 """How long a newly mounted engine may take to accept reads and writes."""
 NOT_ACTIVE_STATUSES = frozenset({307, 472, 473, 503})
-NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost")
+NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost|node is not the leader")
 """With status 400 or 500: a standby knows no active node, because one is being elected, or the active node was replaced while it wrote."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
@@ -185,7 +185,7 @@ class AdminClient:
     def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
         """Whether this Vault serves a path. An error about the data means that it does. Raises SetupFailed, VaultNotReady."""
         response = self._send("POST", path, dict(data))
-        if response.status_code in {403, 429, *NOT_ACTIVE_STATUSES} or NOT_ACTIVE_MESSAGE.search(response.text):
+        if response.status_code in {403, 429} or is_inactive(response.status_code, response.text):
             self._data(response, path)
         return response.status_code not in {404, 405}
 
@@ -232,10 +232,15 @@ class AdminClient:
         if response.status_code == 429:
             remedy = "Raise its quota (bao list sys/quotas/rate-limit), or run the same command again later: it continues where it stopped."
             raise VaultNotReady(f"Vault at {self.address} refuses more requests for now: {error}. {remedy}")
-        if response.status_code in NOT_ACTIVE_STATUSES or NOT_ACTIVE_MESSAGE.search(error):
+        if is_inactive(response.status_code, error):
             remedy = "Unseal it, or wait until a node is active; then run the same command again: it continues where it stopped."
             raise VaultNotReady(f"Vault at {self.address} is sealed or not active: {error}. {remedy}")
         raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path))
+
+
+def is_inactive(status: int, text: str) -> bool:
+    """Whether an answer says that the node is sealed, or is not or no longer the active one and cannot forward to it."""
+    return status in NOT_ACTIVE_STATUSES or NOT_ACTIVE_MESSAGE.search(text) is not None
 
 
 def _remedy(status: int, path: str) -> str:

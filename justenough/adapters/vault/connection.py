@@ -291,12 +291,14 @@ class VaultConnection:
         return max(min(login.ttl / 3, IDLE_INTERVAL_S), 0.1) if login and login.ttl else IDLE_INTERVAL_S
 
     def _renew_login(self) -> None:
-        """Renew the login if a third of its ttl has passed. Log in again if that is refused, or grants less than half the ttl of a new login."""
+        """Renew the login before more than a third of its ttl has passed. Log in again if that is refused, or grants less than half the ttl of a new
+        login.
+        """
         login = self._login
         if login is None or self._log_in is None:
             return
-        left = self._look_up(login)
-        if not login.ttl or left > login.ttl * 2 / 3:
+        left_next_time = self._look_up(login) - RESOLUTION_S - self._renewal_interval()
+        if not login.ttl or left_next_time > login.ttl * 2 / 3:
             return
         with suppress(VaultDenied, VaultRefused):
             auth = (self.call(login.adapter, "post", "auth/token/renew-self", {}) or {}).get("auth") or {}

@@ -13,7 +13,7 @@ import structlog
 RESOLUTION_S = 1.0
 """How far the time that an answer tells may be from the server's: it is computed from whole seconds."""
 TOLERANCE_S = 2.0
-"""A difference that clocks may have. Corrections vary by RESOLUTION_S, so a clock that is almost right is left as it is."""
+"""A difference that clocks may have. Corrections vary by up to twice RESOLUTION_S, so a clock that is almost right is left as it is."""
 
 log = structlog.get_logger(__name__)
 

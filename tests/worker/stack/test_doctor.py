@@ -159,6 +159,16 @@ def test_a_page_of_a_proxy_is_not_reported_as_a_vault(status: int, page: bytes) 
     assert (found.level, found.found) == ("missing", f"{proxy.address} does not answer as Vault does (status {status})")
 
 
+@pytest.mark.parametrize("status, body", [(307, b""), (500, b'{"errors": ["local node not active but active cluster node not found"]}')])
+def test_a_vault_of_which_no_node_is_active_is_reported_rather_than_the_token(status: int, body: bytes) -> None:
+    with serve_canned_answers() as standby:
+        standby.set_response(status, body)
+        standby.routes["sys/health"] = 200, {"initialized": True, "sealed": False, "standby": True, "cluster_id": "c", "version": "2.7.0"}
+        seal, found = vault_findings(standby.address, token=Secret("s.token"), locks=True, pages_mount="pages")
+    assert (seal.what, seal.level) == ("vault seal", "ok")
+    assert (found.level, found.found) == ("missing", f"{standby.address} is a standby that reaches no active node")
+
+
 def test_an_embedded_vault_without_audit_log_or_request_bound_is_reported(tmp_path: Path) -> None:
     findings = by_name(tuple(embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")))
     assert {name: finding.level for name, finding in findings.items()} == {"vault audit": "missing", "vault longest request": "missing"}

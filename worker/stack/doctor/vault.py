@@ -14,12 +14,13 @@ from typing import Any
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault.connection import parse_answer
+from justenough.adapters.vault.connection import forwarding_headers, parse_answer
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 from worker.provisioning import VaultTarget, plan_vault
+from worker.provisioning.admin_client import is_inactive
 from worker.provisioning.setup import CONTROL_GROUP_REMEDY
 from worker.stack.children import MAX_REQUEST_DURATION_S
 from worker.stack.finding import DoctorFinding, Level
@@ -69,18 +70,17 @@ def vault_findings(
                 return
             state, remedy = SEAL_STATES.get(health.status_code, ("is unsealed", ""))
             yield DoctorFinding("vault seal", "missing" if remedy else "ok", f"{address} {state}", remedy)
-            if pages_mount and health.status_code == 200:
-                # The request has no password, so that it does not count as a failed login. Without a token Vault answers 403 for a path
-                # that does not exist; a login that exists rejects the empty body instead.
-                status = vault.post(f"auth/{pages_mount.strip('/')}/login/justenough-doctor", json={}).status_code
-                if status in {403, 404}:
-                    remedy = (
-                        f"Enable userpass or ldap at {pages_mount}/ (docs/how-to/pages.md), or set JUSTENOUGH_PAGES_MOUNT to another mount."
+            if health.status_code == 200 and facts.get("standby"):
+                # A standby answers sys/health by itself, but needs the active node for almost everything else.
+                probe = vault.get("auth/token/lookup-self", headers=forwarding_headers(facts))
+                if is_inactive(probe.status_code, probe.text):
+                    text = f"{address} is a standby that reaches no active node"
+                    yield DoctorFinding(
+                        "vault", "missing", text, "Wait until a node is active, and let the standbys reach its cluster_addr."
                     )
-                    text = f"nobody can log in to the pages: Vault has no login at {pages_mount}/"
-                    yield DoctorFinding("pages login", "warning", text, remedy)
-                else:
-                    yield DoctorFinding("pages login", "ok", f"at {pages_mount}/")
+                    return
+            if pages_mount and health.status_code == 200:
+                yield pages_login_finding(vault, pages_mount.strip("/"))
             if locks:
                 yield lock_finding(str(facts.get("version", "")))
             yield from _configuration_findings(vault, token)
@@ -89,6 +89,17 @@ def vault_findings(
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         remedy = "Start it (embedded: justenough up --detach), or set VAULT_ADDR."
         yield DoctorFinding("vault", "missing", f"{address} did not answer: {error}", remedy)
+
+
+def pages_login_finding(vault: httpx.Client, mount: str) -> DoctorFinding:
+    """Check whether people can log in to the pages by password at this mount."""
+    # The request has no password, so that it does not count as a failed login. Without a token Vault answers 403 for a path that does not
+    # exist; a login that exists rejects the empty body instead.
+    status = vault.post(f"auth/{mount}/login/justenough-doctor", json={}).status_code
+    if status not in {403, 404}:
+        return DoctorFinding("pages login", "ok", f"at {mount}/")
+    remedy = f"Enable userpass or ldap at {mount}/ (docs/how-to/pages.md), or set JUSTENOUGH_PAGES_MOUNT to another mount."
+    return DoctorFinding("pages login", "warning", f"nobody can log in to the pages: Vault has no login at {mount}/", remedy)
 
 
 def lock_finding(version: str) -> DoctorFinding:
