@@ -163,8 +163,8 @@ class RuntimeRequests:
         self._verified = verified
         self.waiting: dict[str, Access] = {}
         """By id, the access of each request that waits for people, or whose answer the job has not used yet."""
-        self.unsettled: list[NewRequest] = []
-        """Those whose decision could not be recorded or carried out yet, because a server was unreachable."""
+        self.unsettled: dict[tuple[str, Decision, str], NewRequest] = {}
+        """By reason, decision and digest, those whose decision could not be recorded or carried out yet, because a server was unreachable."""
         self._asked_people = 0
         self._numbers = len(verified.spec.access)
         self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}

@@ -46,11 +46,11 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.ids import credential_id, request_id, request_number_of
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.jobs.credentials import CredentialHandle, Decision
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.ledger.events import Event
-from justenough.domain.policy.cedar_request import Phase
+from justenough.domain.policy.cedar_request import DecisionFacts, Phase
 from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_request, why_not_issuable, why_not_offered
@@ -236,20 +236,24 @@ class Issuer:
             return self._issue(grant, access, nth)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingRequest:
-        """Make and decide a new request of a running job. The decision is in the ledger before anything else happens.
+        """Decide what a running job asks for, as a new request. The decision is in the ledger before anything else happens.
 
-        If a server is unreachable meanwhile, the job asks again: that is the same request, with the same entries.
+        If a server is unreachable meanwhile, the job asks again: that is the same request, with the same entries, if nothing else is asked for
+        or decided.
         """
-        unsettled = self._requests.unsettled
-        made = next((each for each in unsettled if _request_key(each.access) == _request_key(access)), None)
-        if made is None:
-            unsettled.append(made := self._decide_request(access))
+        deps, requests, verified = self._deps, self._requests, self._verified
+        requests.require_possible(access)
+        decision, facts = evaluate_request(deps, self._order.job, verified, access, held=self.holdings.held, phase="runtime")
+        digest = compute_request_digest(deps, verified, access, bundle=self._order.bundle, tier=decision.tier)
+        key = access.reason, decision, digest
+        made = requests.unsettled.get(key) or self._number_request(access, decision, facts, digest)
+        requests.unsettled[key] = made
         try:
             result = self._settle(made, grant)
         except IssueRefused:
-            unsettled.remove(made)
+            del requests.unsettled[key]
             raise
-        unsettled.remove(made)
+        del requests.unsettled[key]
         return result
 
     def _settle(self, made: NewRequest, grant: Grant[T]) -> T | PendingRequest:
@@ -266,14 +270,11 @@ class Issuer:
             return PendingRequest(request, decision.tier)
         return grant(GrantedRequest(id=request, number=made.number), access, "runtime", JobHistory())
 
-    def _decide_request(self, access: Access) -> NewRequest:
-        """Number and decide a new request of a running job, and build its entries. Raises InvalidInput, AccessRefused, OverQuota."""
+    def _number_request(self, access: Access, decision: Decision, facts: DecisionFacts, digest: str) -> NewRequest:
+        """Number a new request of a running job, and build its entries. Raises AccessRefused, OverQuota."""
         job, number = self._order.job, self._requests.number(access)
-        self._requests.require_possible(access)
-        decision, facts = evaluate_request(self._deps, job, self._verified, access, held=self.holdings.held, phase="runtime")
         if decision.outcome == "needs_approval":
             self._requests.require_room()
-        digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         requested = access_requested_event(self._deps, job, number, access, signed_reason=self._requests.signed_reason(number))
         request = request_id(job, number)
         decided = access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=self._deps.now())

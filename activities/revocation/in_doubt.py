@@ -170,7 +170,8 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
                     action=request.action,
                     lease_id=None,
                     accessor=None,
-                    issued_at=asked_at,
+                    # By the clock of its session, as the proof that may end this doubt.
+                    issued_at=request.unanswered.get(number, asked_at),
                     expires_at=asked_at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
                     revocable=revocable,
                 )

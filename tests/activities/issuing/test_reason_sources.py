@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -14,7 +16,7 @@ from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, ReasonSource
 from justenough.domain.ledger.events import Event
 from tests.activities.issuing_session import Session, start_session
-from tests.activities.vault_shop import Desk
+from tests.activities.vault_shop import Desk, Shop, copy_config, open_desk
 
 pytestmark = pytest.mark.servers
 SIGNED = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look the order up", "at": "request"}
@@ -72,18 +74,73 @@ def test_a_request_whose_record_failed_is_the_same_request_when_the_job_asks_aga
     session.end()
 
 
-def test_a_request_that_could_not_be_issued_is_the_same_request_when_the_job_asks_again(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = start_session(at, SIGNED)
-    (access,) = session.verified.spec.access
+@contextmanager
+def sealed_vault(at: Desk) -> Iterator[None]:
+    """Let Vault answer a session, for the length of a block, as if it were sealed."""
 
     def find_vault_sealed(*_: object) -> NoReturn:
         raise VaultUnavailable("sealed")
 
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(at.deps.vault, "open_prefix", find_vault_sealed)
+        yield
+
+
+def test_a_request_that_could_not_be_issued_is_the_same_request_when_the_job_asks_again(at: Desk) -> None:
+    session = start_session(at, SIGNED)
+    (access,) = session.verified.spec.access
+    with sealed_vault(at):
         for _ in range(2):
             with pytest.raises(VaultUnavailable):
                 session.issuer.access(access)
     assert isinstance(session.issuer.access(access), IssuedCredential)
     assert reasons_of(session) == [("Look the order up", ReasonSource.ORDER, "Look the order up")]
     session.end()
+
+
+def test_a_request_for_another_time_or_reason_is_another_one_than_that_which_could_not_be_issued(at: Desk) -> None:
+    session = start_session(at, SIGNED)
+    (access,) = session.verified.spec.access
+    with sealed_vault(at), pytest.raises(VaultUnavailable):
+        session.issuer.access(access)
+    issued = session.issuer.access(access.model_copy(update={"ttl": 60, "reason": "Look once more"}))
+    assert isinstance(issued, IssuedCredential)
+    assert issued.access.ttl == 60, "the job asked for no more"
+    assert [reason for reason, *_ in reasons_of(session)] == ["Look the order up", "Look once more"]
+    session.end()
+
+
+def test_a_request_that_could_not_be_issued_before_people_must_approve_it_waits_for_them(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    reads = folder / "policies" / "reads.cedar"
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, SIGNED)
+        (access,) = session.verified.spec.access
+        with sealed_vault(at), pytest.raises(VaultUnavailable):
+            session.issuer.access(access)
+        reads.write_text(reads.read_text().replace("resource.sensitivity <= 2", "resource.sensitivity <= 2 && context.approved_tier >= 1"))
+        at.deps.config.refresh()
+        assert isinstance(session.issuer.access(access), PendingRequest)
+        session.end()
+
+
+def test_a_request_whose_denial_could_not_be_recorded_is_decided_again(shop: Shop, tmp_path: Path) -> None:
+    folder = copy_config(tmp_path)
+    reads = folder / "policies" / "reads.cedar"
+    allowed = reads.read_text()
+    reads.write_text(allowed.replace("resource.sensitivity <= 2", "false"))
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, SIGNED)
+        (access,) = session.verified.spec.access
+
+        def find_store_failing_over(*_: object) -> NoReturn:
+            raise StoreUnavailable("failing over")
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(at.deps.store.ledger, "append", find_store_failing_over)
+            with pytest.raises(StoreUnavailable):
+                session.issuer.access(access)
+        reads.write_text(allowed)
+        at.deps.config.refresh()
+        assert isinstance(session.issuer.access(access), IssuedCredential)
+        session.end()

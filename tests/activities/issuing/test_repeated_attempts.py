@@ -173,10 +173,12 @@ def test_a_credential_whose_resource_leaves_the_catalog_while_vault_issues_it_is
     assert not at.deps.vault.is_lease_alive(held.lease_id)
 
 
+@pytest.mark.parametrize("ahead", [timedelta(), timedelta(minutes=1)], ids=["clocks agree", "the killer's clock is ahead"])
 @pytest.mark.parametrize("is_recorded_late", [False, True])
 def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof(
-    at: Desk, monkeypatch: pytest.MonkeyPatch, *, is_recorded_late: bool
+    at: Desk, monkeypatch: pytest.MonkeyPatch, *, is_recorded_late: bool, ahead: timedelta
 ) -> None:
+    killer = replace(at.deps, now=lambda: at.clock.now() + ahead)
     session, vault, record, may_record = start_session(at, ORDERS), at.deps.vault, revocation._try_record, threading.Event()
     vault_issue, results = vault.issue, list[RevocationResult]()
 
@@ -193,7 +195,7 @@ def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof
             kill.join(60)
         return vault_issue(*arguments)
 
-    kill = threading.Thread(target=lambda: results.append(revoke(at.deps, session.job, by="person", settled=False, why="killed")))
+    kill = threading.Thread(target=lambda: results.append(revoke(killer, session.job, by="person", settled=False, why="killed")))
     monkeypatch.setattr(revocation, "_try_record", record_late)
     monkeypatch.setattr(vault, "issue", issue_during_a_kill)
     with pytest.raises(AccessClosed):

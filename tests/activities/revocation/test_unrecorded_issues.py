@@ -99,6 +99,21 @@ def test_each_request_is_evaluated_separately_with_its_narrowed_action() -> None
     assert (second.id, second.newest, second.action, second.unanswered) == (other, 2, Action.READ, {2: later(4)})
 
 
+@pytest.mark.parametrize(
+    "later_events, latest",
+    [
+        pytest.param([], later(9), id="no other attempt, so until the claim is closed"),
+        pytest.param([ABOUT_TO_ISSUE_AGAIN], later(3), id="decided again"),
+        pytest.param([ABOUT_TO_ISSUE_AGAIN, issued(at=later(4), credential=SECOND)], later(3), id="decided again and issued"),
+        pytest.param([issued(at=later(4), credential=SECOND)], later(4), id="issued without a decision of its own"),
+        pytest.param([refused(f"{REQUEST}/2")], AFTER, id="refused"),
+    ],
+)
+def test_vault_was_asked_in_an_attempt_before_anything_is_recorded_of_a_later_one(later_events: list[Event], latest: datetime) -> None:
+    (found,) = requests_with_unrecorded_issues(entries_of(ASKED, ABOUT_TO_ISSUE, *later_events))
+    assert found.latest_call(1, closed_at=later(9)) == latest
+
+
 def test_issue_entries_without_a_recorded_request_are_left_out() -> None:
     assert requests_with_unrecorded_issues(entries_of(ABOUT_TO_ISSUE, issued(trusted=True))) == []
 
