@@ -125,28 +125,27 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
     # People may have been asked for days before policy denied the request at its issue, which ended the job.
     has_just_ended = and_(JOBS.c.state == JobState.DENIED.value, JOBS.c.ended_at >= since)
     recent = (REQUESTS.c.created_at >= since - MAX_STATEMENT_LIFETIME, or_(REQUESTS.c.created_at >= since, has_just_ended))
+    at = case((REQUESTS.c.created_at >= since, REQUESTS.c.created_at), else_=JOBS.c.ended_at)
     denied = and_(REQUESTS.c.state == RequestState.DENIED.value, *recent, ~_DENIED_BY_PERSON, *job_conditions(only))
     statement = (
         select(
             JOBS.c.id,
             JOBS.c.name,
             JOBS.c.requester_id,
-            JOBS.c.ended_at,
             func.count().label("requests"),
-            func.max(REQUESTS.c.created_at).label("at"),
+            func.max(at).label("at"),
             func.min(REQUESTS.c.action).label("action"),
             func.min(REQUESTS.c.resource).label("resource"),
         )
         .join(REQUESTS, REQUESTS.c.job_id == JOBS.c.id)
         .where(denied)
-        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id, JOBS.c.ended_at)
-        .order_by(func.min(_acknowledgement_order(AttentionKind.DENIED, REQUESTS.c.created_at)), func.max(REQUESTS.c.created_at).desc())
+        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id)
+        .order_by(func.min(_acknowledgement_order(AttentionKind.DENIED, at)), func.max(at).desc())
         .limit(MAX_ITEMS_PER_KIND)
     )
     for job in connection.execute(statement):
         what = f"{job.requests} requests" if job.requests > 1 else f"{job.action} on {job.resource}"
-        began = job.at if job.at >= since else job.ended_at
-        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=began)
+        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=job.at)
 
 
 def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:

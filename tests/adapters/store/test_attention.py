@@ -130,6 +130,21 @@ def test_a_job_that_policy_denied_days_after_its_request_is_listed_for_a_day(sto
     assert keys(store, seconds=days + DAY_S + 1) == []
 
 
+def test_a_late_denial_is_not_left_out_because_of_earlier_ones_of_newer_requests(store: Store) -> None:
+    late, days = job_id(1), 3 * DAY_S
+    record_request(store, 1)
+    for number in range(2, MAX_ITEMS_PER_KIND + 2):
+        job, at = job_id(number), later(days)
+        store.ledger.append(
+            [samples.submission(job, at=at), samples.access_request(job, at=at), samples.access_decision("denied", job, at=at)]
+        )
+    denied_at_issue = samples.access_decision("denied", late, phase="issue", at=later(days + 60))
+    store.ledger.append([denied_at_issue, samples.job_end("denied", late, at=later(days + 60))])
+    found = keys(store, seconds=days + 90)
+    assert f"denied/{late}" in found
+    assert len(found) == MAX_ITEMS_PER_KIND
+
+
 def test_a_subscription_that_cannot_send_anything_is_listed_until_it_can(store: Store) -> None:
     store.outbox.acquire_lease("us", now=NOW, until=later(60))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder="us", now=NOW)
