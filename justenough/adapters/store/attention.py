@@ -93,12 +93,14 @@ def _last_line(connection: Connection, job: str) -> str:
 
 def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Sequence[AttentionItem]:
     pending = and_(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0, *job_conditions(only))
-    statement = select(REQUESTS, JOBS.c.name, JOBS.c.times_out_at).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
+    # A running job's requests end with it.
+    expires, times_out = REQUESTS.c.expires_at, JOBS.c.times_out_at
+    ends = case((times_out < expires, times_out), else_=func.coalesce(expires, times_out))
+    statement = select(REQUESTS, JOBS.c.name, ends.label("ends")).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
     items: list[AttentionItem] = []
-    for one in connection.execute(statement.order_by(REQUESTS.c.expires_at, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
-        # A running job's requests end with it.
-        escalated, ends = one.current_tier > one.tier, min(filter(None, (one.expires_at, one.times_out_at)), default=None)
-        if not (escalated or is_half_gone(one.created_at, ends, now=now)):
+    for one in connection.execute(statement.order_by(ends, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
+        escalated = one.current_tier > one.tier
+        if not (escalated or is_half_gone(one.created_at, one.ends, now=now)):
             continue
         kind = AttentionKind.ESCALATED if escalated else AttentionKind.WAITING
         item = AttentionItem(
@@ -111,7 +113,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
             request=one.id,
             detail=f"{one.action} on {one.resource}",
             since=one.created_at,
-            until=ends,
+            until=one.ends,
             tier=one.current_tier,
         )
         items.append(item)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from justenough.adapters.store import Store
+import pytest
+
+from justenough.adapters.store import Store, attention
 from justenough.adapters.store.attention import MAX_ITEMS_PER_KIND
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
@@ -99,6 +101,18 @@ def test_a_running_jobs_request_is_listed_once_half_of_the_time_until_the_jobs_t
     assert keys(store, seconds=1_799) == []
     (late,) = items(store, seconds=1_801)
     assert (late.key, late.until) == (f"waiting/{part_id(job, 'r')}/1", later(3_600))
+
+
+def test_of_very_many_pending_requests_those_that_end_first_with_their_job_or_alone_are_examined(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "MAX_PENDING_REQUESTS", 1)
+    for number, started in ((1, [samples.job_start(job_id(1))]), (2, [])):
+        job = job_id(number)
+        store.ledger.append([samples.submission(job), *started, samples.access_request(job)])
+        opening = samples.approval_opening(job, respond_by=later(DAY_S if started else 7_200))
+        store.ledger.append([samples.access_decision("needs_approval", job, tier=1), opening])
+    assert keys(store, seconds=1_801) == [f"waiting/{part_id(job_id(1), 'r')}/1"]
 
 
 def test_jobs_that_policy_denied_are_listed_and_those_that_a_person_denied_are_not(store: Store) -> None:
