@@ -83,8 +83,11 @@ class LeaseKeeper:
         now, why = self._deps.ticks(), TTL_OVER
         lease_ends = math.inf if item.lease_seconds is None else max(now, min(item.began, now) + item.lease_seconds)
         renew_at = now + (lease_ends - now) * RENEW_AT_FRACTION
-        while (left := self._seconds_left(item)) > 0:
-            now = self._deps.ticks()
+        while True:
+            # In this order: a lease that ends with its grant must not seem to end a moment before it.
+            now, left = self._deps.ticks(), self._seconds_left(item)
+            if left <= 0:
+                break
             pause = left if lease_ends >= now + left else renew_at - now
             if pause > 0:
                 # In steps, because a sleep does not count the time for which the machine is suspended.

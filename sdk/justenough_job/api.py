@@ -116,11 +116,9 @@ class AccessRequest:
         """Return once people have approved. Raises Denied if they have not, Pending at `end` (monotonic time)."""
         path, what = f"/v1/requests/{quote(request_id, safe='')}", f"{self.body['action']} on {self.body['resource']}"
         while True:
-            left = MAX_WAIT_S if end is None else min(MAX_WAIT_S, max(0.0, end - time.monotonic()))
             began = time.monotonic()
             # An outage does not end the request, and people may take days.
-            patience = math.inf if end is None else end - began
-            _, body = self.broker.call("GET", f"{path}?wait={left:.3f}", wait=left, patience=patience)
+            _, body = self.broker.call("GET", path, wait=MAX_WAIT_S, until=math.inf if end is None else end)
             state = body["state"]
             if state == "approved":
                 return
@@ -130,4 +128,5 @@ class AccessRequest:
                 message = f"{what} waits for approval at tier {body['tier']} ({request_id})"
                 raise Pending(message, request_id=request_id, tier=body["tier"], respond_by=body["respond_by"])
             # If very many of the job's calls wait, the broker answers further ones immediately.
-            time.sleep(max(0.0, min(MIN_POLL_INTERVAL_S, left) - (time.monotonic() - began)))
+            pause = MIN_POLL_INTERVAL_S if end is None else min(MIN_POLL_INTERVAL_S, end - began)
+            time.sleep(max(0.0, pause - (time.monotonic() - began)))

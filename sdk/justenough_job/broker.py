@@ -59,26 +59,29 @@ class BrokerClient:
         raise OutsideJob(message)
 
     def call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float = 0.0, patience: float = 0.0
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float | None = None, until: float = 0.0
     ) -> tuple[int, dict[str, Any]]:
-        """Return an answer's status and body, or raise the error for its status. `wait`: seconds that the broker may wait for people;
-        `patience`: seconds to retry from the first failure on, if more than RETRY_TIMEOUT_S.
+        """Return an answer's status and body, or raise the error for its status. `wait`: seconds that the broker may wait for people, if the call
+        takes this; `until`: when that wait ends, and a call for which a server is down is given up, but not before RETRY_TIMEOUT_S (monotonic time).
         """
-        end = math.inf
+        end = gone = math.inf
         while True:
+            left = max(0.0, min(wait or 0.0, until - time.monotonic()))
+            target = path if wait is None else f"{path}?wait={left:.3f}"
             try:
-                with self._exchange(method, path, body, accept="application/json", timeout=wait + ANSWER_TIMEOUT_S) as answer:
+                with self._exchange(method, target, body, accept="application/json", timeout=left + ANSWER_TIMEOUT_S) as answer:
                     status, content, retry_after = answer.status, _json_object(answer.read()), answer.getheader("Retry-After") or ""
             except Unavailable:
-                end = min(end, time.monotonic() + max(RETRY_TIMEOUT_S, patience))
+                # A broker that has ended does not come back.
+                gone = min(gone, time.monotonic() + RETRY_TIMEOUT_S)
                 # The broker closes new connections of a job that has very many. Retry only a GET: any other request may have had an effect.
-                if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > end:
+                if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > gone:
                     raise
                 time.sleep(RETRY_INTERVAL_S)
                 continue
             if status < 400:
                 return status, content
-            end = min(end, time.monotonic() + max(RETRY_TIMEOUT_S, patience))
+            end, gone = min(end, max(time.monotonic() + RETRY_TIMEOUT_S, until)), math.inf
             pause = float(retry_after) if retry_after.isdigit() else RETRY_INTERVAL_S
             # After 429 and 503 nothing was done, so it is safe to retry.
             if status not in {429, 503} or time.monotonic() + pause > end:

@@ -138,10 +138,10 @@ def test_a_denial_names_its_policies_and_a_rejection_each_problem() -> None:
 
 
 class Outage:
-    """A broker that answers in turn: each answer is how many seconds it takes, its status, and its body."""
+    """A broker that answers in turn: each answer is how many seconds it takes, its status (0: it is gone), and its body."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: tuple[float, int, dict[str, Any]]) -> None:
-        self.now, self.answers, self.asked = 0.0, iter(answers), 0
+        self.now, self.answers, self.asked, self.path = 0.0, iter(answers), 0, ""
         for module in (api, broker):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
         monkeypatch.setattr(broker.BrokerClient, "_exchange", self.exchange)
@@ -150,9 +150,11 @@ class Outage:
         self.now += seconds
 
     @contextmanager
-    def exchange(self, *_: Any, **__: Any) -> Iterator[Any]:
+    def exchange(self, _: str, path: str, *__: Any, **___: Any) -> Iterator[Any]:
         seconds, status, body = next(self.answers)
-        self.now, self.asked = self.now + seconds, self.asked + 1
+        self.now, self.asked, self.path = self.now + seconds, self.asked + 1, path
+        if not status:
+            raise Unavailable("nobody listens")
         yield SimpleNamespace(status=status, read=lambda: json.dumps(body).encode(), getheader=lambda _: None)
 
 
@@ -169,6 +171,26 @@ def test_an_outage_while_people_are_asked_does_not_end_the_wait(monkeypatch: pyt
     with pytest.raises(Unavailable, match="the store does not answer"):
         REQUEST.wait_for_answer("r-1", end=60)
     assert 60 < outage.now < 60 + broker.RETRY_TIMEOUT_S
+
+
+@pytest.mark.parametrize("at", [10, 50], ids=["an early outage", "a late outage"])
+def test_a_caller_who_waits_for_a_minute_learns_of_an_outage_then_or_waits_on_for_the_rest_of_the_minute(
+    monkeypatch: pytest.MonkeyPatch, at: float
+) -> None:
+    outage = Outage(monkeypatch, (at, 503, DOWN), *[(1, 503, DOWN)] * 100)
+    with pytest.raises(Unavailable, match="the store does not answer"):
+        REQUEST.wait_for_answer("r-1", end=60)
+    assert outage.now <= 50 + broker.RETRY_TIMEOUT_S
+    outage = Outage(monkeypatch, (at, 503, DOWN), (1, 200, {"state": "approved"}))
+    REQUEST.wait_for_answer("r-1", end=60)
+    assert outage.path == f"/v1/requests/r-1?wait={60 - at - broker.RETRY_INTERVAL_S:.3f}"
+
+
+def test_a_program_that_waits_for_people_ends_soon_after_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = Outage(monkeypatch, *[(30, 503, DOWN)] * 3, *[(0, 0, {})] * 100)
+    with pytest.raises(Unavailable, match="nobody listens"):
+        REQUEST.wait_for_answer("r-1", end=None)
+    assert 90 < outage.now < 92 + broker.RETRY_TIMEOUT_S
 
 
 def test_a_call_that_failed_late_is_retried_as_long_as_one_that_failed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

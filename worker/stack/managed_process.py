@@ -53,6 +53,14 @@ def rotate_log(log_file: Path) -> None:
             os.truncate(log_file, 0)
 
 
+def move_log(log_file: Path) -> bool:
+    """Rename a log that has become too large to NAME.log.1, and return whether its writer must open a new one. Loses no line. Blocks."""
+    with contextlib.suppress(OSError):
+        if log_file.stat().st_size > MAX_LOG_BYTES:
+            log_file.replace(log_file.with_name(f"{log_file.name}.1"))
+    return not log_file.exists()
+
+
 def _do_nothing() -> None:
     """Do nothing: the default of every hook."""
 
@@ -76,7 +84,7 @@ class ChildSpec:
     real_pid: Callable[[int], int] = int
     """Maps the pid that we started to the server's own pid; they differ if the server runs under a wrapper."""
     own_logs: tuple[Path, ...] = ()
-    """Further logs, which the child itself opens, and appends to."""
+    """Further logs, which the child itself opens, and opens anew after SIGHUP."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     start_within: float = 45.0
@@ -171,8 +179,10 @@ class ManagedProcess:
     async def _wait_until_down(self) -> str:
         answers, healthy_at = self.child.answers or self.child.healthy, time.monotonic()
         while not await self._has_exited(within=HEALTH_CHECK_INTERVAL_S):
-            for log_file in (self._places.log(self.child.name), *self.child.own_logs):
-                await asyncio.to_thread(rotate_log, log_file)
+            await asyncio.to_thread(rotate_log, self._places.log(self.child.name))
+            for log_file in self.child.own_logs:
+                if await asyncio.to_thread(move_log, log_file):
+                    self._signal(signal.SIGHUP)
             if not self._is_reported:
                 self._report_change()
             if await asyncio.to_thread(answers):

@@ -93,12 +93,14 @@ def _last_line(connection: Connection, job: str) -> str:
 
 def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Sequence[AttentionItem]:
     pending = and_(REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.quorum > 0, *job_conditions(only))
-    statement = select(REQUESTS, JOBS.c.name, JOBS.c.times_out_at).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
+    # A running job's requests end with it.
+    expires, times_out = REQUESTS.c.expires_at, JOBS.c.times_out_at
+    ends = case((times_out < expires, times_out), else_=func.coalesce(expires, times_out))
+    statement = select(REQUESTS, JOBS.c.name, ends.label("ends")).join(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(pending)
     items: list[AttentionItem] = []
-    for one in connection.execute(statement.order_by(REQUESTS.c.expires_at, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
-        # A running job's requests end with it.
-        escalated, ends = one.current_tier > one.tier, min(filter(None, (one.expires_at, one.times_out_at)), default=None)
-        if not (escalated or is_half_gone(one.created_at, ends, now=now)):
+    for one in connection.execute(statement.order_by(ends, REQUESTS.c.id).limit(MAX_PENDING_REQUESTS)):
+        escalated = one.current_tier > one.tier
+        if not (escalated or is_half_gone(one.created_at, one.ends, now=now)):
             continue
         kind = AttentionKind.ESCALATED if escalated else AttentionKind.WAITING
         item = AttentionItem(
@@ -111,7 +113,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
             request=one.id,
             detail=f"{one.action} on {one.resource}",
             since=one.created_at,
-            until=ends,
+            until=one.ends,
             tier=one.current_tier,
         )
         items.append(item)
@@ -125,28 +127,27 @@ def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
     # People may have been asked for days before policy denied the request at its issue, which ended the job.
     has_just_ended = and_(JOBS.c.state == JobState.DENIED.value, JOBS.c.ended_at >= since)
     recent = (REQUESTS.c.created_at >= since - MAX_STATEMENT_LIFETIME, or_(REQUESTS.c.created_at >= since, has_just_ended))
+    at = case((REQUESTS.c.created_at >= since, REQUESTS.c.created_at), else_=JOBS.c.ended_at)
     denied = and_(REQUESTS.c.state == RequestState.DENIED.value, *recent, ~_DENIED_BY_PERSON, *job_conditions(only))
     statement = (
         select(
             JOBS.c.id,
             JOBS.c.name,
             JOBS.c.requester_id,
-            JOBS.c.ended_at,
             func.count().label("requests"),
-            func.max(REQUESTS.c.created_at).label("at"),
+            func.max(at).label("at"),
             func.min(REQUESTS.c.action).label("action"),
             func.min(REQUESTS.c.resource).label("resource"),
         )
         .join(REQUESTS, REQUESTS.c.job_id == JOBS.c.id)
         .where(denied)
-        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id, JOBS.c.ended_at)
-        .order_by(func.min(_acknowledgement_order(AttentionKind.DENIED, REQUESTS.c.created_at)), func.max(REQUESTS.c.created_at).desc())
+        .group_by(JOBS.c.id, JOBS.c.name, JOBS.c.requester_id)
+        .order_by(func.min(_acknowledgement_order(AttentionKind.DENIED, at)), func.max(at).desc())
         .limit(MAX_ITEMS_PER_KIND)
     )
     for job in connection.execute(statement):
         what = f"{job.requests} requests" if job.requests > 1 else f"{job.action} on {job.resource}"
-        began = job.at if job.at >= since else job.ended_at
-        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=began)
+        yield _job_item(AttentionKind.DENIED, job, detail=f"policy denied {what}", since=job.at)
 
 
 def failing_subscriptions(connection: Connection) -> Iterator[AttentionItem]:

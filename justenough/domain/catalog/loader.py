@@ -22,7 +22,7 @@ from justenough.domain.catalog.gateway_validation import (
     why_for_gateways_only,
 )
 from justenough.domain.catalog.inheritance import drop_inherited_problems, fill_in_defaults
-from justenough.domain.catalog.models import ActionDef, Catalog, ResolvedIssue, VaultWrite
+from justenough.domain.catalog.models import ActionDef, Catalog, ResolvedIssue, VaultWrite, why_reserved
 from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import (
     ISSUE_TIME_PLACEHOLDERS,
@@ -60,7 +60,7 @@ def read_catalog(text: str | bytes) -> Catalog:
         *_scope_problems(catalog),
         *_action_problems(catalog),
         *_write_problems(catalog),
-        *_lock_problems(catalog),
+        *_issue_path_problems(catalog),
         *model_problems(catalog),
         *tool_problems(catalog),
     )
@@ -80,8 +80,8 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     for action, role in zip(_raw_actions(filled), roles, strict=True):
         action["role"] = role
     complete = _validate_catalog(filled).model_copy(update=kept)
-    # Two paths may be the same only now.
-    raise_problems(CATALOG_FILE, _lock_problems(complete))
+    # Only now may two paths be the same, or a path be reserved.
+    raise_problems(CATALOG_FILE, _issue_path_problems(complete))
     return complete
 
 
@@ -298,12 +298,16 @@ def _write_problems(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(f"provision[{index}].path", f"{{{unbound[0]}}} is not in per_scope")
 
 
-def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
-    """Yield each way in which the catalog itself would bypass a lock: no other action may share a locked action's path and policy."""
+def _issue_path_problems(catalog: Catalog) -> Iterator[Problem]:
+    """Yield the problems of the paths that actions are issued from, with their placeholders filled in: those that Vault or we need ourselves,
+    and each way in which the catalog itself would bypass a lock: no other action may share a locked action's path and policy.
+    """
     places: dict[str, set[str]] = {}
     for where, definition in catalog.iter_actions():
         for path in issue_paths(catalog, definition):
             places.setdefault(path, set()).add(where)
+            if why := why_reserved(path):
+                yield Problem(f"{where}.issue.path", f"{path}: {why}")
     written = {write.path for write in catalog.provision}
     for where, definition in catalog.iter_actions():
         if not definition.locked:

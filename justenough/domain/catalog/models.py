@@ -47,11 +47,17 @@ OWN_KEY = re.compile(r"transit/.*/je-.*")
 
 
 def _check_vault_path(path: str) -> str:
-    is_path, mount = VAULT_PATH_PATTERN.fullmatch(path), path.partition("/")[0]
+    is_path, why = VAULT_PATH_PATTERN.fullmatch(path), why_reserved(path)
     reject_if(not is_path, "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)")
-    reject_if(mount in RESERVED_MOUNTS, f"{mount}/ belongs to Vault itself and issues nothing to jobs")
-    reject_if(OWN_KEY.fullmatch(path), "keys named je-… are JustEnough's: they sign for people and for the ledger; use another key")
+    reject_if(why, str(why))
     return path
+
+
+def why_reserved(path: str) -> str | None:
+    """Return why no action may issue from a path in Vault; None if it may."""
+    if (mount := path.partition("/")[0]) in RESERVED_MOUNTS:
+        return f"{mount}/ belongs to Vault itself and issues nothing to jobs"
+    return "keys named je-… are JustEnough's: they sign for people and for the ledger; use another key" if OWN_KEY.fullmatch(path) else None
 
 
 def role_path(issue_path: str) -> str | None:

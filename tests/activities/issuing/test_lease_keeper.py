@@ -76,6 +76,16 @@ async def test_a_renewal_extends_the_users_expiry_in_the_target_but_not_beyond_t
     assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
 
 
+async def test_a_lease_as_long_as_its_grant_is_not_renewed(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.01)
+    job = at.job()
+    item = issuance(at, at.issue(job), ttl=2, lease=2)
+    # Its end by the time of day was determined at a later moment than its end in ticks.
+    item = replace(item, ends=item.ends - 0.01)
+    await keep_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.entry_types(job))
+    assert renewal_count(at, job) == 0
+
+
 async def test_a_lease_is_renewed_in_time_if_its_session_needed_most_of_it_until_its_process_began(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from justenough.adapters.store import Store
+import pytest
+
+from justenough.adapters.store import Store, attention
 from justenough.adapters.store.attention import MAX_ITEMS_PER_KIND
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
@@ -101,6 +103,18 @@ def test_a_running_jobs_request_is_listed_once_half_of_the_time_until_the_jobs_t
     assert (late.key, late.until) == (f"waiting/{part_id(job, 'r')}/1", later(3_600))
 
 
+def test_of_very_many_pending_requests_those_that_end_first_with_their_job_or_alone_are_examined(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "MAX_PENDING_REQUESTS", 1)
+    for number, started in ((1, [samples.job_start(job_id(1))]), (2, [])):
+        job = job_id(number)
+        store.ledger.append([samples.submission(job), *started, samples.access_request(job)])
+        opening = samples.approval_opening(job, respond_by=later(DAY_S if started else 7_200))
+        store.ledger.append([samples.access_decision("needs_approval", job, tier=1), opening])
+    assert keys(store, seconds=1_801) == [f"waiting/{part_id(job_id(1), 'r')}/1"]
+
+
 def test_jobs_that_policy_denied_are_listed_and_those_that_a_person_denied_are_not(store: Store) -> None:
     job = job_id(1)
     store.ledger.append([samples.submission(job), samples.access_request(job), samples.access_decision("denied", job)])
@@ -128,6 +142,21 @@ def test_a_job_that_policy_denied_days_after_its_request_is_listed_for_a_day(sto
     (found,) = items(store, seconds=days + DAY_S)
     assert (found.key, found.since) == (f"denied/{job_id(1)}", later(days))
     assert keys(store, seconds=days + DAY_S + 1) == []
+
+
+def test_a_late_denial_is_not_left_out_because_of_earlier_ones_of_newer_requests(store: Store) -> None:
+    late, days = job_id(1), 3 * DAY_S
+    record_request(store, 1)
+    for number in range(2, MAX_ITEMS_PER_KIND + 2):
+        job, at = job_id(number), later(days)
+        store.ledger.append(
+            [samples.submission(job, at=at), samples.access_request(job, at=at), samples.access_decision("denied", job, at=at)]
+        )
+    denied_at_issue = samples.access_decision("denied", late, phase="issue", at=later(days + 60))
+    store.ledger.append([denied_at_issue, samples.job_end("denied", late, at=later(days + 60))])
+    found = keys(store, seconds=days + 90)
+    assert f"denied/{late}" in found
+    assert len(found) == MAX_ITEMS_PER_KIND
 
 
 def test_a_subscription_that_cannot_send_anything_is_listed_until_it_can(store: Store) -> None:

@@ -228,6 +228,14 @@ def test_no_action_issues_from_what_people_and_consoles_prove_themselves_with(pa
     catalog_with("resources/orders-db/actions/admin/issue/path", "transit/sign/orders")
 
 
+@pytest.mark.parametrize("path, tenant", [("transit/sign/{tenant}", "je-ledger"), ("{tenant}/oidc/token/je-console", "identity")])
+def test_no_action_issues_from_there_by_way_of_a_placeholder(path: str, tenant: str) -> None:
+    raw = with_value(PLAIN, "scopes", [{"tenant": "acme"}, {"tenant": tenant}])
+    read = {"issue": {"path": path}, "max_ttl": "30m", "data_scope": ["tenant"], "revocable": "never"}
+    with pytest.raises(InvalidInput, match=path.replace("{tenant}", tenant)):
+        read_catalog(yaml.safe_dump(with_value(raw, "resources/orders-db/actions/read", read)))
+
+
 def test_every_problem_of_a_catalog_is_reported_at_once() -> None:
     raw = copy.deepcopy(PLAIN)
     raw["resources"]["orders-db"] |= {"sensitivity": "secret", "colour": "red"}

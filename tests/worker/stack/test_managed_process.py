@@ -17,12 +17,16 @@ from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import until
 from worker.provisioning import PersonSeed, VaultTarget
 from worker.stack import managed_process
-from worker.stack.managed_process import ChildSpec, ManagedProcess, rotate_log
+from worker.stack.managed_process import ChildSpec, ManagedProcess, move_log, rotate_log
 from worker.stack.paths import StackPaths
 
 WRITER = """
-import itertools, sys, time
+import itertools, signal, sys, time
 own = open(sys.argv[1], "a")
+def open_anew(*_):
+    global own
+    own = open(sys.argv[1], "a")
+signal.signal(signal.SIGHUP, open_anew)
 for number in itertools.count():
     print("line", number, flush=True)
     print("line", number, flush=True, file=own)
@@ -54,6 +58,19 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
     written = b"".join(path.read_bytes() for path in (*logs, *olders))
     assert b"\0" not in written, "the writer goes on at the start of the empty file"
     assert sorted(places.logs.iterdir()) == sorted((*logs, *olders))
+
+
+def test_a_log_that_its_writer_opens_anew_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 10)
+    log, older = tmp_path / "audit.log", tmp_path / "audit.log.1"
+    with log.open("a") as writer:
+        print("before it is moved", file=writer, flush=True)
+        assert move_log(log)
+        print("before it is opened anew", file=writer, flush=True)
+    assert move_log(log), "its writer is asked again"
+    assert older.read_text() == "before it is moved\nbefore it is opened anew\n"
+    log.touch()
+    assert not move_log(log)
 
 
 async def test_a_child_is_kept_running_even_if_its_new_pid_cannot_be_published_at_first(
