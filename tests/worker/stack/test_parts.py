@@ -20,6 +20,7 @@ from justenough.adapters.runtime.private_files import ensure_passwords, read_jso
 from tests.support.child_process import run_child
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
+from worker.stack.children import vault_child
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.finding import first_of
 from worker.stack.pidfile import (
@@ -280,3 +281,10 @@ def test_children_never_get_the_starters_tokens_for_other_servers(monkeypatch: p
 @pytest.mark.parametrize("names, text", [((), ""), (("a", "b"), "a, b"), (("a", "b", "c"), "a, b and 1 more"), ("abcd", "a, b and 2 more")])
 def test_long_lists_in_doctors_findings_say_how_many_names_they_leave_out(names: Sequence[str], text: str) -> None:
     assert first_of(names, 2) == text
+
+
+def test_the_supervisor_rotates_the_audit_log_that_the_embedded_vault_writes(tmp_path: Path) -> None:
+    child = vault_child(StackPaths.of(tmp_path), Programs(), {"vault": 1, "vault_cluster": 2})
+    child.prepare()
+    (log,) = child.own_logs
+    assert f'file_path = "{log}"' in (tmp_path / "vault" / "openbao.hcl").read_text()
