@@ -240,11 +240,11 @@ class SweepActivities:
             return None
         requests = await asyncio.to_thread(store.requests.by_ids, [item.request_id for item in live])
         withdrawn = {request.id for request in requests.values() if request.state is RequestState.WITHDRAWN}
-        read_about = partial(store.ledger.entries_about, job, (EventType.REVOCATION_REQUESTED,))
+        asking = (EventType.REVOCATION_REQUESTED,)
         # Nobody has requested a revocation in most jobs, which may have many credentials.
-        any_asked = await asyncio.to_thread(read_about, "")
+        any_asked = await asyncio.to_thread(store.ledger.ids, job, asking)
         for item in live:
-            asked = await asyncio.to_thread(read_about, item.id) if any_asked else ()
+            asked = await asyncio.to_thread(store.ledger.entries_about, job, asking, item.id) if any_asked else ()
             if item.request_id in withdrawn or any(entry.at < due for entry in asked):
                 revoke_one = partial(revoke.revoke_one, self._deps, job, item.id, by="person", why="its revocation was requested")
                 failures += (await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, revoke_one)).failures

@@ -152,11 +152,13 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
         if revocable is Revocable.NEVER:
             continue
         path = issue_path(definition, job.data_scope) if definition else ""
-        attempts = {number: (at, request.latest_call(number, closed_at=closed_at)) for number, at in request.unanswered.items()}
+        # By number: since when it may have been issued, when it counts as issued (by the clock of its session, as the proof that may end this
+        # doubt), and when Vault was asked at the latest.
+        attempts = {number: (at, at, request.latest_call(number, closed_at=closed_at)) for number, at in request.unanswered.items()}
         if request.trusted_since:
             # Nobody knows when it was decided, but not before then, and not after now.
-            attempts[request.newest + 1] = request.trusted_since, deps.now()
-        for number, (since, asked_at) in attempts.items():
+            attempts[request.newest + 1] = request.trusted_since, deps.now(), deps.now()
+        for number, (since, issued_at, asked_at) in attempts.items():
             if definition and is_search_trusted(deps, definition, path, since=since):
                 continue
             # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
@@ -170,8 +172,7 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
                     action=request.action,
                     lease_id=None,
                     accessor=None,
-                    # By the clock of its session, as the proof that may end this doubt.
-                    issued_at=request.unanswered.get(number, asked_at),
+                    issued_at=issued_at,
                     expires_at=asked_at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
                     revocable=revocable,
                 )

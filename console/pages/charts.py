@@ -140,7 +140,7 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
 def run_bars(runs: Sequence[tuple[float | None, bool]]) -> tuple[RunBar, ...]:
     """Return a bar for each run, from its seconds and whether it succeeded; the longest run's bar is BAR_HEIGHT_PX high.
 
-    A run without seconds is a stub.
+    A run without seconds gets the lowest bar.
     """
     longest = max((seconds for seconds, _ in runs if seconds), default=0.0) or 1.0
     place = 100 / max(MIN_RUN_SLOTS, len(runs))

@@ -22,7 +22,7 @@ from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialQuery, CredentialView
+from justenough.domain.readmodel.views import CredentialFilters, CredentialView
 
 PAGE_SIZE = 50
 CREDENTIAL_EVENTS = (*(one for one in EventType if one.value.startswith("credential.")), EventType.REVOCATION_REQUESTED)
@@ -31,7 +31,7 @@ JOB_REVOCATION_EVENTS = (EventType.REVOCATION_STARTED, EventType.REVOCATION_OVER
 """Ledger events about all access of a job."""
 
 
-class CredentialFilters(Message):
+class CredentialListFilters(Message):
     """The filters in the page's address; an empty filter matches everything."""
 
     show: Literal["", "all"] = ""
@@ -41,9 +41,9 @@ class CredentialFilters(Message):
     job: str = Field("", max_length=64)
     cursor: str | None = Field(None, max_length=200)
 
-    def to_query(self) -> CredentialQuery:
-        """Return the filters as a store query. A chosen state also shows credentials that are no longer active."""
-        return CredentialQuery(
+    def to_filters(self) -> CredentialFilters:
+        """Return what the store filters by. A chosen state also shows credentials that are no longer active."""
+        return CredentialFilters(
             live=not self.show and not self.state,
             job=self.job.strip() or None,
             resource=self.resource or None,
@@ -52,7 +52,7 @@ class CredentialFilters(Message):
         )
 
 
-class CredentialExport(CredentialFilters):
+class CredentialExport(CredentialListFilters):
     """The filters, and the kind of file."""
 
     format: ExportFormat = "csv"
@@ -62,10 +62,10 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/credentials")
-def credentials(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[CredentialFilters, Query()]) -> Response:
+def credentials(request: Request, console: TheConsole, visitor: PageMember, filters: Annotated[CredentialListFilters, Query()]) -> Response:
     """List credentials; only active ones by default."""
     stream = live_stream.stream_url(console, topics="credential,revocation")
-    which, catalog = filters.to_query(), console.deps.config.current().catalog.resources
+    which, catalog = filters.to_filters(), console.deps.config.current().catalog.resources
     page = credential_page(console, visitor.caller, which, limit=PAGE_SIZE, cursor=filters.cursor, max_pages=MAX_PAGES_READ)
     return render(
         request,
@@ -88,7 +88,7 @@ def credentials(request: Request, console: TheConsole, visitor: PageMember, filt
 @router.get("/credentials/export")
 def export(console: TheConsole, visitor: PageMember, query: Annotated[CredentialExport, Query()]) -> Response:
     """Return the matching credentials as CSV or JSON, newest first."""
-    which = query.to_query()
+    which = query.to_filters()
     views = iterate_pages(lambda cursor: credential_page(console, visitor.caller, which, limit=MAX_PAGE_SIZE, cursor=cursor))
     return export_response(console, "credentials", views, CredentialView, query.format)
 

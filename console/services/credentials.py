@@ -13,7 +13,7 @@ from console.temporal.client import WorkflowGone
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import CredentialState, JobState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import CredentialQuery, CredentialView, Page
+from justenough.domain.readmodel.views import CredentialFilters, CredentialView, Page
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import event_of_person
 
@@ -23,12 +23,12 @@ POLL_INTERVAL_S = 0.02
 
 
 def credential_page(
-    console: Console, caller: Caller, query: CredentialQuery, *, limit: int, cursor: str | None, max_pages: int = MAX_PAGES_READ
+    console: Console, caller: Caller, filters: CredentialFilters, *, limit: int, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[CredentialView]:
     """Return a page of the credentials that the caller may read, newest first. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[CredentialView]:
-        page = console.deps.store.credentials.list(**query, limit=limit, cursor=after)
+        page = console.deps.store.credentials.list(**filters, limit=limit, cursor=after)
         if not caller.can_read_all:
             console.job_owners.preload(view.job_id for view in page.items)
         return page
@@ -36,12 +36,12 @@ def credential_page(
     return first_visible_page(read, lambda view: console.job_owners.can_read(caller, view.job_id), cursor=cursor, max_pages=max_pages)
 
 
-def endless_credentials(console: Console, caller: Caller, query: CredentialQuery, *, limit: int) -> Page[CredentialView]:
+def endless_credentials(console: Console, caller: Caller, filters: CredentialFilters, *, limit: int) -> Page[CredentialView]:
     """Return the newest matching credentials that stay valid after their jobs until their owners change them.
 
     Such credentials do not count as live.
     """
-    residual: CredentialQuery = {**query, "live": False, "state": CredentialState.RESIDUAL}
+    residual: CredentialFilters = {**filters, "live": False, "state": CredentialState.RESIDUAL}
     page = credential_page(console, caller, residual, limit=limit, cursor=None)
     return Page[CredentialView](items=tuple(one for one in page.items if one.is_endless), next=page.next)
 

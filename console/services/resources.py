@@ -14,7 +14,7 @@ from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action
-from justenough.domain.readmodel.views import CredentialQuery, CredentialView, RequestView
+from justenough.domain.readmodel.views import CredentialFilters, CredentialView, RequestView
 from justenough.domain.rightsizing.usage import AccessKey
 
 MAX_CREDENTIALS = 25
@@ -61,9 +61,9 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
     readable = [request for request in newest if console.job_owners.can_read(caller, request.job_id)]
     # What the caller may not read is left out of a page.
     size = MAX_CREDENTIALS if caller.can_read_all else MAX_PAGE_SIZE
-    active = credential_page(console, caller, CredentialQuery(live=True, resource=name), limit=size, cursor=None).items
-    endless = endless_credentials(console, caller, CredentialQuery(resource=name), limit=MAX_PAGE_SIZE).items
-    issued = credential_page(console, caller, CredentialQuery(resource=name), limit=size, cursor=None)
+    active = credential_page(console, caller, CredentialFilters(live=True, resource=name), limit=size, cursor=None).items
+    endless = endless_credentials(console, caller, CredentialFilters(resource=name), limit=MAX_PAGE_SIZE).items
+    issued = credential_page(console, caller, CredentialFilters(resource=name), limit=size, cursor=None)
     if definition is None and not readable and not issued.items:
         raise NotFound(f"there is no resource {name}")
     # Usage is of everyone's jobs.

@@ -61,8 +61,10 @@ class BrokerClient:
     def call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float | None = None, until: float = 0.0
     ) -> tuple[int, dict[str, Any]]:
-        """Return an answer's status and body, or raise the error for its status. `wait`: seconds that the broker may wait for people, if the call
-        takes this; `until`: when that wait ends, and a call for which a server is down is given up, but not before RETRY_TIMEOUT_S (monotonic time).
+        """Return an answer's status and body, or raise the error for its status.
+
+        `wait`: the most seconds for which the broker waits for people in one answer; None if the call takes no `wait`. `until` (monotonic time):
+        the end of the whole wait, and of retrying while a server is down, which goes on for RETRY_TIMEOUT_S at least.
         """
         end = gone = math.inf
         while True:

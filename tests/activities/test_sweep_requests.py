@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -17,7 +17,6 @@ from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
-from justenough.domain.readmodel.views import EntryView
 from tests.activities.vault_shop import Desk, submission
 from tests.adapters.store import event_samples as samples
 
@@ -77,17 +76,11 @@ async def test_what_was_issued_on_an_approval_is_revoked_after_its_withdrawal_if
 async def test_a_sweep_reads_nothing_about_single_credentials_of_a_job_in_which_nobody_requested_a_revocation(
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, read, abouts = at.job(), at.deps.store.ledger.entries_about, list[str]()
+    job = at.job()
     held = at.issue(job)
-
-    def recorded(job: str, types: Iterable[EventType], about: str) -> Sequence[EntryView]:
-        abouts.append(about)
-        return read(job, types, about)
-
-    monkeypatch.setattr(at.deps.store.ledger, "entries_about", recorded)
+    monkeypatch.setattr(at.deps.store.ledger, "entries_about", lambda *_: pytest.fail("a single credential is looked up"))
     at.clock.ahead = timedelta(seconds=10)
     assert await SweepActivities(at.deps, cast("Any", BusyTemporal(at)))._check(job) is None
-    assert abouts == [""]
     assert at.shop.can_log_in(held)
 
 

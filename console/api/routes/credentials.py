@@ -10,7 +10,7 @@ from console.api.dependencies import AuthenticatedRoute, Member, Stopper
 from console.http.dependencies import Cursor, IdBeginning, Limit, TheConsole
 from console.services.credentials import credential_page, request_revocation, visible_credential, wait_until_confirmed
 from justenough.domain.jobs.states import Action, CredentialState
-from justenough.domain.readmodel.views import CredentialQuery, CredentialView, Page
+from justenough.domain.readmodel.views import CredentialFilters, CredentialView, Page
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["credentials"])
 
@@ -30,7 +30,7 @@ def list_credentials(
     cursor: Cursor = None,
 ) -> Page[CredentialView]:
     """List credentials, newest first. A launcher sees only those of their own jobs."""
-    which = CredentialQuery(live=live, job=job, resource=resource, action=action, state=state, beginning=beginning)
+    which = CredentialFilters(live=live, job=job, resource=resource, action=action, state=state, beginning=beginning)
     return credential_page(console, caller, which, limit=limit, cursor=cursor)
 
 

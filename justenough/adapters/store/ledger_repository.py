@@ -183,13 +183,13 @@ class LedgerRepository(Repository):
 
     @reads
     def entries_about(self, connection: Connection, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
-        """Return a job's entries of these types about one thing (such as a credential; if empty, about anything), in order; of each type at most
-        the newest MAX_ENTRIES_PER_TYPE.
+        """Return a job's entries of these types about one thing (such as a credential), in order; of each type at most the newest
+        MAX_ENTRIES_PER_TYPE.
         """
         rows: list[Any] = []
         for kind in types:
             # A range of ids uses the index: the thing's own id, and that id with `/` and more. `0` follows `/`.
-            first = f"{job}/{kind.value}/{about}".removesuffix("/")
+            first = f"{job}/{kind.value}/{about}"
             theirs = or_(LEDGER.c.id == first, (LEDGER.c.id >= f"{first}/") & (LEDGER.c.id < f"{first}0"))
             rows += connection.execute(select(*_NUMBERED).where(theirs).order_by(LEDGER.c.seq.desc()).limit(MAX_ENTRIES_PER_TYPE)).all()
         return tuple(row_to_view(row) for row in sorted(rows, key=lambda row: row.seq))

@@ -29,7 +29,7 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 from justenough.domain.readmodel.views import (
     ApprovalView,
     ClaimView,
-    CredentialQuery,
+    CredentialFilters,
     CredentialView,
     JobFilters,
     JobSummary,
@@ -259,12 +259,11 @@ class CredentialRepository(Repository):
 
     @reads
     def list(
-        self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, **filters: Unpack[CredentialQuery]
+        self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, **filters: Unpack[CredentialFilters]
     ) -> Page[CredentialView]:
         """Return credentials, newest first. Raises InvalidInput if the cursor is not one of this list."""
-        equal = {name: value for name, value in filters.items() if name not in {"live", "job", "beginning"}}
-        statement = _LIVE if filters.get("live") else select(CREDENTIALS)
-        statement = _apply_filter(statement, CREDENTIALS, {**equal, "job_id": filters.get("job")})
+        criteria = {"job_id": filters.get("job"), **{name: filters.get(name) for name in ("resource", "action", "state")}}
+        statement = _apply_filter(_LIVE if filters.get("live") else select(CREDENTIALS), CREDENTIALS, criteria)
         if (beginning := filters.get("beginning")) is not None:
             statement = statement.where(id_begins(connection, CREDENTIALS, beginning))
         return fetch_page(connection, statement, by=_BY_ISSUE, limit=limit, cursor=cursor, view=CredentialView)

@@ -50,7 +50,8 @@ FIRST_LOGIN_TIMEOUT_S = 6.0
 # If a login this young is denied, it lacks the permission; a new login would lack it too.
 MIN_RELOGIN_AGE_S = 1.0
 RETRY_INTERVAL_S = 2.0
-IDLE_INTERVAL_S = 10.0
+LOOKUP_INTERVAL_S = 10.0
+"""Seconds between two look-ups of our own login, at most: each tells Vault's time."""
 
 WRONG_LOGIN = {
     "approle": "its role id or secret id is not valid",
@@ -231,19 +232,19 @@ class VaultConnection:
         began, login = time.monotonic(), read_login(path)
         self.forward_to_active_node(read_timeout_s=read_timeout_s)
         if isinstance(login, TokenLogin):
-            held = LiveLogin(self.adapter(Secret(read_secret_file(login.token_file))), began, 0)
-            self._look_up(held)
-            return held
-        where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")
-        try:
-            with self._login_session(login) as session:
-                answer = self.call(self._adapter(None, session, read_timeout_s=read_timeout_s), "post", where, body)
-        except (VaultDenied, VaultRefused) as error:
-            raise VaultDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
-        auth = (answer or {}).get("auth") or {}
-        if not auth.get("client_token"):
-            raise VaultRefused(f"Vault has no login at {where}")
-        made = LiveLogin(self.adapter(Secret(auth["client_token"])), began, int(auth.get("lease_duration") or 0))
+            token, ttl = read_secret_file(login.token_file), 0
+        else:
+            where, body = login_request(login, secret_id=self._secret_id(login) if isinstance(login, AppRoleLogin) else "")
+            try:
+                with self._login_session(login) as session:
+                    answer = self.call(self._adapter(None, session, read_timeout_s=read_timeout_s), "post", where, body)
+            except (VaultDenied, VaultRefused) as error:
+                raise VaultDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
+            auth = (answer or {}).get("auth") or {}
+            if not auth.get("client_token"):
+                raise VaultRefused(f"Vault has no login at {where}")
+            token, ttl = auth["client_token"], int(auth.get("lease_duration") or 0)
+        made = LiveLogin(self.adapter(Secret(token)), began, ttl)
         self._look_up(made)
         return made
 
@@ -277,18 +278,18 @@ class VaultConnection:
             yield session
 
     def _renew_until_stopped(self) -> None:
-        pause = self._renewal_interval()
+        pause = self._lookup_interval()
         while not self._stop.wait(pause):
             try:
                 self._renew_login()
-                pause = self._renewal_interval()
+                pause = self._lookup_interval()
             except (RetryLater, GiveUp):
                 # Each call that needs the login reports its own error.
                 pause = RETRY_INTERVAL_S
 
-    def _renewal_interval(self) -> float:
+    def _lookup_interval(self) -> float:
         login = self._login
-        return max(min(login.ttl / 3, IDLE_INTERVAL_S), 0.1) if login and login.ttl else IDLE_INTERVAL_S
+        return max(min(login.ttl / 3, LOOKUP_INTERVAL_S), 0.1) if login and login.ttl else LOOKUP_INTERVAL_S
 
     def _renew_login(self) -> None:
         """Renew the login before more than a third of its ttl has passed. Log in again if that is refused, or grants less than half the ttl of a new
@@ -297,8 +298,8 @@ class VaultConnection:
         login = self._login
         if login is None or self._log_in is None:
             return
-        left_next_time = self._look_up(login) - RESOLUTION_S - self._renewal_interval()
-        if not login.ttl or left_next_time > login.ttl * 2 / 3:
+        left_at_next_look = self._look_up(login) - RESOLUTION_S - self._lookup_interval()
+        if not login.ttl or left_at_next_look > login.ttl * 2 / 3:
             return
         with suppress(VaultDenied, VaultRefused):
             auth = (self.call(login.adapter, "post", "auth/token/renew-self", {}) or {}).get("auth") or {}

@@ -299,8 +299,8 @@ def _write_problems(catalog: Catalog) -> Iterator[Problem]:
 
 
 def _issue_path_problems(catalog: Catalog) -> Iterator[Problem]:
-    """Yield the problems of the paths that actions are issued from, with their placeholders filled in: those that Vault or we need ourselves,
-    and each way in which the catalog itself would bypass a lock: no other action may share a locked action's path and policy.
+    """Yield each path, with its placeholders filled in, from which no action may issue; and each way in which the catalog itself would bypass a
+    lock: no other action may share a locked action's path and policy.
     """
     places: dict[str, set[str]] = {}
     for where, definition in catalog.iter_actions():

@@ -49,7 +49,7 @@ OWN_KEY = re.compile(r"transit/.*/je-.*")
 def _check_vault_path(path: str) -> str:
     is_path, why = VAULT_PATH_PATTERN.fullmatch(path), why_reserved(path)
     reject_if(not is_path, "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)")
-    reject_if(why, str(why))
+    reject_if(why, why or "")
     return path
 
 

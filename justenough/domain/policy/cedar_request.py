@@ -146,9 +146,18 @@ class DecisionFacts(Message):
     def to_context(self, reason: str) -> AccessContext:
         """Return the circumstances that these facts describe."""
         held, clock = HeldAccess.model_validate(self, from_attributes=True), Clock(self.hour, self.weekday)
-        arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
-        same = {name: getattr(self, name) for name in ("break_glass", "tool", "beyond")}
-        return AccessContext(self.phase, self.ttl, reason, clock, held=held, arguments=arguments, numbers=numbers, **same)
+        return AccessContext(
+            self.phase,
+            self.ttl,
+            reason,
+            clock,
+            held=held,
+            break_glass=self.break_glass,
+            tool=self.tool,
+            arguments=frozenset(self.arguments),
+            numbers=frozenset(self.numbers),
+            beyond=self.beyond,
+        )
 
 
 def job_attributes(job: JobFacts) -> Attributes:

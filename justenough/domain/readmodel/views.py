@@ -365,7 +365,7 @@ class JobFilters(TypedDict, total=False):
     """How the id begins."""
 
 
-class CredentialQuery(TypedDict, total=False):
+class CredentialFilters(TypedDict, total=False):
     """The filters of a list of credentials; None for any."""
 
     live: bool

@@ -110,10 +110,6 @@ def test_of_many_entries_about_one_thing_the_newest_are_read_in_order(store: Sto
     store.ledger.append([samples.submission(), samples.access_request(), samples.issuance(), *renewals])
 
     assert [entry.id for entry in store.ledger.entries_about(JOB, (kind,), credential)] == [event.id for event in renewals[1:]]
-    assert [entry.id for entry in store.ledger.entries_about(JOB, (kind,), "")] == [event.id for event in renewals[1:]]
-    (submitted,) = store.ledger.entries_about(JOB, (EventType.JOB_SUBMITTED,), "")
-    assert submitted.id == samples.submission().id
-    assert store.ledger.entries_about(JOB, (EventType.CREDENTIAL_REVOKED,), "") == ()
 
 
 def test_ids_are_found_by_their_whole_text_and_by_their_beginning(store: Store) -> None:

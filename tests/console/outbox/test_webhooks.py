@@ -620,14 +620,20 @@ async def test_a_receiver_gets_the_events_after_a_restore_of_the_store_beneath_a
     assert rig.progress_of("siem").position == 4
 
 
-async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_delivered(
-    rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The ledger has become as long as what the console has read before the console reads it again."""
+async def read_lost_entries(rig: OutboxRig, receiver: Receiver, own_store: Path) -> Dispatcher:
+    """Return a console that has read three entries, none of them for its subscription, before the store lost them."""
     console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
     with lost_records(own_store):
         rig.record(*(job_start(job_id(number)) for number in range(1, 4)))
         await rig.deliver(console)
+    return console
+
+
+async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_delivered(
+    rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger has become as long as what the console has read before the console reads it again."""
+    console = await read_lost_entries(rig, receiver, own_store)
 
     await fail_to_dispatch(console, monkeypatch)
     rig.record(*submissions(4))
@@ -639,10 +645,7 @@ async def test_events_that_take_the_places_of_entries_lost_in_a_failover_are_del
 async def test_events_that_take_lost_places_are_delivered_although_only_a_subscriptions_own_reading_failed(
     rig: OutboxRig, receiver: Receiver, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
-    with lost_records(own_store):
-        rig.record(*(job_start(job_id(number)) for number in range(1, 4)))
-        await rig.deliver(console)
+    console = await read_lost_entries(rig, receiver, own_store)
     rig.record(*submissions(4))
     with monkeypatch.context() as failing_over:
         failing_over.setattr(OutboxRepository, "next_batch", fail_over)
