@@ -282,6 +282,4 @@ def _argument_texts(call: ToolCall, inputs: frozenset[str]) -> dict[str, str]:
 def _argument_text(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
     return value if isinstance(value, str) else to_canonical_json(value).decode()
