@@ -11,7 +11,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.revocation.proof import prove
-from activities.support.caller_check import NotTheirs, refused_event, require_job_workflow
+from activities.support.caller_check import refused_event, require_job_workflow
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
@@ -75,6 +75,10 @@ class ProofNotChecked(RetryLater):
 
 class NotOpened(GiveUp):
     """A locked request cannot be opened; the message gives the reason."""
+
+
+class RequestLost(GiveUp):
+    """The store does not have a request as the workflow waits for it."""
 
 
 class NoPlaceLeft(RetryLater):
@@ -186,11 +190,16 @@ class JobActivities:
         if view and view.current_tier == before.current + 1 > view.tier:
             kept = after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by})
             return ClimbResult(ladder=kept, approved=view.state is RequestState.APPROVED)
+        if view is None and (order := self._deps.store.jobs.order(job)):
+            # A failover of the store lost it. Record it again, under the same id; its tier gets its whole time again.
+            again = next((item for item in self.decide_requests(order).requests if item.id == before.request), None)
+            if again and again.digest == before.digest and again.ladder and not again.locked:
+                return ClimbResult(ladder=again.ladder)
         recorded = find_recorded_request(self._deps, job, before)
         if isinstance(recorded, Rejection) or recorded.expires_at is None:
             why = recorded.message if isinstance(recorded, Rejection) else "nobody has been asked to decide the request"
             self._deps.store.ledger.append([refused_event(job, why, at=now)])
-            raise NotTheirs(why)
+            raise RequestLost(why)
         if (left := recorded.expires_at - self._deps.now()) > MAX_CLOCK_SKEW:
             # Either this is a stranger's workflow, or Temporal's clock is ahead. Meanwhile the workflow goes on counting answers.
             why = "the time that its tier has to decide has not passed yet by this worker's clock"
