@@ -293,8 +293,12 @@ class Issuer:
     def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingRequest:
         """Grant a request that waited for people, if they have approved it by now."""
         view = self._deps.store.requests.get(request)
-        if view is None or view.state is RequestState.PENDING:
-            return PendingRequest(request, view.current_tier if view else 0)
+        if view is None:
+            # A failover of the store lost it. The workflow opens each request once, so the job needs another one.
+            self._requests.waiting.pop(request, None)
+            return self._make_request(access, grant)
+        if view.state is RequestState.PENDING:
+            return PendingRequest(request, view.current_tier)
         if view.state is not RequestState.APPROVED:
             self._requests.waiting.pop(request, None)
             why = f"{access.action} on {access.resource}: the request is {view.state}"

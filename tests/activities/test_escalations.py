@@ -174,6 +174,23 @@ def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_h
     assert job.request().state is RequestState.APPROVED
 
 
+def test_a_running_jobs_request_that_a_failover_lost_is_made_again(at: Desk, tmp_path: Path) -> None:
+    session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+    write = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="Mend the order", at="request")
+    with forget_what_is_recorded(tmp_path / "store.db"):
+        lost = session.issuer.access(write)
+        assert isinstance(lost, PendingRequest)
+
+    waiting = session.issuer.access(write, waited_for=lost.request_id)
+
+    assert isinstance(waiting, PendingRequest)
+    view = at.deps.store.requests.get(waiting.request_id)
+    assert view is not None
+    assert (view.state, view.tier) == (RequestState.PENDING, waiting.tier)
+    assert session.issuer.access(write, waited_for=lost.request_id) == waiting
+    session.end()
+
+
 def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Desk) -> None:
     job = WaitingJob(at)
     job.let_time_pass(job.ladder)
