@@ -11,7 +11,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.revocation.proof import prove
-from activities.support.caller_check import NotTheirs, refused_event, require_job_workflow
+from activities.support.caller_check import refused_event, require_job_workflow
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
@@ -75,6 +75,10 @@ class ProofNotChecked(RetryLater):
 
 class NotOpened(GiveUp):
     """A locked request cannot be opened; the message gives the reason."""
+
+
+class RequestLost(GiveUp):
+    """The store does not have a request as the workflow waits for it."""
 
 
 class NoPlaceLeft(RetryLater):
@@ -175,32 +179,37 @@ class JobActivities:
     @activity.defn(name="climb", no_thread_cancel_exception=True)
     def climb(self, climb_input: ClimbInput) -> ClimbResult:
         """Escalate an unanswered request to the next tier; past the top tier it expires. If it is not due yet, return it with the time left."""
-        now, tiers = self._deps.now(), self._deps.config.current().tiers
+        now, tiers, store = self._deps.now(), self._deps.config.current().tiers, self._deps.store
         before, job = climb_input.ladder, climb_input.job
         require_job_workflow(self._deps, job)
         after = before.to_next_tier(tiers, now=now)
-        view = self._deps.store.requests.get(before.request)
+        view = store.requests.get(before.request)
         # An earlier attempt may have recorded this step; its result got lost, and the workflow called again.
         if view and view.state is RequestState.EXPIRED:
             return ClimbResult(ladder=None)
         if view and view.current_tier == before.current + 1 > view.tier:
             kept = after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by})
             return ClimbResult(ladder=kept, approved=view.state is RequestState.APPROVED)
+        if view is None and (order := store.jobs.order(job)) and (waiting := store.jobs.get(job)) and waiting.started_at is None:
+            # A failover of the store lost it. Record it again, under the same id; its tier gets its whole time again.
+            again = next((item for item in self.decide_requests(order).requests if item.id == before.request), None)
+            if again and again.digest == before.digest and again.ladder and not again.locked:
+                return ClimbResult(ladder=again.ladder)
         recorded = find_recorded_request(self._deps, job, before)
         if isinstance(recorded, Rejection) or recorded.expires_at is None:
             why = recorded.message if isinstance(recorded, Rejection) else "nobody has been asked to decide the request"
-            self._deps.store.ledger.append([refused_event(job, why, at=now)])
-            raise NotTheirs(why)
+            store.ledger.append([refused_event(job, why, at=now)])
+            raise RequestLost(why)
         if (left := recorded.expires_at - self._deps.now()) > MAX_CLOCK_SKEW:
             # Either this is a stranger's workflow, or Temporal's clock is ahead. Meanwhile the workflow goes on counting answers.
             why = "the time that its tier has to decide has not passed yet by this worker's clock"
-            self._deps.store.ledger.append([refused_event(job, why, at=now)])
+            store.ledger.append([refused_event(job, why, at=now)])
             return ClimbResult(ladder=before.model_copy(update={"respond_by": before.respond_by + left}))
         if after is None:
             expired = build_event(
                 EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current
             )
-            self._deps.store.ledger.append([expired])
+            store.ledger.append([expired])
             return ClimbResult(ladder=None)
         # The workflow does not learn of a withdrawal without a signature.
         after = counting = after.with_barred(forebears=after.forebears, taken_back=recorded.withdrawers)
@@ -208,7 +217,7 @@ class JobActivities:
         if after.verdict(tiers) == "approved":
             lapsed = build_control_group_verifier(self._deps, now=now).lapsed_answers(job, after)
             counting, facts = after.without(answer for answer, _ in lapsed), [*lapsed_answer_events(job, after, lapsed, at=now)]
-        self._deps.store.ledger.append([*facts, approval_escalated_event(job, counting, tiers, at=now)])
+        store.ledger.append([*facts, approval_escalated_event(job, counting, tiers, at=now)])
         is_approved = counting.verdict(tiers) == "approved"
         # Otherwise the lapsed ones count again if their people get their right back.
         return ClimbResult(ladder=counting if is_approved else after, approved=is_approved)

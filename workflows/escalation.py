@@ -139,7 +139,13 @@ class Escalation:
                 self.states[request] = RequestState.APPROVED
 
     async def _examine_batch(self, number: int, received: tuple[Any, ...]) -> None:
-        waiting, approved = (self._in_state(state) for state in (RequestState.PENDING, RequestState.APPROVED))
+        # Only what these answers are about: all of a job's ladders may be more than fits into a payload.
+        statements = [answer.get("statement") for answer in received if isinstance(answer, dict)]
+        named = [statement.get("request") for statement in statements if isinstance(statement, dict)]
+        waiting, approved = (
+            {request: ladder for request, ladder in self._in_state(state).items() if request in named}
+            for state in (RequestState.PENDING, RequestState.APPROVED)
+        )
         answers = AnswersInput(job=self._job, ladders=waiting, approved=approved, received=received, number=number)
         result = await call_activity(JobActivities.take_answers, answers)
         self.ladders.update(result.ladders)

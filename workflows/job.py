@@ -28,7 +28,7 @@ from workflows.guard import Guard
 from workflows.signals import ApprovalRequests, ReceivedAnswers, RevocationRequests, decode_signal
 
 with workflow.unsafe.imports_passed_through():
-    from activities.job_activities import JobActivities
+    from activities.job_activities import JobActivities, RequestLost
     from activities.session_activity import SessionActivities
     from justenough.domain.contracts import search_attributes
     from justenough.domain.contracts.workflow_messages import (
@@ -52,6 +52,9 @@ DENIED_BY = {
     RequestState.EXPIRED: "a timeout: no tier decided in time",
     RequestState.WITHDRAWN: "an approver, who withdrew the approval",
 }
+REQUEST_LOST = (
+    "the store lost a request, or an answer to it, that this job waited for, as after a failover or restore; launch the job again"
+)
 STATE_ATTRIBUTE = SearchAttributeKey.for_keyword(search_attributes.STATE)
 
 
@@ -129,7 +132,8 @@ class Job:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, a bug included, must not skip the compensation
             workflow.logger.exception("job failed unexpectedly")
             name = error_type(error) if isinstance(error, FailureError) else type(error).__name__
-            outcome = JobOutcome(self._stop or JobState.FAILED, reason=f"unexpected {name}")
+            reason = REQUEST_LOST if name == RequestLost.__name__ else f"unexpected {name}"
+            outcome = JobOutcome(self._stop or JobState.FAILED, reason=reason)
         if not outcome.clean:
             outcome = await self._compensate(outcome)
         return await self._close(outcome)

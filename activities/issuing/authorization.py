@@ -14,6 +14,7 @@ from datetime import datetime
 from activities.issuing.results import EndReason, IssueBasis, NotPermitted
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
+from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import request_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle, Decision, HeldAccess
@@ -109,10 +110,22 @@ def authorize(
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not expect a credential of this decision.
     last, about = ("granted", None) if access.tools is not None and call_of(access) is None else ("issue", issue_decision_about(nth))
-    deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now, about=about)])
+    record_issue_decision(deps, *events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now, about=about))
     if rejection:
         raise NotPermitted(f"{access.action} on {access.resource}: {rejection}")
     return access, IssueBasis(decision, digest, now, requested, ladder)
+
+
+def record_issue_decision(deps: Deps, *events: Event) -> None:
+    """Record the last of these events, the decision before an attempt to issue, and those that led to it.
+
+    An attempt that waited for a server is decided again under its number. If that decision differs, it is recorded beside the first.
+    """
+    ledger, decided = deps.store.ledger, events[-1]
+    if decided.id not in {entry.id for entry in ledger.append(events)}:
+        (first,) = ledger.with_ids([decided.id])
+        if any(first.data[field] != decided.data[field] for field in ("outcome", "tier", "policies")):
+            ledger.append([decided.model_copy(update={"id": f"{decided.id}/{digest_of(decided.data['policies'])}"})])
 
 
 def _approval_events(deps: Deps, job: str, ladder: Ladder, *, at: datetime) -> Iterator[Event]:
@@ -197,7 +210,7 @@ def reason_to_end(
     last = recorded.get(credential.id, RecordedDecision(basis.decision))
     changed: tuple[Event, ...] = ()
     # An unchanged decision is not worth an entry every minute.
-    if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
+    if not decision.is_like(last.decision):
         # One request may have several credentials, whose decisions change at different times.
         request, about, now = credential.request_id, f"renewal/{credential.id}/{last.changes + 1}", deps.now()
         changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)

@@ -185,8 +185,6 @@ class RuntimeRequests:
                 f"{access.action} on {access.resource} needs a Vault control group's authorization and cannot be requested at runtime: "
                 "request it at the start, in the job's spec"
             )
-        if self._numbers >= MAX_REQUESTS:
-            raise AccessRefused(f"a job may make at most {MAX_REQUESTS:,} requests")
 
     def require_room(self) -> None:
         """Raise AccessRefused if this job has reached its limit of waiting requests, or of requests in total; OverQuota if its launcher has."""
@@ -208,12 +206,14 @@ class RuntimeRequests:
             raise OverQuota(f"{why}; at most {quota:,} may: wait for their answers first", retry_after=OVER_QUOTA_RETRY_S)
 
     def number(self, access: Access) -> int:
-        """Return a new request's number: the number in the order if the order lists this access, else the next free one."""
+        """Return a new request's number: the number in the order if the order lists this access, else the next free one. Raises AccessRefused."""
         for number, listed in self._unasked.items():
             # The order lists the credential, not a call that people approve by its arguments.
             same = (listed.resource, listed.action, listed.tools) == (access.resource, access.action, access.tools)
             if call_of(access) is None and same and access.ttl <= listed.ttl:
                 return number
+        if self._numbers >= MAX_REQUESTS:
+            raise AccessRefused(f"a job may make at most {MAX_REQUESTS:,} requests")
         return self._numbers + 1
 
     def signed_reason(self, number: int) -> str | None:

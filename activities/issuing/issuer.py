@@ -16,7 +16,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
-from activities.issuing.authorization import IssueContext, RecordedDecision, authorize, reason_to_end, why_not_approved
+from activities.issuing.authorization import (
+    IssueContext,
+    RecordedDecision,
+    authorize,
+    reason_to_end,
+    record_issue_decision,
+    why_not_approved,
+)
 from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, NewRequest, RuntimeRequests, ToolBounds, is_withdrawn
 from activities.issuing.results import (
     ACCESS_CLOSED,
@@ -227,12 +234,14 @@ class Issuer:
             return None
         with self._next_attempt(grant.number) as nth:
             # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
+            # After an edit, other policies may allow it than those of the grant's decision: that is recorded, too.
             action = self._deps.config.current().catalog.resources[access.resource].actions[access.action]
             controls = known_controls(self._deps, action, self._verified.spec.data_scope)
-            if action.revocable is not Revocable.NEVER and controls.search_digest is None:
+            is_searchable = action.revocable is Revocable.NEVER or controls.search_digest is not None
+            if not is_searchable or not decision.is_like(grant.basis.decision):
                 about, digest = issue_decision_about(nth), grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
-                self._deps.store.ledger.append([fact])
+                record_issue_decision(self._deps, fact)
             return self._issue(grant, access, nth)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingRequest:
@@ -284,8 +293,12 @@ class Issuer:
     def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingRequest:
         """Grant a request that waited for people, if they have approved it by now."""
         view = self._deps.store.requests.get(request)
-        if view is None or view.state is RequestState.PENDING:
-            return PendingRequest(request, view.current_tier if view else 0)
+        if view is None:
+            # A failover of the store lost it. The workflow opens each request once, so the job needs another one.
+            self._requests.waiting.pop(request, None)
+            return self._make_request(access, grant)
+        if view.state is RequestState.PENDING:
+            return PendingRequest(request, view.current_tier)
         if view.state is not RequestState.APPROVED:
             self._requests.waiting.pop(request, None)
             why = f"{access.action} on {access.resource}: the request is {view.state}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,13 +18,14 @@ from activities.job_activities import JobActivities
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
 from justenough.domain.approvals.verification import Withdrawal
-from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult, OpenInput
+from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult, ClimbInput, ClimbResult, JobInput, OpenInput
 from justenough.domain.core.ids import job_of, new_job_id
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import RequestView
-from justenough.services.ledger_events import approval_withdrawn_event
+from justenough.services.ledger_events import approval_withdrawn_event, job_submitted_event
+from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
 
@@ -33,12 +37,13 @@ WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": 
 class WaitingJob:
     """A job whose write waits for people: at its start, or while it runs if `asked` is the request of its session."""
 
-    def __init__(self, at: Desk, *, asked: str = "") -> None:
-        self.at, self.job = at, job_of(asked) if asked else new_job_id("dev", now=at.deps.now())
+    def __init__(self, at: Desk, *, asked: str = "", order: JobInput | None = None) -> None:
+        own = order.job if order else new_job_id("dev", now=at.deps.now())
+        self.at, self.job = at, job_of(asked) if asked else own
         if asked:
             ladder = self._call(JobActivities(at.deps).open_request, OpenInput(job=self.job, request=asked)).ladder
         else:
-            order = at.shop.sign_in("ops").order(self.job, now=at.deps.now(), spec=WRITE)
+            order = order or at.shop.sign_in("ops").order(self.job, now=at.deps.now(), spec=WRITE)
             ladder = self._call(JobActivities(at.deps).decide_requests, order).requests[0].ladder
         assert ladder is not None
         self.ladder: Ladder = ladder
@@ -136,6 +141,54 @@ def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longe
         job.ladder = results[-1].ladder or job.ladder
         job.answer(at.shop.sign_in("security"))
         assert job.request().state is RequestState.APPROVED
+
+
+@contextlib.contextmanager
+def forget_what_is_recorded(file: Path) -> Iterator[None]:
+    """Take from the store what is recorded in the block, as an asynchronous failover does."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as kept, contextlib.closing(sqlite3.connect(file)) as live:
+        live.backup(kept)
+        yield
+        kept.backup(live)
+
+
+def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_have_decided(at: Desk, tmp_path: Path) -> None:
+    order = at.shop.sign_in("ops").order(new_job_id("dev", now=at.deps.now()), now=at.deps.now(), spec=WRITE)
+    verified = verify_order(at.deps, order, now=at.deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    at.deps.store.ledger.append([job_submitted_event(order, verified, at=at.deps.now())])
+    with forget_what_is_recorded(tmp_path / "store.db"):
+        job = WaitingJob(at, order=order)
+        before = job.request()
+    assert at.deps.store.requests.get(before.id) is None
+    job.let_time_pass(job.ladder)
+
+    again = job.climb(job.ladder).ladder
+
+    assert again is not None
+    view = job.request()
+    assert (view.state, view.digest, view.tier, view.current_tier) == (RequestState.PENDING, before.digest, before.tier, before.tier)
+    assert again == job.ladder.model_copy(update={"respond_by": view.expires_at})
+    job.ladder = again
+    job.answer(at.shop.sign_in("security"))
+    assert job.request().state is RequestState.APPROVED
+
+
+def test_a_running_jobs_request_that_a_failover_lost_is_made_again(at: Desk, tmp_path: Path) -> None:
+    session = start_session(at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+    write = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="Mend the order", at="request")
+    with forget_what_is_recorded(tmp_path / "store.db"):
+        lost = session.issuer.access(write)
+        assert isinstance(lost, PendingRequest)
+
+    waiting = session.issuer.access(write, waited_for=lost.request_id)
+
+    assert isinstance(waiting, PendingRequest)
+    view = at.deps.store.requests.get(waiting.request_id)
+    assert view is not None
+    assert (view.state, view.tier) == (RequestState.PENDING, waiting.tier)
+    assert session.issuer.access(write, waited_for=lost.request_id) == waiting
+    session.end()
 
 
 def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Desk) -> None:

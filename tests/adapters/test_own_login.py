@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +296,14 @@ def test_a_login_is_renewed_before_more_than_a_third_of_its_ttl_has_passed(
         opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
         opened._renew_login()
     assert any(request.path.endswith("/renew-self") for request in vault.requests) == renewed
+
+
+def test_a_login_is_renewed_although_vault_does_not_tell_how_long_it_lives(write_login: LoginWriter) -> None:
+    with serve_canned_answers() as vault, closing(VaultConnection(vault.address)) as opened:
+        grant = {"auth": {"client_token": "a-token", "lease_duration": 10}}
+        vault.routes |= {"/login": (200, grant), "/renew-self": (200, grant), "/lookup-self": (200, {"data": {"ttl": 10}})}
+        opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
+        vault.routes["/lookup-self"] = (503, {})
+        with suppress(VaultUnavailable):
+            opened._renew_login()
+    assert vault.requests[-1].path.endswith("/renew-self")

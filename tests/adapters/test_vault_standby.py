@@ -66,7 +66,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (folder / "seal.key").write_bytes(b"k" * 32)
     with ExitStack() as stack:
         active, active_cluster, standby, standby_cluster = stack.enter_context(hold_ports(folder, 4))
-        door = Door(standby_cluster)
+        door = stack.enter_context(closing(Door(standby_cluster)))
         first = serve(stack, folder, "active", active, active_cluster, reached_at=active_cluster)
         made = first.post("sys/init", json={"recovery_shares": 1, "recovery_threshold": 1}).raise_for_status().json()
         until(lambda: first.get("sys/health").status_code == 200, "the first node is active")

@@ -32,7 +32,7 @@ WIRE_NAMES = {
     "query": {"view"},
 }
 """A job that has waited for a week, or an old client, uses these. Add names; never rename or remove one."""
-ERROR_TYPES = {"NotTheirs"}
+ERROR_TYPES = {"NotTheirs", "RequestLost"}
 """Histories contain these errors by class name, and workflows branch on them: renaming such a class would change a replay."""
 KINDS = {
     "activity.defn": "activity",

@@ -104,6 +104,12 @@ async def test_a_step_that_is_refused_for_good_ends_the_job_and_its_access_is_re
     assert "revoked by compensation" in job.known.ledger
 
 
+async def test_a_job_whose_request_the_store_lost_says_so(bench: Bench) -> None:
+    job = await bench.start(refusing={"climb"}, refusal="RequestLost", needs=(Need(1),))
+    result = await job.result()
+    assert (result.state, "the store lost a request" in str(result.reason)) == (JobState.FAILED, True), result
+
+
 async def test_a_withdrawal_that_is_refused_for_good_does_not_keep_the_job_from_closing(bench: Bench) -> None:
     job = await bench.start(refusing={"withdraw"}, needs=(Need(1), Need(1)))
     await job.answer("lead", decision="deny")

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from justenough.domain.approvals.ladder import ApprovalAnswer
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.states import JobState
-from tests.workflows import session_scripts
+from tests.workflows import fakes, session_scripts
 from tests.workflows.servers import Bench, StartedJob
 
 
@@ -53,6 +54,29 @@ async def test_a_running_jobs_unanswered_request_escalates_and_is_denied_after_t
     job = await start_job(server, asked={2: tier}, late=True)
     await ask(job, 2)
     await job.known.until(lambda known: becomes in known.ledger)
+    await cancel_job(job)
+
+
+async def test_answers_are_examined_whatever_people_wrote_about_the_jobs_other_requests(
+    server: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_at_length(**fields: Any) -> ApprovalAnswer:
+        return ApprovalAnswer(**{**fields, "reason": "r" * 700_000})
+
+    async def approve(number: int) -> None:
+        await job.answer("lead", number=number)
+        await job.known.until(lambda known: known.ledger.count("approve by lead") == number - 1)
+
+    monkeypatch.setattr(fakes, "ApprovalAnswer", answer_at_length)
+    job = await start_job(server, asked=dict.fromkeys(range(2, 6), 1))
+    for number in range(2, 6):
+        await ask(job, number)
+    for number in range(2, 5):
+        await approve(number)
+    # Not amid the workflow's task: only what is passed to an ordinary activity is a payload, of at most 2 MB.
+    job.known.failing["take_answers"] = job.known.tried["take_answers"] + 3
+    await approve(5)
+    assert "workflow_task_failed" not in await job.history()
     await cancel_job(job)
 
 

@@ -281,4 +281,5 @@ def _block_text(block: Any) -> str:
             return f"{block.resource.uri}\n{block.resource.text}"
         case "resource_link":
             return f"[{block.name}: {block.uri}]"
-    return f"[{block.type} {getattr(block, 'mime_type', '') or ''} is not passed on]"
+    kind = getattr(getattr(block, "resource", block), "mime_type", None)
+    return f"[{block.type} {kind or 'of no stated type'} is not passed on]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, get_args
 
 import anyio
 import httpx
@@ -23,6 +24,9 @@ MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
+
+KNOWN_BLOCKS = frozenset(get_args(block.model_fields["type"].annotation)[0] for block in get_args(types.ContentBlock))
+"""Types of content in the result of a call."""
 
 IncomingMessages = MemoryObjectReceiveStream[SessionMessage | Exception]
 OutgoingMessages = MemoryObjectSendStream[SessionMessage]
@@ -151,7 +155,17 @@ def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool
         return _build_failure(request, "the response is not an MCP message")
     if isinstance(message, types.JSONRPCResponse | types.JSONRPCError) and message.id != request.id:
         return _build_failure(request, "the response answers a different request")
+    if isinstance(message, types.JSONRPCResponse) and request.method == "tools/call" and isinstance(message.result.get("content"), list):
+        message.result["content"] = [_to_known_block(block) for block in message.result["content"]]
     return message
+
+
+def _to_known_block(block: Any) -> Any:
+    """Return a content block; if its type is newer than the SDK, a file without content that names it: the SDK would reject the whole result."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(kind, str) or kind in KNOWN_BLOCKS:
+        return block
+    return {"type": "resource", "resource": {"uri": "unknown:", "mimeType": f"of the unknown type {kind}", "blob": ""}}
 
 
 def _build_failure(request: types.JSONRPCRequest, why: str) -> types.JSONRPCError:

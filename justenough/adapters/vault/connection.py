@@ -298,7 +298,12 @@ class VaultConnection:
         login = self._login
         if login is None or self._log_in is None:
             return
-        left_at_next_look = self._look_up(login) - RESOLUTION_S - self._lookup_interval()
+        try:
+            left = self._look_up(login)
+        except RetryLater:
+            # It may be due, and by the next attempt it may have ended.
+            left = 0
+        left_at_next_look = left - RESOLUTION_S - self._lookup_interval()
         if not login.ttl or left_at_next_look > login.ttl * 2 / 3:
             return
         with suppress(VaultDenied, VaultRefused):

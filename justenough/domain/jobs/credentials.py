@@ -57,6 +57,10 @@ class Decision(Message):
     errors: tuple[str, ...] = ()
     """Evaluation errors; any error makes the outcome denied."""
 
+    def is_like(self, other: Decision) -> bool:
+        """Whether another decision says the same by the same policies. Other policies of the set may differ."""
+        return (self.outcome, self.tier, self.policies) == (other.outcome, other.tier, other.policies)
+
 
 class CredentialHandle(Message):
     """The handle of an issued credential: enough to revoke it, never the secret."""

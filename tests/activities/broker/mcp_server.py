@@ -51,7 +51,7 @@ class McpServer:
     tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """What was called, with which arguments."""
     mode: str = ""
-    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing."""
+    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer."""
     at: str = "tools/call"
     """At which of MCP's methods."""
     structured: dict[str, Any] | None = None
@@ -167,6 +167,13 @@ class _Endpoint:
         """A picture for people, and the same for programs."""
         picture = {"type": "image", "data": "aGk=", "mimeType": "image/png"}
         result = {"resultType": "complete", "content": [picture], "structuredContent": self._state.structured}
+        await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
+
+    async def _newer(self, send: Send, receive: Receive, request: Request) -> None:
+        """Content of types that MCP does not have yet, with the credential in it, and the same for programs."""
+        sent = request.headers["authorization"]
+        blocks: list[dict[str, Any]] = [{"type": "hologram", "data": sent}, {"type": f"film of {sent}"}]
+        result = {"resultType": "complete", "content": blocks, "structuredContent": self._state.structured}
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _hang(self, send: Send, receive: Receive, request: Request) -> None:

@@ -173,6 +173,20 @@ def test_structured_content_beside_a_picture_is_passed_on(agent: Puppet, hub: Mc
         hub.structured = None
 
 
+def test_content_of_an_unknown_type_is_mentioned_and_the_rest_of_the_answer_is_passed_on(agent: Puppet, hub: McpServer, ops: Human) -> None:
+    hub.structured = {"drawn": 3}
+    try:
+        with hub.misbehave("newer"):
+            text, failed = call_tool(agent, "get_picture", number=3)
+    finally:
+        hub.structured = None
+    assert not failed, text
+    assert text.startswith("[resource of the unknown type hologram is not passed on]\n[resource of the unknown type film of Login")
+    assert text.endswith('[redacted] is not passed on]\n{"drawn": 3}')
+    assert last_login(hub).password not in text
+    assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == "done"
+
+
 @pytest.mark.parametrize("content", [{}, {"content": []}])
 def test_a_result_that_asks_for_input_is_no_answer(agent: Puppet, hub: McpServer, ops: Human, content: dict[str, Any]) -> None:
     hub.structured = content

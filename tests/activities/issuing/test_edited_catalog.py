@@ -18,6 +18,7 @@ from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.readmodel.views import EntryView
 from tests.activities.issuing_session import start_session
 from tests.activities.vault_shop import ACME, Desk, Shop, copy_config, open_desk
 
@@ -81,12 +82,13 @@ async def test_a_credential_is_issued_as_it_was_decided_although_the_catalog_cha
         ledger = at.deps.store.ledger
         append = ledger.append
 
-        def append_and_edit(events: Sequence[Event]) -> None:
-            append(events)
+        def append_and_edit(events: Sequence[Event]) -> tuple[EntryView, ...]:
+            new = append(events)
             if any(event.type is EventType.ACCESS_DECIDED and event.data["phase"] == "issue" for event in events):
                 edited = yaml.safe_load(before)
                 edited["resources"]["orders-db"]["actions"]["read"]["issue"]["path"] = "database/creds/not-decided"
                 load_catalog(at, catalog, yaml.safe_dump(edited))
+            return new
 
         monkeypatch.setattr(ledger, "append", append_and_edit)
         access = Access(resource="orders-db", action=Action.READ, ttl=600, reason="Look", at="request")

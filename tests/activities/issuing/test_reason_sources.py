@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import pytest
 
-from activities.issuing.results import IssuedCredential, PendingRequest
+from activities.issuing import grants
+from activities.issuing.results import AccessRefused, IssuedCredential, PendingRequest
 from justenough.adapters.store import StoreUnavailable
 from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.jobs.spec import Access
@@ -95,6 +96,20 @@ def test_a_request_that_could_not_be_issued_is_the_same_request_when_the_job_ask
                 session.issuer.access(access)
     assert isinstance(session.issuer.access(access), IssuedCredential)
     assert reasons_of(session) == [("Look the order up", ReasonSource.ORDER, "Look the order up")]
+    session.end()
+
+
+def test_a_jobs_last_request_is_still_possible_after_it_could_not_be_issued(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = start_session(at, SIGNED)
+    monkeypatch.setattr(grants, "MAX_REQUESTS", 2)
+    with sealed_vault(at):
+        for reason in ("the first", "the second"):
+            with pytest.raises(VaultUnavailable):
+                ask(session, "orders-db", reason)
+        with pytest.raises(AccessRefused, match="at most 2 requests"):
+            ask(session, "orders-db", "the third")
+    ask(session, "orders-db", "the second")
+    assert len(session.issuer.holdings.alive) == 1
     session.end()
 
 

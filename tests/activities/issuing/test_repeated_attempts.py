@@ -22,11 +22,12 @@ from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import approval_decided_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
+from tests.activities.issuing.test_reason_sources import sealed_vault
 from tests.activities.issuing.test_renewal_check import approval_of
 from tests.activities.issuing_session import Session, start_session
 from tests.activities.plain_roles import NOTHING, drop_user, open_plain_desk, plain_users, standby_away
 from tests.activities.revocation_calls import revoke_from_outside
-from tests.activities.vault_shop import Desk, Shop
+from tests.activities.vault_shop import Desk, Shop, copy_config, open_desk
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
@@ -104,6 +105,34 @@ def test_an_approved_request_that_is_issued_again_records_each_lease(at: Desk, m
     for each in (earlier, session):
         assert each.end().confirmed
         assert at.shop.users_of(each.job) == []
+
+
+def deciding_policies(session: Session) -> list[list[str]]:
+    """Return the policies of each recorded decision before an issue."""
+    entries = session.at.deps.store.ledger.entries(job=session.job, types=[EventType.ACCESS_DECIDED]).items
+    return [entry.data["policies"] for entry in entries if entry.data["phase"] == "issue"]
+
+
+@pytest.mark.parametrize("asked", [ORDERS, MENDING])
+def test_what_is_issued_by_another_policy_than_before_has_a_decision_of_its_own(shop: Shop, tmp_path: Path, asked: dict[str, str]) -> None:
+    folder = copy_config(tmp_path)
+    with open_desk(shop, tmp_path, folder=folder) as at:
+        session = start_session(at, asked)
+        (access,) = session.verified.spec.access
+        if asked is MENDING:
+            # A person approves it, and Vault does not answer then. The attempt keeps its number.
+            request_approved_access(session)
+            with sealed_vault(at), pytest.raises(VaultUnavailable):
+                session.issuer.access(access)
+        else:
+            session.issue()
+        (before,) = deciding_policies(session)
+        for file in (folder / "policies").glob("*.cedar"):
+            file.write_text(file.read_text().replace(f'"{before[0]}"', '"edited-meanwhile"'))
+        at.deps.config.refresh()
+        assert isinstance(session.issuer.access(access), IssuedCredential)
+        assert deciding_policies(session) == [before, ["edited-meanwhile", *before[1:]]]
+        session.end()
 
 
 def test_an_issue_whose_answer_was_lost_stays_in_doubt_after_the_next_one(shop: Shop, tmp_path: Path) -> None:
