@@ -246,6 +246,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         # Nobody can decide about a job that they launched.
-        barred={visitor.caller.person.name},
+        barred={visitor.caller.person.id},
         beyond_texts=BEYOND_TEXTS,
     )

@@ -244,7 +244,8 @@ def approval_decided(fact: LedgerFact) -> None:
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
     copied = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     # Entries from before approvals could be narrowed or delegated lack these fields.
-    later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
+    absent = {"on_behalf_of": data.get("on_behalf_of_name"), "on_behalf_of_id": data.get("on_behalf_of")}
+    later = {"action": data.get("action"), **absent, "tools": data.get("tools")}
     fact.insert(APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
     fact.update_request(_UNCLAIM, {"row_person": data["person"]})
     _approve(fact)

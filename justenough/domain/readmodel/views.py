@@ -50,6 +50,7 @@ class ApprovalView(Message):
     """The approved bounds on tools; None if the approver added none to the requested ones."""
     on_behalf_of: str | None = None
     """Login name of the person who named the approver their delegate."""
+    on_behalf_of_id: str | None = None
     at: datetime
     withdrawn_at: datetime | None = None
     """When they withdrew it."""
