@@ -233,7 +233,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
 
 def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
     caller.require_right_to_stop(job.requester_id)
-    mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
+    mine = any(item.approver_id == caller.person.id for item in view.standing_approvals)
     if job.state.ended:
         raise Conflict(f"the job has ended ({job.state.value}), so there is nothing left to withdraw")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):

@@ -195,7 +195,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_own_job(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
-    counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
+    counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.standing_approvals))
     action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)
     may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me)
 

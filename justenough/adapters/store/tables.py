@@ -263,6 +263,8 @@ APPROVALS = _table(
     _column("on_behalf_of_id", CodePointText, nullable=True),
     _column("at", UtcDateTime, index=True),
     _column("withdrawn_at", UtcDateTime, nullable=True),
+    # Why it no longer counted when the request's answers were last verified again.
+    _column("lapsed", Text, nullable=True),
     Index(None, "approver_id", "at"),
 )
 

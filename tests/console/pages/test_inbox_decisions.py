@@ -394,6 +394,8 @@ async def test_a_decision_after_an_escalation_is_not_taken_for_the_one_before(se
     later = datetime.now(UTC)
     served.store.ledger.append([samples.approval_opening(request["job_id"], tier=2, at=later, respond_by=later + HOUR, escalated=True)])
     browser = await logged_in("chief")
+    for page in (f"/inbox/{request['id']}", f"/jobs/{request['job_id']}"):
+        assert "does not count at this tier" in (await read_words(browser, page)).text
     onward = (await submit_decision(browser, request, "approve", reason="looked again")).headers["location"]
     assert "Submitted. Verifying…" in (await read_words(browser, onward)).text
     chief, now = served.people["chief"].id, datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Record the entity id of the person for whom a delegate decided."""
+"""Record for whom a delegate decided, by entity id, and why an answer no longer counts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,6 +16,7 @@ _PEOPLE = """
 
 
 def upgrade() -> None:
-    """Add the column, and set it by the delegations."""
+    """Add the columns. Set the entity id by the delegations; why earlier answers no longer count stays in the ledger."""
+    op.add_column("approvals", sa.Column("lapsed", sa.Text(), nullable=True))
     op.add_column("approvals", sa.Column("on_behalf_of_id", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True))
     op.execute(_PEOPLE)
