@@ -5,7 +5,7 @@ A handle counts as dead only if a check found it dead; a check that was not poss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
@@ -17,8 +17,10 @@ from justenough.domain.contracts.workflow_messages import Finding, ProofReport
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable
-from justenough.domain.readmodel.views import CredentialView, JobView
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import CredentialView, EntryView, JobView
 from justenough.services.dependencies import Deps
+from justenough.services.job_history import read_entries
 from justenough.services.positive_control import why_not_observable
 
 TIME_OVER = "its expiry time has passed"
@@ -109,11 +111,14 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    view = with_store_timeout(lambda: deps.store.jobs.get(job))
+    # The ledger first: every credential that it has is then in the job's view, or among its older ones.
+    issued, view = with_store_timeout(
+        lambda: (read_entries(deps.store.ledger, job, types=[EventType.CREDENTIAL_ISSUED]).items, deps.store.jobs.get(job))
+    )
     if view is None:
         raise NotFound(f"no job {job}")
-    credentials = tuple(map(credential_of, view.credentials))
-    inspection = inspect(deps, job, credentials, accesses_of(view))
+    credentials = credentials_as_issued(view, issued)
+    inspection = inspect(deps, job, credentials, accesses_of(view) | {(item.resource, item.action) for item in credentials})
     failures = (*inspection.failures, *standing_doubts(doubts_about(deps, credentials), now=deps.now()))
     findings = list(inspection.findings)
     residual = [item for item in credentials if item.is_residual(at=deps.now())]
@@ -182,6 +187,21 @@ def accesses_of(job: JobView) -> RequestedActions:
     """Return resource and action of each of a job's requests, as requested and as granted, and of its credentials."""
     requested = {(item.resource, action) for item in job.requests for action in (item.action, item.granted_action) if action}
     return frozenset(requested | {(item.resource, item.action) for item in job.credentials})
+
+
+def credentials_as_issued(view: JobView, issued: Iterable[EntryView]) -> tuple[CredentialHandle, ...]:
+    """Return a job's credentials as the ledger records their issue: somebody may have edited or deleted their rows in the store's tables."""
+    ids = [(entry, {"id": entry.data["credential"], "request_id": entry.data["request"]}) for entry in issued]
+    recorded = {each["id"]: CredentialHandle.model_validate({**entry.data, **each}) for entry, each in ids}
+    known = {item.id: credential_of(item) for item in view.credentials}
+    if len(recorded.keys() - known.keys()) <= view.older_credentials:
+        recorded = {name: item for name, item in recorded.items() if name in known}
+    for name, item in recorded.items():
+        row = known.get(name, item)
+        # Its lease may have been renewed, and its user found, since then.
+        later = {"expires_at": max(row.expires_at, item.expires_at), "target_digest": row.target_digest}
+        known[name] = item.model_copy(update=later)
+    return tuple(known.values())
 
 
 def credential_of(view: CredentialView) -> CredentialHandle:

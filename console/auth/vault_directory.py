@@ -64,7 +64,7 @@ class ConsoleVault(Vault):
         self._ready = False
         self._login_lock = threading.Lock()
         self._person_cache: ThreadCache[Person | None] = ThreadCache()
-        self._member_cache: ThreadCache[tuple[str, ...]] = ThreadCache()
+        self._member_cache: ThreadCache[tuple[Person, ...]] = ThreadCache()
         self._public_key_cache: ThreadCache[dict[int, bytes]] = ThreadCache()
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
@@ -73,13 +73,13 @@ class ConsoleVault(Vault):
             entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)), max_age_s=CACHE_TTL_S
         )
 
-    def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
-        """Return the login names of a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not list them."""
+    def members(self, group: str, people_mounts: Iterable[str]) -> tuple[Person, ...]:
+        """Return a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not list them."""
 
-        def read() -> tuple[str, ...]:
+        def read() -> tuple[Person, ...]:
             # Names only help people to find each other; nothing depends on them.
             with suppress(RetryLater):
-                return self._ask(lambda: super(ConsoleVault, self).member_names(group, people_mounts), what="the members of groups")
+                return self._ask(lambda: super(ConsoleVault, self).members(group, people_mounts), what="the members of groups")
             return ()
 
         return self._member_cache.get(group, read, max_age_s=MEMBERS_TTL_S)

@@ -111,7 +111,7 @@ async def page_user_of(request: Request, *, allow_last_known: bool = False) -> P
         if not tier:
             return caller, 0, 0
         reviews = store.reviews.count_answerable(me, caller.review_tier, up_to=MAX_COUNT)
-        return caller, store.inbox.count(InboxFilter(person=me, tier=tier, mine=True, name=caller.person.name)), reviews
+        return caller, store.inbox.count(InboxFilter(person=me, tier=tier, mine=True)), reviews
 
     # Run in a thread: the store blocks, and the configuration is sometimes read from files.
     caller, waiting, reviews = await to_thread.run_sync(read)

@@ -109,6 +109,13 @@ def approver_text(item: ApprovalView) -> str:
     return f"{item.approver} (for {item.on_behalf_of})" if item.on_behalf_of else item.approver
 
 
+def why_not_counted(view: RequestView, item: ApprovalView) -> str:
+    """Return why a decision that was not withdrawn does not count now; empty if it does."""
+    if item.lapsed:
+        return f"no longer counts: {item.lapsed}"
+    return "does not count at this tier" if item.decision != "deny" and item not in view.counting_approvals else ""
+
+
 def review_text(view: RequestView) -> str:
     """Describe the review of a request's break-glass approval."""
     review = view.review

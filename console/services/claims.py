@@ -22,7 +22,7 @@ def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> 
     """
     view, job = find_request(deps, request)
     _require_pending(view)
-    if has_answered(deps.store, view, caller.person):
+    if has_answered(view, caller.person.id):
         raise Conflict(ANSWERED_TEXT)
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
         raise Forbidden(why)

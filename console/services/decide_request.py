@@ -14,13 +14,12 @@ from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, require_checks
 from console.services.tell_job import tell_job
 from console.temporal.client import WorkflowGone
-from justenough.adapters.store import Store
+from justenough.adapters.vault import control_groups
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
-from justenough.domain.approvals.tiers import Person
 from justenough.domain.approvals.verification import Withdrawal, needs_reason, why_bounds_invalid
 from justenough.domain.catalog.control_groups import control_group_of, why_not_narrowable
-from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
+from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
@@ -159,7 +158,7 @@ def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requeste
         return f"Already {view.state.value}."
     if barred := why_own_job(deps, caller, view, requester_id=requester_id):
         return f"You cannot decide this request: {barred}."
-    if has_answered(deps.store, view, caller.person):
+    if has_answered(view, caller.person.id):
         return "You already decided this request, or a delegate did for you."
     if caller.tier < max(view.current_tier, 1):
         return "You can decide this by break-glass only, in an emergency." if Role.BREAK_GLASS in caller.roles else "View only."
@@ -174,14 +173,10 @@ def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: 
         return Rejection("parent_unknown", str(error))
 
 
-def has_answered(store: Store, view: RequestView, person: Person) -> bool:
-    """Whether a decision of this person counts at the current tier, or one that a delegate made for them, or they withdrew theirs.
-
-    Only the login name of who was absent is recorded beside an answer. On another mount it may be somebody else's, without this delegate.
-    """
-    named = [item for item in view.lasting_answers if item.on_behalf_of == person.name and item.withdrawn_at is None]
-    return any(item.approver_id == person.id for item in view.lasting_answers) or any(
-        store.delegations.current_statement(person.id, item.approver_id, at=item.at) for item in named
+def has_answered(view: RequestView, person: str) -> bool:
+    """Whether a decision of this person (entity id) counts at the current tier, or one that a delegate made for them, or they withdrew theirs."""
+    return any(
+        item.approver_id == person or (item.on_behalf_of_id == person and item.withdrawn_at is None) for item in view.lasting_answers
     )
 
 
@@ -226,7 +221,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
         caller.require(Role.BREAK_GLASS)
     elif Role.APPROVE not in caller.roles:
         caller.require_tier(view.current_tier)
-    if has_answered(deps.store, view, caller.person):
+    if has_answered(view, caller.person.id):
         raise Conflict(ANSWERED_TEXT)
     if view.state is not RequestState.PENDING:
         last = view.approvals[-1] if view.approvals else None
@@ -238,7 +233,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
 
 def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
     caller.require_right_to_stop(job.requester_id)
-    mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
+    mine = any(item.approver_id == caller.person.id for item in view.standing_approvals)
     if job.state.ended:
         raise Conflict(f"the job has ended ({job.state.value}), so there is nothing left to withdraw")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
@@ -296,12 +291,17 @@ def _why_lock_refuses(deps: Deps, caller: Caller, view: RequestView, *, action: 
     if rule and not caller.person.groups & set(rule.groups):
         text = f"Vault's control group counts only authorizations by members of {', '.join(rule.groups)}"
         return Rejection("control_group_unauthorized", text)
-    # Vault keeps the authorization of everybody whose approval was counted, even if an escalation discarded it or it was withdrawn.
-    authorized = {item.approver_id for item in view.approvals if item.decision != "deny"} | {caller.person.id}
-    if rule and break_glass and rule.approvals > len(authorized):
-        text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
-        return Rejection("control_group_waiting", text)
-    return None
+    if rule is None or not break_glass or rule.approvals == 1:
+        return None
+    try:
+        state = control_groups.read_state(deps.vault, view.lock.accessor) if view.lock else None
+    except JustEnoughError:
+        # The worker asks, too, and an emergency must not wait for the console's right.
+        return None
+    if rule.approvals <= len({caller.person.id, *(state.authorized if state else ())}):
+        return None
+    text = f"Vault's control group requires {rule.approvals} people of {', '.join(rule.groups)}, which break-glass cannot replace"
+    return Rejection("control_group_waiting", text)
 
 
 def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_id: str) -> Rejection | None:
@@ -309,7 +309,7 @@ def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_
     if rejection := ladder_of(deps, view, requester_id=requester_id).why_own_job(absent):
         return rejection
     person = deps.vault.person(absent, deps.settings.people_mounts)
-    if person and has_answered(deps.store, view, person):
+    if has_answered(view, absent):
         return Rejection("already_answered", "the absent person has answered this request already, or a delegate has for them")
     if person is None or deps.config.current().tiers.tier_of(person.groups) < view.current_tier:
         return Rejection("tier_too_low", f"this person may not decide at tier {view.current_tier}")

@@ -22,10 +22,10 @@ class GroupMembers(NamedTuple):
 
 
 def group_members(deps: Deps, groups: Iterable[str], *, without: Container[str] = ()) -> tuple[GroupMembers, ...]:
-    """Return groups with their members, except `without`: login names of people who cannot decide."""
-    listed = {group: deps.vault.member_names(group, deps.settings.people_mounts) for group in groups}
-    able = {group: tuple(name for name in names if name not in without) for group, names in listed.items()}
-    return tuple(GroupMembers(group, able[group], nobody_else=bool(names) and not able[group]) for group, names in listed.items())
+    """Return groups with their members, except `without`: entity ids of people who cannot decide."""
+    listed = {group: deps.vault.members(group, deps.settings.people_mounts) for group in groups}
+    able = {group: tuple(person.name for person in people if person.id not in without) for group, people in listed.items()}
+    return tuple(GroupMembers(group, able[group], nobody_else=bool(people) and not able[group]) for group, people in listed.items())
 
 
 def tier_deciders(deps: Deps, tiers: Tiers, number: int) -> tuple[GroupMembers, ...]:
@@ -34,14 +34,12 @@ def tier_deciders(deps: Deps, tiers: Tiers, number: int) -> tuple[GroupMembers, 
     return group_members(deps, tier.approvers) if tier else ()
 
 
-def barred_names(deps: Deps, job: str, *, parent: str | None) -> frozenset[str]:
-    """Return the login names of people who can decide none of a job's requests, other than its launcher: those who launched its ancestors or
+def barred_people(deps: Deps, job: str, *, parent: str | None) -> frozenset[str]:
+    """Return the entity ids of people who can decide none of a job's requests, other than its launcher: those who launched its ancestors or
     had the console order it. Empty if they cannot be read now.
     """
     with suppress(NoSuchParent, RetryLater):
-        barred = ancestor_launchers(deps, parent, asked_by=console_requester_of(deps, job))
-        people = (deps.vault.person(each, deps.settings.people_mounts) for each in barred)
-        return frozenset(person.name for person in people if person)
+        return ancestor_launchers(deps, parent, asked_by=console_requester_of(deps, job))
     return frozenset()
 
 

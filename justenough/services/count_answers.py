@@ -182,7 +182,9 @@ def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
 def lapsed_answer_events(job: str, ladder: Ladder, lapsed: Iterable[tuple[ApprovalAnswer, Rejection]], *, at: datetime) -> Iterator[Event]:
     """Yield an event for each answer that counted and does not any more."""
     for answer, rejection in lapsed:
-        about, raw = f"{ladder.request}/lapsed", answer.signed.model_dump(mode="json")
+        # It may count again in between, so each verification, after an answer or an escalation, has an entry of its own. The read model
+        # knows these entries by the beginning of their `about`.
+        about, raw = f"{ladder.request}/lapsed-{ladder.current}-{ladder.answers[-1].person}", answer.signed.model_dump(mode="json")
         yield approval_rejected_event(job, rejection.message, at=at, about=about, raw=raw, request=ladder.request, person=answer.person)
 
 

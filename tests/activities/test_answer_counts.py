@@ -203,8 +203,27 @@ def test_a_request_waits_for_another_approver_if_one_of_its_approvers_has_left_t
     assert (job.answer(third), job.state()) == ("approved", RequestState.APPROVED)
 
     assert [answer.person for answer in job.ladder.answers] == [second.id, third.id]
-    assert job.rejections() == [f"{first.name} is in no group that approves requests"]
+    assert job.rejections() == [f"{first.name} is in no group that approves requests"] * 2, "each time that the quorum was reached"
+    view = at.deps.store.requests.get(job.request)
+    assert view is not None
+    assert {item.approver for item in view.counting_approvals} == {second.name, third.name}
     assert job.answer(third, "withdraw") == "withdrawn"
+
+
+def test_an_approval_of_somebody_who_comes_back_counts_again_and_is_shown_so(at: Desk) -> None:
+    first, second, third = (at.shop.newcomer(f"back-{number}", "support-leads") for number in range(3))
+    job = WaitingJob(at)
+
+    def shown() -> list[str | None]:
+        view = at.deps.store.requests.get(job.request)
+        return [item.lapsed for item in view.approvals] if view else []
+
+    job.answer(first)
+    at.shop.leave(first, "support-leads")
+    assert job.answer(second) == "pending"
+    assert shown() == [f"{first.name} is in no group that approves requests", None]
+    at.shop.join(first, "support-leads")
+    assert (job.answer(third), shown()) == ("approved", [None, None, None])
 
 
 def test_somebody_who_rises_to_the_tier_to_which_a_request_escalated_can_answer_it_again(at: Desk) -> None:

@@ -139,7 +139,13 @@ def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longe
         assert [answer.person for answer in kept] == ([person.id] if loses == "its group" else [])
         assert (job.request().state, job.request().current_tier) == (RequestState.PENDING, 2)
         job.ladder = results[-1].ladder or job.ladder
-        job.answer(at.shop.sign_in("security"))
+        for approved in (False, True):
+            if approved:
+                job.answer(at.shop.sign_in("security"))
+            request = job.request()
+            assert [item.approver for item in request.counting_approvals] == ["security"] * approved
+            why = request.approvals[0].lapsed
+            assert f"{person.name} is in no group that approves requests" == why if loses == "its group" else why is None
         assert job.request().state is RequestState.APPROVED
 
 

@@ -12,6 +12,8 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
+from console.auth.authorization import Caller
+from console.services.decide_request import why_approval_refused
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
@@ -183,9 +185,20 @@ def test_break_glass_waits_for_the_authorizations_that_vault_requires(at: Desk, 
         kept = desk.deps.store.wrapped_tokens.get(waiting.request)
         assert kept is not None
         chiefs = (desk.shop.sign_in("chief"), desk.shop.newcomer("second-chief", "chiefs"))
+        second, view = desk.deps.vault.person(chiefs[1].id, ["people"]), desk.deps.store.requests.get(waiting.request)
+        assert second is not None
+        assert view is not None
+        caller = Caller(second, desk.deps.config.current().tiers, expires=0)
+
+        def why_console_refuses() -> str | None:
+            rejection = why_approval_refused(desk.deps, caller, view, action=Action.WRITE, break_glass=True)
+            return rejection.code if rejection else None
+
+        assert why_console_refuses() == "control_group_waiting"
         for person, expected in zip(chiefs, ("control_group_waiting", None), strict=True):
             person.call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
             assert why_not(desk, waiting, answer_of(person, "break_glass")) == expected
+            assert why_console_refuses() is None, "the console counts the caller, who authorizes before it sends the decision"
 
 
 def test_no_approval_counts_without_a_request_in_vault(at: Desk) -> None:

@@ -25,9 +25,7 @@ from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
-from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from tests.adapters.store import event_samples as samples
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
@@ -199,18 +197,9 @@ class Served:
             ttl=request["ttl"],
             action=request["action"],
             absent=absent,
+            absent_id=self.people[absent].id if absent else None,
         )
         self.store.ledger.append([answer])
-        if absent:
-            # The delegation, which the absent person ended after that.
-            who_ends = {"person": self.people[absent].id, "name": absent, "delegation": f"d-{answer.id}"}
-            until, signed = answer.at + timedelta(hours=1), {"statement": {}, "signature": ""}
-            made = {"delegate": self.people[who].id, "delegate_name": who, "until": to_rfc3339(until), "reason": "away", "signed": signed}
-            for kind, at, data in (
-                (EventType.DELEGATION_MADE, answer.at, {**who_ends, **made}),
-                (EventType.DELEGATION_ENDED, answer.at + timedelta(seconds=1), who_ends),
-            ):
-                self.store.ledger.append([build_event(kind, UNATTRIBUTED_CHAIN, at=at, about=f"d-{answer.id}", **data)])
 
     def issue(self, job: str) -> str:
         """Record a credential as a session would; return its id."""

@@ -19,7 +19,8 @@ ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(
 """Matches an id, or at least its beginning with kind and time."""
 IdKind = Literal["job", "request", "credential"]
 KINDS: dict[str, IdKind] = {"j": "job", "r": "request", "c": "credential"}
-NUMBER_AT_END = re.compile(r"-\d+(\.\d+)?$")
+BEGINNING = re.compile(r"[jrc]-[a-z0-9]{1,8}-[^-]+(?P<number>-\d+(\.\d+)?)?")
+"""Matches a text with at least one character of a job's own part of the id. A shorter one would mean the only job of an installation."""
 MAX_SHOWN = 5
 """Maximum number of ids in the message about an ambiguous beginning."""
 MAX_FETCHED = 100
@@ -71,13 +72,16 @@ def id_beginning_with(api: ConsoleApiClient, kind: IdKind, text: str) -> str:
     if _is_whole(text):
         return text
     whole = text.lower() if text.startswith(f"{letter}-") else f"{letter}-{api.get('/whoami')['installation']}-{text.lower()}"
-    number = NUMBER_AT_END.search(whole) if kind != "job" else None
-    beginning = whole.removesuffix(number[0]) if number else whole
+    parts = BEGINNING.fullmatch(whole)
+    if parts is None:
+        return text
+    number = parts["number"] or "" if kind != "job" else ""
+    beginning = whole.removesuffix(number)
     # A job may have more requests and credentials than one page, so look for the job.
     if number and len(jobs := _ids_beginning(api, "job", f"j{beginning[1:]}")) == 1:
-        return f"{letter}{jobs[0][1:]}{number[0]}"
+        return f"{letter}{jobs[0][1:]}{number}"
     found = _ids_beginning(api, kind, beginning)
-    ids = [name for name in found if number is None or name.endswith(number[0])]
+    ids = [name for name in found if name.endswith(number)]
     if whole in ids:
         return whole
     is_cut = len(found) == MAX_FETCHED

@@ -28,6 +28,7 @@ from console.cli.render.request_table import (
     short_reason_source,
     shown_tier,
     time_left,
+    why_not_counted,
 )
 from console.cli.states import parse_state_option, state_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
@@ -311,9 +312,9 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
     for answer in item["approvals"]:
         verb = decision_text(answer["decision"])
         absent = f" for {answer['on_behalf_of']}" if answer["on_behalf_of"] else ""
-        withdrawn = f" (withdrawn {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
+        left = f" ({why})" if (why := why_not_counted(answer, item)) else ""
         who = f"{answer['approver']}{absent} (tier {answer['tier']})"
-        line = f"{moment(answer['at'])}  {who} {verb}{_narrowing_text(answer, item)}: {answer['reason'] or '-'}{withdrawn}"
+        line = f"{moment(answer['at'])}  {who} {verb}{_narrowing_text(answer, item)}: {answer['reason'] or '-'}{left}"
         print_fields((verb.capitalize(), line))
     if review:
         verdict = f"{review['verdict']}, according to {review['reviewer']}, {moment(review['reviewed_at'])}: {review['review_reason']}"

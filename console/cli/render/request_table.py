@@ -121,9 +121,19 @@ def approval_count(item: Json) -> str:
 
 
 def counted_approvals(item: Json) -> int:
-    """Return how many approvals of a request count: neither withdrawn ones nor those of tiers below an escalation."""
-    approvals = [answer for answer in item["approvals"] if answer["decision"] == "approve" and not answer["withdrawn_at"]]
-    return sum(answer["tier"] >= item["current_tier"] for answer in approvals)
+    """Return how many approvals of a request count."""
+    return sum(answer["decision"] == "approve" and not why_not_counted(answer, item) for answer in item["approvals"])
+
+
+def why_not_counted(answer: Json, item: Json) -> str:
+    """Return why a decision about a request does not count now; empty if it does."""
+    if answer["withdrawn_at"]:
+        return f"withdrawn {moment(answer['withdrawn_at'])}"
+    # Consoles of earlier versions do not say what has lapsed.
+    if answer.get("lapsed"):
+        return f"no longer counts: {answer['lapsed']}"
+    is_below = answer["decision"] == "approve" and answer["tier"] < item["current_tier"]
+    return f"does not count at tier {item['current_tier']}" if is_below else ""
 
 
 def decisions_text(item: Json) -> str:
@@ -132,8 +142,9 @@ def decisions_text(item: Json) -> str:
     for answer in item["approvals"]:
         absent = f" for {answer['on_behalf_of']}" if answer.get("on_behalf_of") else ""
         reason = f" ({answer['reason']})" if answer["reason"] else ""
-        withdrawn = ", then withdrew it" if answer["withdrawn_at"] else ""
-        texts.append(f"{answer['approver']}{absent} {decision_text(answer['decision'])}{reason}{withdrawn}")
+        why = why_not_counted(answer, item)
+        left = ", then withdrew it" if answer["withdrawn_at"] else f", which {why}" if why else ""
+        texts.append(f"{answer['approver']}{absent} {decision_text(answer['decision'])}{reason}{left}")
     return "; ".join(texts)
 
 

@@ -140,7 +140,6 @@ class InboxFilters(Message):
         """Return the filters as a store query."""
         return InboxFilter(
             person=caller.person.id,
-            name=caller.person.name,
             tier=caller.tier,
             mine=mine,
             resource=self.resource or None,
@@ -286,7 +285,7 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
             view=item.request,
             agent=item.agent,
             why_not=why_cannot_answer(console.deps, caller, item.request, requester_id=item.requester_id),
-            deciders=deciders_of(console.deps, caller, item.request),
+            deciders=deciders_of(console.deps, caller, item.request, requester_id=item.requester_id),
             silence=timeout_outcome(item.request, caller.tiers),
         )
         for item in items[:limit]

@@ -11,7 +11,7 @@ from console.auth.authorization import Caller, Role
 from console.presentation.policy_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_cannot_answer, why_no_delegate_of, why_own_job
-from console.services.deciders import GroupMembers, barred_names, deciders_from
+from console.services.deciders import GroupMembers, barred_people, deciders_from
 from console.services.visibility import job_for, visible_request
 from justenough.domain.core.errors import InvalidInput, RetryLater
 from justenough.domain.core.rejection import Rejection
@@ -156,7 +156,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
         approvers=tier.approvers if tier else (),
-        deciders=deciders_of(deps, caller, view),
+        deciders=deciders_of(deps, caller, view, requester_id=job.requester_id),
         withdrawals=tuple(entry for entry in withdrawn if entry.data["request"] == view.id),
         absent=tuple(
             AbsentPerson(one, _reason(partial(why_no_delegate_of, deps, view, one.person_id, requester_id=job.requester_id)))
@@ -169,13 +169,13 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
     )
 
 
-def deciders_of(deps: Deps, caller: Caller, view: RequestView) -> tuple[GroupMembers, ...]:
+def deciders_of(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> tuple[GroupMembers, ...]:
     """Return who else can decide a request now, by group: the groups of its tier first, then those above it."""
     if view.state is not RequestState.PENDING:
         return ()
-    absent = (item.on_behalf_of for item in view.lasting_answers if item.on_behalf_of and item.withdrawn_at is None)
-    out = {caller.person.name, view.requester, *(item.approver for item in view.lasting_answers), *absent}
-    out |= barred_names(deps, view.job_id, parent=view.parent)
+    absent = (item.on_behalf_of_id for item in view.lasting_answers if item.on_behalf_of_id and item.withdrawn_at is None)
+    out = {caller.person.id, requester_id, *(item.approver_id for item in view.lasting_answers), *absent}
+    out |= barred_people(deps, view.job_id, parent=view.parent)
     return deciders_from(deps, caller.tiers, view.current_tier, without=out)
 
 
@@ -195,9 +195,9 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
     me, pending, review = caller.person.id, view.state is RequestState.PENDING, view.review
     barred = why_own_job(deps, caller, view, requester_id=job.requester_id) is not None
     why_not = why_cannot_answer(deps, caller, view, requester_id=job.requester_id)
-    counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.counting_approvals))
+    counts = view.state is RequestState.APPROVED or (pending and any(item.approver_id == me for item in view.standing_approvals))
     action, resource = Action(view.action), deps.config.current().catalog.resources.get(view.resource)
-    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(deps.store, view, caller.person)
+    may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me)
 
     def refusal(action: Action, *, break_glass: bool = False) -> str:
         return _reason(partial(why_approval_refused, deps, caller, view, action=action, break_glass=break_glass))

@@ -26,7 +26,7 @@ from console.presentation import time_text
 from console.presentation.job_status import job_status_text, proof_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
-from console.services.deciders import barred_names
+from console.services.deciders import barred_people
 from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
 from justenough.domain.core.errors import Conflict
@@ -107,7 +107,7 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         stop_requests=store.ledger.entries_newest_first(job=job, types=(EventType.STOP_REQUESTED,), limit=MAX_STOP_REQUESTS).items,
         output=tail,
         done=DONE_TEXT.get(done, "") if done in LASTING_DONE_WORDS or not view.state.ended else "",
-        barred={view.requester, *barred_names(console.deps, job, parent=view.parent)},
+        barred={view.requester_id, *barred_people(console.deps, job, parent=view.parent)},
         temporal=temporal_ui_url(console, job),
         max_rows=MAX_TABLE_ROWS,
         refresh=30,

@@ -1,15 +1,16 @@
 """GET and POST /jobs/new: launch from a template or a pasted spec, first as a policy preview. The rules are those of the API.
 
-The form contains the job's id, so a form that is sent twice launches one job. It also contains the digest of what was previewed: if the
-form or the template changed since, the preview is shown again instead of launching.
+The form contains an idempotency key, so a form that is sent twice launches one job. It also contains the digest of what was previewed: if
+the form or the template changed since, the preview is shown again instead of launching.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -31,7 +32,7 @@ from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statements
 from justenough.domain.core.errors import Conflict, InvalidInput, Problem
-from justenough.domain.core.ids import JOB_ID, first_job_id, new_job_id
+from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import checked_spec, read_spec
@@ -40,15 +41,15 @@ from justenough.services.dependencies import Deps
 
 PARAM_PREFIX = "param."
 """Prefix of the form fields of parameters."""
-MAX_FORM_AGE = timedelta(hours=1)
-"""The preview gives a new job id to a form whose id is older than this."""
+FORM_KEY = re.compile(r"[A-Za-z0-9_-]{22}")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchDraft:
-    job: str
+    key: str
+    """The idempotency key of its launch; empty if the form has none yet."""
     file: str = ""
     """The template's file name; empty for a pasted spec."""
     text: str = ""
@@ -146,8 +147,9 @@ def _fill_in(draft: LaunchDraft, deps: Deps, visitor: PageUser, job: str) -> Lau
 
 def draft_from_form(form: FormData) -> LaunchDraft:
     fields = {name: str(value) for name, value in form.multi_items()}
+    key = fields.get("key", "")
     return LaunchDraft(
-        job=fields.get("job", ""),
+        key=key if FORM_KEY.fullmatch(key) else "",
         file=fields.get("template", ""),
         text=fields.get("spec", ""),
         params={name.removeprefix(PARAM_PREFIX): value for name, value in fields.items() if name.startswith(PARAM_PREFIX)},
@@ -173,7 +175,7 @@ def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
         if isinstance(raw.get("run"), dict) and raw["run"].get("workdir") is not None:
             why = "a pasted spec has no files, so it cannot have a workdir; remove it, or use `justenough job run FILE` or a template"
             raise InvalidInput("job spec", (Problem("run.workdir", why),))
-    body = {"id": draft.job, "spec": raw, "params": params, "reason": draft.reason, "parent": draft.parent or None}
+    body = {"spec": raw, "params": params, "reason": draft.reason, "parent": draft.parent or None}
     digest = bundle.bundle_digest(files) if files is not None else None
     return PreparedLaunch(validate_model("order", NewJob, {**body, "bundle": digest}), files)
 
@@ -182,7 +184,7 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
     """Return the order to launch, or the preview or problems to show instead."""
     try:
         prepared = prepare_launch(deps, draft)
-        if launch and draft.seen == prepared.digest:
+        if launch and draft.key and draft.seen == prepared.digest:
             return prepared
         preview = dry_run(deps, visitor.caller.person, prepared.body)
     except InvalidInput as error:
@@ -195,11 +197,11 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
 
 async def _sign_and_launch(request: Request, console: Console, visitor: PageUser, draft: LaunchDraft, prepared: PreparedLaunch) -> Response:
     deps, body, person = console.deps, prepared.body, visitor.caller.person
+    # Lists sort jobs by their ids, and the form may have been open for hours.
+    job = new_job_id(deps.settings.installation, now=deps.now())
     try:
-        if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
-            return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
         statement = statements.build_order_statement(
-            draft.job,
+            job,
             body.spec,
             params=body.params,
             bundle=body.bundle,
@@ -209,41 +211,22 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
             now=deps.now(),
         )
         signed = await visitor.sign(statement)
-        signed_body = body.model_copy(update={"statement": signed.statement, "signature": signed.signature})
+        signed_body = body.model_copy(update={"id": job, "statement": signed.statement, "signature": signed.signature})
         if prepared.files is not None:
             await to_thread.run_sync(partial(deps.store.bundles.add, str(body.bundle), prepared.files, at=deps.now(), by=person.id))
-        order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=None))
+        order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=draft.key))
     except InvalidInput as error:
         return await to_thread.run_sync(_render_form, request, deps, visitor, draft, LaunchPageState(problems=error.problems))
-    except Conflict:
-        # The same form was sent twice at the same time, and the other one is recorded. Show its job instead of an error.
-        if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
-            return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
-        raise
+    except Conflict as error:
+        raise Conflict(f"this form already launched a job with other content; start again with a new form ({error})") from error
     await start_job(console, order)
-    return RedirectResponse(f"/jobs/{order.job.id}?done=launched", status_code=303)
-
-
-def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) -> bool:
-    """Whether this form already launched its job. Raises Conflict if the job id belongs to another order."""
-    job = str(prepared.body.id)
-    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
-    if record is None or view is None:
-        return False
-    if view.requester_id != visitor.caller.person.id:
-        raise Conflict(f"job id {job} is taken by another order; start again with a new form")
-    if content_digest(record, reason=str(record.order.statement["reason"])) != prepared.digest:
-        raise Conflict(f"this form already launched {job} with other content; start again with a new form")
-    return True
+    return RedirectResponse(f"/jobs/{order.job.id}?done={'launched' if order.new else 'again'}", status_code=303)
 
 
 def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchDraft, state: LaunchPageState) -> Response:
     current = deps.config.current()
-    # Lists sort jobs by their ids, so a form that was open for hours gets a new one. Others keep theirs, and so does one that launched a job:
-    # a browser sends a preview's form again if somebody goes back, and that must not launch a second job.
-    is_old = draft.job < first_job_id(deps.settings.installation, since=deps.now() - MAX_FORM_AGE)
-    if is_old and not (JOB_ID.fullmatch(draft.job) and deps.store.jobs.order(draft.job)):
-        draft = replace(draft, job=new_job_id(deps.settings.installation, now=deps.now()))
+    # A browser sends a preview's form again if somebody goes back, so the preview keeps the key.
+    draft = draft if draft.key else replace(draft, key=secrets.token_urlsafe(16))
     template = load_template(deps.settings.config, draft.file, current.catalog) if draft.file else JobTemplate("")
     params = {name: draft.params.get(name, value) for name, value in (template.spec.params if template.spec else {}).items()}
     task = template.spec.task if template.spec else ""
@@ -263,6 +246,6 @@ def _render_form(request: Request, deps: Deps, visitor: PageUser, draft: LaunchD
         errors={name: message for name, message in errors.items() if name in params},
         problems=[one for one in problems if one.path.removeprefix("params.") not in params],
         # Nobody can decide about a job that they launched.
-        barred={visitor.caller.person.name},
+        barred={visitor.caller.person.id},
         beyond_texts=BEYOND_TEXTS,
     )

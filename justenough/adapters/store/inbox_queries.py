@@ -11,7 +11,7 @@ from justenough.adapters.store.own_jobs import is_own_or_descendant
 from justenough.adapters.store.paging import comes_after
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
 from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
-from justenough.adapters.store.tables import APPROVALS, DELEGATIONS, JOBS, REQUESTS, REVIEWS
+from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.ids import first_job_id, installation_of
 from justenough.domain.jobs.states import RequestState
@@ -49,8 +49,6 @@ class InboxFilter(NamedTuple):
     job_name: str | None = None
     only: str | None = None
     """Entity id of the requester."""
-    name: str = ""
-    """The person's login name, by which delegates' answers are recorded."""
 
 
 class InboxRepository(Repository):
@@ -114,11 +112,7 @@ def _conditions_of(criteria: InboxFilter) -> list[ColumnElement[bool]]:
     if criteria.tier_now is not None:
         conditions.append(REQUESTS.c.current_tier == criteria.tier_now)
     if criteria.mine is not None:
-        # On another people mount, the absent person's login name may be somebody else's, without this delegate.
-        named = select(DELEGATIONS.c.id).where(
-            DELEGATIONS.c.person_id == criteria.person, DELEGATIONS.c.delegate_id == APPROVALS.c.approver_id
-        )
-        by_delegate = and_(APPROVALS.c.on_behalf_of == criteria.name, APPROVALS.c.withdrawn_at.is_(None), named.exists())
+        by_delegate = and_(APPROVALS.c.on_behalf_of_id == criteria.person, APPROVALS.c.withdrawn_at.is_(None))
         theirs = or_(APPROVALS.c.approver_id == criteria.person, by_delegate)
         # An escalation discards the answers of lower tiers, whose people may answer again.
         lasting = or_(APPROVALS.c.withdrawn_at.is_not(None), APPROVALS.c.tier >= REQUESTS.c.current_tier)

@@ -135,6 +135,7 @@ _UNCLAIM = _REQUEST.where(REQUESTS.c.claimed_by_id == bindparam("row_person")).v
 )
 _TAKE_BACK = _REQUEST.where(REQUESTS.c.state == RequestState.APPROVED.value).values(state=RequestState.WITHDRAWN.value)
 _ANSWER = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("row_id"), APPROVALS.c.approver_id == bindparam("row_person"))
+_VERIFIED = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("row_id")).values(lapsed=None)
 _REVIEW = update(REVIEWS).where(REVIEWS.c.request_id == bindparam("row_id"), REVIEWS.c.job_id == bindparam("row_job"), REVIEWS.c.open)
 _DELEGATION = update(DELEGATIONS).where(
     DELEGATIONS.c.id == bindparam("row_id"), DELEGATIONS.c.person_id == bindparam("row_person"), DELEGATIONS.c.ended_at.is_(None)
@@ -244,7 +245,8 @@ def approval_decided(fact: LedgerFact) -> None:
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
     copied = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     # Entries from before approvals could be narrowed or delegated lack these fields.
-    later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
+    absent = {"on_behalf_of": data.get("on_behalf_of_name"), "on_behalf_of_id": data.get("on_behalf_of")}
+    later = {"action": data.get("action"), **absent, "tools": data.get("tools")}
     fact.insert(APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **copied, **later})
     fact.update_request(_UNCLAIM, {"row_person": data["person"]})
     _approve(fact)
@@ -253,10 +255,18 @@ def approval_decided(fact: LedgerFact) -> None:
 
 
 def _approve(fact: LedgerFact) -> None:
-    """Approve the request if the entry says so, with the terms that it names."""
+    """Approve the request if the entry says so, with the terms that it names. Entries about the answers that no longer count follow."""
     if fact.data.get("verdict") == "approved":
+        fact.connection.execute(_VERIFIED, {"row_id": fact.data["request"]})
         granted = {name: fact.data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
         fact.update_request(_PENDING, {"state": RequestState.APPROVED.value, **granted})
+
+
+def approval_rejected(fact: LedgerFact) -> None:
+    """Mark an answer that was counted and does not count any more; other entries are about answers that were never counted."""
+    data = fact.data
+    if fact.id.startswith(f"{fact.job}/{EventType.APPROVAL_REJECTED}/{data['request']}/lapsed"):
+        fact.connection.execute(_ANSWER, {"row_id": data["request"], "row_person": data["person"], "lapsed": data["why"]})
 
 
 def approval_withdrawn(fact: LedgerFact) -> None:
@@ -387,6 +397,7 @@ EFFECTS: dict[EventType, Callable[[LedgerFact], object]] = {
     EventType.APPROVAL_ESCALATED: approval_opened,
     EventType.APPROVAL_DECIDED: approval_decided,
     EventType.APPROVAL_EXPIRED: lambda fact: fact.update_request(_PENDING, {"state": RequestState.EXPIRED.value}),
+    EventType.APPROVAL_REJECTED: approval_rejected,
     EventType.APPROVAL_WITHDRAWN: approval_withdrawn,
     EventType.APPROVAL_CLAIMED: approval_claimed,
     EventType.REVIEW_OPENED: review_opened,

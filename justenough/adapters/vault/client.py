@@ -219,9 +219,9 @@ class Vault(TransitKeys):
                     return person
         return None
 
-    def member_names(self, group: str, people_mounts: Iterable[str]) -> tuple[str, ...]:
-        """Return the login names of a group's members, including members of nested groups, sorted; "…" at the end if there are more than
-        MAX_NAMED_MEMBERS.
+    def members(self, group: str, people_mounts: Iterable[str]) -> tuple[Person, ...]:
+        """Return a group's members, including those of nested groups, sorted by login name; one with the name "…" at the end if there are more
+        than MAX_NAMED_MEMBERS.
         """
         mounts, people, groups = tuple(people_mounts), dict[str, None](), {group}
         outer = self.read_data("get", f"identity/group/name/{safe_path(group)}")
@@ -233,8 +233,9 @@ class Vault(TransitKeys):
             inner = set(map(str, found.get("member_group_ids") or ())) - groups
             groups |= inner
             waiting += [self.read_data("get", f"identity/group/id/{safe_path(each)}") for each in sorted(inner)]
-        named = [person.name for each in list(people)[:MAX_NAMED_MEMBERS] if (person := self.person(each, mounts))]
-        return *sorted(named), *(["…"] if len(people) > MAX_NAMED_MEMBERS else [])
+        named = [person for each in list(people)[:MAX_NAMED_MEMBERS] if (person := self.person(each, mounts))]
+        more = [Person(id="", name="…")] if len(people) > MAX_NAMED_MEMBERS else []
+        return *sorted(named, key=lambda person: person.name), *more
 
     def is_console(self, entity_id: str) -> bool:
         """Whether this is the console's entity, as `vault setup` created it, and not disabled."""

@@ -50,9 +50,12 @@ class ApprovalView(Message):
     """The approved bounds on tools; None if the approver added none to the requested ones."""
     on_behalf_of: str | None = None
     """Login name of the person who named the approver their delegate."""
+    on_behalf_of_id: str | None = None
     at: datetime
     withdrawn_at: datetime | None = None
     """When they withdrew it."""
+    lapsed: str | None = None
+    """Why it no longer counted when the request's answers were last verified again, such as that its person has left the group."""
 
 
 class ClaimView(Message):
@@ -208,10 +211,15 @@ class RequestView(Message):
         return reason_source_text(ReasonSource.ORDER, has_parent=self.parent is not None)
 
     @property
-    def counting_approvals(self) -> tuple[ApprovalView, ...]:
-        """The approvals that count at the current tier: not withdrawn, and not lost by an escalation."""
+    def standing_approvals(self) -> tuple[ApprovalView, ...]:
+        """The approvals that are neither withdrawn nor lost by an escalation. One that has lapsed may count again."""
         valid = (item for item in self.approvals if item.decision != "deny" and item.withdrawn_at is None)
         return tuple(item for item in valid if item.decision == "break_glass" or item.tier >= self.current_tier)
+
+    @property
+    def counting_approvals(self) -> tuple[ApprovalView, ...]:
+        """The approvals that count at the current tier: not withdrawn, not lost by an escalation, and not lapsed."""
+        return tuple(item for item in self.standing_approvals if item.lapsed is None)
 
     @property
     def lasting_answers(self) -> tuple[ApprovalView, ...]:

@@ -7,15 +7,18 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import delete, update
 
 from activities.issuing.results import issued_event
 from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS, prove
 from activities.revocation.revoke import RevocationResult, record_lapsed, revoke, revoke_one
 from console.presentation.job_status import residual_text
 from justenough.adapters.store import Store, queries
+from justenough.adapters.store.tables import CREDENTIALS
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import NotFound
@@ -357,6 +360,20 @@ def test_a_proof_is_a_new_check_that_finds_live_access(at: Desk) -> None:
     assert not any("older" in finding.what for finding in proof.findings)
     with pytest.raises(NotFound):
         prove(at.deps, "j-dev-00000000000000000000000000")
+
+
+@pytest.mark.parametrize("edit", [{"lease_id": "x", "accessor": "y", "user": None}, {"revocable": "now"}, None])
+def test_a_proof_checks_what_the_ledger_records_whatever_somebody_wrote_into_the_stores_tables(
+    at: Desk, edit: dict[str, Any] | None
+) -> None:
+    job = at.job()
+    held = at.issue(job, 1), at.issue(job, 3)
+    with at.deps.store._engine.begin() as connection:
+        rows = CREDENTIALS.c.job_id == job
+        connection.execute(update(CREDENTIALS).where(rows).values(edit) if edit else delete(CREDENTIALS).where(rows))
+    handles = {f"lease {held[0].credential.lease_id}", f"token {held[0].credential.accessor}", f"value of {held[1].credential.id}"}
+    assert handles <= {finding.what for finding in prove(at.deps, job).findings if finding.alive}
+    revoke_by_session(at, job, held[0])
 
 
 def test_a_proof_says_how_many_credentials_it_did_not_check_again(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

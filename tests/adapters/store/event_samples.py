@@ -102,6 +102,7 @@ def approval_decision(
     ttl: int = 300,
     action: str = "write",
     absent: str | None = None,
+    absent_id: str | None = None,
 ) -> Event:
     request, approved = part_id(job, "r", number), verdict == "approved"
     data: dict[str, Any] = {
@@ -114,7 +115,7 @@ def approval_decision(
         "action": action,
         "granted_action": action if approved else None,
         "signed": SIGNED,
-        "on_behalf_of": f"e-{absent}" if absent else None,
+        "on_behalf_of": absent_id or (f"e-{absent}" if absent else None),
         "on_behalf_of_name": absent,
     }
     kind, about = EventType.APPROVAL_DECIDED, f"{request}/{person}"

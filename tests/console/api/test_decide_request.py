@@ -14,8 +14,9 @@ from sqlalchemy import event
 from console.services.decide_request import has_answered
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.adapters.vault import VaultDenied
+from justenough.adapters.vault.control_groups import ControlGroupState
 from justenough.domain.approvals.statements import DelegationStatement
-from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.control_groups import ControlGroupRule
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
@@ -70,10 +71,10 @@ async def test_deciding_after_ones_delegate_is_a_conflict_and_sends_nothing(serv
     served.record_answer(request, "security", verdict="pending", absent="lead")
     view = served.store.requests.get(request["id"])
     assert view is not None
-    # Somebody else may have the same login name on another people mount.
+    # Somebody else, who may have the same delegate, can have the same login name on another people mount.
     for person, has_delegate in ((lead.id, True), ("e-namesake", False)):
-        assert has_answered(served.store, view, Person(id=person, name="lead")) is has_delegate
-        mine = InboxFilter(person, 1, mine=True, name="lead")
+        assert has_answered(view, person) is has_delegate
+        mine = InboxFilter(person, 1, mine=True)
         assert (request["id"] in {item.request.id for item in served.store.inbox.items(mine)}) is not has_delegate
     listed = await served.get("/requests?mine=true", "lead")
     assert request["id"] not in {one["id"] for one in listed.json()["items"]}
@@ -163,23 +164,24 @@ async def test_an_approval_that_vaults_control_group_would_not_count_is_refused_
     assert await decision_signals(served, request["job_id"]) == []
 
 
-async def test_break_glass_counts_the_authorizations_of_approvals_that_an_escalation_discarded(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("authorized, status", [(frozenset({"e-other"}), 202), (frozenset[str](), 403), (None, 202)])
+async def test_break_glass_counts_the_authorizations_that_vault_has(
+    served: Served, monkeypatch: pytest.MonkeyPatch, authorized: frozenset[str] | None, status: int
 ) -> None:
+    def read_state(*_: object) -> ControlGroupState:
+        if authorized is None:
+            raise VaultDenied("as before `vault setup` gave the console this right")
+        return ControlGroupState(approved=False, path="", data={}, authorized=authorized)
+
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     rule = ControlGroupRule(groups=("security", "break-glass"), approvals=2, ttl=3600)
     monkeypatch.setattr("console.services.decide_request.control_group_of", lambda *_: rule)
-    for approver, status in ((None, 403), ("security", 202)):
-        request = await served.launch_and_request(tier=2, quorum=2, resource="payouts-db", title="Payouts")
-        if approver:
-            # Vault has the authorization of everybody whose approval was counted, and keeps it.
-            served.record_answer(request, approver, verdict="pending")
-        until = datetime.now(UTC) + timedelta(minutes=5)
-        served.store.ledger.append(
-            [samples.approval_opening(request["job_id"], tier=3, escalated=True, at=datetime.now(UTC), respond_by=until)]
-        )
-        answer = await decide(served, "oncall", request, decision="break_glass", reason="The shop is down")
-        assert answer.status_code == status, answer.text
+    monkeypatch.setattr("console.services.decide_request.control_groups.read_state", read_state)
+    request, until = await served.launch_and_request(tier=2, quorum=2, resource="payouts-db", title="Payouts"), datetime.now(UTC)
+    lock: dict[str, Any] = {"accessor": "waiting", "expires_at": (until + timedelta(hours=1)).isoformat(), "groups": [], "approvals": 2}
+    served.store.ledger.append([build_event(EventType.LOCK_OPENED, request["job_id"], at=until, request=request["id"], **lock)])
+    answer = await decide(served, "oncall", request, decision="break_glass", reason="The shop is down")
+    assert answer.status_code == status, answer.text
 
 
 async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from console.cli.client.references import MAX_FETCHED
+from console.cli.client.api import ConsoleApiClient
+from console.cli.client.references import MAX_FETCHED, IdKind, id_beginning_with
 from tests.activities.broker.remote_job import launch_puppet
 from tests.console.cli.conftest import Cli, run_on_terminal, write_spec
 from tests.support.people import Human
@@ -104,6 +105,27 @@ def test_a_short_id_finds_the_first_credential_of_a_job_with_more_than_a_page_of
 
 
 ULID = "01kb3zq0aav9s3x2n7m4p8r6t5"
+
+
+@pytest.mark.parametrize(
+    "kind, text",
+    [
+        *(("request", text) for text in ("r--1", "r-dev--1", "r-dev-1", "r-", "-1", "1")),
+        ("credential", "c--1.2"),
+        ("job", "j-"),
+        ("job", "j-dev-"),
+    ],
+)
+def test_a_reference_without_a_part_of_a_jobs_id_does_not_mean_the_only_job(kind: IdKind, text: str) -> None:
+    class OneJob(ConsoleApiClient):
+        def __init__(self) -> None: ...
+
+        def get(self, path: str, **query: Any) -> dict[str, Any]:
+            ids = {"/jobs": f"j-dev-{ULID}", "/requests": f"r-dev-{ULID}-1", "/credentials": f"c-dev-{ULID}-1"}
+            return {"installation": "dev"} if path == "/whoami" else {"items": [{"id": ids[path]}]}
+
+    assert id_beginning_with(OneJob(), kind, text) == text
+    assert id_beginning_with(OneJob(), "request", f"{ULID[:3]}-1") == f"r-dev-{ULID}-1"
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from console.cli.render.request_table import (
+    approval_count,
     ceiling_lines,
     deadline_text,
     decide_by,
     decide_by_text,
+    decisions_text,
     reason_lines,
     request_changes,
     request_sentence,
@@ -47,6 +49,20 @@ def request(**changes: Any) -> dict[str, Any]:
         "created_at": NOW.isoformat(),
     }
     return {**asks, **stands, "approvals": [], "claim": None, "lock": None, "review": None, **changes}
+
+
+def test_decisions_that_no_longer_count_are_named_with_the_reason_and_not_counted() -> None:
+    chief = {**ANSWER, "approver": "chief", "tier": 3, "reason": ""}
+    gone, back = {**chief, "lapsed": "chief is in no group that approves requests"}, {**chief, "withdrawn_at": "2026-01-01T17:55:00Z"}
+    escalated = request(current_tier=2, approvals=[ANSWER, chief, gone, back, {**ANSWER, "decision": "deny"}])
+    assert approval_count(escalated) == "1 of 2"
+    assert decisions_text(escalated).split("; ") == [
+        "lead approved (it holds), which does not count at tier 2",
+        "chief approved",
+        "chief approved, which no longer counts: chief is in no group that approves requests",
+        "chief approved, then withdrew it",
+        "lead denied (it holds)",
+    ]
 
 
 def table_lines(*items: dict[str, Any], columns: int, lines: int = 20) -> list[str]:

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from console.concurrency.caches import ThreadCache
+from console.services.deciders import group_members
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.vault import Vault, VaultDenied
+from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.ids import new_job_id
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
@@ -187,7 +189,7 @@ async def test_each_page_that_names_a_tier_names_its_people(served: Served, logg
 async def test_the_first_of_many_members_are_named_and_the_others_counted(
     site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Vault, "member_names", lambda *_: tuple(f"p{number:02}" for number in range(12)))
+    monkeypatch.setattr(Vault, "members", lambda *_: tuple(Person(id=f"e-{number}", name=f"p{number:02}") for number in range(12)))
     monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
     page = await read_words(await logged_in("auditor"), "/catalog/policies")
     assert "support-leads (p00, p01, p02, p03, p04, p05, p06, p07 and 4 more), or any tier above" in page.text
@@ -201,6 +203,13 @@ async def test_a_group_whose_only_member_launched_the_job_has_nobody_else_who_ca
     page = await read_words(await logged_in("auditor"), f"/jobs/{job}")
     assert "from tier 1 (owner): support-leads (nobody else), security (security), chiefs (chief, chief2)" in page.text
     served.end(job)
+
+
+def test_somebody_with_the_login_name_of_a_person_who_cannot_decide_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Vault, "members", lambda *_: (Person(id="e-1", name="ada"), Person(id="e-2", name="ada")))
+    monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
+    (leads,) = group_members(site.console.deps, ["support-leads"], without={"e-1"})
+    assert (leads.names, leads.nobody_else) == (("ada",), False)
 
 
 async def test_people_who_had_the_console_order_a_job_or_launched_its_ancestor_are_not_named_as_deciders(
@@ -225,11 +234,11 @@ async def test_people_who_had_the_console_order_a_job_or_launched_its_ancestor_a
 async def test_without_the_right_to_read_members_the_groups_are_named(
     site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> tuple[str, ...]:
+    def refuse(*_: object) -> tuple[Person, ...]:
         raise VaultDenied("permission denied")
 
     # As in an installation whose `vault setup` was run by an older version.
-    monkeypatch.setattr(Vault, "member_names", refuse)
+    monkeypatch.setattr(Vault, "members", refuse)
     monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
     request = await launch_request(served)
     assert "Can decide: support-leads, security, chiefs." in (await read_words(await logged_in("ops"), f"/inbox/{request['id']}")).text

@@ -64,10 +64,23 @@ def test_words_with_digits_are_emphasised() -> None:
         (2, (approval("chief"),), "chief approved; needs 1 more approval"),
         (2, (approval("chief", on_behalf_of="boss"),), "chief (for boss) approved; needs 1 more approval"),
         (1, (approval("chief", withdrawn_at=NOW),), "needs 1 approval"),
+        (2, (approval("chief"), approval("lead", lapsed="lead has left")), "chief approved; needs 1 more approval"),
     ],
 )
 def test_missing_approvals_are_named(quorum: int, given: tuple[ApprovalView, ...], said: str) -> None:
     assert request_text.still_needed(view(quorum=quorum, approvals=given)) == said
+
+
+def test_an_approval_that_no_longer_counts_is_named_with_the_reason() -> None:
+    given = (
+        approval("lead", tier=1),
+        approval("chief", lapsed="chief has left"),
+        approval("second"),
+        approval("lead", tier=1, decision="deny"),
+    )
+    escalated = view(current_tier=2, approvals=given)
+    said = ["does not count at this tier", "no longer counts: chief has left", "", ""]
+    assert [request_text.why_not_counted(escalated, item) for item in given] == said
 
 
 def test_the_signing_sentence_matches_the_statement() -> None:

@@ -7,9 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,8 +33,8 @@ def deps(served: Served, tmp_path: Path) -> Iterator[Deps]:
         yield replace(served.console.deps, store=store)
 
 
-def report(*, dead: bool = True, credential: str = CHECKED, lease: str = "database/creds/orders-write/abc") -> ProofReport:
-    checked = (f"lease {lease}", "token acc-1")
+def report(*, dead: bool = True, credential: str = CHECKED) -> ProofReport:
+    checked = ("lease database/creds/orders-write/abc", "token acc-1")
     return ProofReport(
         job=JOB, dead=dead, findings=tuple(Finding(what=what, alive=not dead, credential=credential) for what in checked), at=NOW
     )
@@ -58,36 +56,6 @@ def test_no_attestation_is_made_while_a_credential_may_be_alive(deps: Deps) -> N
 def test_no_attestation_is_made_if_a_credential_was_issued_after_the_check_or_not_checked_again(deps: Deps) -> None:
     made = attest(deps, report(credential="c-dev-another-1"))
     assert (made.envelope, made.why_none) == (None, NOT_COVERED)
-
-
-def test_no_attestation_is_made_if_another_lease_was_checked_than_the_ledger_records(deps: Deps) -> None:
-    made = attest(deps, report(lease="database/creds/orders-write/of-another-job"))
-    assert (made.envelope, made.why_none) == (None, NOT_COVERED)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"revocable": "never"},
-        {"revocable": "on_expiry"},
-        # Nothing of it was checked.
-        {"lease_id": None, "accessor": None},
-    ],
-)
-def test_no_attestation_is_made_of_a_credential_that_no_revocation_ended_whatever_the_check_says(
-    deps: Deps, changes: dict[str, Any]
-) -> None:
-    deps.store.ledger.append([samples.issuance(number=2, **changes)])
-    second = tuple(finding.model_copy(update={"credential": part_id(JOB, "c", 2)}) for finding in report().findings)
-    made = attest(deps, report().model_copy(update={"findings": (*report().findings, *(second if changes.get("revocable") else ()))}))
-    assert (made.envelope, made.why_none) == (None, NOT_COVERED)
-
-
-def test_an_attestation_names_a_credential_that_only_its_end_could_end_once_it_has_ended(deps: Deps) -> None:
-    deps.store.ledger.append([samples.issuance(number=2, revocable="on_expiry", lease_id=None)])
-    token = Finding(what="token acc-1", alive=False, credential=part_id(JOB, "c", 2))
-    checked = report().model_copy(update={"findings": (*report().findings, token), "at": NOW + timedelta(minutes=11)})
-    assert attest(deps, checked).envelope is not None
 
 
 def test_no_attestation_is_made_for_a_job_without_credentials(deps: Deps) -> None:
