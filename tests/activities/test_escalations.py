@@ -14,7 +14,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.issuing.results import IssuedCredential, PendingRequest
-from activities.job_activities import JobActivities
+from activities.job_activities import JobActivities, RequestLost
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
 from justenough.domain.approvals.verification import Withdrawal
@@ -152,26 +152,70 @@ def forget_what_is_recorded(file: Path) -> Iterator[None]:
         kept.backup(live)
 
 
-def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_have_decided(at: Desk, tmp_path: Path) -> None:
+def recorded_order(at: Desk) -> JobInput:
+    """An order of which the store knows only that it was submitted."""
     order = at.shop.sign_in("ops").order(new_job_id("dev", now=at.deps.now()), now=at.deps.now(), spec=WRITE)
     verified = verify_order(at.deps, order, now=at.deps.now())
     assert isinstance(verified, VerifiedOrder)
     at.deps.store.ledger.append([job_submitted_event(order, verified, at=at.deps.now())])
+    return order
+
+
+def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_have_decided(at: Desk, tmp_path: Path) -> None:
+    order = recorded_order(at)
     with forget_what_is_recorded(tmp_path / "store.db"):
         job = WaitingJob(at, order=order)
         before = job.request()
     assert at.deps.store.requests.get(before.id) is None
     job.let_time_pass(job.ladder)
+    # The store was away for a while.
+    at.clock.ahead += timedelta(minutes=30)
 
     again = job.climb(job.ladder).ladder
 
     assert again is not None
     view = job.request()
     assert (view.state, view.digest, view.tier, view.current_tier) == (RequestState.PENDING, before.digest, before.tier, before.tier)
-    assert again == job.ladder.model_copy(update={"respond_by": view.expires_at})
+    assert again == job.ladder.model_copy(update={"respond_by": again.respond_by})
+    # The workflow waits for as long as its deadline was put off.
+    assert view.expires_at is not None
+    left = view.expires_at - at.deps.now()
+    assert left <= again.respond_by - job.ladder.respond_by < left + timedelta(minutes=1)
     job.ladder = again
     job.answer(at.shop.sign_in("security"))
     assert job.request().state is RequestState.APPROVED
+
+
+def test_a_request_that_a_failover_lost_together_with_an_answer_is_not_recorded_again(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        order = recorded_order(at)
+        with forget_what_is_recorded(tmp_path / "store.db"):
+            job = WaitingJob(at, order=order)
+            job.answer(shop.sign_in("lead"))
+        job.let_time_pass(job.ladder)
+
+        # Further answers could not count: the workflow's copy has one that is not recorded.
+        with pytest.raises(RequestLost):
+            job.climb(job.ladder)
+        assert at.deps.store.requests.get(job.ladder.request) is None
+
+
+def test_a_withdrawn_answer_does_not_count_again_after_a_failover_lost_its_request(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        order, lead = recorded_order(at), shop.sign_in("lead")
+        with forget_what_is_recorded(tmp_path / "store.db"):
+            job = WaitingJob(at, order=order)
+            job.answer(lead)
+            job.answer(lead, "withdraw")
+            job.let_time_pass(job.ladder)
+            after = job.climb(job.ladder).ladder
+        assert after is not None
+        assert after.taken_back == {lead.id}
+
+        again = job.climb(after).ladder
+
+        assert again is not None
+        assert (again.current, again.taken_back) == (job.ladder.current, frozenset({lead.id}))
 
 
 def test_a_running_jobs_request_that_a_failover_lost_is_made_again(at: Desk, tmp_path: Path) -> None:
