@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.broker import ToolGateway
 from activities.issuing.results import IssuedCredential, PendingRequest
 from activities.job_activities import JobActivities, RequestLost
 from justenough.domain.approvals.ladder import Ladder
@@ -27,7 +29,9 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.services.ledger_events import approval_withdrawn_event, job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.issuing_session import start_session
+from tests.activities.test_long_calls import broker_of, nobody
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -233,6 +237,26 @@ def test_a_running_jobs_request_that_a_failover_lost_is_made_again(at: Desk, tmp
     assert (view.state, view.tier) == (RequestState.PENDING, waiting.tier)
     assert session.issuer.access(write, waited_for=lost.request_id) == waiting
     session.end()
+
+
+async def test_a_tool_call_that_waits_for_people_asks_them_again_if_a_failover_lost_its_request(at: Desk, tmp_path: Path) -> None:
+    session = await asyncio.to_thread(start_session, at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+    broker, _ = broker_of(session)
+    gateway, refund = ToolGateway(at.deps, session.verified, session.issuer, broker), {"order_id": 1, "amount": 1, "reason": "broken"}
+
+    def newest_request() -> str:
+        view = at.deps.store.jobs.get(session.job)
+        return max((request.id for request in view.requests if request.resource == "refunds-db"), default="") if view else ""
+
+    with forget_what_is_recorded(tmp_path / "store.db"):
+        call = asyncio.create_task(gateway.call("refund-order", refund, report_progress=nobody, max_wait=3))
+        lost = await asyncio.to_thread(until, newest_request, "the call waits for people")
+    answer = await call
+
+    assert newest_request() not in {"", lost}
+    assert f"(request {newest_request()}, tier 1)" in answer.text
+    broker.close()
+    await asyncio.to_thread(session.end)
 
 
 def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Desk) -> None:
