@@ -2,10 +2,13 @@
 
 Each may run twice: event ids are derived from what happened, so that the second run changes nothing. None is interrupted when it is
 cancelled or takes too long (`no_thread_cancel_exception`): its thread may be writing for other jobs, too (`group_commit`).
+
+Over 400 lines: all quick steps of one workflow are here, because each must accept what the others have recorded.
 """
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import activity
@@ -190,11 +193,8 @@ class JobActivities:
         if view and view.current_tier == before.current + 1 > view.tier:
             kept = after and after.model_copy(update={"respond_by": view.expires_at or after.respond_by})
             return ClimbResult(ladder=kept, approved=view.state is RequestState.APPROVED)
-        if view is None and (order := store.jobs.order(job)) and (waiting := store.jobs.get(job)) and waiting.started_at is None:
-            # A failover of the store lost it. Record it again, under the same id; its tier gets its whole time again.
-            again = next((item for item in self.decide_requests(order).requests if item.id == before.request), None)
-            if again and again.digest == before.digest and again.ladder and not again.locked:
-                return ClimbResult(ladder=again.ladder)
+        if view is None and not before.answers and (again := self._record_again(job, before, now=now)):
+            return ClimbResult(ladder=again)
         recorded = find_recorded_request(self._deps, job, before)
         if isinstance(recorded, Rejection) or recorded.expires_at is None:
             why = recorded.message if isinstance(recorded, Rejection) else "nobody has been asked to decide the request"
@@ -319,6 +319,22 @@ class JobActivities:
             ladder=ladder,
             locked=ladder is not None and definition is not None and definition.locked,
         )
+
+    def _record_again(self, job: str, lost: Ladder, *, now: datetime) -> Ladder | None:
+        """Record a waiting job's request that a failover of the store lost, under the same id. Return its ladder, None if that is not possible.
+
+        Its tier gets its whole time again. Answers that were lost with it would keep others from counting, so only call this if there were none.
+        """
+        order, waiting = self._deps.store.jobs.order(job), self._deps.store.jobs.get(job)
+        if order is None or waiting is None or waiting.started_at:
+            return None
+        decided = (item for item in self.decide_requests(order).requests if item.id == lost.request and not item.locked)
+        again = next((item.ladder for item in decided if item.digest == lost.digest), None)
+        if again is None:
+            return None
+        # At the same tier, the workflow puts off its own deadline, which has passed.
+        late = now - lost.respond_by if again.current == lost.current else timedelta()
+        return again.model_copy(update={"respond_by": again.respond_by - late, "taken_back": lost.taken_back})
 
     def _open_lock(self, job: str, verified: VerifiedOrder, access: Access, ladder: Ladder) -> None:
         deps, current = self._deps, self._deps.config.current()

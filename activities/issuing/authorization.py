@@ -124,8 +124,9 @@ def record_issue_decision(deps: Deps, *events: Event) -> None:
     ledger, decided = deps.store.ledger, events[-1]
     if decided.id not in {entry.id for entry in ledger.append(events)}:
         (first,) = ledger.with_ids([decided.id])
-        if any(first.data[field] != decided.data[field] for field in ("outcome", "tier", "policies")):
-            ledger.append([decided.model_copy(update={"id": f"{decided.id}/{digest_of(decided.data['policies'])}"})])
+        before, now = ([data[field] for field in ("outcome", "tier", "policies")] for data in (first.data, decided.data))
+        if before != now:
+            ledger.append([decided.model_copy(update={"id": f"{decided.id}/{digest_of(now)}"})])
 
 
 def _approval_events(deps: Deps, job: str, ladder: Ladder, *, at: datetime) -> Iterator[Event]:

@@ -23,10 +23,13 @@ from justenough.services.dependencies import Deps
 from justenough.services.positive_control import is_search_trusted, issue_path
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 
-ISSUE_DECISION = re.compile(r"(?P<request>r-[^/]+)/issue(?:-(?P<attempt>[0-9]+))?")
+ISSUE_DECISION = re.compile(r"(?P<request>r-[^/]+)/issue(?:-(?P<attempt>[0-9]+))?(?:/.+)?")
 REFUSAL = re.compile(r"(?P<request>r-[^/]+)(?:/(?P<attempt>[0-9]+))?")
 CREDENTIAL = re.compile(r"c(?P<request>-[^/.]+)(?:\.(?P<attempt>[0-9]+))?")
-"""Match what an entry is about: the end of its id, which names the request and the attempt (none: the first)."""
+"""Match what an entry is about: the end of its id, which names the request and the attempt (none: the first).
+
+An attempt that waits for a server may have several decisions.
+"""
 ATTEMPT_EVENTS = {
     EventType.ACCESS_DECIDED: ISSUE_DECISION,
     EventType.CREDENTIAL_ISSUED: CREDENTIAL,
@@ -65,6 +68,8 @@ class RequestIssues:
         self.first_entries.setdefault(attempt.number, entry.at)
         if kind is EventType.ACCESS_DECIDED:
             if data["outcome"] == "denied":
+                # If it was allowed before, Vault was not asked yet.
+                self.unanswered.pop(attempt.number, None)
                 return
             self.unanswered[attempt.number] = entry.at
             granted = Action(data["facts"].get("action", self.action))

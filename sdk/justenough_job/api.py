@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from justenough_job.broker import BrokerClient
 from justenough_job.credential import Credential
-from justenough_job.errors import Denied, Failed, Pending
+from justenough_job.errors import Denied, Failed, Invalid, Pending
 from justenough_job.types import Identity, Offer, ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
 NO_REASON = "the job gives no reason"
@@ -45,12 +45,18 @@ def ask(
 ) -> Credential:
     """Return a credential that is valid until you release it, its ttl has passed, or the job ends. Otherwise like `access`."""
     request = AccessRequest.build(resource, action, reason=reason, ttl=ttl)
-    end = None if wait is None else time.monotonic() + seconds_of(wait)
+    end, unknown = None if wait is None else time.monotonic() + seconds_of(wait), ""
     while True:
         answer = request.send()
         if isinstance(answer, Credential):
             return answer
-        request.wait_for_answer(answer, end=end)
+        try:
+            request.wait_for_answer(answer, end=end)
+        except Invalid:
+            # The broker does not know it any more: a failover of the store lost it. Asked again, the broker makes another one.
+            if answer == unknown:
+                raise
+            unknown = answer
 
 
 def identity(audience: str) -> Identity:

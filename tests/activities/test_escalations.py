@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from typing import Any, Literal
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.broker import ToolGateway
 from activities.issuing.results import IssuedCredential, PendingRequest
-from activities.job_activities import JobActivities
+from activities.job_activities import JobActivities, RequestLost
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import Narrowing, build_decision_statement, to_signable
 from justenough.domain.approvals.verification import Withdrawal
@@ -27,7 +29,9 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.services.ledger_events import approval_withdrawn_event, job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.issuing_session import start_session
+from tests.activities.test_long_calls import broker_of, nobody
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -158,26 +162,70 @@ def forget_what_is_recorded(file: Path) -> Iterator[None]:
         kept.backup(live)
 
 
-def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_have_decided(at: Desk, tmp_path: Path) -> None:
+def recorded_order(at: Desk) -> JobInput:
+    """An order of which the store knows only that it was submitted."""
     order = at.shop.sign_in("ops").order(new_job_id("dev", now=at.deps.now()), now=at.deps.now(), spec=WRITE)
     verified = verify_order(at.deps, order, now=at.deps.now())
     assert isinstance(verified, VerifiedOrder)
     at.deps.store.ledger.append([job_submitted_event(order, verified, at=at.deps.now())])
+    return order
+
+
+def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_have_decided(at: Desk, tmp_path: Path) -> None:
+    order = recorded_order(at)
     with forget_what_is_recorded(tmp_path / "store.db"):
         job = WaitingJob(at, order=order)
         before = job.request()
     assert at.deps.store.requests.get(before.id) is None
     job.let_time_pass(job.ladder)
+    # The store was away for a while.
+    at.clock.ahead += timedelta(minutes=30)
 
     again = job.climb(job.ladder).ladder
 
     assert again is not None
     view = job.request()
     assert (view.state, view.digest, view.tier, view.current_tier) == (RequestState.PENDING, before.digest, before.tier, before.tier)
-    assert again == job.ladder.model_copy(update={"respond_by": view.expires_at})
+    assert again == job.ladder.model_copy(update={"respond_by": again.respond_by})
+    # The workflow waits for as long as its deadline was put off.
+    assert view.expires_at is not None
+    left = view.expires_at - at.deps.now()
+    assert left <= again.respond_by - job.ladder.respond_by < left + timedelta(minutes=1)
     job.ladder = again
     job.answer(at.shop.sign_in("security"))
     assert job.request().state is RequestState.APPROVED
+
+
+def test_a_request_that_a_failover_lost_together_with_an_answer_is_not_recorded_again(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        order = recorded_order(at)
+        with forget_what_is_recorded(tmp_path / "store.db"):
+            job = WaitingJob(at, order=order)
+            job.answer(shop.sign_in("lead"))
+        job.let_time_pass(job.ladder)
+
+        # Further answers could not count: the workflow's copy has one that is not recorded.
+        with pytest.raises(RequestLost):
+            job.climb(job.ladder)
+        assert at.deps.store.requests.get(job.ladder.request) is None
+
+
+def test_a_withdrawn_answer_does_not_count_again_after_a_failover_lost_its_request(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        order, lead = recorded_order(at), shop.sign_in("lead")
+        with forget_what_is_recorded(tmp_path / "store.db"):
+            job = WaitingJob(at, order=order)
+            job.answer(lead)
+            job.answer(lead, "withdraw")
+            job.let_time_pass(job.ladder)
+            after = job.climb(job.ladder).ladder
+        assert after is not None
+        assert after.taken_back == {lead.id}
+
+        again = job.climb(after).ladder
+
+        assert again is not None
+        assert (again.current, again.taken_back) == (job.ladder.current, frozenset({lead.id}))
 
 
 def test_a_running_jobs_request_that_a_failover_lost_is_made_again(at: Desk, tmp_path: Path) -> None:
@@ -195,6 +243,26 @@ def test_a_running_jobs_request_that_a_failover_lost_is_made_again(at: Desk, tmp
     assert (view.state, view.tier) == (RequestState.PENDING, waiting.tier)
     assert session.issuer.access(write, waited_for=lost.request_id) == waiting
     session.end()
+
+
+async def test_a_tool_call_that_waits_for_people_asks_them_again_if_a_failover_lost_its_request(at: Desk, tmp_path: Path) -> None:
+    session = await asyncio.to_thread(start_session, at, {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look"})
+    broker, _ = broker_of(session)
+    gateway, refund = ToolGateway(at.deps, session.verified, session.issuer, broker), {"order_id": 1, "amount": 1, "reason": "broken"}
+
+    def newest_request() -> str:
+        view = at.deps.store.jobs.get(session.job)
+        return max((request.id for request in view.requests if request.resource == "refunds-db"), default="") if view else ""
+
+    with forget_what_is_recorded(tmp_path / "store.db"):
+        call = asyncio.create_task(gateway.call("refund-order", refund, report_progress=nobody, max_wait=3))
+        lost = await asyncio.to_thread(until, newest_request, "the call waits for people")
+    answer = await call
+
+    assert newest_request() not in {"", lost}
+    assert f"(request {newest_request()}, tier 1)" in answer.text
+    broker.close()
+    await asyncio.to_thread(session.end)
 
 
 def test_an_escalation_whose_result_got_lost_keeps_the_recorded_deadline(at: Desk) -> None:

@@ -307,3 +307,16 @@ def test_a_login_is_renewed_although_vault_does_not_tell_how_long_it_lives(write
         with suppress(VaultUnavailable):
             opened._renew_login()
     assert vault.requests[-1].path.endswith("/renew-self")
+
+
+def test_a_login_that_cannot_be_renewed_is_replaced_once_while_vault_does_not_tell_how_long_it_lives(write_login: LoginWriter) -> None:
+    with serve_canned_answers() as vault, closing(VaultConnection(vault.address)) as opened:
+        grant = {"auth": {"client_token": "a-token", "lease_duration": 10}}
+        vault.routes |= {"/login": (200, grant), "/renew-self": (400, {}), "/lookup-self": (200, {"data": {"ttl": 10}})}
+        opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
+        first = opened.login_identity
+        vault.routes |= {"/lookup-self": (503, {}), "/login": (200, {"auth": {"client_token": "a-token", "lease_duration": 3600}})}
+        for _ in range(3):
+            opened._renew_login()
+        assert opened.login_identity is not first
+        assert sum(request.path.endswith("/login") for request in vault.requests) == 2

@@ -24,7 +24,7 @@ from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredent
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.mcp_upstreams import UpstreamListingTool, UpstreamTool
 from justenough.domain.core.canonical_json import to_canonical_json
-from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, RetryLater
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import Action, RequestState
@@ -262,7 +262,11 @@ class ToolGateway:
                     record.request, record.credential = lent.credential.request_id, lent.credential.id
                     return await self._execute_scrubbed(tool, call, lent, record)
             record.request, record.outcome = lent.request_id, "pending"
-            pending = await self._wait_for_people(lent, began, caller)
+            try:
+                pending = await self._wait_for_people(lent, began, caller)
+            except NotFound:
+                # A failover of the store lost the request. Asked again, the issuer makes another one.
+                continue
             if pending.state is RequestState.PENDING or caller.gone.is_set():
                 until = f" They can decide until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""
                 what = f"This waits for people's approval (request {pending.request_id}, tier {pending.tier}); nothing was done."

@@ -245,7 +245,12 @@ class VaultConnection:
                 raise VaultRefused(f"Vault has no login at {where}")
             token, ttl = auth["client_token"], int(auth.get("lease_duration") or 0)
         made = LiveLogin(self.adapter(Secret(token)), began, ttl)
-        self._look_up(made)
+        try:
+            self._look_up(made)
+        except RetryLater:
+            # A login that replaces another is good without the time, and the next attempt would leave one more in Vault.
+            if self._login is None:
+                raise
         return made
 
     def _secret_id(self, login: AppRoleLogin) -> str:
@@ -299,10 +304,10 @@ class VaultConnection:
         if login is None or self._log_in is None:
             return
         try:
-            left = self._look_up(login)
+            left: float = self._look_up(login)
         except RetryLater:
-            # It may be due, and by the next attempt it may have ended.
-            left = 0
+            # At least this long, and by the next attempt it may have ended.
+            left = login.ttl - (time.monotonic() - login.began)
         left_at_next_look = left - RESOLUTION_S - self._lookup_interval()
         if not login.ttl or left_at_next_look > login.ttl * 2 / 3:
             return

@@ -243,6 +243,22 @@ async def test_requests_that_nobody_opens_use_up_few_of_the_signals_that_tempora
     assert longest <= MAX_NOTIFY_INTERVAL_S * requests
 
 
+async def test_a_workflow_is_not_notified_again_of_a_request_that_the_store_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    async def notify(request: str) -> None:
+        sent.append(request)
+
+    monkeypatch.setattr(broker_module, "NOTIFY_INTERVAL_S", 0.0)
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
+    store = SimpleNamespace(requests=SimpleNamespace(get=lambda _: None))
+    deps, nobody = cast("Any", SimpleNamespace(ticks=lambda: 0.0, store=store)), cast("Any", None)
+    broker = Broker(deps, told, nobody, nobody, nobody, owner="", notify_workflow=notify)
+    async with asyncio.timeout(10):
+        await broker._notify_until_opened("r-test-1")
+    assert sent == ["r-test-1"]
+
+
 async def test_a_vault_that_is_slow_to_sign_an_identity_token_does_not_delay_other_access(monkeypatch: pytest.MonkeyPatch) -> None:
     signing, over = threading.Event(), threading.Event()
 

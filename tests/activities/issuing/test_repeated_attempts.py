@@ -11,16 +11,20 @@ from typing import Any, NoReturn
 
 import pytest
 
+from activities.issuing.authorization import record_issue_decision
 from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, PendingRequest
 from activities.revocation import revoke as revocation
 from activities.revocation.revoke import RevocationResult, revoke
 from justenough.adapters.targets.postgres import TargetDown
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable
+from justenough.domain.core.ids import request_id
+from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import CredentialState
 from justenough.domain.ledger.events import Event, EventType
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
-from justenough.services.ledger_events import approval_decided_event
+from justenough.services.evaluate_request import evaluate_request
+from justenough.services.ledger_events import access_decided_event, approval_decided_event
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.issuing.test_reason_sources import sealed_vault
 from tests.activities.issuing.test_renewal_check import approval_of
@@ -133,6 +137,20 @@ def test_what_is_issued_by_another_policy_than_before_has_a_decision_of_its_own(
         assert isinstance(session.issuer.access(access), IssuedCredential)
         assert deciding_policies(session) == [before, ["edited-meanwhile", *before[1:]]]
         session.end()
+
+
+def test_each_decision_before_an_attempt_is_recorded_although_the_same_policies_made_it(at: Desk) -> None:
+    session = start_session(at, ORDERS)
+    (access,) = session.verified.spec.access
+    decision, facts = evaluate_request(at.deps, session.job, session.verified, access, held=HeldAccess(), phase="start")
+    for tier in (3, 2, 1, 2):
+        edited = decision.model_copy(update={"outcome": "needs_approval", "tier": tier})
+        record_issue_decision(
+            at.deps, access_decided_event(session.job, request_id(session.job, 1), edited, "", facts=facts, phase="issue", at=at.deps.now())
+        )
+    entries = at.deps.store.ledger.entries(job=session.job, types=[EventType.ACCESS_DECIDED]).items
+    assert [entry.data["tier"] for entry in entries if entry.data["phase"] == "issue"] == [3, 2, 1]
+    session.end()
 
 
 def test_an_issue_whose_answer_was_lost_stays_in_doubt_after_the_next_one(shop: Shop, tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ ASKED = samples.access_request()
 ALLOWED = samples.access_decision("allowed")
 ABOUT_TO_ISSUE = samples.access_decision("allowed", phase="issue", at=later(1))
 ABOUT_TO_ISSUE_AGAIN = ABOUT_TO_ISSUE.model_copy(update={"id": f"{ABOUT_TO_ISSUE.id}-2", "at": later(3)})
+DENIED = samples.access_decision("denied", phase="issue", at=later(1))
+DECIDED_AGAIN = ABOUT_TO_ISSUE.model_copy(update={"id": f"{ABOUT_TO_ISSUE.id}/sha256:0", "at": later(2)})
+DENIED_AGAIN = DENIED.model_copy(update={"id": DECIDED_AGAIN.id, "at": later(2)})
+"""Another decision before the same attempt, which a server that did not answer put off."""
 REQUEST, AFTER = part_id(JOB, "r"), later(2)
 FIRST, SECOND = part_id(JOB, "c"), f"{part_id(JOB, 'c')}.2"
 
@@ -46,10 +50,13 @@ def entries_of(*events: Event) -> list[EntryView]:
         pytest.param([], {}, None, id="only asked"),
         pytest.param([ALLOWED], {}, None, id="decided at the start, which issues nothing"),
         pytest.param([ALLOWED, ABOUT_TO_ISSUE], {1: later(1)}, None, id="no answer recorded"),
-        pytest.param([samples.access_decision("denied", phase="issue", at=later(1))], {}, None, id="denied, so never asked for"),
+        pytest.param([DENIED], {}, None, id="denied, so never asked for"),
         pytest.param(
             [samples.access_decision("needs_approval", phase="issue", at=later(1))], {1: later(1)}, None, id="approved, then no answer"
         ),
+        pytest.param([DENIED, DECIDED_AGAIN], {1: later(2)}, None, id="denied, then allowed and no answer"),
+        pytest.param([ABOUT_TO_ISSUE, DENIED_AGAIN], {}, None, id="put off, then denied"),
+        pytest.param([ABOUT_TO_ISSUE, DECIDED_AGAIN, issued()], {}, None, id="decided twice, then issued"),
         pytest.param([ABOUT_TO_ISSUE, issued()], {}, None, id="issued"),
         pytest.param([ABOUT_TO_ISSUE, refused()], {}, None, id="refused"),
         pytest.param([ABOUT_TO_ISSUE, doubted()], {}, None, id="recorded as in doubt"),
