@@ -121,10 +121,10 @@ class WorkerCommands:
         ] = False,
     ) -> None:
         """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
-        from worker.stack.doctor import examine, production_findings  # noqa: PLC0415 - only this command needs the store and every adapter
+        from worker.stack.doctor import Examination, examine  # noqa: PLC0415 - only this command needs the store and every adapter
 
-        check = production_findings if production else examine
-        self._print_findings(check(read_settings(self.output), console_url=self.output.console_url()))
+        run = Examination(read_settings(self.output), is_production=production, console_url=self.output.console_url())
+        self._print_findings(examine(run))
 
     def store_migrate(
         self,

@@ -30,12 +30,13 @@ from tests.adapters.store.event_samples import overdue_revocation as late
 from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack, StackPaths
 from worker.stack.binaries import Programs
-from worker.stack.doctor import DoctorFinding, examine, machine
+from worker.stack.doctor import Examination, examine, machine
 from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
 from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
+from worker.stack.finding import DoctorFinding
 from worker.stack.readyz import RUNBOOK
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
@@ -47,7 +48,7 @@ def by_name(findings: tuple[DoctorFinding, ...]) -> dict[str, DoctorFinding]:
 
 
 def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None:
-    findings = by_name(examine(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4)))
+    findings = by_name(examine(Examination(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4))))
     missing = {name for name, finding in findings.items() if finding.level == "missing"}
     assert {"python", "temporal", "openbao", "postgresql", "bubblewrap"} <= missing
     assert ("setpriv" in missing) is (os.geteuid() == 0)
@@ -58,11 +59,11 @@ def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None
 
 
 def test_on_servers_of_its_own_no_installation_lacks_a_stack(tmp_path: Path) -> None:
-    assert "stack" not in by_name(examine(Settings(home=tmp_path, vault_addr="http://127.0.0.1:9")))
+    assert "stack" not in by_name(examine(Examination(Settings(home=tmp_path, vault_addr="http://127.0.0.1:9"))))
 
 
 def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
-    findings = by_name(examine(Settings(home=tmp_path)))
+    findings = by_name(examine(Examination(Settings(home=tmp_path))))
     assert {name: findings[name].level for name in ("python", "temporal", "openbao", "postgresql", "disk")} == dict.fromkeys(
         ("python", "temporal", "openbao", "postgresql", "disk"), "ok"
     )
@@ -255,7 +256,7 @@ def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
 
 def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
-    found = by_name(examine(Settings(home=tmp_path, config=SHOP)))["targets"]
+    found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP))))["targets"]
     # Each once, however many places of the catalog name it.
     told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
@@ -360,7 +361,7 @@ def test_each_task_queue_that_no_worker_polls_is_reported(servers: Stack, tmp_pa
 @pytest.mark.servers
 def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VAULT_ADDR", raising=False)
-    findings = by_name(examine(Settings(home=servers.home)))
+    findings = by_name(examine(Examination(Settings(home=servers.home))))
     names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
     assert {name: findings[name].level for name in names} == dict.fromkeys(names, "ok")
     tier = findings["tier 1 (owner)"]
@@ -376,7 +377,7 @@ def test_a_running_stack_is_checked_although_its_admin_token_is_gone(
     monkeypatch.delenv("VAULT_ADDR", raising=False)
     places = replace(StackPaths.of(servers.home), admin_token=tmp_path / "gone")
     monkeypatch.setattr(StackPaths, "of", lambda _: places)
-    findings = by_name(examine(Settings(home=servers.home)))
+    findings = by_name(examine(Examination(Settings(home=servers.home))))
     assert (findings["vault"].level, findings["people"].level) == ("ok", "warning")
     assert str(places.admin_token) in findings["people"].found
 
