@@ -28,7 +28,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("activities") / "home"
     with running_stack(home, EXAMPLE, only=("postgres", "vault"), provision=False) as stack:
         assert stack.vault is not None
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         door = Door(port)
         settings = Settings(home=home, config=EXAMPLE, vault_addr=stack.vault)

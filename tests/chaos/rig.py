@@ -151,7 +151,7 @@ class Rig:
     @contextmanager
     def freeze(self, *children: str) -> Iterator[None]:
         """Suspend servers for a block, without a restart by the supervisor; return once they answer again."""
-        supervisor = supervisor_of(StackPaths.of(self.stack.home))
+        supervisor = supervisor_of(StackPaths(self.stack.home))
         assert supervisor
         for pid in (supervisor.pid, *map(self._shop.pid_of, children)):
             os.kill(pid, signal.SIGSTOP)
@@ -277,7 +277,7 @@ def run_rig(home: Path, config: Path) -> Iterator[Rig]:
     with running_stack(home, config, only=SERVERS) as stack:
         assert stack.vault
         assert stack.temporal
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         door = Door(port)
         temporal = Door(int(stack.temporal.rpartition(":")[2]))

@@ -102,7 +102,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
     home = tmp_path_factory.mktemp("upgrade") / "home"
     config = copy_shop(home.with_name("shop"))
-    places, port = StackPaths.of(home), free_port()
+    places, port = StackPaths(home), free_port()
     with ExitStack() as stack:
         servers = stack.enter_context(running_stack(home, config, only=("temporal", "vault", "postgres")))
         assert servers.vault

@@ -55,7 +55,7 @@ def settings(stack: Stack, everyone: dict[str, str]) -> Settings:
     assert stack.temporal
     settings = Settings(home=stack.home, config=stack.config, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
     groups = {name: user.groups for name, user in stack.users.items()} | {"ops2": ("ops",), "nobody": ()}
-    headers, places = {"X-Vault-Token": stack.admin_token_file.read_text().strip()}, StackPaths.of(stack.home)
+    headers, places = {"X-Vault-Token": stack.admin_token_file.read_text().strip()}, StackPaths(stack.home)
     with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
         create_users(vault, (*settings.people_mounts, settings.pages_mount), everyone)
     provision_vault(
@@ -94,7 +94,7 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": SECRET}
     shop = shutil.copytree(SHOP, tmp_path_factory.mktemp("readable") / "config", ignore=shutil.ignore_patterns("__pycache__"))
     folder = write_config(shop, webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}])
-    places = StackPaths.of(stack.home)
+    places = StackPaths(stack.home)
     provision_vault(
         VaultTarget(
             settings.model_copy(update={"config": folder}),

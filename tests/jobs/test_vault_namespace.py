@@ -59,7 +59,7 @@ class Installation:
 
     def provision(self) -> tuple[AppliedWrite, ...]:
         """Set the namespace up, with a token of the root namespace."""
-        places = StackPaths.of(self.stack.home)
+        places = StackPaths(self.stack.home)
         people = {
             name: PersonSeed(password=Secret(user.password), groups=user.groups)
             for name, user in self.stack.users.items()
@@ -83,7 +83,7 @@ class Installation:
 
 
 def postgres_port(stack: Stack) -> int:
-    return int(read_json(StackPaths.of(stack.home).ports)["postgres"])
+    return int(read_json(StackPaths(stack.home).ports)["postgres"])
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def vault_to_set_up(settings: Settings) -> VaultTarget:
 
 def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | None:
     """Return the settings and the environment for the running embedded Vault; None if there is none or the settings name another."""
-    places = StackPaths.of(settings.home)
+    places = StackPaths(settings.home)
     stack, address = read_stack(places) if supervisor_of(places) else None, settings.named_vault_addr
     if stack is None or stack.vault is None or address not in {None, stack.vault}:
         return None
@@ -113,7 +113,7 @@ def _environment(places: StackPaths) -> dict[str, str]:
 def _embedded_target(settings: Settings) -> VaultTarget:
     from worker.provisioning import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
 
-    places = StackPaths.of(settings.home)
+    places = StackPaths(settings.home)
     return VaultTarget(
         settings,
         admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),

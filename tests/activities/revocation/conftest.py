@@ -18,7 +18,7 @@ def other_server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """What a `target` says that points at this server. It has an observer and readers of its own (`database/creds/other-read`)."""
     home = tmp_path_factory.mktemp("other") / "home"
     with running_stack(home, EXAMPLE, only=("postgres",), provision=False):
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         connection = {
             "plugin_name": "postgresql-database-plugin",

@@ -87,7 +87,7 @@ def settings(stack: Stack, passwords: dict[str, str]) -> Settings:
     headers = {"X-Vault-Token": token}
     with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
         create_users(vault, (*settings.people_mounts, settings.pages_mount), NAMES)
-    places = StackPaths.of(stack.home)
+    places = StackPaths(stack.home)
     provision_vault(
         VaultTarget(
             settings,

@@ -47,7 +47,7 @@ class Examination:
 
     @cached_property
     def places(self) -> StackPaths:
-        return StackPaths.of(self.settings.home)
+        return StackPaths(self.settings.home)
 
     @cached_property
     def stack(self) -> Stack | None:
