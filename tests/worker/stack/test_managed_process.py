@@ -22,11 +22,11 @@ from worker.stack.paths import StackPaths
 
 WRITER = """
 import itertools, signal, sys, time
-own = open(sys.argv[1], "a")
 def open_anew(*_):
     global own
     own = open(sys.argv[1], "a")
 signal.signal(signal.SIGHUP, open_anew)
+open_anew()
 for number in itertools.count():
     print("line", number, flush=True)
     print("line", number, flush=True, file=own)
@@ -42,7 +42,8 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
         make_private_folder(folder)
     own = places.logs / "audit.log"
     argv = (sys.executable, "-c", WRITER, str(own))
-    child = ManagedProcess(ChildSpec(name="writer", argv=argv, env={}, healthy=lambda: True, own_logs=(own,)), places)
+    # A missing log is asked for by SIGHUP, which ends a writer that has not yet said what to do then.
+    child = ManagedProcess(ChildSpec(name="writer", argv=argv, env={}, healthy=own.exists, answers=lambda: True, own_logs=(own,)), places)
     await child.start()
     keeping = asyncio.create_task(child.keep_running())
     logs = [places.log("writer"), own]
