@@ -118,9 +118,7 @@ def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = N
     @functools.wraps(function)
     def run_command(**arguments: Any) -> None:
         try:
-            with ExitStack() as opened:
-                _exit_stack.set(opened)
-                function(**arguments)
+            run_with_options(current_options(), functools.partial(function, **arguments))
         except JustEnoughError as error:
             failure = to_failure(error)
             print_failure(failure)
@@ -140,7 +138,7 @@ def options_of(context: typer.Context) -> GlobalOptions:
 
 
 def run_with_options(options: GlobalOptions, action: Callable[[], T]) -> T:
-    """Run something outside a command, with its options; close what it opened."""
+    """Run something with these options, and close what it opened."""
     with ExitStack() as opened:
         _exit_stack.set(opened)
         _current_options.set(options)
