@@ -36,6 +36,7 @@ from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.finding import DoctorFinding
+from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
@@ -59,6 +60,28 @@ def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None
 
 def test_on_servers_of_its_own_no_installation_lacks_a_stack(tmp_path: Path) -> None:
     assert "stack" not in by_name(examine(Examination(Settings(home=tmp_path, vault_addr="http://127.0.0.1:9"))))
+
+
+def test_what_a_running_stack_uses_is_checked_and_no_stack_counts_for_an_installation(tmp_path: Path) -> None:
+    places, me = StackPaths(tmp_path), identity_of(os.getpid())
+    assert me is not None
+    places.run.mkdir()
+    write_pidfile(places.run, SUPERVISOR, me)
+    stack = Stack(
+        home=tmp_path,
+        config=tmp_path / "shop",
+        supervisor=me.pid,
+        vault="http://127.0.0.1:8",
+        database_url="sqlite:///stack.db",
+        admin_token_file=places.admin_token,
+        users={},
+        pids={},
+    )
+    stack.write(places)
+    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:9")
+    found = Examination(settings).in_force
+    assert (found.config, found.vault_addr, found.database_url) == (stack.config, stack.vault, stack.database_url)
+    assert Examination(settings, is_production=True).in_force == settings
 
 
 def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
