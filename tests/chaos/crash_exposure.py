@@ -72,7 +72,7 @@ class Bench:
             database_url=self.stack.database_url,
             drain=2,
         )
-        environment = own_environment(settings, shop_port=int(read_json(StackPaths(self.stack.home).ports)["postgres"]))
+        environment = own_environment(settings, read_json(StackPaths(self.stack.home).ports))
         with log.open("ab") as output:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],

@@ -15,7 +15,6 @@ import pytest
 
 from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
 from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, OutboxRig, write_config
@@ -63,7 +62,7 @@ def settings(stack: Stack, everyone: dict[str, str]) -> Settings:
             settings,
             admin_token=Secret(stack.admin_token_file.read_text().strip()),
             people={name: PersonSeed(password=Secret(everyone[name]), groups=groups[name]) for name in groups},
-            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+            environment={**os.environ, **shop_environment(places)},
         )
     )
     return settings
@@ -100,7 +99,7 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
             settings.model_copy(update={"config": folder}),
             admin_token=Secret(stack.admin_token_file.read_text().strip()),
             people={},
-            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+            environment={**os.environ, **shop_environment(places)},
         )
     )
 

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from console.cli.main import program
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json
 from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack, StackPaths
 from worker.stack.doctor.servers import clock_findings
@@ -31,7 +30,7 @@ def environment(whole: Stack) -> dict[str, str | None]:
     gone: dict[str, str | None] = {name: None for name in os.environ if name.startswith(("JUSTENOUGH_", "VAULT_", "TEMPORAL_"))}
     return {
         **gone,
-        **shop_environment(places, int(read_json(places.ports)["postgres"])),
+        **shop_environment(places),
         "JUSTENOUGH_CONFIG": str(whole.config),
         "JUSTENOUGH_TEMPORAL_ADDRESS": str(whole.temporal),
         "JUSTENOUGH_DATABASE_URL": whole.database_url,

@@ -70,7 +70,7 @@ class Installation:
                 self.settings,
                 admin_token=Secret(places.admin_token.read_text().strip()),
                 people=people,
-                environment={**os.environ, **shop_environment(places, postgres_port(self.stack))},
+                environment={**os.environ, **shop_environment(places)},
             )
         )
 
@@ -110,7 +110,7 @@ def installation(whole: Stack, whole_shop: Shop, tmp_path_factory: pytest.TempPa
             console_port=port,
             drain=2,
         )
-        environment = own_environment(settings, shop_port=postgres_port(whole))
+        environment = own_environment(settings, {"postgres": postgres_port(whole)})
         stack = whole.model_copy(update={"vault": address, "console": f"http://127.0.0.1:{port}"})
         made = Installation(stack, settings, ssl.create_default_context(cafile=authority), environment)
         made.provision()

@@ -24,7 +24,7 @@ def other_server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "plugin_name": "postgresql-database-plugin",
             "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/shop?sslmode=disable",
             "username": "je_vault",
-            "password": shop_environment(places, port)["SHOP_VAULT_PASSWORD"],
+            "password": shop_environment(places)["SHOP_VAULT_PASSWORD"],
             "password_authentication": "scram-sha-256",
             "allowed_roles": ["other-observer", "other-read"],
         }

@@ -27,7 +27,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         port = int(read_json(places.ports)["postgres"])
         admin = Session(stack.vault, places.admin_token.read_text().strip())
         settings = Settings(home=home, config=SHOP, vault_addr=stack.vault)
-        environment = {**os.environ, **shop_environment(places, port)}
+        environment = {**os.environ, **shop_environment(places)}
         yield Shop(settings=settings, admin=admin, environment=environment, superuser=superuser_dsn(places, port))
 
 

@@ -266,7 +266,7 @@ def test_children_never_get_the_starters_tokens_for_other_servers(monkeypatch: p
     settings = Settings(
         home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"), worker_cidrs=("10.1.0.0/16", "10.2.0.7/32")
     )
-    ours, servers = own_environment(settings, shop_port=5), server_environment(StackPaths(tmp_path))
+    ours, servers = own_environment(settings, {"postgres": 5}), server_environment(StackPaths(tmp_path))
     assert {"VAULT_TOKEN", "TEMPORAL_API_KEY"}.isdisjoint(ours.keys() | servers.keys())
     assert ours["TEMPORAL_CONFIG_FILE"] == "/dev/null"
     assert "PGPASSWORD" not in servers

@@ -25,7 +25,7 @@ from worker.provisioning.admin_client import admin_token
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine, people, servers, store, targets, vault
-from worker.stack.environment import UNUSED_PORT, shop_settings
+from worker.stack.environment import shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
 from worker.stack.seed import vault_to_set_up
@@ -68,8 +68,7 @@ class Examination:
     @property
     def environment(self) -> Mapping[str, str]:
         """The environment of this process, with the addresses of the stack's shop."""
-        ports = read_json(self.places.ports) if self.stack else {}
-        return {**os.environ, **shop_settings(ports.get("postgres"), ports.get("model", UNUSED_PORT))}
+        return {**os.environ, **shop_settings(read_json(self.places.ports) if self.stack else {})}
 
     @property
     def catalog(self) -> Catalog | None:
