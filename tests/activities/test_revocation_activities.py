@@ -24,7 +24,8 @@ from activities.revocation_activities import (
     RevocationActivities,
 )
 from activities.sweep_activity import MAX_CONCURRENT_JOBS, SWEEP_POOL, SweepActivities
-from justenough.adapters.targets.postgres import RequestedActions, TargetInspection, TargetInspector
+from justenough.adapters.targets.inspector import RequestedActions, TargetInspector
+from justenough.adapters.targets.postgres import TargetInspection
 from justenough.adapters.vault import Vault, VaultUnavailable
 from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput
 from justenough.domain.core.secret import Secret
