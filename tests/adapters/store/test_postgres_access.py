@@ -332,6 +332,19 @@ def test_a_server_whose_machine_vanishes_is_noticed_within_half_a_minute(postgre
         opened.engine.dispose()
 
 
+def test_the_server_notices_within_half_a_minute_that_our_machine_has_vanished(postgres_port: int, ready_database: str) -> None:
+    """Else it would keep our sessions for two hours. It answers with the limits that its kernel has for the connection."""
+    opened = open_database(f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}")
+    assert opened.connector is not None
+    expected = {"tcp_user_timeout": "30000", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"}
+    with closing(opened.connector.connect_listener(opened.engine.dialect)[0]) as listener, read_transaction(opened.engine) as reader:
+        driver: Any = reader.connection.driver_connection
+        for connection in (driver, listener):
+            found = {name: connection.execute(f"SHOW {name}").fetchall()[0][0] for name in expected}
+            assert found == expected
+    opened.engine.dispose()
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_that_cannot_store_every_text_is_refused(postgres_port: int, encoding: str) -> None:
     name = f"narrow_{encoding}".lower()
