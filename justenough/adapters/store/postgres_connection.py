@@ -70,10 +70,11 @@ class PasswordFile:
 
 CONNECT_TIMEOUT_S = 5
 LISTENER_CONNECT_TIMEOUT_S = 3
-LINK_LIMITS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
-"""A server whose machine has vanished is noticed after half a minute.
+LINK_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 10_000}
+"""A server that has vanished, or a connection that a firewall has forgotten, is noticed after 10 to 15 seconds.
 
-By default Linux waits for its answer for two hours, and then so would every writer of this process. A URL may set other limits.
+By default Linux waits for its answer for two hours, and then so would every writer of this process. After 30 seconds other workers take a
+session for dead, because it cannot renew its claim. A URL may set other limits.
 """
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
