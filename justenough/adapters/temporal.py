@@ -86,20 +86,21 @@ async def connect_temporal(settings: Settings, *, identity: str, codec: Encrypti
         raise TemporalProfileInvalid(
             f"Temporal's TLS configuration names {error.filename}, which cannot be read: {error.strerror}"
         ) from error
-    connecting = Client.connect(
-        settings.temporal_address,
-        namespace=settings.temporal_namespace,
-        tls=options.get("tls"),
-        api_key=options.get("api_key"),
-        rpc_metadata=options.get("rpc_metadata", {}),
-        data_converter=data_converter(codec),
-        identity=identity,
-        lazy=lazy,
-        connect_timeout=RECONNECT_TIMEOUT,
-        keep_alive_config=KEEP_ALIVE,
-    )
     try:
-        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
+        # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that arrives together with the result.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                tls=options.get("tls"),
+                api_key=options.get("api_key"),
+                rpc_metadata=options.get("rpc_metadata", {}),
+                data_converter=data_converter(codec),
+                identity=identity,
+                lazy=lazy,
+                connect_timeout=RECONNECT_TIMEOUT,
+                keep_alive_config=KEEP_ALIVE,
+            )
     except (RuntimeError, TimeoutError) as error:  # The SDK raises RuntimeError for this.
         why = await asyncio.to_thread(explain_failure, settings.temporal_address, profile)
         raise TemporalDown(f"Temporal at {settings.temporal_address} {why}") from error

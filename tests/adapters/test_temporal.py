@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -146,6 +147,28 @@ async def test_a_connection_that_a_firewall_has_forgotten_is_given_up(monkeypatc
         client = await connect_temporal(Settings(temporal_address=f"{host}:{port}"), identity="test", lazy=True)
         with pytest.raises(RuntimeError, match="KeepAliveTimedOut"):
             await asyncio.wait_for(client.count_workflows("WorkflowId = '-'", rpc_timeout=timedelta(seconds=60)), 30)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_no_cancellation_is_lost_if_it_arrives_as_the_connection_fails(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    """Otherwise a console that cannot listen on its port stays, and no signal ends it."""
+    failed, explained = asyncio.Event(), threading.Event()
+
+    async def connect(*_: object, **__: object) -> None:
+        await failed.wait()
+        raise RuntimeError("connection refused")
+
+    monkeypatch.setattr("justenough.adapters.temporal.Client.connect", connect)
+    monkeypatch.setattr("justenough.adapters.temporal.explain_failure", lambda *_: explained.wait(60))
+    connecting = asyncio.create_task(connect_temporal(Settings(temporal_address="127.0.0.1:1"), identity="test"))
+    await asyncio.sleep(0.01)
+    failed.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    explained.set()
 
 
 async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
