@@ -144,6 +144,13 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         ),
         (
             READY
+            | {"checks": [{"name": "store", "ok": False, "ms": 1, "detail": "no answer in 2 s"}]}
+            | {"overdue_revocations": None, "sweep": {"age_seconds": None, "late": True}},
+            "installation's store: no answer in 2 s",
+            "JUSTENOUGH_DATABASE_URL",
+        ),
+        (
+            READY
             | {"targets": {"known": 3, "failing": 1, "failing_since": "2026-01-31T09:30:00.5Z", "checked_at": "2026-01-31T09:40:00Z"}},
             "targets: 1 of 3 have not answered since 2026-01-31T09:30:00Z: no revocation can be verified there",
             "docs/how-to/runbook.md#overdue",
