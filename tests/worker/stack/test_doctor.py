@@ -78,9 +78,10 @@ def test_what_a_running_stack_uses_is_checked_and_no_stack_counts_for_an_install
         pids={},
     )
     stack.write(places)
-    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:9")
+    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:9", vault_namespace="corp", vault_cacert=tmp_path / "corp.pem")
     found = Examination(settings).in_force
     assert (found.config, found.vault_addr, found.database_url) == (stack.config, stack.vault, stack.database_url)
+    assert (found.vault_namespace, found.vault_cacert) == (None, None), "these are for the other Vault"
     assert Examination(settings, is_production=True).in_force == settings
 
 

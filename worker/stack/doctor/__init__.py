@@ -28,6 +28,7 @@ from worker.stack.doctor import home, machine, people, servers, store, targets, 
 from worker.stack.environment import shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
+from worker.stack.plan import FOREIGN_VAULT_SETTINGS
 from worker.stack.seed import vault_to_set_up
 from worker.stack.stack_file import Stack, StackUnreadable
 
@@ -62,8 +63,10 @@ class Examination:
         """The settings, with the folder, store and Vault of the stack if one runs."""
         if self.stack is None:
             return self.settings
-        stack = {"config": self.stack.config, "database_url": self.stack.database_url, "vault_addr": self.stack.vault}
-        return self.settings.model_copy(update={name: value for name, value in stack.items() if value is not None})
+        stack: dict[str, object] = {"config": self.stack.config, "database_url": self.stack.database_url}
+        if self.stack.vault is not None:
+            stack |= {"vault_addr": self.stack.vault, **dict.fromkeys(FOREIGN_VAULT_SETTINGS)}
+        return self.settings.model_copy(update=stack)
 
     @property
     def environment(self) -> Mapping[str, str]:
