@@ -277,9 +277,12 @@ def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
     assert list(target_findings(tmp_path, {})) == []
 
 
-def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_production", [False, True])
+def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_production: bool
+) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
-    found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP))))["targets"]
+    found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP), is_production=is_production)))["targets"]
     # Each once, however many places of the catalog name it.
     told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
