@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import typer
 
@@ -89,9 +88,16 @@ def note(text: str) -> None:
         terminal.write_message(text)
 
 
-def emit_revocation(report: Json, *, is_confirmed: bool, table: Callable[[Json], None], **names: Any) -> None:
+def emit_revocation(
+    report: Json,
+    *,
+    is_confirmed: bool,
+    table: Callable[[Json], None],
+    name: str = "id",
+    names: Callable[[Json], Iterable[object]] | None = None,
+) -> None:
     """Print a report of a revocation and, on stderr, its next steps. Exit 9 unless the revocation is confirmed."""
-    emit(report, table=table, **names)
+    emit(report, table=table, name=name, names=names)
     for sentence in report["next"]:
         note(sentence)
     if not is_confirmed:

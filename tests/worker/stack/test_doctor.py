@@ -78,9 +78,10 @@ def test_what_a_running_stack_uses_is_checked_and_no_stack_counts_for_an_install
         pids={},
     )
     stack.write(places)
-    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:9")
+    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:9", vault_namespace="corp", vault_cacert=tmp_path / "corp.pem")
     found = Examination(settings).in_force
     assert (found.config, found.vault_addr, found.database_url) == (stack.config, stack.vault, stack.database_url)
+    assert (found.vault_namespace, found.vault_cacert) == (None, None), "these are for the other Vault"
     assert Examination(settings, is_production=True).in_force == settings
 
 
@@ -276,9 +277,12 @@ def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
     assert list(target_findings(tmp_path, {})) == []
 
 
-def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_production", [False, True])
+def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_production: bool
+) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
-    found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP))))["targets"]
+    found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP), is_production=is_production)))["targets"]
     # Each once, however many places of the catalog name it.
     told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)

@@ -28,6 +28,7 @@ from worker.stack.doctor import home, machine, people, servers, store, targets, 
 from worker.stack.environment import shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
+from worker.stack.plan import FOREIGN_VAULT_SETTINGS
 from worker.stack.seed import vault_to_set_up
 from worker.stack.stack_file import Stack, StackUnreadable
 
@@ -62,8 +63,10 @@ class Examination:
         """The settings, with the folder, store and Vault of the stack if one runs."""
         if self.stack is None:
             return self.settings
-        stack = {"config": self.stack.config, "database_url": self.stack.database_url, "vault_addr": self.stack.vault}
-        return self.settings.model_copy(update={name: value for name, value in stack.items() if value is not None})
+        stack: dict[str, object] = {"config": self.stack.config, "database_url": self.stack.database_url}
+        if self.stack.vault is not None:
+            stack |= {"vault_addr": self.stack.vault, **dict.fromkeys(FOREIGN_VAULT_SETTINGS)}
+        return self.settings.model_copy(update=stack)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -72,7 +75,7 @@ class Examination:
 
     @property
     def catalog(self) -> Catalog | None:
-        """The catalog with the settings of this process filled in; None if it cannot be filled in, which other checks report."""
+        """The catalog with the settings of this process filled in; None if it cannot be filled in, which unfilled_findings reports."""
         with suppress(InvalidInput, OSError):
             return targets.filled_catalog(self.in_force.config, os.environ)
         return None
@@ -152,7 +155,7 @@ CHECKS = (
     DoctorCheck("settings that every installation needs", "production", lambda run: home.settings_findings(run.settings)),
     DoctorCheck("Temporal and its namespace", "production", lambda run: servers.temporal_findings(run.settings, is_required=True)),
     DoctorCheck("whether workers poll Temporal", "production", lambda run: servers.poller_findings(run.settings)),
-    DoctorCheck("values for the catalog", "here", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()),
+    DoctorCheck("values for the catalog", "both", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()),
     DoctorCheck("Vault: seal, audit devices, longest request, control groups, roles of targets, login for the pages", "both", check_vault),
     DoctorCheck("clock, compared with Vault's", "production", lambda run: servers.clock_findings(run.settings, now=time.time)),
     DoctorCheck("Vault: the objects and policies of this version", "production", lambda run: vault.drift_findings(run.settings, run.token)),

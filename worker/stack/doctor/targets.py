@@ -76,7 +76,7 @@ def _target_finding(conninfo: str) -> DoctorFinding:
 def trial_findings(settings: Settings, catalog: Catalog | None) -> Iterator[DoctorFinding]:
     """Try one action of each target: issue, find, log in, revoke, verify."""
     if catalog is None:
-        return  # configuration_findings reports it.
+        return  # unfilled_findings reports it.
     if not settings.worker_approle_file.is_file():
         text = f"not tried: there is no worker's login here ({settings.worker_approle_file})"
         yield DoctorFinding("access", "warning", text, "Run doctor on a worker's machine, too.")
