@@ -54,6 +54,12 @@ class RevocationTracker:
             progress.failed += 1
             return progress.failed
 
+    def record_earlier_failure(self, job: str, *, now: datetime) -> None:
+        """Record that a worker, perhaps another, has failed before: the next failure counts as the second."""
+        with self._lock:
+            progress = self._progress_of(job, now)
+            progress.failed = max(progress.failed, 1)
+
     def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
         """Record whether a complete check found nothing alive.
 
