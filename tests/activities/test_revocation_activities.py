@@ -191,6 +191,22 @@ async def test_a_revocation_that_fails_once_at_each_of_two_workers_is_overdue(at
     assert revocation_state(at, job) == "overdue"
 
 
+def test_what_a_worker_saw_before_anothers_proof_hides_no_later_failure(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    first, other = (replace(at.deps, revocation_tracker=revocation_attempts.RevocationTracker()) for _ in range(2))
+    with at.shop.door.closed():
+        for _ in range(4):
+            assert not revoke(first, job, by="compensation", settled=False, why="killed").confirmed
+    assert revoke(other, job, by="compensation", settled=True, why="killed").confirmed
+    with at.shop.door.closed():
+        for state in ("pending", "overdue", "overdue"):
+            assert not revoke(first, job, by="sweep", settled=False, why="more was found").confirmed
+            assert revocation_state(at, job) == state
+    assert revoke(first, job, by="sweep", settled=True, why="more was found").confirmed
+    assert revocation_state(at, job) == "confirmed"
+
+
 async def test_a_sweep_that_waited_for_others_leaves_a_job_that_has_been_proven_since_unchanged(at: Desk) -> None:
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)
