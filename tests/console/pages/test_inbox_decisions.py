@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hmac
+import json
 import re
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -469,13 +473,17 @@ async def test_denying_at_tier_three_needs_neither_the_job_name_nor_a_fresh_logi
     assert len(await decisions(served, request["job_id"])) == 1
 
 
-async def test_a_draft_of_another_session_is_ignored(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_a_draft_of_another_session_or_version_is_ignored(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, 3)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     site.clock.forward(minutes=6)
     await submit_decision(chief, request, "approve", reason="planted", confirm="refund-triage")
     path, draft, host = f"/inbox/{request['id']}", site.console.cookies.draft, httpx.URL(site.address).host
-    for value in (chief.http.cookies[draft], "0.x", "."):
+    # A newer version of the console may have sealed a draft that has more fields.
+    key = (await site.console.sessions.session_of(chief2.cookie)).key.csrf
+    longer = base64.urlsafe_b64encode(zlib.compress(json.dumps(["planted"] * 99).encode())).decode()
+    seal = hmac.new(key.encode(), f"draft/{request['id']}/{longer}".encode(), "sha256").hexdigest()
+    for value in (chief.http.cookies[draft], f"{seal}.{longer}", "0.x", "."):
         chief2.http.cookies.set(draft, value, path=path, domain=host)
         assert f"{draft}={value}" in chief2.http.build_request("GET", path).headers["cookie"]
         assert "planted" not in (await read_words(chief2, path)).text
