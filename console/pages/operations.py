@@ -131,7 +131,7 @@ async def send_test(console: TheConsole, visitor: PageApprover, _: TheForm, name
 async def resend(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
     """Queue all its dead letters again."""
     count = await subscriptions.resend_deliveries(console, name, None, by=visitor.caller)
-    return _back(visitor, f"deliveries/{quote(name)}", f"{count} deliveries will be sent again.")
+    return _back(visitor, f"deliveries/{quote(name)}", f"{count} dead letter{'' if count == 1 else 's'} will be sent again.")
 
 
 @router.get("/models")

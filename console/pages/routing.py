@@ -33,8 +33,8 @@ TITLE_AND_ADVICE = {
     503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }
 """The title of an error page and what to do next, by HTTP status."""
-STOPPING_PATHS = ("/cancel", "/kill", "/revoke")
-"""Ends of the paths of pages that stop jobs or revoke access."""
+STOPPING_PATHS = ("/cancel", "/kill", "/revoke", "/logout", "/sessions/end")
+"""Ends of the paths of pages that stop jobs, revoke access or end logins."""
 
 
 class PageRoute(APIRoute):

@@ -111,7 +111,8 @@ async def prove(console: Console, visitor: PageUser, job: str, _: str) -> str:
     if report.dead:
         return "no active access found"
     alive = sum(finding.alive and not finding.residual for finding in report.findings)
-    unknown = f"; {len(report.failures)} checks could not be completed" if report.failures else ""
+    failed = len(report.failures)
+    unknown = f"; {failed} check{'' if failed == 1 else 's'} could not be completed" if failed else ""
     return f"{alive} of {len(report.findings)} checks found active access{unknown}"
 
 
@@ -145,7 +146,7 @@ JOB_ACTIONS: Mapping[str, BulkAction] = {
     ),
     "prove": BulkAction(
         "job",
-        "Verify the access of",
+        "Verify",
         "Verify",
         "Vault and the targets are asked which access of each job is still active. This changes nothing.",
         is_dangerous=False,

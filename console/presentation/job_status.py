@@ -92,10 +92,8 @@ def _revocation_result(job: JobView, live: list[CredentialView]) -> str:
 
 
 def residual_text(job: JobView) -> str:
-    """Name the credentials of a job that are still valid because nothing can revoke them, and until when; "" if there are none."""
+    """Name the credentials of a job that are still valid because nothing can revoke them, and until when. The view has at least one."""
     residual = [item for item in job.credentials if item.state is CredentialState.RESIDUAL]
-    if not residual:
-        return ""
     until = job.revocation.residual_until
     ends = (
         f"valid until {until:%Y-%m-%d %H:%M} UTC"

@@ -22,7 +22,7 @@ from console.services.console import Console
 from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.runtime.http_protocol import HttpProtocolWithDeadlines
 from justenough.adapters.store import Store
-from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, OrderStatement, to_signable
+from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, Statement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
 from justenough.domain.jobs.states import Action
@@ -67,7 +67,7 @@ class Human:
         token = self._vault("GET", "identity/oidc/token/je-console")["data"]["token"]
         return {"Authorization": f"Bearer {token}"}
 
-    def sign(self, statement: OrderStatement | DecisionStatement | DelegationStatement) -> dict[str, Any]:
+    def sign(self, statement: Statement) -> dict[str, Any]:
         raw = to_signable(statement)
         content = base64.b64encode(to_canonical_json(raw)).decode()
         answer = self._vault("POST", f"transit/sign/je-sign-{self.id}", {"input": content})

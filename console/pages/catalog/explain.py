@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
@@ -45,9 +45,10 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class ExplainForm(Message):
-    """The simulator's form. `how`: fields | template | spec; empty before the first use."""
+    """The simulator's form."""
 
-    how: str = Field("", max_length=10)
+    how: Literal["", "fields", "template", "spec"] = ""
+    """What it describes; empty before the first use."""
     access: str = Field("", max_length=80)
     agent: str = Field("", max_length=64)
     version: str = Field("", max_length=64)
@@ -58,7 +59,7 @@ class ExplainForm(Message):
     params: str = Field("", max_length=1000)
     spec: str = Field("", max_length=MAX_BYTES)
     groups: str = Field("", max_length=400)
-    phase: str = Field("start", max_length=10)
+    phase: Phase = "start"
     at: str = Field("", max_length=32)
     break_glass: str = Field("", max_length=5)
 
@@ -138,8 +139,6 @@ def _explanation(
         at = parse_moment(form.at, now=console.deps.now())
     except ValueError as error:
         errors.add("at", str(error))
-    if form.phase not in PHASES:
-        errors.add("phase", f"must be one of {', '.join(PHASES)}")
     params = _parse_pairs(form.params, "params", errors)
     try:
         raw = _raw_spec(form, current, templates, errors)
@@ -152,9 +151,13 @@ def _explanation(
         return None
     groups = frozenset(_split_list(form.groups) or current.tiers.roles.launch)
     clock = Clock.at(at or console.deps.now())
-    phase: Phase = form.phase  # type: ignore[assignment] # checked above
     explanation = explain_spec(
-        current.rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
+        current.rules,
+        current.tiers,
+        JobFacts("explain", spec, "", groups),
+        clock=clock,
+        break_glass=form.break_glass == "yes",
+        phase=form.phase,
     )
     return explanation.model_dump(mode="json")
 
@@ -174,8 +177,6 @@ def _raw_spec(form: ExplainForm, current: ConfigSet, templates: Mapping[str, Pat
             errors.add("template", "choose a configured job")
         case "spec":
             return read_spec(form.spec)
-        case _:
-            errors.add("how", "must be fields, template or spec")
     return None
 
 

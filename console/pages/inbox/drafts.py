@@ -6,7 +6,6 @@ The cookie has its own path and no script can read it. A cookie that another ses
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
 import zlib
@@ -70,7 +69,7 @@ def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: st
         return None
     try:
         return AnswerDraft(*json.loads(zlib.decompress(base64.urlsafe_b64decode(content))))
-    except (ValueError, TypeError, binascii.Error, zlib.error):
+    except (ValueError, TypeError, zlib.error):
         return None
 
 

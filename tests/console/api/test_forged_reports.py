@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import httpx
 import pytest
-from temporalio import workflow
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from justenough.adapters.vault import Vault
@@ -42,11 +44,20 @@ class FalseProve:
         return Thief.prove(job, nonce)
 
 
+@activity.defn(name="fail")
+async def fail(why: str) -> None:
+    raise ApplicationError(why)
+
+
 @workflow.defn(name="Sweep", sandboxed=False)
 class FalseSweep:
     @workflow.run
     async def run(self, nonce: str = "") -> Any:
-        return Thief.sweep(nonce)
+        answer = Thief.sweep(nonce)
+        if isinstance(answer, ApplicationError):
+            within, once = timedelta(seconds=60), RetryPolicy(maximum_attempts=1)
+            await workflow.execute_activity(fail, str(answer), start_to_close_timeout=within, retry_policy=once)
+        return answer
 
 
 @workflow.defn(name="Squatter", sandboxed=False)
@@ -60,7 +71,13 @@ class Squatter:
 @pytest.fixture
 async def thief(served: Served) -> AsyncIterator[type[Thief]]:
     """A stranger who polls the workers' queue; no worker runs here."""
-    async with Worker(served.temporal, task_queue=QUEUE, workflows=[FalseProve, FalseSweep], workflow_runner=UnsandboxedWorkflowRunner()):
+    async with Worker(
+        served.temporal,
+        task_queue=QUEUE,
+        workflows=[FalseProve, FalseSweep],
+        activities=[fail],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    ):
         yield Thief
 
 
@@ -71,6 +88,12 @@ def dead(job: str) -> dict[str, Any]:
 async def both(served: Served, job: str) -> tuple[httpx.Response, httpx.Response]:
     """Ask for a proof and a sweep."""
     return await asyncio.gather(served.post(f"/jobs/{job}/prove", "auditor"), served.post("/sweep", "auditor"))
+
+
+async def test_why_an_activity_of_a_sweep_failed_is_passed_on(served: Served, thief: type[Thief]) -> None:
+    thief.sweep = lambda _: ApplicationError("Vault does not answer")
+    answer = await served.post("/sweep", "auditor")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "Sweep did not finish: Vault does not answer")
 
 
 async def test_the_console_does_not_use_the_answer_of_a_workflow_that_a_stranger_started_first(served: Served, thief: type[Thief]) -> None:

@@ -126,6 +126,16 @@ async def test_a_request_whose_body_never_arrived_changes_nothing_and_is_no_erro
     assert [entry.type for entry in served.store.ledger.entries(job=job, after=0, limit=10).items] == ["job.submitted"]
 
 
+async def test_a_body_that_does_not_arrive_in_time_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.http.middleware.BODY_TIMEOUT_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.http.base_url.port)
+    writer.write(b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    body = await asyncio.wait_for(reader.readuntil(b"}"), 60)
+    writer.close()
+    assert (b" 408 " in head, b"the body did not arrive within 0 s" in body) == (True, True)
+
+
 async def test_readiness_names_what_answers_and_reports_that_no_worker_polls(served: Served) -> None:
     assert (await served.http.get("/livez")).json() == {"status": "ok"}
     ready = await served.http.get("/readyz")

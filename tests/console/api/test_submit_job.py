@@ -244,6 +244,10 @@ async def test_an_id_of_a_later_time_is_refused(served: Served) -> None:
 
 
 async def test_missing_parts_of_an_order_are_named(served: Served) -> None:
+    body = served.people["ops"].order()
+    del body["statement"]["spec_digest"]
+    answer = await served.post("/jobs", "ops", body)
+    assert (answer.status_code, [error["path"] for error in answer.json()["errors"]]) == (422, ["statement.spec_digest"])
     answer = await served.post("/jobs", "ops", {"spec": SPEC})
     assert answer.status_code == 422
     assert {error["path"] for error in answer.json()["errors"]} == {"id", "statement", "signature"}
@@ -328,6 +332,9 @@ async def test_a_bundle_is_stored_under_its_digest_and_must_be_uploaded_before_i
     headers = served.people["ops"].bearer | {"Content-Type": "application/gzip"}
     without = await served.post("/jobs", "ops", served.people["ops"].order(bundle=bundle_digest(content)))
     assert [error["path"] for error in without.json()["errors"]] == ["bundle"]
+    in_files = {**SPEC, "run": {**SPEC["run"], "workdir": "."}}
+    unnamed = await served.post("/jobs", "ops", served.people["ops"].order(in_files))
+    assert unnamed.json()["errors"] == [{"path": "bundle", "message": "required, because the spec has a workdir"}]
     first = await served.http.post("/api/v1/bundles", content=content, headers=headers)
     again = await served.http.post("/api/v1/bundles", content=content, headers=headers)
     assert (first.status_code, again.status_code) == (201, 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import socket
@@ -21,7 +22,7 @@ from tests.adapters.store import event_samples
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
 from tests.console.outbox_rig import OTHERS, PEOPLE, OutboxRig
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import HANG, Receiver
 
 pytestmark = pytest.mark.servers
 
@@ -395,6 +396,18 @@ async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_rejected_wh
     await rig.deliver(console)
     assert (len(chat.requests), mail.requests) == (1, [])
     assert rig.progress_of("leads").pending == 1
+
+
+async def test_a_service_that_does_not_answer_is_tried_again_later(rig: OutboxRig, chat: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "SEND_TIMEOUT_S", 0.5)
+    chat.answer = lambda _: HANG
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    rig.record(*request_events())
+    async with asyncio.timeout(180):
+        await rig.deliver(console)
+    (waiting,) = rig.store.outbox.deliveries("leads", state=None, limit=9, cursor=None).items
+    assert (waiting.state, waiting.why) == ("pending", "no answer in 0.5 s")
 
 
 async def test_each_of_many_requests_is_notified(rig: OutboxRig, chat: Receiver) -> None:

@@ -61,6 +61,8 @@ class ScriptedSender:
             self.sent.append(entry.job)
         if kind == "crash after":
             raise RetryLater(kind)
+        if kind == "fault":
+            raise ZeroDivisionError("the canary")
         return OUTCOMES[kind]
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
@@ -140,6 +142,21 @@ class Consoles:
         self.store.outbox.resend("siem", None, now=self.clock.now())
         while await self.step() or self.store.outbox.count_pending("siem"):
             self.clock.advance(90_000)
+
+
+def test_an_event_that_cannot_be_sent_is_tried_again_later_and_delays_no_other(own_store: Path) -> None:
+    async def story(store: Store) -> None:
+        consoles = Consoles(store)
+        for action in ("happen", "happen", "fault", "step"):
+            await consoles.act(action)
+        assert len(consoles.sender.sent) == 1
+        (waiting,) = store.outbox.deliveries("siem", state=None, limit=9, cursor=None).items
+        assert waiting.why == "the event cannot be sent (ZeroDivisionError); the console's log has the details"
+        await consoles.drain()
+        assert set(consoles.sender.sent) == {job_id(1), job_id(2)}
+
+    with closing(Store(f"sqlite:///{own_store}")) as store:
+        asyncio.run(story(store))
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -23,6 +23,8 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.services.dependencies import utc_now
 from tests.adapters.store.event_samples import job_id, submission
 from tests.console.outbox_rig import CURRENT, PEOPLE, SECRET, OutboxRig, write_config
+from tests.console.pages.page_text import text_of
+from tests.console.pages.plain_browser import Browser, hidden_fields
 from tests.console.served_console import Human, Served, serve_console
 from tests.support.webhook_receiver import HANG, Receiver
 
@@ -122,6 +124,30 @@ async def test_a_test_delivery_is_sent_once_and_its_outcome_is_returned(api: Api
     receiver.answer = lambda _: 500
     for name, why in (("siem", "500 Internal Server Error"), ("leads", "the service did not accept the message")):
         assert (await api.post(f"/webhooks/{name}/test", "lead")).json() == {"subscription": name, "arrived": False, "detail": why}
+    assert len(receiver.requests) == 4
+
+
+async def test_approvers_test_a_webhook_and_resend_its_dead_letters_on_its_page(
+    api: Api, rig: OutboxRig, receiver: Receiver, everyone: dict[str, str]
+) -> None:
+    page, lead = "/operations/deliveries/siem", Browser(api.http)
+    receiver.answer = lambda number: 410 if number == 0 else 204
+    rig.record(submission(job_id(1)))
+    await api.until("/webhooks/siem/deliveries?state=dead", lambda found: bool(found["items"]))
+    assert (await lead.log_in("lead", everyone["lead"])).status_code == 303
+    assert "Send 1 dead letter again" in (await lead.open(page)).text
+    sent = await lead.send(f"{page}/resend", hidden_fields((await lead.open(page)).text))
+    assert "1 dead letter will be sent again." in text_of((await lead.open(sent.headers["location"])).text, "main")
+    await receiver.until(2)
+    assert receiver.events[1]["subject"] == job_id(1)
+    receiver.answer = lambda number: 204 if number == 2 else 500
+    for said in ("Test event: delivered, 204 No Content", "Test event: not delivered, 500"):
+        tested = await lead.send(f"{page}/test", hidden_fields((await lead.open(page)).text))
+        assert said in text_of((await lead.open(tested.headers["location"])).text, "main")
+    api.http.cookies.clear()
+    assert (await lead.log_in("auditor", everyone["auditor"])).status_code == 303
+    for action in ("test", "resend"):
+        assert (await lead.send(f"{page}/{action}", hidden_fields((await lead.open("/sessions")).text))).status_code == 403
     assert len(receiver.requests) == 4
 
 

@@ -135,9 +135,11 @@ async def test_every_policy_is_shown_with_id_text_and_explanation(records: Desk)
 async def test_a_failing_policy_test_is_shown(records: Desk) -> None:
     edit_file(records, "policies/tests/chaining.yaml", "expect: tier 2", "expect: denied")
     (folder(records) / "policies/tests/broken.yaml").write_text("cases: 3\n")
+    (folder(records) / "policies/tests/folder.yaml").mkdir()
     page = await load_page(await records.log_in(), "/catalog/policies")
     assert "1 of 5 failed" in page.text
     assert "policies/tests/broken.yaml cannot run" in page.text.replace("\xa0", " ")
+    assert "cannot be read: Is a directory" in page.text
 
 
 async def test_a_broken_folder_raises_an_alarm_and_the_policies_in_force_stay_visible(records: Desk) -> None:
@@ -211,6 +213,17 @@ async def test_errors_appear_beside_their_fields(records: Desk, query: dict[str,
     assert field in page.values("aria-describedby")
     assert said in page.text
     assert " Result " not in page.text
+
+
+@pytest.mark.parametrize(
+    "field, value, known", [("how", "guess", "'fields', 'template' or 'spec'"), ("phase", "end", "'runtime' or 'renewal'")]
+)
+async def test_a_choice_that_the_form_does_not_offer_is_refused_with_those_that_it_offers(
+    records: Desk, field: str, value: str, known: str
+) -> None:
+    query = urlencode({"how": "fields", "access": "orders-db:read", field: value})
+    page = await load_page(await records.log_in("ops"), f"/catalog/explain?{query}", status=422)
+    assert (field in page.text, known in page.text) == (True, True)
 
 
 async def test_a_bad_spec_shows_every_problem_by_path_and_keeps_the_text(records: Desk) -> None:

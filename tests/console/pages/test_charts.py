@@ -180,6 +180,12 @@ def test_an_ended_job_shows_its_steps_its_wait_and_the_credential_until_verified
     assert picture.rows_of("request")[0].answers == ["lead approved"]
 
 
+def test_a_request_that_escalates_with_enough_answers_is_approved_then() -> None:
+    escalated = samples.approval_opening(tier=2, at=later(50), escalated=True, verdict="approved")
+    (row,) = timeline_of(*story()[:4], escalated).rows_of("request")
+    assert (row.tier, row.state, row.settled) == (2, "approved", later(50))
+
+
 def test_a_running_job_has_a_line_for_now_and_shows_remaining_time() -> None:
     job = summary(started_at=later(62))
     drawing = timeline.draw_timeline(timeline_of(*story()[:7]), job, revocation_started_at=None, now=later(100))
@@ -260,6 +266,10 @@ def record_events(store: Store, *events: Event) -> JobView:
             [*story()[:8], samples.overdue_revocation(at=later(130)), samples.job_end("failed", at=later(131))],
             "Failed. Revocation is overdue: its access may still work.",
         ),
+        (
+            [*story()[:8], samples.job_end("lost", at=later(131))],
+            "Lost: its workflow closed without a result. Revoking its access. Revocation of 1 of 1 credential is not verified yet.",
+        ),
         ([samples.submission(), samples.job_end("denied")], "Not started: required access was denied. No credentials issued."),
         ([samples.submission(), samples.job_start(), samples.job_end("killed")], "Killed."),
     ],
@@ -338,6 +348,13 @@ def test_concurrent_readers_share_one_read_and_new_events_are_read_at_once() -> 
 
     run_at_once(lambda: value_since(5), 50)
     assert (value_since(4), value_since(5), value_since(6)) == (1, 1, 2)
+
+
+def test_the_number_of_cached_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThreadCache, "MAX_ENTRIES", 3)
+    cache: ThreadCache[int] = ThreadCache()
+    assert [cache.get(str(number), lambda: 1, max_age_s=3600) for number in range(9)] == [1] * 9
+    assert len(cache._slots) <= 3
 
 
 def test_a_cached_read_expires() -> None:

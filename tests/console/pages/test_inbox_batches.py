@@ -85,11 +85,19 @@ async def test_a_failure_does_not_affect_the_others(served: Served, logged_in: L
         ((1, 1), "break_glass", {"reason": "all"}, "Press Approve selected or Deny selected"),
         ((1, 1), "withdraw", {"reason": "all"}, "Press Approve selected or Deny selected"),
         ((), "approve", {}, "Select at least one request."),
+        ((1, 1, 1), "approve", {}, "Select at most 2 requests."),
     ],
 )
 async def test_requests_that_cannot_be_decided_together_are_not_decided(
-    served: Served, logged_in: LogIn, tiers: tuple[int, ...], decision: str, fields: dict[str, str], told: str
+    served: Served,
+    logged_in: LogIn,
+    monkeypatch: pytest.MonkeyPatch,
+    tiers: tuple[int, ...],
+    decision: str,
+    fields: dict[str, str],
+    told: str,
 ) -> None:
+    monkeypatch.setattr("console.pages.inbox.batch.MAX_REQUESTS", 2)
     requests = await launch_requests(served, "refused", *tiers)
     page = await submit_batch(await logged_in("chief"), requests, decision, **fields)
     assert (page.status_code, told in words_of(page)) == (422, True), words_of(page)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hmac
+import json
 import re
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +25,7 @@ from console.pages.page_user import PageUser
 from console.temporal.client import TemporalGateway
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.store.inbox_queries import MAX_COUNT, InboxFilter
-from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
+from justenough.domain.approvals.statements import SignedStatement, build_review_statement, why_signature_invalid
 from justenough.domain.inbox.pending import shorter_ttls
 from justenough.domain.ledger.events import EventType, build_event
 from tests.adapters.store import event_samples as samples
@@ -273,13 +277,18 @@ async def test_a_tampered_form_decides_nothing(served: Served, logged_in: LogIn,
     assert await decisions(served, request_["job_id"]) == []
 
 
-async def test_an_expired_session_is_sent_to_the_login_and_decides_nothing(
-    site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]
+@pytest.mark.parametrize("ended", ["expired", "revoked"])
+async def test_an_ended_login_is_sent_to_the_login_and_decides_nothing(
+    site: Site, served: Served, logged_in: LogIn, admin: httpx.AsyncClient, request_: dict[str, Any], ended: str
 ) -> None:
     browser = await logged_in("lead")
     path = f"/inbox/{request_['id']}/answer"
     known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
-    site.clock.forward(days=2)
+    if ended == "expired":
+        site.clock.forward(days=2)
+    else:
+        # The console does not ask Vault about a login with each request, but Vault signs nothing for one that it has ended.
+        (await admin.post("auth/token/revoke", json={"token": await site.token_of(browser)})).raise_for_status()
     sent = await browser.send(path, {**known, "decision": "approve"})
     assert sent.status_code == 303
     assert sent.headers["location"].startswith("/login")
@@ -464,13 +473,17 @@ async def test_denying_at_tier_three_needs_neither_the_job_name_nor_a_fresh_logi
     assert len(await decisions(served, request["job_id"])) == 1
 
 
-async def test_a_draft_of_another_session_is_ignored(site: Site, served: Served, logged_in: LogIn) -> None:
+async def test_a_draft_of_another_session_or_version_is_ignored(site: Site, served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, 3)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     site.clock.forward(minutes=6)
     await submit_decision(chief, request, "approve", reason="planted", confirm="refund-triage")
     path, draft, host = f"/inbox/{request['id']}", site.console.cookies.draft, httpx.URL(site.address).host
-    for value in (chief.http.cookies[draft], "0.x", "."):
+    # A newer version of the console may have sealed a draft that has more fields.
+    key = (await site.console.sessions.session_of(chief2.cookie)).key.csrf
+    longer = base64.urlsafe_b64encode(zlib.compress(json.dumps(["planted"] * 99).encode())).decode()
+    seal = hmac.new(key.encode(), f"draft/{request['id']}/{longer}".encode(), "sha256").hexdigest()
+    for value in (chief.http.cookies[draft], f"{seal}.{longer}", "0.x", "."):
         chief2.http.cookies.set(draft, value, path=path, domain=host)
         assert f"{draft}={value}" in chief2.http.build_request("GET", path).headers["cookie"]
         assert "planted" not in (await read_words(chief2, path)).text
@@ -638,6 +651,14 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     path = f"/inbox/{request_['id']}"
     known = (await read_words(browser, path)).forms[f"{path}/review"]
     assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422
+    other = await browser.send(f"{path}/review", {**known, "digest": OTHER_DIGEST, "verdict": "justified", "reason": "it was down"})
+    assert (other.status_code, "This request changed since you opened it." in words_of(other)) == (412, True)
+    lead = served.people["lead"]
+    statement = build_review_statement(
+        {**request_, "digest": OTHER_DIGEST}, "justified", reason="it was down", person=lead.id, now=datetime.now(UTC)
+    )
+    stale = await served.post(f"/requests/{request_['id']}/review", "lead", lead.sign(statement))
+    assert (stale.status_code, "digest is not the request's" in stale.json()["detail"]) == (412, True)
     sent = await browser.send(f"{path}/review", {**known, "verdict": "justified", "reason": "it was down"})
     assert sent.headers["location"] == f"{path}?done=reviewed"
     (told,) = [entry.data for entry in served.store.ledger.entries(job=request_["job_id"]).items if entry.type == "review.answered"]

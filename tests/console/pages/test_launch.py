@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from html import unescape
+from pathlib import Path
 from re import search
+from shutil import copytree
 from typing import Any
 
 import httpx
@@ -13,6 +16,7 @@ import pytest
 import yaml
 from temporalio.client import Client
 
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
 from justenough.domain.core.errors import NotFound, Problem
 from justenough.domain.core.ids import first_job_id
@@ -23,6 +27,7 @@ from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import tags_of, text_of
 from tests.console.pages.plain_browser import Browser, Site, hidden_fields
 from tests.console.pages.recorded_jobs import EVIL, now, post_fields, record_order
+from tests.console.pages.site_variants import serve_variant
 from tests.console.served_console import SHOP, SPEC
 
 pytestmark = pytest.mark.servers
@@ -313,6 +318,17 @@ def test_a_broken_template_says_why_and_does_not_affect_others(tmp_path: Any, si
     # The changed file is read again.
     (jobs / "bad.yaml").write_text(yaml.safe_dump(SPEC))
     assert not list_templates(tmp_path, catalog)[0].problems
+
+
+async def test_a_broken_template_cannot_be_launched(site: Site, tmp_path: Path) -> None:
+    folder = copytree(SHOP, tmp_path / "shop")
+    deps = site.console.deps
+    settings = deps.settings.model_copy(update={"config": folder})
+    async with serve_variant(site, person="ops", deps=replace(deps, settings=settings, config=ConfigFolder(folder))) as ops:
+        form = fields((await ops.open(TRIAGE)).text)
+        (folder / "jobs" / "refund-triage.yaml").write_text("name: [")
+        answer = await ops.send("/jobs/new", {**form, "do": "launch"})
+        assert (answer.status_code, "line 1, column" in text_of(answer.text, "problems")) == (422, True)
 
 
 async def test_each_form_has_a_key_of_its_own(logged_in: LogIn) -> None:

@@ -125,6 +125,14 @@ async def test_automatic_refreshes_do_not_extend_a_session(site: Site, logged_in
         assert (await lead.open("/sessions", headers={**SAME, AUTO_REFRESH_HEADER: "1"})).status_code == status
 
 
+async def test_a_page_over_the_limit_of_listeners_learns_that_it_does_not_update(
+    site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_stream, "MAX_LISTENERS", 0)
+    refused = await (await logged_in("lead")).open(stream_address(site))
+    assert (refused.status_code, "this page does not update by itself" in refused.text) == (503, True)
+
+
 @pytest.mark.parametrize("query", ["", "after=x", "after=-1", "after=1&log=x", "after=1&topics=" + "a" * 300])
 async def test_an_invalid_stream_request_is_rejected(logged_in: LogIn, query: str) -> None:
     lead = await logged_in("lead")

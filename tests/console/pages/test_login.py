@@ -24,6 +24,7 @@ from console.auth.login_throttle import (
 from console.auth.page_sessions import NoSession, SessionKey
 from console.pages.login.login import local_path
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.vault import VaultUnavailable
 from tests.console.pages.conftest import LogIn, serve_site
 from tests.console.pages.inbox_requests import spec
 from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
@@ -175,6 +176,20 @@ async def test_an_unavailable_vault_is_not_reported_as_a_wrong_password(away: Br
         answer = await away.log_in("lead", "right-or-wrong")
         assert answer.status_code == 503
         assert "Your login was not rejected" in answer.text
+
+
+async def test_a_login_that_vault_cannot_confirm_now_is_kept(site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    lead = await logged_in("lead")
+    monkeypatch.setattr("console.auth.page_sessions.CACHE_TTL_S", 0.0)
+
+    def fail(*_: object) -> None:
+        raise VaultUnavailable("Vault does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.console.deps.vault, "unseal", fail)
+        answer = await lead.open("/login")
+        assert (answer.status_code, "Your login was not rejected" in answer.text) == (503, True)
+    assert (await lead.open("/sessions")).status_code == 200
 
 
 async def test_a_login_form_works_only_in_its_own_browser(site: Site, browser: Callable[[], Browser]) -> None:
@@ -388,12 +403,13 @@ def test_a_right_password_and_an_unanswered_attempt_no_longer_count() -> None:
 
 def test_the_number_of_counted_keys_is_bounded() -> None:
     throttle = LoginThrottle(clock=Ticks())
-    for number in range(MAX_KEYS):
+    for number in range(MAX_KEYS + 1):
         name, address = f"name{number}", f"10.0.{number >> 8}.{number & 255}"
         throttle.record_try(name, address)
         throttle.record_success(name, address)
         throttle.record_try(name, address)
     assert len(throttle._tries) <= MAX_KEYS
+    assert len(throttle._familiar) <= MAX_KEYS
 
 
 def test_a_malformed_cookie_is_ignored() -> None:

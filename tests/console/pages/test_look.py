@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from starlette.requests import Request
 
 from console.pages.look import COOKIE, Look, look_of
 from console.pages.rendering import template_environment
+from console.pages.static import CACHE_FOREVER, static_url
 from tests.console.pages.conftest import LogIn
+from tests.console.pages.plain_browser import Browser
 from tests.console.pages.recorded_jobs import post_fields
 
 
@@ -39,6 +43,14 @@ async def test_a_choice_that_is_not_offered_changes_nothing(logged_in: LogIn, th
     answer = await post_fields(await logged_in("lead"), "/look", theme=theme, keys=keys)
     assert (answer.status_code, "choose light, dark or the system" in answer.text) == (422, True)
     assert COOKIE not in answer.headers.get("set-cookie", "")
+
+
+@pytest.mark.servers
+async def test_only_the_files_of_this_version_are_kept_by_browsers(browser: Callable[[], Browser]) -> None:
+    known, older = static_url("app.css"), "/static/0123456789abcdef/app.css"
+    found = [await browser().open(path) for path in (known, older, older.replace("app", "none"))]
+    assert [answer.status_code for answer in found] == [200, 200, 404]
+    assert [answer.headers["cache-control"] for answer in found[:2]] == [CACHE_FOREVER, "no-store"]
 
 
 @pytest.mark.servers

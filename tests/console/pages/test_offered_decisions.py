@@ -229,6 +229,12 @@ async def test_people_who_had_the_console_order_a_job_or_launched_its_ancestor_a
     assert f"Can decide: {named}." in (await read_words(auditor, f"/inbox/{request['id']}")).text
     assert f"from tier 1 (owner): {named}" in (await read_words(auditor, f"/jobs/{job}")).text
     served.end(job)
+    orphan = new_job_id("dev", now=now)
+    served.store.ledger.append([samples.submission(orphan, at=now, parent=new_job_id("dev", now=now), requester="e-1")])
+    request = served.record_request(orphan)
+    page = (await read_words(await logged_in("lead"), f"/inbox/{request['id']}")).text
+    assert "You cannot decide this request: there is no job" in page
+    served.end(orphan)
 
 
 async def test_without_the_right_to_read_members_the_groups_are_named(

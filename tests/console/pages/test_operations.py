@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 
+from console.temporal.client import TemporalGateway
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.readmodel.views import WorkerView
+from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import NOW
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.recorded_jobs import now, post_fields
+from tests.console.pages.site_variants import serve_variant
+from tests.console.served_console import SHOP
 
 pytestmark = pytest.mark.servers
 
@@ -41,9 +49,13 @@ async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged
         site.store.workers.forget(name)
 
 
-async def test_queues_that_nobody_polls_are_named(logged_in: LogIn) -> None:
+async def test_queues_that_nobody_polls_are_named_and_so_is_why_that_is_not_known(site: Site, logged_in: LogIn) -> None:
     page = text_of((await (await logged_in("ops")).open("/operations/workers")).text, "queues")
     assert "justenough-dev no worker polls it" in page
+    unreachable = site.console.deps.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
+    async with serve_variant(site, person="ops", gateway=await TemporalGateway.connect(unreachable, None)) as ops:
+        page = text_of((await ops.open("/operations/workers")).text, "queues")
+    assert ("Temporal does not answer" in page, "no worker polls it" in page) == (True, False)
 
 
 async def test_schedules_are_shown_and_only_launchers_act_on_them(site: Site, logged_in: LogIn) -> None:
@@ -73,6 +85,51 @@ async def test_a_schedule_is_run_now_once_however_often_the_button_is_pressed(si
     assert f"{name} has launched {job.id}." in text_of(page, "main")
     assert f"/jobs/{job.id}" not in page
     assert f"/jobs/{job.id}" in (await (await logged_in("auditor")).open("/operations/schedules")).text
+
+
+async def test_a_person_who_may_read_the_job_of_a_schedule_is_led_to_it(site: Site, tmp_path: Path) -> None:
+    folder = copytree(SHOP, tmp_path / "shop")
+    tiers = (folder / "approvals.yaml").read_text()
+    (folder / "approvals.yaml").write_text(tiers.replace("launch: [ops]", "launch: [ops, auditors]"))
+    (name, *_) = site.console.deps.config.current().schedules
+    async with serve_variant(site, person="auditor", deps=replace(site.console.deps, config=ConfigFolder(folder))) as auditor:
+        end_jobs_of(site, name)
+        answer = await post_fields(auditor, f"/operations/schedules/{name}/run", reason="")
+        (job, *_) = site.store.jobs.list_launched_by(f"schedule:{name}", limit=1)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/jobs/{job.id}")
+        end_jobs_of(site, name)
+
+
+def end_jobs_of(site: Site, schedule: str) -> None:
+    """Record the end of each job of a schedule, whose next one could not be launched before."""
+    for job in site.store.jobs.list_launched_by(f"schedule:{schedule}"):
+        if not job.state.ended:
+            site.store.ledger.append([samples.job_end(job=job.id, at=now())])
+
+
+async def test_a_schedule_is_paused_for_a_reason_that_everyone_reads_until_it_continues(site: Site, logged_in: LogIn) -> None:
+    ops, lead = await logged_in("ops"), await logged_in("lead")
+    await site.console.schedule_sync.reconcile()
+    (name, *_) = site.console.deps.config.current().schedules
+    paused = await post_fields(ops, f"/operations/schedules/{name}/pause", reason="the books are being closed")
+    assert f"{name} is paused." in text_of((await ops.open(paused.headers["location"])).text, "main")
+    assert "ops: the books are being closed" in text_of((await lead.open("/operations/schedules")).text, "main")
+    assert (await site.console.gateway.schedule_status(name) or pytest.fail("it is gone")).paused
+    assert (await post_fields(lead, f"/operations/schedules/{name}/unpause")).status_code == 403
+    assert (await post_fields(ops, f"/operations/schedules/{name}/unpause")).status_code == 303
+    assert "the books are being closed" not in text_of((await lead.open("/operations/schedules")).text, "main")
+
+
+async def test_an_unexpected_error_becomes_a_page_without_its_details(logged_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = await logged_in("ops")
+
+    async def fail(_: object) -> None:
+        raise ZeroDivisionError("the canary")
+
+    monkeypatch.setattr("console.services.schedules.list_schedules", fail)
+    page = await ops.open("/operations/schedules")
+    assert (page.status_code, "Something went wrong in the console. Its log has the details." in page.text) == (500, True)
+    assert "canary" not in page.text
 
 
 async def test_deliveries_are_for_those_who_read_everything(site: Site, logged_in: LogIn) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
 
+from console.services.background_reads import SingleFlight
+from justenough.domain.contracts.workflow_messages import Finding, ProofReport
+from justenough.domain.core.errors import RetryLater
 from justenough.domain.ledger.events import EventType
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
@@ -46,6 +51,31 @@ async def test_selected_jobs_are_killed_after_a_confirmation_that_names_each(sit
     assert "2 of 3 requested" in text_of(done.text, "main")
     assert (stops(site, one), stops(site, other), stops(site, over)) == (["kill"], ["kill"], [])
     assert "lead requested to kill the job: the vendor was hacked" in (await lead.open(f"/jobs/{other}")).text
+
+
+async def test_a_failure_with_one_job_does_not_affect_the_others(site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, active, unknown = jobs = [record_order(site.store, "e-5", name=name) for name in ("clean", "active", "unknown")]
+    residual = Finding(what="kv", alive=True, residual=True)
+
+    async def prove(job: str) -> ProofReport:
+        if job == unknown:
+            raise RetryLater("no worker answered in time")
+        found = (Finding(what="lease", alive=True), Finding(what="target", alive=False), residual) if job == active else ()
+        return ProofReport(job=job, dead=job == clean, findings=found, failures=("Redis does not answer",) if found else ())
+
+    monkeypatch.setattr(site.console.background_reads, "proofs", SingleFlight(prove, now=now, max_outcomes=3))
+    lead = await logged_in("lead")
+    asked = await post(lead, "/jobs/selected/prove", *jobs, confirm="")
+    assert "Verify 3 jobs?" in text_of(asked.text, "main")
+    assert [cell[1] for cell in re.findall(r'data-label="(What happens)">([^<]*)<', asked.text)] == ["verify"] * 3
+    done = text_of((await post(lead, "/jobs/selected/prove", *jobs)).text, "main")
+    assert "2 of 3 checked" in done
+    for said in (
+        "no active access found",
+        "1 of 3 checks found active access; 1 check could not be completed",
+        "no worker answered in time",
+    ):
+        assert said in done, said
 
 
 async def test_a_launcher_acts_on_their_own_jobs_and_learns_of_no_others(site: Site, logged_in: LogIn) -> None:

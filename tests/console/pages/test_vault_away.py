@@ -21,6 +21,7 @@ from tests.console.pages.inbox_requests import read_words, submit_decision, view
 from tests.console.pages.plain_browser import Browser
 from tests.console.served_console import Human, Served
 from tests.support import temporal_client
+from tests.support.cheap_passwords import PASSWORDS
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
 
@@ -84,6 +85,20 @@ async def test_people_withdraw_approvals(cut: Cut) -> None:
         assert "Approval withdrawn." in (await read_words(lead, taken.headers["location"])).text
     entries = served.store.ledger.entries(job=request["job_id"], types=[EventType.APPROVAL_WITHDRAWN]).items
     assert [(entry.data["reason"], entry.data["signed"]) for entry in entries] == [("it was a fake", None)]
+
+
+async def test_people_end_their_sessions(cut: Cut) -> None:
+    lead, other, cookie = cut.lead, Browser(cut.served.http), cut.lead.cookie
+    assert (await other.log_in("lead", PASSWORDS["lead"])).status_code == 303
+    await read_words(other, "/sessions")
+    forms = (await read_words(lead, "/sessions")).forms
+    ended = (await cut.served.console.sessions.session_of(other.cookie)).row.key
+    with cut.door.closed():
+        assert (await lead.send("/sessions/end", {**forms["/sessions/end"], "key": ended})).status_code == 303
+        assert (await other.open("/sessions")).status_code == 303, "it leads to the login"
+        assert (await lead.send("/logout", forms["/logout"])).status_code == 303
+    lead.http.cookies.set("je", cookie)
+    assert (await lead.open("/sessions")).status_code == 303
 
 
 async def test_calls_that_wait_for_a_hanging_vault_leave_room_to_stop_jobs(cut: Cut) -> None:

@@ -74,10 +74,12 @@ async def test_a_screen_with_the_token_sees_the_wall_and_nothing_else(site: Site
 
 @pytest.mark.parametrize("content", ["too-short", None])
 async def test_a_token_that_cannot_be_used_admits_nobody(site: Site, token_file: TokenFile, content: str | None) -> None:
-    token_file.write(content)
     deps = site.console.deps
     settings = deps.settings.model_copy(update={"wall_token_file": token_file.path})
     async with serve_console(replace(site.console, deps=replace(deps, settings=settings))) as http:
+        assert (await admit(http, token_file.token)).status_code == 303
+        token_file.write(content)
+        assert (await http.get("/wall")).status_code == 401, "nor a screen that it admitted before"
         answer = await admit(http, content or "")
         assert (answer.status_code, "The console cannot use its wall token. Its log says why." in answer.text) == (403, True)
         assert str(token_file.path) not in answer.text

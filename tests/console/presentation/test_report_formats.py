@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -142,8 +143,10 @@ def test_the_page_is_accessible() -> None:
 
 @pytest.mark.parametrize("render", [markdown.render_markdown, html.render_html])
 def test_every_metric_is_shown_in_full(render: Any) -> None:
-    report = report_of(*(rejection("x", number) for number in range(30)))
+    alive = [live_credential(number, job_state="failed") for number in range(1, 26)]
+    report = report_of(*(rejection("x", number) for number in range(30)), live=alive)
     text = render(report)
+    assert re.search(r"\b5 more(\.$| are not shown<)", text, re.MULTILINE)
     for one in report.lines:
         for part in (one.title, one.definition, one.rule, one.shows, *(item.id for item in one.items)):
             assert part.replace("`", "") in text.replace("&#39;", "'").replace("\\", "").replace("`", ""), part

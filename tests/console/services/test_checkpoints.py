@@ -17,6 +17,7 @@ from console.services import checkpoints
 from console.services.background_reads import BackgroundReads
 from console.services.checkpoints import (
     MAX_AGE,
+    LedgerBroken,
     append_to_file,
     ledger_keys,
     prove_consistency,
@@ -26,7 +27,7 @@ from console.services.checkpoints import (
 )
 from justenough.adapters.store import Store
 from justenough.adapters.store.ledger_repository import LedgerRepository
-from justenough.domain.core.errors import NotFound
+from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.ledger import merkle
 from justenough.domain.ledger.checkpoint import checkpoint_text, read_checkpoints, signed_note
@@ -150,6 +151,37 @@ def test_a_destroyed_hash_is_reported_as_a_problem_and_raises_no_error(ledger: L
     assert sign_if_due(ledger.deps) is not None
     tamper(ledger.url, "UPDATE ledger SET hash = 'x' WHERE job = :job AND seq = 1")
     assert {problem.fault for problem in verify_ledger(ledger.deps).problems} >= {"edited", "rewritten"}
+
+
+@pytest.mark.parametrize("forged", ["signature", "installation"])
+def test_a_checkpoint_of_the_right_entries_that_we_did_not_sign_is_reported(ledger: Ledger, forged: str) -> None:
+    ledger.grow(3)
+    origin, root = "justenough/dev/ledger", merkle.root_of(list(ledger.store.ledger.leaves(0, 3)))
+    text = checkpoint_text(origin if forged == "signature" else "justenough/prod/ledger", 3, root)
+    key, signature = ledger.deps.vault.sign_for_ledger(text)
+    note = signed_note(origin, text, key=key, signature=bytes(64) if forged == "signature" else signature)
+    data = {"entries": 3, "root": root.hex(), "frontier": [], "checkpoint": note}
+    ledger.store.ledger.append([build_event(EventType.LEDGER_CHECKPOINTED, "-", at=utc_now(), about="3", **data)])
+    (problem,) = verify_ledger(ledger.deps).problems
+    assert (problem.fault, problem.message.endswith("has no valid signature")) == ("forged", True)
+
+
+def test_without_the_public_keys_the_ledger_is_verified_apart_from_the_signatures(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Deps) -> None:
+        raise RetryLater("Vault does not answer")
+
+    ledger.grow()
+    assert sign_if_due(ledger.deps) is not None
+    monkeypatch.setattr(checkpoints, "_checkpoint_keys", fail)
+    report = verify_ledger(ledger.deps)
+    assert (report.problems, report.unseen[-1]) == ((), "The signatures of checkpoints could not be verified: Vault does not answer.")
+
+
+def test_no_checkpoint_is_signed_over_entries_that_are_missing(ledger: Ledger) -> None:
+    ledger.store.ledger.append([samples.submission(), samples.job_start(), samples.job_end()])
+    tamper(ledger.url, "DELETE FROM ledger WHERE job = :job AND seq = 2")
+    with pytest.raises(LedgerBroken, match="entries are missing from the ledger: it has 2 up to position 3"):
+        sign_if_due(ledger.deps)
 
 
 @pytest.mark.parametrize("forged", ["another", "nothing"])

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,10 +28,10 @@ from console.auth.vault_directory import ConsoleVault
 from console.services import health
 from console.services.console import build_console
 from console.services.health import Check, HealthMonitor
-from console.temporal.client import TemporalGateway
+from console.temporal.client import TemporalGateway, TemporalUnavailable
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import StoreUnavailable
-from justenough.adapters.vault import Vault
+from justenough.adapters.vault import Vault, VaultRefused
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.ledger.overdue import MAX_REPORT_AGE
 from justenough.domain.readmodel.views import WorkerView
@@ -315,8 +316,18 @@ async def test_a_console_that_may_not_encrypt_what_temporal_gets_is_not_ready(se
     with without_payload_key(admin):
         async with build_console(settings) as console:
             (vault,) = (check for check in (await console.health.report()).checks if check.name == "vault")
+            with pytest.raises(TemporalUnavailable, match=r"payloads for Temporal cannot be encrypted or decrypted: .*je-payloads"):
+                await console.gateway.sweep(nonce="n")
     assert not vault.ok
     assert "Vault does not let the console read or use the key je-payloads; run `justenough vault setup`" in vault.detail
+
+
+@pytest.mark.parametrize("name, why", [("missing.pem", "No such file"), ("empty.pem", "no certificate")])
+async def test_a_console_whose_authorities_cannot_be_read_names_the_file(settings: Settings, tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "empty.pem").touch()
+    with pytest.raises(VaultRefused, match=f"VAULT_CACERT names {tmp_path / name}, which has no certificates in PEM: .*{why}"):
+        async with build_console(settings.model_copy(update={"vault_cacert": tmp_path / name})):
+            pass
 
 
 def test_a_console_tells_the_time_by_vaults_clock(served: Served) -> None:

@@ -788,7 +788,12 @@ async def test_only_launchers_can_pause_resume_or_run_a_schedule(
     assert (installation.jobs("nightly"), (await installation.describe("nightly")).schedule.state.paused) == ([], False)
 
 
-async def test_a_pause_needs_a_reason(installation: Installation, http: httpx.AsyncClient, served: Served) -> None:
+async def test_a_pause_needs_a_reason_and_a_schedule_in_temporal(
+    installation: Installation, http: httpx.AsyncClient, served: Served
+) -> None:
+    installation.write_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
+    answer = await http.post("/api/v1/schedules/nightly/pause", json={"reason": "x"}, headers=served.people["ops"].bearer)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "not created in Temporal yet")
     await installation.sync_schedules(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     for body in ({}, {"reason": ""}, {"reason": "x", "until": "tomorrow"}):
         answer = await http.post("/api/v1/schedules/nightly/pause", json=body, headers=served.people["ops"].bearer)
