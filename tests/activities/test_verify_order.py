@@ -214,7 +214,10 @@ def test_an_order_of_more_than_its_parent_job_has_is_rejected(at: Desk) -> None:
         ("DELETE FROM orders", "there is no job {}"),
         ("""UPDATE orders SET spec = '{"acess": []}'""", "the order of {} cannot be parsed"),
         (f"UPDATE orders SET spec = '{json.dumps(WIDER)}'", "the stored order of {} differs from the signed order"),
-        ("UPDATE orders SET signed = json_set(signed, '$.statement.type', 'decision')", "the order of {}: this is not a statement of type order"),
+        (
+            "UPDATE orders SET signed = json_set(signed, '$.statement.type', 'decision')",
+            "the order of {}: this is not a statement of type order",
+        ),
         ("UPDATE orders SET signed = json_set(signed, '$.statement.reason', 'another')", "the order of {}: the signature does not match"),
     ],
 )

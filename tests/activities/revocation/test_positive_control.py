@@ -207,7 +207,7 @@ def test_the_user_of_each_concurrent_first_issue_is_found_separately(at: Desk) -
     at.deps.store.ledger.append([issued_event(job, held.credential)])
     at.issue(other)
     assert held.credential.target_digest is None, "only the other one's user was found"
-    with pytest.raises(NotObservable, match="Vault's answer from database/creds/.* names no user"):
+    with pytest.raises(NotObservable, match=r"Vault's answer from database/creds/.* names no user"):
         with_observed_user(at.deps, job, held.credential.model_copy(update={"user": None}), action, known)
     with closing(Vault("http://127.0.0.1:1")) as away:
         away.login_token(Secret("none"))
@@ -233,7 +233,9 @@ def test_a_search_is_no_longer_trusted_once_vault_names_users_differently(shop: 
         rename_users(shop, "")
         with_observed_user(at.deps, searching, found, action, known)
         (entry,) = at.deps.store.ledger.entries(job=searching, types=[EventType.CREDENTIAL_FOUND]).items
-        assert (entry.data["search_digest"], entry.data["place_digest"]) == (None, None), "nobody knows under which configuration it was found"
+        assert (entry.data["search_digest"], entry.data["place_digest"]) == (None, None), (
+            "nobody knows under which configuration it was found"
+        )
         job, held = lose_an_issue(at)
         assert job not in user_of(held)
         assert_in_doubt_for_its_longest_life(at, job)
