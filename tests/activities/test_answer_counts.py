@@ -376,6 +376,7 @@ def test_nothing_can_be_granted_without_a_request_or_a_call(at: Desk, number: in
 
 @pytest.mark.parametrize("is_approved", [True, False])
 def test_a_session_counts_a_withdrawal_that_the_workflow_has_not_counted(at: Desk, *, is_approved: bool) -> None:
+    other = WaitingJob(at).job
     job, *people = WaitingJob(at), *(at.shop.newcomer(f"session-{is_approved}-{number}", "support-leads") for number in range(2))
     for person in people[: 2 if is_approved else 1]:
         job.answer(person)
@@ -389,12 +390,13 @@ def test_a_session_counts_a_withdrawal_that_the_workflow_has_not_counted(at: Des
 
     forged = {**withdrawal, "signature": "vault:v1:AAAA"}
     before = job.state()
-    assert [count(forged), count(None), count(withdrawal, "r-dev-1"), count(withdrawal, by=WaitingJob(at).job)] == [None] * 4
+    assert [count(forged), count(None), count(withdrawal, "r-dev-1"), count(withdrawal, by=other)] == [None] * 4
     assert job.state() is before
     assert count(withdrawal) == (job.request if is_approved else None)
     assert job.state() is (RequestState.WITHDRAWN if is_approved else before)
     # The workflow may have counted it meanwhile.
     assert count(withdrawal) == (job.request if is_approved else None)
+    assert count(withdrawal, by=other) is None
 
 
 @pytest.mark.parametrize("is_running", [True, False])
