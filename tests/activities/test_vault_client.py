@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -418,6 +419,19 @@ def test_an_issue_that_is_not_as_the_catalog_says_is_unfit() -> None:
     issued = IssuedSecret(lease_id="pki/issue/x/1", ttl=60, fields={"private_key": Secret("k")})
     why = "the catalog has a `crl`, but what Vault issued is not a certificate"
     assert pki.why_unfit(action, issued, grant_ends=datetime.now(UTC)) == why
+
+
+def test_a_connection_that_a_firewall_has_forgotten_costs_no_call_the_longest_timeout(at: Desk) -> None:
+    """Only the kernel notices it, so these are the kernel's own limits."""
+    vault: Any = at.deps.vault
+    vault.read_data("get", "auth/token/lookup-self")
+    pools = vault._session.get_adapter(vault.address).poolmanager.pools
+    links = [each.sock for key in pools.keys() for each in pools[key].pool.queue if each and each.sock]  # noqa: SIM118 - it is no mapping
+    asked = (socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    assert links
+    for link in links:
+        assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert [link.getsockopt(socket.IPPROTO_TCP, option) for option in asked] == [1, 5_000, 10, 5, 4]
 
 
 def test_a_page_of_a_proxy_is_no_success() -> None:
