@@ -71,11 +71,12 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
         return statement
-    spec = _read_spec(deps, order)
-    if isinstance(spec, Rejection):
-        return spec
     if rejection := _why_statement_mismatch(statement, order) or why_not_valid_now(statement, now=now):
         return rejection
+    try:
+        spec = read_order_spec(deps, order)
+    except InvalidInput as error:
+        return Rejection("spec_invalid", f"the spec is invalid: {'; '.join(map(str, error.problems))}")
     is_console = statement.origin is not None
     person = _verify_console_order(deps, statement, order) if is_console else _verify_person_order(deps, statement, order, now=now)
     if isinstance(person, Rejection):
@@ -135,15 +136,6 @@ def _why_not_configured(deps: Deps, statement: OrderStatement) -> Rejection | No
         (statement.asked_by is None or is_scheduled, "asked_by_not_schedule", "cannot be requested by a person"),
     )
     return next((Rejection(code, f"{origin} {message}") for is_met, code, message in checks if not is_met), None)
-
-
-def _read_spec(deps: Deps, order: JobInput) -> JobSpec | Rejection:
-    try:
-        return read_order_spec(deps, order)
-    except InvalidInput as error:
-        return Rejection("spec_invalid", f"the spec is invalid: {'; '.join(map(str, error.problems))}")
-    except UNREADABLE_ERRORS:
-        return Rejection("spec_unreadable", "the spec cannot be parsed")
 
 
 def _why_statement_mismatch(statement: OrderStatement, order: JobInput) -> Rejection | None:

@@ -24,7 +24,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType, build_event
-from justenough.services.count_answers import AnswerCounter
+from justenough.services.count_answers import AnswerCounter, count_withdrawal
 from justenough.services.evaluate_request import evaluate_grant
 from justenough.services.job_history import approval_withdrawers, read_job_history
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, copy_config, open_desk
@@ -33,6 +33,18 @@ from tests.adapters.store.event_samples import job_start
 pytestmark = pytest.mark.servers
 
 WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
+BOUND: dict[str, Any] = {
+    **SPEC,
+    "access": [
+        {
+            "resource": "refunds-db",
+            "action": "write",
+            "ttl": "10m",
+            "reason": "Refund it",
+            "tools": {"refund-order": {"calls": 1, "other_arguments": "any"}},
+        }
+    ],
+}
 RESTRICTED: dict[str, Any] = {**SPEC, "access": [{"resource": "customers-db", "action": "read", "ttl": "5m", "reason": "Look it up"}]}
 
 
@@ -347,6 +359,46 @@ def test_an_answer_to_a_request_that_is_not_pending_is_rejected(at: Desk) -> Non
     assert [event.data["why"] for event in counting.events] == [NOT_WAITING.message]
 
 
+@pytest.mark.parametrize(
+    "number, tools, why",
+    [
+        (1, {}, "the approvers' tool bounds have no call in common"),
+        (9, None, "no such request of this job has been recorded"),
+        (None, None, "no order of this job has been recorded"),
+    ],
+)
+def test_nothing_can_be_granted_without_a_request_or_a_call(at: Desk, number: int | None, tools: dict[str, Any] | None, why: str) -> None:
+    job = WaitingJob(at, job_spec=BOUND).job if number else new_job_id("dev", now=at.deps.now())
+    evaluated = evaluate_grant(at.deps, job, number or 1, GrantTerms(action=Action.WRITE, ttl=60, tools=tools))
+    assert isinstance(evaluated, Rejection)
+    assert evaluated.message == why
+
+
+@pytest.mark.parametrize("is_approved", [True, False])
+def test_a_session_counts_a_withdrawal_that_the_workflow_has_not_counted(at: Desk, *, is_approved: bool) -> None:
+    other = WaitingJob(at).job
+    job, *people = WaitingJob(at), *(at.shop.newcomer(f"session-{is_approved}-{number}", "support-leads") for number in range(2))
+    for person in people[: 2 if is_approved else 1]:
+        job.answer(person)
+    ledger, withdrawal = at.deps.store.ledger, job.sign_decision(people[0], "withdraw").model_dump(mode="json")
+
+    def count(signed: Any, request: str = job.request, *, by: str = job.job) -> str | None:
+        told = {"request": request, "signed": signed, "person": people[0].id, "name": people[0].name}
+        about = f"{request}/{len(ledger.ids(job.job, (EventType.WITHDRAWAL_REQUESTED,)))}"
+        ledger.append([build_event(EventType.WITHDRAWAL_REQUESTED, job.job, at=at.deps.now(), about=about, **told)])
+        return count_withdrawal(at.deps, by, ledger.entries(job=job.job, types=[EventType.WITHDRAWAL_REQUESTED]).items[-1])
+
+    forged = {**withdrawal, "signature": "vault:v1:AAAA"}
+    before = job.state()
+    assert [count(forged), count(None), count(withdrawal, "r-dev-1"), count(withdrawal, by=other)] == [None] * 4
+    assert job.state() is before
+    assert count(withdrawal) == (job.request if is_approved else None)
+    assert job.state() is (RequestState.WITHDRAWN if is_approved else before)
+    # The workflow may have counted it meanwhile.
+    assert count(withdrawal) == (job.request if is_approved else None)
+    assert count(withdrawal, by=other) is None
+
+
 @pytest.mark.parametrize("is_running", [True, False])
 def test_a_request_of_a_job_that_outlives_its_order_can_be_narrowed_if_the_job_runs(at: Desk, *, is_running: bool) -> None:
     first = at.shop.newcomer(f"late-{'running' if is_running else 'waiting'}", "support-leads")
@@ -402,6 +454,15 @@ def test_break_glass_that_policy_forbids_does_not_count(at: Desk) -> None:
     # Nothing of it stays: the people of the tier can still approve.
     first, second = (at.shop.newcomer(f"after-glass-{number}", "security") for number in range(2))
     assert [job.answer(first), job.answer(second)] == ["pending", "approved"]
+
+
+def test_break_glass_that_needs_a_higher_tier_does_not_count(at: Desk, tmp_path: Path) -> None:
+    at.shop.admin("POST", "identity/group/name/break-glass", {"type": "internal"})
+    glass, job = at.shop.newcomer("glass-too-low", "break-glass"), WaitingJob(at)
+    policy = '@id("glass-at-tier-2") forbid (principal, action, resource) when { context.break_glass && context.approved_tier < 2 };'
+    (tmp_path / "config" / "policies" / "glass.cedar").write_text(policy)
+    assert job.answer(glass, "break_glass") == "pending"
+    assert job.rejections() == ["write for 10m by break-glass needs tier 2, but the request is at tier 1"]
 
 
 def test_nobody_can_decide_on_a_descendant_of_their_own_job_that_another_login_launched(at: Desk) -> None:

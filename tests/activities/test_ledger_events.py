@@ -9,6 +9,12 @@ from justenough.services.ledger_events import approval_rejected_event
 ENTITY = "6f2d1c0e-7a4b-4c1d-9e8f-0123456789ab"
 
 
+def test_an_answer_that_is_no_json_is_recorded_without_a_digest() -> None:
+    event = approval_rejected_event("j-dev-x", "why", at=datetime.now(UTC), about="signal-1", raw={"ttl": float("nan")})
+    assert event.data["received"] is None
+    assert event.id.endswith("/signal-1")
+
+
 @pytest.mark.parametrize(
     "person,recorded",
     [

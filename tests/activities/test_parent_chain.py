@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from activities.issuing.results import issued_event
-from justenough.domain.core.ids import credential_id, request_id
+from justenough.domain.core.ids import credential_id, new_job_id, request_id
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 from justenough.domain.ledger.events import Event
-from justenough.services.parent_chain import inherit_touched
+from justenough.services.parent_chain import ancestor_views, inherit_touched
 from tests.activities.vault_shop import Shop, open_desk
 
 pytestmark = pytest.mark.servers
@@ -40,6 +40,9 @@ def test_a_job_inherits_each_resource_of_an_ancestor_however_many_credentials_th
         # A resource that neither a request nor the catalog describes counts as restricted.
         others = [issuance(job, 11, 1, "gone-db", at=now), issuance(job, 2, 1, "refunds-db", at=now)]
         at.deps.store.ledger.append([*again, *others])
+        assert [view.touched for view in ancestor_views(at.deps, job)] == [("gone-db", "orders-db", "refunds-db")]
+        # An approver can still look at a request whose job's parent the ledger does not have.
+        assert ancestor_views(at.deps, new_job_id("dev", now=now)) == ()
         held = inherit_touched(at.deps, job, HeldAccess(touched_resources=frozenset({"own-db"})))
     assert held.touched_resources == {"own-db", "orders-db", "gone-db", "refunds-db"}
     assert held.touched is Sensitivity.RESTRICTED

@@ -7,7 +7,9 @@ import json
 import socket
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,22 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from justenough.adapters.vault import ConnectionRefused, Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
+from justenough.adapters.vault import (
+    ConnectionRefused,
+    IssuedSecret,
+    JobToken,
+    Vault,
+    VaultDenied,
+    VaultRefused,
+    VaultSealed,
+    VaultUnavailable,
+    connection,
+    control_groups,
+    pki,
+    user_login,
+)
 from justenough.adapters.vault.errors import refusal
-from justenough.domain.catalog.models import ResolvedIssue
+from justenough.domain.catalog.models import ActionDef, ResolvedIssue
 from justenough.domain.core.secret import Secret
 from tests.activities.vault_shop import Desk, Shop, admin_vault, secret_values
 from tests.support.canned_server import serve_canned_answers
@@ -328,6 +343,82 @@ def test_a_failing_issue_names_the_path_and_no_secret(at: Desk) -> None:
 def test_no_issued_secret_is_in_the_repr_of_its_credential(at: Desk) -> None:
     held = at.issue(at.job())
     assert [value for value in secret_values(held) if value in repr(held)] == []
+
+
+TOKEN = JobToken(accessor="a", secret=Secret("t"), expires=datetime.max.replace(tzinfo=UTC))
+RESOLVED = ResolvedIssue(path="database/creds/x", method="read", data={})
+
+
+def create_token(vault: Vault) -> object:
+    return vault.create_token("j-dev-00000000000000000000000000", policy="je-grant-x", alias=None, ttl=60)
+
+
+@pytest.mark.parametrize(
+    "call, answer, why",
+    [
+        (
+            create_token,
+            {"auth": {"token_policies": ["je-grant-x", "root"], "orphan": True}},
+            "is not an orphan token with je-grant-x as its only",
+        ),
+        (create_token, {"auth": {"token_policies": ["je-grant-x"], "orphan": False}}, "is not an orphan token with je-grant-x as its only"),
+        (create_token, {}, "is not an orphan token with je-grant-x as its only"),
+        (
+            lambda vault: vault.issue(TOKEN, RESOLVED),
+            {"wrap_info": {"token": "t"}},
+            "creds/x: an approver must authorize it in Vault itself",
+        ),
+        (lambda vault: vault.issue(TOKEN, RESOLVED), {}, "creds/x: Vault has nothing at this path"),
+        (lambda vault: pki.is_unrevoked(vault, "pki/cert/01"), {"data": {"revocation_time": 1}}, "pki/cert/crl: Vault returned no CRL"),
+        (
+            lambda vault: vault.sign_report(b"x"),
+            {"data": {"signature": "x"}},
+            "transit/sign/je-jobs: Vault returned no signature; `justenough vault setup`",
+        ),
+        (
+            lambda vault: vault.sign_for_ledger(b"x"),
+            {"data": {"signature": "vault:v1:AA=="}},
+            "does not show the version 1 that it signed with",
+        ),
+        (lambda vault: vault.wrap_data_key(Secret("k")), {"data": {"x": "y"}}, "Vault returned no ciphertext; `justenough vault apply`"),
+        (lambda vault: control_groups.read_state(vault, "a"), {"auth": None}, "this Vault has no control groups"),
+        (lambda vault: user_login.sign(vault, Secret("t"), NOWHERE, b"x"), {"data": {}}, "Vault returned no signature"),
+    ],
+)
+def test_an_answer_that_lacks_what_was_asked_for_is_no_success(call: Callable[[Vault], object], answer: Any, why: str) -> None:
+    with serve_canned_answers() as server, closing(Vault(server.address)) as vault:
+        server.set_response(200, answer)
+        vault.login_token(Secret("t"))
+        with pytest.raises(VaultRefused, match=why):
+            call(vault)
+
+
+def test_the_token_of_a_locked_issue_that_vault_did_not_lock_is_revoked_at_once() -> None:
+    with serve_canned_answers() as server, closing(Vault(server.address)) as vault:
+        server.set_response(200, {"data": {"username": "u", "password": "p"}, "lease_id": "database/creds/x/1"})
+        vault.login_token(Secret("own"))
+        with pytest.raises(VaultRefused, match="creds/x: Vault issues this without authorization; run `justenough vault setup`"):
+            control_groups.request_issue(vault, TOKEN, RESOLVED)
+    assert [request.path for request in server.requests][-2:] == ["/v1/database/creds/x", "/v1/auth/token/revoke"]
+    assert json.loads(server.requests[-1].body) == {"token": "t"}
+
+
+def test_a_payload_key_that_vault_does_not_decrypt_now_is_an_error_and_not_a_foreign_key() -> None:
+    with serve_canned_answers() as server, closing(Vault(server.address)) as vault:
+        vault.login_token(Secret("t"))
+        for said, is_foreign in (("invalid ciphertext: no prefix", True), ("no handler for route", False)):
+            server.set_response(400, {"errors": [said]})
+            with nullcontext() if is_foreign else pytest.raises(VaultRefused, match=said):
+                assert vault.unwrap_data_key("vault:v1:x") is None
+
+
+def test_an_issue_that_is_not_as_the_catalog_says_is_unfit() -> None:
+    action = ActionDef.model_validate(
+        {"issue": {"path": "pki/issue/x"}, "policy": "je-grant-x", "max_ttl": "1h", "revocable": "now", "crl": "pki"}
+    )
+    issued = IssuedSecret(lease_id="pki/issue/x/1", ttl=60, fields={"private_key": Secret("k")})
+    why = "the catalog has a `crl`, but what Vault issued is not a certificate"
+    assert pki.why_unfit(action, issued, grant_ends=datetime.now(UTC)) == why
 
 
 def test_a_connection_that_a_firewall_has_forgotten_costs_no_call_the_longest_timeout(at: Desk) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
+import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +25,7 @@ from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
+from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.vault_shop import SPEC, Desk, Shop, Someone, admin_vault, copy_config, open_desk
@@ -170,6 +173,69 @@ def test_a_launchers_order_is_valid_and_has_its_params_filled_in(at: Desk) -> No
 def test_a_validly_signed_order_that_does_not_match_its_job_is_rejected(at: Desk, changes: dict[str, Any], why: str) -> None:
     order = at.shop.sign_in("ops").order(fresh_job_id(at), changes, now=at.clock.now())
     assert why in rejection_message(verify_order(at.deps, order, now=at.clock.now()))
+
+
+@pytest.mark.parametrize(
+    "job, spec, why",
+    [
+        ("../../sys/mounts", SPEC, "the job's id is not valid"),
+        ("j-dev-\0", SPEC, "the job's id is not valid"),
+        (None, {**SPEC, "acess": []}, "the spec is invalid: acess: "),
+        (None, {**SPEC, "params": {}}, "the spec is invalid: params.ticket: "),
+    ],
+)
+def test_a_validly_signed_order_with_an_invalid_spec_or_id_is_rejected(at: Desk, job: str | None, spec: dict[str, Any], why: str) -> None:
+    order = at.shop.sign_in("ops").order(fresh_job_id(at) if job is None else job, now=at.clock.now(), spec=spec)
+    assert rejection_message(verify_order(at.deps, order, now=at.clock.now())).startswith(why)
+
+
+WIDER = {**SPEC, "access": [*SPEC["access"], {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Refund it"}]}
+
+
+def record(at: Desk, order: JobInput) -> JobInput:
+    """Record an order as submitted, and return it."""
+    verified = verify_order(at.deps, order, now=at.clock.now())
+    assert isinstance(verified, VerifiedOrder), verified
+    at.deps.store.ledger.append([job_submitted_event(order, verified, at=at.clock.now())])
+    return order
+
+
+def test_an_order_of_more_than_its_parent_job_has_is_rejected(at: Desk) -> None:
+    ops, now = at.shop.sign_in("ops"), at.clock.now()
+    parent = record(at, ops.order(fresh_job_id(at), now=now))
+    child = ops.order(fresh_job_id(at), {"parent": parent.job}, now=now, spec=WIDER)
+    why = "it requests more than its parent job has: access[1].resource: the parent job has no access to refunds-db"
+    assert rejection_message(verify_order(at.deps, child, now=now)) == why
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        ("DELETE FROM orders", "there is no job {}"),
+        ("""UPDATE orders SET spec = '{"acess": []}'""", "the order of {} cannot be parsed"),
+        (f"UPDATE orders SET spec = '{json.dumps(WIDER)}'", "the stored order of {} differs from the signed order"),
+        (
+            "UPDATE orders SET signed = json_set(signed, '$.statement.type', 'decision')",
+            "the order of {}: this is not a statement of type order",
+        ),
+        ("UPDATE orders SET signed = json_set(signed, '$.statement.reason', 'another')", "the order of {}: the signature does not match"),
+    ],
+)
+def test_a_job_has_nothing_once_its_parents_order_was_changed_in_the_store(at: Desk, tmp_path: Path, change: str, why: str) -> None:
+    ops, now = at.shop.sign_in("ops"), at.clock.now()
+    parent = record(at, ops.order(fresh_job_id(at), now=now)).job
+    child = ops.order(fresh_job_id(at), {"parent": parent}, now=now)
+    verified = verify_order(at.deps, child, now=now)
+    assert isinstance(verified, VerifiedOrder)
+    (access,) = verified.spec.access
+    assert why_exceeds_ancestors(at.deps, access, verified.statement) is None
+
+    with sqlite3.connect(tmp_path / "store.db") as store:
+        store.execute(change)
+
+    assert why.format(parent) in rejection_message(verify_order(at.deps, child, now=now))
+    # So is a running job, at each issue and renewal.
+    assert why.format(parent) in rejection_message(why_exceeds_ancestors(at.deps, access, verified.statement))
 
 
 def test_an_order_is_valid_only_for_the_content_that_was_signed(at: Desk) -> None:

@@ -14,7 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from justenough.adapters.vault import VaultDenied, VaultUnavailable, connection
+from justenough.adapters.vault import VaultDenied, VaultRefused, VaultUnavailable, connection
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.own_login import read_login, secret_files
 from tests.support.canned_server import serve_canned_answers
@@ -281,6 +281,13 @@ def test_a_performance_standby_of_vault_enterprise_is_refused_because_it_may_be_
     with serve_canned_answers() as vault, closing(VaultConnection(vault.address)) as opened:
         vault.set_response(200, {"cluster_id": "c", "enterprise": True, "standby": True, "performance_standby": True})
         with pytest.raises(VaultUnavailable, match=r"is a performance standby.*let VAULT_ADDR lead to the active node"):
+            opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
+
+
+def test_a_vault_without_that_login_method_is_reported_by_its_path(write_login: LoginWriter) -> None:
+    with serve_canned_answers() as vault, closing(VaultConnection(vault.address)) as opened:
+        vault.routes["/login"] = (404, {"errors": []})
+        with pytest.raises(VaultRefused, match="Vault has no login at auth/approle/login"):
             opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
 from temporalio.service import KeepAliveConfig
 from temporalio.testing import WorkflowEnvironment
 
@@ -27,6 +29,7 @@ from justenough.adapters.temporal import (
     TemporalDown,
     TemporalProfileInvalid,
     connect_temporal,
+    explain_failure,
     prepare_namespace,
     with_temporal_profile,
 )
@@ -111,6 +114,32 @@ async def test_a_profile_file_can_configure_tls_without_a_client_certificate(
         assert await answers(settings.temporal_address)
         # Our own setting wins.
         assert with_temporal_profile(Settings(temporal_address="temporal:7233")).temporal_address == "temporal:7233"
+
+
+@pytest.mark.parametrize(
+    "reply, why",
+    [
+        (b"", "hangs up after the TLS handshake (no reason given), perhaps because it demands a client certificate"),
+        (b"HTTP/1.1 403 Forbidden", "accepts our TLS connection, but refuses us; check TEMPORAL_API_KEY"),
+    ],
+)
+def test_each_failure_behind_tls_is_told_apart(certificates: tuple[Path, dict[str, ssl.SSLContext]], reply: bytes, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with server_context(certificates[0], SERVER).wrap_socket(listening.accept()[0], server_side=True) as secured:
+                secured.recv(1024)
+                secured.sendall(reply)
+
+        address, ours = f"127.0.0.1:{listening.getsockname()[1]}", ClientConfigTLS(server_name=SERVER, server_root_ca_cert=certificates[0])
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert explain_failure(address, ClientConfigProfile(tls=ours)).startswith(why)
+        thread.join()
+        none = Path("/nonexistent.pem")
+        unusable = "cannot be reached: our own certificate or key cannot be used ([Errno 2] No such file"
+        tls = replace(ours, client_cert=none, client_private_key=none)
+        assert explain_failure(address, ClientConfigProfile(tls=tls)).startswith(unusable)
 
 
 async def test_an_api_key_is_sent_over_tls(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:

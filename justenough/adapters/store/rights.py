@@ -14,7 +14,7 @@ RIGHTS = {"alembic_version": "SELECT"} | {table.name: str(table.info["rights"]) 
 
 _CURRENT_ROLE = text("SELECT current_user")
 _ROLE = text("SELECT rolsuper, pg_has_role(rolname, :owner, 'MEMBER') FROM pg_roles WHERE rolname = :role")
-_LEDGER_OWNER = text("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass('ledger')")
+_LEDGER_OWNER = text("SELECT pg_get_userbyid(relowner), pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('ledger')")
 _LACKING = text(
     "SELECT name || '.' || lower(wanted) FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[])) AS needed (name, wanted)"
     " WHERE NOT coalesce(has_table_privilege(to_regclass(name), wanted), false)"
@@ -50,7 +50,11 @@ def may_change_ledger(connection: Connection) -> bool:
 
 def grant_rights(connection: Connection, role: str) -> None:
     """Give a role these rights on the tables of the connection's schema, and revoke every other right on them. Raises StoreRightsMissing."""
-    owner = connection.execute(_LEDGER_OWNER).scalar_one()
+    owner, is_ours = connection.execute(_LEDGER_OWNER).one()
+    if not is_ours:
+        # PostgreSQL would only warn that it grants and revokes nothing.
+        what = f"the role {current_role(connection)} may not grant rights in the store"
+        raise StoreRightsMissing(f"{what}; run `justenough store migrate --grant {role}` as the owner of its tables ({owner})")
     found = connection.execute(_ROLE, {"role": role, "owner": owner}).first()
     if found is None:
         raise StoreRightsMissing(f"there is no role {role}: create it first, as in docs/how-to/store.md")

@@ -97,11 +97,8 @@ def _add_lines(text: str, section: str, lines: str) -> str:
         node = last[1] if isinstance(last, tuple) else last
     end = node.end_mark.index
     if end and text[end - 1] != "\n":
-        line_end = text.find("\n", end)
-        if line_end < 0:
-            text += "\n"
-            line_end = len(text) - 1
-        end = line_end + 1
+        # The last line may have no end.
+        end = text.find("\n", end) + 1 or len(text)
     # Blank lines stay behind what is added.
     head = text[:end].rstrip() + "\n"
     return head + lines + text[len(head) :]

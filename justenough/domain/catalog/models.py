@@ -230,8 +230,6 @@ class ActionDef(Model):
 
 
 def _parse_sensitivity(value: Any) -> Any:
-    if isinstance(value, Sensitivity):
-        return value
     names = [level.name.lower() for level in Sensitivity]
     reject_if(not isinstance(value, str) or value not in names, f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}")
     return Sensitivity[value.upper()]

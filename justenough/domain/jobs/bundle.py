@@ -89,9 +89,6 @@ class _BoundedInflater(io.RawIOBase):
         self._source = gzip.GzipFile(fileobj=io.BytesIO(content), mode="rb")
         self._left = MAX_INFLATED_BYTES
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
         data = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
         self._left -= len(data)

@@ -103,7 +103,9 @@ def _parse_line(line: str) -> tuple[str, Bounds]:
                 bound = Bound(**dict(_parse_bound(operator, value)))
         return tool, Bounds(arguments={argument: bound})
     except ValidationError as error:
-        raise ValueError(describe_error(error.errors()[0])) from error
+        # A value has an error for each type that it is not. Only a text can be too long.
+        errors = error.errors()
+        raise ValueError(describe_error(next((item for item in errors if item["type"] == "string_too_long"), errors[0]))) from error
 
 
 def _parse_count(what: str, operator: str, value: str, *, least: int = 0) -> int:

@@ -208,13 +208,12 @@ def _argument_problems(tool: Tool, arguments: dict[str, Any]) -> Iterator[Proble
 
 
 def _property_problems(schema: Mapping[str, Any], name: str, value: Any) -> Iterator[Problem]:
-    own = schema["properties"][name]
-    if not isinstance(own, Mapping):
-        own = {} if own else {"not": {}}
+    own, path = schema["properties"][name], to_yaml_path([name])
     shared = {key: schema[key] for key in ("$schema", *DEFINITIONS) if key in schema}
-    if fits({**shared, **own}, value):
+    if own is False:
+        yield Problem(path, "is not allowed")
+    if isinstance(own, bool) or fits({**shared, **own}, value):
         return
-    path = to_yaml_path([name])
     yield from (Problem(path, _rule_text(keyword, rule)) for keyword, rule in failing_keywords({**shared, **own}, value))
 
 

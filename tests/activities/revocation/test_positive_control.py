@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,9 +15,17 @@ import pytest
 from activities.issuing.results import IssueRefused, issued_event
 from activities.revocation.proof import prove
 from activities.revocation.revoke import end_one
-from justenough.adapters.vault import VaultUnavailable
+from justenough.adapters.vault import Vault, VaultUnavailable
+from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action, RevocationState
-from justenough.services.positive_control import known_controls, with_observed_user
+from justenough.domain.ledger.events import EventType
+from justenough.services.positive_control import (
+    NotObservable,
+    is_search_trusted,
+    known_controls,
+    why_not_observable,
+    with_observed_user,
+)
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.issuing_session import start_session
 from tests.activities.plain_roles import (
@@ -172,6 +181,17 @@ def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_if_a_search_find
         assert connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None
 
 
+def test_a_user_is_searched_for_nowhere_if_the_catalog_has_come_to_need_more_data_scope_than_its_job_has(at: Desk) -> None:
+    earlier = at.job()
+    assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
+    action = at.deps.config.current().catalog.action("orders-db", Action.READ)
+    assert action is not None
+    assert known_controls(at.deps, action, ACME).is_search_known
+    known = known_controls(at.deps, action, {})
+    assert (known.digest, known.is_search_known, known.is_place_known) == (None, False, False)
+    assert not is_search_trusted(at.deps, action, known.path, since=at.deps.now())
+
+
 def test_the_first_issue_of_a_configuration_is_in_doubt_because_no_search_has_found_a_user_yet(at: Desk) -> None:
     job, held = lose_an_issue(at)
     assert_in_doubt_for_its_longest_life(at, job)
@@ -187,6 +207,13 @@ def test_the_user_of_each_concurrent_first_issue_is_found_separately(at: Desk) -
     at.deps.store.ledger.append([issued_event(job, held.credential)])
     at.issue(other)
     assert held.credential.target_digest is None, "only the other one's user was found"
+    with pytest.raises(NotObservable, match=r"Vault's answer from database/creds/.* names no user"):
+        with_observed_user(at.deps, job, held.credential.model_copy(update={"user": None}), action, known)
+    with closing(Vault("http://127.0.0.1:1")) as away:
+        away.login_token(Secret("none"))
+        why = why_not_observable(replace(at.deps, vault=away), held.credential)
+    assert why is not None
+    assert why.startswith("Vault"), why
     assert with_observed_user(at.deps, job, held.credential, action, known).target_digest is not None
     (view,) = at.deps.store.credentials.list(job=job).items
     assert view.target_digest is not None
@@ -196,11 +223,19 @@ def test_the_user_of_each_concurrent_first_issue_is_found_separately(at: Desk) -
 
 def test_a_search_is_no_longer_trusted_once_vault_names_users_differently(shop: Shop, tmp_path: Path) -> None:
     with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME) as at:
-        earlier, working = at.job(), at.job()
+        earlier, working, searching = at.job(), at.job(), at.job()
+        action = at.deps.config.current().catalog.action("orders-db", Action.READ)
+        assert action is not None
+        known, found = known_controls(at.deps, action, {}), at.issue(searching, record=False).credential
         assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
         at.issue(working)
         assert at.deps.store.credentials.list(job=working).items[0].search_digest, "it may issue again without recording that first"
         rename_users(shop, "")
+        with_observed_user(at.deps, searching, found, action, known)
+        (entry,) = at.deps.store.ledger.entries(job=searching, types=[EventType.CREDENTIAL_FOUND]).items
+        assert (entry.data["search_digest"], entry.data["place_digest"]) == (None, None), (
+            "nobody knows under which configuration it was found"
+        )
         job, held = lose_an_issue(at)
         assert job not in user_of(held)
         assert_in_doubt_for_its_longest_life(at, job)

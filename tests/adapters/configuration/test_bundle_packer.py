@@ -100,3 +100,6 @@ def test_a_name_that_cannot_be_shown_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "a\x1b[2Jb").symlink_to("/etc/passwd")
 
     assert list(problems(tmp_path)) == ["a\\x1b[2Jb"]
+    (tmp_path / "a\x1b[2Jb").unlink()
+    write_file(tmp_path, "a\x1b[2Jb")
+    assert problems(tmp_path) == {"a\\x1b[2Jb": "the name contains unprintable characters"}

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, inspect, text
 
-from justenough.adapters.store import Store, StoreTooNew
+from justenough.adapters.store import Store, StoreTooNew, StoreUnfit
 from justenough.adapters.store.engine import open_database
 from justenough.adapters.store.migrate import REVISIONS, alembic_config
 from justenough.adapters.store.tables import METADATA
@@ -54,6 +54,16 @@ def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> 
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "from-tomorrow"
     engine.dispose()
+
+
+def test_a_postgresql_that_is_too_old_is_refused_with_both_versions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.adapters.store.migrate.OLDEST_POSTGRESQL", (99, 1))
+    with closing(Store(as_owner(url))) as store:
+        for look in (store.migrate, store.inspect) if url.startswith("postgresql") else ():
+            with pytest.raises(StoreUnfit, match=r"the store's server is PostgreSQL [0-9.]+; upgrade it to 99\.1 or newer"):
+                look()
+        if not url.startswith("postgresql"):
+            assert store.migrate().found is not None
 
 
 def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:

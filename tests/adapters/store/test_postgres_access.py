@@ -208,6 +208,10 @@ def test_an_owner_who_is_not_a_superuser_migrates_and_grants(owner_url: str) -> 
             store.migrate()
         owner.migrate(grant=RUNTIME_ROLE)
         store.migrate()
+        with pytest.raises(
+            StoreRightsMissing, match=rf"the role {RUNTIME_ROLE} may not grant rights in the store; .* as the owner of its tables"
+        ):
+            store.migrate(grant="pg_monitor")
         store.ledger.append([submission()])
         found = store.inspect().postgres
         owners = owner.inspect().postgres

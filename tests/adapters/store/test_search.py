@@ -197,6 +197,8 @@ def test_a_store_from_before_there_was_a_search_is_indexed_from_its_beginning(em
     with engine.begin() as connection:
         for table in ("search_words", "search_names", "search_progress", "acknowledgements"):
             connection.execute(text(f"DROP TABLE {table}"))
+        for column in ("lapsed", "on_behalf_of_id"):
+            connection.execute(text(f"ALTER TABLE approvals DROP COLUMN {column}"))
         config.attributes["connection"] = connection
         command.stamp(config, "0026")
     engine.dispose()

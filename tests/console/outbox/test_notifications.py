@@ -386,6 +386,29 @@ async def test_a_service_in_a_private_network_must_be_allowed(chat: Receiver, ur
     assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
 
 
+async def test_a_service_whose_host_is_unknown_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    outcome = apprise_sender.send(Secret("jsons://gone.example/canary"), SAID, private=False)
+    assert (outcome.fault, outcome.why) == ("away", "its host cannot be resolved")
+
+
+async def test_a_public_service_must_show_a_valid_certificate_whatever_its_url_says_and_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def fail(self: Any, **_: object) -> None:
+        asked.extend(self)
+        raise ValueError("canary")
+
+    monkeypatch.setattr("apprise.Apprise.notify", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 443))])
+    outcome = apprise_sender.send(Secret("ntfys://ntfy.example/topic?verify=no&redirect=yes"), SAID, private=False)
+    assert (outcome.fault, outcome.why) == ("away", "Apprise failed (ValueError)")
+    assert [(service.verify_certificate, service.redirects) for service in asked] == [(True, False)]
+
+
 async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_rejected_whatever_its_url_says(
     rig: OutboxRig, chat: Receiver, mail: Receiver
 ) -> None:

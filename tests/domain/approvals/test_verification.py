@@ -284,6 +284,19 @@ def test_an_answer_that_changes_nothing_in_a_tally_is_rejected(tier: int, signed
     assert code_of(tally_after(RequestTally(ladder(tier)), *signed)) == code
 
 
+def test_a_recorded_answer_of_a_person_who_may_no_longer_answer_counts_no_more() -> None:
+    """Whoever launched an ancestor, or withdrew, is known from the ledger, which may know more than when the answer was counted."""
+    counted = tally_after(RequestTally(ladder(2)), decide("chief"))
+    assert isinstance(counted, RequestTally)
+    assert isinstance(counted.last, ApprovalAnswer)
+    again = RequestTally(ladder(2)).with_recorded(counted.last, "pending")
+    assert isinstance(again, RequestTally)
+    assert again == counted
+    for barred in ({"forebears": frozenset({"chief"})}, {"taken_back": frozenset({"chief"})}):
+        tally = RequestTally(ladder(2).with_barred(**{"forebears": frozenset(), "taken_back": frozenset(), **barred}))
+        assert isinstance(tally.with_recorded(counted.last, "pending"), Rejection)
+
+
 def test_only_a_withdrawal_withdraws() -> None:
     assert code_of(verifier().verify_withdrawal(JOB, ladder(), decide())) == "not_a_withdrawal"
     assert isinstance(verifier().verify_withdrawal(JOB, ladder(), decide(decision="withdraw")), Withdrawal)

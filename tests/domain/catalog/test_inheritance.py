@@ -53,6 +53,15 @@ def problems_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: A
     return {problem.path: problem.message for problem in raised.value.problems}
 
 
+def test_what_is_no_mapping_inherits_nothing_and_is_reported_by_its_path() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        read_catalog(json.dumps({"defaults": DEFAULTS, "resources": {"billing": 5}, "provision": ["x"]}))
+    assert {problem.path: problem.message for problem in raised.value.problems} == {
+        "resources.billing": "must be a mapping",
+        "provision[0]": "must be a mapping",
+    }
+
+
 def test_resources_and_actions_inherit_the_defaults_for_what_they_leave_out() -> None:
     billing = catalog_of({"actions": {"read": read(), "write": read(policy="je-grant-own", max_ttl="5m")}}).resources["billing"]
     assert (billing.environment, billing.sensitivity, billing.owner) == ("prod", Sensitivity.INTERNAL, "owners")

@@ -19,11 +19,11 @@ from justenough.domain.evidence.report import Status
 from justenough.domain.evidence.single_events import REASON_KINDS, rejection_kind_of
 from justenough.domain.evidence.statistics import MAX_SHOWN, nearest_rank
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
+from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport, moment_text
 from justenough.domain.readmodel.views import ReviewView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
-from tests.support.evidence_samples import DAY, SOUND, aggregator_of, line, live_credential, raw_entry, rejection, report_of
+from tests.support.evidence_samples import DAY, SOUND, aggregator_of, expiry, line, live_credential, raw_entry, rejection, report_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "evidence.md"
 # As the frameworks' own tables of contents have them.
@@ -298,6 +298,19 @@ def test_the_command_for_expired_credentials_also_lists_those_that_nothing_ever_
     assert evidence.command is not None
     assert {f"--type {name.split('/')[1]}" for name in evidence.ids} == {"--type credential.residual"}
     assert "--type credential.expired --type credential.residual" in evidence.command
+
+
+def test_a_doubted_credential_is_followed_to_its_end_and_one_that_will_expire_is_not_counted_as_expired() -> None:
+    told = {**samples.issuance().data, "asked_at": moment_text(NOW)}
+    fields = ["request", "resource", "action", "asked_at", "expires_at", "revocable"]
+    doubted = samples.credential_event(EventType.CREDENTIAL_DOUBTED, **{name: told[name] for name in fields})
+    residual = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, until=moment_text(later(600)), why="it cannot be revoked")
+    assert line(report_of(doubted, residual), "revocation.expired").evidence.count == 0
+    assert line(report_of(doubted, residual, expiry()), "revocation.expired").evidence.count == 1
+    # What ends is only counted if it began.
+    ended = samples.credential_confirmation(at=later(60))
+    figures = [line(report_of(*entries), "lifetimes.real").figures for entries in ((doubted, ended), (ended,))]
+    assert [(item["measured"], item["real_max_seconds"]) for item in figures] == [(1, 60), (0, None)]
 
 
 @pytest.mark.parametrize("key", ["approvals.outcomes", "approvals.latency", "approvals.narrowed", "use.unissued"])

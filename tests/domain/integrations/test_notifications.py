@@ -24,10 +24,10 @@ from justenough.domain.integrations.notifications import (
     to_plain_text,
 )
 from justenough.domain.integrations.retry_policy import SentNotice
-from justenough.domain.jobs.states import RequestState
+from justenough.domain.jobs.states import CredentialState, RequestState
 from justenough.domain.jobs.tool_bounds import Bounds
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import EntryView, JobView, RequestView
+from justenough.domain.readmodel.views import CredentialView, EntryView, JobView, RequestView
 from tests.adapters.store.event_samples import JOB, NOW, part_id
 
 REQUEST = part_id(JOB, "r")
@@ -66,6 +66,13 @@ def request_view(**changes: Any) -> RequestView:
         "requester": "ops",
     }
     return RequestView.model_validate({**whole, **changes})
+
+
+def credential_view(state: CredentialState) -> CredentialView:
+    times = {"issued_at": NOW, "expires_at": NOW + timedelta(minutes=5)}
+    whole = {"id": part_id(JOB, "c"), "job_id": JOB, "request_id": REQUEST, "resource": "refunds-db", "action": "write", "revocable": "now"}
+    unknown = {"lease_id": None, "accessor": None}
+    return CredentialView.model_validate({**whole, **times, **unknown, "state": state})
 
 
 def scene(request: RequestView | None = None, **changes: Any) -> NoticeContext:
@@ -139,6 +146,22 @@ def test_a_notice_of_an_escalation_says_what_happens_if_nobody_decides(tier: int
     assert silence in said.body
     assert "2 approvals by different people are needed" in said.body
     assert f"Escalated: tier {tier - 1} did not decide in time." in said.body
+
+
+def test_a_notice_of_a_credential_that_could_not_be_revoked_names_it_and_is_not_sent_late() -> None:
+    credential = part_id(JOB, "c")
+    overdue = entry(EventType.CREDENTIAL_OVERDUE, credential=credential, failures=["the target hangs", "*Vault* is sealed"], attempt=1)
+    said = build_notice(overdue, scene())
+    assert said.title == f"Credential revocation overdue: {JOB}"
+    first, cause, link = said.body.splitlines()
+    assert first == f"Credential {credential} of job {JOB} could not be revoked and may still work. Retrying automatically."
+    assert cause.startswith("Last error: the target hangs; ")
+    assert "*" not in cause
+    assert link == f"View: {CONSOLE}jobs/{JOB}"
+    assert [is_still_pending(overdue, scene(credential=credential_view(state))) for state in CredentialState] == [
+        state is CredentialState.OVERDUE for state in CredentialState
+    ]
+    assert not is_still_pending(overdue, NoticeContext())
 
 
 def test_without_an_address_of_the_console_the_command_is_named() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.policy.cedar_request import OPTIONAL_CONTEXT
+from justenough.domain.policy.cedar_source import MAX_BYTES
 from justenough.domain.policy.engine import PolicySet
 from tests.support.domain_samples import SCHEMA, SHOP
 
@@ -164,3 +165,7 @@ def test_no_edit_of_a_policy_file_raises_anything_but_invalid_input(start: int, 
 def test_no_text_raises_anything_but_invalid_input(text: str) -> None:
     assert problems_or_none({"a.cedar": text}) != ()
     assert problems_or_none({"a.cedar": GOOD}, text) != ()
+
+
+def test_a_schema_that_is_too_large_is_refused_before_it_is_parsed() -> None:
+    assert problems({}, SCHEMA + "// x\n" * (MAX_BYTES // 5)) == [f"schema.cedarschema: more than {MAX_BYTES:,} bytes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -194,6 +195,15 @@ def test_held_access_counts_as_touched_even_if_the_caller_does_not_say_so() -> N
 def test_text_that_others_wrote_cannot_change_a_decision(text: str) -> None:
     decision = decide(policy_text('context.reason == "something else"'), reason=text)
     assert (decision.outcome, decision.errors) == ("denied", ())
+
+
+def test_text_that_cedar_cannot_read_denies_whatever_is_permitted() -> None:
+    plain = job(labels={"team": "support"})
+    asks = replace(plain, spec=plain.spec.model_copy(update={"labels": {"team": "\ud800"}}))
+    reads = ALWAYS + policy_text('context.reason == "x" || principal.labels.contains("x")', "reads-it", "forbid")
+    for requester, reason in ((asks, "why"), (plain, "\ud800")):
+        decision = policies(reads).decide(requester, "orders-db", resource(), Action.READ, context=access_context(reason=reason))
+        assert (decision.outcome, len(decision.errors)) == ("denied", 1)
 
 
 def test_action_groups_of_the_schema_hold_for_their_members() -> None:

@@ -211,6 +211,16 @@ def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
     assert (again.knows(JOB), known.verdict) == (True, "same")
 
 
+def test_a_decision_without_facts_whose_request_was_not_read_is_unknown() -> None:
+    recorded = entries(job_events(shop_rules(), "orders-db:read"))
+    again = PolicyReplay(shop_rules())
+    again.learn(JOB, [one for one in recorded[:-1] if one["type"] != "access.requested"])
+    del recorded[-1]["data"]["facts"]
+    unknown = again.replay_entry(recorded[-1])
+    assert isinstance(unknown, ReplayedDecision)
+    assert (unknown.verdict, unknown.lacks) == ("unknown", ("request",))
+
+
 def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
     recorded = entries(job_events(shop_rules(), "orders-db:read"))
     recorded[0]["data"]["spec"] = {"name": "NOT A NAME"}

@@ -113,6 +113,7 @@ HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}
         ("find/sql/rows", 5000, "tools.find.sql.rows"),
         ("find/sql/timeout", "5m", "tools.find.sql.timeout"),
         ("find/input", {"type": "array"}, "tools.find.input.type: must be `object`"),
+        ("find/input/properties", ["order_id"], "tools.find.input.properties: must be a mapping"),
         ("find/input/properties/order_id", {"type": "integr"}, "tools.find.input.properties.order_id.type: is not a valid JSON Schema"),
         ("find/input/properties/order_id", {"$ref": "https://evil.example/x"}, "tools.find.input.properties.order_id.$ref: refers to another document"),
         ("find/input/properties/Order", {"type": "integer"}, "tools.find.input.properties.Order: a name must begin with"),
