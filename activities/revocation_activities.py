@@ -24,6 +24,10 @@ from justenough.services.signed_reports import sign_report
 
 ATTEMPT_TIMEOUT_S = 540.0
 """Seconds that one attempt of the activity keeps trying; then the workflow's retry takes over, on any worker."""
+HANDOVER_S = 5.0
+"""The same while it finds access alive, or has no answer: another worker may reach what this one does not. Doubled with each attempt of the
+activity, because most outages are the same for all workers.
+"""
 RETRY_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 10.0
 MAX_CONCURRENT_REVOCATIONS = 16
@@ -54,6 +58,7 @@ class RevocationActivities:
 
         async def revoke_until_dead() -> RevokeResult:
             started, attempt, pause, job = time.monotonic(), 0, RETRY_INTERVAL_S, revoke_input.job
+            patience = min(HANDOVER_S * 2 ** min(activity.info().attempt - 1, 8), ATTEMPT_TIMEOUT_S)
             # Not settled: only a session knows that no issue is in flight, and anybody can send this argument.
             revoke_once = partial(revoke.revoke, self._deps, job, by=_revoker(job, revoke_input.by), why=revoke_input.why, settled=False)
             while True:
@@ -65,12 +70,15 @@ class RevocationActivities:
                 result = await _run_in_pool(revoke_once)
                 if result.confirmed or attempt == revoke_input.attempts:
                     return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
+                # A second check is due at the worker that made the first, events must not be lost, and for a workflow that is gone nobody retries.
+                may_leave = result.second_look_in is None and not result.events and not activity.is_cancelled()
+                limit = patience if may_leave else ATTEMPT_TIMEOUT_S
                 due, stopping = result.second_look_in, asyncio.create_task(activity.wait_for_worker_shutdown())
                 await asyncio.wait({stopping}, timeout=pause if due is None else min(pause, due.total_seconds()))
                 stopping.cancel()
                 # A worker that stops, or that cannot know where to look, leaves the rest to another.
                 is_blind = self._deps.config.digest_in_force is None
-                if stopping.done() or is_blind or time.monotonic() - started > ATTEMPT_TIMEOUT_S:
+                if stopping.done() or is_blind or time.monotonic() - started > limit:
                     raise NotConfirmed("; ".join(result.failures) or "the second check is pending")
                 pause = min(2 * pause, MAX_RETRY_INTERVAL_S)
 

@@ -47,6 +47,7 @@ from justenough.domain.core.units import duration_text, size_text
 from justenough.domain.integrations.triggers import Triggers
 from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, JobSpec
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from worker.stack.doctor import CHECKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/reference"
@@ -352,6 +353,15 @@ def _command_rows(group: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
             yield f"`{' '.join(words)}`", " ".join(options), (command.help or "").split("\n\n")[0]
 
 
+def doctor_checks() -> str:
+    """Return the table of doctor's checks."""
+    modes: dict[str, set[str]] = {}
+    for check in CHECKS:
+        modes.setdefault(check.what, set()).update({"here", "production"} if check.mode == "both" else {check.mode})
+    rows = [(what, *("yes" if mode in found else "" for mode in ("here", "production"))) for what, found in modes.items()]
+    return table(("check", "`doctor`", "`doctor --production`"), rows)
+
+
 def exit_codes() -> str:
     """Return the table of exit codes."""
     meanings = with_meanings("exit-codes", [code.name for code in ExitCode])
@@ -392,6 +402,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "objects": objects,
     "metrics": metrics,
     "commands": commands,
+    "doctor-checks": doctor_checks,
     "exit-codes": exit_codes,
     "ids": ids,
     "job-states": lambda: states("job-states", "job", JobState),

@@ -99,7 +99,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     stack = getattr(item, "funcargs", {}).get("whole")
     if report.failed and stack is not None:
-        logs = StackPaths.of(stack.home)
+        logs = StackPaths(stack.home)
         report.sections += [(f"{child}.log", _last_lines(logs.log(child))) for child in APPS]
     return report
 

@@ -58,14 +58,14 @@ class WorkerCommands:
         output, settings = self.output, read_settings(self.output)
 
         def report_step(step: Step, text: str) -> None:
-            if step == "ready" and (stack := find_running_stack(StackPaths.of(settings.home))):
+            if step == "ready" and (stack := find_running_stack(StackPaths(settings.home))):
                 self._print_addresses(stack)
                 output.note("Stop with Ctrl-C.")
             elif step == "step":
                 output.note(text)
 
         with exit_on_error(output):
-            if stack := find_running_stack(StackPaths.of(settings.home)):
+            if stack := find_running_stack(StackPaths(settings.home)):
                 output.note(f"The stack is already running in {stack.home}.")
                 self._print_addresses(stack)
             elif detach:
@@ -79,7 +79,7 @@ class WorkerCommands:
         from worker.stack.paths import StackPaths  # noqa: PLC0415 - the same
 
         output, settings = self.output, read_settings(self.output)
-        paths = StackPaths.of(settings.home)
+        paths = StackPaths(settings.home)
         with exit_on_error(output):
             # Stops the servers that a killed supervisor left running, too.
             stopped = stop_stack(paths, drain=settings.drain)
@@ -99,7 +99,7 @@ class WorkerCommands:
         from worker.stack.status import check_status  # noqa: PLC0415 - the same
 
         with exit_on_error(self.output):
-            stack_status = check_status(StackPaths.of(read_settings(self.output).home))
+            stack_status = check_status(StackPaths(read_settings(self.output).home))
         self.output.emit(
             stack_status.as_json(),
             table=lambda _: self._print_status(stack_status),
@@ -121,10 +121,10 @@ class WorkerCommands:
         ] = False,
     ) -> None:
         """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
-        from worker.stack.doctor import examine, production_findings  # noqa: PLC0415 - only this command needs the store and every adapter
+        from worker.stack.doctor import Examination, examine  # noqa: PLC0415 - only this command needs the store and every adapter
 
-        check = production_findings if production else examine
-        self._print_findings(check(read_settings(self.output), console_url=self.output.console_url()))
+        run = Examination(read_settings(self.output), is_production=production, console_url=self.output.console_url())
+        self._print_findings(examine(run))
 
     def store_migrate(
         self,

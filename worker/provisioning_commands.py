@@ -154,11 +154,8 @@ class ProvisioningCommands:
 
         settings = read_settings(self.output, exit_code=EXIT_FAILED)
         with exit_on_error(self.output):
-            people = read_people_source(file, scim, token_file, group or ())
-            vault = vault_to_set_up(settings)
-            planned = plan_people(
-                vault.settings, people.people, admin_token=vault.admin_token, remove=remove, fixed_groups=people.ambiguous_groups
-            )
+            people, vault = read_people_source(file, scim, token_file, group or ()), vault_to_set_up(settings)
+            planned = plan_people(vault.settings, people, admin_token=vault.admin_token, remove=remove)
         self._note_ignored(people)
         print_plan(self.output, planned, command="justenough people sync")
 
@@ -179,11 +176,8 @@ class ProvisioningCommands:
 
         settings = read_settings(self.output)
         with exit_on_error(self.output, invalid_input=EXIT_USAGE):
-            people = read_people_source(file, scim, token_file, group or ())
-            vault = vault_to_set_up(settings)
-            applied = sync_people(
-                vault.settings, people.people, admin_token=vault.admin_token, remove=remove, fixed_groups=people.ambiguous_groups
-            )
+            people, vault = read_people_source(file, scim, token_file, group or ()), vault_to_set_up(settings)
+            applied = sync_people(vault.settings, people, admin_token=vault.admin_token, remove=remove)
         self._note_ignored(people)
         print_applied(self.output, applied)
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
 from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
-from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
+from justenough.adapters.targets.inspector import RequestedActions
+from justenough.adapters.targets.postgres import TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
 from justenough.domain.core.errors import NotFound, RetryLater

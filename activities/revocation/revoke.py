@@ -42,7 +42,7 @@ from activities.revocation.proof import (
 )
 from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
 from justenough.adapters.store import StoredWrappingToken
-from justenough.adapters.targets.postgres import RequestedActions
+from justenough.adapters.targets.inspector import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import JustEnoughError, NotFound

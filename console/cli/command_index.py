@@ -18,7 +18,7 @@ class IndexEntry:
     target: str
     """`module:attribute` below console.cli.commands; the attribute is a command's function, or the `app` of a group."""
     summary: str
-    """The first sentence of its help."""
+    """The first sentence of a command's help, or the whole help of a group."""
     docs: str = ""
     """The page of the docs about it."""
 

@@ -96,14 +96,13 @@ def current_options() -> GlobalOptions:
 
 
 def command_group(
-    help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
+    function: Callable[..., None] | None = None, *, is_root: bool = False, cls: type[CliGroup] = CliGroup, **settings: Any
 ) -> CommandGroup:
-    """Build a group of commands that takes the global options too.
+    """Build a group of commands that takes the global options too. The group's help is in console.cli.command_index.
 
     `is_root`: whether this is the program itself, the first word of a command line.
     """
     return CommandGroup(
-        help=help_text,
         cls=cls,
         callback=with_global_options(function or (lambda: None), is_root=is_root),
         no_args_is_help=True,
@@ -119,9 +118,7 @@ def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = N
     @functools.wraps(function)
     def run_command(**arguments: Any) -> None:
         try:
-            with ExitStack() as opened:
-                _exit_stack.set(opened)
-                function(**arguments)
+            run_with_options(current_options(), functools.partial(function, **arguments))
         except JustEnoughError as error:
             failure = to_failure(error)
             print_failure(failure)
@@ -141,7 +138,7 @@ def options_of(context: typer.Context) -> GlobalOptions:
 
 
 def run_with_options(options: GlobalOptions, action: Callable[[], T]) -> T:
-    """Run something outside a command, with its options; close what it opened."""
+    """Run something with these options, and close what it opened."""
     with ExitStack() as opened:
         _exit_stack.set(opened)
         _current_options.set(options)
@@ -185,10 +182,11 @@ def print_failure(failure: Failure, subject: str = "") -> None:
         terminal.write_message(failure.hint)
 
 
-def run_for_each(names: Sequence[str], act: Callable[[str], T]) -> tuple[list[T], list[ExitCode]]:
+def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callable[[list[T]], None]) -> None:
     """Call `act` for each name even if another fails, unless the login or the console fails, or a question is not answered.
 
-    Print each failure, and what was not done. Return the results, and the exit codes of the failures. Raises typer.Abort if nothing was done.
+    Print each failure, what was not done, and the results, if there are any, with `show`. Exit with the highest code of the failures. Raises
+    typer.Abort if nothing was done.
     """
     results, codes = list[T](), list[ExitCode]()
     for number, name in enumerate(names, start=1):
@@ -199,7 +197,8 @@ def run_for_each(names: Sequence[str], act: Callable[[str], T]) -> tuple[list[T]
                 raise
             # The earlier ones have been sent, and are printed.
             print_failure(Failure("not decided, nor any after it: you did not answer the question"), subject=name)
-            return results, [*codes, ExitCode.INTERRUPTED]
+            codes.append(ExitCode.INTERRUPTED)
+            break
         except JustEnoughError as error:
             failure = to_failure(error)
             print_failure(failure, subject=name if len(names) > 1 else "")
@@ -208,4 +207,7 @@ def run_for_each(names: Sequence[str], act: Callable[[str], T]) -> tuple[list[T]
                 if number < len(names):
                     print_failure(Failure(f"not done either: {', '.join(names[number:])}"))
                 break
-    return results, codes
+    if results:
+        show(results)
+    if codes:
+        raise typer.Exit(max(codes))

@@ -32,9 +32,14 @@ These commands print through `output` (console.cli.command_output).
 
 
 def build_program() -> typer.Typer:
-    summary = "Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked."
-    settings = {"help_option_names": ["--help", "-h"]}
-    return command_group(summary, _accept_version, is_root=True, cls=RootGroup, add_completion=True, context_settings=settings)
+    return command_group(
+        _accept_version,
+        is_root=True,
+        cls=RootGroup,
+        help="Run AI jobs with just-in-time credentials, and verify afterwards that each one is revoked.",
+        add_completion=True,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
 
 
 class RootGroup(CliGroup):
@@ -96,7 +101,7 @@ def load_command(name: str, entry: IndexEntry) -> Command:
     found = getattr(import_module(f"{MODULES}.{module}"), attribute)
     if isinstance(found, typer.Typer):
         group = get_group(found)
-        group.name, group.epilog = name, entry.docs
+        group.name, group.help, group.epilog = name, entry.summary, entry.docs
         return group
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name, cls=CliCommand)(found)

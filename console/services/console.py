@@ -31,7 +31,7 @@ from console.temporal.schedule_sync import ScheduleSync
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.payload_codec import EncryptingCodec
-from justenough.adapters.targets.postgres import TargetInspector
+from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.temporal import build_codec
 from justenough.adapters.vault import VaultRefused
 from justenough.services.dependencies import Deps

@@ -6,9 +6,10 @@ verifies them.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -57,6 +58,10 @@ ENVIRONMENT = SearchAttributeKey.for_keyword(search_attributes.ENVIRONMENT)
 REQUESTER = SearchAttributeKey.for_keyword(search_attributes.REQUESTER)
 
 RPC_TIMEOUT = timedelta(seconds=5)
+CALL_TIMEOUT = RPC_TIMEOUT + timedelta(seconds=1)
+"""Limit for a call that the client's own timeout does not bound: while it connects, each call waits until those before it have failed."""
+SCHEDULE_TIMEOUT = 3 * CALL_TIMEOUT
+"""Limit for reading and then changing a schedule, or for reading a list of them."""
 MAX_CONCURRENT_FIRES = 4
 REPORT_TIMEOUT = timedelta(seconds=60)
 """Limit for a sweep or a proof that a caller waits for."""
@@ -114,22 +119,24 @@ class TemporalGateway:
             SearchAttributePair(ENVIRONMENT, environment),
             SearchAttributePair(REQUESTER, requester),
         ]
-        with suppress(WorkflowAlreadyStartedError), _translate_errors():
-            await self._client.start_workflow(
-                "Job",
-                order,
-                id=order.job,
-                task_queue=self._settings.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=TypedSearchAttributes(attributes),
-                rpc_timeout=RPC_TIMEOUT,
-            )
+        with suppress(WorkflowAlreadyStartedError):
+            async with _translate_errors():
+                await self._client.start_workflow(
+                    "Job",
+                    order,
+                    id=order.job,
+                    task_queue=self._settings.task_queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    search_attributes=TypedSearchAttributes(attributes),
+                    rpc_timeout=RPC_TIMEOUT,
+                )
 
     async def has_workflow(self, job: str) -> bool:
         """Whether Temporal knows a workflow of this id, open or closed."""
-        with suppress(WorkflowGone), _translate_lookup_errors():
-            await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
-            return True
+        with suppress(WorkflowGone):
+            async with _translate_lookup_errors():
+                await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
+                return True
         return False
 
     async def decide(self, job: str, signed: SignedStatement) -> None:
@@ -146,12 +153,12 @@ class TemporalGateway:
 
     async def cancel(self, job: str) -> None:
         """Cancel the job's workflow. Raises WorkflowGone, TemporalUnavailable."""
-        with _translate_lookup_errors():
+        async with _translate_lookup_errors():
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
 
     async def start_sweep(self) -> None:
         """Start a sweep; do not wait for it. Raises TemporalUnavailable."""
-        with _translate_errors():
+        async with _translate_errors():
             await self._client.start_workflow(SWEEP, **self._one_off_options("sweep"), rpc_timeout=RPC_TIMEOUT)
 
     async def sweep(self, *, nonce: str) -> SignedReport | None:
@@ -167,7 +174,7 @@ class TemporalGateway:
 
     async def ping(self) -> None:
         """Raise TemporalUnavailable if Temporal's frontend does not answer."""
-        with _translate_errors():
+        async with _translate_errors():
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
     async def prepare_encryption(self) -> None:
@@ -177,7 +184,7 @@ class TemporalGateway:
 
     async def last_polls(self) -> Mapping[str, datetime | None]:
         """Return when a worker last polled the task queues of jobs and of their endings, by queue. Raises TemporalUnavailable."""
-        with _translate_errors():
+        async with _translate_errors():
             return await last_polls(self._client, self._settings.task_queue)
 
     async def run_worker(self, take: TakeOccasion) -> None:
@@ -215,7 +222,7 @@ class TemporalGateway:
 
     async def schedule_names(self) -> frozenset[str]:
         """Return the names of the installation's schedules; Temporal's list may lag behind. Raises TemporalUnavailable."""
-        with _translate_errors():
+        async with _translate_errors(SCHEDULE_TIMEOUT):
             ids = [schedule.id async for schedule in await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)]
         prefix = self._schedule_prefix
         return frozenset(schedule_id.removeprefix(prefix) for schedule_id in ids if schedule_id.startswith(prefix))
@@ -229,7 +236,7 @@ class TemporalGateway:
         )
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
-            with _translate_lookup_errors():
+            async with _translate_lookup_errors(SCHEDULE_TIMEOUT):
                 # Do not update without need: Temporal does not catch up on runs that were due before an update.
                 current = (await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule
                 if schedules.is_same(current, schedule) and await self._has_argument(current, name):
@@ -242,8 +249,9 @@ class TemporalGateway:
                 await handle.update(keep_pause, rpc_timeout=RPC_TIMEOUT)
         except WorkflowGone:
             # Another console may create the same schedule first.
-            with suppress(ScheduleAlreadyRunningError), _translate_errors():
-                await self._client.create_schedule(handle.id, schedule, rpc_timeout=RPC_TIMEOUT)
+            with suppress(ScheduleAlreadyRunningError):
+                async with _translate_errors():
+                    await self._client.create_schedule(handle.id, schedule, rpc_timeout=RPC_TIMEOUT)
         return True
 
     async def _has_argument(self, schedule: TemporalSchedule, name: str) -> bool:
@@ -258,21 +266,23 @@ class TemporalGateway:
 
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule of the installation, if it exists. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _translate_lookup_errors():
-            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
+        with suppress(WorkflowGone):
+            async with _translate_lookup_errors():
+                await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
 
     async def schedule_status(self, name: str) -> ScheduleStatus | None:
         """Return a schedule's status; None if Temporal does not know it. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _translate_lookup_errors():
-            description = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
-            state, info = description.schedule.state, description.info
-            return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
+        with suppress(WorkflowGone):
+            async with _translate_lookup_errors():
+                description = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
+                state, info = description.schedule.state, description.info
+                return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
         return None
 
     async def set_schedule_paused(self, name: str, note: str, *, paused: bool) -> None:
         """Pause or unpause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
-        with _translate_lookup_errors():
+        async with _translate_lookup_errors():
             await (handle.pause if paused else handle.unpause)(note=note, rpc_timeout=RPC_TIMEOUT)
 
     @property
@@ -295,7 +305,7 @@ class TemporalGateway:
 
     async def _execute(self, workflow: str, *args: str, **options: Any) -> SignedReport | None:
         try:
-            with _translate_errors():
+            async with _translate_errors(REPORT_TIMEOUT + CALL_TIMEOUT):
                 # Anybody may have answered, with anything.
                 answer = await self._client.execute_workflow(workflow, args=args, result_type=RawValue, **options)
                 return SignedAnswer.model_validate_json(answer.payload.data).signed
@@ -310,7 +320,7 @@ class TemporalGateway:
             raise TemporalUnavailable(f"{workflow} did not finish: {why}") from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
-        with _translate_lookup_errors():
+        async with _translate_lookup_errors():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
 
 
@@ -318,11 +328,14 @@ def _identity(settings: Settings) -> str:
     return f"justenough-console-{settings.installation}"
 
 
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Translate errors of Temporal's client and of its codec into TemporalUnavailable."""
+@asynccontextmanager
+async def _translate_errors(limit: timedelta = CALL_TIMEOUT) -> AsyncIterator[None]:
+    """Translate errors of Temporal's client and of its codec into TemporalUnavailable; after `limit`, cancel the block and raise that, too."""
     try:
-        yield
+        async with asyncio.timeout(limit.total_seconds()):
+            yield
+    except TimeoutError as error:
+        raise TemporalUnavailable(f"Temporal does not answer within {limit.total_seconds():g} s") from error
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             # The namespace does not exist. A busy server has also answered this to the start of a workflow.
@@ -335,10 +348,10 @@ def _translate_errors() -> Iterator[None]:
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error
 
 
-@contextmanager
-def _translate_lookup_errors() -> Iterator[None]:
-    """Translate errors of a call that names a workflow or schedule: WorkflowGone if Temporal does not find it, otherwise TemporalUnavailable."""
-    with _translate_errors():
+@asynccontextmanager
+async def _translate_lookup_errors(limit: timedelta = CALL_TIMEOUT) -> AsyncIterator[None]:
+    """As `_translate_errors`, for a call that names a workflow or schedule: WorkflowGone if Temporal does not find it."""
+    async with _translate_errors(limit):
         try:
             yield
         except RPCError as error:

@@ -20,7 +20,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.payload_codec import EncryptingCodec, KeyWrapper, data_converter
@@ -28,6 +28,10 @@ from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
 from justenough.domain.core.errors import GiveUp, RetryLater
 
 CONNECT_TIMEOUT_S = 5.0
+RECONNECT_TIMEOUT = timedelta(seconds=3)
+"""Limit for each attempt to connect. The system's own is two minutes, and calls have no timeout while the client connects."""
+KEEP_ALIVE = KeepAliveConfig(interval_millis=10_000, timeout_millis=5_000)
+"""After this silence the client asks whether the server is there, and connects again if there is no answer. Temporal's servers reject clients that ask more often."""
 PROBE_TIMEOUT_S = 2.5
 RPC_TIMEOUT = timedelta(seconds=10)
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
@@ -82,18 +86,21 @@ async def connect_temporal(settings: Settings, *, identity: str, codec: Encrypti
         raise TemporalProfileInvalid(
             f"Temporal's TLS configuration names {error.filename}, which cannot be read: {error.strerror}"
         ) from error
-    connecting = Client.connect(
-        settings.temporal_address,
-        namespace=settings.temporal_namespace,
-        tls=options.get("tls"),
-        api_key=options.get("api_key"),
-        rpc_metadata=options.get("rpc_metadata", {}),
-        data_converter=data_converter(codec),
-        identity=identity,
-        lazy=lazy,
-    )
     try:
-        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
+        # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that arrives together with the result.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                tls=options.get("tls"),
+                api_key=options.get("api_key"),
+                rpc_metadata=options.get("rpc_metadata", {}),
+                data_converter=data_converter(codec),
+                identity=identity,
+                lazy=lazy,
+                connect_timeout=RECONNECT_TIMEOUT,
+                keep_alive_config=KEEP_ALIVE,
+            )
     except (RuntimeError, TimeoutError) as error:  # The SDK raises RuntimeError for this.
         why = await asyncio.to_thread(explain_failure, settings.temporal_address, profile)
         raise TemporalDown(f"Temporal at {settings.temporal_address} {why}") from error

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 from justenough.adapters.configuration.folder import load_config_folder
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.targets.postgres import TargetInspector, log_in_once
+from justenough.adapters.targets.inspector import TargetInspector
+from justenough.adapters.targets.postgres import log_in_once
 from justenough.adapters.vault import IssuedSecret, Vault, pki
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.catalog.models import ActionDef

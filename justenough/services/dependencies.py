@@ -11,7 +11,7 @@ from time import monotonic
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
-from justenough.adapters.targets.postgres import TargetInspector
+from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.services.open_store import open_store
 from justenough.services.revocation_attempts import RevocationTracker

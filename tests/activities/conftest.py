@@ -28,13 +28,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("activities") / "home"
     with running_stack(home, EXAMPLE, only=("postgres", "vault"), provision=False) as stack:
         assert stack.vault is not None
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         door = Door(port)
         settings = Settings(home=home, config=EXAMPLE, vault_addr=stack.vault)
         admin_token = places.admin_token.read_text(encoding="utf-8").strip()
         # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
-        environment = {**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)}
+        environment = {**os.environ, **shop_environment(places), "SHOP_PORT": str(door.port)}
         people = {name: PersonSeed(Secret(PASSWORD), groups) for name, groups in PEOPLE.items()}
         shop = Shop(settings, admin_token, superuser_dsn(places, port), door, environment)
         for mount in (*settings.people_mounts, settings.pages_mount):

@@ -24,7 +24,8 @@ from activities.revocation_activities import (
     RevocationActivities,
 )
 from activities.sweep_activity import MAX_CONCURRENT_JOBS, SWEEP_POOL, SweepActivities
-from justenough.adapters.targets.postgres import RequestedActions, TargetInspection, TargetInspector
+from justenough.adapters.targets.inspector import RequestedActions, TargetInspector
+from justenough.adapters.targets.postgres import TargetInspection
 from justenough.adapters.vault import Vault, VaultUnavailable
 from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput
 from justenough.domain.core.secret import Secret
@@ -160,6 +161,19 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 180):
         assert isinstance(result, NotConfirmed)
         assert "second check" in str(result)
+
+
+async def test_a_worker_that_cannot_reach_vault_leaves_a_revocation_to_one_that_can(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.revocation_activities.HANDOVER_S", 0.1)
+    job = at.job()
+    at.issue(job)
+    away = replace(at.deps, vault=Vault("http://127.0.0.1:1"), revocation_tracker=revocation_attempts.RevocationTracker())
+    away.vault.login_token(Secret("s.anything"))
+    wanted = RevokeInput(job=job, by="compensation", why="killed")
+    with pytest.raises(NotConfirmed, match="did not answer"):
+        await asyncio.wait_for(ActivityEnvironment().run(RevocationActivities(away).revoke_job, wanted), 60)
+    result = await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted.model_copy(update={"attempts": 1}))
+    assert not result.failures
 
 
 async def test_a_sweep_that_waited_for_others_leaves_a_job_that_has_been_proven_since_unchanged(at: Desk) -> None:

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from justenough.adapters.targets import postgres
-from justenough.adapters.targets.postgres import TargetInspector, escape_like, why_unreachable
+from justenough.adapters.targets.inspector import TargetInspector
+from justenough.adapters.targets.postgres import escape_like, why_unreachable
 from tests.activities.vault_shop import Desk
 
 pytestmark = pytest.mark.servers

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -326,6 +328,19 @@ def test_a_failing_issue_names_the_path_and_no_secret(at: Desk) -> None:
 def test_no_issued_secret_is_in_the_repr_of_its_credential(at: Desk) -> None:
     held = at.issue(at.job())
     assert [value for value in secret_values(held) if value in repr(held)] == []
+
+
+def test_a_connection_that_a_firewall_has_forgotten_costs_no_call_the_longest_timeout(at: Desk) -> None:
+    """Only the kernel notices it, so these are the kernel's own limits."""
+    vault: Any = at.deps.vault
+    vault.read_data("get", "auth/token/lookup-self")
+    pools = vault._session.get_adapter(vault.address).poolmanager.pools
+    links = [each.sock for key in pools.keys() for each in pools[key].pool.queue if each and each.sock]  # noqa: SIM118 - it is no mapping
+    asked = (socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    assert links
+    for link in links:
+        assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert [link.getsockopt(socket.IPPROTO_TCP, option) for option in asked] == [1, 5_000, 10, 5, 4]
 
 
 def test_a_page_of_a_proxy_is_no_success() -> None:

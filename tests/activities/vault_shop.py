@@ -22,7 +22,7 @@ from activities.issuing.results import issued_event
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
-from justenough.adapters.targets.postgres import TargetInspector
+from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.vault import IssuedSecret, JobToken, Vault
 from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.loader import resolve_issue, scope_alias

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.service import KeepAliveConfig
 from temporalio.testing import WorkflowEnvironment
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.temporal import (
+    KEEP_ALIVE,
     NamespaceUnfit,
     TemporalDown,
     TemporalProfileInvalid,
@@ -26,6 +31,7 @@ from justenough.adapters.temporal import (
     with_temporal_profile,
 )
 from justenough.domain.contracts.search_attributes import SEARCH_ATTRIBUTES
+from tests.support.silent_listener import swallow_connections
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls, server_context
 from tests.workflows.servers import PROGRAMS, run_real_server
@@ -121,6 +127,48 @@ async def test_a_server_that_is_not_temporal_and_an_unreachable_one_get_differen
     await silent.wait_closed()
     assert "does not answer (Connection refused); check JUSTENOUGH_TEMPORAL_ADDRESS" in await why_not(f"127.0.0.1:{port}")
     assert "does not answer (" in await why_not("no-such-host.invalid:7233")
+
+
+async def test_a_call_ends_if_a_firewall_swallows_the_attempt_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would try for two minutes, and the call's own timeout would not run meanwhile."""
+    monkeypatch.setattr("justenough.adapters.temporal.RECONNECT_TIMEOUT", timedelta(seconds=0.5))
+    with swallow_connections() as address:
+        client = await connect_temporal(Settings(temporal_address=address), identity="test", lazy=True)
+        with pytest.raises(RuntimeError, match="Failed client connect"):
+            await asyncio.wait_for(client.count_workflows("WorkflowId = '-'", rpc_timeout=timedelta(seconds=5)), 60)
+
+
+async def test_a_connection_that_a_firewall_has_forgotten_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own default is to notice it after 45 seconds, and a session without heartbeats is lost after ten."""
+    assert KEEP_ALIVE.interval_millis + KEEP_ALIVE.timeout_millis <= 15_000
+    monkeypatch.setattr("justenough.adapters.temporal.KEEP_ALIVE", KeepAliveConfig(interval_millis=200, timeout_millis=200))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        client = await connect_temporal(Settings(temporal_address=f"{host}:{port}"), identity="test", lazy=True)
+        with pytest.raises(RuntimeError, match="KeepAliveTimedOut"):
+            await asyncio.wait_for(client.count_workflows("WorkflowId = '-'", rpc_timeout=timedelta(seconds=60)), 30)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_no_cancellation_is_lost_if_it_arrives_as_the_connection_fails(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    """Otherwise a console that cannot listen on its port stays, and no signal ends it."""
+    failed, explained = asyncio.Event(), threading.Event()
+
+    async def connect(*_: object, **__: object) -> None:
+        await failed.wait()
+        raise RuntimeError("connection refused")
+
+    monkeypatch.setattr("justenough.adapters.temporal.Client.connect", connect)
+    monkeypatch.setattr("justenough.adapters.temporal.explain_failure", lambda *_: explained.wait(60))
+    connecting = asyncio.create_task(connect_temporal(Settings(temporal_address="127.0.0.1:1"), identity="test"))
+    await asyncio.sleep(0.01)
+    failed.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    explained.set()
 
 
 async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def set_model_key(shop: Shop, value: str) -> Iterator[None]:
 def gateway_scan(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> GatewayScan:
     """Run a job that calls a tool and a model whose upstreams leak their keys; it prints every response. Then scan everything."""
     began = datetime.now(UTC)
-    port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
+    port = json.loads(StackPaths(whole.home).ports.read_text())["model"]
     asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": CONTROL}]}
     with serve_upstream() as tools, serve_model(port) as model, set_api_key(shop, TOOLS_KEY), set_model_key(shop, MODELS_KEY):
         model.answer_with(leak_key)

@@ -271,6 +271,6 @@ def test_a_changed_access_file_is_applied_without_running_code_from_an_open_sche
         script.write(f"\nSELECT pg_catalog.set_config('test.applied', '{open_database.mark}', false);\n")
     port = int(str(conninfo_to_dict(database.shop.dsn)["port"]))
     digest = database.values("SELECT digest FROM public.je_setup WHERE file = 'access'")
-    load_shop(StackPaths.of(database.shop.stack.home), config=config, port=port)
+    load_shop(StackPaths(database.shop.stack.home), config=config, port=port)
     assert database.values("SELECT digest FROM public.je_setup WHERE file = 'access'") != digest
     assert not database.has_role(open_database.mark)

@@ -22,7 +22,7 @@ from tests.support.identity_provider import IdentityProvider, serve_identity_pro
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 from worker.provisioning import sync_people
-from worker.provisioning.people_source import PersonEntry
+from worker.provisioning.people_source import PersonEntry, ReadPeople
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -85,7 +85,7 @@ async def outside(browser: Browser, whole: Stack, shop: Shop) -> AsyncIterator[O
         inner = allow_provider(shop, provider, f"{address}/login/oidc/callback")
         grace = {"grace": PersonEntry(logins={MOUNT: SUBJECT})}
         token = Secret(whole.admin_token_file.read_text().strip())
-        sync_people(settings, grace, admin_token=token, remove=False)
+        sync_people(settings, ReadPeople(grace), admin_token=token, remove=False)
         pages = Pages(browser, address, {})
         yield OutsideLogin(provider, pages, shop)
         problems = await pages.close()

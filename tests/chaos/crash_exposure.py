@@ -72,7 +72,7 @@ class Bench:
             database_url=self.stack.database_url,
             drain=2,
         )
-        environment = own_environment(settings, shop_port=int(read_json(StackPaths.of(self.stack.home).ports)["postgres"]))
+        environment = own_environment(settings, read_json(StackPaths(self.stack.home).ports))
         with log.open("ab") as output:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],
@@ -89,7 +89,7 @@ class Bench:
 
     def recover(self) -> None:
         """Let only the stack's own worker run, under its supervisor."""
-        if supervisor := supervisor_of(StackPaths.of(self.stack.home)):
+        if supervisor := supervisor_of(StackPaths(self.stack.home)):
             supervisor.send(signal.SIGCONT)
         self.stack = start_detached(Settings(home=self.stack.home, config=self.stack.config, drain=2), lifeline=self.lifeline)
         for worker in self.workers:

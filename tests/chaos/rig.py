@@ -97,7 +97,7 @@ class Rig:
         """
         log = self.stack.home / "logs" / f"own-worker-{next(self._numbers)}.log"
         changed = bool(off) or labelled or any(name.startswith(ENV_PREFIX) for name in env)
-        environment = {**own_environment(self.settings, shop_port=self.postgres.port), NETS_OFF: ",".join(off), **env}
+        environment = {**own_environment(self.settings, {"postgres": self.postgres.port}), NETS_OFF: ",".join(off), **env}
         log.touch()
         process = ForkedWorker(environment, log, changed=changed) if forked or changed else _start_worker(environment, log)
         worker = Worker(process, log, plain=not (off or labelled or env))
@@ -151,7 +151,7 @@ class Rig:
     @contextmanager
     def freeze(self, *children: str) -> Iterator[None]:
         """Suspend servers for a block, without a restart by the supervisor; return once they answer again."""
-        supervisor = supervisor_of(StackPaths.of(self.stack.home))
+        supervisor = supervisor_of(StackPaths(self.stack.home))
         assert supervisor
         for pid in (supervisor.pid, *map(self._shop.pid_of, children)):
             os.kill(pid, signal.SIGSTOP)
@@ -277,7 +277,7 @@ def run_rig(home: Path, config: Path) -> Iterator[Rig]:
     with running_stack(home, config, only=SERVERS) as stack:
         assert stack.vault
         assert stack.temporal
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         door = Door(port)
         temporal = Door(int(stack.temporal.rpartition(":")[2]))
@@ -296,7 +296,7 @@ def run_rig(home: Path, config: Path) -> Iterator[Rig]:
             VaultTarget(
                 settings.model_copy(update={"vault_addr": stack.vault, "vault_issuer": settings.issuer}),
                 admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
-                environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+                environment={**os.environ, **shop_environment(places), "SHOP_PORT": str(door.port)},
             )
         )
         rig = Rig(stack, gate, door, temporal, settings)

@@ -45,7 +45,7 @@ def run_console(rig: Rig) -> Iterator[Console]:
     assert stack.temporal
     port, door = free_port(), Door(int(stack.temporal.rpartition(":")[2]))
     reached = {"temporal_address": f"127.0.0.1:{door.port}", "vault_addr": stack.vault, "console_port": port, "console_url": None}
-    environment = own_environment(rig.settings.model_copy(update=reached), shop_port=rig.postgres.port)
+    environment = own_environment(rig.settings.model_copy(update=reached), {"postgres": rig.postgres.port})
     log = (stack.home / "logs" / "own-console.log").open("wb")
     url = f"http://127.0.0.1:{port}"
     with log, closing(door), subprocess.Popen([sys.executable, "-P", "-m", "console"], env=environment, stdout=log, stderr=log) as process:

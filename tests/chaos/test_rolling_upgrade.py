@@ -102,7 +102,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
     home = tmp_path_factory.mktemp("upgrade") / "home"
     config = copy_shop(home.with_name("shop"))
-    places, port = StackPaths.of(home), free_port()
+    places, port = StackPaths(home), free_port()
     with ExitStack() as stack:
         servers = stack.enter_context(running_stack(home, config, only=("temporal", "vault", "postgres")))
         assert servers.vault
@@ -129,20 +129,20 @@ def upgrade(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             VaultTarget(
                 common,
                 admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
-                environment={**os.environ, **shop_environment(places, database)},
+                environment={**os.environ, **shop_environment(places)},
             )
         )
         # This version's shop uses keys that the last release does not know.
         old_shop = copy_shop(home.with_name("old-shop"), example=release / "examples" / "shop")
         old = common.model_copy(update={"config": old_shop})
-        old_environment = {**own_environment(old, shop_port=database), "PYTHONPATH": f"{release}:{release / 'packages'}"}
+        old_environment = {**own_environment(old, {"postgres": database}), "PYTHONPATH": f"{release}:{release / 'packages'}"}
         old_worker = stack.enter_context(run_worker(old_environment, home / "logs" / "old-worker.log"))
         with closing(Store(owner)) as store:
             revisions = store.migrate(grant="je_store")
         runtime = f"postgresql://je_store:{PASSWORD}@127.0.0.1:{database}/upgraded"
         # The last release cannot read what is encrypted.
         ours = common.model_copy(update={"database_url": runtime, "payload_encryption": "off"})
-        new_environment = own_environment(ours, shop_port=database)
+        new_environment = own_environment(ours, {"postgres": database})
         console = stack.enter_context(run("console", new_environment, home / "logs" / "new-console.log"))
         until(lambda: is_ready(f"{url}/readyz") or console.process.poll() is not None, "the console is ready, with the old worker")
         assert console.process.poll() is None, console.log.read_text()

@@ -15,7 +15,6 @@ import pytest
 
 from console.services.console import build_console
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
 from tests.console.outbox_rig import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, OutboxRig, write_config
@@ -55,7 +54,7 @@ def settings(stack: Stack, everyone: dict[str, str]) -> Settings:
     assert stack.temporal
     settings = Settings(home=stack.home, config=stack.config, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
     groups = {name: user.groups for name, user in stack.users.items()} | {"ops2": ("ops",), "nobody": ()}
-    headers, places = {"X-Vault-Token": stack.admin_token_file.read_text().strip()}, StackPaths.of(stack.home)
+    headers, places = {"X-Vault-Token": stack.admin_token_file.read_text().strip()}, StackPaths(stack.home)
     with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
         create_users(vault, (*settings.people_mounts, settings.pages_mount), everyone)
     provision_vault(
@@ -63,7 +62,7 @@ def settings(stack: Stack, everyone: dict[str, str]) -> Settings:
             settings,
             admin_token=Secret(stack.admin_token_file.read_text().strip()),
             people={name: PersonSeed(password=Secret(everyone[name]), groups=groups[name]) for name in groups},
-            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+            environment={**os.environ, **shop_environment(places)},
         )
     )
     return settings
@@ -94,13 +93,13 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": SECRET}
     shop = shutil.copytree(SHOP, tmp_path_factory.mktemp("readable") / "config", ignore=shutil.ignore_patterns("__pycache__"))
     folder = write_config(shop, webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}])
-    places = StackPaths.of(stack.home)
+    places = StackPaths(stack.home)
     provision_vault(
         VaultTarget(
             settings.model_copy(update={"config": folder}),
             admin_token=Secret(stack.admin_token_file.read_text().strip()),
             people={},
-            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+            environment={**os.environ, **shop_environment(places)},
         )
     )
 

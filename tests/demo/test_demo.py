@@ -40,7 +40,7 @@ def test_a_successful_demo_leaves_nothing_running(home: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Starting real servers" in done.stdout
     assert "The servers are still running" not in done.stdout
-    assert find_running_stack(StackPaths.of(home)) is None
+    assert find_running_stack(StackPaths(home)) is None
     assert not (home / "stack.json").exists()
 
 
@@ -56,12 +56,12 @@ def test_an_interrupted_demo_stops_its_servers_even_if_they_should_stay(home: Pa
     assert process.returncode == 130, played + rest
     assert "Interrupted: stopping the servers" in rest
     assert "The servers are still running" not in rest
-    assert find_running_stack(StackPaths.of(home)) is None
+    assert find_running_stack(StackPaths(home)) is None
 
 
 @pytest.mark.timeout(900)
 def test_the_servers_of_a_killed_demo_end_even_if_they_should_stay(home: Path) -> None:
-    said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, StackPaths.of(home)
+    said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, StackPaths(home)
     with run_child(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL):
         until(lambda: read_pidfile(places.run, "vault"), "Vault is being started", within=300)
         marks = [mark for name in ("supervisor", *CHILDREN) if (mark := read_pidfile(places.run, name))]

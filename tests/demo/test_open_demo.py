@@ -87,7 +87,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDemo]:
         closed.unlink()
         until(lambda: digests_in_force(home) - before, "the worker decides without that policy")
         done = run_demo(home, **settings)
-        stack = read_stack(StackPaths.of(home))
+        stack = read_stack(StackPaths(home))
         assert stack is not None, done.stdout + done.stderr
         yield OpenDemo(home, failed, done, stack)
 
@@ -111,7 +111,7 @@ async def pages(demo: OpenDemo) -> AsyncIterator[Pages]:
 
 def digests_in_force(home: Path) -> set[str]:
     """Return the digests of the configurations by which the workers of a home's stack decide."""
-    stack = read_stack(StackPaths.of(home))
+    stack = read_stack(StackPaths(home))
     assert stack is not None
     report = httpx.get(f"{stack.console}/readyz", timeout=60, trust_env=False).json()
     return {worker["config_digest"] for worker in report["workers"]}
@@ -240,7 +240,7 @@ def test_the_open_demos_overdue_revocation_is_confirmed_once_the_printed_session
 def test_the_printed_command_stops_the_open_demos_servers(demo: OpenDemo) -> None:
     stopped = subprocess.run(["bash", "-c", find_command(demo.done, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert stopped.returncode == 0, stopped.stderr
-    assert find_running_stack(StackPaths.of(demo.home)) is None
+    assert find_running_stack(StackPaths(demo.home)) is None
 
 
 def assert_open(done: subprocess.CompletedProcess[str], stack: Stack) -> None:

@@ -97,7 +97,7 @@ def test_a_server_has_a_health_check(service: str) -> None:
 def test_the_worker_s_health_check_reads_the_liveness_file_of_the_worker() -> None:
     (home,) = re.findall(r"JUSTENOUGH_HOME=(\S+)", DOCKERFILE)
 
-    assert f"'{StackPaths.of(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
+    assert f"'{StackPaths(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
 
 
 @services

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from console.cli.main import program
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json
 from tests.support.canned_server import serve_canned_answers
 from worker.stack import Stack, StackPaths
 from worker.stack.doctor.servers import clock_findings
@@ -27,11 +26,11 @@ pytestmark = pytest.mark.servers
 @pytest.fixture
 def environment(whole: Stack) -> dict[str, str | None]:
     """The variables of the stack's worker, as if its servers were somebody's own, and an administrator's token."""
-    places = StackPaths.of(whole.home)
+    places = StackPaths(whole.home)
     gone: dict[str, str | None] = {name: None for name in os.environ if name.startswith(("JUSTENOUGH_", "VAULT_", "TEMPORAL_"))}
     return {
         **gone,
-        **shop_environment(places, int(read_json(places.ports)["postgres"])),
+        **shop_environment(places),
         "JUSTENOUGH_CONFIG": str(whole.config),
         "JUSTENOUGH_TEMPORAL_ADDRESS": str(whole.temporal),
         "JUSTENOUGH_DATABASE_URL": whole.database_url,
@@ -141,7 +140,7 @@ def test_a_clock_that_differs_from_vaults_is_found(seconds: int) -> None:
 
 
 def test_a_console_logs_where_it_listens(whole: Stack) -> None:
-    lines = StackPaths.of(whole.home).log("console").read_text().splitlines()
+    lines = StackPaths(whole.home).log("console").read_text().splitlines()
     ready = [json.loads(line) for line in lines if '"console ready"' in line]
     assert ready
     assert f"http://{ready[-1]['host']}:{ready[-1]['port']}" == whole.console

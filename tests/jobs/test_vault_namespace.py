@@ -59,7 +59,7 @@ class Installation:
 
     def provision(self) -> tuple[AppliedWrite, ...]:
         """Set the namespace up, with a token of the root namespace."""
-        places = StackPaths.of(self.stack.home)
+        places = StackPaths(self.stack.home)
         people = {
             name: PersonSeed(password=Secret(user.password), groups=user.groups)
             for name, user in self.stack.users.items()
@@ -70,7 +70,7 @@ class Installation:
                 self.settings,
                 admin_token=Secret(places.admin_token.read_text().strip()),
                 people=people,
-                environment={**os.environ, **shop_environment(places, postgres_port(self.stack))},
+                environment={**os.environ, **shop_environment(places)},
             )
         )
 
@@ -83,7 +83,7 @@ class Installation:
 
 
 def postgres_port(stack: Stack) -> int:
-    return int(read_json(StackPaths.of(stack.home).ports)["postgres"])
+    return int(read_json(StackPaths(stack.home).ports)["postgres"])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def installation(whole: Stack, whole_shop: Shop, tmp_path_factory: pytest.TempPa
             console_port=port,
             drain=2,
         )
-        environment = own_environment(settings, shop_port=postgres_port(whole))
+        environment = own_environment(settings, {"postgres": postgres_port(whole)})
         stack = whole.model_copy(update={"vault": address, "console": f"http://127.0.0.1:{port}"})
         made = Installation(stack, settings, ssl.create_default_context(cafile=authority), environment)
         made.provision()

@@ -16,7 +16,7 @@ import pathlib, sys
 if sys.stdin.read() == "stopped":
     sys.exit()
 from worker.stack import StackPaths, stop_stack
-stop_stack(StackPaths.of(pathlib.Path(sys.argv[1])))
+stop_stack(StackPaths(pathlib.Path(sys.argv[1])))
 """
 
 
@@ -30,6 +30,6 @@ def stop_at_exit(home: Path) -> Iterator[None]:
             yield
         finally:
             # Here, because the other process would first have to load all that a stack needs.
-            stop_stack(StackPaths.of(home))
+            stop_stack(StackPaths(home))
             waiting.communicate("stopped")
     assert waiting.returncode == 0

@@ -13,5 +13,5 @@ from worker.stack.ports import PORT_NAMES, claim_ports
 @contextmanager
 def hold_ports(folder: Path, count: int) -> Iterator[tuple[int, ...]]:
     """Yield free ports that nobody else chooses until the block ends, as a stack holds its own. `folder`: remembers them."""
-    with claim_ports(StackPaths.of(folder)) as ports:
+    with claim_ports(StackPaths(folder)) as ports:
         yield tuple(ports[name] for name in PORT_NAMES[:count])

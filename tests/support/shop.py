@@ -107,7 +107,7 @@ class Shop:
 
     def pid_of(self, child: str) -> int:
         """Return a child's current process id, which the supervisor updates when it restarts the child."""
-        stack = read_stack(StackPaths.of(self.stack.home))
+        stack = read_stack(StackPaths(self.stack.home))
         assert stack is not None
         return stack.pids[child]
 

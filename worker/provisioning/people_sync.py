@@ -5,7 +5,7 @@ It changes no entity that it did not create: each of its own entities has MARK i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
 from worker.provisioning.mounts import require_namespace
-from worker.provisioning.people_source import PersonEntry
+from worker.provisioning.people_source import PersonEntry, ReadPeople
 from worker.provisioning.plan import PlannedWrite, PlanningClient
 
 MARK = {"made_by": "justenough-people"}
@@ -23,38 +23,33 @@ DISABLED_MARK = {"disabled_by": "justenough-people"}
 """Metadata of the entities that we disabled. We enable no others: an administrator may have disabled somebody in an emergency."""
 
 
-def sync_people(
-    settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool, fixed_groups: Collection[str] = ()
-) -> tuple[AppliedWrite, ...]:
+def sync_people(settings: Settings, source: ReadPeople, *, admin_token: Secret, remove: bool) -> tuple[AppliedWrite, ...]:
     """Write these people into Vault, and return the outcome for each path. `remove`: also disable people who are not listed, and take them
-    out of groups. `fixed_groups`: groups whose members stay as they are.
+    out of groups. Groups with an ambiguous name keep their members.
 
     Raises InvalidInput if these people cannot be written, for example if a conflicting identity is not ours: then only people who left have
     been disabled. Raises SetupFailed, VaultNotReady.
     """
     with AdminClient.of(settings, admin_token) as vault:
-        directory = _Directory.read(vault, settings)
+        writer = _PeopleWriter(vault, _Directory.read(vault, settings), source, remove)
         # First, so that a sync that is refused or interrupted has ended the access of those who left.
-        left = tuple(_disable_others(vault, directory, people, remove=remove))
-        problems = tuple(directory.problems(vault, people))
+        left = tuple(writer.disable_others())
+        problems = tuple(writer.directory.problems(vault, source.people))
         disabled = [step.path.rpartition("/")[2] for step in left if step.outcome is WriteOutcome.CHANGED]
         if problems and disabled:
             problems += (Problem("", f"nothing was written, except that these people, who left, are disabled now: {', '.join(disabled)}"),)
         raise_problems("people", problems)
-        return left + tuple(_write_people(vault, directory, people, remove=remove, fixed_groups=fixed_groups))
+        return (*left, *writer.write_people())
 
 
-def plan_people(
-    settings: Settings, people: Mapping[str, PersonEntry], *, admin_token: Secret, remove: bool, fixed_groups: Collection[str] = ()
-) -> tuple[PlannedWrite, ...]:
+def plan_people(settings: Settings, source: ReadPeople, *, admin_token: Secret, remove: bool) -> tuple[PlannedWrite, ...]:
     """Return what `sync_people` would do for each path. Writes nothing. Raises as it does."""
     with AdminClient.of(settings, admin_token) as vault:
         directory = _Directory.read(vault, settings)
-        raise_problems("people", directory.problems(vault, people))
+        raise_problems("people", directory.problems(vault, source.people))
     with _PeoplePlan.of(settings, admin_token, names=directory.names) as plan:
-        left = _disable_others(plan, directory, people, remove=remove)
-        written = _write_people(plan, directory, people, remove=remove, fixed_groups=fixed_groups)
-        return tuple(plan.describe(step) for step in (*left, *written))
+        writer = _PeopleWriter(plan, directory, source, remove)
+        return tuple(plan.describe(step) for step in (*writer.disable_others(), *writer.write_people()))
 
 
 class _PeoplePlan(PlanningClient):
@@ -147,120 +142,119 @@ def _alias(entity: Mapping[str, Any], accessor: str) -> Mapping[str, Any] | None
     return next((alias for alias in entity.get("aliases") or () if alias.get("mount_accessor") == accessor), None)
 
 
-def _write_people(
-    vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool, fixed_groups: Collection[str]
-) -> Iterator[AppliedWrite]:
-    active = {name: entry for name, entry in people.items() if entry.active}
-    ids: dict[str, str] = {}
-    for name, entry in active.items():
-        path, entity = f"identity/entity/name/{name}", directory.entity(name)
-        metadata: dict[str, str] = (entity or {}).get("metadata") or MARK
-        if entity and entity.get("disabled") and not DISABLED_MARK.items() <= metadata.items():
-            yield AppliedWrite(path, WriteOutcome.KEPT, f"disabled by somebody else: bao write {path} disabled=false enables it")
-        else:
-            # An administrator may have disabled somebody since the entities were read.
-            state = {} if entity and not entity.get("disabled") else {"disabled": False}
-            # If the mark stayed, we would enable a person whom an administrator disables later.
-            yield vault.ensure(path, {**state, "metadata": {key: metadata[key] for key in metadata.keys() - DISABLED_MARK}})
-        ids[name] = str((vault.read(path) or {}).get("id"))
-        for mount, login in directory.logins(name, entry).items():
-            yield _ensure_login(vault, directory, name, ids[name], mount=mount, login=login)
-    yield from _ensure_groups(vault, directory, active, ids, remove=remove, fixed_groups=fixed_groups)
+@dataclass(frozen=True, slots=True)
+class _PeopleWriter:
+    """Writes the people of one sync by a client of Vault, or plans it by a PlanningClient."""
 
+    vault: AdminClient
+    directory: _Directory
+    source: ReadPeople
+    remove: bool
 
-def _ensure_login(vault: AdminClient, directory: _Directory, name: str, entity_id: str, *, mount: str, login: str) -> AppliedWrite:
-    path, accessor = f"identity/entity-alias/{mount}/{login}", directory.accessors[mount]
-    current = _alias(directory.entity(name) or {}, accessor)
-    if current and str(current["name"]).casefold() == login.casefold():
-        return AppliedWrite(path, WriteOutcome.UNCHANGED)
-    # Vault takes one alias per entity and mount, and changes it only by its id.
-    where = f"identity/entity-alias/id/{current['id']}" if current else "identity/entity-alias"
-    vault.write(where, {"name": login, "canonical_id": entity_id, "mount_accessor": accessor})
-    if current:
-        return AppliedWrite(path, WriteOutcome.CHANGED, f"the login of {name}, until now {current['name']}")
-    return AppliedWrite(path, WriteOutcome.CREATED, f"the login of {name}")
+    @property
+    def active(self) -> dict[str, PersonEntry]:
+        return {name: entry for name, entry in self.source.people.items() if entry.active}
 
+    def disable_others(self) -> Iterator[AppliedWrite]:
+        """Disable people who are not active; with `remove`, also people whom people sync created and who are no longer listed.
 
-def _disable_others(
-    vault: AdminClient, directory: _Directory, people: Mapping[str, PersonEntry], *, remove: bool
-) -> Iterator[AppliedWrite]:
-    """Disable people who are not active; with `remove`, also people whom people sync created and who are no longer listed.
+        Somebody whose login belongs to another name now has probably not left: `problems` reports them.
+        """
+        directory, people = self.directory, self.source.people
+        inactive = [entity for name, entry in people.items() if not entry.active and (entity := directory.entity(name))]
+        listed = {name.casefold() for name in people}
+        logins = {
+            (directory.accessors.get(mount), login.casefold())
+            for name, entry in self.active.items()
+            for mount, login in directory.logins(name, entry).items()
+        }
+        absent = [
+            entity
+            for name, entity in directory.ours.items()
+            if name.casefold() not in listed
+            and logins.isdisjoint((alias["mount_accessor"], alias["name"].casefold()) for alias in entity.get("aliases") or ())
+        ]
+        for entity in (*inactive, *absent):
+            path = f"identity/entity/name/{entity['name']}"
+            if not is_ours(entity):
+                yield AppliedWrite(path, WriteOutcome.KEPT, "not active, but people sync did not make this entity")
+            elif entity.get("disabled"):
+                yield AppliedWrite(path, WriteOutcome.UNCHANGED)
+            elif entity in inactive or self.remove:
+                yield self.vault.ensure(path, {"disabled": True, "metadata": {**entity["metadata"], **DISABLED_MARK}})
+            else:
+                yield AppliedWrite(path, WriteOutcome.KEPT, "not listed; --remove disables it")
 
-    Somebody whose login belongs to another name now has probably not left: `problems` reports them.
-    """
-    inactive = [entity for name, entry in people.items() if not entry.active and (entity := directory.entity(name))]
-    listed = {name.casefold() for name in people}
-    logins = {
-        (directory.accessors.get(mount), login.casefold())
-        for name, entry in people.items()
-        if entry.active
-        for mount, login in directory.logins(name, entry).items()
-    }
-    absent = [
-        entity
-        for name, entity in directory.ours.items()
-        if name.casefold() not in listed
-        and logins.isdisjoint((alias["mount_accessor"], alias["name"].casefold()) for alias in entity.get("aliases") or ())
-    ]
-    for entity in (*inactive, *absent):
-        path = f"identity/entity/name/{entity['name']}"
-        if not is_ours(entity):
-            yield AppliedWrite(path, WriteOutcome.KEPT, "not active, but people sync did not make this entity")
-        elif entity.get("disabled"):
-            yield AppliedWrite(path, WriteOutcome.UNCHANGED)
-        elif entity in inactive or remove:
-            yield vault.ensure(path, {"disabled": True, "metadata": {**entity["metadata"], **DISABLED_MARK}})
-        else:
-            yield AppliedWrite(path, WriteOutcome.KEPT, "not listed; --remove disables it")
+    def write_people(self) -> Iterator[AppliedWrite]:
+        """Write each active person's entity and logins, then the groups."""
+        vault, ids = self.vault, dict[str, str]()
+        for name, entry in self.active.items():
+            path, entity = f"identity/entity/name/{name}", self.directory.entity(name)
+            metadata: dict[str, str] = (entity or {}).get("metadata") or MARK
+            if entity and entity.get("disabled") and not DISABLED_MARK.items() <= metadata.items():
+                yield AppliedWrite(path, WriteOutcome.KEPT, f"disabled by somebody else: bao write {path} disabled=false enables it")
+            else:
+                # An administrator may have disabled somebody since the entities were read.
+                state = {} if entity and not entity.get("disabled") else {"disabled": False}
+                # If the mark stayed, we would enable a person whom an administrator disables later.
+                yield vault.ensure(path, {**state, "metadata": {key: metadata[key] for key in metadata.keys() - DISABLED_MARK}})
+            ids[name] = str((vault.read(path) or {}).get("id"))
+            for mount, login in self.directory.logins(name, entry).items():
+                yield self._ensure_login(name, ids[name], mount=mount, login=login)
+        yield from self._ensure_groups(ids)
 
+    def _ensure_login(self, name: str, entity_id: str, *, mount: str, login: str) -> AppliedWrite:
+        path, accessor = f"identity/entity-alias/{mount}/{login}", self.directory.accessors[mount]
+        current = _alias(self.directory.entity(name) or {}, accessor)
+        if current and str(current["name"]).casefold() == login.casefold():
+            return AppliedWrite(path, WriteOutcome.UNCHANGED)
+        # Vault takes one alias per entity and mount, and changes it only by its id.
+        where = f"identity/entity-alias/id/{current['id']}" if current else "identity/entity-alias"
+        self.vault.write(where, {"name": login, "canonical_id": entity_id, "mount_accessor": accessor})
+        if current:
+            return AppliedWrite(path, WriteOutcome.CHANGED, f"the login of {name}, until now {current['name']}")
+        return AppliedWrite(path, WriteOutcome.CREATED, f"the login of {name}")
 
-def _ensure_groups(
-    vault: AdminClient,
-    directory: _Directory,
-    active: Mapping[str, PersonEntry],
-    ids: Mapping[str, str],
-    *,
-    remove: bool,
-    fixed_groups: Collection[str],
-) -> Iterator[AppliedWrite]:
-    """Give each group its members, except for the fixed ones. Members that people sync did not create stay; with `remove`, members that it
-    created and that are no longer listed are removed.
-    """
-    ours = {str(entity["id"]): name for name, entity in directory.ours.items()}
-    names = {group for entry in active.values() for group in entry.groups}
-    groups = [(name, vault.read(f"identity/group/name/{name}")) for name in sorted(names)]
-    others = sorted({group for entity in directory.ours.values() for group in entity.get("direct_group_ids") or ()})
-    known = {str(group["id"]) for _, group in groups if group}
-    found = [group for each in others if each not in known and (group := vault.read(f"identity/group/id/{each}"))]
-    groups += [(str(group["name"]), group) for group in found]
-    for name, group in groups:
-        path = f"identity/group/name/{name}"
-        if group and group["name"] != name:
-            # Vault finds a group whatever the case of its name. A write would rename it, and its other members would become members of this one.
-            rename = f"rename it (bao write identity/group/id/{group['id']} name={name})"
-            yield AppliedWrite(path, WriteOutcome.KEPT, f"Vault has no group {name}, only {group['name']}: {rename}")
-        elif name in fixed_groups:
-            several = "several groups of the SCIM server have this name: its members stay as they are; rename all of them but one"
-            yield AppliedWrite(path, WriteOutcome.KEPT, several)
-        elif group and group.get("type") == "external":
-            if name in names:
-                yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
-        else:
-            wanted = {ids[person]: person for person, entry in active.items() if name in entry.groups}
-            yield _ensure_members(vault, path, group, wanted, ours, remove=remove)
+    def _ensure_groups(self, ids: Mapping[str, str]) -> Iterator[AppliedWrite]:
+        """Give each group its members, except for the ambiguous ones. Members that people sync did not create stay; with `remove`, members that
+        it created and that are no longer listed are removed. `ids`: of the entities, by name.
+        """
+        vault, active, ours = self.vault, self.active, {str(entity["id"]): name for name, entity in self.directory.ours.items()}
+        names = {group for entry in active.values() for group in entry.groups}
+        groups = [(name, vault.read(f"identity/group/name/{name}")) for name in sorted(names)]
+        others = sorted({group for entity in self.directory.ours.values() for group in entity.get("direct_group_ids") or ()})
+        known = {str(group["id"]) for _, group in groups if group}
+        found = [group for each in others if each not in known and (group := vault.read(f"identity/group/id/{each}"))]
+        groups += [(str(group["name"]), group) for group in found]
+        for name, group in groups:
+            path = f"identity/group/name/{name}"
+            if group and group["name"] != name:
+                # Vault finds a group whatever the case of its name. A write would rename it, and its other members would become members of this one.
+                rename = f"rename it (bao write identity/group/id/{group['id']} name={name})"
+                yield AppliedWrite(path, WriteOutcome.KEPT, f"Vault has no group {name}, only {group['name']}: {rename}")
+            elif name in self.source.ambiguous_groups:
+                several = "several groups of the SCIM server have this name: its members stay as they are; rename all of them but one"
+                yield AppliedWrite(path, WriteOutcome.KEPT, several)
+            elif group and group.get("type") == "external":
+                if name in names:
+                    yield AppliedWrite(path, WriteOutcome.KEPT, "an external group: its members come from the auth method")
+            else:
+                wanted = {ids[person]: person for person, entry in active.items() if name in entry.groups}
+                yield self._ensure_members(path, group, wanted, ours)
 
-
-def _ensure_members(
-    vault: AdminClient, path: str, group: Mapping[str, Any] | None, wanted: Mapping[str, str], ours: Mapping[str, str], *, remove: bool
-) -> AppliedWrite:
-    """Give one group its members. `wanted`, `ours`: names by entity id of those who belong to it, and of everybody whom people sync created."""
-    current = set(map(str, (group or {}).get("member_entity_ids") or ()))
-    surplus = current & ours.keys() - wanted.keys()
-    members = (current | wanted.keys()) - (surplus if remove else set())
-    note = "" if remove or not surplus else f"not listed: {', '.join(sorted(ours[member] for member in surplus))}; --remove takes them out"
-    if group is not None and members == current:
-        return AppliedWrite(path, WriteOutcome.KEPT if note else WriteOutcome.UNCHANGED, note)
-    order = {**wanted, **ours}
-    data = {"member_entity_ids": sorted(members, key=lambda member: order.get(member, member))}
-    step = vault.ensure(path, data if group else {"type": "internal", **data})
-    return AppliedWrite(step.path, step.outcome, note)
+    def _ensure_members(
+        self, path: str, group: Mapping[str, Any] | None, wanted: Mapping[str, str], ours: Mapping[str, str]
+    ) -> AppliedWrite:
+        """Give one group its members. `wanted`, `ours`: names by entity id of those who belong to it, and of everybody whom people sync created."""
+        current = set(map(str, (group or {}).get("member_entity_ids") or ()))
+        surplus = current & ours.keys() - wanted.keys()
+        members = (current | wanted.keys()) - (surplus if self.remove else set())
+        note = ""
+        if surplus and not self.remove:
+            note = f"not listed: {', '.join(sorted(ours[member] for member in surplus))}; --remove takes them out"
+        if group is not None and members == current:
+            return AppliedWrite(path, WriteOutcome.KEPT if note else WriteOutcome.UNCHANGED, note)
+        order = {**wanted, **ours}
+        data = {"member_entity_ids": sorted(members, key=lambda member: order.get(member, member))}
+        step = self.vault.ensure(path, data if group else {"type": "internal", **data})
+        return AppliedWrite(step.path, step.outcome, note)

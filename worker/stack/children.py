@@ -154,7 +154,7 @@ def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int
     return ChildSpec(
         name="worker",
         argv=(*PYTHON_ARGV, "worker"),
-        env=own_environment(settings, shop_port=ports["postgres"], model_port=ports["model"]),
+        env=own_environment(settings, ports),
         cwd=None,
         # The liveness file of an earlier process proves nothing about this one.
         prepare=lambda: places.worker_alive.unlink(missing_ok=True),
@@ -167,7 +167,7 @@ def console_child(settings: Settings, ports: Mapping[str, int]) -> ChildSpec:
     return ChildSpec(
         name="console",
         argv=(*PYTHON_ARGV, "console"),
-        env=own_environment(settings, shop_port=ports["postgres"], model_port=ports["model"]),
+        env=own_environment(settings, ports),
         cwd=None,
         healthy=lambda: is_http_ok(ports["console"], "/livez"),
     )

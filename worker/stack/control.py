@@ -49,7 +49,7 @@ def start_detached(
     `lifeline` is the reading end of a pipe: the stack stops when the writing end is closed. Without it the stack outlives this process.
     Raises StackNotStarted; then no process of the stack is left.
     """
-    places = StackPaths.of(settings.home)
+    places = StackPaths(settings.home)
     if supervisor_of(places):
         on_step("waiting for another start or stop in this folder")
         if stack := _wait_for_other(places):
@@ -95,14 +95,14 @@ def stop_stack(places: StackPaths, *, drain: int = 30) -> tuple[str, ...]:
 def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, provision: bool = True, drain: int = 30) -> Iterator[Stack]:
     """Yield a running stack: the one in this home, or a new one, which stops at the end of the block or if this process is killed."""
     settings = Settings(home=home, config=config, drain=drain)
-    is_new = find_running_stack(StackPaths.of(home)) is None
+    is_new = find_running_stack(StackPaths(home)) is None
     with held_lifeline() as lifeline:
         stack = start_detached(settings, only=only, provision=provision, lifeline=lifeline)
         try:
             yield stack
         finally:
             if is_new:
-                stop_stack(StackPaths.of(home), drain=drain)
+                stop_stack(StackPaths(home), drain=drain)
 
 
 def _wait_for_other(places: StackPaths) -> Stack | None:

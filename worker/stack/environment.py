@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
@@ -26,8 +27,8 @@ def server_environment(places: StackPaths) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(places.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
 
-def own_environment(settings: Settings, *, shop_port: int | None = None, model_port: int = UNUSED_PORT) -> dict[str, str]:
-    """Return the environment of our own processes: these settings override the settings file, and `shop_port` adds the shop's addresses."""
+def own_environment(settings: Settings, ports: Mapping[str, int] | None = None) -> dict[str, str]:
+    """Return the environment of our own processes: these settings override the settings file, and the stack's ports add the shop's addresses."""
     values = settings.model_dump(mode="json", exclude_none=True)
     if "job_path" not in settings.model_fields_set and SHOP_PYTHON.is_dir():
         values["job_path"] = os.pathsep.join((str(SHOP_PYTHON), settings.job_path))
@@ -42,11 +43,15 @@ def own_environment(settings: Settings, *, shop_port: int | None = None, model_p
     }
     # The stack's own Temporal speaks no TLS, whatever a profile in the user's home says of others.
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TEMPORAL_CONFIG_FILE": os.devnull}
-    return inherited | exported | shop_settings(shop_port, model_port) | ours
+    return inherited | exported | shop_settings(ports or {}) | ours
 
 
-def shop_settings(port: int | None, model_port: int) -> dict[str, str]:
-    """Return the values of `${SHOP_HOST}`, `${SHOP_PORT}` and `${MODEL_URL}` in the catalog. A MODEL_URL in our own environment wins."""
-    if port is None:
+def shop_settings(ports: Mapping[str, int]) -> dict[str, str]:
+    """Return the values of `${SHOP_HOST}`, `${SHOP_PORT}` and `${MODEL_URL}` in the catalog; none without the ports of a stack.
+
+    A MODEL_URL in our own environment wins.
+    """
+    if "postgres" not in ports:
         return {}
-    return {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), MODEL_URL: os.environ.get(MODEL_URL) or f"http://127.0.0.1:{model_port}/v1"}
+    model = os.environ.get(MODEL_URL) or f"http://127.0.0.1:{ports.get('model', UNUSED_PORT)}/v1"
+    return {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(ports["postgres"]), MODEL_URL: model}

@@ -32,7 +32,7 @@ def with_job_python(settings: Settings, report: Report) -> Settings:
     is_chosen = settings.job_path != Settings.model_fields["job_path"].default or SHOP_PYTHON.is_dir()
     if is_chosen or settings.config.expanduser().absolute() != INSTALLED:
         return settings
-    folder = StackPaths.of(settings.home).home / FOLDER
+    folder = StackPaths(settings.home).home / FOLDER
     if not (folder / DONE).exists():
         report("step", "installing the packages of the shop's jobs")
         probe = ("-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))")

@@ -66,7 +66,7 @@ class StackPlan:
 @contextmanager
 def prepare_plan(settings: Settings, only: frozenset[str]) -> Iterator[StackPlan]:
     """Choose the ports, reserve them for this stack until the block ends, and complete the settings. Raises PortTaken."""
-    places = StackPaths.of(settings.home)
+    places = StackPaths(settings.home)
     fixed = {"console": settings.console_port} if settings.console_port else {}
     with claim_ports(places, fixed=fixed) as ports:
         addresses = {

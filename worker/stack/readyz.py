@@ -69,7 +69,9 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
     age = sweep.get("age_seconds")
     last = "no sweep has ended yet" if age is None else f"the last one ended {age} s ago"
     last += ", begun by a worker's own clock: none came through Temporal" if sweep.get("by_clock") else ""
-    if sweep.get("late"):
+    if age is None and jobs is None:
+        yield DoctorFinding("sweep", "warning", "unknown: the console cannot read its store", REMEDIES["store"])
+    elif sweep.get("late"):
         yield DoctorFinding("sweep", "missing", f"late: {last}; one starts every 10 s", SWEEP_REMEDY)
     else:
         yield DoctorFinding("sweep", "ok", last)

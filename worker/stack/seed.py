@@ -15,7 +15,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from worker.stack.environment import UNUSED_PORT, shop_settings
+from worker.stack.environment import shop_settings
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import supervisor_of
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS, FOREIGN_VAULT_SETTINGS, StackPlan
@@ -74,11 +74,10 @@ def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
         shop.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(VAULT_LOGIN), sql.Literal(verifier)))
 
 
-def shop_environment(places: StackPaths, port: int) -> dict[str, str]:
+def shop_environment(places: StackPaths) -> dict[str, str]:
     """Return the values of `${SHOP_…}` in the shop's catalog for `vault setup`, including Vault's own database user."""
-    password = database_passwords(places)[VAULT_LOGIN]
-    model_port = int(read_json(places.ports).get("model", UNUSED_PORT))
-    return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
+    login = {"SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": database_passwords(places)[VAULT_LOGIN]}
+    return shop_settings(read_json(places.ports)) | login
 
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
@@ -97,26 +96,22 @@ def vault_to_set_up(settings: Settings) -> VaultTarget:
 
 def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | None:
     """Return the settings and the environment for the running embedded Vault; None if there is none or the settings name another."""
-    places = StackPaths.of(settings.home)
+    places = StackPaths(settings.home)
     stack, address = read_stack(places) if supervisor_of(places) else None, settings.named_vault_addr
     if stack is None or stack.vault is None or address not in {None, stack.vault}:
         return None
     config = settings.config.expanduser().absolute()
     embedded = {"home": stack.home, "config": config, "vault_addr": stack.vault, "worker_cidrs": EMBEDDED_WORKER_CIDRS}
-    return settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), _environment(places)
-
-
-def _environment(places: StackPaths) -> dict[str, str]:
-    return {**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))}
+    return settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), {**os.environ, **shop_environment(places)}
 
 
 def _embedded_target(settings: Settings) -> VaultTarget:
     from worker.provisioning import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
 
-    places = StackPaths.of(settings.home)
+    places = StackPaths(settings.home)
     return VaultTarget(
         settings,
         admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
         people={name: PersonSeed(password=Secret(user.password), groups=user.groups) for name, user in stack_users(places).items()},
-        environment=_environment(places),
+        environment={**os.environ, **shop_environment(places)},
     )

@@ -41,7 +41,7 @@ def supervise(
 
     Raises AlreadyRunning, GiveUp, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
-    places, children = StackPaths.of(settings.home), frozenset(only)
+    places, children = StackPaths(settings.home), frozenset(only)
     # Where no Vault of a stack has ever run, `vault apply` wrote the logins of an installation. The stack would replace them.
     logins = () if "vault" not in children or places.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
     if other := [str(file) for file in logins if file.expanduser().exists()]:

@@ -86,8 +86,13 @@ async def _event_blocks(console: Console, caller: Caller, begin: int, *, job: st
     yield f": {'the ledger ends before that position; continuing ' if ahead else ''}after {begin}\n\n".encode()
     hint: bytes = f"retry: {RETRY_MS}\n".encode()
     sent_at = time.monotonic()
+
+    def seconds_left() -> float:
+        # Not a new interval after each entry that this caller may not read: proxies end a stream that is silent for too long.
+        return max(0.0, sent_at + KEEP_ALIVE_INTERVAL_S - time.monotonic())
+
     # Closed immediately, so that the feed counts only current listeners.
-    async with aclosing(console.feed.follow(begin, job=job, wait=lambda: KEEP_ALIVE_INTERVAL_S)) as batches:
+    async with aclosing(console.feed.follow(begin, job=job, wait=seconds_left)) as batches:
         async for entries in batches:
             if readable := await console.job_owners.readable_entries(caller, entries):
                 # Part of the first event, because some clients treat a block without data as an event.

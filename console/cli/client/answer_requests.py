@@ -17,7 +17,7 @@ from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, Unreachable, WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import current_options, run_for_each
-from console.cli.render.output import emit_items, join_pairs, join_values, note
+from console.cli.render.output import emit_requests, join_pairs, join_values, note
 from console.cli.render.request_table import ceiling_lines, counted_approvals, reason_lines
 from console.presentation.event_text import ancestor_lines, tools_text
 from console.presentation.status_badges import state_word
@@ -70,22 +70,14 @@ def require_reason(text: str | None) -> str:
 def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
     """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
     absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
-    answered, codes = run_for_each(requests, lambda request: _answer_request(api, request, options, absent=absent))
-    if answered:
-        emit_items(
-            answered,
-            header=("ID", "RESOURCE", "ACTION", "STATE", "MISSING"),
-            row=lambda item: (
-                *(item["id"], item["resource"], item["action"]),
-                *(state_word("request", item["state"]), _missing_text(item)),
-            ),
-            is_list=len(requests) > 1,
-        )
-    if options.decision != "deny":
-        for job in dict.fromkeys(item["job_id"] for item in answered):
-            _note_other_requests(api, job, {item["id"] for item in answered})
-    if codes:
-        raise typer.Exit(max(codes))
+
+    def show(answered: list[Json]) -> None:
+        emit_requests(answered, title="MISSING", cell=_missing_text, is_list=len(requests) > 1)
+        if options.decision != "deny":
+            for job in dict.fromkeys(item["job_id"] for item in answered):
+                _note_other_requests(api, job, {item["id"] for item in answered})
+
+    run_for_each(requests, lambda request: _answer_request(api, request, options, absent=absent), show=show)
 
 
 def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:

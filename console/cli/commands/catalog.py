@@ -21,7 +21,7 @@ from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
 
-app = command_group("Check, list and review the catalog: what jobs can request.")
+app = command_group()
 
 
 @app.command("check")
@@ -134,7 +134,7 @@ def show_resource(
     if web:
         open_page(api, f"/resources/{path_segment(name)}")
         return
-    emit(api.get(f"/resources/{path_segment(name)}"), table=_print_resource, names=lambda found: (found["name"],))
+    emit(api.get(f"/resources/{path_segment(name)}"), table=_print_resource, name="name")
 
 
 @app.list_command("review")

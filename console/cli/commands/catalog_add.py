@@ -53,7 +53,7 @@ def add_resource(folder: Path, new: NewResource) -> None:
     lines = [f"Wrote {file}" for file in written]
     lines += [f"Policy denies {ask} to everybody: write a policy that permits it (docs/how-to/policies.md)" for ask in denied]
     lines += ["Next:", *(f"  {step}" for step in shown["next"])]
-    emit(shown, table=lambda _: terminal.write_line("\n".join(lines)), names=lambda _: (new.name,))
+    emit(shown, table=lambda _: terminal.write_line("\n".join(lines)), name="resource")
 
 
 def _policy_table(new: NewResource, config: ConfigSet, catalog: Catalog) -> tuple[str, list[str]]:

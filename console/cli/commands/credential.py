@@ -23,7 +23,7 @@ from console.cli.states import parse_state_option, state_option
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
-app = command_group("List, revoke and verify the credentials of jobs.")
+app = command_group()
 
 
 @app.list_command("list")
@@ -111,7 +111,7 @@ def prove(
             terminal.write_error(f"no attestation was written: {attested['why_none']}")
     failures = () if found["dead"] else api.get(f"/jobs/{path_segment(job)}")["revocation"].get("failures") or ()
     report = revocation.proof_report(found, failures)
-    emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, names=lambda report: (report["job"],))
+    emit_revocation(report, is_confirmed=report["dead"], table=_print_proof, name="job")
     if attest is not None and envelope is None:
         # A script must not take an older file for it.
         raise typer.Exit(ExitCode.FAILURE)

@@ -14,7 +14,7 @@ from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
-app = command_group("Let a delegate decide requests for you while you are away.")
+app = command_group()
 
 
 @app.list_command("list")

@@ -29,12 +29,10 @@ QUESTIONS = {
 @command
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to create.")] = Path("config"),
-    environment: Annotated[str | None, typer.Option("--environment", metavar="NAME", help="Environment of your resources.")] = None,
-    launchers: Annotated[str | None, typer.Option("--launchers", metavar="GROUP", help="Group that may launch jobs.")] = None,
-    owners: Annotated[str | None, typer.Option("--owners", metavar="GROUP", help="Group that owns resources and approves writes.")] = None,
-    security: Annotated[
-        str | None, typer.Option("--security", metavar="GROUP", help="Group that approves restricted data and admin rights.")
-    ] = None,
+    environment: Annotated[str | None, typer.Option("--environment", metavar="NAME", help=f"{QUESTIONS['environment'][0]}.")] = None,
+    launchers: Annotated[str | None, typer.Option("--launchers", metavar="GROUP", help=f"{QUESTIONS['launchers'][0]}.")] = None,
+    owners: Annotated[str | None, typer.Option("--owners", metavar="GROUP", help=f"{QUESTIONS['owners'][0]}.")] = None,
+    security: Annotated[str | None, typer.Option("--security", metavar="GROUP", help=f"{QUESTIONS['security'][0]}.")] = None,
 ) -> None:
     """Write a configuration folder. It has approvals, policies, and a catalog for `justenough catalog add`. Asks for values that no option
     gives.
@@ -79,5 +77,5 @@ def init(
     emit(
         {"folder": str(folder), "settings": str(SETTINGS_FILE) if names_folder else None, "next": list(steps)},
         table=lambda shown: terminal.write_line("\n  ".join((f"Created {shown['folder']}. Next:", *shown["next"]))),
-        names=lambda _: (str(folder),),
+        name="folder",
     )

@@ -42,7 +42,7 @@ DEFAULT_KILL_TIMEOUT = "60s"
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="Maximum time to wait: 30s, 10m, 2h.")]
 StopReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why. Recorded in the ledger.")]
 
-app = command_group("Launch, show, follow and stop jobs.")
+app = command_group()
 
 
 @app.command("run")

@@ -24,7 +24,7 @@ from console.presentation.terminal_text import moment
 
 PAGE_SIZE = 1000
 
-app = command_group("Read, export and verify the ledger.")
+app = command_group()
 
 
 @app.list_command("list")

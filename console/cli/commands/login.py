@@ -88,7 +88,7 @@ def login(
         "expires_at": datetime.fromtimestamp(entry.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     message = f"Logged in as {name} at {vault.address} until {moment(found['expires_at'])}."
-    emit(found, table=lambda _: note(message), names=lambda _: (name,))
+    emit(found, table=lambda _: note(message), name="name")
     if os.environ.get("VAULT_TOKEN"):
         note("VAULT_TOKEN is set and takes precedence over this login: unset it")
     elif not found["used"]:
@@ -125,7 +125,7 @@ def logout() -> None:
 @command
 def whoami() -> None:
     """Show your login: name, groups, roles and approval tier."""
-    emit(connect_api().get("/whoami"), table=_print_person, names=lambda person: (person["name"],))
+    emit(connect_api().get("/whoami"), table=_print_person, name="name")
 
 
 def _read_name_and_password(user: str | None, *, last_name: str | None, from_stdin: bool) -> tuple[str, Secret]:

@@ -34,7 +34,7 @@ TESTS_FOLDER = "policies/tests"
 PLAIN_ACCESS = re.compile(r"([a-z0-9-]{1,63}):([a-z]+)")
 """Matches an action on a resource, as `policy explain` takes it: `refunds-db:write`."""
 
-app = command_group("Check, explain, test and replay policies.")
+app = command_group()
 
 
 @app.command("check")

@@ -14,7 +14,7 @@ from console.cli.options import command_group, complete_profile, current_options
 from console.cli.render.output import emit_page, note
 from console.presentation.terminal_text import moment
 
-app = command_group("List the logins on this machine, and choose one.")
+app = command_group()
 
 
 @app.list_command("list")

@@ -16,7 +16,7 @@ from console.cli.completion import OfJob, OfResource, complete_request
 from console.cli.errors import Failure, WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command_group, current_options, run_for_each
-from console.cli.render.output import count_label, emit, emit_items, emit_page, join_values, note, print_fields
+from console.cli.render.output import count_label, emit, emit_page, emit_requests, join_values, note, print_fields
 from console.cli.render.request_table import (
     age,
     by_deadline,
@@ -47,7 +47,7 @@ Mine = Annotated[bool, typer.Option("--mine", help="Only pending requests that y
 ShorterTtl = Annotated[str | None, typer.Option(metavar="DURATION", help="Grant access for a shorter time than requested.")]
 
 
-app = command_group("Show, approve and deny requests for access.")
+app = command_group()
 
 
 @app.list_command("list")
@@ -222,27 +222,18 @@ def claim(
 ) -> None:
     """Show other approvers that you are reviewing requests. They can still decide the requests."""
     api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
-    _print_claims(_request_ids(api, requests), lambda request: api.post(f"/requests/{path_segment(request)}/claim", body))
+    _change_claims(_request_ids(api, requests), lambda request: api.post(f"/requests/{path_segment(request)}/claim", body))
 
 
 @app.command("release")
 def release(requests: RequestIds) -> None:
     """Release your claims on requests."""
     api = connect_api()
-    _print_claims(_request_ids(api, requests), lambda request: api.delete(f"/requests/{path_segment(request)}/claim"))
+    _change_claims(_request_ids(api, requests), lambda request: api.delete(f"/requests/{path_segment(request)}/claim"))
 
 
-def _print_claims(requests: list[str], change: Callable[[str], Json]) -> None:
-    items, codes = run_for_each(requests, change)
-    if items:
-        emit_items(
-            items,
-            header=("ID", "RESOURCE", "ACTION", "STATE", "CLAIMED"),
-            row=lambda item: (item["id"], item["resource"], item["action"], state_word("request", item["state"]), _claim_text(item)),
-            is_list=len(requests) > 1,
-        )
-    if codes:
-        raise typer.Exit(max(codes))
+def _change_claims(requests: list[str], change: Callable[[str], Json]) -> None:
+    run_for_each(requests, change, show=lambda items: emit_requests(items, title="CLAIMED", cell=_claim_text, is_list=len(requests) > 1))
 
 
 def _claim_text(item: Json) -> str:

@@ -15,7 +15,7 @@ from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
-app = command_group("List and answer the reviews of break-glass approvals.")
+app = command_group()
 
 
 @app.list_command("list")

@@ -15,7 +15,7 @@ from console.cli.render.output import emit, emit_page, join_pairs, join_values, 
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 
-app = command_group("Show, pause and run schedules, which launch jobs at set times.")
+app = command_group()
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedule in triggers.yaml.")]
 
@@ -79,7 +79,7 @@ def run(
 
 
 def _print_schedule(item: Json) -> None:
-    emit(item, table=_print_schedule_fields, names=lambda item: (item["name"],))
+    emit(item, table=_print_schedule_fields, name="name")
 
 
 def _print_schedule_fields(item: Json) -> None:

@@ -10,13 +10,14 @@ from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
 from console.cli.errors import ExitCode, WrongUsage
+from console.cli.json_object import Json
 from console.cli.options import command_group, run_for_each
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
 Subscription = Annotated[str, typer.Argument(metavar="NAME", help="The name of a webhook or notification.")]
 
-app = command_group("Show webhooks and notifications, and resend failed deliveries.")
+app = command_group()
 
 
 @app.list_command("list")
@@ -69,19 +70,17 @@ def resend(
         hint = f"List them: justenough webhook deliveries {name} --dead"
         raise WrongUsage("give either the ids of dead letters or --all", hint=hint)
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
-    counts, codes = run_for_each(
+
+    def show(counts: list[Json]) -> None:
+        resent = sum(count["resent"] for count in counts)
+        text = f"{resent} queued for delivery"
+        emit({"subscription": name, "resent": resent}, table=lambda _: terminal.write_line(text), name="subscription")
+
+    run_for_each(
         ids or [name],
         lambda one: api.post(f"{path}/resend" if everything else f"{path}/deliveries/{path_segment(one)}/resend", idempotent=everything),
+        show=show,
     )
-    if counts:
-        found = {"subscription": name, "resent": sum(count["resent"] for count in counts)}
-        emit(
-            found,
-            table=lambda item: terminal.write_line(f"{item['resent']} queued for delivery"),
-            names=lambda item: (item["subscription"],),
-        )
-    if codes:
-        raise typer.Exit(max(codes))
 
 
 @app.command("test")
@@ -89,7 +88,7 @@ def test(name: Subscription) -> None:
     """Send a test event and show whether it arrived. Exit 1 if it did not."""
     found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
     outcome = f"{found['subscription']}: {'arrived' if found['arrived'] else 'did not arrive'} ({found['detail']})"
-    emit(found, table=lambda _: terminal.write_line(outcome), names=lambda item: (item["subscription"],))
+    emit(found, table=lambda _: terminal.write_line(outcome), name="subscription")
     if not found["arrived"]:
         note(f"What to check: docs/reference/events.md. Failed deliveries: justenough webhook deliveries {name}")
         raise typer.Exit(ExitCode.FAILURE)

@@ -11,7 +11,7 @@ from console.cli.errors import ExitCode
 from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.table import Cells, TableLayout, table_lines
-from console.presentation.status_badges import BADGES
+from console.presentation.status_badges import BADGES, state_word
 from console.presentation.terminal_text import colour_text, has_hidden, pad, plain, to_json_text, width
 
 COLOUR_BY_TONE = {"good": "green", "live": "yellow", "wait": "yellow", "calm": "yellow", "bad": "red"}
@@ -32,8 +32,8 @@ COLOUR_BY_STATE = {
 """The colours of states, by their names and by their words. A word that several kinds share has the colour of the last kind."""
 
 
-def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None) -> None:
-    """Print a value in the requested output format. `names`: what `-o name` prints; by default the id of the value or of each of its items."""
+def emit(value: Json, *, table: Callable[[Json], None], name: str = "id", names: Callable[[Json], Iterable[object]] | None = None) -> None:
+    """Print a value in the requested output format. `-o name` prints the field `name` of the value or of each of its items, or `names`."""
     match current_options().output:
         case CliOutputFormat.JSON:
             terminal.write_line(to_json_text(value, indent=2))
@@ -44,8 +44,8 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
             # YAML has no escapes for some characters only.
             terminal.write(yaml.safe_dump(value, sort_keys=False, width=1000) if has_hidden(text) else text)
         case CliOutputFormat.NAME:
-            for name in names(value) if names else (item["id"] for item in value.get("items", [value])):
-                terminal.write_line(plain(name))
+            for shown in names(value) if names else (item[name] for item in value.get("items", [value])):
+                terminal.write_line(plain(shown))
         case CliOutputFormat.TABLE:
             table(value)
 
@@ -72,6 +72,16 @@ def emit_items(items: Sequence[Json], *, header: Cells, row: Callable[[Json], Ce
     emit(value, table=lambda _: print_table(header, [row(item) for item in items]))
 
 
+def emit_requests(items: Sequence[Json], *, title: str, cell: Callable[[Json], object], is_list: bool) -> None:
+    """Print the requests that a command changed. `title`, `cell`: the last column."""
+    emit_items(
+        items,
+        header=("ID", "RESOURCE", "ACTION", "STATE", title),
+        row=lambda item: (item["id"], item["resource"], item["action"], state_word("request", item["state"]), cell(item)),
+        is_list=is_list,
+    )
+
+
 def note(text: str) -> None:
     """Print a message on stderr, nothing with --quiet."""
     if not current_options().quiet:
@@ -79,10 +89,15 @@ def note(text: str) -> None:
 
 
 def emit_revocation(
-    report: Json, *, is_confirmed: bool, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]] | None = None
+    report: Json,
+    *,
+    is_confirmed: bool,
+    table: Callable[[Json], None],
+    name: str = "id",
+    names: Callable[[Json], Iterable[object]] | None = None,
 ) -> None:
     """Print a report of a revocation and, on stderr, its next steps. Exit 9 unless the revocation is confirmed."""
-    emit(report, table=table, names=names)
+    emit(report, table=table, name=name, names=names)
     for sentence in report["next"]:
         note(sentence)
     if not is_confirmed:

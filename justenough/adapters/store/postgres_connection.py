@@ -70,15 +70,23 @@ class PasswordFile:
 
 CONNECT_TIMEOUT_S = 5
 LISTENER_CONNECT_TIMEOUT_S = 3
-LINK_LIMITS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
-"""A server whose machine has vanished is noticed after half a minute.
+LINK_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 10_000}
+"""A server that has vanished, or a connection that a firewall has forgotten, is noticed after 10 to 15 seconds.
 
-By default Linux waits for its answer for two hours, and then so would every writer of this process. A URL may set other limits.
+By default Linux waits for its answer for two hours, and then so would every writer of this process. After 30 seconds other workers take a
+session for dead, because it cannot renew its claim. A URL may set other limits.
 """
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30
 """PostgreSQL ends a transaction whose client has gone silent, because it may hold the lock that all writers need."""
+SESSION_LIMITS = {
+    "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
+    # Otherwise the server keeps a session for two hours after its client has vanished, and a few outages of the network use up max_connections.
+    **{f"tcp_{name.removeprefix('tcp_')}": str(value) for name, value in LINK_LIMITS.items()},
+}
+"""PostgreSQL's settings for each session. Behind a pooler only the role's own settings can limit reads (docs/how-to/store.md)."""
 
 REQUIRED_PARAMETERS = {
     "server_encoding": ("UTF8", "it cannot store every text; create a database with ENCODING 'UTF8', and move the store there"),
@@ -133,12 +141,6 @@ class PostgresConnector:
         connection, session = self._open(
             self.url, args, {**options, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough"}
         )
-        if session.is_direct:
-            # For reads, too. Behind a pooler only the role's own settings can limit those (docs/how-to/store.md).
-            connection.execute(
-                "SELECT pg_catalog.set_config('lock_timeout', %s, false), pg_catalog.set_config('idle_in_transaction_session_timeout', %s, false)",
-                (f"{LOCK_TIMEOUT_S}s", f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s"),
-            )
         connection.autocommit = False
         return connection, session
 
@@ -175,12 +177,16 @@ class PostgresConnector:
                 raise StoreUnavailable(f"the store cannot use {place_of(url)}: its {parameter} is {value}, so {why}")
         try:
             row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+            # A pooler makes up the process id that it names at login.
+            is_session = row is not None and row[0] == connection.info.backend_pid
+            is_direct = is_session and (url != self.url or self.listen_url is None)
+            if is_direct:
+                limits = (f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in SESSION_LIMITS.items())
+                connection.execute(f"SELECT {', '.join(limits)}".encode())
         except psycopg.Error as error:
             connection.close()
             raise StoreUnavailable(describe_failure(error, place_of(url))) from error
-        # A pooler makes up the process id that it names at login.
-        is_session = row is not None and row[0] == connection.info.backend_pid
-        return connection, PostgresSession(login, is_session and (url != self.url or self.listen_url is None))
+        return connection, PostgresSession(login, is_direct)
 
 
 def place_of(url: URL, *, user: str | None = None) -> str:

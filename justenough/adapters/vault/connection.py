@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,13 @@ CONNECT_TIMEOUT_S = 2.0
 # Longer than Vault's longest request (default_max_request_duration 10 s), so that Vault's answer comes first.
 READ_TIMEOUT_S = 12.0
 POOL_SIZE = 64
+LINK_LIMITS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 5_000}
+"""Otherwise each pooled connection that a firewall has forgotten costs a call its READ_TIMEOUT_S. Systems other than Linux lack some of them."""
+LINK_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in LINK_LIMITS.items() if hasattr(socket, name)),
+)
 FIRST_LOGIN_TIMEOUT_S = 6.0
 """Short, so that a starting process soon reports that Vault does not answer, and can be restarted."""
 # If a login this young is denied, it lacks the permission; a new login would lack it too.
@@ -103,6 +111,13 @@ def parse_answer(status: int, content: bytes) -> VaultAnswer | None:
     return None if status in PROVING_STATUSES else {}
 
 
+class _LimitedLinks(HTTPAdapter):
+    """Gives each connection LINK_OPTIONS."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, socket_options=LINK_OPTIONS)
+
+
 class VaultConnection:
     """One Vault and our login there. Blocking and thread-safe."""
 
@@ -114,7 +129,7 @@ class VaultConnection:
         self._session.trust_env = False
         self._session.verify = str(cacert) if cacert else True
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=2, pool_maxsize=POOL_SIZE, max_retries=0))
+            self._session.mount(scheme, _LimitedLinks(pool_connections=2, pool_maxsize=POOL_SIZE, max_retries=0))
         self._login: LiveLogin | None = None
         self._unwrapped: dict[str, Secret] = {}
         """The newest secret id, by the wrapping token from which it came."""

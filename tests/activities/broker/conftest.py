@@ -29,7 +29,7 @@ def broker_job(ops: Human) -> Iterator[Puppet]:
 @pytest.fixture(scope="module")
 def model(whole: Stack) -> Iterator[ModelServer]:
     """A model's server where the stack's catalog says that there is one."""
-    port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
+    port = json.loads(StackPaths(whole.home).ports.read_text())["model"]
     with serve_model(port) as serving:
         yield serving
 

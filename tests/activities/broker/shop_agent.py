@@ -24,7 +24,7 @@ SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
 @contextmanager
 def serve_scripted_model(stack: Stack) -> Iterator[str]:
     """Have the model listen where the stack's catalog says that there is one; yield its URL."""
-    port = json.loads(StackPaths.of(stack.home).ports.read_text())["model"]
+    port = json.loads(StackPaths(stack.home).ports.read_text())["model"]
     command = [sys.executable, "-I", str(SHOP / "scripted_model.py"), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": os.defpath}) as serving:
         assert serving.stdout is not None

@@ -137,7 +137,7 @@ def test_malformed_notifications_leave_no_lines_in_the_workers_log(agent: Puppet
     dropped = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": []}}
     assert agent.call("POST", "/mcp", dropped, **HEADERS).status == 202
     assert mcp_result(agent, "tools/list")["tools"]
-    assert "malformed" not in StackPaths.of(whole.home).log("worker").read_text()
+    assert "malformed" not in StackPaths(whole.home).log("worker").read_text()
 
 
 def test_the_catalog_is_an_mcp_resource(agent: Puppet) -> None:

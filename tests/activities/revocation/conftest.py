@@ -18,13 +18,13 @@ def other_server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """What a `target` says that points at this server. It has an observer and readers of its own (`database/creds/other-read`)."""
     home = tmp_path_factory.mktemp("other") / "home"
     with running_stack(home, EXAMPLE, only=("postgres",), provision=False):
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         connection = {
             "plugin_name": "postgresql-database-plugin",
             "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/shop?sslmode=disable",
             "username": "je_vault",
-            "password": shop_environment(places, port)["SHOP_VAULT_PASSWORD"],
+            "password": shop_environment(places)["SHOP_VAULT_PASSWORD"],
             "password_authentication": "scram-sha-256",
             "allowed_roles": ["other-observer", "other-read"],
         }

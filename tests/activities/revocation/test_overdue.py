@@ -14,7 +14,8 @@ import pytest
 
 from activities.revocation import revoke
 from activities.revocation.revoke import revoke_one
-from justenough.adapters.targets.postgres import RequestedActions, TargetInspection, TargetInspector
+from justenough.adapters.targets.inspector import RequestedActions, TargetInspector
+from justenough.adapters.targets.postgres import TargetInspection
 from justenough.adapters.vault import Vault
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.domain.ledger import overdue as lateness

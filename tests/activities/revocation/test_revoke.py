@@ -19,7 +19,7 @@ from activities.revocation.revoke import RevocationResult, record_lapsed, revoke
 from console.presentation.job_status import residual_text
 from justenough.adapters.store import Store, queries
 from justenough.adapters.store.tables import CREDENTIALS
-from justenough.adapters.targets.postgres import TargetInspector
+from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.secret import Secret

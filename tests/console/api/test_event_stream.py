@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from console.api.routes import events as events_route
 from console.auth.authorization import Caller
 from console.events.stream_authorization import StreamAuthorization
 from console.services.visibility import JobOwners
@@ -158,6 +160,25 @@ async def test_a_stream_without_news_is_kept_alive(served: Served, monkeypatch: 
         lines = answer.aiter_lines()
         while await anext(lines) != ": keep-alive":
             pass
+
+
+async def test_entries_that_the_caller_may_not_read_do_not_put_off_the_next_keep_alive() -> None:
+    waits = []
+
+    class Feed:
+        async def follow(self, _position: int, *, job: str | None, wait: Callable[[], float]) -> AsyncGenerator[tuple[str, ...], None]:
+            del job
+            await asyncio.sleep(0.01)
+            yield ("somebody else's entry",)
+            waits.append(wait())
+
+    async def readable_entries(*_: object) -> tuple[()]:
+        return ()
+
+    console: Any = SimpleNamespace(feed=Feed(), job_owners=SimpleNamespace(readable_entries=readable_entries))
+    caller: Any = None
+    assert [block async for block in events_route._event_blocks(console, caller, 7, job=None, ahead=False)] == [b": after 7\n\n"]
+    assert waits[0] <= events_route.KEEP_ALIVE_INTERVAL_S - 0.01
 
 
 async def test_a_stream_from_a_position_beyond_the_ledger_continues_from_its_newest_entry(served: Served) -> None:

@@ -18,7 +18,6 @@ from console.auth.page_sessions import PageSessions
 from console.auth.vault_directory import ConsoleVault
 from console.services.console import Console, build_console
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from tests.console.pages.oidc_provider import MOUNT, Provider
 from tests.console.pages.plain_browser import Browser, Clock, Site
@@ -87,13 +86,13 @@ def settings(stack: Stack, passwords: dict[str, str]) -> Settings:
     headers = {"X-Vault-Token": token}
     with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
         create_users(vault, (*settings.people_mounts, settings.pages_mount), NAMES)
-    places = StackPaths.of(stack.home)
+    places = StackPaths(stack.home)
     provision_vault(
         VaultTarget(
             settings,
             admin_token=Secret(token),
             people={name: PersonSeed(password=Secret(passwords[name]), groups=groups) for name, groups in NAMES.items()},
-            environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+            environment={**os.environ, **shop_environment(places)},
         )
     )
     return settings

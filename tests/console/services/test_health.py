@@ -178,7 +178,7 @@ async def check_of(looking: HealthMonitor, name: str) -> Check:
 @contextlib.contextmanager
 def stuck_audit_log(stack: Stack) -> Iterator[None]:
     """Have Vault write its audit log to a pipe that nobody reads, as to a disk that hangs."""
-    log = StackPaths.of(stack.home).vault / "audit.log"
+    log = StackPaths(stack.home).vault / "audit.log"
     kept = log.with_suffix(".kept")
     log.rename(kept)
     os.mkfifo(log)

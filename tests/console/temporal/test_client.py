@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from console.services.job_starter import start_pending_jobs
 from console.temporal.client import TemporalGateway, TemporalUnavailable, WorkflowGone
 from justenough.adapters.configuration.settings import Settings
 from tests.console.served_console import Served, serve_console
+from tests.support.silent_listener import swallow_connections
 
 pytestmark = pytest.mark.servers
 
@@ -50,6 +52,17 @@ async def test_a_workflow_that_temporal_does_not_know_is_gone(settings: Settings
 async def test_without_the_namespace_temporal_is_unavailable_and_the_error_names_it(unknown_namespace: Settings, call: Call) -> None:
     with pytest.raises(TemporalUnavailable, match="Namespace nowhere is not found"):
         await call(await TemporalGateway.connect(unknown_namespace, None))
+
+
+async def test_every_call_ends_though_temporal_cannot_be_connected_to(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own timeout does not run while it connects."""
+    monkeypatch.setattr("justenough.adapters.temporal.RECONNECT_TIMEOUT", timedelta(hours=1))
+    with swallow_connections() as address:
+        gateway = await TemporalGateway.connect(settings.model_copy(update={"temporal_address": address}), None)
+        # Not the list of schedules, whose limit is longer.
+        calls = [call(gateway) for name, call in EVERY_CALL.items() if name != "schedule_names"]
+        ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 90)
+    assert {type(error) for error in ended} == {TemporalUnavailable}
 
 
 async def test_a_job_whose_start_temporal_answers_with_not_found_is_accepted_and_started_later(

@@ -23,11 +23,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("provisioning") / "home"
     with running_stack(home, SHOP, only=("postgres", "vault"), provision=False) as stack:
         assert stack.vault is not None
-        places = StackPaths.of(home)
+        places = StackPaths(home)
         port = int(read_json(places.ports)["postgres"])
         admin = Session(stack.vault, places.admin_token.read_text().strip())
         settings = Settings(home=home, config=SHOP, vault_addr=stack.vault)
-        environment = {**os.environ, **shop_environment(places, port)}
+        environment = {**os.environ, **shop_environment(places)}
         yield Shop(settings=settings, admin=admin, environment=environment, superuser=superuser_dsn(places, port))
 
 

@@ -11,8 +11,9 @@ import pytest
 from justenough.adapters.vault import Vault
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.stack.doctor import DoctorFinding, examine
+from worker.stack.doctor import Examination, examine
 from worker.stack.doctor.people import people_findings
+from worker.stack.finding import DoctorFinding
 
 pytestmark = pytest.mark.servers
 
@@ -178,5 +179,5 @@ def test_doctor_checks_the_people_of_the_vault_that_the_environment_names(empty:
     empty.apply()
     monkeypatch.setenv("VAULT_ADDR", empty.settings.vault_addr)
     monkeypatch.setenv("VAULT_TOKEN", empty._shop.admin.token)
-    found = {finding.what: finding.level for finding in examine(empty.settings)}
+    found = {finding.what: finding.level for finding in examine(Examination(empty.settings))}
     assert [found[f"tier {number}"] for number in ("1 (owner)", "2 (security)", "3 (chief)")] == ["missing"] * 3

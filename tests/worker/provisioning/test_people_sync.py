@@ -21,7 +21,17 @@ from justenough.domain.core.secret import Secret
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.provisioning import AppliedWrite, PlannedWrite, VaultNotReady, WriteOutcome, people_sync, plan_people, read_people, sync_people
+from worker.provisioning import (
+    AppliedWrite,
+    PlannedWrite,
+    ReadPeople,
+    VaultNotReady,
+    WriteOutcome,
+    people_sync,
+    plan_people,
+    read_people,
+    sync_people,
+)
 
 pytestmark = pytest.mark.servers
 
@@ -41,11 +51,11 @@ class Office:
         return self.file
 
     def sync(self, text: str, *, remove: bool = False) -> dict[str, AppliedWrite]:
-        people = read_people("people.yaml", self.write(text).read_bytes()).people
+        people = read_people("people.yaml", self.write(text).read_bytes())
         return {step.path: step for step in sync_people(self.empty.settings, people, **self._vault, remove=remove)}
 
     def plan(self, text: str, *, remove: bool = False) -> dict[str, PlannedWrite]:
-        people = read_people("people.yaml", self.write(text).read_bytes()).people
+        people = read_people("people.yaml", self.write(text).read_bytes())
         return {step.path: step for step in plan_people(self.empty.settings, people, **self._vault, remove=remove)}
 
     @property
@@ -339,7 +349,9 @@ def test_a_vault_that_takes_connections_and_says_nothing_is_given_up(office: Off
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(VaultNotReady, match=re.escape(f"Vault at {address} did not answer (no answer in time)")):
-            plan_people(office.empty.settings.model_copy(update={"vault_addr": address}), {}, admin_token=Secret("hvs.x"), remove=False)
+            plan_people(
+                office.empty.settings.model_copy(update={"vault_addr": address}), ReadPeople({}), admin_token=Secret("hvs.x"), remove=False
+            )
         assert time.monotonic() - began < 60
 
 

@@ -37,7 +37,7 @@ def admin(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def vault_login(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
-    password = database_passwords(StackPaths.of(servers.home))[VAULT_LOGIN]
+    password = database_passwords(StackPaths(servers.home))[VAULT_LOGIN]
     with psycopg.connect(servers.shop_dsn or "", user=VAULT_LOGIN, password=password, autocommit=True) as connection:
         yield connection
 

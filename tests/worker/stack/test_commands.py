@@ -144,6 +144,13 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         ),
         (
             READY
+            | {"checks": [{"name": "store", "ok": False, "ms": 1, "detail": "no answer in 2 s"}]}
+            | {"overdue_revocations": None, "sweep": {"age_seconds": None, "late": True}},
+            "installation's store: no answer in 2 s",
+            "JUSTENOUGH_DATABASE_URL",
+        ),
+        (
+            READY
             | {"targets": {"known": 3, "failing": 1, "failing_since": "2026-01-31T09:30:00.5Z", "checked_at": "2026-01-31T09:40:00Z"}},
             "targets: 1 of 3 have not answered since 2026-01-31T09:30:00Z: no revocation can be verified there",
             "docs/how-to/runbook.md#overdue",
@@ -242,7 +249,7 @@ def test_doctor_checks_another_installations_console(monkeypatch: pytest.MonkeyP
 def make_home_of_a_killed_supervisor(home: Path, *, console: int) -> None:
     """Create a home whose supervisor is gone and whose console still answers."""
     home.mkdir()
-    places = StackPaths.of(home)
+    places = StackPaths(home)
     private = {"home": str(home), "config": str(SHOP), "supervisor": 1, "database_url": "sqlite://", "admin_token_file": str(home / "x")}
     stack = private | {"console": f"http://127.0.0.1:{console}", "users": {}, "pids": {"console": os.getpid()}}
     write_private(places.stack, json.dumps(stack))
@@ -385,7 +392,7 @@ def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["NAME", "temporal", "vault", "postgres"]
     children = json.loads(run("status", "-o", "json").stdout)["children"]
-    found = read_stack(StackPaths.of(servers.home))
+    found = read_stack(StackPaths(servers.home))
     assert found is not None
     assert {child["name"]: child["pid"] for child in children} == found.pids
     assert {child["health"] for child in children} == {"healthy"}
@@ -398,7 +405,7 @@ def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[3], pass_fds=(LIFELINE,)
     ) as process:
         yield process
-    stop_stack(StackPaths.of(tmp_path / "home"))
+    stop_stack(StackPaths(tmp_path / "home"))
 
 
 @pytest.mark.servers
@@ -406,7 +413,7 @@ def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_signal_to_the_foreground_stack_stops_everything(
     foreground: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    places = StackPaths.of(tmp_path / "home")
+    places = StackPaths(tmp_path / "home")
     assert wait_until(places.stack.exists, within=180)
     stack = read_stack(places)
     assert stack is not None

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,16 @@ from tests.adapters.store.event_samples import issuance, job_end, job_id, later,
 from tests.adapters.store.event_samples import overdue_revocation as late
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
-from worker.stack import Stack, StackPaths
+from worker.stack import Stack, StackPaths, doctor
 from worker.stack.binaries import Programs
-from worker.stack.doctor import DoctorFinding, examine, machine
+from worker.stack.doctor import Examination, examine, machine
 from worker.stack.doctor import store as doctor_store
 from worker.stack.doctor.home import mode_findings, settings_findings, stack_findings
 from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
 from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
+from worker.stack.finding import DoctorFinding
 from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
 from worker.stack.supervisor import make_home
@@ -54,7 +54,7 @@ def by_name(findings: tuple[DoctorFinding, ...]) -> dict[str, DoctorFinding]:
 
 
 def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None:
-    findings = by_name(examine(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4)))
+    findings = by_name(examine(Examination(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4))))
     missing = {name for name, finding in findings.items() if finding.level == "missing"}
     assert {"python", "temporal", "openbao", "postgresql", "bubblewrap"} <= missing
     assert ("setpriv" in missing) is (os.geteuid() == 0)
@@ -68,7 +68,7 @@ def test_a_damaged_stack_file_is_a_finding_and_stops_no_other_check(tmp_path: Pa
     monkeypatch.delenv("VAULT_ADDR", raising=False)
     with running_process(tmp_path) as (places, _):
         places.stack.write_text("{}")
-        findings = by_name(examine(Settings(home=tmp_path)))
+        findings = by_name(examine(Examination(Settings(home=tmp_path))))
     assert (findings["stack"].level, findings["stack"].remedy) == ("missing", "justenough down, then justenough up --detach")
     assert f"{places.stack} cannot be parsed" in findings["stack"].found
     assert "disk" in findings
@@ -87,7 +87,7 @@ def test_a_child_that_does_not_answer_is_reported_with_its_log(tmp_path: Path) -
 @contextmanager
 def running_process(home: Path) -> Iterator[tuple[StackPaths, int]]:
     """Run a process that is taken for the supervisor of a home."""
-    places = StackPaths.of(home)
+    places = StackPaths(home)
     make_home(places)
     with run_child(("cat",), stdin=subprocess.PIPE) as process:
         identity = identity_of(process.pid)
@@ -105,11 +105,34 @@ def test_a_process_that_does_not_know_its_vault_is_told_so(monkeypatch: pytest.M
 
 
 def test_on_servers_of_its_own_no_installation_lacks_a_stack(tmp_path: Path) -> None:
-    assert "stack" not in by_name(examine(Settings(home=tmp_path, vault_addr="http://127.0.0.1:9")))
+    assert "stack" not in by_name(examine(Examination(Settings(home=tmp_path, vault_addr="http://127.0.0.1:9"))))
+
+
+def test_what_a_running_stack_uses_is_checked_and_no_stack_counts_for_an_installation(tmp_path: Path) -> None:
+    places, me = StackPaths(tmp_path), identity_of(os.getpid())
+    assert me is not None
+    places.run.mkdir()
+    write_pidfile(places.run, SUPERVISOR, me)
+    stack = Stack(
+        home=tmp_path,
+        config=tmp_path / "shop",
+        supervisor=me.pid,
+        vault="http://127.0.0.1:8",
+        database_url="sqlite:///stack.db",
+        admin_token_file=places.admin_token,
+        users={},
+        pids={},
+    )
+    stack.write(places)
+    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:9", vault_namespace="corp", vault_cacert=tmp_path / "corp.pem")
+    found = Examination(settings).in_force
+    assert (found.config, found.vault_addr, found.database_url) == (stack.config, stack.vault, stack.database_url)
+    assert (found.vault_namespace, found.vault_cacert) == (None, None), "these are for the other Vault"
+    assert Examination(settings, is_production=True).in_force == settings
 
 
 def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
-    findings = by_name(examine(Settings(home=tmp_path)))
+    findings = by_name(examine(Examination(Settings(home=tmp_path))))
     assert {name: findings[name].level for name in ("python", "temporal", "openbao", "postgresql", "disk")} == dict.fromkeys(
         ("python", "temporal", "openbao", "postgresql", "disk"), "ok"
     )
@@ -185,7 +208,7 @@ def test_a_missing_browser_is_only_a_warning() -> None:
 def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(machine, "MIN_FREE_BYTES", usage.free + (1 << 40))
-    (found,) = machine.disk_findings(StackPaths.of(tmp_path / "not" / "yet" / "there"))
+    (found,) = machine.disk_findings(StackPaths(tmp_path / "not" / "yet" / "there"))
     assert found.level == "missing"
     assert found.remedy.startswith("Free at least 1 GiB")
 
@@ -193,7 +216,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_file_that_others_can_read_is_reported_with_the_command_that_fixes_it(tmp_path: Path) -> None:
     (tmp_path / "vault-admin.token").write_text("x", encoding="utf-8")
     (tmp_path / "vault-admin.token").chmod(0o640)
-    (found,) = mode_findings(StackPaths.of(tmp_path))
+    (found,) = mode_findings(StackPaths(tmp_path))
     assert (found.level, found.remedy) == ("missing", f"chmod 600 {tmp_path / 'vault-admin.token'}")
 
 
@@ -289,7 +312,7 @@ def test_a_missing_store_is_not_created_and_an_unreadable_store_is_reported(tmp_
 
 @pytest.mark.servers
 def test_a_target_that_refuses_connections_or_hangs_is_reported(servers: Stack) -> None:
-    door = Door(int(read_json(StackPaths.of(servers.home).ports)["postgres"]))
+    door = Door(int(read_json(StackPaths(servers.home).ports)["postgres"]))
 
     def look() -> DoctorFinding:
         (found,) = target_findings(SHOP, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
@@ -309,13 +332,23 @@ def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
     assert list(target_findings(tmp_path, {})) == []
 
 
-def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_production", [False, True])
+def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_production: bool
+) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
-    found = by_name(examine(Settings(home=tmp_path, config=SHOP)))["targets"]
+    found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP), is_production=is_production)))["targets"]
     # Each once, however many places of the catalog name it.
     told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
     assert "the worker's environment variables" in found.remedy
+
+
+def test_every_function_that_yields_findings_is_a_check_of_doctor_or_part_of_one() -> None:
+    sources = [path.read_text() for path in Path(doctor.__file__).parent.glob("*.py")]
+    made = {name for text in sources for name in re.findall(r"^def ([a-z]\w*_findings?)\(", text, re.MULTILINE)}
+    assert len(made) > 20
+    assert [name for name in sorted(made) if not any(re.search(rf"(?<!def )\b{name}\(", text) for text in sources)] == []
 
 
 def test_every_section_of_the_runbook_that_a_command_names_exists() -> None:
@@ -416,7 +449,7 @@ def test_each_task_queue_that_no_worker_polls_is_reported(servers: Stack, tmp_pa
 @pytest.mark.servers
 def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VAULT_ADDR", raising=False)
-    findings = by_name(examine(Settings(home=servers.home)))
+    findings = by_name(examine(Examination(Settings(home=servers.home))))
     names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
     assert {name: findings[name].level for name in names} == dict.fromkeys(names, "ok")
     tier = findings["tier 1 (owner)"]
@@ -426,15 +459,16 @@ def test_a_running_stack_is_healthy(servers: Stack, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.servers
-def test_a_running_stack_is_checked_although_its_admin_token_is_gone(
-    servers: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_running_stack_is_checked_although_its_admin_token_is_gone(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VAULT_ADDR", raising=False)
-    places = replace(StackPaths.of(servers.home), admin_token=tmp_path / "gone")
-    monkeypatch.setattr(StackPaths, "of", lambda _: places)
-    findings = by_name(examine(Settings(home=servers.home)))
+    token = StackPaths(servers.home).admin_token
+    kept = token.rename(token.with_suffix(".kept"))
+    try:
+        findings = by_name(examine(Examination(Settings(home=servers.home))))
+    finally:
+        kept.rename(token)
     assert (findings["vault"].level, findings["people"].level) == ("ok", "warning")
-    assert str(places.admin_token) in findings["people"].found
+    assert str(token) in findings["people"].found
 
 
 @pytest.mark.parametrize(

@@ -38,14 +38,14 @@ def start_stack(home: Path, *only: str) -> Stack:
 
 
 def current_stack(stack: Stack) -> Stack:
-    found = read_stack(StackPaths.of(stack.home))
+    found = read_stack(StackPaths(stack.home))
     assert found is not None
     return found
 
 
 def wait_for_new_pids(stack: Stack, *names: str, within: float) -> Stack:
     assert wait_until(lambda: all(current_stack(stack).pids[name] != stack.pids[name] for name in names), within=within), check_status(
-        StackPaths.of(stack.home)
+        StackPaths(stack.home)
     )
     return current_stack(stack)
 
@@ -87,7 +87,7 @@ def home() -> Iterator[Path]:
         try:
             yield path
         finally:
-            stop_stack(StackPaths.of(path))
+            stop_stack(StackPaths(path))
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
@@ -147,7 +147,7 @@ async def test_servers_that_hang_are_restarted(servers: Stack) -> None:
 
 
 def test_status_checks_each_child(servers: Stack) -> None:
-    seen = check_status(StackPaths.of(servers.home))
+    seen = check_status(StackPaths(servers.home))
     assert {child.name: child.health for child in seen.children} == dict.fromkeys(SERVERS, "healthy")
     assert seen.is_well
     assert not any(user.password in str(seen.as_json()) for user in servers.users.values())
@@ -155,7 +155,7 @@ def test_status_checks_each_child(servers: Stack) -> None:
 
 
 async def test_a_second_start_keeps_data_addresses_and_passwords(servers: Stack) -> None:
-    first, places = current_stack(servers), StackPaths.of(servers.home)
+    first, places = current_stack(servers), StackPaths(servers.home)
     belongings = Belongings(first)
     await belongings.put()
     try:
@@ -175,7 +175,7 @@ async def test_the_next_start_ends_the_servers_of_a_killed_supervisor(home: Path
     await belongings.put()
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
-    assert check_status(StackPaths.of(home)).supervisor is None
+    assert check_status(StackPaths(home)).supervisor is None
     assert all(birth_time(pid) for pid in first.pids.values())
 
     second = start_stack(home)
@@ -188,7 +188,7 @@ def test_down_ends_the_servers_of_a_killed_supervisor(home: Path) -> None:
     first = start_stack(home, "temporal")
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
-    assert set(stop_stack(StackPaths.of(home))) == {"temporal"}
+    assert set(stop_stack(StackPaths(home))) == {"temporal"}
     assert [pid for pid in first.pids.values() if birth_time(pid)] == []
 
 
@@ -204,7 +204,7 @@ def test_the_next_start_ends_an_orphaned_postgres_without_a_pidfile(home: Path) 
 
 def test_postgres_starts_although_another_process_got_the_pid_of_a_killed_server(home: Path) -> None:
     start_stack(home, "postgres")
-    stop_stack(StackPaths.of(home))
+    stop_stack(StackPaths(home))
     data = home / "postgres" / "data"
     account = data.stat()
     identity = {"user": account.st_uid, "group": account.st_gid} if os.geteuid() == 0 else {}
@@ -219,7 +219,7 @@ def test_postgres_starts_although_another_process_got_the_pid_of_a_killed_server
 
 
 def test_a_start_while_the_stack_stops_waits_and_then_starts_it_again(home: Path) -> None:
-    first, places, steps = start_stack(home, "temporal"), StackPaths.of(home), list[str]()
+    first, places, steps = start_stack(home, "temporal"), StackPaths(home), list[str]()
     # A suspended server ends only when it is killed, so that the stop takes seconds.
     os.kill(first.pids["temporal"], signal.SIGSTOP)
     os.kill(first.supervisor, signal.SIGTERM)
@@ -234,7 +234,7 @@ def test_a_start_while_the_stack_stops_waits_and_then_starts_it_again(home: Path
 
 
 def test_down_lets_the_worker_of_a_killed_supervisor_revoke_before_it_stops_the_servers(tmp_path: Path) -> None:
-    places = StackPaths.of(tmp_path)
+    places = StackPaths(tmp_path)
     places.run.mkdir()
     done = tmp_path / "done"
     # It takes longer than servers may.
@@ -250,11 +250,11 @@ def test_down_lets_the_worker_of_a_killed_supervisor_revoke_before_it_stops_the_
 
 
 def test_down_without_a_stack_stops_nothing(tmp_path: Path) -> None:
-    assert stop_stack(StackPaths.of(tmp_path / "home")) == ()
+    assert stop_stack(StackPaths(tmp_path / "home")) == ()
 
 
 def test_down_never_ends_another_process_that_got_the_pid_of_a_child(tmp_path: Path) -> None:
-    places = StackPaths.of(tmp_path)
+    places = StackPaths(tmp_path)
     places.run.mkdir()
     with run_child(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         mark = identity_of(stranger.pid)
@@ -267,11 +267,11 @@ def test_down_never_ends_another_process_that_got_the_pid_of_a_child(tmp_path: P
 
 def test_a_start_without_the_admin_token_says_what_to_do_and_leaves_nothing_running(home: Path) -> None:
     first = start_stack(home, "vault")
-    stop_stack(StackPaths.of(home))
+    stop_stack(StackPaths(home))
     first.admin_token_file.unlink()
     with pytest.raises(StackNotStarted, match=r"Vault is initialised but .*vault-admin.token is missing. Put it back, or remove"):
         start_stack(home, "vault")
-    assert find_running_stack(StackPaths.of(home)) is None
+    assert find_running_stack(StackPaths(home)) is None
     assert not any(kept.name != "supervisor.pid" for kept in (home / "run").glob("*.pid"))
 
 
@@ -298,7 +298,7 @@ def test_a_supervisor_that_ends_during_the_start_is_reported_with_its_log(home: 
             start_detached(Settings(home=home, config=SHOP), only=("temporal",), provision=False, lifeline=reading)
     finally:
         os.close(reading)
-    assert find_running_stack(StackPaths.of(home)) is None
+    assert find_running_stack(StackPaths(home)) is None
 
 
 def test_two_starts_at_once_start_one_stack(home: Path) -> None:
@@ -311,7 +311,7 @@ def test_two_starts_at_once_start_one_stack(home: Path) -> None:
         said = [process.communicate(timeout=60)[0] for process in both]
         assert said[0] == said[1] != ""
         # Without a lifeline the stack outlives its starters.
-        assert check_status(StackPaths.of(home)).is_well
+        assert check_status(StackPaths(home)).is_well
 
 
 STARTER = """
@@ -339,8 +339,8 @@ def test_a_stack_ends_with_its_starter_even_if_that_is_killed(home: Path) -> Non
         pids = {"supervisor": stack.supervisor, **stack.pids}
         assert {name for name, pid in pids.items() if birth_time(pid)} == {"supervisor", *SERVERS}
         process.kill()
-    assert wait_until(lambda: not any(birth_time(pid) for pid in pids.values()), within=300), check_status(StackPaths.of(home))
-    assert not StackPaths.of(home).stack.exists()
+    assert wait_until(lambda: not any(birth_time(pid) for pid in pids.values()), within=300), check_status(StackPaths(home))
+    assert not StackPaths(home).stack.exists()
 
 
 @pytest.mark.timeout(900)
@@ -352,12 +352,12 @@ def test_a_stack_ends_with_its_starter_even_if_its_processes_are_suspended(home:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         process.kill()
-    assert wait_until(lambda: not any(map(birth_time, pids)), within=300), check_status(StackPaths.of(home))
+    assert wait_until(lambda: not any(map(birth_time, pids)), within=300), check_status(StackPaths(home))
 
 
 @pytest.mark.timeout(900)
 def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path) -> None:
-    places = StackPaths.of(home)
+    places = StackPaths(home)
     with run_starter(home, *SERVERS) as process:
         assert wait_until(lambda: read_pidfile(places.run, "vault") is not None, within=300)
         marks = [mark for name in ("supervisor", *SERVERS) if (mark := read_pidfile(places.run, name))]

@@ -24,11 +24,11 @@ from worker.stack.pidfile import read_pidfile
 
 WRITER = """
 import itertools, signal, sys, time
-own = open(sys.argv[1], "a")
 def open_anew(*_):
     global own
     own = open(sys.argv[1], "a")
 signal.signal(signal.SIGHUP, open_anew)
+open_anew()
 for number in itertools.count():
     print("line", number, flush=True)
     print("line", number, flush=True, file=own)
@@ -39,12 +39,13 @@ for number in itertools.count():
 async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(managed_process, "MAX_LOG_BYTES", 2_000)
     monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.01)
-    places = StackPaths.of(tmp_path)
+    places = StackPaths(tmp_path)
     for folder in (places.run, places.logs):
         make_private_folder(folder)
     own = places.logs / "audit.log"
     argv = (sys.executable, "-c", WRITER, str(own))
-    child = ManagedProcess(ChildSpec(name="writer", argv=argv, env={}, healthy=lambda: True, own_logs=(own,)), places)
+    # A missing log is asked for by SIGHUP, which ends a writer that has not yet said what to do then.
+    child = ManagedProcess(ChildSpec(name="writer", argv=argv, env={}, healthy=own.exists, answers=lambda: True, own_logs=(own,)), places)
     await child.start()
     keeping = asyncio.create_task(child.keep_running())
     logs = [places.log("writer"), own]
@@ -79,7 +80,7 @@ async def test_a_child_is_kept_running_even_if_its_new_pid_cannot_be_published_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.05)
-    places, stack_file = StackPaths.of(tmp_path), tmp_path / "stack" / "pid"
+    places, stack_file = StackPaths(tmp_path), tmp_path / "stack" / "pid"
     for folder in (places.run, places.logs):
         make_private_folder(folder)
     spec = ChildSpec(name="sleeper", argv=(sys.executable, "-c", "import time; time.sleep(600)"), env={}, healthy=lambda: True)
@@ -113,7 +114,7 @@ async def test_a_child_is_kept_running_even_if_its_new_pid_cannot_be_published_a
 async def test_a_child_that_does_not_start_is_ended_and_reported_with_the_end_of_its_log(
     tmp_path: Path, program: str, changes: dict[str, Any], says: str
 ) -> None:
-    places = StackPaths.of(tmp_path)
+    places = StackPaths(tmp_path)
     for folder in (places.run, places.logs):
         make_private_folder(folder)
     spec = ChildSpec(name="child", argv=(sys.executable, "-c", program), env={}, **changes)

@@ -44,7 +44,7 @@ AS_ROOT = os.geteuid() == 0
 
 @pytest.fixture
 def places(tmp_path: Path) -> StackPaths:
-    return StackPaths.of(tmp_path)
+    return StackPaths(tmp_path)
 
 
 def make_folder(path: Path) -> Path:
@@ -74,13 +74,13 @@ def test_ports_are_distinct_and_free_and_the_same_next_time(places: StackPaths) 
 
 def test_stacks_that_start_at_once_share_no_port_before_they_listen(tmp_path: Path) -> None:
     with ExitStack() as started:
-        stacks = [started.enter_context(claim_ports(StackPaths.of(make_folder(tmp_path / str(number))))) for number in range(60)]
+        stacks = [started.enter_context(claim_ports(StackPaths(make_folder(tmp_path / str(number))))) for number in range(60)]
     ports = [port for stack in stacks for port in stack.values()]
     assert len(set(ports)) == len(ports)
 
 
 def test_a_stack_whose_ports_another_stack_claimed_gets_others(places: StackPaths, tmp_path: Path) -> None:
-    first, other = ports_of(places), StackPaths.of(make_folder(tmp_path / "other"))
+    first, other = ports_of(places), StackPaths(make_folder(tmp_path / "other"))
     other.ports.write_bytes(places.ports.read_bytes())
     with claim_ports(other) as taken:
         assert taken == first
@@ -189,7 +189,7 @@ def test_an_account_that_cannot_enter_without_bubblewrap_gets_the_remedy(tmp_pat
     if AS_ROOT:
         with pytest.raises(CannotEnter, match=r"cannot enter .*bubblewrap or setpriv is missing. Install them .* or set JUSTENOUGH_HOME"):
             choose_launch(programs, data)
-        (found,) = postgres_findings(programs, StackPaths.of(data))
+        (found,) = postgres_findings(programs, StackPaths(data))
         assert (found.level, found.remedy) == ("missing", "apt install bubblewrap util-linux")
         monkeypatch.setattr(postgres_account, "ACCOUNT_CANDIDATES", ("no-such-user",))
         with pytest.raises(CannotEnter, match=r"refuses to run as root, and none of the users no-such-user exists. Run as another user"):
@@ -283,7 +283,7 @@ def test_children_never_get_the_starters_tokens_for_other_servers(monkeypatch: p
     settings = Settings(
         home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"), worker_cidrs=("10.1.0.0/16", "10.2.0.7/32")
     )
-    ours, servers = own_environment(settings, shop_port=5), server_environment(StackPaths.of(tmp_path))
+    ours, servers = own_environment(settings, {"postgres": 5}), server_environment(StackPaths(tmp_path))
     assert {"VAULT_TOKEN", "TEMPORAL_API_KEY"}.isdisjoint(ours.keys() | servers.keys())
     assert ours["TEMPORAL_CONFIG_FILE"] == "/dev/null"
     assert "PGPASSWORD" not in servers
@@ -301,7 +301,7 @@ def test_long_lists_in_doctors_findings_say_how_many_names_they_leave_out(names:
 
 
 def test_the_supervisor_rotates_the_audit_log_that_the_embedded_vault_writes(tmp_path: Path) -> None:
-    child = vault_child(StackPaths.of(tmp_path), Programs(), {"vault": 1, "vault_cluster": 2})
+    child = vault_child(StackPaths(tmp_path), Programs(), {"vault": 1, "vault_cluster": 2})
     child.prepare()
     (log,) = child.own_logs
     assert f'file_path = "{log}"' in (tmp_path / "vault" / "openbao.hcl").read_text()

@@ -65,7 +65,7 @@ def test_another_configurations_schema_is_loaded_without_the_shops_rows(tmp_path
         database.execute("INSERT INTO public.orders VALUES ('aspirin')")
         database.commit()
         for config in (data.parent, tmp_path / "without-data"):
-            load_shop(StackPaths.of(home), config=config, port=int(str(conninfo_to_dict(stack.shop_dsn or "")["port"])))
+            load_shop(StackPaths(home), config=config, port=int(str(conninfo_to_dict(stack.shop_dsn or "")["port"])))
         assert database.execute("SELECT * FROM public.orders").fetchall() == [("aspirin",)]
 
 

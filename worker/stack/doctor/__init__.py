@@ -1,6 +1,7 @@
-"""`justenough doctor`: checks this machine, this home and its Vault, and gives the remedy for each problem. Changes nothing.
+"""`justenough doctor`: its checks of this machine, its stack and the servers in the settings, in one list. Changes nothing.
 
-`doctor --production` checks an installation on separate servers.
+`doctor --production` checks an installation on separate servers. It issues one credential for each target and revokes it, because nothing else
+proves that access can be revoked there. It changes nothing else.
 """
 
 from __future__ import annotations
@@ -8,148 +9,168 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import chain, islice
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Literal
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import GiveUp, InvalidInput
+from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import admin_token
 from worker.stack.binaries import Programs
 from worker.stack.control import find_running_stack
-from worker.stack.doctor import home, machine
-from worker.stack.doctor.people import people_findings
-from worker.stack.doctor.servers import clock_findings, console_findings, login_findings, poller_findings, temporal_findings
-from worker.stack.doctor.store import overdue_findings
-from worker.stack.doctor.targets import filled_catalog, has_locked_actions, target_findings, trial_findings
-from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, vault_findings
-from worker.stack.environment import UNUSED_PORT, shop_settings
+from worker.stack.doctor import home, machine, people, servers, store, targets, vault
+from worker.stack.environment import shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
+from worker.stack.plan import FOREIGN_VAULT_SETTINGS
 from worker.stack.seed import vault_to_set_up
 from worker.stack.stack_file import Stack, StackUnreadable
 
-__all__ = ["DoctorFinding", "examine", "production_findings"]
 
-MAX_PROBLEMS_SHOWN = 5
+@dataclass(frozen=True)
+class Examination:
+    """What the checks need to know of this process, its machine, and the stack that runs here."""
+
+    settings: Settings
+    is_production: bool = False
+    """Whether the settings are those of a worker or console on separate servers: then no stack counts."""
+    console_url: str | None = None
+    """The console of another installation to check."""
+    programs: Programs = field(default_factory=Programs)
+    version: tuple[int, ...] = sys.version_info[:3]
+    token: Secret | None = field(default_factory=admin_token)
+
+    @cached_property
+    def places(self) -> StackPaths:
+        return StackPaths(self.settings.home)
+
+    @cached_property
+    def stack(self) -> Stack | None:
+        """The stack that runs here."""
+        if not self.is_production:
+            with suppress(StackUnreadable):  # home.stack_findings reports it.
+                return find_running_stack(self.places)
+        return None
+
+    @cached_property
+    def in_force(self) -> Settings:
+        """The settings, with the folder, store and Vault of the stack if one runs."""
+        if self.stack is None:
+            return self.settings
+        stack: dict[str, object] = {"config": self.stack.config, "database_url": self.stack.database_url}
+        if self.stack.vault is not None:
+            stack |= {"vault_addr": self.stack.vault, **dict.fromkeys(FOREIGN_VAULT_SETTINGS)}
+        return self.settings.model_copy(update=stack)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment of this process, with the addresses of the stack's shop."""
+        return {**os.environ, **shop_settings(read_json(self.places.ports) if self.stack else {})}
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """The catalog with the settings of this process filled in; None if it cannot be filled in, which unfilled_findings reports."""
+        with suppress(InvalidInput, OSError):
+            return targets.filled_catalog(self.in_force.config, os.environ)
+        return None
+
+    @property
+    def has_own_vault(self) -> bool:
+        """Whether the Vault to check is that of the settings. If the settings name none, it is that of the stack."""
+        named = self.settings.named_vault_addr
+        return self.is_production or (bool(named) and (self.stack is None or named != self.stack.vault))
 
 
-def examine(
-    settings: Settings,
-    *,
-    programs: Programs | None = None,
-    version: tuple[int, ...] = sys.version_info[:3],
-    console_url: str | None = None,
-) -> tuple[DoctorFinding, ...]:
-    """Return the findings of every check; a failed check does not stop the others.
-
-    `console_url`: the console of another installation to check.
-    """
-    programs, places = programs or Programs(), StackPaths.of(settings.home)
-    try:
-        stack = find_running_stack(places)
-    except StackUnreadable:
-        stack = None  # home.stack_findings reports it.
-    folder = stack.config if stack else settings.config
-    ports = read_json(places.ports)
-    console = console_url or settings.console_url
-    shop = shop_settings(ports.get("postgres"), ports.get("model", UNUSED_PORT)) if stack else {}
-    return tuple(
-        chain(
-            machine.python_findings(version),
-            machine.program_findings(programs),
-            machine.sandbox_findings(programs, root=os.geteuid() == 0),
-            (
-                machine.firewall_finding(
-                    settings if stack is None or stack.vault is None else settings.model_copy(update={"vault_addr": stack.vault})
-                ),
-            ),
-            machine.postgres_findings(programs, places),
-            machine.browser_findings(programs),
-            machine.disk_findings(places),
-            home.mode_findings(places),
-            # An installation on its own servers has no stack, and starting one is no remedy.
-            home.stack_findings(places) if places.seal_key.exists() or not settings.named_vault_addr else (),
-            overdue_findings(settings.model_copy(update={"database_url": stack.database_url}) if stack else settings),
-            home.configuration_findings(folder),
-            target_findings(folder, {**os.environ, **shop}),
-            _vault_findings(settings, places, stack),
-            () if stack else chain(temporal_findings(settings), login_findings(settings)),
-            console_findings(console) if console and not (stack and console.rstrip("/") == stack.console) else (),
-        )
-    )
-
-
-def _vault_findings(settings: Settings, places: StackPaths, stack: Stack | None) -> Iterator[DoctorFinding]:
-    """Check the Vault that the settings name; if they name none, the running stack's."""
-    if settings.named_vault_addr and (stack is None or settings.named_vault_addr != stack.vault):
-        token, folder, catalog = admin_token(), stack.config if stack else settings.config, None
-        try:
-            catalog = filled_catalog(folder, os.environ)
-        except (InvalidInput, OSError) as error:
-            remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
-            messages = [problem.message for problem in error.problems] if isinstance(error, InvalidInput) else [str(error)]
-            more = f"; and {len(messages) - MAX_PROBLEMS_SHOWN} more" if len(messages) > MAX_PROBLEMS_SHOWN else ""
-            problems = "; ".join(messages[:MAX_PROBLEMS_SHOWN]) + more
-            yield DoctorFinding("targets", "warning", f"neither they nor their roles in Vault were checked: {problems}", remedy)
-        yield from vault_findings(
+def check_vault(run: Examination) -> Iterator[DoctorFinding]:
+    settings = run.settings
+    if run.has_own_vault:
+        yield from vault.vault_findings(
             settings.vault_addr,
-            token=token,
+            token=run.token,
             namespace=settings.vault_namespace,
             cacert=settings.vault_cacert,
-            locks=has_locked_actions(folder),
-            catalog=catalog,
-            pages_mount=settings.pages_password_mount,
+            locks=targets.has_locked_actions(run.in_force.config),
+            catalog=run.catalog,
+            pages_mount=settings.pages_password_mount if settings.pages == "on" or not run.is_production else None,
         )
-        yield from people_findings(settings, token=token, folder=folder)
-    elif stack is not None and stack.vault is not None:
-        # The embedded Vault's own files show its configuration and have an administrator's token.
-        yield from islice(vault_findings(stack.vault, pages_mount=settings.pages_mount), 2)
-        yield from embedded_vault_findings(places.vault / "openbao.hcl", places.audit_log)
+    elif run.stack is not None and run.stack.vault is not None:
+        # The embedded Vault's own files show its configuration.
+        yield from islice(vault.vault_findings(run.stack.vault, pages_mount=settings.pages_mount), 2)
+        yield from vault.embedded_vault_findings(run.places.vault / "openbao.hcl", run.places.audit_log)
+
+
+def check_people(run: Examination) -> Iterator[DoctorFinding]:
+    if run.has_own_vault:
+        yield from people.people_findings(run.settings, token=run.token, folder=run.in_force.config)
+    elif run.stack is not None and run.stack.vault is not None:
         try:
-            target = vault_to_set_up(settings)
+            target = vault_to_set_up(run.settings)
         except (GiveUp, OSError) as error:
             found = f"approvers and the lifetimes of logins were not checked: {error}"
-            yield DoctorFinding("people", "warning", found, f"Put {places.admin_token} back, and run doctor again while the stack runs.")
+            remedy = f"Put {run.places.admin_token} back, and run doctor again while the stack runs."
+            yield DoctorFinding("people", "warning", found, remedy)
         else:
-            yield from people_findings(target.settings, token=target.admin_token, folder=stack.config)
+            yield from people.people_findings(target.settings, token=target.admin_token, folder=run.in_force.config)
 
 
-def production_findings(settings: Settings, *, console_url: str | None) -> tuple[DoctorFinding, ...]:
-    """Return what a worker or console on separate servers lacks: the findings of every check, run with the environment of its process.
+def check_stack(run: Examination) -> Iterable[DoctorFinding]:
+    # An installation on its own servers has no stack, and starting one is no remedy.
+    return home.stack_findings(run.places) if run.places.seal_key.exists() or not run.settings.named_vault_addr else ()
 
-    Uses VAULT_TOKEN, an administrator's, if it is set. Issues one credential for each target and revokes it, because nothing else proves that
-    access can be revoked there. Changes nothing else.
-    """
-    token, catalog = admin_token(), None
-    with suppress(InvalidInput, OSError):  # configuration_findings reports it.
-        catalog = filled_catalog(settings.config, os.environ)
-    return tuple(
-        chain(
-            machine.sandbox_findings(Programs(), root=os.geteuid() == 0),
-            (machine.firewall_finding(settings),),
-            machine.disk_findings(StackPaths.of(settings.home)),
-            home.configuration_findings(settings.config),
-            home.settings_findings(settings),
-            temporal_findings(settings, is_required=True),
-            poller_findings(settings),
-            vault_findings(
-                settings.vault_addr,
-                token=token,
-                namespace=settings.vault_namespace,
-                cacert=settings.vault_cacert,
-                locks=has_locked_actions(settings.config),
-                catalog=catalog,
-                pages_mount=settings.pages_password_mount if settings.pages == "on" else None,
-            ),
-            clock_findings(settings, now=time.time),
-            drift_findings(settings, token),
-            people_findings(settings, token=token, folder=settings.config),
-            login_findings(settings),
-            overdue_findings(settings, is_required=True),
-            target_findings(settings.config, os.environ),
-            trial_findings(settings, catalog) if catalog else (),
-            console_findings(console_url or settings.console_url),
-        )
-    )
+
+def check_console(run: Examination) -> Iterable[DoctorFinding]:
+    console = run.console_url or run.settings.console_url
+    is_the_stacks = console is not None and run.stack is not None and console.rstrip("/") == run.stack.console
+    return servers.console_findings(console) if run.is_production or (console and not is_the_stacks) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorCheck:
+    what: str
+    """What it checks, for docs/reference/commands.md."""
+    mode: Literal["here", "production", "both"]
+    """Whether `doctor` makes it, `doctor --production`, or both."""
+    findings: Callable[[Examination], Iterable[DoctorFinding]]
+
+
+CHECKS = (
+    DoctorCheck("Python", "here", lambda run: machine.python_findings(run.version)),
+    DoctorCheck("programs of the embedded servers", "here", lambda run: machine.program_findings(run.programs)),
+    DoctorCheck("sandbox and limits of jobs", "both", lambda run: machine.sandbox_findings(run.programs, root=os.geteuid() == 0)),
+    DoctorCheck("firewall that keeps jobs from Temporal and Vault", "both", lambda run: (machine.firewall_finding(run.in_force),)),
+    DoctorCheck("user of the embedded PostgreSQL", "here", lambda run: machine.postgres_findings(run.programs, run.places)),
+    DoctorCheck("browser, for tests of the pages", "here", lambda run: machine.browser_findings(run.programs)),
+    DoctorCheck("free space for the home", "both", lambda run: machine.disk_findings(run.places)),
+    DoctorCheck("files of the home that others can read", "here", lambda run: home.mode_findings(run.places)),
+    DoctorCheck("embedded stack: each server, and what its console reports", "here", check_stack),
+    DoctorCheck("store and overdue revocations", "here", lambda run: store.overdue_findings(run.in_force)),
+    DoctorCheck("configuration folder", "both", lambda run: home.configuration_findings(run.in_force.config)),
+    DoctorCheck("whether targets answer", "here", lambda run: targets.target_findings(run.in_force.config, run.environment)),
+    DoctorCheck("settings that every installation needs", "production", lambda run: home.settings_findings(run.settings)),
+    DoctorCheck("Temporal and its namespace", "production", lambda run: servers.temporal_findings(run.settings, is_required=True)),
+    DoctorCheck("whether workers poll Temporal", "production", lambda run: servers.poller_findings(run.settings)),
+    DoctorCheck("values for the catalog", "both", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()),
+    DoctorCheck("Vault: seal, audit devices, longest request, control groups, roles of targets, login for the pages", "both", check_vault),
+    DoctorCheck("clock, compared with Vault's", "production", lambda run: servers.clock_findings(run.settings, now=time.time)),
+    DoctorCheck("Vault: the objects and policies of this version", "production", lambda run: vault.drift_findings(run.settings, run.token)),
+    DoctorCheck("people: approvers of each tier, lifetimes of logins", "both", check_people),
+    DoctorCheck("Temporal and its namespace", "here", lambda run: () if run.stack else servers.temporal_findings(run.settings)),
+    DoctorCheck("logins of worker and console", "both", lambda run: () if run.stack else servers.login_findings(run.settings)),
+    DoctorCheck("store and overdue revocations", "production", lambda run: store.overdue_findings(run.settings, is_required=True)),
+    DoctorCheck("whether targets answer", "production", lambda run: targets.target_findings(run.settings.config, os.environ)),
+    DoctorCheck("access to each target: a trial", "production", lambda run: targets.trial_findings(run.settings, run.catalog)),
+    DoctorCheck("console: its `/readyz`", "both", check_console),
+)
+"""Every check, in the order of the findings. A failed check does not stop the others."""
+
+
+def examine(run: Examination) -> tuple[DoctorFinding, ...]:
+    """Return the findings of every check that belongs to this examination."""
+    modes = {"both", "production" if run.is_production else "here"}
+    return tuple(finding for check in CHECKS if check.mode in modes for finding in check.findings(run))

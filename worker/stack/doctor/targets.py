@@ -21,6 +21,8 @@ from worker.stack.finding import DoctorFinding
 from worker.stack.probes import PROBE_TIMEOUT_S, postgres_answers
 from worker.stack.readyz import RUNBOOK
 
+MAX_PROBLEMS_SHOWN = 5
+
 
 def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """Yield a finding for each target; none if the catalog cannot be read or needs settings that are not set here."""
@@ -31,6 +33,18 @@ def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[DoctorFind
     targets = sorted({action.target.postgres for _, action in catalog.iter_actions() if action.target})
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(_target_finding, targets)
+
+
+def unfilled_findings(folder: Path) -> Iterator[DoctorFinding]:
+    """Report why this process cannot fill the catalog in: then neither its targets nor their roles in Vault are checked."""
+    try:
+        filled_catalog(folder, os.environ)
+    except (InvalidInput, OSError) as error:
+        messages = [problem.message for problem in error.problems] if isinstance(error, InvalidInput) else [str(error)]
+        more = f"; and {len(messages) - MAX_PROBLEMS_SHOWN} more" if len(messages) > MAX_PROBLEMS_SHOWN else ""
+        text = f"neither they nor their roles in Vault were checked: {'; '.join(messages[:MAX_PROBLEMS_SHOWN])}{more}"
+        remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
+        yield DoctorFinding("targets", "warning", text, remedy)
 
 
 def filled_catalog(folder: Path, env: Mapping[str, str]) -> Catalog:
@@ -59,8 +73,10 @@ def _target_finding(conninfo: str) -> DoctorFinding:
     return DoctorFinding(name, "missing", f"did not answer within {PROBE_TIMEOUT_S} s", remedy)
 
 
-def trial_findings(settings: Settings, catalog: Catalog) -> Iterator[DoctorFinding]:
+def trial_findings(settings: Settings, catalog: Catalog | None) -> Iterator[DoctorFinding]:
     """Try one action of each target: issue, find, log in, revoke, verify."""
+    if catalog is None:
+        return  # unfilled_findings reports it.
     if not settings.worker_approle_file.is_file():
         text = f"not tried: there is no worker's login here ({settings.worker_approle_file})"
         yield DoctorFinding("access", "warning", text, "Run doctor on a worker's machine, too.")
