@@ -217,7 +217,8 @@ class JobActivities:
         if after.verdict(tiers) == "approved":
             lapsed = build_control_group_verifier(self._deps, now=now).lapsed_answers(job, after)
             counting, facts = after.without(answer for answer, _ in lapsed), [*lapsed_answer_events(job, after, lapsed, at=now)]
-        store.ledger.append([*facts, approval_escalated_event(job, counting, tiers, at=now)])
+        # In this order: an entry that approves the request marks all of its approvals as counting.
+        store.ledger.append([approval_escalated_event(job, counting, tiers, at=now), *facts])
         is_approved = counting.verdict(tiers) == "approved"
         # Otherwise the lapsed ones count again if their people get their right back.
         return ClimbResult(ladder=counting if is_approved else after, approved=is_approved)

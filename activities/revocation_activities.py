@@ -67,6 +67,8 @@ class RevocationActivities:
                 # A person's kill revokes in any case: the job may still run, and nothing more may be issued.
                 if revoke_input.by != "person" and await _run_in_pool(has_standing_proof, self._deps, job):
                     return RevokeResult(confirmed=True)
+                if activity.info().attempt > 1:
+                    self._deps.revocation_tracker.record_earlier_failure(job, now=self._deps.now())
                 result = await _run_in_pool(revoke_once)
                 if result.confirmed or attempt == revoke_input.attempts:
                     return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)

@@ -5,12 +5,14 @@ A handle counts as dead only if a check found it dead; a check that was not poss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
 from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
+from justenough.adapters.store import queries
 from justenough.adapters.targets.inspector import RequestedActions
 from justenough.adapters.targets.postgres import TargetTrace
 from justenough.adapters.vault import pki
@@ -18,7 +20,7 @@ from justenough.domain.contracts.workflow_messages import Finding, ProofReport
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.readmodel.views import CredentialView, EntryView, JobView
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import read_entries
@@ -30,6 +32,7 @@ UNKNOWN_END = datetime.max.replace(tzinfo=UTC)
 """The end of a doubt if neither Vault nor the configuration shows it."""
 LOGIN_MARGIN = timedelta(seconds=6)
 """How long after its end a database user may still log in: Vault sets its VALID UNTIL 5 s later, and leases are renewed in whole seconds."""
+UNREADABLE_ISSUE = "entry {} of the job, about a credential, cannot be read, so somebody changed it; run `justenough ledger verify`"
 VALUE_STAYS = "the secret that was read stays valid until its owner changes it"
 
 
@@ -113,14 +116,18 @@ def prove(deps: Deps, job: str) -> ProofReport:
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
     # The ledger first: every credential that it has is then in the job's view, or among its older ones.
-    issued, view = with_store_timeout(
-        lambda: (read_entries(deps.store.ledger, job, types=[EventType.CREDENTIAL_ISSUED]).items, deps.store.jobs.get(job))
-    )
+    issued = with_store_timeout(lambda: read_entries(deps.store.ledger, job, types=[EventType.CREDENTIAL_ISSUED]).items)
+    view = with_store_timeout(lambda: deps.store.jobs.get(job))
     if view is None:
         raise NotFound(f"no job {job}")
-    credentials = credentials_as_issued(view, issued)
+    handles = [_handle_in(entry) for entry in issued]
+    credentials = credentials_as_issued(deps, view, {item.id: item for item in handles if item is not None})
     inspection = inspect(deps, job, credentials, accesses_of(view) | {(item.resource, item.action) for item in credentials})
-    failures = (*inspection.failures, *standing_doubts(doubts_about(deps, credentials), now=deps.now()))
+    failures = (
+        *inspection.failures,
+        *standing_doubts(doubts_about(deps, credentials), now=deps.now()),
+        *(UNREADABLE_ISSUE.format(entry.seq) for entry, item in zip(issued, handles, strict=True) if item is None),
+    )
     findings = list(inspection.findings)
     residual = [item for item in credentials if item.is_residual(at=deps.now())]
     for item in residual:
@@ -131,7 +138,8 @@ def prove(deps: Deps, job: str) -> ProofReport:
         older = "each was verified as revoked or expired when it ended; they are not checked again"
         findings.append(Finding(what=f"{view.older_credentials:,} older credentials", alive=False, detail=older))
     revoked = not inspection.alive and not failures
-    return ProofReport(job=job, dead=revoked and not residual, revoked=revoked, findings=tuple(findings), failures=failures, at=deps.now())
+    dead = revoked and not residual
+    return ProofReport(job=job, dead=dead, revoked=revoked, findings=tuple(findings), failures=failures, at=deps.now(), covers_ledger=True)
 
 
 def doubts_about(deps: Deps, credentials: tuple[CredentialHandle, ...]) -> dict[str, Doubt]:
@@ -190,19 +198,35 @@ def accesses_of(job: JobView) -> RequestedActions:
     return frozenset(requested | {(item.resource, item.action) for item in job.credentials})
 
 
-def credentials_as_issued(view: JobView, issued: Iterable[EntryView]) -> tuple[CredentialHandle, ...]:
+def credentials_as_issued(deps: Deps, view: JobView, recorded: Mapping[str, CredentialHandle]) -> tuple[CredentialHandle, ...]:
     """Return a job's credentials as the ledger records their issue: somebody may have edited or deleted their rows in the store's tables."""
-    ids = [(entry, {"id": entry.data["credential"], "request_id": entry.data["request"]}) for entry in issued]
-    recorded = {each["id"]: CredentialHandle.model_validate({**entry.data, **each}) for entry, each in ids}
     known = {item.id: credential_of(item) for item in view.credentials}
-    if len(recorded.keys() - known.keys()) <= view.older_credentials:
+    left_out = len(recorded.keys() - known.keys())
+    # Rows that somebody invented must not leave out the others.
+    if left_out <= view.older_credentials and len(recorded) > queries.MAX_DEAD_CREDENTIALS:
         recorded = {name: item for name, item in recorded.items() if name in known}
     for name, item in recorded.items():
-        row = known.get(name, item)
-        # Its lease may have been renewed, and its user found, since then.
-        later = {"expires_at": max(row.expires_at, item.expires_at), "target_digest": row.target_digest}
-        known[name] = item.model_copy(update=later)
+        row, ends = known.get(name, item), item.expires_at
+        if not row.expires_at <= deps.now() < ends or _is_shortened(deps, view.id, row):
+            ends = row.expires_at
+        # Its user may have been found since then.
+        known[name] = item.model_copy(update={"expires_at": ends, "target_digest": row.target_digest})
     return tuple(known.values())
+
+
+def _is_shortened(deps: Deps, job: str, credential: CredentialHandle) -> bool:
+    """Whether the ledger records that a credential's lease was shortened to the end that its row in the store's tables has."""
+    renewed = with_store_timeout(lambda: deps.store.ledger.entries_about(job, (EventType.CREDENTIAL_RENEWED,), credential.id))
+    return bool(renewed) and renewed[-1].data.get("expires_at") == credential.expires_at.isoformat()
+
+
+def _handle_in(entry: EntryView) -> CredentialHandle | None:
+    """Return the credential whose issue an entry records; None if somebody replaced the entry's data."""
+    with suppress(KeyError, TypeError, ValueError):
+        times = {name: parse_entry_time(entry.data[name]) for name in ("issued_at", "expires_at")}
+        ids = {"id": entry.data["credential"], "request_id": entry.data["request"]}
+        return CredentialHandle.model_validate({**entry.data, **ids, **times})
+    return None
 
 
 def credential_of(view: CredentialView) -> CredentialHandle:

@@ -86,8 +86,8 @@ class _JobMemory:
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
     """Wrapping tokens that waited for people's authorization and must be revoked."""
-    proven_at: datetime = LONG_AGO
-    """The time of the newest proof, by the clock of its worker."""
+    proven_at: datetime | None = None
+    """The time of the newest proof, by the clock of its worker; LONG_AGO if there is none, None if the store was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +127,22 @@ def revoke(
     `before`: events to record ahead of its own, in the same step.
     """
     started, began, steps, tracker = deps.now(), deps.ticks(), FailureCollector(), deps.revocation_tracker
-    # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries. It began with its
-    # first attempt, even if only a later one could be recorded.
-    first_began = tracker.start_time(job, now=started)
-    series = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
-    facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=series, by=by, why=why)]
-    with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
+
+    def begin() -> Event:
+        # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries. It began with its
+        # first attempt, even if only a later one could be recorded.
+        began = tracker.start_time(job, now=started)
+        return build_event(EventType.REVOCATION_STARTED, job, at=began, about=f"{by}-{began:%Y%m%dT%H%M%S%f}", by=by, why=why)
+
+    with alarm_if_slow(deps, job, [*before, begin()], steps.failures, by=by, started=started):
         close_and_read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
         memory = steps.attempt("the store", lambda: with_store_timeout(close_and_read), _JobMemory(known or ()))
         seen = _revoke_and_inspect(deps, job, memory, steps)
 
+    # If another worker has proven the job since this one's last attempt, this is a later revocation.
+    tracker.record_proof(job, memory.proven_at, now=started)
+    start = begin()
+    facts, first_began, series = [*before, start], start.at, start.id.rpartition("/")[2]
     at, settled = deps.now(), settled or memory.unclaimed
     dead_since = tracker.record_inspection(job, dead=seen.is_dead, now=at)
     doubts = doubts_about(deps, memory.credentials)
@@ -175,7 +181,7 @@ def _revoke_and_inspect(deps: Deps, job: str, memory: _JobMemory, steps: Failure
     for lock in memory.locks:
         # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
         steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
-    seen_from, inspection = max(deps.now(), memory.proven_at), inspect(deps, job, memory.credentials, memory.accesses)
+    seen_from, inspection = max(deps.now(), memory.proven_at or LONG_AGO), inspect(deps, job, memory.credentials, memory.accesses)
     if inspection.users or inspection.spaces:
         inspection = _end_remains(deps, job, memory, steps)
     return _Observation(role_gone, inspection, seen_from)

@@ -25,12 +25,14 @@ def attest(deps: Deps, report: ProofReport) -> Attestation:
 
     Raises RetryLater.
     """
+    if not report.dead:
+        return Attestation(report=report, why_none="not every credential of the job is revoked")
+    if not report.covers_ledger:
+        return Attestation(report=report, why_none="a worker of an earlier version made the check; upgrade all workers")
     entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
     issued = {str(entry.data["credential"]): entry.hash for entry in entries}
     # If there are very many, only the newest are checked again; and others may have been issued since the check.
     unchecked = issued.keys() - {finding.credential for finding in report.findings}
-    if not report.dead:
-        return Attestation(report=report, why_none="not every credential of the job is revoked")
     if unchecked or not issued:
         why = (
             f"the check did not cover {len(unchecked):,} of the job's credentials as the ledger records them"

@@ -72,10 +72,13 @@ def submit_job(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key:
         return _submit_new(deps, quotas, person, body, key=key)
     except (GiveUp, OverQuota):
         # An order that was valid when it was recorded is still returned after its statement has expired or the catalog has changed.
-        earlier = find_recorded_order(deps, body.id) if body.id else None
-        if earlier is None:
+        if earlier := find_recorded_order(deps, body.id) if body.id else None:
+            _require_same_order(earlier, person, body)
+            return earlier
+        used = deps.store.idempotency.find_job(person.id, key) if key else None
+        earlier = find_recorded_order(deps, used) if used else None
+        if earlier is None or not _has_content_of(earlier, person, body):
             raise
-        _require_same_order(earlier, person, body)
         return earlier
 
 
@@ -190,6 +193,14 @@ def _require_same_order(earlier: SubmittedOrder, person: Person, body: NewJob) -
     recorded = (order.spec, dict(order.params), order.bundle, order.order.statement, order.order.signature)
     if earlier.job.requester_id != person.id or sent != recorded:
         raise Conflict(f"the job id {body.id} already belongs to another order; use a new id")
+
+
+def _has_content_of(earlier: SubmittedOrder, person: Person, body: NewJob) -> bool:
+    """Whether a recorded order is this person's, and has the same content as the one that they send now."""
+    parent = body.parent or (body.statement or {}).get("parent")
+    order, sent = earlier.order, (body.spec, body.params, body.bundle, parent, body.reason)
+    recorded = (order.spec, dict(order.params), order.bundle, order.parent, order.order.statement["reason"])
+    return earlier.job.requester_id == person.id and sent == recorded
 
 
 def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:

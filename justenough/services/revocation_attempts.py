@@ -22,6 +22,8 @@ class _RevocationProgress:
     dead_since: datetime | None = None
     """When a check first found nothing alive, with no later check finding anything alive; set even if this could not be recorded."""
     failed: int = 0
+    proven_at: datetime | None = None
+    """The job's newest proof of an earlier revocation, once read."""
 
 
 class RevocationTracker:
@@ -53,6 +55,22 @@ class RevocationTracker:
             progress.clean_since = None
             progress.failed += 1
             return progress.failed
+
+    def record_earlier_failure(self, job: str, *, now: datetime) -> None:
+        """Record that a worker, perhaps another, has failed before: the next failure counts as the second."""
+        with self._lock:
+            progress = self._progress_of(job, now)
+            progress.failed = max(progress.failed, 1)
+
+    def record_proof(self, job: str, proven_at: datetime | None, *, now: datetime) -> None:
+        """Record the time of the newest proof in the store (None: not read). If another worker has added one, start another revocation."""
+        if proven_at is None:
+            return
+        with self._lock:
+            known = self._progress_of(job, now).proven_at or proven_at
+            if proven_at > known:
+                del self._courses[job]
+            self._progress_of(job, now).proven_at = max(proven_at, known)
 
     def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
         """Record whether a complete check found nothing alive.

@@ -119,6 +119,19 @@ def test_an_escalation_to_a_tier_for_which_the_approvals_so_far_are_enough_appro
         assert (job.request().state, job.request().current_tier, job.request().granted_ttl) == (RequestState.APPROVED, 2, 120)
 
 
+def test_an_escalation_that_approves_a_request_shows_which_approvals_it_did_not_count(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:
+        job, gone, left = WaitingJob(at), at.shop.newcomer("gone-before", "security"), at.shop.newcomer("left-after", "security")
+        job.answer(gone)
+        at.shop.leave(gone, "security")
+        job.answer(left)
+        job.let_time_pass(job.ladder)
+
+        assert job.climb(job.ladder).approved
+
+        assert [item.approver for item in job.request().counting_approvals] == [left.name]
+
+
 @pytest.mark.parametrize("loses", ["its approval", "its group"])
 def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longer_counts(shop: Shop, tmp_path: Path, *, loses: str) -> None:
     with open_desk(shop, tmp_path, folder=two_at_tier_1(tmp_path)) as at:

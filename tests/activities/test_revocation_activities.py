@@ -176,6 +176,37 @@ async def test_a_worker_that_cannot_reach_vault_leaves_a_revocation_to_one_that_
     assert not result.failures
 
 
+async def test_a_revocation_that_fails_once_at_each_of_two_workers_is_overdue(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.revocation_activities.HANDOVER_S", 0.1)
+    job, environment = at.job(), ActivityEnvironment()
+    at.issue(job)
+    wanted = RevokeInput(job=job, by="compensation", why="its worker died")
+    with at.shop.door.closed():
+        for attempt in (1, 2):
+            worker = replace(at.deps, revocation_tracker=revocation_attempts.RevocationTracker())
+            environment.info = replace(environment.info, attempt=attempt)
+            assert revocation_state(at, job) != "overdue"
+            with pytest.raises(NotConfirmed):
+                await asyncio.wait_for(environment.run(RevocationActivities(worker).revoke_job, wanted), 60)
+    assert revocation_state(at, job) == "overdue"
+
+
+def test_what_a_worker_saw_before_anothers_proof_hides_no_later_failure(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    first, other = (replace(at.deps, revocation_tracker=revocation_attempts.RevocationTracker()) for _ in range(2))
+    with at.shop.door.closed():
+        for _ in range(4):
+            assert not revoke(first, job, by="compensation", settled=False, why="killed").confirmed
+    assert revoke(other, job, by="compensation", settled=True, why="killed").confirmed
+    with at.shop.door.closed():
+        for state in ("pending", "overdue", "overdue"):
+            assert not revoke(first, job, by="sweep", settled=False, why="more was found").confirmed
+            assert revocation_state(at, job) == state
+    assert revoke(first, job, by="sweep", settled=True, why="more was found").confirmed
+    assert revocation_state(at, job) == "confirmed"
+
+
 async def test_a_sweep_that_waited_for_others_leaves_a_job_that_has_been_proven_since_unchanged(at: Desk) -> None:
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)

@@ -70,11 +70,12 @@ class PasswordFile:
 
 CONNECT_TIMEOUT_S = 5
 LISTENER_CONNECT_TIMEOUT_S = 3
-LINK_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 10_000}
+LINK_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 5, "tcp_user_timeout": 10_000}
 """A server that has vanished, or a connection that a firewall has forgotten, is noticed after 10 to 15 seconds.
 
 By default Linux waits for its answer for two hours, and then so would every writer of this process. After 30 seconds other workers take a
-session for dead, because it cannot renew its claim. A URL may set other limits.
+session for dead, because it cannot renew its claim. A URL may set other limits. Linux gives a silent connection up at the first probe after
+tcp_user_timeout, however few were sent: of several, one may be lost.
 """
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
@@ -83,8 +84,6 @@ IDLE_IN_TRANSACTION_TIMEOUT_S = 30
 SESSION_LIMITS = {
     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
-    # Otherwise the server keeps a session for two hours after its client has vanished, and a few outages of the network use up max_connections.
-    **{f"tcp_{name.removeprefix('tcp_')}": str(value) for name, value in LINK_LIMITS.items()},
 }
 """PostgreSQL's settings for each session. Behind a pooler only the role's own settings can limit reads (docs/how-to/store.md)."""
 
@@ -181,8 +180,12 @@ class PostgresConnector:
             is_session = row is not None and row[0] == connection.info.backend_pid
             is_direct = is_session and (url != self.url or self.listen_url is None)
             if is_direct:
-                limits = (f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in SESSION_LIMITS.items())
-                connection.execute(f"SELECT {', '.join(limits)}".encode())
+                # Otherwise the server keeps a session for two hours after its client has vanished, and a few outages of the network use up
+                # max_connections. Its limits are ours, which the URL may set: each side gives the connection up by its own.
+                links = {f"tcp_{name.removeprefix('tcp_')}": str(options.get(name, value)) for name, value in LINK_LIMITS.items()}
+                limits = SESSION_LIMITS | links
+                calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in limits)
+                connection.execute(f"SELECT {calls}".encode(), [part for limit in limits.items() for part in limit])
         except psycopg.Error as error:
             connection.close()
             raise StoreUnavailable(describe_failure(error, place_of(url))) from error

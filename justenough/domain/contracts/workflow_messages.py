@@ -272,6 +272,8 @@ class ProofReport(Message):
     findings: tuple[Finding, ...] = ()
     failures: tuple[str, ...] = ()
     at: datetime | None = None
+    covers_ledger: bool = False
+    """Whether it also looked for what the ledger records. Workers of earlier versions read only the store's tables."""
 
 
 class SignedProofReport(ProofReport):

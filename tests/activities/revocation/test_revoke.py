@@ -11,17 +11,18 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, select, text, update
 
-from activities.issuing.results import issued_event
+from activities.issuing.results import issued_event, renewed_event
 from activities.revocation.proof import NONE_WITH_JOB_ID, VALUE_STAYS, prove
 from activities.revocation.revoke import RevocationResult, record_lapsed, revoke, revoke_one
 from console.presentation.job_status import residual_text
 from justenough.adapters.store import Store, queries
-from justenough.adapters.store.tables import CREDENTIALS
+from justenough.adapters.store.tables import CREDENTIALS, LEDGER
 from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import NotFound
+from justenough.domain.core.ids import credential_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType
@@ -374,6 +375,56 @@ def test_a_proof_checks_what_the_ledger_records_whatever_somebody_wrote_into_the
     handles = {f"lease {held[0].credential.lease_id}", f"token {held[0].credential.accessor}", f"value of {held[1].credential.id}"}
     assert handles <= {finding.what for finding in prove(at.deps, job).findings if finding.alive}
     revoke_by_session(at, job, held[0])
+
+
+def test_a_proof_checks_what_the_ledger_records_however_many_credentials_somebody_invented(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MAX_DEAD_CREDENTIALS", 2)
+    job = at.job()
+    held = at.issue(job)
+    with at.deps.store._engine.begin() as connection:
+        row = CREDENTIALS.c.job_id == job
+        connection.execute(update(CREDENTIALS).where(row).values(live=False, state=CredentialState.CONFIRMED.value))
+        real = dict(connection.execute(select(CREDENTIALS).where(row)).mappings().one())
+        later = real["issued_at"] + timedelta(seconds=1)
+        invented = ({"id": credential_id(job, 1, nth), "issued_at": later, "lease_id": "x", "accessor": "y"} for nth in range(2, 5))
+        connection.execute(insert(CREDENTIALS), [real | one for one in invented])
+    assert f"lease {held.credential.lease_id}" in {finding.what for finding in prove(at.deps, job).findings if finding.alive}
+    revoke_by_session(at, job, held)
+
+
+@pytest.mark.parametrize("seconds", [60, 59])
+def test_a_proof_believes_that_a_credential_has_ended_if_the_ledger_records_that_its_lease_was_shortened(at: Desk, seconds: int) -> None:
+    job = at.job()
+    held = at.issue(job, 3)
+    timed, end = held.credential.model_copy(update={"revocable": Revocable.ON_EXPIRY}), held.credential.issued_at + timedelta(seconds=60)
+    timed = timed.model_copy(update={"id": credential_id(job, 3, 2)})
+    shorter = timed.model_copy(update={"expires_at": end})
+    at.deps.store.ledger.append([issued_event(job, timed), renewed_event(job, shorter, at=timed.issued_at)])
+    with at.deps.store._engine.begin() as connection:
+        row = CREDENTIALS.c.id == timed.id
+        connection.execute(update(CREDENTIALS).where(row).values(expires_at=timed.issued_at + timedelta(seconds=seconds)))
+    at.clock.ahead += timedelta(seconds=61)
+    is_believed = seconds == 60
+    residual = [finding.credential for finding in prove(at.deps, job).findings if finding.residual]
+    assert (timed.id in residual) is not is_believed
+    revoke_by_session(at, job, held)
+
+
+@pytest.mark.parametrize("data", ["{}", "[]", '{"credential": [], "request": "r"}'])
+def test_a_proof_fails_if_somebody_replaced_what_the_ledger_records_of_a_credential(at: Desk, data: str) -> None:
+    job = at.job()
+    held = at.issue(job)
+    revoke_by_session(at, job, held)
+    with at.deps.store._engine.begin() as connection:
+        issued = (LEDGER.c.job == job, LEDGER.c.type == EventType.CREDENTIAL_ISSUED.value)
+        connection.execute(text("DROP TRIGGER IF EXISTS ledger_no_update"))
+        connection.execute(update(LEDGER).where(*issued).values(data=data))
+    report = prove(at.deps, job)
+    assert (report.dead, report.revoked) == (False, False)
+    (why,) = report.failures
+    assert "ledger verify" in why
 
 
 def test_a_proof_says_how_many_credentials_it_did_not_check_again(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

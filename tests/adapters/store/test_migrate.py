@@ -118,22 +118,26 @@ def test_a_credential_that_an_older_version_confirmed_is_residual_after_the_upgr
     }
 
 
-def test_a_delegates_decision_that_an_older_version_recorded_is_for_who_named_that_delegate(empty_url: str) -> None:
+def test_a_delegates_decision_that_an_older_version_recorded_is_for_the_person_in_its_entry(empty_url: str) -> None:
     engine, config = open_database(empty_url).engine, alembic_config()
     texts = {"approver": "d", "approver_id": "e-d", "tier": 1, "decision": "approve", "reason": "", "ttl": 60, "at": NOW, "request_id": "r"}
-    named = {"delegate": "d", "reason": "", "made_at": NOW, "until": NOW, "signed": {}, "person": "ada"}
+    named = {"delegate": "d", "delegate_id": "e-d", "reason": "", "made_at": NOW, "until": NOW, "signed": {}, "person": "ada"}
+    entry = {"job": JOB, "type": "approval.decided", "at": NOW.isoformat(), "prev": "", "hash": ""}
+    entries = {"of ada": '{"on_behalf_of": "e-ada"}', "own": '{"on_behalf_of": null}', "list": "[]", "nul": r'{"on_behalf_of": "\u0000"}'}
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0028")
-        tables = {name: Table(name, MetaData(), autoload_with=connection) for name in ("approvals", "delegations")}
-        for absent in ("ada", None):
-            connection.execute(tables["approvals"].insert(), {"id": f"for {absent}", **texts, "on_behalf_of": absent})
-        for person, delegate in (("e-ada", "e-d"), ("e-other", "e-d2")):
-            connection.execute(tables["delegations"].insert(), {"id": person, "person_id": person, "delegate_id": delegate, **named})
+        tables = {name: Table(name, MetaData(), autoload_with=connection) for name in ("approvals", "delegations", "ledger")}
+        for number, (name, data) in enumerate(entries.items(), start=1):
+            connection.execute(tables["approvals"].insert(), {"id": name, **texts, "on_behalf_of": None if name == "own" else "ada"})
+            connection.execute(tables["ledger"].insert(), {**entry, "id": name, "data": data, "position": number, "seq": number})
+        # Her namesake on another mount has the same delegate.
+        for person in ("e-ada", "e-namesake"):
+            connection.execute(tables["delegations"].insert(), {"id": person, "person_id": person, **named})
         command.upgrade(config, "head")
         found = {row.id: row.on_behalf_of_id for row in connection.execute(text("SELECT id, on_behalf_of_id FROM approvals"))}
     engine.dispose()
-    assert found == {"for ada": "e-ada", "for None": None}
+    assert found == {"of ada": "e-ada", "own": None, "list": None, "nul": None}
 
 
 def test_the_migrations_are_one_line_in_the_order_of_their_files_names() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
 from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction, write_transaction
-from justenough.adapters.store.postgres_connection import PasswordFile
+from justenough.adapters.store.postgres_connection import LINK_LIMITS, PasswordFile
 from justenough.adapters.store.rights import RIGHTS
 from tests.adapters.store.conftest import (
     NOBODY,
@@ -316,33 +316,29 @@ def test_what_was_recorded_survives_a_crash_of_the_server_whatever_its_setting(
         opened.engine.dispose()
 
 
-def test_a_server_whose_machine_vanishes_is_noticed_long_before_a_claim_ends(postgres_port: int, ready_database: str) -> None:
-    """Only the kernel can notice it, so these are the kernel's own limits."""
-    url = f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}"
+@pytest.mark.parametrize("query, expected", [("", [10_000, 5, 1, 5]), ("?tcp_user_timeout=70000&keepalives_idle=30", [70_000, 30, 1, 5])])
+def test_both_sides_notice_long_before_a_claim_ends_that_the_others_machine_has_vanished(
+    postgres_port: int, ready_database: str, query: str, expected: list[int]
+) -> None:
+    """Only their kernels can notice it, so these are the kernels' own limits; the server answers with those of its own."""
     asked = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-    for query, expected in {"": [10_000, 5, 5, 2], "?tcp_user_timeout=7000&keepalives_idle=3": [7_000, 3, 5, 2]}.items():
-        opened = open_database(url + query)
-        assert opened.connector is not None
-        with closing(opened.connector.connect_listener(opened.engine.dialect)[0]) as listener, read_transaction(opened.engine) as reader:
-            driver: Any = reader.connection.driver_connection
-            for connection in (driver, listener):
-                with socket.socket(fileno=os.dup(connection.fileno())) as link:
-                    assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-                    assert [link.getsockopt(socket.IPPROTO_TCP, option) for option in asked] == expected
-        opened.engine.dispose()
-
-
-def test_the_server_notices_as_soon_that_our_machine_has_vanished(postgres_port: int, ready_database: str) -> None:
-    """Else it would keep our sessions for two hours. It answers with the limits that its kernel has for the connection."""
-    opened = open_database(f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}")
+    settings = ("tcp_user_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+    opened = open_database(f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}{query}")
     assert opened.connector is not None
-    expected = {"tcp_user_timeout": "10000", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "2"}
     with closing(opened.connector.connect_listener(opened.engine.dialect)[0]) as listener, read_transaction(opened.engine) as reader:
         driver: Any = reader.connection.driver_connection
         for connection in (driver, listener):
-            found = {name: connection.execute(f"SHOW {name}").fetchall()[0][0] for name in expected}
-            assert found == expected
+            with socket.socket(fileno=os.dup(connection.fileno())) as link:
+                assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert [link.getsockopt(socket.IPPROTO_TCP, option) for option in asked] == expected
+            assert [int(connection.execute(f"SHOW {name}").fetchall()[0][0]) for name in settings] == expected
     opened.engine.dispose()
+
+
+def test_no_single_lost_probe_ends_a_connection() -> None:
+    """With a tcp_user_timeout, Linux ignores keepalives_count: it gives up at the first probe after that time."""
+    idle, interval, _, user_timeout = LINK_LIMITS.values()
+    assert (user_timeout / 1000 - idle) / interval >= 5
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

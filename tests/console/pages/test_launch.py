@@ -14,7 +14,7 @@ import yaml
 from temporalio.client import Client
 
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
-from justenough.domain.core.errors import NotFound
+from justenough.domain.core.errors import NotFound, Problem
 from justenough.domain.core.ids import first_job_id
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs import bundle
@@ -164,6 +164,29 @@ async def test_a_preview_that_is_sent_again_after_its_job_was_launched_launches_
     job = job_at(await launch_job(ops, page, spec=text))
     assert job >= first_job_id(site.console.deps.settings.installation, since=previewed), "it is listed at the time of its launch"
     assert job_at(await launch_job(ops, (await ops.send("/jobs/new", preview)).text, spec=text), done="again") == job
+    await temporal.get_workflow_handle(job).terminate()
+
+
+async def test_a_form_that_is_sent_again_leads_to_its_job_also_if_its_order_would_be_refused_now(
+    site: Site, logged_in: LogIn, temporal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops, text = await logged_in("ops"), yaml.safe_dump(SPEC)
+    page = (await preview_job(ops, PASTE, spec=text)).text
+    find_job, job = site.store.idempotency.find_job, job_at(await launch_job(ops, page, spec=text))
+
+    def submit_beside(person: str, key: str) -> str | None:
+        """Answer the first time as if both were sent at the same moment."""
+        monkeypatch.setattr(site.store.idempotency, "find_job", find_job)
+        return None
+
+    monkeypatch.setattr(site.console.quotas, "_settings", site.console.deps.settings.model_copy(update={"quota_open_jobs": 1}))
+    monkeypatch.setattr(site.store.idempotency, "find_job", submit_beside)
+    assert job_at(await launch_job(ops, page, spec=text), done="again") == job
+    problem = (Problem("access[0].resource", "is no longer in the catalog"),)
+    monkeypatch.setattr("console.services.submit_job.problems_in_spec", lambda *_: problem)
+    assert job_at(await launch_job(ops, page, spec=text), done="again") == job
+    other = await preview_job(ops, PASTE, spec=text)
+    assert other.status_code == 422
     await temporal.get_workflow_handle(job).terminate()
 
 

@@ -35,9 +35,8 @@ def deps(served: Served, tmp_path: Path) -> Iterator[Deps]:
 
 def report(*, dead: bool = True, credential: str = CHECKED) -> ProofReport:
     checked = ("lease database/creds/orders-write/abc", "token acc-1")
-    return ProofReport(
-        job=JOB, dead=dead, findings=tuple(Finding(what=what, alive=not dead, credential=credential) for what in checked), at=NOW
-    )
+    findings = tuple(Finding(what=what, alive=not dead, credential=credential) for what in checked)
+    return ProofReport(job=JOB, dead=dead, findings=findings, at=NOW, covers_ledger=True)
 
 
 def test_an_attestation_names_each_credential_that_was_checked(deps: Deps) -> None:
@@ -56,6 +55,13 @@ def test_no_attestation_is_made_while_a_credential_may_be_alive(deps: Deps) -> N
 def test_no_attestation_is_made_if_a_credential_was_issued_after_the_check_or_not_checked_again(deps: Deps) -> None:
     made = attest(deps, report(credential="c-dev-another-1"))
     assert (made.envelope, made.why_none) == (None, NOT_COVERED)
+
+
+def test_no_attestation_is_made_of_a_check_by_a_worker_that_reads_only_the_stores_tables(deps: Deps) -> None:
+    """As workers of earlier versions do, which may still run beside this console."""
+    by_older = ProofReport.model_validate(report().model_dump(exclude={"covers_ledger"}))
+    made = attest(deps, by_older)
+    assert (made.envelope, made.why_none) == (None, "a worker of an earlier version made the check; upgrade all workers")
 
 
 def test_no_attestation_is_made_for_a_job_without_credentials(deps: Deps) -> None:

@@ -1,5 +1,8 @@
 """Record for whom a delegate decided, by entity id, and why an answer no longer counts."""
 
+import json
+from contextlib import suppress
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,15 +11,18 @@ down_revision: str | None = "0028"
 branch_labels: str | None = None
 depends_on: str | None = None
 
-# Older answers have the login name only.
-_PEOPLE = """
-    UPDATE approvals SET on_behalf_of_id = (SELECT max(person_id) FROM delegations WHERE delegate_id = approver_id AND person = on_behalf_of)
-    WHERE on_behalf_of IS NOT NULL
-"""
+# Earlier versions recorded only the login name beside an answer. Two people may have it, but the answer's entry names the person.
+_DELEGATED = "SELECT id, data FROM ledger WHERE id IN (SELECT id FROM approvals WHERE on_behalf_of IS NOT NULL)"
+_FOR_WHOM = "UPDATE approvals SET on_behalf_of_id = :person WHERE id = :id"
 
 
 def upgrade() -> None:
-    """Add the columns. Set the entity id by the delegations; why earlier answers no longer count stays in the ledger."""
+    """Add the columns. Set the entity id by the ledger; why earlier answers no longer count stays there."""
     op.add_column("approvals", sa.Column("lapsed", sa.Text(), nullable=True))
     op.add_column("approvals", sa.Column("on_behalf_of_id", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True))
-    op.execute(_PEOPLE)
+    for name, data in op.get_bind().execute(sa.text(_DELEGATED)).all():
+        # Data that somebody replaced must not keep the store from being upgraded.
+        with suppress(ValueError, RecursionError, KeyError, TypeError):
+            person = json.loads(data)["on_behalf_of"]
+            if isinstance(person, str) and person.isprintable():
+                op.get_bind().execute(sa.text(_FOR_WHOM), {"id": name, "person": person})
