@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from justenough.domain.core.errors import GiveUp
+from worker import main
 from worker.main import LIVENESS_INTERVAL_S, HomeNotWritable, signal_liveness
 
 
@@ -17,6 +19,13 @@ def test_a_worker_starts_without_loading_the_mcp_sdk() -> None:
     code = "import sys; import worker.main; print(sorted({'mcp', 'mcp_types', 'jsonschema'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_package_from_another_folder_keeps_a_worker_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    main.check_packages()
+    monkeypatch.setattr(main, "PACKAGES", ("worker", "pytest"))
+    with pytest.raises(GiveUp, match=r"^package 'pytest' was imported from .*, not from .*; install the worker in a separate environment$"):
+        main.check_packages()
 
 
 async def test_a_liveness_file_is_touched_again_after_a_time_in_which_it_could_not_be(tmp_path: Path) -> None:

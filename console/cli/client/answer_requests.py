@@ -81,10 +81,14 @@ def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOp
 
 
 def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
-    """Return a request. Raises Failure if the console returns another one, which the person's signature would then be about."""
+    """Return a request. Raises Failure if nobody can decide it, or if the console returns another one, which would then be signed."""
     view = api.get(f"/requests/{path_segment(request)}")
     if view["id"] != request:
         raise Failure(f"the console at {api.address} answered with another request, {view['id']}; nothing was signed")
+    if not view["digest"]:
+        is_new = view["state"] == RequestState.PENDING
+        why = "policy has not decided on the request yet; try again" if is_new else f"the request is {state_word('request', view['state'])}"
+        raise Failure(why, code=ExitCode.CONFLICT)
     return view
 
 
@@ -118,8 +122,6 @@ def approver_by_login(api: ConsoleApiClient, name: str) -> Json:
 def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions, *, absent: str | None) -> Json:
     path = f"/requests/{path_segment(request)}"
     view = fetch_request_to_sign(api, request)
-    if not view["digest"]:
-        raise Failure(f"the request is {state_word('request', view['state'])}, not pending", code=ExitCode.CONFLICT)
     tools: BoundedTools | None = None
     if options.tools:
         requested = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}

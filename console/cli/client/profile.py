@@ -207,8 +207,8 @@ def save_login(
 
 def delete_login(profile: Profile) -> None:
     """Delete the login file and its cached identity token."""
-    private_files.remove(profile.cache)
     private_files.remove(profile.path)
+    private_files.remove(profile.cache)
 
 
 def _addresses_from_json(value: Any) -> ServerAddresses:

@@ -82,8 +82,6 @@ def id_beginning_with(api: ConsoleApiClient, kind: IdKind, text: str) -> str:
         return f"{letter}{jobs[0][1:]}{number}"
     found = _ids_beginning(api, kind, beginning)
     ids = [name for name in found if name.endswith(number)]
-    if whole in ids:
-        return whole
     is_cut = len(found) == MAX_FETCHED
     if len(ids) > 1 or is_cut:
         count = "" if is_cut else f"{len(ids) - MAX_SHOWN} "

@@ -112,7 +112,7 @@ class PersonVaultClient:
 
     def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
         answer = self._read_answer(self._send("GET", f"identity/oidc/token/{IDENTITY_ROLE}", None, token))
-        return decode_identity_token(Secret(answer["data"]["token"]))
+        return decode_identity_token(Secret(str((answer.get("data") or {}).get("token"))))
 
     def revoke(self, token: Secret) -> None:
         """Revoke a token. Does nothing if the token is no longer valid."""

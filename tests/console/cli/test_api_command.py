@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import webbrowser
@@ -123,7 +124,9 @@ def test_debug_prints_each_request_with_its_id_and_no_secret(cli: Cli, whole: St
     assert "Bearer" not in done.stderr
 
 
-def test_a_launch_names_its_page_and_web_opens_it(cli: Cli, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_names_its_page_and_web_opens_pages(
+    cli: Cli, ops: Human, whole: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
 
     def open_browser(address: str) -> bool:
@@ -131,15 +134,20 @@ def test_a_launch_names_its_page_and_web_opens_it(cli: Cli, whole: Stack, tmp_pa
         return True
 
     monkeypatch.setattr(webbrowser, "open", open_browser)
-    spec = write_spec(tmp_path, ["true"])
+    spec = write_spec(tmp_path, ["true"], access=[{**WRITE, "resource": "orders-db", "action": "read"}], data_scope={"tenant": "acme"})
 
     launched = cli.run("job", "run", spec, "-o", "name")
     name = launched.stdout.strip()
     assert launched.stderr == f"Page: {whole.console}/jobs/{name}\n"
     assert cli.run("job", "run", spec, "-q", "-o", "name").stderr == ""
     assert opened == []
-    assert cli.run("job", "show", name, "--web").exit_code == 0
-    assert opened == [f"{whole.console}/jobs/{name}"]
+    request = ops.job(name)["requests"][0]["id"]
+    for arguments in (("job", "show", name), ("request", "show", request), ("catalog", "show", "orders-db:read")):
+        done = cli.run(*arguments, "--web")
+        assert (done.exit_code, done.stdout) == (0, "")
+    again = cli.run("job", "run", spec, "--web", "-o", "name").stdout.strip()
+    paths = [f"jobs/{name}", f"inbox/{request}", "resources/orders-db", f"jobs/{again}"]
+    assert opened == [f"{whole.console}/{path}" for path in paths]
 
 
 def test_without_a_browser_the_address_is_named(cli: Cli, whole: Stack, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,5 +207,20 @@ def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, j
     assert "lead" in complete(cli, "justenough --profile le")
 
 
+def test_a_second_press_of_tab_does_not_ask_the_console_again(fresh: Cli, cli: Cli, whole: Stack) -> None:
+    cache, line = fresh.logins / "justenough" / "completion.cache", "justenough --profile ops job show "
+    shutil.copytree(cli.logins, fresh.logins, dirs_exist_ok=True)
+    assert "@last" in complete(fresh, line)
+    kept = json.loads(cache.read_text())
+
+    # Still fresh, however slow this machine is.
+    cache.write_text(json.dumps({**kept, "at": kept["at"] + 600, "items": [{"id": "j-kept", "name": "kept", "state": "running"}]}))
+
+    assert complete(fresh, line) == ["@last", "j-kept", "kept"]
+    cache.write_text(json.dumps({**kept, "at": kept["at"] - 600, "items": [{"id": "j-kept", "name": "kept", "state": "running"}]}))
+    assert "j-kept" not in complete(fresh, line)
+
+
 def test_completion_offers_nothing_if_no_console_answers(alone: Cli) -> None:
     assert complete(alone, "justenough job show j-") == []
+    assert complete(alone, "justenough --prof") == ["--profile"]

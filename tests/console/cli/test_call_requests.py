@@ -10,6 +10,7 @@ from tests.activities.broker.remote_job import launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request
 from tests.activities.broker.test_tool_gateway import call_tool, newest_request, rows, tenant_order
 from tests.console.cli.conftest import Cli
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
 
@@ -28,6 +29,12 @@ def test_a_requested_call_is_shown_in_full_and_made_once_it_is_approved(cli: Cli
         shown = cli.run("request", "show", request, who="lead").stdout
         assert whole in shown
         assert "the spec sets no limits" not in shown
+        view = cli.json("request", "show", request, who="lead")
+        with serve_canned_answers() as console:
+            for within, says in (({}, "; the spec sets no limits on the arguments"), ({"calls": 3}, ', within {"calls": 3}')):
+                console.routes = {f"/{request}": (200, {**view, "call": {**view["call"], "within": {"arguments": {}, **within}}})}
+                limited = cli.run("request", "show", request, "--console-url", console.address, who="lead").stdout
+                assert f"{whole}{says}\n" in limited
         assert whole in cli.run("request", "approve", request, "--reason", "yes", who="lead").stderr
         calling.join(60)
         assert not answers[0][1], answers

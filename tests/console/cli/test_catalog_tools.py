@@ -71,6 +71,17 @@ def test_pinning_writes_the_tool_list_and_its_digest_into_the_configuration(alon
     assert (again.exit_code, again.stderr) == (0, "")
 
 
+def test_a_list_that_cannot_be_written_is_not_pinned(alone: Cli, hub: McpServer) -> None:
+    add_upstream(alone, hub.url)
+    (alone.config / "tools").touch()
+    before = (alone.config / "catalog.yaml").read_text()
+
+    done = alone.run("catalog", "tools", "hub", "--pin")
+
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, f"error: cannot write {alone.config / 'tools'}: File exists")
+    assert (alone.config / "catalog.yaml").read_text() == before
+
+
 def test_changed_tools_are_shown_line_by_line_and_can_be_pinned_again(alone: Cli, hub: McpServer) -> None:
     add_upstream(alone, hub.url)
     assert alone.run("catalog", "tools", "hub", "--pin").exit_code == 0
@@ -136,6 +147,8 @@ def test_the_tool_list_can_be_given_as_a_file_instead_of_asking_the_server(alone
         (("find-order",), None, 0o600, 5, "the catalog has no MCP server find-order"),
         (("hub", "--credential"), {"token": TOKEN}, 0o644, 1, "other users can read "),
         (("hub", "--credential"), {"token": 7}, 0o600, 2, 'contains no credential; it must be a JSON object like {"token": "…"}'),
+        (("hub", "--credential"), TOKEN, 0o600, 2, "contains no credential; it must be a JSON object"),
+        (("hub", "--credential", "-"), None, 0o600, 2, "- contains no credential; it must be a JSON object"),
         (("hub", "--credential"), {"key": TOKEN}, 0o600, 2, "neither an input nor a field of the credential: token"),
         (("hub", "--shown"), "x", 0o600, 2, "is not valid JSON"),
         (("hub", "--shown"), None, 0o600, 2, "cannot read "),
@@ -149,7 +162,7 @@ def test_bad_input_to_catalog_tools_is_refused_in_words_and_pins_nothing(
     if content is not None:
         write_secret(path, content, mode=mode)
     more = [path] if words[-1].startswith("--") else []
-    done = alone.run("catalog", "tools", *words, *more, "--pin")
+    done = alone.run("catalog", "tools", *words, *more, "--pin", stdin=TOKEN)
     assert done.exit_code == code, done.stderr
     assert says in done.stderr
     assert TOKEN not in done.stderr

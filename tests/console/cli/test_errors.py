@@ -9,11 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import webbrowser
 from pathlib import Path
 
 import pytest
 
-from console.cli.client import api
+from console.cli.client import api, oidc
 from console.cli.client.config import ServerAddresses
 from console.cli.client.vault import PersonVaultClient
 from console.cli.errors import Unreachable
@@ -103,6 +104,27 @@ def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
 
 
 @pytest.mark.servers
+def test_after_an_outage_the_requests_that_were_not_decided_are_named(cli: Cli) -> None:
+    requests = [f"r-dev-01kb3zq0aa0000000000000000-{number}" for number in (1, 2, 3)]
+
+    done = cli.run("request", "approve", *requests, "--reason", "x", env={"JUSTENOUGH_CONSOLE_URL": f"http://127.0.0.1:{free_port()}"})
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {requests[0]}: the console at ")
+    assert done.stderr.endswith(f"error: not done either: {requests[1]}, {requests[2]}\n")
+
+
+@pytest.mark.servers
+def test_the_api_command_refuses_an_answer_that_is_not_json(cli: Cli) -> None:
+    with serve_canned_answers() as console:
+        console.set_response(200, b"<html>", "text/html")
+        done = cli.run("api", "GET", "/jobs", "--console-url", console.address)
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: GET /jobs does not answer with JSON\nUse another client, such as curl\n"
+
+
+@pytest.mark.servers
 def test_a_console_with_a_private_authority_is_trusted_by_ssl_cert_file(cli: Cli, tmp_path: Path) -> None:
     authority, contexts = create_authority(tmp_path, "localhost")
     with serve_canned_answers(contexts["localhost"]) as console:
@@ -187,6 +209,57 @@ def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) 
     assert "justenough up --detach" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "status,body,code,says",
+    [
+        (200, b"<html>", 1, "did not answer like a Vault; check the address"),
+        (200, b"[]", 1, "did not answer like a Vault; check the address"),
+        (200, b"{}", 4, "if it needs a second factor, log in with `bao login` and set VAULT_TOKEN"),
+        (500, b'{"errors": ["disk full", "try later"]}', 1, "answered 500: disk full; try later"),
+        (500, b"<html>", 1, "answered 500: no reason was returned"),
+    ],
+)
+def test_a_login_that_a_vault_answers_oddly_is_refused_in_words(alone: Cli, status: int, body: bytes, code: int, says: str) -> None:
+    with serve_canned_answers() as vault:
+        vault.set_response(status, body)
+        done = alone.run("login", "--user", "ada", "--password-stdin", stdin="x", env={"VAULT_ADDR": vault.address})
+
+    assert (done.exit_code, says in done.stderr) == (code, True), done.stderr
+    assert not alone.login_file("ops").exists()
+
+
+@pytest.mark.parametrize("data", [None, {}, {"token": "x"}, {"token": "a.b.c"}, {"token": 5}])
+def test_an_identity_token_that_cannot_be_decoded_is_an_error(alone: Cli, data: object) -> None:
+    with serve_canned_answers() as vault:
+        vault.set_response(200, {"data": data})
+        done = alone.run("whoami", "--console-url", "http://127.0.0.1:9", env={"VAULT_ADDR": vault.address, "VAULT_TOKEN": "t"})
+
+    assert (done.exit_code, done.stderr) == (1, "error: cannot decode the identity token from Vault\n")
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)?state=s", "file:///etc/passwd?state=s", "https://idp.example/login"])
+def test_a_login_address_that_a_browser_must_not_open_is_not_opened(alone: Cli, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    with serve_canned_answers() as vault:
+        vault.set_response(200, {"data": {"auth_url": url}})
+        done = alone.run("login", "--method", "oidc", "--port", free_port(), env={"VAULT_ADDR": vault.address, "BROWSER": "x"})
+
+    assert (done.exit_code, opened) == (1, [])
+    assert "returned a login address that cannot be opened; check the mount's configuration" in done.stderr
+    assert url not in done.output
+
+
+def test_a_login_at_a_provider_that_nobody_completes_times_out(alone: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "LOGIN_TIMEOUT_S", 0.01)
+    with serve_canned_answers() as vault:
+        vault.set_response(200, {"data": {"auth_url": "https://idp.example/login?state=s"}})
+        done = alone.run("login", "--method", "oidc", "--no-browser", "--port", free_port(), env={"VAULT_ADDR": vault.address})
+
+    assert done.exit_code == 7
+    assert "you did not log in within five minutes; run justenough login again" in done.stderr
+
+
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_proxys_answer_in_place_of_vault_is_an_outage(status: int) -> None:
     """A withdrawal is then recorded without a signature."""
@@ -246,6 +319,18 @@ def test_a_damaged_settings_file_is_named(alone: Cli, tmp_path: Path, monkeypatc
 
     assert done.exit_code == 2
     assert "cannot read justenough.toml" in done.stderr
+
+
+def test_a_damaged_stack_file_is_named_with_the_remedy(alone: Cli) -> None:
+    alone.home.mkdir()
+    (alone.home / "stack.json").write_text("{")
+
+    done = alone.run("job", "list")
+
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"error: cannot read {alone.home / 'stack.json'}\nRestart the stack: justenough down, then justenough up --detach\n",
+    )
 
 
 def test_a_catalog_whose_sql_could_run_a_jobs_function_is_refused(alone: Cli) -> None:

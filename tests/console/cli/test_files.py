@@ -85,6 +85,11 @@ def test_a_closed_stdin_is_an_empty_one(alone: Cli, arguments: tuple[str, ...], 
     assert run(alone, *arguments, stdin=None, VAULT_ADDR="http://127.0.0.1:9") == (code, said)
 
 
+def test_a_password_that_is_not_utf_8_is_a_usage_error(alone: Cli) -> None:
+    arguments = ("login", "--user", "ops", "--password-stdin")
+    assert run(alone, *arguments, stdin=b"\xff", VAULT_ADDR="http://127.0.0.1:9") == (2, "error: the password on stdin is not UTF-8 text")
+
+
 @pytest.mark.parametrize("arguments", [("job", "show", b"\xff"), ("job", "list", "--name", b"\xff"), ("find", b"\xff")], ids=str)
 def test_an_argument_that_is_not_utf_8_is_a_usage_error(alone: Cli, arguments: tuple[str | bytes, ...]) -> None:
     assert run(alone, *arguments) == (2, "error: an argument is not UTF-8 text")

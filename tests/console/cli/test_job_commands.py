@@ -218,6 +218,28 @@ def test_a_denial_by_policy_is_shown_with_the_sentence_above_the_policy(cli: Cli
     assert cli.json("request", "show", request)["policy_reasons"].keys() == {"no-export-after-restricted"}
 
 
+def test_a_dry_run_lists_the_tools_of_an_agent_or_says_that_nothing_is_requested(cli: Cli, tmp_path: Path) -> None:
+    agent = cli.run("job", "run", ROOT / "examples" / "shop" / "jobs" / "support-agent.yaml", "--dry-run")
+    nothing = cli.run("job", "run", write_spec(tmp_path, ["true"]), "--dry-run")
+
+    assert "The agent may call these tools while it runs; each call needs the access shown next to it:\n" in agent.stderr
+    assert re.search(r"^refund-order +refunds-db +write +needs approval +1 +named$", agent.stdout, re.MULTILINE), agent.stdout
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert nothing.stderr.endswith("The spec is valid and requests no access.\n")
+
+
+def test_no_order_is_signed_for_files_that_the_console_did_not_store(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "program.py").write_text("print(1)\n")
+    with serve_canned_answers() as console:
+        console.routes = {"/whoami": (200, {"installation": "dev"}), "/bundles": (200, {"digest": f"sha256:{'0' * 64}"})}
+        done = cli.run("job", "run", write_spec(tmp_path, ["true"], run={"workdir": "files"}), "--console-url", console.address)
+
+    assert [one.path.rpartition("/")[2] for one in console.requests] == ["whoami", "bundles"]
+    assert done.exit_code == 1
+    assert "the console did not store exactly the files that this command sent, so no job was launched" in done.stderr
+
+
 def test_the_same_idempotency_key_returns_the_same_job(cli: Cli, tmp_path: Path) -> None:
     path, key = write_spec(tmp_path, ["true"]), f"key-{time.time_ns()}"
 
@@ -292,6 +314,7 @@ def test_an_option_that_the_console_refuses_is_named_as_the_user_typed_it(cli: C
         (("--timeout", "1m"), "only with --wait or --watch"),
         (("--wait", "--timeout", "soon"), "--timeout: write a duration like"),
         (("--idempotency-key", "two words"), "--idempotency-key"),
+        (("--reason", "x" * 1001), "--reason is longer than 1,000 characters; shorten it"),
     ],
 )
 def test_an_invalid_option_of_job_run_is_a_usage_error(alone: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -306,6 +329,13 @@ def test_a_missing_file_is_a_usage_error(alone: Cli, tmp_path: Path) -> None:
 
     assert done.exit_code == 2
     assert f"cannot read {tmp_path / 'none.yaml'}: No such file" in done.stderr
+
+
+def test_output_cannot_be_followed_as_yaml(cli: Cli) -> None:
+    done = cli.run("job", "logs", "j-dev-01kb3zq0aa0000000000000000", "--follow", "-o", "yaml")
+
+    assert done.exit_code == 2
+    assert done.stderr == "error: --follow has no YAML output; use -o table or -o json (one object per line)\n"
 
 
 @pytest.mark.parametrize(

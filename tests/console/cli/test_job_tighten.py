@@ -10,6 +10,7 @@ import pytest
 
 from justenough.domain.jobs.spec import read_spec
 from tests.console.cli.conftest import ROOT, Cli, write_spec
+from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 
 SHOP = ROOT / "examples" / "shop"
@@ -69,6 +70,18 @@ def test_the_figures_are_reported_as_json_and_for_all_names(cli: Cli, auditor: H
     assert {name: one[name] for name in ("asked", "granted", "issued", "used")} == {
         name: found[name] for name in ("asked", "granted", "issued", "used")
     }
+
+
+@pytest.mark.servers
+def test_for_a_job_with_files_the_folder_to_save_the_spec_in_is_named(cli: Cli, wide: list[str]) -> None:
+    found = cli.json("job", "tighten", "too-wide")
+    found["spec"]["run"]["workdir"] = "programs"
+    with serve_canned_answers() as console:
+        console.set_response(200, found)
+        done = cli.run("job", "tighten", "too-wide", "--console-url", console.address)
+
+    assert done.exit_code == 0
+    assert done.stderr.endswith("The job's files are in the folder 'programs' beside its spec: save this spec there too.\n")
 
 
 @pytest.mark.servers

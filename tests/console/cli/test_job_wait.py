@@ -192,6 +192,18 @@ def test_waiting_for_a_job_that_is_never_proven_clean_exits_with_9(cli: Cli, mon
 
 
 @pytest.mark.servers
+def test_waiting_ends_if_the_login_does(cli: Cli) -> None:
+    with serve_canned_answers() as console:
+        console.routes = {
+            f"/jobs/{WHOLE_ID}": (200, job("running", "none")),
+            "/events": (401, {"title": "Unauthorized", "detail": "your login has ended"}),
+        }
+        done = cli.run("job", "watch", WHOLE_ID, "--console-url", console.address)
+
+    assert (done.exit_code, done.stderr) == (4, "error: your login has ended\nLog in: justenough login\n")
+
+
+@pytest.mark.servers
 def test_a_terminal_gets_a_jobs_output_only_if_it_is_shown(cli: Cli) -> None:
     with serve_canned_answers() as console:
         console.routes = {

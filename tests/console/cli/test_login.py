@@ -122,6 +122,40 @@ def test_logout_revokes_the_token_in_vault_and_deletes_the_login_file(fresh: Cli
     assert fresh.run("whoami", who="auditor").exit_code == 4
 
 
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_logout_without_vault_deletes_the_login_file_and_says_until_when_the_token_is_valid(
+    fresh: Cli, whole: Stack, *, is_deleted: bool
+) -> None:
+    token, file = log_in(fresh, whole), fresh.login_file("auditor")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "seen": {"vault": "http://127.0.0.1:1"}, "expires": 1769851800}))
+    if not is_deleted:
+        file.with_suffix(".identity.json").mkdir()
+
+    done = fresh.run("logout", who="auditor")
+
+    left = "the login file is deleted, but" if is_deleted else f"cannot delete {file.with_suffix('.identity.json')}: Is a directory, and"
+    assert done.exit_code == 1
+    assert f"{left} the token could not be revoked and is valid until 2026-01-31T09:30:00Z: Vault at http://127.0.0.1:1 does" in done.stderr
+    assert (file.exists(), is_valid(whole, token)) == (False, True)
+
+
+def test_a_logout_that_cannot_delete_every_file_revokes_the_token_all_the_same(fresh: Cli, whole: Stack) -> None:
+    token, cache = log_in(fresh, whole), fresh.login_file("auditor").with_suffix(".identity.json")
+    cache.mkdir()
+
+    done = fresh.run("logout", who="auditor")
+
+    assert (done.exit_code, done.stderr) == (1, f"error: logged out, but cannot delete {cache}: Is a directory\n")
+    assert not is_valid(whole, token)
+
+
+def test_a_token_of_no_person_is_named_as_such(fresh: Cli, whole: Stack) -> None:
+    done = fresh.run("whoami", env={"VAULT_TOKEN": whole.admin_token_file.read_text().strip()})
+
+    assert (done.exit_code, "the token belongs to no person: it has no Vault entity" in done.stderr) == (4, True)
+
+
 def test_a_login_that_vault_does_not_know_any_more_says_how_to_log_in(fresh: Cli, whole: Stack) -> None:
     token = log_in(fresh, whole)
     httpx.post(f"{whole.vault}/v1/auth/token/revoke-self", headers={"X-Vault-Token": token}, trust_env=False).raise_for_status()

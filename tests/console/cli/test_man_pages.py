@@ -39,6 +39,14 @@ def test_every_command_and_group_has_a_page_in_the_folder(alone: Cli, tmp_path: 
     assert done.stderr == f"{len(names)} pages written to {tmp_path / 'man1'}.\n"
 
 
+def test_a_folder_that_pages_cannot_be_written_into_is_named(alone: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    done = alone.run("man", "--out", tmp_path / "file")
+
+    assert (done.exit_code, done.stderr) == (1, f"error: cannot write into {tmp_path / 'file'}: File exists\n")
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [

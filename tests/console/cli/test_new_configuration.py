@@ -20,7 +20,7 @@ from justenough.adapters.configuration.scaffold.new_resource import KINDS
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.core.untrusted_yaml import read_yaml
 from justenough.domain.jobs.states import Action
-from tests.console.cli.conftest import ROOT, Cli
+from tests.console.cli.conftest import ROOT, Cli, run_on_terminal
 
 SHOP = ROOT / "examples" / "shop"
 NO_DEFAULTS = "# Mine.\nresources: {}\n"
@@ -56,6 +56,19 @@ def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, fol
     assert alone.json("policy", "check", folder)["findings"] == []
     assert read_yaml("", (folder / "approvals.yaml").read_text())["roles"]["launch"] == ["launchers"]
     assert alone.json("policy", "explain", folder / "jobs" / "hello.yaml", "--config", folder)["requests"] == []
+
+
+def test_on_a_terminal_each_name_that_no_option_gives_is_asked_for(alone: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "asked"
+    answers = {"Environment of your resources [prod]": "", "Group that owns resources and approves writes [owners]": "shop-leads"}
+    with run_on_terminal(alone, "init", folder, "--launchers", "crew", "--security", "sec") as (process, terminal):
+        for question, answer in answers.items():
+            terminal.read_until(f"{question}:".encode())
+            terminal.write(f"{answer}\n".encode())
+        assert process.wait(60) == 0
+    roles = (folder / "approvals.yaml").read_text()
+    assert all(name in roles for name in ("crew", "shop-leads", "sec"))
+    assert "owners" not in read_yaml("", roles)["roles"]
 
 
 def test_the_commands_to_run_next_name_a_folder_with_spaces_as_a_shell_reads_it(alone: Cli, folder: Path) -> None:

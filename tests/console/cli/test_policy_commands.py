@@ -64,6 +64,16 @@ def test_an_error_in_a_policy_is_reported_with_file_line_and_column(alone: Cli, 
         assert re.search(r"policies/writes\.cedar:\d+:\d+: .*approved_teir", done.stderr)
 
 
+def test_an_error_of_a_policy_in_a_decision_is_shown_with_the_decision(alone: Cli, folder: Path) -> None:
+    edit_file(folder, "policies/writes.cedar", "context.approved_tier >= 1", "context.approved_tier * 9223372036854775807 >= 1")
+
+    explained = alone.run("policy", "explain", "refunds-db:write", "--config", folder)
+    tested = alone.run("policy", "test", folder)
+
+    assert re.search(r"^   error: .*write-at-tier-1.*overflow", explained.stdout, re.MULTILINE), explained.stdout
+    assert (tested.exit_code, bool(re.search(r"^   error     .*overflow", tested.stdout, re.MULTILINE))) == (1, True), tested.stdout
+
+
 def test_explain_names_the_deciding_policies_their_place_and_what_would_change_the_decision(alone: Cli) -> None:
     found = alone.json("policy", "explain", EXPORT, "--config", SHOP)
     shown = alone.run("policy", "explain", EXPORT, "--config", SHOP).stdout
@@ -201,6 +211,8 @@ def test_every_problem_of_every_policy_test_file_is_reported_at_once(alone: Cli,
     (tests / "a.yaml").write_text("cases: [{ask: 'orders-db:read', expect: maybe}]")
     (tests / "b.yaml").write_text("cases: [{ask: 'order-db:read', expect: allowed}]\nspecs: [{spec: jobs/none.yaml, expect: []}]")
     (tests / "c.yaml").write_text("cases: [")
+    (tests / "d.yaml").write_text("specs: [{spec: jobs/list.yaml, expect: []}]")
+    (folder / "jobs" / "list.yaml").write_text("- a list")
 
     done = alone.run("policy", "test", folder)
 
@@ -209,6 +221,7 @@ def test_every_problem_of_every_policy_test_file_is_reported_at_once(alone: Cli,
         "policies/tests/a.yaml:cases[0].expect: must be one of",
         "policies/tests/b.yaml:cases[0].ask: unknown resource 'order-db'",
         "policies/tests/b.yaml:specs[0]: ",
+        "policies/tests/d.yaml:specs[0]: jobs/list.yaml: must be a mapping",
         "policies/tests/c.yaml: line 1, column 9",
     ):
         assert told in done.stderr, told

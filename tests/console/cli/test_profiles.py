@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.console.cli.conftest import Cli
+from tests.support.canned_server import serve_canned_answers
 
 VAULT, CONSOLE = "http://127.0.0.1:9", "http://127.0.0.1:8"
 
@@ -100,6 +101,19 @@ def test_a_damaged_login_file_is_reported_in_one_sentence(alone: Cli, expires: o
         "Log in again: justenough login",
     ]
     assert alone.run("profile", "list").exit_code == 0
+
+
+def test_a_login_file_that_cannot_be_read_or_written_is_named_with_the_reason(alone: Cli) -> None:
+    file = alone.login_file("ops")
+    file.mkdir(parents=True)
+    read = alone.run("whoami", env={"JUSTENOUGH_CONSOLE_URL": CONSOLE})
+    with serve_canned_answers() as vault:
+        vault.set_response(200, {"auth": {"client_token": "hvs.secret", "entity_id": "e-1"}})
+        env = {"VAULT_ADDR": vault.address, "XDG_CONFIG_HOME": "/proc"}
+        written = alone.run("login", "--user", "ops", "--password-stdin", stdin="x", env=env)
+
+    assert (read.exit_code, read.stderr) == (1, f"error: cannot read {file}: Is a directory\n")
+    assert (written.exit_code, written.output) == (1, "error: cannot write /proc/justenough/ops.json: No such file or directory\n")
 
 
 def test_without_any_address_the_first_command_says_how_to_get_one(alone: Cli) -> None:

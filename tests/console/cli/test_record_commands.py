@@ -271,6 +271,38 @@ def test_catalog_show_names_the_people_who_can_approve(cli: Cli, ops: Human) -> 
     assert (unknown.exit_code, "did you mean 'refunds-db'?" in unknown.stderr) == (5, True)
 
 
+def test_tools_that_the_console_withholds_are_listed_with_the_reason(cli: Cli) -> None:
+    with serve_canned_answers() as console:
+        console.set_response(200, {"resources": [], "withheld": [{"upstream": "hub", "why": "hub: its tools are not pinned\x1b[2J"}]})
+        done = cli.run("catalog", "list", "--console-url", console.address)
+
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "warning: hub: its tools are not pinned\\x1b[2J")
+
+
+def test_a_search_that_is_not_complete_says_so(cli: Cli) -> None:
+    with serve_canned_answers() as console:
+        console.set_response(200, {"query": "x", "hits": [], "suggestions": [], "is_partial": True, "is_indexed": False})
+        done = cli.run("find", "x", "--console-url", console.address)
+
+    assert (done.exit_code, done.stderr.splitlines()[1:]) == (
+        0,
+        [
+            "Only the newest of the jobs that you may read were searched for words. An id, a name or a rarer word finds older ones.",
+            "Older entries are still being indexed. Search again later.",
+        ],
+    )
+
+
+def test_a_checkpoint_that_does_not_exist_yet_is_an_error_and_no_empty_file(cli: Cli, tmp_path: Path) -> None:
+    with serve_canned_answers() as console:
+        console.set_response(200, {"checkpoint": ""})
+        done = cli.run("ledger", "checkpoint", "--out", tmp_path / "checkpoint", "--console-url", console.address, who="auditor")
+
+    assert done.exit_code == 1
+    assert done.stderr == "error: there is no checkpoint yet; the console signs one within a minute of the first entry\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_find_accepts_database_users_id_beginnings_and_names(cli: Cli, tmp_path: Path) -> None:
     job = run_to_end(cli, tmp_path)["id"]
     found = cli.json("find", f"XX0bDqLP-token-{job}-orders-read-acm")

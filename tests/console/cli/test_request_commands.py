@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +351,60 @@ def test_nothing_is_signed_about_another_request_than_the_named_one(cli: Cli, wa
     assert [one.path for one in console.requests if b"signature" in one.body] == []
     assert (done.exit_code, done.stdout) == (1, "")
     assert f"answered with another request, {pending}; nothing was signed" in done.stderr
+
+
+def test_a_decision_that_no_worker_has_verified_yet_says_so_and_what_is_missing(cli: Cli, waiting: PendingJob) -> None:
+    pending = waiting.requests[0]
+    view = {**cli.json("request", "show", pending, who="lead"), "quorum": 3}
+    with serve_canned_answers() as console:
+        console.routes = {f"/{pending}": (200, view), "/decisions": (202, view)}
+        done = cli.run("request", "approve", pending, "--reason", "yes", "--console-url", console.address, who="lead")
+
+    assert done.exit_code == 0, done.stderr
+    assert f"Your decision was sent and counts once a worker has verified it. See: justenough request show {pending}\n" in done.stderr
+    assert "command: cannot be read from the job's order\n" in done.stderr, "this console returns no ledger entry"
+    assert done.stdout.splitlines()[1].split() == [pending, "refunds-db", "write", "pending", "3", "more"]
+
+
+@pytest.mark.parametrize(
+    "state,says", [("pending", "policy has not decided on the request yet; try again"), ("withdrawn", "the request is withdrawn")]
+)
+def test_a_request_on_which_policy_has_not_decided_cannot_be_approved(cli: Cli, waiting: PendingJob, state: str, says: str) -> None:
+    pending = waiting.requests[0]
+    view = {**cli.json("request", "show", pending, who="lead"), "state": state, "digest": ""}
+    with serve_canned_answers() as console:
+        console.routes = {f"/{pending}": (200, view)}
+        done = cli.run("request", "approve", pending, "--reason", "x", "--console-url", console.address, who="lead")
+
+    assert (done.exit_code, done.stderr) == (8, f"error: {says}\n")
+    assert [one.method for one in console.requests] == ["GET"]
+
+
+@pytest.mark.parametrize("decision", ["approve", "deny", "withdraw"])
+def test_while_vault_is_away_only_a_withdrawal_is_sent_without_a_signature(
+    cli: Cli, lead: Human, waiting: PendingJob, tmp_path: Path, decision: str
+) -> None:
+    """The worker would count no other decision."""
+    away, there = "http://127.0.0.1:1", replace(cli, logins=tmp_path)
+    cli.run("whoami", who="lead")
+    there.login_file("lead").parent.mkdir()
+    login = json.loads(cli.login_file("lead").read_text())
+    moved = {**login, "seen": {**login["seen"], "vault": away}, "pinned": {**login["pinned"], "vault": away}}
+    for file, content in (
+        (there.login_file("lead"), json.dumps(moved)),
+        (there.login_file("lead").with_suffix(".identity.json"), cli.login_file("lead").with_suffix(".identity.json").read_text()),
+    ):
+        file.write_text(content)
+        file.chmod(0o600)
+    view = cli.json("request", "show", waiting.requests[0], who="lead")
+    with serve_canned_answers() as console:
+        console.routes = {f"/{waiting.requests[0]}": (200, view), "/withdraw": (200, view)}
+        done = there.run("request", decision, waiting.requests[0], "--reason", "x", "--console-url", console.address, who="lead")
+        sent = [(one.path.rpartition("/")[2], json.loads(one.body)) for one in console.requests if one.method == "POST"]
+
+    assert sent == ([("withdraw", {"reason": "x"})] if decision == "withdraw" else [])
+    assert done.exit_code == (0 if decision == "withdraw" else 1)
+    assert ("recorded without your signature" if decision == "withdraw" else f"Vault at {away} does not answer") in done.stderr
 
 
 def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: PendingJob) -> None:

@@ -150,6 +150,43 @@ def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_
     assert done.stderr.splitlines()[:-1] == [f"Connection lost: {why}. Reconnecting.", "Reconnected to the console."]
 
 
+class Gone:
+    """A console whose list no longer has a request after the first look, though no event said why; then it refuses."""
+
+    def __init__(self, shown: tuple[int, bytes], stream: bytes) -> None:
+        self._shown, self._stream, self._lists = shown, stream, 0
+
+    def answer_to(self, path: str) -> tuple[int, bytes]:
+        path = path.partition("?")[0]
+        if path.endswith("/requests/r-1"):
+            return self._shown
+        if path.endswith("/events"):
+            stream, self._stream = self._stream, b""
+            return (200, stream) if stream else (403, b"{}")
+        if path.endswith("/requests"):
+            self._lists += 1
+            return 200, json.dumps({"items": [PENDING] if self._lists == 1 else [], "next": None}).encode()
+        return 200, b'{"items": [], "next": null}'
+
+
+@pytest.mark.parametrize("stream", [b": ping\n\n", event(7, "r-1")])
+@pytest.mark.parametrize(
+    "shown,lines",
+    [((200, json.dumps(APPROVED).encode()), 3), ((404, b'{"title": "Not Found", "detail": "there is no request r-1"}'), 1)],
+    ids=["decided", "no longer readable"],
+)
+def test_a_request_that_leaves_the_list_is_reported_if_the_person_may_still_read_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, shown: tuple[int, bytes], lines: int, stream: bytes
+) -> None:
+    monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
+    with serve_canned_answers() as console:
+        monkeypatch.setattr(console, "answer_to", Gone(shown, stream).answer_to)
+        done = cli.run("request", "watch", "--console-url", console.address, who="lead")
+
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["r-1"] * lines
+    assert (done.exit_code, "r-1" in done.stderr) == (6, False)
+
+
 class Blocked:
     """A console whose streams do not come through; a request comes and goes between two looks, and then somebody must log in anew."""
 
@@ -194,6 +231,25 @@ def test_the_ledger_is_polled_if_no_stream_arrives_and_nothing_is_missed(
     assert done.stderr.count("do not arrive") == 1
     # What happens between the first look and the first event is asked for too.
     assert set(streams) == {"7"}
+
+
+def test_streams_are_tried_again_after_a_while_of_polling(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
+    monkeypatch.setattr(requests, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(requests, "POLLS_BEFORE_STREAM_RETRY", 3)
+    with serve_canned_answers() as console:
+        seen, original = console.requests, console.answer_to
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """Refuse the first stream as a proxy does, and the second as a console does."""
+            streams = sum(one.path.endswith("/events") for one in seen)
+            return ((404, b"{}"), (403, b"{}"))[streams - 1] if path.endswith("/events") else original(path)
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("request", "watch", "--console-url", console.address, who="lead")
+
+    assert (done.exit_code, done.stderr.count("do not arrive")) == (6, 1)
+    assert [one.path.rpartition("/")[2].partition("?")[0] for one in seen].count("requests") == 4
 
 
 @pytest.mark.parametrize("arguments,problem", [(("--mine", "--all"), "one of them"), (("-o", "yaml"), "one object per line")])

@@ -116,6 +116,7 @@ def test_the_advice_after_a_kill_depends_on_what_is_alive() -> None:
     assert "docs/how-to/runbook.md#overdue" in next_steps(job("killed", "overdue", credential("overdue")))
     assert "has not ended yet" in next_steps(job("revoking", "confirmed", credential("confirmed")))
     kept = credential("residual", resource="helpdesk-api", revocable="never")
+    assert aftermath.credential_report(kept)["next"] == aftermath.job_report(job("killed", "residual", kept))["next"]
     assert next_steps(job("killed", "residual", kept)) == (
         "The secret read from helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#residual"
     )

@@ -18,6 +18,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
 from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, VaultTarget, WriteOutcome, provision_vault
+from worker.provisioning.admin_client import AdminClient
 from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers
@@ -209,7 +210,13 @@ def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
 
 def test_a_group_that_nobody_is_seeded_into_any_more_is_emptied_once_and_then_left_to_others(shop: Shop) -> None:
     path, lead = "identity/group/name/night-shift", shop.admin.read_data("identity/entity/name/lead")["id"]
-    shop.setup(people={**PEOPLE, "lead": PersonSeed(Secret("lead-password"), ("support-leads", "night-shift"))})
+    external = "identity/group/name/from-outside"
+    shop.admin.write(external, type="external")
+    applied = shop.setup(people={**PEOPLE, "lead": PersonSeed(Secret("lead-password"), ("support-leads", "night-shift", "from-outside"))})
+    assert [(step.outcome, step.note) for step in applied if step.path == external] == [
+        (WriteOutcome.KEPT, "an external group: its members come from the auth method")
+    ]
+    shop.admin.delete(external)
     assert changes(shop.setup(people=PEOPLE)) == [path]
     assert not shop.admin.read_data(path)["member_entity_ids"]
     # As people sync or an administrator does.
@@ -262,6 +269,31 @@ def test_a_page_of_a_proxy_is_not_taken_for_a_vault_that_has_nothing_yet(shop: S
         settings = shop.settings.model_copy(update={"vault_addr": proxy.address})
         with pytest.raises(VaultNotReady, match=rf"sys/health: {status}: .* does not answer as Vault does; check VAULT_ADDR"):
             provision_vault(VaultTarget(settings, admin_token=Secret("s.token"), environment=shop.environment))
+
+
+@pytest.mark.parametrize(
+    "status, path, remedy",
+    [
+        (404, "kv/config", "No engine is mounted there: add a write to sys/mounts/kv before it in the catalog's `provision`."),
+        (405, "kv/config", "This Vault does not support this operation: check the path in the catalog's `provision`."),
+        (500, "kv/config", "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."),
+        (400, "kv/config", "Correct it in the catalog's `provision`, then run the same command again."),
+        (400, "identity/group/name/ops", "Correct it in Vault, or in the list of people, then run the same command again."),
+    ],
+)
+def test_each_refusal_of_a_write_has_its_own_remedy(status: int, path: str, remedy: str) -> None:
+    with serve_canned_answers() as vault:
+        vault.set_response(status, {"errors": ["no, s.token"]})
+        with AdminClient(vault.address, Secret("s.token")) as admin, pytest.raises(SetupFailed) as failed:
+            admin.write(path, {})
+    assert str(failed.value) == f"{path}: Vault answered {status}: no, …. {remedy}"
+
+
+def test_an_issuer_that_cannot_be_vaults_is_refused(shop: Shop) -> None:
+    with pytest.raises(
+        SetupFailed, match=r"identity/oidc/config: the issuer 'https://x' cannot be Vault's\. Set JUSTENOUGH_VAULT_ISSUER to an"
+    ):
+        shop.setup(vault_issuer="https://x")
 
 
 def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: Path) -> None:

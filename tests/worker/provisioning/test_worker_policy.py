@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from justenough.domain.catalog.models import ActionDef
 from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of, job_role
 from tests.worker.provisioning.provisioned_shop import Session, Shop, job_role_body, job_token, new_job, open_prefix
+from worker.provisioning.policies import grant_policy
 
 pytestmark = pytest.mark.servers
 REFUSED = 403
@@ -109,6 +111,16 @@ def test_a_token_of_a_24_hour_job_may_live_24_hours_and_not_longer(worker: Sessi
     for ttl in ("24h", "700h"):
         made = worker.write(path, policies=["je-grant-orders-db-read"], ttl=ttl, display_name=job, renewable=False).json()["auth"]
         assert made["lease_duration"] == 24 * 3600
+
+
+def test_a_token_of_an_action_that_sends_nothing_can_send_nothing(shop: Shop, worker: Session, job: str) -> None:
+    action = {"policy": "je-grant-bare", "issue": {"path": "transit/random", "method": "update"}, "max_ttl": "5m", "revocable": "never"}
+    definition = ActionDef.model_validate(action)
+    shop.admin.write(f"sys/policies/acl/{definition.policy}", policy=grant_policy(definition))
+    held = job_token(worker, job, definition.policy, tenant=None)
+    assert held.write("transit/random").status_code == 200
+    assert held.write("transit/random", bytes=64).status_code == REFUSED
+    shop.admin.delete(f"sys/policies/acl/{definition.policy}")
 
 
 @pytest.mark.parametrize("widened", WIDENED.values(), ids=WIDENED)

@@ -191,6 +191,12 @@ def test_processes_with_different_configurations_are_a_warning() -> None:
     assert warning.found == "consoles and workers use different configurations: this console sha256:3, b sha256:2"
 
 
+def test_overdue_revocations_that_cannot_be_counted_are_a_warning() -> None:
+    (warning,) = [one for one in findings(READY | {"overdue_revocations": None}) if one.level == "warning"]
+    assert (warning.what, warning.found) == ("overdue revocations", "could not be counted: the console cannot read its store")
+    assert warning.remedy
+
+
 def test_a_healthy_or_older_console_raises_no_alarm() -> None:
     for answer in (READY, {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}):
         with serve_console(answer) as port:

@@ -6,9 +6,12 @@ import asyncio
 import os
 import re
 import shutil
-from contextlib import closing, suppress
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,10 +30,12 @@ from tests.activities.tcp_door import Door
 from tests.adapters.store.event_samples import issuance, job_end, job_id, later, replace_data, revocation_start, submission
 from tests.adapters.store.event_samples import overdue_revocation as late
 from tests.support.canned_server import serve_canned_answers
+from tests.support.child_process import run_child
 from worker.stack import Stack, StackPaths, doctor
 from worker.stack.binaries import Programs
 from worker.stack.doctor import Examination, examine, machine
-from worker.stack.doctor.home import mode_findings
+from worker.stack.doctor import store as doctor_store
+from worker.stack.doctor.home import mode_findings, settings_findings, stack_findings
 from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
 from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
@@ -38,6 +43,7 @@ from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vau
 from worker.stack.finding import DoctorFinding
 from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
+from worker.stack.supervisor import make_home
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 NOTHING = Programs(beside=Path("/nonexistent"), path="/nonexistent", wheels=False)
@@ -56,6 +62,46 @@ def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None
     assert findings["python"].found == "3.10.4"
     assert findings["bubblewrap"].remedy.startswith("apt install bubblewrap")
     assert findings["stack"].remedy == "justenough up --detach"
+
+
+def test_a_damaged_stack_file_is_a_finding_and_stops_no_other_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    with running_process(tmp_path) as (places, _):
+        places.stack.write_text("{}")
+        findings = by_name(examine(Examination(Settings(home=tmp_path))))
+    assert (findings["stack"].level, findings["stack"].remedy) == ("missing", "justenough down, then justenough up --detach")
+    assert f"{places.stack} cannot be parsed" in findings["stack"].found
+    assert "disk" in findings
+
+
+def test_a_child_that_does_not_answer_is_reported_with_its_log(tmp_path: Path) -> None:
+    with running_process(tmp_path) as (places, pid):
+        common: dict[str, Any] = {"config": SHOP, "database_url": "", "admin_token_file": places.admin_token, "users": {}}
+        Stack(home=tmp_path, supervisor=pid, pids={"worker": pid, "model": 2**22 + 1}, **common).write(places)
+        model, worker = stack_findings(places)
+    assert (worker.what, worker.level, worker.found) == ("worker", "missing", f"unhealthy, pid {pid}")
+    assert worker.remedy.startswith(f"See {places.log('worker')}. The supervisor restarts it; if it does not: justenough down, then")
+    assert (model.what, model.level, model.found.partition(",")[0]) == ("model", "missing", "down")
+
+
+@contextmanager
+def running_process(home: Path) -> Iterator[tuple[StackPaths, int]]:
+    """Run a process that is taken for the supervisor of a home."""
+    places = StackPaths(home)
+    make_home(places)
+    with run_child(("cat",), stdin=subprocess.PIPE) as process:
+        identity = identity_of(process.pid)
+        assert identity is not None
+        write_pidfile(places.run, SUPERVISOR, identity)
+        yield places, process.pid
+
+
+def test_a_process_that_does_not_know_its_vault_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    found = [finding for finding in settings_findings(Settings()) if finding.level == "missing"]
+    assert [(one.what, one.found, one.remedy) for one in found] == [
+        ("settings", "VAULT_ADDR is not set", "Run doctor with the variables of the worker or console.")
+    ]
 
 
 def test_on_servers_of_its_own_no_installation_lacks_a_stack(tmp_path: Path) -> None:
@@ -105,6 +151,12 @@ def test_a_bubblewrap_that_cannot_create_namespaces_counts_as_missing(tmp_path: 
     assert found.level == "missing"
     assert "No permissions to create new namespace" in found.found
     assert "JUSTENOUGH_SANDBOX=off" in found.remedy
+    (tmp_path / "bin" / "bwrap").write_bytes(b"no program")
+    found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["bubblewrap"]
+    assert (found.level, found.found) == (
+        "missing",
+        f"{tmp_path}/bin/bwrap does not run: [Errno 8] Exec format error: '{tmp_path}/bin/bwrap'",
+    )
 
 
 def test_running_without_root_is_reported_with_its_consequence(tmp_path: Path) -> None:
@@ -225,12 +277,15 @@ def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: 
     assert "justenough webhook deliveries siem --dead" in found.remedy
 
 
-def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_path: Path) -> None:
+def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = store_with(tmp_path, job_id(1), job_id(2))
     _, _, *found = overdue_findings(Settings(database_url=url))
     assert [finding.level for finding in found] == ["missing", "missing"]
     assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
     assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
+    monkeypatch.setattr(doctor_store, "MAX_JOBS_SHOWN", 1)
+    _, _, first, more = overdue_findings(Settings(database_url=url))
+    assert (first, more.found, more.remedy) == (found[0], "more than 1 jobs", "justenough job list --revocation overdue")
 
 
 def test_the_statement_that_ends_a_session_is_the_last_of_its_remedy(tmp_path: Path) -> None:

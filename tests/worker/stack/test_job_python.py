@@ -66,6 +66,16 @@ esac
     assert [run for run in runs.read_text().split("\n") if run in {"venv", "pip"}] == 2 * ["venv", "pip"]
 
 
+def test_an_installation_that_hangs_is_ended_and_reported(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$3" != venv ] || exec sleep 600\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(job_python, "CANDIDATES", (str(python),))
+    monkeypatch.setattr(job_python, "INSTALL_TIMEOUT_S", 0.2)
+    with pytest.raises(job_python.NoJobPython, match=r"could not be installed; .* -I -m venv …: it took longer than 0\.2 s$"):
+        prepare(Settings(home=tmp_path / "home", config=installed))
+
+
 def test_no_python_is_made_if_one_is_chosen_or_the_configuration_is_not_the_shops(installed: Path, tmp_path: Path) -> None:
     for settings in (
         Settings(home=tmp_path / "home", config=installed, job_path="/opt/python/bin"),

@@ -283,6 +283,24 @@ def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home:
         start_stack(home, "temporal")
 
 
+def test_a_database_that_cannot_be_initialised_fails_the_start_with_the_reason(home: Path) -> None:
+    (home / "postgres").mkdir(parents=True)
+    (home / "postgres" / "new").symlink_to("/proc")
+    with pytest.raises(StackNotStarted, match=r"^PostgreSQL's initdb failed: initdb: error: "):
+        start_stack(home, "postgres")
+
+
+def test_a_supervisor_that_ends_during_the_start_is_reported_with_its_log(home: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    try:
+        with pytest.raises(StackNotStarted, match=rf"^the supervisor ended without a report; see {home}/logs/supervisor\.log$"):
+            start_detached(Settings(home=home, config=SHOP), only=("temporal",), provision=False, lifeline=reading)
+    finally:
+        os.close(reading)
+    assert find_running_stack(StackPaths(home)) is None
+
+
 def test_two_starts_at_once_start_one_stack(home: Path) -> None:
     command = ("import sys, pathlib; from justenough.adapters.configuration.settings import Settings; from worker.stack import start_detached; "
                "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('temporal',), provision=False).supervisor)")  # fmt: skip

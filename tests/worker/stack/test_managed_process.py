@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,9 @@ from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import until
 from worker.provisioning import PersonSeed, VaultTarget
 from worker.stack import managed_process
-from worker.stack.managed_process import ChildSpec, ManagedProcess, move_log, rotate_log
+from worker.stack.managed_process import ChildFailed, ChildSpec, ManagedProcess, move_log, rotate_log
 from worker.stack.paths import StackPaths
+from worker.stack.pidfile import read_pidfile
 
 WRITER = """
 import itertools, signal, sys, time
@@ -99,6 +101,29 @@ async def test_a_child_is_kept_running_even_if_its_new_pid_cannot_be_published_a
         with suppress(asyncio.CancelledError):
             await keeping
         await child.stop()
+
+
+@pytest.mark.parametrize(
+    "program, changes, says",
+    [
+        ("import time; time.sleep(600)", {"healthy": lambda: False, "start_within": 0}, "did not become healthy within 0 s"),
+        ("import time; time.sleep(600)", {"healthy": lambda: True, "real_pid": lambda _: 2**22 + 1}, "ended right after it started"),
+        ("print('no memory')", {"healthy": lambda: False}, "ended while it was starting"),
+    ],
+)
+async def test_a_child_that_does_not_start_is_ended_and_reported_with_the_end_of_its_log(
+    tmp_path: Path, program: str, changes: dict[str, Any], says: str
+) -> None:
+    places = StackPaths(tmp_path)
+    for folder in (places.run, places.logs):
+        make_private_folder(folder)
+    spec = ChildSpec(name="child", argv=(sys.executable, "-c", program), env={}, **changes)
+    with pytest.raises(ChildFailed) as failed:
+        await ManagedProcess(spec, places).start()
+    last = "no memory" if "memory" in program else ""
+    assert str(failed.value) == f"child {says}. Its log, {places.log('child')}, ends with:\n{last}"
+    identity = read_pidfile(places.run, "child")
+    assert identity is None or not identity.is_alive()
 
 
 def test_a_small_log_is_left_alone(tmp_path: Path) -> None:

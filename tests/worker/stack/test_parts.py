@@ -18,9 +18,10 @@ import pytest
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import ensure_passwords, read_json, write_private
 from tests.support.child_process import run_child
-from worker.stack import StackPaths
+from worker.stack import StackPaths, postgres_account
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.children import vault_child
+from worker.stack.doctor.machine import postgres_findings
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.finding import first_of
 from worker.stack.pidfile import (
@@ -33,7 +34,7 @@ from worker.stack.pidfile import (
     supervisor_of,
     write_pidfile,
 )
-from worker.stack.ports import PORT_NAMES, PortTaken, claim_ports
+from worker.stack.ports import BLOCK_SIZE, PORT_NAMES, PortTaken, claim_ports, is_free
 from worker.stack.postgres_account import CannotEnter, OsAccount, choose_launch
 from worker.stack.stack_file import StackUnreadable, read_stack
 from worker.stack.supervisor import make_home
@@ -91,6 +92,17 @@ def test_a_remembered_port_in_use_is_replaced_and_the_others_stay(places: StackP
     with socket.create_server(("127.0.0.1", first["vault"])):
         second = ports_of(places)
     assert {name for name in PORT_NAMES if first[name] != second[name]} == {"vault"}
+
+
+def test_a_block_with_too_few_free_ports_is_left_to_others(places: StackPaths) -> None:
+    first = ports_of(places)
+    block = range(read_json(places.ports)["claim"], min(first.values()) + BLOCK_SIZE)
+    with ExitStack() as others:
+        for port in [port for port in block[1:BLOCK_SIZE] if is_free(port)][: BLOCK_SIZE - len(PORT_NAMES)]:
+            others.enter_context(socket.create_server(("127.0.0.1", port)))
+        with claim_ports(places) as second:
+            assert not set(second.values()) & set(block)
+            assert is_free(block[0])
 
 
 def test_a_fixed_port_is_used_and_remembered_or_refused_by_name(places: StackPaths) -> None:
@@ -170,12 +182,17 @@ def test_an_account_can_enter_a_folder_if_its_mode_allows_it(
     assert account.can_enter(Path("/folder")) is enters
 
 
-def test_an_account_that_cannot_enter_without_bubblewrap_gets_the_remedy(tmp_path: Path) -> None:
+def test_an_account_that_cannot_enter_without_bubblewrap_gets_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "closed"
     data.mkdir(mode=0o700)
     programs = Programs(path=str(tmp_path))
     if AS_ROOT:
         with pytest.raises(CannotEnter, match=r"cannot enter .*bubblewrap or setpriv is missing. Install them .* or set JUSTENOUGH_HOME"):
+            choose_launch(programs, data)
+        (found,) = postgres_findings(programs, StackPaths(data))
+        assert (found.level, found.remedy) == ("missing", "apt install bubblewrap util-linux")
+        monkeypatch.setattr(postgres_account, "ACCOUNT_CANDIDATES", ("no-such-user",))
+        with pytest.raises(CannotEnter, match=r"refuses to run as root, and none of the users no-such-user exists. Run as another user"):
             choose_launch(programs, data)
     else:
         assert choose_launch(programs, data).prefix == ()

@@ -64,7 +64,8 @@ def test_another_configurations_schema_is_loaded_without_the_shops_rows(tmp_path
     with running_stack(home, data.parent, only=("postgres",), provision=False) as stack, psycopg.connect(stack.shop_dsn or "") as database:
         database.execute("INSERT INTO public.orders VALUES ('aspirin')")
         database.commit()
-        load_shop(StackPaths(home), config=data.parent, port=int(str(conninfo_to_dict(stack.shop_dsn or "")["port"])))
+        for config in (data.parent, tmp_path / "without-data"):
+            load_shop(StackPaths(home), config=config, port=int(str(conninfo_to_dict(stack.shop_dsn or "")["port"])))
         assert database.execute("SELECT * FROM public.orders").fetchall() == [("aspirin",)]
 
 
