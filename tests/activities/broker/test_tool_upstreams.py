@@ -13,7 +13,7 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.broker.tools.executors import run_http, run_sql
+from activities.broker.tools.executors import Result, run_http, run_sql
 from justenough.domain.tools.call import HttpRequest
 from justenough.domain.tools.definitions import Http, Sql
 from tests.activities.broker.bad_upstream import Upstream, serve_upstream
@@ -183,6 +183,13 @@ def test_a_statement_that_never_ends_returns_too_much_or_writes_is_bounded(
     assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == ("failed" if is_error else "done")
 
 
+async def as_owner(shop: Shop, statement: str, *, writes: bool, **limits: Any) -> Result:
+    """What a tool returns of a statement that the owner of the shop's tables runs."""
+    at = conninfo_to_dict(shop.dsn)
+    one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement, **limits)
+    return await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
+
+
 RAISES = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01', MESSAGE = 'deadlock detected'; END $$"
 GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
 
@@ -202,17 +209,32 @@ GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
 async def test_each_failed_statement_says_whether_it_may_have_written_anything(
     shop: Shop, *, statement: str, writes: bool, says: str
 ) -> None:
-    at = conninfo_to_dict(shop.dsn)
-    one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
-    result = await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
+    result = await as_owner(shop, statement, writes=writes)
     assert (result.failed, says in result.content.decode()) == (True, True), result.content
 
 
+async def test_a_write_whose_answer_is_too_large_changes_nothing(shop: Shop) -> None:
+    orders = rows(shop, "SELECT id, status FROM orders ORDER BY id")
+    assert len(orders) > 2
+    told = await as_owner(shop, "UPDATE orders SET status = 'cancelled' RETURNING id", writes=True, rows=2)
+    why = "the statement returned more than 2 rows or 65,536 bytes, so it was rolled back"
+    assert (told.failed, told.content.decode()) == (True, why)
+    assert rows(shop, "SELECT id, status FROM orders ORDER BY id") == orders
+
+
+async def test_a_write_without_rows_says_how_many_it_changed(shop: Shop) -> None:
+    told = await as_owner(shop, "UPDATE orders SET status = status WHERE id IN (SELECT id FROM orders LIMIT 2)", writes=True)
+    assert (told.failed, json.loads(told.content)) == (False, {"changed": 2})
+
+
+async def test_only_a_database_login_is_taken_for_a_statement() -> None:
+    told = await run_sql(Sql(dsn="dbname=shop", statement="SELECT 1"), {}, {"key": "k"}, writes=False)
+    assert (told.failed, told.content) == (True, b"the credential is not a database login: it has no username and password")
+
+
 async def test_numbers_that_json_does_not_have_are_texts(shop: Shop) -> None:
-    at = conninfo_to_dict(shop.dsn)
     statement = "SELECT 'NaN'::float8 AS ratio, ARRAY['-Infinity', 0.5]::float4[] AS range, 'NaN'::numeric AS price"
-    one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
-    result = await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=False)
+    result = await as_owner(shop, statement, writes=False)
     assert result.content == b'{"rows": [{"ratio": "NaN", "range": ["-Infinity", 0.5], "price": "NaN"}]}'
 
 
