@@ -433,7 +433,9 @@ def test_a_stream_ends_soon_after_a_person_has_revoked_the_models_key(ops: Human
     assert usage_of(ops, job.job)["cut"][0] == 1
 
 
-def test_a_models_key_is_not_sent_to_another_server_that_the_catalog_names_later(ops: Human, shop: Shop, model: ModelServer) -> None:
+def test_a_models_key_is_sent_to_no_other_server_and_for_no_other_model_that_the_catalog_names_later(
+    ops: Human, shop: Shop, model: ModelServer
+) -> None:
     model.answer_with(text_answer("Hello"))
     text, url = (shop.config / "catalog.yaml").read_text(), '"${MODEL_URL}"\n'
     path_to_url = text[text.index("kv/data/models/default") : text.index(url) + len(url)]
@@ -445,6 +447,10 @@ def test_a_models_key_is_not_sent_to_another_server_that_the_catalog_names_later
             until(lambda: ask(job).status != 200 or other.questions, "the worker reads the edited catalog")
             assert other.questions == []
         until(lambda: ask(job).status == 200, "the worker reads the catalog again")
+        with edit_catalog(shop, "\n  default:\n    uses: {resource: model-api", "\n  newer:\n    uses: {resource: model-api"):
+            refused = until(lambda: (answer := ask(job)).status != 200 and answer, "the worker reads a catalog without the model")
+            why = "the catalog no longer has the model default"
+            assert (refused.status, refused.json["error"]["message"], refused.json["error"]["code"]) == (404, why, "model_not_found")
 
 
 @contextmanager
