@@ -170,9 +170,13 @@ class _Endpoint:
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _newer(self, send: Send, receive: Receive, request: Request) -> None:
-        """Content of types that MCP does not have yet, with the credential in it, and the same for programs."""
+        """Content of types that MCP does not have yet, with the credential in it, then text and a link that it has, and the same for programs."""
         sent = request.headers["authorization"]
         blocks: list[dict[str, Any]] = [{"type": "hologram", "data": sent}, {"type": f"film of {sent}"}]
+        blocks += [
+            {"type": "resource", "resource": {"uri": "file:///plan", "text": "A house"}},
+            {"type": "resource_link", "uri": "file:///x", "name": "site"},
+        ]
         result = {"resultType": "complete", "content": blocks, "structuredContent": self._state.structured}
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 

@@ -182,7 +182,7 @@ def test_content_of_an_unknown_type_is_mentioned_and_the_rest_of_the_answer_is_p
         hub.structured = None
     assert not failed, text
     assert text.startswith("[resource of the unknown type hologram is not passed on]\n[resource of the unknown type film of Login")
-    assert text.endswith('[redacted] is not passed on]\n{"drawn": 3}')
+    assert text.endswith('[redacted] is not passed on]\nfile:///plan\nA house\n[site: file:///x]\n{"drawn": 3}')
     assert last_login(hub).password not in text
     assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == "done"
 
