@@ -60,6 +60,7 @@ def tools_at(url: str) -> dict[str, Any]:
         "patient": http("slow", timeout="50s"),
         "held": http("held", timeout="50s"),
         "elsewhere": http("echo", url="https://127.0.0.1:65000/echo", allow_private=True),
+        "nowhere": http("echo", url="https://nowhere.invalid/echo"),
         "inside": {**http("x", url="https://localhost/x"), "http": {"url": "https://localhost/x", "headers": headers}},
         "say": {**sql("SELECT %(note)s::text AS said, current_user AS me"), "input": NOTE},
         "sleepy": sql("SELECT pg_sleep(60)"),
@@ -149,6 +150,7 @@ def test_an_endless_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_c
 
 def test_a_tool_call_to_an_unreachable_or_private_address_is_an_error(agent: Puppet) -> None:
     assert "the upstream does not answer" in call_tool(agent, "elsewhere")[0]
+    assert call_tool(agent, "nowhere") == ("the upstream's host name cannot be resolved now", True)
     text, failed = call_tool(agent, "inside")
     assert failed
     assert "is in a private network" in text
