@@ -100,6 +100,15 @@ def test_a_python_whose_folder_contains_the_workers_data_is_refused(settings: Se
         find_interpreter(settings, str(home / "bin" / "python"))
 
 
+@pytest.mark.parametrize("says", ["", "home = bin\n", "include-system-site-packages = false\n"])
+def test_an_environment_that_does_not_say_of_which_python_it_was_made_is_refused(settings: Settings, home: Path, says: str) -> None:
+    (home / "env" / "bin").mkdir(parents=True)
+    (home / "env" / "pyvenv.cfg").write_text(says)
+    (home / "env" / "bin" / "python").symlink_to("/usr/bin/python3")
+    with pytest.raises(InterpreterRefused, match=r"env: its pyvenv.cfg has no `home`; create the environment again \(python3 -m venv\)"):
+        find_interpreter(settings, str(home / "env" / "bin" / "python"))
+
+
 def test_finding_the_python_runs_no_program(settings: Settings, home: Path) -> None:
     """A spec names the path, so a program at that path must not run as the worker."""
     fake, trace = home / "env" / "bin" / "python", home / "trace"
