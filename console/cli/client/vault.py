@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ import httpx
 from console.cli.client.config import ADDRESS_HINT, ServerAddresses
 from console.cli.client.http_client import GATEWAY_STATUSES, open_http_client, to_unreachable
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
+from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_ROLE, signing_key
 
@@ -119,6 +121,16 @@ class PersonVaultClient:
         answer = self._send("POST", "auth/token/revoke-self", None, token)
         if answer.status_code not in {400, 403}:
             self._read_answer(answer)
+
+    @contextmanager
+    def revoke_on_failure(self, token: Secret) -> Iterator[None]:
+        """Revoke a new token if the block fails: nobody would hold it."""
+        try:
+            yield
+        except BaseException:
+            with suppress(JustEnoughError):
+                self.revoke(token)
+            raise
 
     def _send(
         self, method: str, path: str, body: object = None, token: Secret | None = None, *, params: Mapping[str, str] | None = None

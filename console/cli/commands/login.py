@@ -71,10 +71,11 @@ def login(
         name, password = _read_name_and_password(user, last_name=profile.name, from_stdin=password_stdin)
         entry = vault.log_in(name, password, mount=how.mount)
     else:
-        entry = oidc.log_in(vault, mount=how.mount, role=how.role, port=port, open_browser=not no_browser)
-        name = vault.create_identity_token(entry.token).name
-    vault.ensure_signing_key(entry.token, entry.entity)
-    save_login(profile, entry, name=name, method=how, addresses=used, pinned=pinned)
+        name, entry = None, oidc.log_in(vault, mount=how.mount, role=how.role, port=port, open_browser=not no_browser)
+    with vault.revoke_on_failure(entry.token):
+        name = name or vault.create_identity_token(entry.token).name
+        vault.ensure_signing_key(entry.token, entry.entity)
+        save_login(profile, entry, name=name, method=how, addresses=used, pinned=pinned)
     chosen, before = profiles.profile_name(current_options().profile), profiles.profile_name(None)
     if chosen != before and not has_usable_login(before):
         profiles.choose_profile(chosen)
@@ -87,8 +88,7 @@ def login(
         "console": used.console,
         "expires_at": datetime.fromtimestamp(entry.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    message = f"Logged in as {name} at {vault.address} until {moment(found['expires_at'])}."
-    emit(found, table=lambda _: note(message), name="name")
+    emit(found, table=lambda _: note(f"Logged in as {name} at {vault.address} until {moment(found['expires_at'])}."), name="name")
     if os.environ.get("VAULT_TOKEN"):
         note("VAULT_TOKEN is set and takes precedence over this login: unset it")
     elif not found["used"]:

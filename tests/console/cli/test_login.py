@@ -150,6 +150,40 @@ def test_a_logout_that_cannot_delete_every_file_revokes_the_token_all_the_same(f
     assert not is_valid(whole, token)
 
 
+def test_a_login_that_cannot_be_stored_leaves_no_token_in_vault(fresh: Cli, whole: Stack) -> None:
+    cache = fresh.login_file("auditor").with_suffix(".identity.json")
+    cache.mkdir(parents=True)
+    before = accessors(whole)
+
+    done = fresh.run("login", "--user", "auditor", "--password-stdin", who="auditor", stdin=whole.users["auditor"].password)
+
+    assert (done.exit_code, done.stderr) == (1, f"error: cannot delete {cache}: Is a directory\n")
+    assert not {accessor for accessor in accessors(whole) - before if owner_of(whole, accessor) == "people-auditor"}
+    # The control: a login that is stored leaves one.
+    cache.rmdir()
+    log_in(fresh, whole)
+    assert {accessor for accessor in accessors(whole) - before if owner_of(whole, accessor) == "people-auditor"}
+
+
+def accessors(whole: Stack) -> set[str]:
+    """The accessors of all of Vault's tokens."""
+    found = admin_request(whole, "LIST", "auth/token/accessors", {})
+    return set(found["data"]["keys"])
+
+
+def owner_of(whole: Stack, accessor: str) -> str | None:
+    """The display name of a token; None if it has ended."""
+    found = admin_request(whole, "POST", "auth/token/lookup-accessor", {"accessor": accessor}).get("data")
+    return str(found["display_name"]) if found else None
+
+
+def admin_request(whole: Stack, method: str, path: str, body: dict[str, str]) -> dict[str, Any]:
+    admin = {"X-Vault-Token": whole.admin_token_file.read_text().strip()}
+    answer = httpx.request(method, f"{whole.vault}/v1/{path}", headers=admin, json=body, trust_env=False)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 def test_a_token_of_no_person_is_named_as_such(fresh: Cli, whole: Stack) -> None:
     done = fresh.run("whoami", env={"VAULT_TOKEN": whole.admin_token_file.read_text().strip()})
 
