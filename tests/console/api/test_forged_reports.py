@@ -27,6 +27,8 @@ from tests.console.served_console import Served
 pytestmark = pytest.mark.servers
 
 QUEUE = "justenough-dev"
+ACTIVITIES = "of-a-stranger"
+"""Another queue: who polls the activities of the workers' counts as a worker for a while."""
 AT = datetime.now(UTC).isoformat()
 
 
@@ -56,7 +58,7 @@ class FalseSweep:
         answer = Thief.sweep(nonce)
         if isinstance(answer, ApplicationError):
             within, once = timedelta(seconds=60), RetryPolicy(maximum_attempts=1)
-            await workflow.execute_activity(fail, str(answer), start_to_close_timeout=within, retry_policy=once)
+            await workflow.execute_activity(fail, str(answer), task_queue=ACTIVITIES, start_to_close_timeout=within, retry_policy=once)
         return answer
 
 
@@ -71,13 +73,7 @@ class Squatter:
 @pytest.fixture
 async def thief(served: Served) -> AsyncIterator[type[Thief]]:
     """A stranger who polls the workers' queue; no worker runs here."""
-    async with Worker(
-        served.temporal,
-        task_queue=QUEUE,
-        workflows=[FalseProve, FalseSweep],
-        activities=[fail],
-        workflow_runner=UnsandboxedWorkflowRunner(),
-    ):
+    async with Worker(served.temporal, task_queue=QUEUE, workflows=[FalseProve, FalseSweep], workflow_runner=UnsandboxedWorkflowRunner()):
         yield Thief
 
 
@@ -92,7 +88,8 @@ async def both(served: Served, job: str) -> tuple[httpx.Response, httpx.Response
 
 async def test_why_an_activity_of_a_sweep_failed_is_passed_on(served: Served, thief: type[Thief]) -> None:
     thief.sweep = lambda _: ApplicationError("Vault does not answer")
-    answer = await served.post("/sweep", "auditor")
+    async with Worker(served.temporal, task_queue=ACTIVITIES, activities=[fail]):
+        answer = await served.post("/sweep", "auditor")
     assert (answer.status_code, answer.json()["detail"]) == (503, "Sweep did not finish: Vault does not answer")
 
 
