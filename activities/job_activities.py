@@ -81,7 +81,7 @@ class NotOpened(GiveUp):
 
 
 class RequestLost(GiveUp):
-    """The store does not have a request as the workflow waits for it."""
+    """The store has no request like the one that the workflow waits for."""
 
 
 class NoPlaceLeft(RetryLater):

@@ -234,11 +234,11 @@ class Issuer:
             return None
         with self._next_attempt(grant.number) as nth:
             # If this process dies before it records the credential, a search must find the credential. Unless a search can, record the intent first.
-            # After an edit, other policies may allow it than those of the grant's decision: that is recorded, too.
             action = self._deps.config.current().catalog.resources[access.resource].actions[access.action]
             controls = known_controls(self._deps, action, self._verified.spec.data_scope)
-            is_searchable = action.revocable is Revocable.NEVER or controls.search_digest is not None
-            if not is_searchable or not decision.is_like(grant.basis.decision):
+            needs_intent = action.revocable is not Revocable.NEVER and controls.search_digest is None
+            # After an edit, other policies may allow it than those of the grant's decision: that is recorded, too.
+            if needs_intent or not decision.is_like(grant.basis.decision):
                 about, digest = issue_decision_about(nth), grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
                 record_issue_decision(self._deps, fact)

@@ -206,9 +206,10 @@ def credentials_as_issued(deps: Deps, view: JobView, recorded: Mapping[str, Cred
     if left_out <= view.older_credentials and len(recorded) > queries.MAX_DEAD_CREDENTIALS:
         recorded = {name: item for name, item in recorded.items() if name in known}
     for name, item in recorded.items():
-        row, ends = known.get(name, item), item.expires_at
-        if not row.expires_at <= deps.now() < ends or _is_shortened(deps, view.id, row):
-            ends = row.expires_at
+        row = known.get(name, item)
+        # A row that says earlier than the issue that a credential has expired is believed only if the ledger recorded that end, too.
+        is_doubtful = row.expires_at <= deps.now() < item.expires_at and not _is_shortened(deps, view.id, row)
+        ends = item.expires_at if is_doubtful else row.expires_at
         # Its user may have been found since then.
         known[name] = item.model_copy(update={"expires_at": ends, "target_digest": row.target_digest})
     return tuple(known.values())

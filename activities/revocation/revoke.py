@@ -128,21 +128,16 @@ def revoke(
     """
     started, began, steps, tracker = deps.now(), deps.ticks(), FailureCollector(), deps.revocation_tracker
 
-    def begin() -> Event:
-        # One revocation is one series of attempts: a retry records nothing twice, and a later revocation has its own entries. It began with its
-        # first attempt, even if only a later one could be recorded.
-        began = tracker.start_time(job, now=started)
-        return build_event(EventType.REVOCATION_STARTED, job, at=began, about=f"{by}-{began:%Y%m%dT%H%M%S%f}", by=by, why=why)
-
-    with alarm_if_slow(deps, job, [*before, begin()], steps.failures, by=by, started=started):
+    begin = partial(_begin, deps, job, by=by, why=why, now=started)
+    *_, start = begin()
+    with alarm_if_slow(deps, job, [*before, start], steps.failures, by=by, started=started):
         close_and_read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
         memory = steps.attempt("the store", lambda: with_store_timeout(close_and_read), _JobMemory(known or ()))
         seen = _revoke_and_inspect(deps, job, memory, steps)
 
     # If another worker has proven the job since this one's last attempt, this is a later revocation.
     tracker.record_proof(job, memory.proven_at, now=started)
-    start = begin()
-    facts, first_began, series = [*before, start], start.at, start.id.rpartition("/")[2]
+    first_began, series, start = begin()
     at, settled = deps.now(), settled or memory.unclaimed
     dead_since = tracker.record_inspection(job, dead=seen.is_dead, now=at)
     doubts = doubts_about(deps, memory.credentials)
@@ -151,7 +146,7 @@ def revoke(
     wait = None if settled or not clean else tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *seen.inspection.alive, *seen.inspection.failures, *unprovable)))
-    attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
+    facts, attempt = [*before, start], Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
     for credential in with_latest_ends(memory.credentials, doubts):
         # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in flight
@@ -171,6 +166,13 @@ def revoke(
         facts += overdue_events(job, attempt, failures=failures, failed=tracker.record_failed_attempt(job, now=at))
     unrecorded = _record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested))
     return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=unrecorded)
+
+
+def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[datetime, str, Event]:
+    """Return when a revocation's first attempt began, recorded or not; what names its attempts, which record nothing twice; its first event."""
+    first_began = deps.revocation_tracker.start_time(job, now=now)
+    series = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
+    return first_began, series, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=series, by=by, why=why)
 
 
 def _revoke_and_inspect(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> _Observation:

@@ -31,7 +31,10 @@ CONNECT_TIMEOUT_S = 5.0
 RECONNECT_TIMEOUT = timedelta(seconds=3)
 """Limit for each attempt to connect. The system's own is two minutes, and calls have no timeout while the client connects."""
 KEEP_ALIVE = KeepAliveConfig(interval_millis=10_000, timeout_millis=5_000)
-"""After this silence the client asks whether the server is there, and connects again if there is no answer. Temporal's servers reject clients that ask more often."""
+"""After this silence the client asks whether the server is there, and connects again if there is no answer.
+
+Temporal's servers reject clients that ask more often.
+"""
 PROBE_TIMEOUT_S = 2.5
 RPC_TIMEOUT = timedelta(seconds=10)
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD

@@ -18,7 +18,7 @@ from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.ledger.events import LAPSED, Event, EventType
 from justenough.domain.readmodel.views import EntryView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.control_group_votes import build_control_group_verifier
@@ -182,9 +182,8 @@ def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
 def lapsed_answer_events(job: str, ladder: Ladder, lapsed: Iterable[tuple[ApprovalAnswer, Rejection]], *, at: datetime) -> Iterator[Event]:
     """Yield an event for each answer that counted and does not any more."""
     for answer, rejection in lapsed:
-        # It may count again in between, so each verification, after an answer or an escalation, has an entry of its own. The read model
-        # knows these entries by the beginning of their `about`.
-        about, raw = f"{ladder.request}/lapsed-{ladder.current}-{ladder.answers[-1].person}", answer.signed.model_dump(mode="json")
+        # It may count again in between, so each verification, after an answer or an escalation, has an entry of its own.
+        about, raw = f"{ladder.request}/{LAPSED}-{ladder.current}-{ladder.answers[-1].person}", answer.signed.model_dump(mode="json")
         yield approval_rejected_event(job, rejection.message, at=at, about=about, raw=raw, request=ladder.request, person=answer.person)
 
 

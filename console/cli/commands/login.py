@@ -104,21 +104,21 @@ def logout() -> None:
     from console.cli.client.vault import PersonVaultClient  # noqa: PLC0415 - the same
 
     profile = load_profile(current_options())
-    kept: Failure | None = None
+    undeleted: Failure | None = None
     # Delete the file first: a token that cannot be revoked now must at least not stay on the disk.
     try:
         delete_login(profile)
     except Failure as error:
-        kept = error
+        undeleted = error
     try:
         if profile.token is not None:
             PersonVaultClient(addresses_of_profile(profile)).revoke(profile.token)
     except JustEnoughError as error:
         ends = datetime.fromtimestamp(profile.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        left = f"{kept}, and" if kept else "the login file is deleted, but"
+        left = f"{undeleted}, and" if undeleted else "the login file is deleted, but"
         raise Failure(f"{left} the token could not be revoked and is valid until {ends}: {error}") from error
-    if kept:
-        raise Failure(f"logged out, but {kept}") from kept
+    if undeleted:
+        raise Failure(f"logged out, but {undeleted}") from undeleted
     note("Logged out." if profile.token else "You were not logged in.")
 
 

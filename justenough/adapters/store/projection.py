@@ -32,7 +32,7 @@ from justenough.adapters.store.tables import (
     UtcDateTime,
 )
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable, RevocationState
-from justenough.domain.ledger.events import EventType, parse_entry_time, time_done
+from justenough.domain.ledger.events import LAPSED, EventType, parse_entry_time, time_done
 from justenough.domain.ledger.hash_chain import LedgerEntry
 from justenough.domain.ledger.overdue import failures_concerning
 
@@ -265,7 +265,7 @@ def _approve(fact: LedgerFact) -> None:
 def approval_rejected(fact: LedgerFact) -> None:
     """Mark an answer that was counted and does not count any more; other entries are about answers that were never counted."""
     data = fact.data
-    if fact.id.startswith(f"{fact.job}/{EventType.APPROVAL_REJECTED}/{data['request']}/lapsed"):
+    if fact.id.startswith(f"{fact.job}/{EventType.APPROVAL_REJECTED}/{data['request']}/{LAPSED}"):
         fact.connection.execute(_ANSWER, {"row_id": data["request"], "row_person": data["person"], "lapsed": data["why"]})
 
 
