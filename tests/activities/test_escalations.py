@@ -24,7 +24,7 @@ from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersR
 from justenough.domain.core.ids import job_of, new_job_id
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
 from justenough.services.ledger_events import approval_withdrawn_event, job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
@@ -221,6 +221,19 @@ def test_a_request_that_a_failover_lost_together_with_an_answer_is_not_recorded_
         with pytest.raises(RequestLost):
             job.climb(job.ladder)
         assert at.deps.store.requests.get(job.ladder.request) is None
+
+
+def test_a_start_request_that_a_failover_lost_is_not_recorded_again_once_the_job_runs(at: Desk, tmp_path: Path) -> None:
+    order = recorded_order(at)
+    with forget_what_is_recorded(tmp_path / "store.db"):
+        job = WaitingJob(at, order=order)
+    job.let_time_pass(job.ladder)
+    began = {"worker": "w", "sandbox": "off", "run": "r", "times_out_at": at.deps.now().isoformat()}
+    at.deps.store.ledger.append([build_event(EventType.JOB_STARTED, order.job, at=at.deps.now(), **began)])
+
+    with pytest.raises(RequestLost):
+        job.climb(job.ladder)
+    assert at.deps.store.requests.get(job.ladder.request) is None
 
 
 def test_a_withdrawn_answer_does_not_count_again_after_a_failover_lost_its_request(shop: Shop, tmp_path: Path) -> None:
