@@ -453,6 +453,8 @@ def test_a_models_key_is_sent_to_no_other_server_and_for_no_other_model_that_the
             why = "the catalog no longer has the model default"
             assert (refused.status, refused.json["error"]["message"], refused.json["error"]["code"]) == (404, why, "model_not_found")
         until(lambda: ask(job).status == 200, "the worker reads the catalog with the model again")
+    thinker = {"name": "thinker", "task": "Think", "environment": "prod", "run": {"command": ["true"]}, "model": MODEL}
+    until(lambda: ops.api.post("jobs", json={"spec": thinker, "dry_run": True}).status_code == 200, "the console does so, too")
 
 
 @contextmanager
