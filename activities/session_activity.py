@@ -22,16 +22,22 @@ from activities.support.caller_check import refused_event, why_not_job_workflow
 from justenough.adapters.store import ClaimResult
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
+from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import ALREADY_RAN, read_job_history, requested_stop
+from justenough.services.job_history import ALREADY_RAN, JobHistory, read_job_history, requested_stop
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 CLAIM_RENEWAL_INTERVAL_S = 5.0
 """Seconds between two renewals of the claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
+UNANSWERED = "servers_unavailable"
+"""The reason if Vault or the store did not answer for as long as a job may wait."""
+PATIENCE_S = 5.0
+"""Seconds that an unclaimed job waits here for Vault and the store; then another worker, which may reach them, can take it."""
+RETRY_INTERVAL_S = 1.0
 log = structlog.get_logger()
 
 
@@ -72,12 +78,13 @@ class SessionActivities:
     async def _open_session(self, order: SessionInput, owner: str) -> JobSession | SessionResult:
         """Claim the job for a session; return the session, or the result if there is none."""
         run = str(activity.info().workflow_run_id)
-        verified = await asyncio.to_thread(self._verify, order)
-        if isinstance(verified, Rejection):
-            return await self._refuse(order.order.job, verified.message)
-        past = await asyncio.to_thread(read_job_history, self._deps.store.ledger, order.order.job)
-        if past.why_over:
-            return await self._refuse(order.order.job, past.why_over)
+        found = await self._verify_once_servers_answer(order)
+        if found is None:
+            log.warning("job waits until Vault and the store answer", job=order.order.job)
+            return SessionResult(outcome=JobState.FAILED, reason=UNANSWERED, no_place=True)
+        if isinstance(found, Rejection):
+            return await self._refuse(order.order.job, found.message)
+        verified, past = found
         launcher, places = verified.launcher, self._deps.settings.places
         claimed = await asyncio.to_thread(
             self._deps.store.claims.claim,
@@ -116,7 +123,20 @@ class SessionActivities:
             notify_workflow=lambda request: handle.signal("ask", request),
         )
 
-    def _verify(self, order: SessionInput) -> VerifiedOrder | Rejection:
+    async def _verify_once_servers_answer(self, order: SessionInput) -> tuple[VerifiedOrder, JobHistory] | Rejection | None:
+        """Return what `_verify` returns; None if Vault or the store does not answer for PATIENCE_S, or the job is stopped meanwhile."""
+        end = self._deps.ticks() + PATIENCE_S
+        while True:
+            try:
+                return await asyncio.to_thread(self._verify, order)
+            except RetryLater as error:
+                log.warning("order not verified yet", job=order.order.job, error=str(error))
+            if activity.is_cancelled() or self._deps.ticks() > end:
+                return None
+            await asyncio.sleep(RETRY_INTERVAL_S)
+
+    def _verify(self, order: SessionInput) -> tuple[VerifiedOrder, JobHistory] | Rejection:
+        """Return the verified order, and the job's history, if it may run now."""
         if why := why_not_job_workflow(order.order.job):
             return Rejection("not_the_job_workflow", why)
         verified = verify_order(self._deps, order.order, now=self._deps.now())
@@ -128,7 +148,10 @@ class SessionActivities:
             why = "it contains requests that are not start requests of the order"
         if not why and not {number for number, access in start.items() if not access.optional} <= set(numbers):
             why = "it omits requests that the job requires at its start"
-        return Rejection("requests_invalid", why) if why else verified
+        if why:
+            return Rejection("requests_invalid", why)
+        past = read_job_history(self._deps.store.ledger, order.order.job)
+        return Rejection("job_over", past.why_over) if past.why_over else (verified, past)
 
     async def _refuse(self, job: str, why: str) -> SessionResult:
         log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,20 +16,22 @@ from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
+    FixedSizeSlotSupplier,
     Interceptor,
     UnsandboxedWorkflowRunner,
     Worker,
+    WorkerTuner,
 )
 
 from activities.job_activities import JobActivities
 from activities.process.sandbox import Sandbox
 from activities.revocation_activities import RevocationActivities
 from activities.session_activity import SessionActivities
-from activities.support.async_tools import run_beside, wait_up_to
+from activities.support.async_tools import run_beside
 from activities.sweep_activity import SweepActivities
-from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import Deps
+from worker.intake import Intake, Slots
 from workflows.guard import Guard
 from workflows.job import Job
 from workflows.sweep import Prove, Sweep
@@ -43,13 +44,14 @@ HEARTBEAT_THROTTLE = timedelta(seconds=1)
 MAX_CONCURRENT_ENDINGS = 256
 """Enough for the jobs of several workers that die together. Most revocations only wait for their second check, without a thread."""
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
+MAX_CONCURRENT_WORKFLOW_TASKS = 32
+NO_SLOTS = FixedSizeSlotSupplier(1)
+"""For kinds of tasks that a worker does not take: the SDK requires at least one slot."""
 STICKY_TIMEOUT = timedelta(seconds=2)
 """How long a workflow task waits for the worker that has the workflow in its cache.
 
 If that worker has died, the job waits this much longer.
 """
-CONFIG_CHECK_INTERVAL = timedelta(seconds=1)
-"""How often a worker without a valid configuration checks whether it has been fixed."""
 DEADLOCK_TIMEOUT_S = 60.0
 """How long a workflow may work without yielding.
 
@@ -64,10 +66,9 @@ MAX_CONCURRENT_POLLS = 2
 async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
     """Run the workers of one installation until the block ends. Then sessions may finish within `drain`; the rest are ended and revoked.
 
-    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many jobs run. Without a
-    valid configuration it takes no sessions: jobs wait for another worker, or until the configuration is fixed.
+    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many jobs run.
     """
-    settings, sessions = deps.settings, SessionActivities(deps, sandbox)
+    settings, sessions, intake = deps.settings, SessionActivities(deps, sandbox), Intake(deps)
     deciding, ending, sweeping = JobActivities(deps), RevocationActivities(deps), SweepActivities(deps, client)
     quick: list[Callable[..., Any]] = [
         deciding.decide_requests,
@@ -90,48 +91,50 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         "interceptors": [ErrorInterceptor()],
         "build_id": BUILD_ID,
     }
+    await intake.check()
     endings = Worker(
         client,
         task_queue=f"{settings.task_queue}-endings",
         activities=quick,
         activity_executor=ThreadPoolExecutor(MAX_CONCURRENT_ENDINGS, thread_name_prefix="ending"),
-        max_concurrent_activities=MAX_CONCURRENT_ENDINGS,
+        tuner=build_tuner(activities=intake.slots(MAX_CONCURRENT_ENDINGS)),
         **common,
     )
     # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
     threads = ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity")
-    taking: dict[str, Any] = {
-        "task_queue": settings.task_queue,
-        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
-        "activities": [*quick, sessions.receive],
-        "activity_executor": threads,
-        "max_concurrent_activities": settings.max_sessions,
-        "graceful_shutdown_timeout": timedelta(seconds=settings.drain),
-        **common,
-    }
-    is_ready = await asyncio.to_thread(lambda: deps.config.digest_in_force is not None)
     main = Worker(
         client,
+        task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         # The SDK's sandbox imports a workflow's modules again for each run, which costs as much as all other work for a job. It only
         # detects mistakes; import-linter and tests that run each workflow in the sandbox detect them too.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        max_concurrent_local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
-        max_concurrent_workflow_tasks=32,
+        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
+        activities=[*quick, sessions.receive],
+        activity_executor=threads,
+        tuner=build_tuner(
+            workflows=intake.slots(MAX_CONCURRENT_WORKFLOW_TASKS),
+            activities=intake.slots(settings.max_sessions, for_sessions=True),
+            local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
+        ),
+        graceful_shutdown_timeout=timedelta(seconds=settings.drain),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-        # A worker that takes no sessions must still run workflows, which kill jobs, and revoke what these held.
-        no_remote_activities=not is_ready,
-        **taking,
+        **common,
     )
     extend_deadlock_timeout(main)
     # The clock keeps running while sessions drain, and does not need Temporal's task queues.
-    async with run_beside(sweeping.sweep_by_clock), endings, main:
-        if is_ready:
-            yield
-            return
-        log.error("worker only revokes: it takes no jobs without a valid configuration", alarm=deps.config.alarm)
-        async with run_beside(partial(run_when_configured, deps.config, lambda: Worker(client, **taking))):
-            yield
+    async with run_beside(sweeping.sweep_by_clock), run_beside(intake.watch), endings, main:
+        yield
+
+
+def build_tuner(*, activities: Slots, workflows: Slots | FixedSizeSlotSupplier = NO_SLOTS, local_activities: int = 1) -> WorkerTuner:
+    """Return the tuner of a worker with these slots."""
+    return WorkerTuner.create_composite(
+        workflow_supplier=workflows,
+        activity_supplier=activities,
+        local_activity_supplier=FixedSizeSlotSupplier(local_activities),
+        nexus_supplier=NO_SLOTS,
+    )
 
 
 def extend_deadlock_timeout(worker: Worker) -> None:
@@ -141,19 +144,6 @@ def extend_deadlock_timeout(worker: Worker) -> None:
     """
     workflows: Any = worker._workflow_worker  # noqa: SLF001 - as said above; a test notices if the SDK renames it
     workflows._deadlock_timeout_seconds = DEADLOCK_TIMEOUT_S  # noqa: SLF001 - the same
-
-
-async def run_when_configured(config: ConfigFolder, build_worker: Callable[[], Worker], ended: asyncio.Event) -> None:
-    """Run a worker as soon as a valid configuration is in force, until the event is set; if the worker fails, run another."""
-    while not ended.is_set():
-        try:
-            if await asyncio.to_thread(lambda: config.digest_in_force):
-                async with build_worker():
-                    log.info("worker ready", config_digest=config.digest_in_force)
-                    await ended.wait()
-        except Exception:
-            log.exception("worker takes no jobs for now: its session worker failed")
-        await wait_up_to(CONFIG_CHECK_INTERVAL, ended)
 
 
 log = structlog.get_logger()

@@ -197,7 +197,7 @@ class Job:
             workflow.logger.warning("a guard is already running")
 
     async def _run_session(self, order: SessionInput, permitted: StartDecisions) -> JobOutcome:
-        """Run the session. If the job's launcher has no free place, wait until the job has one, and then run the session."""
+        """Run the session. If it did nothing (`no_place`), wait until the job has a place, and then run it again."""
         self._publish_state(JobState.RUNNING)
         deadline = workflow.now() + options.GUARDED_QUEUE_TIMEOUT if self._guarded else None
         session = self._start_session(order, permitted, deadline)

@@ -1,11 +1,15 @@
-"""Session slots: a worker that is full still ends its jobs, and one launcher's jobs leave slots to the jobs of others."""
+"""Session slots: a worker that is full still ends its jobs, one launcher's jobs leave slots to the jobs of others, and a worker
+that does not reach Vault leaves jobs to another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
+from tests.activities.tcp_door import Door
 from tests.chaos.administrator import Administrator
 from tests.chaos.rig import Rig
 from tests.support.new_people import log_in_newcomer
@@ -83,3 +87,23 @@ def test_jobs_that_wait_for_a_full_worker_take_turns_by_launcher(rig: Rig, ops: 
     turns = sorted([ops2.until(other), *map(ops.until, hog)], key=lambda job: str(job["started_at"]))
     # Without turns it would be among the last.
     assert [job["id"] for job in turns].index(other) < len(hog) // 2
+
+
+def test_jobs_of_a_worker_that_does_not_reach_vault_run_on_another_and_it_takes_jobs_again_later(
+    rig: Rig, ops: Human, shop: Shop, administrator: Administrator
+) -> None:
+    with closing(Door(int(str(rig.stack.vault).rpartition(":")[2]))) as door:
+        cut_off = rig.start_alone(JUSTENOUGH_MAX_SESSIONS="1", VAULT_ADDR=f"http://127.0.0.1:{door.port}")
+        asleep = ops.launch(plain_spec("sleep 300"))
+        ops.until(asleep, "running")
+        job = ops.launch(spec())
+        until(lambda: administrator.count_waiting_activities(QUEUE) > 0, "it is decided, and waits for the slot")
+        with door.closed():
+            assert ops.api.post(f"jobs/{asleep}/kill").status_code == 202
+            until(lambda: b"worker takes no tasks until Vault answers" in cut_off.log.read_bytes(), "the worker takes no tasks")
+            assert ops.job(job)["state"] == "pending"
+            other = rig.start()
+            shop.assert_dead(ops.until(job, "succeeded"))
+            assert ops.until(asleep)["state"] == "killed"
+            other.kill()
+        assert ops.until(ops.launch(spec()))["state"] == "succeeded"

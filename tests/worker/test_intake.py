@@ -1,0 +1,109 @@
+"""When Temporal gets a worker's slots: one for each task at a time, and none while a server that the tasks need does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.adapters.targets.inspector import TargetInspector
+from justenough.adapters.vault import Vault
+from justenough.domain.core.secret import Secret
+from justenough.services.dependencies import Deps
+from tests.support.domain_samples import SHOP
+from worker.intake import NO_CONFIGURATION, STORE_AWAY, VAULT_AWAY, Intake, Slots
+
+ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
+NOBODY = "http://127.0.0.1:1"
+"""An address that refuses connections."""
+TASK: Any = None
+"""What the SDK says about the task; it does not matter."""
+
+
+@pytest.fixture
+def deps(tmp_path: Path) -> Iterator[Deps]:
+    """A Vault to which nobody has logged in, which refuses; a store that answers; a valid configuration."""
+    config, vault = ConfigFolder(SHOP, ENV), Vault(NOBODY)
+    with closing(Store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        targets = TargetInspector(vault, lambda: config.current().catalog, installation="dev")
+        yield Deps(settings=Settings(), store=store, vault=vault, config=config, targets=targets)
+
+
+def unreachable_vault() -> Vault:
+    """Return a Vault that is not there, with a login."""
+    vault = Vault(NOBODY)
+    vault.login_token(Secret("a-token"))
+    return vault
+
+
+async def test_a_slot_is_for_one_task_at_a_time_and_one_that_is_released_goes_to_a_poll_that_waits() -> None:
+    slots = Slots(2, lambda: True)
+    assert await slots.reserve_slot(TASK) is not None
+    assert slots.try_reserve_slot(TASK) is not None
+    assert slots.try_reserve_slot(TASK) is None
+    waiting = {asyncio.create_task(slots.reserve_slot(TASK)) for _ in range(2)}
+    async with asyncio.timeout(60):
+        # The SDK calls from threads of its own.
+        await asyncio.to_thread(slots.release_slot, TASK)
+        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert len(waiting) == 1
+        assert slots.try_reserve_slot(TASK) is None
+        await asyncio.to_thread(slots.release_slot, TASK)
+        await asyncio.gather(*waiting)
+
+
+async def test_a_poll_waits_while_no_tasks_are_taken_and_uses_up_no_slot() -> None:
+    is_open = False
+    slots = Slots(1, lambda: is_open)
+    given_up, waiting = (asyncio.create_task(slots.reserve_slot(TASK)) for _ in range(2))
+    assert slots.try_reserve_slot(TASK) is None
+    given_up.cancel()
+    is_open = True
+    slots.try_again()
+    async with asyncio.timeout(60):
+        await waiting
+
+
+@pytest.mark.parametrize(
+    "away, obstacle, takes_tasks",
+    [
+        pytest.param({"vault"}, VAULT_AWAY, False, id="vault"),
+        pytest.param({"store"}, STORE_AWAY, True, id="store"),
+        pytest.param({"config"}, NO_CONFIGURATION, True, id="configuration"),
+        pytest.param({"vault", "store"}, VAULT_AWAY, False, id="vault and store"),
+    ],
+)
+async def test_without_vault_a_worker_takes_no_tasks_and_without_store_or_configuration_no_jobs(
+    deps: Deps, tmp_path: Path, away: set[str], obstacle: str, *, takes_tasks: bool
+) -> None:
+    (tmp_path / "empty").mkdir()
+    lacking: dict[str, Any] = {
+        "vault": unreachable_vault(),
+        "store": Store("postgresql://somebody@127.0.0.1:1/store"),
+        "config": ConfigFolder(tmp_path / "empty", ENV, required=True),
+    }
+    intake = Intake(replace(deps, **{name: lacking[name] for name in away}))
+    tasks, sessions = intake.slots(3), intake.slots(3, for_sessions=True)
+    waiting = asyncio.create_task(sessions.reserve_slot(TASK))
+    with capture_logs() as logs:
+        await intake.check()
+        await intake.check()
+    assert [(entry["event"], entry["log_level"], bool(entry["why"])) for entry in logs] == [(obstacle, "error", True)]
+    assert (tasks.try_reserve_slot(TASK) is not None, sessions.try_reserve_slot(TASK)) == (takes_tasks, None)
+    # They are back.
+    intake._deps = deps
+    with capture_logs() as logs:
+        await intake.check()
+    assert [entry["event"] for entry in logs] == ["worker ready"]
+    async with asyncio.timeout(60):
+        await waiting
+    assert tasks.try_reserve_slot(TASK) is not None

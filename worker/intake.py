@@ -1,0 +1,123 @@
+"""When a worker takes tasks from Temporal: while it can carry them out. What it has begun continues.
+
+A worker that does not reach Vault cannot even read what other workers encrypted: each task that it took would fail after seconds, and another
+worker might have carried it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from temporalio.worker import CustomSlotSupplier, SlotMarkUsedContext, SlotPermit, SlotReleaseContext, SlotReserveContext
+
+from activities.support.async_tools import wait_up_to
+from justenough.domain.core.errors import GiveUp, RetryLater
+from justenough.services.dependencies import Deps
+
+CHECK_INTERVAL, RECHECK_INTERVAL = timedelta(seconds=5), timedelta(seconds=1)
+"""Time between two checks: while the worker takes all tasks, and while it does not."""
+VAULT_AWAY = "worker takes no tasks until Vault answers"
+STORE_AWAY = "worker takes no jobs until the store answers"
+NO_CONFIGURATION = "worker only revokes: it takes no jobs without a valid configuration"
+log = structlog.get_logger()
+
+
+class Slots(CustomSlotSupplier):
+    """A number of slots for tasks, which Temporal can reserve only while `is_open`. Thread-safe, because the SDK calls it from its own threads."""
+
+    def __init__(self, number: int, is_open: Callable[[], bool]) -> None:
+        self._number, self._is_open = number, is_open
+        self._reserved = 0
+        self._lock = threading.Lock()
+        self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def try_again(self) -> None:
+        """Let those who wait for a slot try again: one was released, or `is_open` has changed."""
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
+        """Wait for a slot and reserve it, before a poll."""
+        while True:
+            self._changed.clear()
+            if permit := self.try_reserve_slot(ctx):
+                return permit
+            await self._changed.wait()
+
+    def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002 - the SDK's signature
+        """Reserve a slot if there is one now."""
+        with self._lock:
+            if self._reserved >= self._number or not self._is_open():
+                return None
+            self._reserved += 1
+            return SlotPermit()
+
+    def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
+        """Change nothing: a slot counts from its reservation on."""
+
+    def release_slot(self, ctx: SlotReleaseContext) -> None:  # noqa: ARG002 - the SDK's signature
+        """Release a slot after its task, or because no task came."""
+        with self._lock:
+            self._reserved -= 1
+        self.try_again()
+
+
+class Intake:
+    """Checks what keeps this worker from its tasks, and gives Temporal slots accordingly."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._obstacle: str | None = None
+        self._slots: list[Slots] = []
+
+    def slots(self, number: int, *, for_sessions: bool = False) -> Slots:
+        """Return slots that are there while Vault answers; for sessions, also the store must, and the configuration must be valid."""
+        slots = Slots(number, lambda: self._obstacle is None or (not for_sessions and self._obstacle != VAULT_AWAY))
+        self._slots.append(slots)
+        return slots
+
+    async def watch(self, ended: asyncio.Event) -> None:
+        """Check again and again until the event is set."""
+        while not ended.is_set():
+            await wait_up_to(CHECK_INTERVAL if self._obstacle is None else RECHECK_INTERVAL, ended)
+            await self.check()
+
+    async def check(self) -> None:
+        """Check once; log what has changed."""
+        before = self._obstacle
+        self._obstacle, why = await asyncio.to_thread(self._find_obstacle)
+        if self._obstacle == before:
+            return
+        for slots in self._slots:
+            slots.try_again()
+        if self._obstacle is None:
+            log.info("worker ready", config_digest=self._deps.config.digest_in_force)
+        else:
+            log.error(self._obstacle, why=why)
+
+    def _find_obstacle(self) -> tuple[str | None, str | None]:
+        """Return what keeps this worker from tasks, and why; None if nothing does."""
+        if why := _why_no_answer(self._deps.vault.require_audited_answer):
+            return VAULT_AWAY, why
+        if why := _why_no_answer(self._deps.store.ping):
+            return STORE_AWAY, why
+        return None if self._deps.config.digest_in_force else NO_CONFIGURATION, self._deps.config.alarm
+
+
+def _why_no_answer(ask: Callable[[], None]) -> str | None:
+    """Return why a server does not answer now; None if it does."""
+    try:
+        ask()
+    except RetryLater as error:
+        return str(error)
+    except GiveUp:
+        # A refusal is an answer. The tasks report it.
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, a worker that takes no tasks revokes nothing
+        log.warning("a server could not be checked", error=type(error).__name__)
+    return None
