@@ -139,17 +139,31 @@ def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[Reques
     return [item for item in requests.values() if item.unanswered or item.trusted_since]
 
 
-def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle, ...]:
+@dataclass(frozen=True, slots=True)
+class UnrecordedIssues:
+    """The requests of a job for which Vault may have issued what nobody recorded, as the store has them."""
+
+    job: JobView
+    requests: tuple[RequestIssues, ...]
+    closed_at: datetime
+    """When the job's claim was closed: Vault was not asked later."""
+
+
+def read_unrecorded_issues(deps: Deps, job: JobView) -> UnrecordedIssues:
+    """Read the store, and nothing else. Raises RetryLater."""
+    ledger, claim = deps.store.ledger, deps.store.claims.get(job.id)
+    requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
+    entries = ledger.with_ids({*requested, *needed_entry_ids(ledger.ids(job.id, ATTEMPT_EVENTS))})
+    return UnrecordedIssues(job, tuple(requests_with_unrecorded_issues(entries)), (claim and claim.closed_at) or deps.now())
+
+
+def find_unconfirmed_issues(deps: Deps, issues: UnrecordedIssues) -> tuple[CredentialHandle, ...]:
     """Return the credentials that may be alive but are neither recorded nor findable: without lease and accessor, valid until their latest end.
 
     Raises RetryLater.
     """
-    credentials = []
-    ledger, claim = deps.store.ledger, deps.store.claims.get(job.id)
-    closed_at = (claim and claim.closed_at) or deps.now()
-    requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
-    entries = ledger.with_ids({*requested, *needed_entry_ids(ledger.ids(job.id, ATTEMPT_EVENTS))})
-    for request in requests_with_unrecorded_issues(entries):
+    credentials, job = [], issues.job
+    for request in issues.requests:
         definition = deps.config.current().catalog.action(request.resource, request.action)
         # The catalog may have changed since Vault issued it.
         revocable = request.revocable or (definition.revocable if definition else Revocable.NOW)
@@ -159,7 +173,7 @@ def find_unconfirmed_issues(deps: Deps, job: JobView) -> tuple[CredentialHandle,
         path = issue_path(definition, job.data_scope) if definition else ""
         # By number: since when it may have been issued, when it counts as issued (by the clock of its session, as the proof that may end this
         # doubt), and when Vault was asked at the latest.
-        attempts = {number: (at, at, request.latest_call(number, closed_at=closed_at)) for number, at in request.unanswered.items()}
+        attempts = {number: (at, at, request.latest_call(number, closed_at=issues.closed_at)) for number, at in request.unanswered.items()}
         if request.trusted_since:
             # Nobody knows when it was decided, but not before then, and not after now.
             attempts[request.newest + 1] = request.trusted_since, deps.now(), deps.now()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
 
-from activities.revocation.in_doubt import doubted_event, find_unconfirmed_issues
+from activities.revocation.in_doubt import UnrecordedIssues, doubted_event, find_unconfirmed_issues, read_unrecorded_issues
 from activities.revocation.outcome import (
     Attempt,
     TargetTraits,
@@ -73,8 +73,10 @@ class _JobMemory:
     """The store's knowledge of a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
 
     credentials: tuple[CredentialHandle, ...] = ()
+    unrecorded: UnrecordedIssues | None = None
+    """What Vault may have issued besides; None if the store was not asked, or did not say."""
     doubts: tuple[CredentialHandle, ...] = ()
-    """The credentials among them that nobody has recorded yet."""
+    """The credentials among them that nobody has recorded yet; see `_with_doubts`."""
     unknown: tuple[str, ...] = ()
     """Why it is unknown now whether there are more doubts."""
     accesses: RequestedActions | None = None
@@ -134,6 +136,8 @@ def revoke(
         close_and_read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
         memory = steps.attempt("the store", lambda: with_store_timeout(close_and_read), _JobMemory(known or ()))
         seen = _revoke_and_inspect(deps, job, memory, steps)
+        # Doubts have no handles by which to revoke them. Vault may hang, so they come last.
+        memory = _with_doubts(deps, memory)
 
     # If another worker has proven the job since this one's last attempt, this is a later revocation.
     tracker.record_proof(job, memory.proven_at, now=started)
@@ -146,8 +150,8 @@ def revoke(
     wait = None if settled or not clean else tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *seen.inspection.alive, *seen.inspection.failures, *unprovable)))
-    facts, attempt = [*before, start], Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
-    facts.extend(doubted_event(job, credential, at=at) for credential in memory.doubts)
+    attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
+    facts = [*before, start, *(doubted_event(job, credential, at=at) for credential in memory.doubts)]
     for credential in with_latest_ends(memory.credentials, doubts):
         # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in flight
         # created may have appeared after their check.
@@ -323,24 +327,30 @@ def _close_claim_and_read(
     unclaimed = claim is not None and claim.owner is None
     if view is None:
         return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
-    known_by_id = {item.id: item for item in known or ()}
     # If this fails, what is known must be revoked anyway.
     asked = FailureCollector()
-    none: tuple[CredentialHandle, ...] = ()
-    found = asked.attempt("issues in flight", lambda: find_unconfirmed_issues(deps, view), otherwise=none)
-    doubts = tuple(item for item in found if item.id not in known_by_id)
-    recorded = [credential_of(item) for item in view.credentials if not item.state.is_settled]
-    credentials = {item.id: item for item in (*doubts, *recorded)} | known_by_id
+    unrecorded = asked.attempt("issues in flight", lambda: read_unrecorded_issues(deps, view), otherwise=None)
+    recorded = {item.id: credential_of(item) for item in view.credentials if not item.state.is_settled}
     return _JobMemory(
-        tuple(credentials.values()),
-        doubts,
-        tuple(asked.failures),
-        accesses_of(view),
+        tuple((recorded | {item.id: item for item in known or ()}).values()),
+        unrecorded,
+        unknown=tuple(asked.failures),
+        accesses=accesses_of(view),
         closed=True,
         unclaimed=unclaimed,
         locks=locks,
         proven_at=view.revocation.confirmed_at or LONG_AGO,
     )
+
+
+def _with_doubts(deps: Deps, memory: _JobMemory) -> _JobMemory:
+    """Add the credentials that Vault may have issued and nobody recorded; if that cannot be known now, why."""
+    if memory.unrecorded is None:
+        return memory
+    asked, none = FailureCollector(), tuple[CredentialHandle, ...]()
+    found = asked.attempt("issues in flight", partial(find_unconfirmed_issues, deps, memory.unrecorded), otherwise=none)
+    doubts = tuple(item for item in found if item.id not in {known.id for known in memory.credentials})
+    return replace(memory, credentials=(*doubts, *memory.credentials), doubts=doubts, unknown=(*memory.unknown, *asked.failures))
 
 
 def _end_remains(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> Inspection:

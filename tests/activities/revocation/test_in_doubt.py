@@ -6,13 +6,15 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
 
 from activities.issuing.results import issued_event
 from activities.revocation.proof import prove
+from activities.revocation.steps import STORE_TIMEOUT_S
+from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
@@ -263,3 +265,17 @@ def is_shop_asleep(shop: Shop) -> bool:
     asleep = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1.5)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'"
     with psycopg.connect(shop.superuser, autocommit=True) as connection:
         return connection.execute(asleep).fetchone() is not None
+
+
+def test_a_store_that_answers_is_not_blamed_while_vault_hangs(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, held = lose_an_issue(at)
+
+    def hang(*_: object, **__: object) -> NoReturn:
+        threading.Event().wait(STORE_TIMEOUT_S + 0.5)
+        raise VaultUnavailable("Vault did not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.deps.vault, "database_role", hang)
+        result = revoke_from_outside(at, job)
+    assert result.failures == ("issues in flight: Vault did not answer",)
+    assert not at.shop.can_log_in(held), "what could be done was done"
