@@ -16,6 +16,7 @@ from activities.revocation.proof import has_standing_proof, prove
 from activities.revocation.steps import with_store_timeout
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import why_not_job_workflow
+from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput, RevokeResult, SignedProofReport
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.ids import REQUEST_ID, installation_of
@@ -48,13 +49,16 @@ class ForeignJob(GiveUp):
 class RevocationActivities:
     """Revokes access even if it was never recorded: finds it by the job's prefix in Vault and the job's id in the targets."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, *, reaches_vault: Callable[[], bool] = lambda: True) -> None:
+        """`reaches_vault`: whether this worker does, by its latest check."""
         self._deps = deps
+        self._reaches_vault = reaches_vault
 
     @activity.defn(name="revoke_job")
     async def revoke_job(self, revoke_input: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is found dead, or for `attempts` attempts."""
         self._require_own_job(revoke_input.job)
+        self._require_vault()
 
         async def revoke_until_dead() -> RevokeResult:
             started, attempt, pause, job = time.monotonic(), 0, RETRY_INTERVAL_S, revoke_input.job
@@ -90,6 +94,7 @@ class RevocationActivities:
     async def revoke_credential(self, revoke_input: RevokeCredentialInput) -> RevokeResult:
         """Revoke one credential of a job now, or everything that was issued for one of its requests. The job continues."""
         self._require_own_job(revoke_input.job)
+        self._require_vault()
         return await _run_uninterrupted(_run_in_pool(self._revoke_credentials, revoke_input, _revoker(revoke_input.job, "person")))
 
     def _revoke_credentials(self, revoke_input: RevokeCredentialInput, by: str) -> RevokeResult:
@@ -107,6 +112,11 @@ class RevocationActivities:
             failures=tuple(failure for result in results for failure in result.failures),
             unrecorded=tuple(event for result in results for event in result.events),
         )
+
+    def _require_vault(self) -> None:
+        """Raise VaultUnavailable at a worker that does not reach Vault: its attempt would hang, and another worker may reach it."""
+        if not self._reaches_vault():
+            raise VaultUnavailable("this worker does not reach Vault; its log says why")
 
     def _require_own_job(self, job: str) -> None:
         """Raise ForeignJob for a job id of another installation: anyone may request a revocation, but unknown ids must not create ledger entries."""

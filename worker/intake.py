@@ -75,9 +75,13 @@ class Intake:
         self._obstacle: str | None = None
         self._slots: list[Slots] = []
 
+    def reaches_vault(self) -> bool:
+        """Whether Vault answered the latest check."""
+        return self._obstacle != VAULT_AWAY
+
     def slots(self, number: int, *, for_sessions: bool = False) -> Slots:
         """Return slots that are there while Vault answers; for sessions, also the store must, and the configuration must be valid."""
-        slots = Slots(number, lambda: self._obstacle is None or (not for_sessions and self._obstacle != VAULT_AWAY))
+        slots = Slots(number, (lambda: self._obstacle is None) if for_sessions else self.reaches_vault)
         self._slots.append(slots)
         return slots
 

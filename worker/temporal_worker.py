@@ -69,7 +69,8 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
     Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many jobs run.
     """
     settings, sessions, intake = deps.settings, SessionActivities(deps, sandbox), Intake(deps)
-    deciding, ending, sweeping = JobActivities(deps), RevocationActivities(deps), SweepActivities(deps, client)
+    deciding, sweeping = JobActivities(deps), SweepActivities(deps, client)
+    ending = RevocationActivities(deps, reaches_vault=intake.reaches_vault)
     quick: list[Callable[..., Any]] = [
         deciding.decide_requests,
         deciding.take_place,

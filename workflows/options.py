@@ -68,9 +68,11 @@ CUT: dict[str, Any] = {
     "start_to_close_timeout": 60 * SECOND,
     "schedule_to_start_timeout": 30 * SECOND,
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
-    "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_attempts=2),
+    "retry_policy": RetryPolicy(initial_interval=0.5 * SECOND, backoff_coefficient=1, maximum_attempts=4),
 }
-"""A revocation that a person requested while the job runs. If it fails, the job's end revokes."""
+"""A revocation that a person requested while the job runs: tried often enough to find a worker that reaches Vault. If it fails, the job's end
+revokes.
+"""
 
 LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_TIMEOUT, "retry_policy": RetryPolicy(maximum_attempts=1)}
 """One check, not retried."""

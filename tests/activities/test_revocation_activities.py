@@ -89,6 +89,18 @@ async def test_a_job_of_another_installation_is_not_revoked(at: Desk) -> None:
         await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
 
 
+async def test_a_worker_that_knows_that_it_does_not_reach_vault_leaves_revocations_to_others(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    ending, entries = RevocationActivities(at.deps, reaches_vault=lambda: False), at.entry_types(job)
+    with pytest.raises(VaultUnavailable, match="this worker does not reach Vault"):
+        await ActivityEnvironment().run(ending.revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    with pytest.raises(VaultUnavailable, match="this worker does not reach Vault"):
+        await ActivityEnvironment().run(ending.revoke_credential, RevokeCredentialInput(job=job, credential=held.credential.id))
+    assert at.entry_types(job) == entries
+    assert at.shop.can_log_in(held)
+
+
 SLACK_S = 60
 """Seconds that a busy machine may take for the rest."""
 

@@ -99,6 +99,7 @@ async def test_without_vault_a_worker_takes_no_tasks_and_without_store_or_config
         await intake.check()
     assert [(entry["event"], entry["log_level"], bool(entry["why"])) for entry in logs] == [(obstacle, "error", True)]
     assert (tasks.try_reserve_slot(TASK) is not None, sessions.try_reserve_slot(TASK)) == (takes_tasks, None)
+    assert intake.reaches_vault() is takes_tasks
     # They are back.
     intake._deps = deps
     with capture_logs() as logs:
