@@ -5,7 +5,7 @@ A handle counts as dead only if a check found it dead; a check that was not poss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -116,11 +116,14 @@ def prove(deps: Deps, job: str) -> ProofReport:
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
     # The ledger first: every credential that it has is then in the job's view, or among its older ones.
-    issued = with_store_timeout(lambda: read_entries(deps.store.ledger, job, types=[EventType.CREDENTIAL_ISSUED]).items)
+    types = [EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_FOUND]
+    entries = with_store_timeout(lambda: read_entries(deps.store.ledger, job, types=types).items)
     view = with_store_timeout(lambda: deps.store.jobs.get(job))
     if view is None:
         raise NotFound(f"no job {job}")
-    handles = [_handle_in(entry) for entry in issued]
+    issued = [entry for entry in entries if entry.type == EventType.CREDENTIAL_ISSUED]
+    found = _targets_of_users(entry for entry in entries if entry.type == EventType.CREDENTIAL_FOUND)
+    handles = [_handle_in(entry, found) for entry in issued]
     credentials = credentials_as_issued(deps, view, {item.id: item for item in handles if item is not None})
     inspection = inspect(deps, job, credentials, accesses_of(view) | {(item.resource, item.action) for item in credentials})
     failures = (
@@ -210,8 +213,7 @@ def credentials_as_issued(deps: Deps, view: JobView, recorded: Mapping[str, Cred
         # A row that says earlier than the issue that a credential has expired is believed only if the ledger recorded that end, too.
         is_doubtful = row.expires_at <= deps.now() < item.expires_at and not _is_shortened(deps, view.id, row)
         ends = item.expires_at if is_doubtful else row.expires_at
-        # Its user may have been found since then.
-        known[name] = item.model_copy(update={"expires_at": ends, "target_digest": row.target_digest})
+        known[name] = item.model_copy(update={"expires_at": ends})
     return tuple(known.values())
 
 
@@ -221,13 +223,26 @@ def _is_shortened(deps: Deps, job: str, credential: CredentialHandle) -> bool:
     return bool(renewed) and renewed[-1].data.get("expires_at") == credential.expires_at.isoformat()
 
 
-def _handle_in(entry: EntryView) -> CredentialHandle | None:
-    """Return the credential whose issue an entry records; None if somebody replaced the entry's data."""
+def _handle_in(entry: EntryView, found: Mapping[str, object]) -> CredentialHandle | None:
+    """Return the credential whose issue an entry records; None if somebody replaced the entry's data.
+
+    `found`: the digests of the targets in which users were found later, by credential.
+    """
     with suppress(KeyError, TypeError, ValueError):
         times = {name: parse_entry_time(entry.data[name]) for name in ("issued_at", "expires_at")}
-        ids = {"id": entry.data["credential"], "request_id": entry.data["request"]}
-        return CredentialHandle.model_validate({**entry.data, **ids, **times})
+        credential = entry.data["credential"]
+        target = {"target_digest": found.get(credential, entry.data.get("target_digest"))}
+        return CredentialHandle.model_validate({**entry.data, "id": credential, "request_id": entry.data["request"], **times, **target})
     return None
+
+
+def _targets_of_users(found: Iterable[EntryView]) -> dict[str, object]:
+    """Return the digests of the targets in which users were found, by credential. If somebody replaced an entry's data, its user was never seen."""
+    targets: dict[str, object] = {}
+    for entry in found:
+        with suppress(KeyError, TypeError):
+            targets[entry.data["credential"]] = entry.data["target_digest"]
+    return targets
 
 
 def credential_of(view: CredentialView) -> CredentialHandle:

@@ -412,6 +412,20 @@ def test_a_proof_believes_that_a_credential_has_ended_if_the_ledger_records_that
     revoke_by_session(at, job, held)
 
 
+def test_a_proof_goes_by_the_target_in_which_the_ledger_says_that_a_user_was_seen(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    elsewhere = held.credential.model_copy(update={"id": credential_id(job, 1, 2), "target_digest": "sha256:another"})
+    at.deps.store.ledger.append([issued_event(job, elsewhere)])
+    revoke_by_session(at, job, held)
+    before = prove(at.deps, job)
+    assert any("in a target that the catalog no longer has" in why for why in before.failures), before
+    with at.deps.store._engine.begin() as connection:
+        rows = CREDENTIALS.c.job_id == job
+        connection.execute(update(CREDENTIALS).where(rows).values(target_digest=held.credential.target_digest))
+    assert prove(at.deps, job).failures == before.failures
+
+
 @pytest.mark.parametrize("data", ["{}", "[]", '{"credential": [], "request": "r"}'])
 def test_a_proof_fails_if_somebody_replaced_what_the_ledger_records_of_a_credential(at: Desk, data: str) -> None:
     job = at.job()
