@@ -105,7 +105,8 @@ class RevocationActivities:
             request = revoke_input.credential
         if request is not None:
             view = with_store_timeout(lambda: self._deps.store.jobs.get(job))
-            credentials = revoke.live_credential_ids(view, request) if view else ()
+            of_request = (item for item in view.credentials if item.request_id == request) if view else ()
+            credentials = tuple(item.id for item in of_request if not item.state.is_settled)
         results = [revoke.revoke_one(self._deps, job, credential, by=by, why="its revocation was requested") for credential in credentials]
         return RevokeResult(
             confirmed=all(result.confirmed for result in results),

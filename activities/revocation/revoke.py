@@ -40,7 +40,7 @@ from activities.revocation.proof import (
     why_unprovable,
     with_latest_ends,
 )
-from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
+from activities.revocation.steps import FailureCollector, map_at_once, try_record, with_store_timeout
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.targets.inspector import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
@@ -50,7 +50,6 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import REVOCATION_GRACE
-from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -199,11 +198,11 @@ def _record_attempt(deps: Deps, job: str, facts: list[Event], *, may_be_doubted:
     A doubt begins while an issue is in flight. If Vault then refuses it, the session's exit proves that nothing is alive, and nobody would
     look at the doubt again. Whichever of the two is recorded last finds the other.
     """
-    unrecorded = _try_record(deps, facts)
+    unrecorded = try_record(deps, facts)
     if not may_be_doubted:
         return unrecorded
     ended = FailureCollector().attempt("doubts", lambda: with_store_timeout(partial(_ends_of_doubts, deps, job)), list[Event]())
-    return unrecorded + (_try_record(deps, ended) if ended else ())
+    return unrecorded + (try_record(deps, ended) if ended else ())
 
 
 def _ends_of_doubts(deps: Deps, job: str) -> list[Event]:
@@ -216,11 +215,6 @@ def _ends_of_doubts(deps: Deps, job: str) -> list[Event]:
         for item in (deps.store.credentials.live_of(job) if proven_at else ())
         if item.accessor is None and item.lease_id is None and proven_at and item.issued_at <= proven_at
     ]
-
-
-def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
-    """Return the ids of the credentials of one request that are not known to be dead."""
-    return tuple(item.id for item in view.credentials if item.request_id == request and not item.state.is_settled)
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str) -> RevocationResult:
@@ -246,7 +240,7 @@ def end_one(
     if not failures:
         tracker.forget(handle.id)
         facts = [*before, *single_credential_events(job, handle, by=by, why=why, began=started, at=now, how=how)]
-        return RevocationResult(confirmed=True, events=_try_record(deps, facts))
+        return RevocationResult(confirmed=True, events=try_record(deps, facts))
     if handle.lease_id is not None and handle.user is not None:
         failures += deps.targets.find_locks([handle.user], {(handle.resource, handle.action.value)})
     overdue = credential_overdue_events(
@@ -259,7 +253,7 @@ def end_one(
         failures=failures,
         failed=tracker.record_failed_attempt(handle.id, now=now),
     )
-    return RevocationResult(confirmed=False, failures=failures, events=_try_record(deps, [*before, *overdue]))
+    return RevocationResult(confirmed=False, failures=failures, events=try_record(deps, [*before, *overdue]))
 
 
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
@@ -309,7 +303,7 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
         ]
         cursor = page.next
         if not cursor:
-            return _try_record(deps, lapsed)
+            return try_record(deps, lapsed)
 
 
 def _close_claim_and_read(
@@ -369,15 +363,6 @@ def _revoke_leases(deps: Deps, steps: FailureCollector, credentials: tuple[Crede
         steps.attempt(f"lease {lease}", lambda: deps.vault.revoke_lease(lease), otherwise=None)
 
     map_at_once(revoke_lease, leases)
-
-
-def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
-    """Record the events and return those that could not be recorded."""
-    try:
-        with_store_timeout(lambda: deps.store.ledger.append(facts))
-    except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller keeps the events
-        return tuple(facts)
-    return ()
 
 
 @contextmanager

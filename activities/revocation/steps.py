@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from justenough.adapters.store import StoreUnavailable
 from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.ledger.events import Event
+from justenough.services.dependencies import Deps
 
 STORE_TIMEOUT_S = 2.0
 """Seconds that a revocation waits for the store before it continues without it."""
@@ -58,6 +60,15 @@ def with_store_timeout(call: Callable[[], T]) -> T:
         return answer.result(timeout=STORE_TIMEOUT_S)
     except TimeoutError as error:
         raise StoreUnavailable(f"did not answer within {STORE_TIMEOUT_S:.0f} s") from error
+
+
+def try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
+    """Record the events and return those that could not be recorded."""
+    try:
+        with_store_timeout(lambda: deps.store.ledger.append(facts))
+    except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller keeps the events
+        return tuple(facts)
+    return ()
 
 
 def map_at_once(call: Callable[[Item], T], items: Sequence[Item]) -> list[T]:

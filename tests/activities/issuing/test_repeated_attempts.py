@@ -15,6 +15,7 @@ from activities.issuing.authorization import record_issue_decision
 from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, PendingRequest
 from activities.revocation import revoke as revocation
 from activities.revocation.revoke import RevocationResult, revoke
+from activities.revocation.steps import try_record
 from justenough.adapters.targets.postgres import TargetDown
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable
 from justenough.domain.core.ids import request_id
@@ -226,7 +227,7 @@ def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof
     at: Desk, monkeypatch: pytest.MonkeyPatch, *, is_recorded_late: bool, ahead: timedelta
 ) -> None:
     killer = replace(at.deps, now=lambda: at.clock.now() + ahead)
-    session, vault, record, may_record = start_session(at, ORDERS), at.deps.vault, revocation._try_record, threading.Event()
+    session, vault, record, may_record = start_session(at, ORDERS), at.deps.vault, try_record, threading.Event()
     vault_issue, results = vault.issue, list[RevocationResult]()
 
     def record_late(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
@@ -243,7 +244,7 @@ def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof
         return vault_issue(*arguments)
 
     kill = threading.Thread(target=lambda: results.append(revoke(killer, session.job, by="person", settled=False, why="killed")))
-    monkeypatch.setattr(revocation, "_try_record", record_late)
+    monkeypatch.setattr(revocation, "try_record", record_late)
     monkeypatch.setattr(vault, "issue", issue_during_a_kill)
     with pytest.raises(AccessClosed):
         session.issue()
