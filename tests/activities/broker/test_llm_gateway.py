@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
-from activities.broker.llm.upstream_client import ModelCallError, model_headers
+from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, ModelCallError, model_headers
 from justenough.domain.core.secret import Secret
 from justenough.domain.llm.definition import ModelDef
 from tests.activities.broker.catalog_edits import edit_catalog
@@ -169,6 +169,7 @@ def test_the_models_key_is_redacted_in_everything_that_the_server_sends_back(ops
         model.answer_with(error_answer(401, {"error": {"message": f"Incorrect API key provided: {key[:8]}***"}}))
         unknown = ask(job)
         assert (unknown.status, error_of(unknown)["code"]) == (502, "upstream_refused_key")
+        assert error_of(unknown)["message"] == "the model's server rejected the gateway's key (401)"
         assert key[:8] not in unknown.body
         for answer in (echoed, streamed, refused, unknown):
             assert key not in answer.body + json.dumps(answer.headers)
@@ -257,32 +258,48 @@ def test_an_answer_that_breaks_off_counts_against_the_budget(ops: Human, model: 
     assert prompt > 0
 
 
+REFUSED_MODEL = "this job may not use the model {}; it may use gpt-*, scripted"
+ROUTED = "is not passed on: `model` and the catalog choose which model answers; remove"
+
+
 @pytest.mark.parametrize(
-    "body, status, code, param",
+    "body, status, code, param, says",
     [
-        ({"model": "o9-secret", "messages": []}, 403, "model_not_allowed", None),
-        ({"model": "gpt-4\n", "messages": []}, 403, "model_not_allowed", None),
-        ({"model": 4, "messages": []}, 400, "invalid_request", "model"),
-        ({"model": "gpt-4o", "messages": "hi"}, 400, "invalid_request", "messages"),
-        ({"model": "gpt-4o", "messages": [], "stream": "yes"}, 400, "invalid_request", "stream"),
-        ({"model": "gpt-4o", "messages": [], "stream_options": 1}, 400, "invalid_request", "stream_options"),
-        ({"model": "gpt-4o", "messages": [], "models": ["o9-secret"]}, 400, "invalid_request", "models"),
-        ({"model": "gpt-4o", "messages": [], "fallbacks": ["o9-secret"]}, 400, "invalid_request", "fallbacks"),
-        ({"model": "gpt-4o", "messages": [], "deployment_id": "o9-secret"}, 400, "invalid_request", "deployment_id"),
-        ({"model": "gpt-4o", "messages": [], "extra_body": {"model": "o9-secret"}}, 400, "invalid_request", "extra_body"),
-        ({"model": "gpt-4o", "messages": [], "api_base": "https://elsewhere.example"}, 400, "invalid_request", "api_base"),
-        ({"model": "gpt-4o", "messages": [], "Model": "o9-secret"}, 400, "invalid_request", "Model"),
-        ({"model": "gpt-4o", "messages": [], "Fallbac\u212as": ["o9-secret"]}, 400, "invalid_request", "Fallbac\u212as"),
-        ([], 400, "invalid_request", None),
-        ({"model": "gpt-4o", "messages": ["x" * 5_000_000]}, 413, "question_too_large", None),
+        ({"model": "o9-secret", "messages": []}, 403, "model_not_allowed", None, REFUSED_MODEL.format("'o9-secret'")),
+        ({"model": "gpt-4\n", "messages": []}, 403, "model_not_allowed", None, REFUSED_MODEL.format(r"'gpt-4\n'")),
+        ({"model": 4, "messages": []}, 400, "invalid_request", "model", "must be a model's name"),
+        ({"model": "gpt-4o", "messages": "hi"}, 400, "invalid_request", "messages", "must be a list"),
+        ({"model": "gpt-4o", "messages": [], "stream": "yes"}, 400, "invalid_request", "stream", "must be true or false"),
+        ({"model": "gpt-4o", "messages": [], "stream_options": 1}, 400, "invalid_request", "stream_options", "must be an object"),
+        *(
+            ({"model": "gpt-4o", "messages": [], param: value}, 400, "invalid_request", param, f"{param} {ROUTED} {param}")
+            for param, value in (
+                ("models", ["o9-secret"]),
+                ("fallbacks", ["o9-secret"]),
+                ("deployment_id", "o9-secret"),
+                ("extra_body", {"model": "o9-secret"}),
+                ("api_base", "https://elsewhere.example"),
+                ("Model", "o9-secret"),
+                ("Fallbac\u212as", ["o9-secret"]),
+            )
+        ),
+        ([], 400, "invalid_request", None, "the body must be a JSON object"),
+        (
+            {"model": "gpt-4o", "messages": ["x" * 5_000_000]},
+            413,
+            "question_too_large",
+            None,
+            "a chat request may have at most 4,194,304 bytes",
+        ),
     ],
 )
 def test_an_invalid_chat_request_or_a_model_that_is_not_allowed_gets_an_error_in_openais_form(
-    model_job: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
+    model_job: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None, says: str
 ) -> None:
     model.answer_with(text_answer("Hello"))
     answer = model_job.call("POST", CHAT, body)
     assert (answer.status, error_of(answer)["code"], error_of(answer)["param"]) == (status, code, param), answer.body
+    assert says in error_of(answer)["message"]
     assert model.questions == []
 
 
@@ -330,30 +347,36 @@ def test_a_spec_with_a_model_that_it_cannot_have_is_refused_by_path(ops: Human, 
 def test_a_job_whose_spec_names_no_model_can_use_none(broker_job: Puppet) -> None:
     answer = ask(broker_job)
     assert (answer.status, error_of(answer)["code"]) == (404, "no_model")
+    assert error_of(answer)["message"] == "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
     assert not [name for name in broker_job.env if name.startswith("OPENAI")]
 
 
 @pytest.mark.parametrize(
-    "does, status, code",
+    "does, status, code, says",
     [
-        (error_answer(500, "Internal error"), 502, "upstream_failed"),
-        (error_answer(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed"),
+        (error_answer(500, "Internal error"), 502, "upstream_failed", "the model's server failed (500)"),
+        (error_answer(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed", "the model's server failed (302)"),
         (
             error_answer(429, {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}, Retry_After="7"),
             429,
             "rate_limit_exceeded",
+            "Slow down",
         ),
-        (error_answer(404, {"error": {"message": "No such model"}}), 404, "upstream_refused"),
-        (error_answer(200, "no json"), 502, "upstream_failed"),
-        (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
+        (error_answer(404, {"error": {"message": "No such model"}}), 404, "upstream_refused", "No such model"),
+        (error_answer(400, "no json"), 400, "upstream_refused", "the model's server refused the request (400)"),
+        (error_answer(200, "no json"), 502, "upstream_failed", "the model's server did not answer with a JSON object"),
+        (error_answer(200, "[]"), 502, "upstream_failed", "the model's server did not answer with a JSON object"),
+        (error_answer(200, " " * (MAX_ANSWER_BYTES + 1)), 502, "answer_too_large", "the model's answer is too large"),
+        (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed", "the model's server compressed its answer"),
     ],
 )
 def test_errors_of_the_model_server_are_reported_in_openais_form(
-    model_job: Puppet, model: ModelServer, does: Any, status: int, code: str
+    model_job: Puppet, model: ModelServer, does: Any, status: int, code: str, says: str
 ) -> None:
     model.answer_with(does)
     answer = ask(model_job)
     assert (answer.status, error_of(answer)["code"]) == (status, code), answer.body
+    assert error_of(answer)["message"].startswith(says)
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
@@ -361,7 +384,7 @@ def test_a_model_server_that_stays_silent_is_given_up_in_time(ops: Human, shop: 
     with launch_puppet(ops, model={"name": "hasty", "requests": 5, "tokens": 1_000_000}) as job:
         model.answer_with(stay_silent)
         slow = ask(job)
-        assert (slow.status, error_of(slow)["code"]) == (504, "upstream_timeout")
+        assert (slow.status, error_of(slow)["code"], error_of(slow)["message"]) == (504, "upstream_timeout", "the model call timed out")
         assert model.hung_up.wait(180)
     assert_over(ops.job(job.job), shop)
 
@@ -427,7 +450,8 @@ def test_a_stream_ends_soon_after_a_person_has_revoked_the_models_key(ops: Human
         (credential,) = ops.job(job.job)["credentials"]
         assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
         last = [line for line in lines if line][-1]
-        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "denied"
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert (error["code"], "the model's key may no longer be used: it was revoked" in error["message"]) == ("denied", True)
         assert model.hung_up.wait(180)
     assert_over(ops.job(job.job), shop)
     assert usage_of(ops, job.job)["cut"][0] == 1
