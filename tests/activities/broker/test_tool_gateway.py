@@ -147,6 +147,8 @@ def test_the_catalog_is_an_mcp_resource(agent: Puppet) -> None:
     assert {"resource": "orders-db", "action": "read"}.items() <= next(
         one for one in told["access"] if (one["resource"], one["action"]) == ("orders-db", "read")
     ).items()
+    unknown = mcp_messages(agent, "resources/read", {"uri": "justenough://ledger"})[-1]["error"]
+    assert unknown["message"] == "unknown resource; the only one is justenough://catalog"
 
 
 def test_a_refund_waits_for_approvers_who_see_its_arguments_and_is_made_once_as_approved(ops: Human, lead: Human, shop: Shop) -> None:
