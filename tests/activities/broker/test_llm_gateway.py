@@ -5,20 +5,28 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
-from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
-from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, ModelCallError, model_headers
+from activities.broker.broker import Broker
+from activities.broker.llm import upstream_client
+from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS, ModelGateway
+from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, UNREACHABLE, LlmUpstream, ModelCallError, model_headers
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import ModelUse
 from justenough.domain.llm.definition import ModelDef
 from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.model_server import (
@@ -40,12 +48,16 @@ from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
+from tests.support.silent_listener import swallow_connections
 from tests.support.wait import pause, until
 
 pytestmark = pytest.mark.servers
 
 CHAT = "/openai/v1/chat/completions"
 MODEL = {"name": "default", "requests": 50, "tokens": 100_000}
+SHOP = read_catalog((Path(__file__).parents[3] / "examples" / "shop" / "catalog.yaml").read_bytes())
+OTHER = SHOP.models["default"].model_copy(update={"url": "https://other.example/v1"})
+"""The shop's model at another server."""
 
 
 def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any) -> Answer:
@@ -217,6 +229,49 @@ def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: st
     with pytest.raises(ModelCallError) as caught:
         model_headers(model, {} if key is None else {"key": Secret(key)})
     assert (str(caught.value), caught.value.code) == (f"the model's catalog entry does not match its key: {why}", "misconfigured")
+
+
+@pytest.mark.parametrize(
+    "connects, code, says", [(True, "upstream_timeout", "does not answer"), (False, UNREACHABLE, "cannot be reached (ConnectTimeout)")]
+)
+async def test_a_server_that_stays_silent_is_told_from_one_that_never_got_the_request(
+    monkeypatch: pytest.MonkeyPatch, connects: bool, code: str, says: str
+) -> None:
+    monkeypatch.setattr(upstream_client, "TIMEOUTS", httpx.Timeout(0.2))
+    upstream = LlmUpstream()
+    with socket.create_server(("127.0.0.1", 0)) as silent, swallow_connections() as unreachable:
+        address = f"127.0.0.1:{silent.getsockname()[1]}" if connects else unreachable
+        with pytest.raises(ModelCallError) as caught:
+            await upstream.open_response("GET", f"http://{address}/v1/models", headers={}).__aenter__()
+    await upstream.close()
+    assert (caught.value.code, str(caught.value)) == (code, f"the model's server {says}")
+
+
+@pytest.mark.parametrize(
+    "then, code, says",
+    [
+        ((SHOP.model_copy(update={"models": {}}),), "model_not_found", "the catalog no longer has the model default"),
+        ((SHOP, SHOP.model_copy(update={"models": {"default": OTHER}})), "try_again", "the catalog has changed; try again"),
+    ],
+)
+async def test_a_call_during_which_the_catalog_changed_does_not_use_the_key(
+    monkeypatch: pytest.MonkeyPatch, then: tuple[Catalog, ...], code: str, says: str
+) -> None:
+    class LendingBroker:
+        @asynccontextmanager
+        async def borrow(self, access: object, **how: object) -> AsyncIterator[object]:
+            del access, how
+            yield SimpleNamespace(credential=SimpleNamespace(id="c-1"))
+
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=1)))
+    catalogs = iter((SHOP, *then))
+    deps: Any = SimpleNamespace(ticks=lambda: 0.0, config=SimpleNamespace(current=lambda: SimpleNamespace(catalog=next(catalogs))))
+    gateway = ModelGateway(deps, told, cast("Broker", LendingBroker()), ModelUse(name="default", requests=9, tokens=9))
+    for record in ("count_call", "record_key_use"):
+        monkeypatch.setattr(gateway.usage, record, lambda *_: None)
+    with pytest.raises(ModelCallError) as caught:
+        await gateway.chat(lambda: {"model": "scripted", "messages": []})
+    assert (caught.value.code, str(caught.value)) == (code, says)
 
 
 def test_a_stream_about_a_picture_is_not_cut_for_the_pictures_bytes(ops: Human, model: ModelServer) -> None:
