@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +24,7 @@ import pytest
 from activities.broker.broker import Broker
 from activities.broker.llm import upstream_client
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS, ModelGateway
-from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, UNREACHABLE, LlmUpstream, ModelCallError, model_headers
+from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, UNREACHABLE, ModelCallError, model_headers
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
@@ -175,6 +177,15 @@ def test_the_models_key_is_redacted_in_everything_that_the_server_sends_back(ops
         model.answer_with(stream_answer("it is ", key, " indeed"))
         streamed = ask(job, stream=True)
         assert "[redacted]" in streamed.body
+
+        def end_within_an_event(handler: Handler, asked: dict[str, Any]) -> None:
+            del asked
+            handler.begin()
+            handler.wfile.write(f"data: it is {key}".encode())
+
+        model.answer_with(end_within_an_event)
+        cut = ask(job, stream=True)
+        assert cut.body.startswith("data: it is [redacted]")
         model.answer_with(error_answer(400, {"error": {"message": f"bad request with {key}", "code": key}}, X_Request_Id=key))
         refused = ask(job)
         assert (refused.status, error_of(refused)["message"]) == (400, "bad request with [redacted]")
@@ -183,7 +194,7 @@ def test_the_models_key_is_redacted_in_everything_that_the_server_sends_back(ops
         assert (unknown.status, error_of(unknown)["code"]) == (502, "upstream_refused_key")
         assert error_of(unknown)["message"] == "the model's server rejected the gateway's key (401)"
         assert key[:8] not in unknown.body
-        for answer in (echoed, streamed, refused, unknown):
+        for answer in (echoed, streamed, cut, refused, unknown):
             assert key not in answer.body + json.dumps(answer.headers)
     log = ops.output(job.job)
     assert "[redacted]" in log
@@ -231,20 +242,70 @@ def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: st
     assert (str(caught.value), caught.value.code) == (f"the model's catalog entry does not match its key: {why}", "misconfigured")
 
 
+class LendingBroker:
+    """Lends a key for as many seconds as a test says, and knows how often."""
+
+    def __init__(self, seconds: float = 60) -> None:
+        self.seconds = seconds
+        self.lent = self.given_back = 0
+        self.closed = asyncio.Event()
+
+    @asynccontextmanager
+    async def borrow(self, access: object, **how: object) -> AsyncIterator[object]:
+        del access, how
+        self.lent += 1
+        fields = {"key": Secret("t0p")}
+        yield SimpleNamespace(credential=SimpleNamespace(id="c-1"), fields=fields, seconds_left=lambda **_: self.seconds)
+        self.given_back += 1
+
+
+def gateway_of(broker: LendingBroker, catalogs: Iterable[Catalog], monkeypatch: pytest.MonkeyPatch) -> tuple[ModelGateway, list[Any]]:
+    """Return a gateway that finds these catalogs one after the other, and what it counts."""
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=60)))
+    found, counted = iter(catalogs), list[Any]()
+    config = SimpleNamespace(current=lambda: SimpleNamespace(catalog=next(found)))
+    deps: Any = SimpleNamespace(ticks=lambda: 0.0, now=lambda: None, config=config)
+    gateway = ModelGateway(deps, told, cast("Broker", broker), ModelUse(name="default", requests=9, tokens=99))
+    monkeypatch.setattr(gateway.usage, "count_call", lambda *call: counted.append(call))
+    monkeypatch.setattr(gateway.usage, "record_key_use", lambda _: None)
+    return gateway, counted
+
+
 @pytest.mark.parametrize(
-    "connects, code, says", [(True, "upstream_timeout", "does not answer"), (False, UNREACHABLE, "cannot be reached (ConnectTimeout)")]
+    "listens, code, says, tokens",
+    [
+        (True, "upstream_timeout", "does not answer", 10),
+        (False, UNREACHABLE, "cannot be reached (ConnectTimeout)", 0),
+        (None, UNREACHABLE, "cannot be reached (ConnectError)", 0),
+    ],
 )
-async def test_a_server_that_stays_silent_is_told_from_one_that_never_got_the_request(
-    monkeypatch: pytest.MonkeyPatch, connects: bool, code: str, says: str
+async def test_a_call_that_finds_no_connection_uses_no_tokens(
+    monkeypatch: pytest.MonkeyPatch, listens: bool | None, code: str, says: str, tokens: int
 ) -> None:
     monkeypatch.setattr(upstream_client, "TIMEOUTS", httpx.Timeout(0.2))
-    upstream = LlmUpstream()
+    broker = LendingBroker()
     with socket.create_server(("127.0.0.1", 0)) as silent, swallow_connections() as unreachable:
-        address = f"127.0.0.1:{silent.getsockname()[1]}" if connects else unreachable
+        address = {True: f"127.0.0.1:{silent.getsockname()[1]}", False: unreachable, None: "127.0.0.1:1"}[listens]
+        model = SHOP.models["default"].model_copy(update={"url": f"http://{address}/v1"})
+        gateway, counted = gateway_of(broker, repeat(SHOP.model_copy(update={"models": {"default": model}})), monkeypatch)
         with pytest.raises(ModelCallError) as caught:
-            await upstream.open_response("GET", f"http://{address}/v1/models", headers={}).__aenter__()
-    await upstream.close()
+            await gateway.chat(lambda: {"model": "scripted", "messages": [{"role": "user", "content": "Hello"}]})
+        broker.closed.set()
+        await gateway.drain()
     assert (caught.value.code, str(caught.value)) == (code, f"the model's server {says}")
+    ((name, outcome, usage),) = counted
+    assert (name, outcome, usage.tokens) == ("scripted", "failed", tokens)
+    assert (broker.lent, broker.given_back) == (1, 1)
+
+
+async def test_a_key_whose_grant_has_ended_is_given_back_and_another_is_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = LendingBroker()
+    gateway, _ = gateway_of(broker, repeat(SHOP), monkeypatch)
+    for seconds, lent in ((60, 1), (1, 1), (0.9, 2), (60, 2)):
+        broker.seconds = seconds
+        await gateway._borrow_key(SHOP.models["default"])
+        assert (broker.lent, broker.given_back) == (lent, lent - 1)
+    await gateway._give_back_key()
 
 
 @pytest.mark.parametrize(
@@ -257,21 +318,11 @@ async def test_a_server_that_stays_silent_is_told_from_one_that_never_got_the_re
 async def test_a_call_during_which_the_catalog_changed_does_not_use_the_key(
     monkeypatch: pytest.MonkeyPatch, then: tuple[Catalog, ...], code: str, says: str
 ) -> None:
-    class LendingBroker:
-        @asynccontextmanager
-        async def borrow(self, access: object, **how: object) -> AsyncIterator[object]:
-            del access, how
-            yield SimpleNamespace(credential=SimpleNamespace(id="c-1"))
-
-    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=1)))
-    catalogs = iter((SHOP, *then))
-    deps: Any = SimpleNamespace(ticks=lambda: 0.0, config=SimpleNamespace(current=lambda: SimpleNamespace(catalog=next(catalogs))))
-    gateway = ModelGateway(deps, told, cast("Broker", LendingBroker()), ModelUse(name="default", requests=9, tokens=9))
-    for record in ("count_call", "record_key_use"):
-        monkeypatch.setattr(gateway.usage, record, lambda *_: None)
+    gateway, counted = gateway_of(LendingBroker(), (SHOP, *then), monkeypatch)
     with pytest.raises(ModelCallError) as caught:
         await gateway.chat(lambda: {"model": "scripted", "messages": []})
     assert (caught.value.code, str(caught.value)) == (code, says)
+    assert [call[-1].tokens for call in counted] == [0]
 
 
 def test_a_stream_about_a_picture_is_not_cut_for_the_pictures_bytes(ops: Human, model: ModelServer) -> None:
@@ -591,6 +642,9 @@ def test_a_key_that_a_person_revoked_is_not_issued_again_for_the_job(ops: Human,
     with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job:
         assert ask(job).status == 200
         (credential,) = ops.job(job.job)["credentials"]
+        released = job.call("POST", f"/v1/access/{credential['id']}/release")
+        assert (released.status, "a gateway uses it and releases it itself" in released.body) == (404, True)
+        assert ask(job).status == 200
         assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
         refused = until_refused(job)
         assert (refused.status, error_of(refused)["message"]) == (403, "the model's key was revoked for this job")
