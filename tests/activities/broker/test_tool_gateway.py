@@ -183,8 +183,10 @@ def test_a_refund_waits_for_approvers_who_see_its_arguments_and_is_made_once_as_
             assert lead.answer(another, "deny").status_code in ACCEPTED_STATUSES
             calling.join(180)
             text = answers[-1][-1]["result"]["content"][0]["text"]
-            assert text.startswith("Denied: write on refunds-db: the request is denied.")
-            assert "You may use without approval: find-order, list-tickets." in text
+            assert text.startswith("Denied: write on refunds-db: the request is denied. Do not retry it with different wording. ")
+            assert text.endswith(
+                "You may use without approval: find-order, list-tickets. With people's approval: find-customer, export-customers."
+            )
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "denied", "denied"]
         assert len(rows(shop, "SELECT 1 FROM refunds WHERE reason = %s", reason)) == 1
 
