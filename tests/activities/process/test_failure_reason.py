@@ -33,3 +33,18 @@ async def test_a_job_whose_files_the_store_has_lost_fails_with_what_to_do_and_ke
     (issued,) = at.deps.store.credentials.list(job=started.job).items
     assert issued.user is not None
     assert at.shop.users_of(issued.user) == []
+
+
+@pytest.mark.servers
+async def test_a_job_keeps_no_access_whatever_its_session_stumbled_over(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, started = session_of(at)
+
+    def stumble() -> None:
+        raise RuntimeError("a text that nobody may read")
+
+    monkeypatch.setattr(session, "_unpack_bundle", stumble)
+    ended = await session.run()
+    assert (ended.outcome, ended.reason, ended.clean) == (JobState.FAILED, "unexpected RuntimeError", True)
+    (issued,) = at.deps.store.credentials.list(job=started.job).items
+    assert issued.user is not None
+    assert at.shop.users_of(issued.user) == []
