@@ -57,7 +57,8 @@ def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mappin
 
     Raises UndeliverableField.
     """
-    deliver, files, paths = access.deliver, dict[str, Secret](), dict[str, tuple[str, ...]]()
+    what, deliver = f"{access.resource}:{access.action}", access.deliver
+    files, paths = dict[str, Secret](), dict[str, tuple[str, ...]]()
     known = {**{name: Secret(str(value)) for name, value in connect.items()}, **fields}
     cluster = deliver.kubeconfig.model_dump(exclude={"path"}, exclude_none=True) if deliver.kubeconfig else {}
     required = {
@@ -66,23 +67,25 @@ def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mappin
         *((name, f"deliver.kubeconfig.{key}") for key, name in cluster.items()),
     }
     if missing := sorted(f"{name} ({path})" for name, path in required if name not in known):
-        what = f"{access.resource}:{access.action} has no field {', '.join(missing)}"
-        raise UndeliverableField(f"{what}; it has {', '.join(sorted(known)) or 'none'}")
+        raise UndeliverableField(f"{what} has no field {', '.join(missing)}; it has {', '.join(sorted(known)) or 'none'}")
     env = {variable: known[name] for variable, name in deliver.env.items()}
     for variable, value in env.items():
         text = value.reveal()
         if "\0" in text or len(text.encode("utf-8", "replace")) > MAX_VARIABLE_BYTES:
             limit = "with NUL" if "\0" in text else f"of more than {MAX_VARIABLE_BYTES:,} bytes"
-            raise UndeliverableField(f"{variable}: a value {limit} cannot be an environment variable; deliver it as a file")
+            raise UndeliverableField(f"{what}: deliver.env.{variable}: a value {limit} cannot be an environment variable; use deliver.file")
     if deliver.file:
         document = {name: value.reveal() for name, value in sorted(known.items())}
         files[deliver.file.path] = Secret(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
-    if deliver.pgpass:
-        files[deliver.pgpass.path] = password_line(known)
-        paths[PGPASSFILE] = (deliver.pgpass.path,)
-    if deliver.kubeconfig:
-        files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, known, name=f"{access.resource}-{access.action}")
-        paths[KUBECONFIG] = (deliver.kubeconfig.path,)
+    try:
+        if deliver.pgpass:
+            files[deliver.pgpass.path] = password_line(known)
+            paths[PGPASSFILE] = (deliver.pgpass.path,)
+        if deliver.kubeconfig:
+            files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, known, name=f"{access.resource}-{access.action}")
+            paths[KUBECONFIG] = (deliver.kubeconfig.path,)
+    except UndeliverableField as error:
+        raise UndeliverableField(f"{what}: {error}") from None
     return Delivered(env, files, paths)
 
 
@@ -90,7 +93,7 @@ def password_line(fields: Mapping[str, Secret]) -> Secret:
     """Return a line of libpq's password file (PostgreSQL's documentation, "The Password File"). Raises UndeliverableField."""
     values = [fields[name].reveal() for name in PGPASS_FIELDS]
     if any("\n" in value or "\r" in value or "\0" in value for value in values):
-        raise UndeliverableField("a password file cannot contain a value with line breaks; deliver it as a file")
+        raise UndeliverableField("deliver.pgpass: a password file cannot contain a value with line breaks; use deliver.file")
     return Secret(":".join(value.replace("\\", "\\\\").replace(":", "\\:") for value in values) + "\n")
 
 

@@ -286,7 +286,7 @@ async def test_a_tool_call_that_waits_for_people_asks_them_again_if_a_failover_l
     answer = await call
 
     assert newest_request() not in {"", lost}
-    assert f"(request {newest_request()}, tier 1)" in answer.text
+    assert f"(request {newest_request()}, tier 1); nothing was done. Continue with other work." in answer.text
     broker.close()
     await asyncio.to_thread(session.end)
 

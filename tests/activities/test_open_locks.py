@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.issuing.vault_issuer import redeem_control_group
 from activities.job_activities import JobActivities
 from console.auth.authorization import Caller
 from console.services.decide_request import why_approval_refused
@@ -163,13 +164,39 @@ def why_not(at: Desk, waiting: LockedJob, answer: ApprovalAnswer) -> str | None:
     return rejection.code if rejection else None
 
 
+def why_not_redeemed(at: Desk, waiting: LockedJob, issue: ResolvedIssue = PAYOUT_ISSUE) -> str:
+    """Return why a locked issue is refused, to a worker that goes by nothing but Vault and the store."""
+    with pytest.raises(VaultRefused) as refused:
+        redeem_control_group(at.deps, waiting.request, issue)
+    assert at.shop.users_of(waiting.job) == []
+    return str(refused.value).removeprefix(f"{issue.path}: ")
+
+
+def test_a_locked_issue_is_unwrapped_once_however_many_workers_try(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, take = LockedJob(at), at.deps.store.wrapped_tokens.take
+    waiting.open_locks(at.deps)
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
+    assert kept is not None
+    at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+
+    def take_second(request: str) -> StoredWrappingToken | None:
+        assert take(request) == kept
+        return take(request)
+
+    monkeypatch.setattr(at.deps.store.wrapped_tokens, "take", take_second)
+    assert why_not_redeemed(at, waiting) == "the wrapping token has already been unwrapped"
+
+
 def test_an_approval_of_a_locked_request_counts_only_once_its_person_authorized_it_in_vault(at: Desk) -> None:
     waiting, security = LockedJob(at), at.shop.sign_in("security")
     waiting.open_locks(at.deps)
     kept = at.deps.store.wrapped_tokens.get(waiting.request)
     assert kept is not None
     assert why_not(at, waiting, answer_of(security)) == "control_group_unauthorized"
+    assert why_not_redeemed(at, waiting) == "Vault's control group needs more authorizations than it has (0)"
     security.call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+    other = PAYOUT_ISSUE.model_copy(update={"data": {"ttl": "24h"}})
+    assert why_not_redeemed(at, waiting, other) == "the wrapping token in Vault is for a different request"
     assert why_not(at, waiting, answer_of(security)) is None
     assert why_not(at, waiting, answer_of(security, action=Action.READ)) == "locked_action_narrowed"
     assert why_not(at, waiting, answer_of(security, "deny")) is None, "a denial needs no authorization"
@@ -204,6 +231,7 @@ def test_break_glass_waits_for_the_authorizations_that_vault_requires(at: Desk, 
 def test_no_approval_counts_without_a_request_in_vault(at: Desk) -> None:
     waiting, security = LockedJob(at), at.shop.sign_in("security")
     assert why_not(at, waiting, answer_of(security)) == "control_group_gone", "it was never opened"
+    assert why_not_redeemed(at, waiting) == "Vault has no wrapping token for this request; it may have expired"
     waiting.open_locks(at.deps)
     kept = at.deps.store.wrapped_tokens.get(waiting.request)
     assert kept is not None

@@ -9,11 +9,14 @@ import pytest
 
 from activities.issuing.results import issued_event
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 from justenough.domain.ledger.events import Event
-from justenough.services.parent_chain import ancestor_views, inherit_touched
-from tests.activities.vault_shop import Shop, open_desk
+from justenough.services.ledger_events import order_events
+from justenough.services.parent_chain import MAX_ANCESTORS, ancestor_views, inherit_touched, read_ancestors
+from justenough.services.verify_order import VerifiedOrder, verify_order
+from tests.activities.vault_shop import SPEC, Shop, open_desk
 
 pytestmark = pytest.mark.servers
 
@@ -31,6 +34,23 @@ def issuance(job: str, number: int, nth: int, resource: str, *, at: datetime) ->
         revocable=Revocable.NOW,
     )
     return issued_event(job, credential)
+
+
+def test_a_chain_of_too_many_ancestors_is_refused(shop: Shop, tmp_path: Path) -> None:
+    with open_desk(shop, tmp_path) as at:
+        ops, now, chain = at.shop.newcomer("ancestor", "ops"), at.deps.now(), list[str]()
+        for _ in range(MAX_ANCESTORS + 1):
+            job = new_job_id("dev", now=now)
+            order = ops.order(job, {"parent": chain[-1]} if chain else {}, now=now, spec=SPEC)
+            verified = verify_order(at.deps, order, now=now)
+            assert isinstance(verified, VerifiedOrder), verified
+            at.deps.store.ledger.append(order_events(at.deps, order, verified))
+            chain.append(job)
+        assert len(read_ancestors(at.deps, chain[-2])) == MAX_ANCESTORS
+        refused = verify_order(at.deps, ops.order(new_job_id("dev", now=now), {"parent": chain[-1]}, now=now, spec=SPEC), now=now)
+    assert isinstance(refused, Rejection)
+    why = "the job would have more than 10 ancestors; 10 is the maximum"
+    assert str(refused) == f"{chain[-1]} cannot be its parent job: {why}"
 
 
 def test_a_job_inherits_each_resource_of_an_ancestor_however_many_credentials_that_was_issued(shop: Shop, tmp_path: Path) -> None:

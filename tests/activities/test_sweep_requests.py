@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.sweep_activity import CLAIM_LEASE, MAX_REPORTED, SweepActivities
+from activities import sweep_activity
+from activities.sweep_activity import CLAIM_LEASE, MAX_REPORTED, SweepActivities, SweepVerdict
 from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.core.ids import new_job_id
@@ -158,3 +160,28 @@ async def test_a_job_that_was_stopped_before_it_could_be_started_is_recorded_so(
     view = at.deps.store.jobs.get(unstarted)
     assert view is not None
     assert (view.state, view.reason) == (state, None)
+
+
+@pytest.mark.parametrize(
+    "left_s, behaves, verdict",
+    [
+        (-1, "well", ("waiting", "j-1", "left to the next sweep")),
+        (60, "well", None),
+        (60, "hangs", ("failed", "j-1", "not done in 0 s")),
+        (60, "fails", ("failed", "j-1", "RuntimeError")),
+    ],
+)
+async def test_a_job_that_a_sweep_could_not_check_is_reported_with_the_reason(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, left_s: float, behaves: str, verdict: SweepVerdict | None
+) -> None:
+    async def check(_: str) -> None:
+        if behaves == "hangs":
+            await asyncio.Event().wait()
+        if behaves == "fails":
+            raise RuntimeError
+
+    sweep = SweepActivities(at.deps, cast("Any", None))
+    monkeypatch.setattr(sweep, "_check", check)
+    monkeypatch.setattr(sweep_activity, "JOB_TIMEOUT_S", 0.01)
+    end = asyncio.get_running_loop().time() + left_s
+    assert await sweep._check_in_time(asyncio.Semaphore(), "j-1", end) == verdict

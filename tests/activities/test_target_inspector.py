@@ -10,7 +10,9 @@ import pytest
 
 from justenough.adapters.targets import postgres
 from justenough.adapters.targets.inspector import TargetInspector
-from justenough.adapters.targets.postgres import escape_like, why_unreachable
+from justenough.adapters.targets.postgres import TargetDown, escape_like, log_in_once, why_unreachable
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.states import Action
 from tests.activities.vault_shop import Desk
 
 pytestmark = pytest.mark.servers
@@ -70,11 +72,16 @@ def test_targets_that_no_request_could_have_reached_are_not_checked(at: Desk) ->
 def test_an_unreachable_target_is_a_failure_that_names_it_and_is_checked_again_when_it_is_back(at: Desk) -> None:
     job = at.job()
     at.issue(job)
+    target = at.deps.config.current().catalog.resources["orders-db"].actions[Action.READ].target
+    assert target is not None
     with at.shop.door.closed():
         away = at.deps.targets.inspect(job)
         assert away.traces == ()
         assert len(away.failures) == 1
         assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
+        # Who is refused by nobody may still be able to log in.
+        with pytest.raises(TargetDown, match=f"^cannot log in to 127.0.0.1:{at.shop.door.port}/shop: Connection refused$"):
+            log_in_once(target, Secret("user"), Secret("password"))
     assert at.deps.targets.inspect(job).traces
 
 

@@ -1,4 +1,4 @@
-"""What a server sends must not take the event loop's time from other jobs."""
+"""What a server sends must not take the event loop's time from other jobs; what is no answer is reported as such."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from contextlib import suppress
 
 import pytest
 
-from justenough.adapters.mcp_client.client import run_conversation
+from justenough.adapters.mcp_client.client import McpConversation, run_conversation
 from justenough.adapters.mcp_client.errors import Unanswered
+from justenough.domain.core.errors import GiveUp
 from justenough.domain.tools.definitions import McpServerDef
+from tests.activities.broker.mcp_server import McpServer, serve_mcp
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 LONG_LINE = b"data: " + b"x" * 3_900_000
@@ -56,3 +58,33 @@ async def test_a_line_that_arrives_byte_by_byte_does_not_block_the_event_loop(cr
     measuring.cancel()
     # Splitting the whole line again at each byte took 49 s.
     assert longest < 10
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[McpServer]:
+    with serve_mcp() as listening:
+        yield listening
+
+
+@pytest.mark.parametrize(
+    "mode, at, why",
+    [
+        ("other", "tools/call", "the upstream answers with an error: the response answers a different request"),
+        ("ended", "tools/call", "the upstream answers with an error: the stream ended without a response to the request"),
+        ("unfit", "tools/call", "the upstream's response does not conform to MCP, or to its own schema"),
+        ("paging", "tools/list", "the upstream's tools: more than 50 pages"),
+    ],
+)
+async def test_an_answer_that_is_none_is_reported_as_what_it_is(hub: McpServer, mode: str, at: str, why: str) -> None:
+    async def converse(conversation: McpConversation) -> None:
+        await conversation.list_tools()
+        await conversation.call_tool("get_issue", {"number": 1})
+
+    with hub.misbehave(mode, at=at), pytest.raises(GiveUp) as failed:
+        await run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, converse)
+    assert str(failed.value) == why
+
+
+async def test_a_server_whose_name_cannot_be_resolved_is_reported() -> None:
+    with pytest.raises(Unanswered, match=r"^the upstream's host cannot be resolved now$"):
+        await run_conversation(McpServerDef(url="https://nowhere.invalid/mcp"), {}, lambda conversation: conversation.list_tools())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -13,13 +14,15 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesResponse
 from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
-from temporalio.service import KeepAliveConfig
+from temporalio.service import KeepAliveConfig, RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from justenough.adapters.configuration.settings import Settings
@@ -221,6 +224,40 @@ async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch:
             NamespaceUnfit, match="no namespace nowhere: create it \\(temporal operator namespace create --namespace nowhere"
         ):
             await prepare_namespace(elsewhere)
+
+
+class Administration:
+    """Temporal's administration, as its server's rights or an outage have it answer."""
+
+    def __init__(self, *, lists: RPCStatusCode, adds: RPCStatusCode = RPCStatusCode.OK) -> None:
+        self._lists, self._adds = lists, adds
+
+    async def list_search_attributes(self, *_: object, **__: object) -> ListSearchAttributesResponse:
+        if self._lists is not RPCStatusCode.OK:
+            raise RPCError("no", self._lists, b"")
+        return ListSearchAttributesResponse()
+
+    async def add_search_attributes(self, *_: object, **__: object) -> None:
+        raise RPCError("no", self._adds, b"")
+
+
+def client_with(administration: Administration) -> Any:
+    return SimpleNamespace(namespace="prod", operator_service=administration)
+
+
+async def test_search_attributes_that_we_may_not_create_are_named_with_the_command() -> None:
+    names = " ".join(f"--name {name} --type Keyword" for name in SEARCH_ATTRIBUTES)
+    why = f"Temporal's namespace prod lacks search attributes, and does not let us create them (no): create them (temporal operator search-attribute create --namespace prod {names})"
+    with pytest.raises(NamespaceUnfit, match=f"^{re.escape(why)}$"):
+        await prepare_namespace(client_with(Administration(lists=RPCStatusCode.OK, adds=RPCStatusCode.PERMISSION_DENIED)))
+
+
+async def test_a_worker_starts_although_it_may_not_see_the_search_attributes_but_not_while_temporal_is_away() -> None:
+    with capture_logs() as logged:
+        await prepare_namespace(client_with(Administration(lists=RPCStatusCode.PERMISSION_DENIED)))
+    assert [entry["event"] for entry in logged] == ["search attributes cannot be checked; they must exist"]
+    with pytest.raises(TemporalDown, match=r"^Temporal does not list the search attributes of namespace prod: no$"):
+        await prepare_namespace(client_with(Administration(lists=RPCStatusCode.UNAVAILABLE)))
 
 
 @pytest.mark.parametrize("program", ["worker", "console"])

@@ -24,7 +24,9 @@ def test_an_order_for_reads_gives_a_misled_agent_no_write_and_no_other_tool(ops:
         waiting = await_request(lead, pending.json["request_id"])
         assert (waiting["tier"], waiting["policies"]) == (1, ["write-at-tier-1", "write-own-space", "beyond-order"])
         text, failed = call_tool(job, "list-tickets")
-        assert (failed, "waits for people's approval" in text) == (True, True)
+        assert (failed, text.startswith("This waits for people's approval (request ")) == (True, True)
+        assert ", tier 1); nothing was done. They can decide until 20" in text
+        assert text.endswith(" Continue with other work. After the approval, call again with exactly the same arguments.")
         assert lead.answer(waiting).status_code in ACCEPTED_STATUSES
         assert job.request_access("scratch", "write", wait=30).status == 200
         facts = [entry["facts"] for entry in entries(ops, job.job, "access.decided") if entry["phase"] == "runtime"]
@@ -40,6 +42,7 @@ def test_an_order_that_refuses_what_it_does_not_name_offers_no_tool_and_asks_nob
         assert mcp_result(job, "tools/list")["tools"] == []
         text, failed = call_tool(job, "list-tickets")
         assert (failed, "the signed order does not name it" in text) == (True, True)
+        assert text.endswith("This job has no other tools: continue without them, or report what could not be done.")
         offered = {(item["resource"], item["action"]): item["outcome"] for item in job.call("GET", "/v1/catalog").json["items"]}
         assert {what for what, outcome in offered.items() if outcome != "denied"} == {("refunds-db", "read")}
         assert job.request_access("refunds-db").status == 200

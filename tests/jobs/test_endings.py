@@ -71,7 +71,7 @@ def test_a_job_over_its_timeout_is_ended_and_leaves_nothing_alive(ops: Human, sh
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", timeout="2s"))
     login = witness.login()
     seen = ops.until(job)
-    assert seen["state"] == "timed_out"
+    assert (seen["state"], seen["reason"]) == ("timed_out", "it ran longer than 2 s")
     shop.assert_dead(seen, login)
 
 

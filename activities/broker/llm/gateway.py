@@ -168,8 +168,7 @@ class ModelGateway:
     def _definition(self) -> ModelDef:
         model = self._deps.config.current().catalog.models.get(self._use.name)
         if model is None:
-            message = f"the catalog no longer has the model {self._use.name}"
-            raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
+            raise _missing_model_error(self._use.name)
         return model
 
     def _require_budget(self) -> None:
@@ -192,8 +191,7 @@ class ModelGateway:
                 raise IssueRefused(self._revoked_why)
             access = model_access(self._use, self._deps.config.current().catalog)
             if access is None:
-                message = f"the catalog no longer offers {model.uses.action} on {model.uses.resource}"
-                raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
+                raise _missing_model_error(self._use.name)
             access = access.model_copy(update={"ttl": max(1, min(access.ttl, self._longest))})
             lending = self._broker.borrow(
                 access, used_for=f"model {self._use.name}", wait=max(0.0, began + APPROVAL_WAIT_S - self._deps.ticks())
@@ -325,6 +323,11 @@ def _json_object(content: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise not_json()
     return parsed
+
+
+def _missing_model_error(name: str) -> ModelCallError:
+    message = f"the catalog no longer has the model {name}"
+    return ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
 
 
 def _timeout_error() -> ModelCallError:

@@ -74,7 +74,7 @@ class LlmUpstream:
             async with self._client.stream(method, url, headers=revealed, content=body) as answer:
                 answered = True
                 yield answer
-        except httpx.TimeoutException:
+        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             raise ModelCallError("the model's server does not answer", status=504, code="upstream_timeout", outcome="failed") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             message = f"the model's server {'broke off its answer' if answered else 'cannot be reached'} ({type(error).__name__})"

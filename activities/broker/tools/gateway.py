@@ -238,14 +238,15 @@ class ToolGateway:
 
     def _resolve(self, name: str, arguments: Any) -> _ResolvedCall:
         """Return the checked call. Raises InvalidInput."""
-        tool = self._known_tools().get(name)
-        if tool is None or not self._is_possible(name, tool):
-            tools = self._possible_tools()
+        known = self._known_tools()
+        tool = known.get(name)
+        action = self._possible_action(name, tool) if tool else None
+        if tool is None or action is None:
+            possible = [each for each, other in known.items() if self._possible_action(each, other)]
             withheld = "".join(f"; {why}" for why in self._drift.withheld_servers().values())
-            raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}{withheld}"),))
-        action = action_of(tool.uses, name)
-        if action is None:
-            raise InvalidInput("tool", (Problem("", f"the catalog does not map {name} to an action"),))
+            raise InvalidInput(
+                "tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, possible)}{withheld}"),)
+            )
         call = checked_call(name, tool, arguments)
         return _ResolvedCall(tool, call, action, self._issuer.tool_bounds.counted_arguments(name, tool.uses.resource, action))
 
@@ -345,26 +346,23 @@ class ToolGateway:
     def _known_tools(self) -> dict[str, Tool]:
         return self._deps.config.current().catalog.named_tools
 
-    def _possible_tools(self) -> dict[str, Tool]:
-        """Return the tools whose action the catalog lets this job request at all, in its environment and data scope."""
-        return {name: tool for name, tool in self._known_tools().items() if self._is_possible(name, tool)}
-
-    def _is_possible(self, name: str, tool: Tool) -> bool:
+    def _possible_action(self, name: str, tool: Tool) -> Action | None:
+        """Return a tool's action if the catalog lets this job request it at all, in its environment and data scope; else None."""
         action, bounds = action_of(tool.uses, name), self._issuer.tool_bounds
         if action is None or not bounds.lets_through(name, tool.uses.resource, action):
-            return False
+            return None
         # A tool that lists other tools is available only if the order names it.
         if isinstance(tool, UpstreamListingTool) and not bounds.order_items(tool.uses.resource, action):
-            return False
+            return None
         spec = self._verified.spec.model_copy(update={"access": (self._call_access(tool, ToolCall(tool=name, arguments={}), action),)})
-        return not problems_in_spec(spec, self._deps.config.current().catalog)
+        return None if problems_in_spec(spec, self._deps.config.current().catalog) else action
 
     def _offered_tools(self) -> list[OfferedTool]:
         self._drift.record_withheld()
         offered = []
-        for name, tool in self._possible_tools().items():
-            action = action_of(tool.uses, name) or Action.ADMIN
-            if not self._drift.may_be_offered(tool):
+        for name, tool in self._known_tools().items():
+            action = self._possible_action(name, tool)
+            if action is None or not self._drift.may_be_offered(tool):
                 continue
             if not can_use_tool(self._deps, name, tool.uses.resource, action, self._verified.statement):
                 continue

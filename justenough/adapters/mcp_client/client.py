@@ -100,8 +100,6 @@ def _to_give_up(error: Exception, transport: McpTransport) -> GiveUp:
                 why = str(leaf)
             case UnknownHost():
                 why = "the upstream's host cannot be resolved now"
-            case httpx.TimeoutException():
-                why = "the upstream took too long to answer"
             case MCPError():
                 cause = f"HTTP {transport.last_status}" if transport.last_status >= 400 else leaf.error.message
                 why = f"the upstream answers with an error: {cause}"

@@ -97,7 +97,7 @@ def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
     if scheme not in HOSTED_SCHEMES:
         host = _host_of(service)
         if not host:
-            raise RejectedServiceUrl("the URL has no host")
+            raise RejectedServiceUrl(f"the URL names no host; write {scheme}://HOST/…")
         # Apprise resolves the host again: a change of its address in between is not detected.
         require_allowed(resolve(host, service.port or 443), private=private)
     return service

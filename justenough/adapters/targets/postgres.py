@@ -94,8 +94,7 @@ class TargetObserver:
         self._creds: IssuedSecret | None = None
         self._connection: _Connection | None = None
         self._connected_at = 0.0
-        where = conninfo_to_dict(target.postgres)
-        self.name = f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
+        self.name = target_name(target)
 
     def find(self, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
         """Find the users and spaces whose names match these LIKE patterns, and users with these exact names. Raises like `_look`."""
@@ -225,8 +224,14 @@ def log_in_once(target: Target, username: Secret, password: Secret) -> str | Non
         # A server without a free connection, for example, says nothing about the user.
         if REFUSED_LOGIN.search(why):
             return why
-        raise TargetDown(f"cannot log in to {target.postgres}: {why}") from None
+        raise TargetDown(f"cannot log in to {target_name(target)}: {why}") from None
     return None
+
+
+def target_name(target: Target) -> str:
+    """Return a target's host, port and database, as people read them. The catalog's text may contain more."""
+    where = conninfo_to_dict(target.postgres)
+    return f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 
 
 def escape_like(text: str) -> str:

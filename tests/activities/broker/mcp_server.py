@@ -51,7 +51,9 @@ class McpServer:
     tool_calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """What was called, with which arguments."""
     mode: str = ""
-    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer."""
+    """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer |
+    other | ended | unfit | paging.
+    """
     at: str = "tools/call"
     """At which of MCP's methods."""
     structured: dict[str, Any] | None = None
@@ -178,6 +180,24 @@ class _Endpoint:
             {"type": "resource_link", "uri": "file:///x", "name": "site"},
         ]
         result = {"resultType": "complete", "content": blocks, "structuredContent": self._state.structured}
+        await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
+
+    async def _other(self, send: Send, receive: Receive, request: Request) -> None:
+        """The answer to another request."""
+        answer = {"jsonrpc": "2.0", "id": 4711, "result": {}}
+        await _send_response(send, 200, json.dumps(answer).encode(), JSON)
+
+    async def _ended(self, send: Send, receive: Receive, request: Request) -> None:
+        """A stream without an answer."""
+        await _send_response(send, 200, b"event: heartbeat\ndata: 1\n\n", (b"content-type", b"text/event-stream"))
+
+    async def _unfit(self, send: Send, receive: Receive, request: Request) -> None:
+        """A result that is none."""
+        await _send_response(send, 200, _answer_to(await request.body(), {"resultType": "complete", "content": "text"}), JSON)
+
+    async def _paging(self, send: Send, receive: Receive, request: Request) -> None:
+        """A list that has always another page."""
+        result = {"resultType": "complete", "tools": [], "nextCursor": "more", "ttlMs": 0, "cacheScope": "private"}
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _hang(self, send: Send, receive: Receive, request: Request) -> None:

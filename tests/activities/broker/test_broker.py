@@ -75,6 +75,7 @@ def test_a_job_over_its_request_rate_is_told_when_to_retry(ops: Human) -> None:
             each.join(180)
         waits = next(line for line in said.lower().splitlines() if line.startswith(b"retry-after:"))
         assert int(waits.split()[1]) >= 1
+        assert b"this job sends too many requests; wait and try again" in said
 
 
 def flood_connection(line: socket.socket, call: bytes, refusals: queue.Queue[bytes], over: threading.Event) -> None:

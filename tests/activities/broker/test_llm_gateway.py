@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from itertools import repeat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
-from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
-from activities.broker.llm.upstream_client import ModelCallError, model_headers
+from activities.broker.broker import Broker
+from activities.broker.llm import upstream_client
+from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS, ModelGateway
+from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, UNREACHABLE, ModelCallError, model_headers
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import ModelUse
 from justenough.domain.llm.definition import ModelDef
 from tests.activities.broker.catalog_edits import edit_catalog
 from tests.activities.broker.model_server import (
@@ -40,12 +50,16 @@ from tests.activities.broker.remote_job import Answer, Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
+from tests.support.silent_listener import swallow_connections
 from tests.support.wait import pause, until
 
 pytestmark = pytest.mark.servers
 
 CHAT = "/openai/v1/chat/completions"
 MODEL = {"name": "default", "requests": 50, "tokens": 100_000}
+SHOP = read_catalog((Path(__file__).parents[3] / "examples" / "shop" / "catalog.yaml").read_bytes())
+OTHER = SHOP.models["default"].model_copy(update={"url": "https://other.example/v1"})
+"""The shop's model at another server."""
 
 
 def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any) -> Answer:
@@ -163,14 +177,24 @@ def test_the_models_key_is_redacted_in_everything_that_the_server_sends_back(ops
         model.answer_with(stream_answer("it is ", key, " indeed"))
         streamed = ask(job, stream=True)
         assert "[redacted]" in streamed.body
+
+        def end_within_an_event(handler: Handler, asked: dict[str, Any]) -> None:
+            del asked
+            handler.begin()
+            handler.wfile.write(f"data: it is {key}".encode())
+
+        model.answer_with(end_within_an_event)
+        cut = ask(job, stream=True)
+        assert cut.body.startswith("data: it is [redacted]")
         model.answer_with(error_answer(400, {"error": {"message": f"bad request with {key}", "code": key}}, X_Request_Id=key))
         refused = ask(job)
         assert (refused.status, error_of(refused)["message"]) == (400, "bad request with [redacted]")
         model.answer_with(error_answer(401, {"error": {"message": f"Incorrect API key provided: {key[:8]}***"}}))
         unknown = ask(job)
         assert (unknown.status, error_of(unknown)["code"]) == (502, "upstream_refused_key")
+        assert error_of(unknown)["message"] == "the model's server rejected the gateway's key (401)"
         assert key[:8] not in unknown.body
-        for answer in (echoed, streamed, refused, unknown):
+        for answer in (echoed, streamed, cut, refused, unknown):
             assert key not in answer.body + json.dumps(answer.headers)
     log = ops.output(job.job)
     assert "[redacted]" in log
@@ -218,6 +242,89 @@ def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: st
     assert (str(caught.value), caught.value.code) == (f"the model's catalog entry does not match its key: {why}", "misconfigured")
 
 
+class LendingBroker:
+    """Lends a key for as many seconds as a test says, and knows how often."""
+
+    def __init__(self, seconds: float = 60) -> None:
+        self.seconds = seconds
+        self.lent = self.given_back = 0
+        self.closed = asyncio.Event()
+
+    @asynccontextmanager
+    async def borrow(self, access: object, **how: object) -> AsyncIterator[object]:
+        del access, how
+        self.lent += 1
+        fields = {"key": Secret("t0p")}
+        yield SimpleNamespace(credential=SimpleNamespace(id="c-1"), fields=fields, seconds_left=lambda **_: self.seconds)
+        self.given_back += 1
+
+
+def gateway_of(broker: LendingBroker, catalogs: Iterable[Catalog], monkeypatch: pytest.MonkeyPatch) -> tuple[ModelGateway, list[Any]]:
+    """Return a gateway that finds these catalogs one after the other, and what it counts."""
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=60)))
+    found, counted = iter(catalogs), list[Any]()
+    config = SimpleNamespace(current=lambda: SimpleNamespace(catalog=next(found)))
+    deps: Any = SimpleNamespace(ticks=lambda: 0.0, now=lambda: None, config=config)
+    gateway = ModelGateway(deps, told, cast("Broker", broker), ModelUse(name="default", requests=9, tokens=99))
+    monkeypatch.setattr(gateway.usage, "count_call", lambda *call: counted.append(call))
+    monkeypatch.setattr(gateway.usage, "record_key_use", lambda _: None)
+    return gateway, counted
+
+
+@pytest.mark.parametrize(
+    "listens, code, says, tokens",
+    [
+        (True, "upstream_timeout", "does not answer", 10),
+        (False, UNREACHABLE, "cannot be reached (ConnectTimeout)", 0),
+        (None, UNREACHABLE, "cannot be reached (ConnectError)", 0),
+    ],
+)
+async def test_a_call_that_finds_no_connection_uses_no_tokens(
+    monkeypatch: pytest.MonkeyPatch, listens: bool | None, code: str, says: str, tokens: int
+) -> None:
+    monkeypatch.setattr(upstream_client, "TIMEOUTS", httpx.Timeout(0.2))
+    broker = LendingBroker()
+    with socket.create_server(("127.0.0.1", 0)) as silent, swallow_connections() as unreachable:
+        address = {True: f"127.0.0.1:{silent.getsockname()[1]}", False: unreachable, None: "127.0.0.1:1"}[listens]
+        model = SHOP.models["default"].model_copy(update={"url": f"http://{address}/v1"})
+        gateway, counted = gateway_of(broker, repeat(SHOP.model_copy(update={"models": {"default": model}})), monkeypatch)
+        with pytest.raises(ModelCallError) as caught:
+            await gateway.chat(lambda: {"model": "scripted", "messages": [{"role": "user", "content": "Hello"}]})
+        broker.closed.set()
+        await gateway.drain()
+    assert (caught.value.code, str(caught.value)) == (code, f"the model's server {says}")
+    ((name, outcome, usage),) = counted
+    assert (name, outcome, usage.tokens) == ("scripted", "failed", tokens)
+    assert (broker.lent, broker.given_back) == (1, 1)
+
+
+async def test_a_key_whose_grant_has_ended_is_given_back_and_another_is_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = LendingBroker()
+    gateway, _ = gateway_of(broker, repeat(SHOP), monkeypatch)
+    for seconds, lent in ((60, 1), (1, 1), (0.9, 2), (60, 2)):
+        broker.seconds = seconds
+        await gateway._borrow_key(SHOP.models["default"])
+        assert (broker.lent, broker.given_back) == (lent, lent - 1)
+    await gateway._give_back_key()
+
+
+@pytest.mark.parametrize(
+    "then, code, says",
+    [
+        ((SHOP.model_copy(update={"models": {}}),), "model_not_found", "the catalog no longer has the model default"),
+        ((SHOP, SHOP.model_copy(update={"models": {"default": OTHER}})), "try_again", "the catalog has changed; try again"),
+    ],
+)
+async def test_a_call_during_which_the_catalog_changed_does_not_use_the_key(
+    monkeypatch: pytest.MonkeyPatch, then: tuple[Catalog, ...], code: str, says: str
+) -> None:
+    gateway, counted = gateway_of(LendingBroker(), (SHOP, *then), monkeypatch)
+    with pytest.raises(ModelCallError) as caught:
+        await gateway.chat(lambda: {"model": "scripted", "messages": []})
+    assert (caught.value.code, str(caught.value)) == (code, says)
+    assert [call[-1].tokens for call in counted] == [0]
+
+
 def test_a_stream_about_a_picture_is_not_cut_for_the_pictures_bytes(ops: Human, model: ModelServer) -> None:
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(os.urandom(300_000)).decode()}"}}
 
@@ -257,32 +364,48 @@ def test_an_answer_that_breaks_off_counts_against_the_budget(ops: Human, model: 
     assert prompt > 0
 
 
+REFUSED_MODEL = "this job may not use the model {}; it may use gpt-*, scripted"
+ROUTED = "is not passed on: `model` and the catalog choose which model answers; remove"
+
+
 @pytest.mark.parametrize(
-    "body, status, code, param",
+    "body, status, code, param, says",
     [
-        ({"model": "o9-secret", "messages": []}, 403, "model_not_allowed", None),
-        ({"model": "gpt-4\n", "messages": []}, 403, "model_not_allowed", None),
-        ({"model": 4, "messages": []}, 400, "invalid_request", "model"),
-        ({"model": "gpt-4o", "messages": "hi"}, 400, "invalid_request", "messages"),
-        ({"model": "gpt-4o", "messages": [], "stream": "yes"}, 400, "invalid_request", "stream"),
-        ({"model": "gpt-4o", "messages": [], "stream_options": 1}, 400, "invalid_request", "stream_options"),
-        ({"model": "gpt-4o", "messages": [], "models": ["o9-secret"]}, 400, "invalid_request", "models"),
-        ({"model": "gpt-4o", "messages": [], "fallbacks": ["o9-secret"]}, 400, "invalid_request", "fallbacks"),
-        ({"model": "gpt-4o", "messages": [], "deployment_id": "o9-secret"}, 400, "invalid_request", "deployment_id"),
-        ({"model": "gpt-4o", "messages": [], "extra_body": {"model": "o9-secret"}}, 400, "invalid_request", "extra_body"),
-        ({"model": "gpt-4o", "messages": [], "api_base": "https://elsewhere.example"}, 400, "invalid_request", "api_base"),
-        ({"model": "gpt-4o", "messages": [], "Model": "o9-secret"}, 400, "invalid_request", "Model"),
-        ({"model": "gpt-4o", "messages": [], "Fallbac\u212as": ["o9-secret"]}, 400, "invalid_request", "Fallbac\u212as"),
-        ([], 400, "invalid_request", None),
-        ({"model": "gpt-4o", "messages": ["x" * 5_000_000]}, 413, "question_too_large", None),
+        ({"model": "o9-secret", "messages": []}, 403, "model_not_allowed", None, REFUSED_MODEL.format("'o9-secret'")),
+        ({"model": "gpt-4\n", "messages": []}, 403, "model_not_allowed", None, REFUSED_MODEL.format(r"'gpt-4\n'")),
+        ({"model": 4, "messages": []}, 400, "invalid_request", "model", "must be a model's name"),
+        ({"model": "gpt-4o", "messages": "hi"}, 400, "invalid_request", "messages", "must be a list"),
+        ({"model": "gpt-4o", "messages": [], "stream": "yes"}, 400, "invalid_request", "stream", "must be true or false"),
+        ({"model": "gpt-4o", "messages": [], "stream_options": 1}, 400, "invalid_request", "stream_options", "must be an object"),
+        *(
+            ({"model": "gpt-4o", "messages": [], param: value}, 400, "invalid_request", param, f"{param} {ROUTED} {param}")
+            for param, value in (
+                ("models", ["o9-secret"]),
+                ("fallbacks", ["o9-secret"]),
+                ("deployment_id", "o9-secret"),
+                ("extra_body", {"model": "o9-secret"}),
+                ("api_base", "https://elsewhere.example"),
+                ("Model", "o9-secret"),
+                ("Fallbac\u212as", ["o9-secret"]),
+            )
+        ),
+        ([], 400, "invalid_request", None, "the body must be a JSON object"),
+        (
+            {"model": "gpt-4o", "messages": ["x" * 5_000_000]},
+            413,
+            "question_too_large",
+            None,
+            "a chat request may have at most 4,194,304 bytes",
+        ),
     ],
 )
 def test_an_invalid_chat_request_or_a_model_that_is_not_allowed_gets_an_error_in_openais_form(
-    model_job: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None
+    model_job: Puppet, model: ModelServer, body: Any, status: int, code: str, param: str | None, says: str
 ) -> None:
     model.answer_with(text_answer("Hello"))
     answer = model_job.call("POST", CHAT, body)
     assert (answer.status, error_of(answer)["code"], error_of(answer)["param"]) == (status, code, param), answer.body
+    assert says in error_of(answer)["message"]
     assert model.questions == []
 
 
@@ -330,30 +453,36 @@ def test_a_spec_with_a_model_that_it_cannot_have_is_refused_by_path(ops: Human, 
 def test_a_job_whose_spec_names_no_model_can_use_none(broker_job: Puppet) -> None:
     answer = ask(broker_job)
     assert (answer.status, error_of(answer)["code"]) == (404, "no_model")
+    assert error_of(answer)["message"] == "this job's spec has no model: add `model: {name: …, requests: …, tokens: …}`"
     assert not [name for name in broker_job.env if name.startswith("OPENAI")]
 
 
 @pytest.mark.parametrize(
-    "does, status, code",
+    "does, status, code, says",
     [
-        (error_answer(500, "Internal error"), 502, "upstream_failed"),
-        (error_answer(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed"),
+        (error_answer(500, "Internal error"), 502, "upstream_failed", "the model's server failed (500)"),
+        (error_answer(302, "", Location="http://127.0.0.1:1/"), 502, "upstream_failed", "the model's server failed (302)"),
         (
             error_answer(429, {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}, Retry_After="7"),
             429,
             "rate_limit_exceeded",
+            "Slow down",
         ),
-        (error_answer(404, {"error": {"message": "No such model"}}), 404, "upstream_refused"),
-        (error_answer(200, "no json"), 502, "upstream_failed"),
-        (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed"),
+        (error_answer(404, {"error": {"message": "No such model"}}), 404, "upstream_refused", "No such model"),
+        (error_answer(400, "no json"), 400, "upstream_refused", "the model's server refused the request (400)"),
+        (error_answer(200, "no json"), 502, "upstream_failed", "the model's server did not answer with a JSON object"),
+        (error_answer(200, "[]"), 502, "upstream_failed", "the model's server did not answer with a JSON object"),
+        (error_answer(200, " " * (MAX_ANSWER_BYTES + 1)), 502, "answer_too_large", "the model's answer is too large"),
+        (error_answer(200, {"choices": []}, Content_Encoding="gzip"), 502, "upstream_failed", "the model's server compressed its answer"),
     ],
 )
 def test_errors_of_the_model_server_are_reported_in_openais_form(
-    model_job: Puppet, model: ModelServer, does: Any, status: int, code: str
+    model_job: Puppet, model: ModelServer, does: Any, status: int, code: str, says: str
 ) -> None:
     model.answer_with(does)
     answer = ask(model_job)
     assert (answer.status, error_of(answer)["code"]) == (status, code), answer.body
+    assert error_of(answer)["message"].startswith(says)
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
@@ -361,7 +490,7 @@ def test_a_model_server_that_stays_silent_is_given_up_in_time(ops: Human, shop: 
     with launch_puppet(ops, model={"name": "hasty", "requests": 5, "tokens": 1_000_000}) as job:
         model.answer_with(stay_silent)
         slow = ask(job)
-        assert (slow.status, error_of(slow)["code"]) == (504, "upstream_timeout")
+        assert (slow.status, error_of(slow)["code"], error_of(slow)["message"]) == (504, "upstream_timeout", "the model call timed out")
         assert model.hung_up.wait(180)
     assert_over(ops.job(job.job), shop)
 
@@ -427,7 +556,8 @@ def test_a_stream_ends_soon_after_a_person_has_revoked_the_models_key(ops: Human
         (credential,) = ops.job(job.job)["credentials"]
         assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
         last = [line for line in lines if line][-1]
-        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "denied"
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert (error["code"], "the model's key may no longer be used: it was revoked" in error["message"]) == ("denied", True)
         assert model.hung_up.wait(180)
     assert_over(ops.job(job.job), shop)
     assert usage_of(ops, job.job)["cut"][0] == 1
@@ -512,6 +642,9 @@ def test_a_key_that_a_person_revoked_is_not_issued_again_for_the_job(ops: Human,
     with launch_puppet(ops, model={**MODEL, "requests": 1_000}) as job:
         assert ask(job).status == 200
         (credential,) = ops.job(job.job)["credentials"]
+        released = job.call("POST", f"/v1/access/{credential['id']}/release")
+        assert (released.status, "a gateway uses it and releases it itself" in released.body) == (404, True)
+        assert ask(job).status == 200
         assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
         refused = until_refused(job)
         assert (refused.status, error_of(refused)["message"]) == (403, "the model's key was revoked for this job")

@@ -444,7 +444,9 @@ def test_a_review_job_lists_what_a_server_shows_without_getting_the_credential(
         assert not failed, text
         assert read_tool_list("shown", text).digest == tool_list_of(hub).digest
         assert not shop.can_log_in(login_of(next(sent for _, sent in reversed(hub.seen) if sent)))
-        assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done"]
+        with hub.misbehave("500", at="tools/list"):
+            assert call_tool(job, "hub.tools") == ("the upstream answers with an error: HTTP 500", True)
+        assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "failed"]
         assert "only through tools" in job.request_access("orders-db").body
     with launch_puppet(ops) as job:
         review.pin(hub, tool_list_of(hub))

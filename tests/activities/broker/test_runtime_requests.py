@@ -243,6 +243,11 @@ def await_request(person: Human, request: str) -> dict[str, Any]:
         ({"resource": "orders-db", "action": "read", "reason": "x", "ttl": "3h"}, 422, "longer than"),
         ({"resource": "orders-db", "action": "read", "reason": "x", "for": "me"}, 422, "unknown key"),
         ({"resource": "payouts-db", "action": "write", "reason": "x"}, 403, "request it at the start, in the job's spec"),
+        (
+            {"resource": "orders-db", "action": "read", "reason": "x", "through": "tools"},
+            422,
+            "the order names no tools for read on orders-db",
+        ),
     ],
 )
 def test_an_invalid_access_request_is_refused_with_the_reason(broker_job: Puppet, body: dict[str, Any], status: int, says: str) -> None:

@@ -147,6 +147,8 @@ def test_the_catalog_is_an_mcp_resource(agent: Puppet) -> None:
     assert {"resource": "orders-db", "action": "read"}.items() <= next(
         one for one in told["access"] if (one["resource"], one["action"]) == ("orders-db", "read")
     ).items()
+    unknown = mcp_messages(agent, "resources/read", {"uri": "justenough://ledger"})[-1]["error"]
+    assert unknown["message"] == "unknown resource; the only one is justenough://catalog"
 
 
 def test_a_refund_waits_for_approvers_who_see_its_arguments_and_is_made_once_as_approved(ops: Human, lead: Human, shop: Shop) -> None:
@@ -181,8 +183,10 @@ def test_a_refund_waits_for_approvers_who_see_its_arguments_and_is_made_once_as_
             assert lead.answer(another, "deny").status_code in ACCEPTED_STATUSES
             calling.join(180)
             text = answers[-1][-1]["result"]["content"][0]["text"]
-            assert text.startswith("Denied: write on refunds-db: the request is denied.")
-            assert "You may use without approval: find-order, list-tickets." in text
+            assert text.startswith("Denied: write on refunds-db: the request is denied. Do not retry it with different wording. ")
+            assert text.endswith(
+                "You may use without approval: find-order, list-tickets. With people's approval: find-customer, export-customers."
+            )
         assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "denied", "denied"]
         assert len(rows(shop, "SELECT 1 FROM refunds WHERE reason = %s", reason)) == 1
 

@@ -140,5 +140,5 @@ def test_a_credential_is_not_renewed_in_a_data_scope_that_the_catalog_no_longer_
         assert at.deps.config.alarm is None
         ending = session.issuer.reason_to_end(item)
         assert ending is not None
-        assert "no scope 'tenant-acme' is provisioned" in ending.why
+        assert ending.why.startswith("read on helpdesk-api cannot be issued: no scope 'tenant-acme' is provisioned")
         assert session.end().confirmed

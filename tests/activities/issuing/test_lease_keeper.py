@@ -132,6 +132,8 @@ async def test_a_lease_that_cannot_be_renewed_ends_at_its_own_expiry(at: Desk, m
     await keep_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.entry_types(job))
     assert renewal_count(at, job) == 0
     assert not at.shop.can_log_in(held)
+    (view,) = at.deps.store.credentials.list(job=job).items
+    assert str(view.revoked_why).startswith("its lease could not be renewed: PUT sys/leases/renew: ")
 
 
 @pytest.mark.parametrize("lease", [600, 500], ids=["a lease as long as the grant", "a shorter lease"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -32,7 +32,7 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import CallAccess, ToolCall
 from justenough.services.evaluate_request import compute_request_digest
 from justenough.services.inherited_limits import parent_limit_problems
-from justenough.services.job_history import read_job_history
+from justenough.services.job_history import JobHistory, read_job_history
 from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.held_credentials import keep_until
@@ -147,6 +147,7 @@ def approval_of(
     action: Action | None = None,
     tools: BoundedTools | None = None,
     absent: Someone | None = None,
+    decision: Literal["approve", "break_glass"] = "approve",
 ) -> ApprovalAnswer:
     """Return a person's approval of a job's one request, verified. `action`: what they narrow it to."""
     access, now = verified.spec.access[0], at.deps.now()
@@ -154,7 +155,7 @@ def approval_of(
     about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
     times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNATURE_TTL}
     granted = {**about, "action": action or access.action, "on_behalf_of": absent.id if absent else None}
-    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **granted, **times)
+    statement = DecisionStatement(job=job, decision=decision, reason="it is needed", person=approver.id, tools=tools, **granted, **times)
     ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
     answer = build_approval_verifier(at.deps, now=now).verify_answer(job, ladder, approver.sign(to_signable(statement)))
     assert isinstance(answer, ApprovalAnswer)
@@ -452,6 +453,41 @@ def test_nothing_is_issued_on_an_approval_by_the_launcher_of_an_ancestor(at: Des
     with pytest.raises(NotPermitted, match="its valid approvals do not reach the quorum"):
         start_job(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
     assert start_job(at, WRITE, tier=1, parent=parent, by=robot).can_log_in
+
+
+def test_nothing_is_issued_that_policy_denies_by_now(at: Desk, folder: Path) -> None:
+    (folder / "policies" / "closed.cedar").write_text('@id("closed") forbid (principal, action == Action::"read", resource);\n')
+    at.deps.config.refresh()
+    with pytest.raises(NotPermitted, match=r"read on orders-db: policy denies it now \(closed\)"):
+        start_job(at)
+    assert at.deps.store.credentials.list().items == ()
+
+
+def issue_again(job: HeldJob, history: JobHistory, *answers: ApprovalAnswer) -> IssuedCredential:
+    """Issue a job's one request once more, as a session with this history would."""
+    issuer = Issuer(job.at.deps, job.issuer._order, job.issuer._verified, history, owner="owner")
+    return issuer.issue(GrantedRequest(id=request_id(job.job, 1), number=1, answers=answers))
+
+
+@pytest.mark.parametrize("state", ["denied", "expired", "withdrawn"])
+def test_nothing_is_issued_on_valid_approvals_of_a_request_that_has_ended(at: Desk, state: str) -> None:
+    job = start_job(at, WRITE, tier=1)
+    approval = approval_of(at, job.job, job.issuer._verified, job.approver, tier=1)
+    with pytest.raises(NotPermitted, match=f"write on orders-db: the request is {state}"):
+        issue_again(job, JobHistory(settled={request_id(job.job, 1): state}), approval)
+    assert len(at.deps.store.credentials.list().items) == 1
+
+
+def test_a_session_that_issues_on_break_glass_opens_the_review_itself(at: Desk, folder: Path) -> None:
+    approvals = folder / "approvals.yaml"
+    approvals.write_text(approvals.read_text().replace("break_glass: [break-glass]", "break_glass: [chiefs]"))
+    at.deps.config.refresh()
+    job, breaker = start_job(at, WRITE, tier=1), at.shop.newcomer(f"glass-{secrets.token_hex(4)}", "chiefs")
+    passed = approval_of(at, job.job, job.issuer._verified, breaker, tier=1, decision="break_glass")
+    assert job.entries_of(EventType.REVIEW_OPENED) == []
+    assert issue_again(job, JobHistory(), passed).credential.user is not None
+    (review,) = job.entries_of(EventType.REVIEW_OPENED)
+    assert (review["request"], review["person"], review["reason"]) == (request_id(job.job, 1), breaker.id, "it is needed")
 
 
 BOUND_SPEC: dict[str, Any] = {

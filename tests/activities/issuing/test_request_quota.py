@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
 
+from activities.broker.tools import ToolGateway
 from activities.issuing.results import IssuedCredential, PendingRequest
 from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.core.errors import OverQuota
@@ -16,6 +18,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.evaluate_request import evaluate_grant
 from tests.activities.issuing_session import Session, start_session
+from tests.activities.test_long_calls import broker_of, nobody
 from tests.activities.vault_shop import Desk
 
 pytestmark = pytest.mark.servers
@@ -34,6 +37,13 @@ def test_a_running_job_cannot_ask_people_for_more_once_its_launchers_quota_is_us
     with pytest.raises(OverQuota, match="of this launcher's jobs in prod wait for people; at most 1 may") as refused:
         request_access(asking, "orders-db", Action.WRITE)
     assert refused.value.headers == {"Retry-After": "60"}
+    broker, _ = broker_of(asking)
+    refund = ToolGateway(at.deps, asking.verified, asking.issuer, broker).call(
+        "refund-order", {"order_id": 1, "amount": 1, "reason": "broken"}, report_progress=nobody, max_wait=0
+    )
+    text = asyncio.run(refund).text
+    assert text.startswith("Not done now: ")
+    assert text.endswith(" wait for people; at most 1 may: wait for their answers first. Try again later.")
     # The same request again is the one that waits; what policy allows needs no people; another launcher has a quota of their own.
     assert isinstance(request_access(asking, "refunds-db", Action.WRITE), PendingRequest)
     assert isinstance(request_access(asking, "orders-db", Action.READ), IssuedCredential)

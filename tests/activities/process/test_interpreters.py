@@ -1,5 +1,6 @@
 """A job gets the Python it names, with its own packages, from wherever it lies: never the worker's, never more than a Python."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,13 @@ async def test_a_python_below_a_folder_that_each_job_has_of_its_own_can_be_used(
 async def test_a_job_gets_the_systems_python_if_the_job_path_has_none(run: Runner, settings: Settings) -> None:
     nowhere = Runner(settings.model_copy(update={"job_path": "/nowhere"}), run.sandbox)
     assert (await nowhere.python(TELL)).json_output[1] == "/usr"
+
+
+def test_a_machine_without_a_python_for_jobs_names_the_setting(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    why = "no python3 in /nowhere, /usr/bin, /usr/local/bin; set JUSTENOUGH_JOB_PATH to a folder that has one"
+    with pytest.raises(InterpreterRefused, match=why):
+        find_interpreter(settings.model_copy(update={"job_path": "/nowhere"}), None)
 
 
 @pytest.mark.parametrize("base", ["/usr/bin", "/bin"])

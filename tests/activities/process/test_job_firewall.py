@@ -405,6 +405,10 @@ def test_rules_of_another_worker_that_cannot_be_read_now_are_not_taken_for_a_dea
     program.write_text('#!/bin/sh\ntest "$2" = tables && echo "table inet justenough_700000_1_1"\n')
     program.chmod(0o755)
     assert dead_tables(str(program)) == ()
+    program.write_bytes(b"no program")
+    with pytest.raises(FirewallMissing, match=r"nft does not run: \[Errno 8\] Exec format error") as caught:
+        dead_tables(str(program))
+    assert caught.value.remedy == "Reinstall nftables."
 
 
 async def test_a_worker_restores_rules_that_somebody_removed(servers: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,22 @@ def test_a_lock_that_cannot_be_made_is_named_with_the_reason(settings: Settings,
         """It can be lent now."""
 
 
+def test_locks_are_not_kept_in_a_folder_of_another_user(settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_root():
+        return
+    own, other = home / "run" / "uids", home / "locks"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        os.chown(folder, 1, 1)
+    monkeypatch.setattr("activities.process.uid_pool.LOCK_FOLDER", other)
+    why = f"neither {other} nor {own} can be used for the locks of user ids: make root the owner of one of them"
+    with pytest.raises(NoFreeUid, match=why), lend_uid(settings):
+        pass
+    os.chown(own, 0, 0)
+    with lend_uid(settings):
+        """It can be lent now."""
+
+
 def test_a_user_id_that_another_worker_lent_is_not_lent_again(settings: Settings, home: Path) -> None:
     mine = settings.model_copy(update={"job_uid_base": 720_000})
     with lend_uid(mine) as first:

@@ -66,10 +66,10 @@ def test_nothing_that_shares_threads_with_revocations_waits_for_a_store_that_han
             door.open()
 
 
-def session_of(at: Desk) -> tuple[JobSession, Session]:
-    """Return a session without a process, and what it may issue."""
+def session_of(at: Desk, *, bundle: str | None = None) -> tuple[JobSession, Session]:
+    """Return a session without a process, and what it may issue. `bundle`: the digest of its job's files."""
     session = start_session(at, SPEC["access"][0])
-    order = SessionInput(order=session.order, granted=(session.granted,))
+    order = SessionInput(order=session.order.model_copy(update={"bundle": bundle}), granted=(session.granted,))
     how: dict[str, Any] = {"owner": "owner", "run": "run", "notify_workflow": None}
     return JobSession(at.deps, cast("Any", None), order, session.verified, JobHistory(), **how), session
 

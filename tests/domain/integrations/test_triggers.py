@@ -63,6 +63,12 @@ def test_each_mistake_in_a_trigger_is_reported_by_its_place(old: str, new: str, 
     assert paths(YAML.replace(old, new)) == [path]
 
 
+def test_an_unknown_placeholder_is_named_with_those_that_exist() -> None:
+    why = r"unknown placeholder \{env\.HOME\}; use id, source, type, subject, time or data\.<name>"
+    with pytest.raises(InvalidInput, match=why):
+        read_triggers(YAML.replace("{data.id}", "{env.HOME}"))
+
+
 def test_params_come_from_what_the_event_says() -> None:
     whole = trigger(a="{data.id}", b="{data.a.b}-{id}", c="fixed", d="{source}{subject}{type}{time}", e="{data.yes}")
     assert fill_params(whole, EVENT) == {"a": "7", "b": "x-e1", "c": "fixed", "d": "/ssubt2026-01-31T09:30:00Z", "e": "true"}

@@ -194,7 +194,15 @@ def test_a_variable_or_file_that_is_delivered_twice_is_refused(changes: dict[str
 
 def test_undeclared_params_and_placeholders_are_refused_together() -> None:
     raw = raw_spec(task="{nobody}", params={"ticket": "1"}, run={"command": ["x", "{ticket}", "{nothing}"]})
-    assert paths(raw, {"tikcet": "2", "ticket": "{x}"}) == ["params.tikcet", "params.ticket", "task", "run.command[2]"]
+    with pytest.raises(InvalidInput) as refused:
+        checked_spec(raw, {"tikcet": "2", "ticket": "{x}"})
+    allowed = "only the letters a to z and A to Z, digits, spaces and . _ @ : + = - are accepted"
+    assert [str(problem) for problem in refused.value.problems] == [
+        "params.tikcet: the spec declares no such parameter",
+        f"params.ticket: {allowed}, at most 256 characters, without a leading dash",
+        "task: {nobody} is not a declared parameter",
+        "run.command[2]: {nothing} is not a declared parameter",
+    ]
 
 
 def test_braces_that_are_not_placeholders_stay_as_they_are() -> None:

@@ -41,6 +41,8 @@ def child(**changes: Any) -> JobSpec:
         ({"model": None}, []),
         ({"data_scope": {"tenant": "acme", "region": "eu"}}, []),
         ({"run": {"timeout": "5m", "limits": {"memory": "256MiB"}}}, []),
+        ({"beyond": "none"}, []),
+        ({"beyond": "policy"}, ["beyond"]),
         ({"environment": "test"}, ["environment"]),
         ({"data_scope": {}}, ["data_scope.tenant"]),
         ({"data_scope": {"tenant": "globex"}}, ["data_scope.tenant"]),
@@ -53,6 +55,11 @@ def child(**changes: Any) -> JobSpec:
 )  # fmt: skip
 def test_each_excess_of_a_spec_is_named_by_its_path(changes: dict[str, Any], paths: list[str]) -> None:
     assert [problem.path for problem in attenuation_problems(child(**changes), PARENT)] == paths
+
+
+def test_a_child_that_may_go_beyond_its_order_more_easily_is_told_what_to_write() -> None:
+    (problem,) = attenuation_problems(child(beyond="policy"), PARENT)
+    assert str(problem) == "beyond: `policy` allows more than the parent job's `ask`; write `beyond: ask`"
 
 
 def item(tools: dict[str, Bounds] | None, ttl: int = 60) -> Access:

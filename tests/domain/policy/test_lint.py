@@ -44,7 +44,9 @@ def test_the_linter_finds_nothing_in_a_policy_that_permits_everything() -> None:
     ],
 )
 def test_a_policy_whose_conditions_nothing_of_the_catalog_meets_decides_nothing(policy: str) -> None:
-    assert kinds(f'{ALL}\n@id("x") {policy}') == {("unreachable", "policies/only.cedar:2:1")}
+    (odd,) = findings(f'{ALL}\n@id("x") {policy}')
+    assert (odd.kind.value, odd.where) == ("unreachable", "policies/only.cedar:2:1")
+    assert odd.message == "decides nothing: no action of the catalog meets its conditions at any tier"
 
 
 def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
@@ -54,6 +56,8 @@ def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
     assert odd["policies/only.cedar:2:1"].policies == ("x", "no")
     assert odd["orders-db:write"].kind is LintFindingKind.NEVER_ALLOWED
     assert odd["orders-db:write"].policies == ("no",)
+    assert odd["policies/only.cedar:2:1"].message == "decides nothing: no forbids everything it permits"
+    assert odd["orders-db:write"].message == "always denied: no forbids it to everybody"
 
 
 def test_a_permit_that_is_forbidden_only_to_some_is_no_finding() -> None:
@@ -73,6 +77,10 @@ def test_an_action_that_needs_a_tier_without_approvers_is_reported() -> None:
     assert kinds(text, top=1) == {
         ("no-approvers", "policies/only.cedar:1:1"),
         *(("no-approvers", f"orders-db:{action}") for action in ("read", "write", "admin")),
+    }
+    assert {one.message for one in findings(text, top=1)} == {
+        "decides nothing below tier 2, but approvals.yaml has no tier above 1",
+        "needs tier 2, but approvals.yaml has no tier above 1, so it is always denied",
     }
 
 

@@ -289,6 +289,19 @@ def test_each_refusal_of_a_write_has_its_own_remedy(status: int, path: str, reme
     assert str(failed.value) == f"{path}: Vault answered {status}: no, …. {remedy}"
 
 
+@pytest.mark.parametrize(
+    "body, says", [(b'{"errors": ["Vault is sealed"]}', "Vault is sealed"), (b"<html>No server is available</html>", "Service Unavailable")]
+)
+def test_a_vault_that_is_sealed_meanwhile_is_named_with_how_to_go_on(body: bytes, says: str) -> None:
+    with serve_canned_answers() as vault:
+        vault.set_response(503, body)
+        why = f"Vault at {vault.address} is sealed or not active: {says}. Unseal it, or wait until a node is active; then run the same command"
+        with AdminClient(vault.address, Secret("s.token")) as admin:
+            for call in (admin.write, admin.has_path):
+                with pytest.raises(VaultNotReady, match=re.escape(why)):
+                    call("sys/policies/acl/je-worker", {})
+
+
 def test_an_issuer_that_cannot_be_vaults_is_refused(shop: Shop) -> None:
     with pytest.raises(
         SetupFailed, match=r"identity/oidc/config: the issuer 'https://x' cannot be Vault's\. Set JUSTENOUGH_VAULT_ISSUER to an"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -17,8 +19,9 @@ import pytest
 from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
-from justenough.adapters.vault import Vault
+from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.adapters.vault.connection import MIN_RELOGIN_AGE_S, READ_TIMEOUT_S
+from justenough.domain.core.secret import Secret
 from justenough.services.open_store import MIN_REJECTED_AGE_S, VaultLogins, open_store
 from tests.adapters.store.event_samples import job_id, submission
 from tests.support.wait import until
@@ -268,6 +271,17 @@ def test_a_path_without_credentials_is_refused_in_one_sentence(own: OwnStore, pa
         pytest.raises(StoreUnavailable, match=f"there is no login for the store: .*{path}"),
     ):
         store.migrate()
+
+
+@pytest.mark.parametrize("fields, ttl", [({"key": "x"}, 60), ({"username": "u", "password": "p"}, None)])
+def test_a_path_that_gives_no_login_with_a_lease_is_named_with_what_it_must_be(fields: dict[str, str], ttl: int | None) -> None:
+    secret = IssuedSecret(lease_id=None, ttl=ttl, fields={name: Secret(text) for name, text in fields.items()})
+    vault: Any = SimpleNamespace(login_identity=object(), creds=lambda _: secret)
+    why = (
+        "kv/store returns no user and password with a lease; JUSTENOUGH_DATABASE_CREDENTIALS must be MOUNT/creds/ROLE of a database engine"
+    )
+    with pytest.raises(StoreUnavailable, match=f"^there is no login for the store: {why}; "):
+        VaultLogins(vault, "kv/store").current()
 
 
 def test_a_user_created_by_vault_cannot_migrate_the_store(own: OwnStore) -> None:

@@ -25,21 +25,24 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
+from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.core.secret import Secret
 from tests.activities.tcp_door import Door
 from tests.adapters.store.event_samples import issuance, job_end, job_id, later, replace_data, revocation_start, submission
 from tests.adapters.store.event_samples import overdue_revocation as late
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
+from worker.provisioning import AppliedWrite, WriteOutcome
 from worker.stack import Stack, StackPaths, doctor
 from worker.stack.binaries import Programs
 from worker.stack.doctor import Examination, examine, machine
 from worker.stack.doctor import store as doctor_store
+from worker.stack.doctor import vault as doctor_vault
 from worker.stack.doctor.home import mode_findings, settings_findings, stack_findings
 from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
 from worker.stack.doctor.store import overdue_findings
-from worker.stack.doctor.targets import has_locked_actions, target_findings
-from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
+from worker.stack.doctor.targets import has_locked_actions, target_findings, trial_findings
+from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.finding import DoctorFinding
 from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
@@ -246,8 +249,34 @@ def test_a_vault_of_which_no_node_is_active_is_reported_rather_than_the_token(st
 
 
 def test_an_embedded_vault_without_audit_log_or_request_bound_is_reported(tmp_path: Path) -> None:
-    findings = by_name(tuple(embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")))
-    assert {name: finding.level for name, finding in findings.items()} == {"vault audit": "missing", "vault longest request": "missing"}
+    audit, bound = embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")
+    assert (audit.what, audit.level, audit.found) == ("vault audit", "missing", f"nothing is written to {tmp_path}/audit.log")
+    assert (bound.what, bound.level, bound.found) == ("vault longest request", "missing", f"not bounded in {tmp_path}/openbao.hcl")
+
+
+def test_a_vault_without_audit_device_or_request_bound_is_reported() -> None:
+    with serve_canned_answers() as vault:
+        vault.routes["sys/health"] = 200, {"initialized": True, "sealed": False, "standby": False, "cluster_id": "c", "version": "2.7.0"}
+        vault.routes["sys/config/state/sanitized"] = 200, {"data": {"default_max_request_duration": 0}}
+        vault.routes["sys/audit"] = 200, {"data": {}}
+        _, audit, bound = vault_findings(vault.address, token=Secret("s.token"))
+    assert (audit.level, audit.found) == ("missing", "no audit device")
+    assert audit.remedy == "Declare an audit device; without one there is no record of the requests to Vault."
+    assert (bound.level, bound.found) == ("warning", "90 s")
+    assert bound.remedy.startswith('Put default_max_request_duration = "10s" into its configuration')
+
+
+def test_what_differs_in_vault_from_what_this_version_needs_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = [
+        AppliedWrite("sys/policies/acl/je-worker", WriteOutcome.CHANGED),
+        AppliedWrite("sys/mounts/kv", WriteOutcome.KEPT, "it is tuned differently"),
+        AppliedWrite("transit/keys/je-jobs", WriteOutcome.UNCHANGED),
+    ]
+    monkeypatch.setattr(doctor_vault, "plan_vault", lambda _: planned)
+    kept, changed = drift_findings(Settings(), Secret("s.token"))
+    assert (kept.what, kept.level, kept.found) == ("vault sys/mounts/kv", "warning", "it is tuned differently")
+    assert (changed.level, changed.found) == ("missing", "1 of 3 differ from what this version needs, such as sys/policies/acl/je-worker")
+    assert changed.remedy == "Run `justenough vault plan`, then `justenough vault apply`."
 
 
 def store_with(folder: Path, *overdue: str) -> str:
@@ -325,6 +354,20 @@ def test_a_target_that_refuses_connections_or_hangs_is_reported(servers: Stack) 
     door.close()
     assert look().level == "missing"
     assert "docs/how-to/runbook.md#overdue" in look().remedy
+
+
+def test_a_target_whose_address_is_invalid_is_reported() -> None:
+    (found,) = target_findings(SHOP, {"SHOP_HOST": "db.example", "SHOP_PORT": "many", "MODEL_URL": "http://127.0.0.1:65535/v1"})
+    assert (found.level, found.remedy) == ("missing", "Correct it in the catalog.")
+    assert found.found.startswith("a target's address is invalid: ")
+
+
+def test_a_target_that_no_scope_can_use_is_not_tried(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, config=SHOP)
+    settings.worker_approle_file.write_text("{}")
+    without_scopes = read_catalog((SHOP / "catalog.yaml").read_bytes()).model_copy(update={"scopes": ()})
+    (found,) = trial_findings(settings, without_scopes)
+    assert (found.what, found.level, found.found) == ("access orders-db:read", "warning", "not tried: no scope has its keys")
 
 
 def test_addresses_of_targets_are_not_guessed(tmp_path: Path) -> None:
