@@ -94,13 +94,17 @@ class Intake:
     async def check(self) -> None:
         """Check once; log what has changed."""
         before = self._obstacle
-        self._obstacle, why = await asyncio.to_thread(self._find_obstacle)
+        try:
+            self._obstacle, why = await asyncio.to_thread(self._find_obstacle)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, a worker that takes no tasks revokes nothing
+            log.warning("this worker cannot check what it reaches, and takes all tasks", error=type(error).__name__)
+            self._obstacle, why = None, None
         if self._obstacle == before:
             return
         for slots in self._slots:
             slots.try_again()
         if self._obstacle is None:
-            log.info("worker ready", config_digest=self._deps.config.digest_in_force)
+            log.info("worker ready")
         else:
             log.error(self._obstacle, why=why)
 
@@ -120,8 +124,5 @@ def _why_no_answer(ask: Callable[[], None]) -> str | None:
     except RetryLater as error:
         return str(error)
     except GiveUp:
-        # A refusal is an answer. The tasks report it.
-        return None
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, a worker that takes no tasks revokes nothing
-        log.warning("a server could not be checked", error=type(error).__name__)
+        pass  # A refusal is an answer. The tasks report it.
     return None

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from activities.support.async_tools import run_beside
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
@@ -20,6 +22,7 @@ from justenough.adapters.vault import Vault
 from justenough.domain.core.secret import Secret
 from justenough.services.dependencies import Deps
 from tests.support.domain_samples import SHOP
+from worker import intake as intake_module
 from worker.intake import NO_CONFIGURATION, STORE_AWAY, VAULT_AWAY, Intake, Slots
 
 ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
@@ -43,6 +46,11 @@ def unreachable_vault() -> Vault:
     vault = Vault(NOBODY)
     vault.login_token(Secret("a-token"))
     return vault
+
+
+async def no_thread(*_: object) -> None:
+    """Fail like `asyncio.to_thread` when the machine has no thread left."""
+    raise RuntimeError("can't start new thread")
 
 
 async def test_a_slot_is_for_one_task_at_a_time_and_one_that_is_released_goes_to_a_poll_that_waits() -> None:
@@ -108,3 +116,21 @@ async def test_without_vault_a_worker_takes_no_tasks_and_without_store_or_config
     async with asyncio.timeout(60):
         await waiting
     assert tasks.try_reserve_slot(TASK) is not None
+
+
+async def test_a_check_that_fails_unexpectedly_lets_the_worker_take_tasks_and_is_repeated(
+    deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "RECHECK_INTERVAL", timedelta(0))
+    monkeypatch.setattr(intake_module, "CHECK_INTERVAL", timedelta(0))
+    intake = Intake(replace(deps, vault=unreachable_vault()))
+    slots = intake.slots(1)
+    await intake.check()
+    assert slots.try_reserve_slot(TASK) is None
+    with capture_logs() as logs:
+        async with run_beside(intake.watch), asyncio.timeout(60):
+            with monkeypatch.context() as broken:
+                broken.setattr(asyncio, "to_thread", no_thread)
+                await slots.reserve_slot(TASK)
+            while VAULT_AWAY not in [entry["event"] for entry in logs]:  # noqa: ASYNC110 - nothing else reports it
+                await asyncio.sleep(0.01)

@@ -1,16 +1,50 @@
-"""Which errors of activities Temporal hears."""
+"""Which errors of activities Temporal hears; and that the worker's slots work with the real SDK."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, UnsandboxedWorkflowRunner, Worker
 
 from justenough.domain.core.errors import Conflict, RetryLater
-from worker.temporal_worker import ErrorInterceptor
+from tests.workflows.servers import QUEUE, run_real_server
+from worker.intake import Slots
+from worker.temporal_worker import ErrorInterceptor, build_tuner
+
+SLOTS = 4
+ACTIVITIES = 40
+TIMEOUT = timedelta(minutes=5)
+
+
+@activity.defn
+async def send_many_heartbeats(number: int) -> None:
+    """Send heartbeats while other activities start; fail if the number is odd."""
+    for _ in range(20):
+        for _ in range(100):
+            activity.heartbeat()
+        await asyncio.sleep(0)
+    if number % 2:
+        raise ValueError(number)
+
+
+@workflow.defn
+class Crowd:
+    """Runs many activities at once, and returns how many failed."""
+
+    @workflow.run
+    async def run(self) -> int:
+        once = RetryPolicy(maximum_attempts=1)
+        calls = (
+            workflow.execute_activity(send_many_heartbeats, number, start_to_close_timeout=TIMEOUT, retry_policy=once)
+            for number in range(ACTIVITIES)
+        )
+        return sum(isinstance(result, Exception) for result in await asyncio.gather(*calls, return_exceptions=True))
 
 
 class Failing(ActivityInboundInterceptor):
@@ -42,3 +76,18 @@ async def test_temporal_hears_of_an_unexpected_error_only_its_type_and_of_ours_w
     assert (found.type, found.message, found.non_retryable, found.details) == (kind, message, is_final, ())
     # Temporal would store a cause, with its message, too.
     assert (found.__cause__, found.__suppress_context__) == (None, found is not error)
+
+
+async def test_activities_that_send_heartbeats_never_block_the_worker_and_each_slot_is_released() -> None:
+    """With the SDK before 1.31, an activity that starts and one that sends a heartbeat could wait for each other, and with them the process."""
+    activities, workflows = Slots(SLOTS, lambda: True), Slots(SLOTS, lambda: True)
+    tuner = build_tuner(activities=activities, workflows=workflows)
+    async with run_real_server() as bench:
+        client, runner = bench.client, UnsandboxedWorkflowRunner()
+        async with Worker(
+            client, task_queue=QUEUE, workflows=[Crowd], activities=[send_many_heartbeats], workflow_runner=runner, tuner=tuner
+        ):
+            assert await client.execute_workflow(Crowd.run, id="crowd", task_queue=QUEUE) == ACTIVITIES // 2
+    task: Any = None
+    for slots in (activities, workflows):
+        assert [slots.try_reserve_slot(task) is not None for _ in range(SLOTS + 1)] == [True] * SLOTS + [False]

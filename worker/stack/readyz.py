@@ -18,7 +18,7 @@ REMEDIES = {
     "store": "Check JUSTENOUGH_DATABASE_URL and that database.",
     "temporal": "Check JUSTENOUGH_TEMPORAL_ADDRESS and that server.",
     "vault": "Start Vault or unseal it (bao operator unseal); until then no credential can be issued or revoked.",
-    "workers": "Start a worker (justenough worker; embedded: justenough up --detach). If it does not start, see its log.",
+    "workers": "Start a worker (justenough worker; embedded: justenough up --detach). If it does not start, or takes no tasks, see its log.",
 }
 SWEEP_REMEDY = f"Run a sweep and read its output: justenough sweep. Then see {RUNBOOK}#the-sweep-is-late."
 Json = dict[str, Any]

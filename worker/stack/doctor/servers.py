@@ -90,7 +90,8 @@ def poller_findings(settings: Settings) -> Iterator[DoctorFinding]:
         unpolled = find_unpolled_queues(polls, now=datetime.now(UTC))
         for queue in polls:
             if queue in unpolled:
-                yield DoctorFinding("workers", "missing", f"no worker polls {queue}: jobs wait", "Start a worker: justenough worker")
+                remedy = "Start a worker: justenough worker. If one runs, see in its log why it takes no tasks."
+                yield DoctorFinding("workers", "missing", f"no worker polls {queue}: jobs wait", remedy)
             else:
                 yield DoctorFinding("workers", "ok", f"{queue} is polled")
 
