@@ -281,6 +281,21 @@ def test_a_store_that_answers_is_not_blamed_while_vault_hangs(at: Desk, monkeypa
     assert not at.shop.can_log_in(held), "what could be done was done"
 
 
+def test_a_store_that_hangs_while_doubts_are_examined_does_not_delay_a_revocation(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, held = lose_an_issue(at)
+    released = threading.Event()
+
+    def hang(_digest: str) -> None:
+        released.wait(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.deps.store.positive_controls, "found_at", hang)
+        result = revoke_from_outside(at, job)
+    released.set()
+    assert result.failures == ("issues in flight: did not answer within 2 s",)
+    assert not at.shop.can_log_in(held)
+
+
 def test_a_proof_does_not_cover_what_was_found_alive_after_its_inspection(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
@@ -300,3 +315,25 @@ def test_a_proof_does_not_cover_what_was_found_alive_after_its_inspection(at: De
     found = {"failures": ["users in shop: one"], "attempt": 2, "seen_from": seen_from[0]}
     at.deps.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=at.clock.now(), about="other", by="guard", **found)])
     assert revocation_state(at, job) is RevocationState.OVERDUE
+
+
+def test_a_sessions_exit_after_the_store_was_read_ends_the_doubt_of_another_revocation(
+    blind: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = blind.job()
+    held = blind.issue(job, record=False)
+    trusted = held.credential.model_copy(update={"search_digest": "sha256:a search that is not trusted any more"})
+    blind.deps.store.ledger.append([issued_event(job, trusted)])
+    revoke_prefix = blind.deps.vault.revoke_prefix
+
+    def exit_meanwhile(prefix: str) -> None:
+        patched.undo()
+        assert revoke_by_session(blind, job, held).confirmed
+        revoke_prefix(prefix)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blind.deps.vault, "revoke_prefix", exit_meanwhile)
+        _ = revoke_from_outside(blind, job)
+    types = blind.entry_types(job)
+    assert (types.count("credential.doubted"), types.count("credential.confirmed")) == (1, 2)
+    assert revocation_state(blind, job) is RevocationState.CONFIRMED
