@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -58,6 +59,11 @@ class RevocationActivities:
     async def revoke_job(self, revoke_input: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is found dead, or for `attempts` attempts."""
         self._require_own_job(revoke_input.job)
+        if not self._reaches_vault():
+            # Whoever revokes later, no session may issue from here on. A store that does not answer must not change the refusal.
+            close_claim = partial(self._deps.store.claims.close, revoke_input.job, self._deps.now())
+            with suppress(Exception):
+                await asyncio.to_thread(with_store_timeout, close_claim)
         self._require_vault()
 
         async def revoke_until_dead() -> RevokeResult:

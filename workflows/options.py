@@ -65,13 +65,14 @@ REVOKE: dict[str, Any] = {
 """Revocation: on any worker, retried without limit; cancelling the workflow does not stop an attempt."""
 
 CUT: dict[str, Any] = {
+    "schedule_to_close_timeout": 120 * SECOND,
     "start_to_close_timeout": 60 * SECOND,
     "schedule_to_start_timeout": 30 * SECOND,
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
     "retry_policy": RetryPolicy(initial_interval=0.5 * SECOND, backoff_coefficient=1, maximum_attempts=4),
 }
-"""A revocation that a person requested while the job runs: tried often enough to find a worker that reaches Vault. If it fails, the job's end
-revokes.
+"""A revocation that a person requested while the job runs: tried often enough to find a worker that reaches Vault. A kill waits for it before it
+ends the session, so all attempts share one timeout. If it fails, the job's end revokes.
 """
 
 LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_TIMEOUT, "retry_policy": RetryPolicy(maximum_attempts=1)}

@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
+from activities.revocation.steps import with_store_timeout
 from justenough.domain.core.ids import credential_id
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action, Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView, JobView
 from justenough.services.dependencies import Deps
-from justenough.services.positive_control import is_search_trusted, issue_path
+from justenough.services.positive_control import configuration_digest, issue_path, was_found
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 
 ISSUE_DECISION = re.compile(r"(?P<request>r-[^/]+)/issue(?:-(?P<attempt>[0-9]+))?(?:/.+)?")
@@ -147,6 +149,7 @@ class UnrecordedIssues:
     requests: tuple[RequestIssues, ...]
     closed_at: datetime
     """When the job's claim was closed: Vault was not asked later."""
+    read_at: datetime
 
 
 def read_unrecorded_issues(deps: Deps, job: JobView) -> UnrecordedIssues:
@@ -154,7 +157,8 @@ def read_unrecorded_issues(deps: Deps, job: JobView) -> UnrecordedIssues:
     ledger, claim = deps.store.ledger, deps.store.claims.get(job.id)
     requested = ledger.ids(job.id, (EventType.ACCESS_REQUESTED,))
     entries = ledger.with_ids({*requested, *needed_entry_ids(ledger.ids(job.id, ATTEMPT_EVENTS))})
-    return UnrecordedIssues(job, tuple(requests_with_unrecorded_issues(entries)), (claim and claim.closed_at) or deps.now())
+    requests, now = tuple(requests_with_unrecorded_issues(entries)), deps.now()
+    return UnrecordedIssues(job, requests, closed_at=(claim and claim.closed_at) or now, read_at=now)
 
 
 def find_unconfirmed_issues(deps: Deps, issues: UnrecordedIssues) -> tuple[CredentialHandle, ...]:
@@ -175,10 +179,12 @@ def find_unconfirmed_issues(deps: Deps, issues: UnrecordedIssues) -> tuple[Crede
         # doubt), and when Vault was asked at the latest.
         attempts = {number: (at, at, request.latest_call(number, closed_at=issues.closed_at)) for number, at in request.unanswered.items()}
         if request.trusted_since:
-            # Nobody knows when it was decided, but not before then, and not after now.
-            attempts[request.newest + 1] = request.trusted_since, deps.now(), deps.now()
+            # Nobody knows when it was decided, but not before then, and not after the store was read. A session's exit since then covers it.
+            attempts[request.newest + 1] = request.trusted_since, issues.read_at, issues.read_at
         for number, (since, issued_at, asked_at) in attempts.items():
-            if definition and is_search_trusted(deps, definition, path, since=since):
+            # If a search finds users of Vault's current configuration, the inspection looked for this one, too.
+            digest = configuration_digest(deps, definition, path, fresh=True) if definition else None
+            if digest and with_store_timeout(partial(was_found, deps, digest, by=since)):
                 continue
             # The credential may have been issued after its token had died; then it lives as long as the engine allows, not as requested.
             role = deps.vault.database_role(path, fresh=True)

@@ -22,7 +22,7 @@ class Attempt:
     """Identifies the series of attempts that this one belongs to, so that a retry records nothing twice."""
     by: str
     at: datetime
-    """When it ended."""
+    """When its inspection ended."""
     seen_from: datetime
     """When its inspection began. Its findings cast no doubt on a newer proof."""
     took: timedelta

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple, Self
 
 from activities.revocation.steps import FailureCollector, map_at_once, with_store_timeout
@@ -116,14 +117,15 @@ def prove(deps: Deps, job: str) -> ProofReport:
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
     # The ledger first: every credential that it has is then in the job's view, or among its older ones.
-    types = [EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_FOUND]
-    entries = with_store_timeout(lambda: read_entries(deps.store.ledger, job, types=types).items)
+    issued, found = (
+        with_store_timeout(partial(read_entries, deps.store.ledger, job, types=[kind])).items
+        for kind in (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_FOUND)
+    )
     view = with_store_timeout(lambda: deps.store.jobs.get(job))
     if view is None:
         raise NotFound(f"no job {job}")
-    issued = [entry for entry in entries if entry.type == EventType.CREDENTIAL_ISSUED]
-    found = _targets_of_users(entry for entry in entries if entry.type == EventType.CREDENTIAL_FOUND)
-    handles = [_handle_in(entry, found) for entry in issued]
+    targets = _targets_of_users(found)
+    handles = [_handle_in(entry, targets) for entry in issued]
     credentials = credentials_as_issued(deps, view, {item.id: item for item in handles if item is not None})
     inspection = inspect(deps, job, credentials, accesses_of(view) | {(item.resource, item.action) for item in credentials})
     failures = (

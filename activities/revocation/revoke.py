@@ -135,13 +135,14 @@ def revoke(
         close_and_read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
         memory = steps.attempt("the store", lambda: with_store_timeout(close_and_read), _JobMemory(known or ()))
         seen = _revoke_and_inspect(deps, job, memory, steps)
-        # Doubts have no handles by which to revoke them. Vault may hang, so they come last.
-        memory = _with_doubts(deps, memory)
+    # A proof covers nothing that came after its inspection.
+    at, settled = deps.now(), settled or memory.unclaimed
+    # Doubts have no handles by which to revoke them. Vault may hang, so they come last.
+    memory = _with_doubts(deps, memory)
 
     # If another worker has proven the job since this one's last attempt, this is a later revocation.
     tracker.record_proof(job, memory.proven_at, now=started)
     first_began, series, start = begin()
-    at, settled = deps.now(), settled or memory.unclaimed
     dead_since = tracker.record_inspection(job, dead=seen.is_dead, now=at)
     doubts = doubts_about(deps, memory.credentials)
     unprovable = (*memory.unknown, *standing_doubts(doubts, now=at))

@@ -70,7 +70,7 @@ def is_search_trusted(deps: Deps, action: ActionDef, path: str, *, since: dateti
     Raises RetryLater.
     """
     digest = configuration_digest(deps, action, path, fresh=True)
-    return digest is not None and _was_found(deps, digest, by=since)
+    return digest is not None and was_found(deps, digest, by=since)
 
 
 def known_controls(deps: Deps, action: ActionDef, data_scope: Mapping[str, str]) -> KnownControls:
@@ -134,7 +134,7 @@ def why_not_observable(deps: Deps, credential: CredentialHandle) -> str | None:
         # It was revoked before its user could be searched for. Another user of the same configuration may have been found before.
         path = (credential.lease_id or "").rpartition("/")[0]
         digest = configuration_digest(deps, action, path, fresh=True) if credential.target_digest is None else None
-        if credential.target_digest is None and not (digest and _was_found(deps, _place_of(digest), by=credential.issued_at)):
+        if credential.target_digest is None and not (digest and was_found(deps, _place_of(digest), by=credential.issued_at)):
             return f"its target has never shown {credential.user}, so not finding it there proves nothing"
     except RetryLater as error:
         return str(error)
@@ -150,7 +150,8 @@ def _why_not_searchable(deps: Deps, credential: CredentialHandle, action: Action
     return "an older version issued it and did not record its user, and no search by job id had found such users before"
 
 
-def _was_found(deps: Deps, digest: str, *, by: datetime) -> bool:
+def was_found(deps: Deps, digest: str, *, by: datetime) -> bool:
+    """Whether an observer had found a live user under this digest by then. Reads only the store."""
     found = deps.store.positive_controls.found_at(digest)
     return found is not None and found <= by
 

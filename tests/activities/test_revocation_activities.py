@@ -101,6 +101,24 @@ async def test_a_worker_that_knows_that_it_does_not_reach_vault_leaves_revocatio
     assert at.shop.can_log_in(held)
 
 
+async def test_a_worker_that_does_not_reach_vault_closes_the_claim_of_a_job_that_it_leaves_to_others(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, claims = at.job(), at.deps.store.claims
+    ending = RevocationActivities(at.deps, reaches_vault=lambda: False)
+    how = RevokeInput(job=job, by="person", why="killed", attempts=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "close", lambda *_: 1 / 0)
+        with pytest.raises(VaultUnavailable):
+            await ActivityEnvironment().run(ending.revoke_job, how)
+    with pytest.raises(VaultUnavailable):
+        await ActivityEnvironment().run(ending.revoke_job, how)
+    claim = claims.get(job)
+    assert claim is not None
+    assert not claim.open
+    assert claim.attempted_at is None, "no worker has begun to revoke"
+
+
 SLACK_S = 60
 """Seconds that a busy machine may take for the rest."""
 

@@ -17,12 +17,12 @@ from activities.revocation.steps import STORE_TIMEOUT_S
 from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.core.ids import request_id
-from justenough.domain.jobs.states import CredentialState, Revocable
+from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services import job_history
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.catalog_variants import open_changed_desk
-from tests.activities.revocation_calls import lose_an_issue, revoke_by_session, revoke_from_outside
+from tests.activities.revocation_calls import lose_an_issue, revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import Desk, Held, Shop, issue_decision
 from tests.support.wait import until
 
@@ -279,3 +279,61 @@ def test_a_store_that_answers_is_not_blamed_while_vault_hangs(at: Desk, monkeypa
         result = revoke_from_outside(at, job)
     assert result.failures == ("issues in flight: Vault did not answer",)
     assert not at.shop.can_log_in(held), "what could be done was done"
+
+
+def test_a_store_that_hangs_while_doubts_are_examined_does_not_delay_a_revocation(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, held = lose_an_issue(at)
+    released = threading.Event()
+
+    def hang(_digest: str) -> None:
+        released.wait(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.deps.store.positive_controls, "found_at", hang)
+        result = revoke_from_outside(at, job)
+    released.set()
+    assert result.failures == ("issues in flight: did not answer within 2 s",)
+    assert not at.shop.can_log_in(held)
+
+
+def test_a_proof_does_not_cover_what_was_found_alive_after_its_inspection(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = at.job()
+    assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
+    job, _ = lose_an_issue(at)
+    assert revoke_from_outside(at, job).second_look_in is not None
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
+    seen_from, read_role = list[str](), at.deps.vault.database_role
+
+    def look_meanwhile(*args: Any, **how: Any) -> Any:
+        seen_from.append(at.clock.now().isoformat())
+        at.clock.ahead += timedelta(seconds=5)
+        return read_role(*args, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.deps.vault, "database_role", look_meanwhile)
+        assert revoke_from_outside(at, job).confirmed
+    found = {"failures": ["users in shop: one"], "attempt": 2, "seen_from": seen_from[0]}
+    at.deps.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=at.clock.now(), about="other", by="guard", **found)])
+    assert revocation_state(at, job) is RevocationState.OVERDUE
+
+
+def test_a_sessions_exit_after_the_store_was_read_ends_the_doubt_of_another_revocation(
+    blind: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = blind.job()
+    held = blind.issue(job, record=False)
+    trusted = held.credential.model_copy(update={"search_digest": "sha256:a search that is not trusted any more"})
+    blind.deps.store.ledger.append([issued_event(job, trusted)])
+    revoke_prefix = blind.deps.vault.revoke_prefix
+
+    def exit_meanwhile(prefix: str) -> None:
+        patched.undo()
+        assert revoke_by_session(blind, job, held).confirmed
+        revoke_prefix(prefix)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blind.deps.vault, "revoke_prefix", exit_meanwhile)
+        _ = revoke_from_outside(blind, job)
+    types = blind.entry_types(job)
+    assert (types.count("credential.doubted"), types.count("credential.confirmed")) == (1, 2)
+    assert revocation_state(blind, job) is RevocationState.CONFIRMED

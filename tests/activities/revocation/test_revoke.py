@@ -26,6 +26,7 @@ from justenough.domain.core.ids import credential_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType
+from justenough.services import job_history
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.revocation_calls import revocation_state, revoke_by_session, revoke_from_outside
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop, copy_config, open_desk, secret_values
@@ -424,6 +425,18 @@ def test_a_proof_goes_by_the_target_in_which_the_ledger_says_that_a_user_was_see
         rows = CREDENTIALS.c.job_id == job
         connection.execute(update(CREDENTIALS).where(rows).values(target_digest=held.credential.target_digest))
     assert prove(at.deps, job).failures == before.failures
+
+
+def test_a_proof_checks_as_many_recorded_issues_whether_or_not_their_users_were_found(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_history, "MAX_ENTRIES_READ", 2)
+    monkeypatch.setattr(job_history, "MAX_PAGE_SIZE", 2)
+    job = at.job()
+    held = at.issue(job, 1), at.issue(job, 2)
+    with at.deps.store._engine.begin() as connection:
+        connection.execute(delete(CREDENTIALS).where(CREDENTIALS.c.job_id == job))
+    alive = {finding.what for finding in prove(at.deps, job).findings if finding.alive}
+    assert {f"lease {item.credential.lease_id}" for item in held} <= alive
+    revoke_by_session(at, job, *held)
 
 
 @pytest.mark.parametrize("data", ["{}", "[]", '{"credential": [], "request": "r"}'])
