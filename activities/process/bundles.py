@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs import bundle
+from justenough.domain.jobs.spec import MAX_TIMEOUT_S
+
+UNUSED_LIFETIME_S = MAX_TIMEOUT_S + 24 * 3600
+"""A folder that no job has begun to use for this long, which is longer than any job runs, is deleted when another is unpacked."""
 
 
 def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
@@ -20,15 +26,18 @@ def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
     if bundle.bundle_digest(content) != digest:
         raise InvalidInput("bundle", (Problem("", f"its content does not match the digest {digest}"),))
     folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
-    if _holds_exactly(folder, content):
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with folder.parent.with_name(f"{folder.parent.name}.lock").open("w") as lock:
-        # No other session on this machine may change the folder meanwhile.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another session may have unpacked the archive first. Keep its folder: a job may be running from it.
-        if _holds_exactly(folder, content):
-            return folder
+        # While nobody has it alone, no session on this machine may change a folder. Another session may have unpacked the archive while
+        # this one waited. Keep its folder: a job may be running from it.
+        for mode in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            fcntl.flock(lock, mode)
+            if _holds_exactly(folder, content):
+                os.utime(folder)
+                return folder
+        for other in folder.parent.iterdir():
+            if time.time() - other.stat().st_mtime > UNUSED_LIFETIME_S:
+                shutil.rmtree(other, ignore_errors=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
         try:
             fresh = aside / "fresh"

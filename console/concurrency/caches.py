@@ -91,10 +91,10 @@ class _Slot(Generic[V]):
 class ThreadCache(Generic[V]):
     """Values by key; threads that wait for a key share one read. Failed reads are not cached."""
 
-    MAX_ENTRIES = 10_000
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, max_entries: int = 10_000) -> None:
+        """Set the clock, and the number of values after which all are dropped, however old they are."""
         self._clock = clock
+        self._max_entries = max_entries
         self._slots: dict[str, _Slot[V]] = {}
         self._guard = threading.Lock()
 
@@ -107,7 +107,7 @@ class ThreadCache(Generic[V]):
     def get(self, key: str, read: Callable[[], V], *, max_age_s: float, version: int = 0) -> V:
         """Return a value whose read began less than `max_age_s` ago, at this `version` or a later one. Raises the errors of `read`."""
         with self._guard:
-            if len(self._slots) >= self.MAX_ENTRIES and key not in self._slots:
+            if len(self._slots) >= self._max_entries and key not in self._slots:
                 self._slots.clear()
             slot = self._slots.setdefault(key, _Slot())
         with slot.lock:

@@ -23,6 +23,8 @@ COUNTS_TTL_S = 5.0
 """How long counts are used if nothing new is recorded; after a new entry they are read again immediately."""
 TREND_TTL_S = 15.0
 """The charts may be this old: at their scale the difference is not visible."""
+MAX_FILTERS = 100
+"""Filters, such as one team, whose figures stay in memory: about 100 KB each."""
 TREND_PERIOD = timedelta(hours=24)
 TREND_POINTS = 96
 """Number of points in the chart; each is a count of active credentials."""
@@ -36,9 +38,9 @@ class DashboardFigures:
 
     def __init__(self, deps: Deps) -> None:
         self._store, self._now = deps.store, deps.now
-        self._counts: ThreadCache[CurrentCounts] = ThreadCache()
-        self._attention: ThreadCache[tuple[AttentionItem, ...]] = ThreadCache()
-        self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache()
+        self._counts: ThreadCache[CurrentCounts] = ThreadCache(max_entries=MAX_FILTERS)
+        self._attention: ThreadCache[tuple[AttentionItem, ...]] = ThreadCache(max_entries=MAX_FILTERS)
+        self._results: ThreadCache[tuple[JobResults, ...]] = ThreadCache(max_entries=MAX_FILTERS)
         self._trends: ThreadCache[PeriodTrend] = ThreadCache()
         self._values: ThreadCache[FilterValues] = ThreadCache()
         self._model_use: ThreadCache[PeriodModelUse] = ThreadCache()

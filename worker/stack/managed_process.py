@@ -101,6 +101,8 @@ class ManagedProcess:
         self._on_change = on_change
         self._is_reported = True
         self._process: asyncio.subprocess.Process | None = None
+        self._exit: asyncio.Task[int] | None = None
+        """Ends with the process. One for all checks: until the process ends, asyncio keeps a waiter for each call of its `wait`."""
         self._identity: ProcessIdentity | None = None
 
     async def start(self) -> None:
@@ -119,6 +121,7 @@ class ManagedProcess:
                     start_new_session=True,
                     **child.popen,
                 )
+            self._exit = asyncio.create_task(self._process.wait())
             if identity := identity_of(self._process.pid):
                 write_pidfile(run, child.name, identity)
             await self._wait_until_healthy(log_file)
@@ -170,11 +173,9 @@ class ManagedProcess:
                 raise ChildFailed(self.child.name, f"did not become healthy within {self.child.start_within:.0f} s", log_file)
 
     async def _has_exited(self, *, within: float) -> bool:
-        assert self._process is not None
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), within)
-            return True
-        return False
+        assert self._exit is not None
+        done, _ = await asyncio.wait({self._exit}, timeout=within)
+        return bool(done)
 
     async def _wait_until_down(self) -> str:
         answers, healthy_at = self.child.answers or self.child.healthy, time.monotonic()

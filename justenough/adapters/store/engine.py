@@ -36,6 +36,10 @@ from justenough.domain.core.errors import GiveUp
 BUSY_TIMEOUT_S = 30
 """How long an SQLite writer waits for another writer's transaction, and any thread for a free connection."""
 POOL_SIZE = 16
+SQLITE_CACHE_KB = 4_000
+"""Each SQLite connection has a cache of its own. With 16 MB each, a console took 260 MB more for a store of 20,000 jobs, and was no faster:
+what is not cached here, the system has in memory.
+"""
 PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a writer's statement (psycopg's own default)."""
 WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
@@ -250,7 +254,7 @@ def _sqlite_engine(url: URL) -> Engine:
     def _pragmas(connection: Any, _record: Any) -> None:
         # The driver must not begin transactions itself: it would begin deferred ones.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"cache_size=-{SQLITE_CACHE_KB}"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

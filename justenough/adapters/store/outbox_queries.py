@@ -143,8 +143,8 @@ class OutboxRepository(Repository):
         """
         if not _has_lease(connection, holder, now):
             return False
-        is_ahead = (DELIVERIES.c.state == DeliveryState.PENDING.value, DELIVERIES.c.last_at > now)
-        connection.execute(update(DELIVERIES).where(*is_ahead).values(next_at=now))
+        is_pending = DELIVERIES.c.subscription.in_(kinds) & (DELIVERIES.c.state == DeliveryState.PENDING.value)
+        connection.execute(update(DELIVERIES).where(is_pending, DELIVERIES.c.last_at > now).values(next_at=now))
         begin = {"position": newest_position(connection), "created_at": now, "seen_at": now, "delivered": 0}
         for name, kind in kinds.items():
             insert_new(connection, SUBSCRIPTIONS, {"name": name, "kind": kind, **begin})
@@ -161,7 +161,9 @@ class OutboxRepository(Repository):
         positions = connection.execute(select(SUBSCRIPTIONS.c.name, SUBSCRIPTIONS.c.position)).all()
         resent_at = case((DELIVERIES.c.attempts == 0, DELIVERIES.c.next_at))
         waiting = select(DELIVERIES.c.subscription, func.min(DELIVERIES.c.next_at), func.max(resent_at))
-        waiting = waiting.where(DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)
+        # By name, so that the index leads to them: there may be many dead letters.
+        ours = DELIVERIES.c.subscription.in_([row[0] for row in positions])
+        waiting = waiting.where(ours, DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)
         rows = connection.execute(waiting).all()
         return OutboxStatus(
             head=newest_position(connection),

@@ -1,6 +1,7 @@
 """An unpacked bundle is exactly what its digest names, readable for every job and the worker's to write."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,20 @@ def test_a_bundle_is_unpacked_once(home: Path) -> None:
     made = (first / "job.py").stat().st_ino
     assert (ensure_unpacked(home, DIGEST, CONTENT) / "job.py").stat().st_ino == made
     assert len(list(first.parent.iterdir())) == 1
+
+
+def test_a_bundle_that_no_job_has_used_for_longer_than_jobs_run_is_deleted(home: Path) -> None:
+    contents = {name: bundle.pack({f"{name}.py": (b"", False)}) for name in ("unused", "used", "young", "new")}
+    folders = {name: ensure_unpacked(home, bundle.bundle_digest(contents[name]), contents[name]) for name in ("unused", "used", "young")}
+    (folders["unused"].parent / ".12345678-abandoned").mkdir()
+    for name, days in (("unused", 9), ("used", 9), ("young", 7), (".12345678-abandoned", 9)):
+        moment = time.time() - days * 24 * 3600
+        os.utime(folders.get(name, folders["unused"].parent / name), (moment, moment))
+
+    ensure_unpacked(home, bundle.bundle_digest(contents["used"]), contents["used"])
+    new = ensure_unpacked(home, bundle.bundle_digest(contents["new"]), contents["new"])
+
+    assert set(new.parent.iterdir()) == {folders["used"], folders["young"], new}
 
 
 def test_a_bundle_that_does_not_match_its_digest_is_refused(home: Path) -> None:

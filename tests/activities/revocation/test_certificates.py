@@ -145,6 +145,13 @@ def test_a_proof_looks_up_the_certificate_in_vault(at: Desk) -> None:
     assert (found.alive, found.detail, found.credential) == (False, "in the CRL that Vault serves", held.credential.id)
 
 
+def test_the_mount_removes_expired_certificates_from_its_crl_by_itself(shop: Shop) -> None:
+    tidy = shop.admin("GET", "pki/config/auto-tidy")["data"]
+
+    assert [tidy[name] for name in ("enabled", "tidy_cert_store", "tidy_revoked_certs")] == [True, True, True]
+    assert [tidy[name] for name in ("interval_duration", "safety_buffer", "revoked_safety_buffer")] == [900, 3600, 3600]
+
+
 def test_a_certificate_that_vault_does_not_know_is_never_confirmed(at: Desk) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_database, parse_url, read_transaction
+from justenough.adapters.store.engine import POOL_SIZE, UnusableUrl, open_database, parse_url, read_transaction
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.postgres_connection import place_of
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -67,6 +67,14 @@ def test_sqlite_uses_wal_and_flushes_each_commit_to_disk(tmp_path: Path) -> None
     with read_transaction(engine) as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
+    engine.dispose()
+
+
+def test_the_caches_of_all_sqlite_connections_together_stay_small(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'store.db'}").engine
+    with read_transaction(engine) as connection:
+        # Negative, because it is in KB.
+        assert -64_000 <= POOL_SIZE * connection.execute(text("PRAGMA cache_size")).scalar_one() < 0
     engine.dispose()
 
 

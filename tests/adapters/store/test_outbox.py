@@ -15,6 +15,7 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView
 from tests.adapters.store.event_samples import JOB, NOW, job_end, job_id, job_start, later, submission
 from tests.adapters.store.test_ledger_writer import run_statements
+from tests.adapters.store.test_queries import query_plans
 
 ALL = tuple(EventType)
 US, THEM = "us", "them"
@@ -69,6 +70,12 @@ def test_a_new_subscription_gets_later_events_and_no_earlier_ones(store: Store) 
     # Again is fine, and moves nothing.
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder=US, now=later(1))
     assert store.outbox.status().positions == {"siem": 1}
+
+
+def test_what_is_pending_is_found_without_reading_the_dead_letters(ready_file: object) -> None:
+    found = [plan for plan in query_plans(f"sqlite:///{ready_file}", lambda one: one.outbox.status()) if "deliveries" in plan]
+    assert found
+    assert all("(subscription=? AND state=?" in plan for plan in found)
 
 
 def test_a_delivery_that_failed_while_a_clock_was_ahead_does_not_wait_until_that_time(held: Store) -> None:

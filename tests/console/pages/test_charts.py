@@ -350,9 +350,8 @@ def test_concurrent_readers_share_one_read_and_new_events_are_read_at_once() -> 
     assert (value_since(4), value_since(5), value_since(6)) == (1, 1, 2)
 
 
-def test_the_number_of_cached_reads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ThreadCache, "MAX_ENTRIES", 3)
-    cache: ThreadCache[int] = ThreadCache()
+def test_the_number_of_cached_reads_is_bounded() -> None:
+    cache: ThreadCache[int] = ThreadCache(max_entries=3)
     assert [cache.get(str(number), lambda: 1, max_age_s=3600) for number in range(9)] == [1] * 9
     assert len(cache._slots) <= 3
 

@@ -15,13 +15,14 @@ from shutil import copytree
 import httpx
 import pytest
 
-from console.services.dashboard import DashboardFigures
+from console.services.dashboard import MAX_FILTERS, DashboardFigures
 from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
 from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.store import Store
 from justenough.adapters.store.attention import MAX_ITEMS_PER_KIND
 from justenough.adapters.vault import Vault
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.readmodel.dashboard import JobFilter
 from justenough.domain.readmodel.views import TargetCheck, WorkerView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import later, part_id
@@ -339,6 +340,14 @@ async def test_what_a_filtered_dashboard_lists_can_be_acknowledged_there(site: S
     fields = {"item": f"failed/{job}", "note": "I restart it"}
     assert (await post_fields(lead, "/now/acknowledge", **fields, team="filtered")).status_code == 303
     assert "lead is taking care of it" in text_of((await lead.open("/now?team=filtered")).text, "taken")
+
+
+def test_the_figures_of_filters_that_people_once_chose_do_not_stay_in_memory(site: Site) -> None:
+    figures = DashboardFigures(site.console.deps)
+    for number in range(MAX_FILTERS + 5):
+        for read in (figures.current_counts, figures.attention, figures.results):
+            read(JobFilter(team=str(number)))
+    assert max(len(cache._slots) for cache in (figures._counts, figures._attention, figures._results)) <= MAX_FILTERS
 
 
 async def test_an_installation_without_jobs_says_what_to_do_first(site: Site, logged_in: LogIn, tmp_path: Path) -> None:

@@ -262,6 +262,7 @@ def test_vault_try_shows_for_each_other_kind_what_revocation_can_do(own: Own, re
     warehouse = own.try_out("warehouse")
     assert outcomes(warehouse) == {**no_target, "revoke": "ok", "verify": "ok"}
     assert "is in the CRL that Vault serves" in warehouse["verify"][1]
+    assert own.vault.read("warehouse/config/auto-tidy")["tidy_revoked_certs"] is True, "else the CRL grows for ever"
     assert outcomes(own.try_out("web", "write")) == {**no_target, "revoke": "not possible", "verify": "not possible"}
     mail = own.try_out("mail")
     assert outcomes(mail) == {**no_target, "revoke": "not possible", "verify": "not possible"}

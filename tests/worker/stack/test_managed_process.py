@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import os
 import signal
 import sys
@@ -61,6 +63,25 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
     written = b"".join(path.read_bytes() for path in (*logs, *olders))
     assert b"\0" not in written, "the writer goes on at the start of the empty file"
     assert sorted(places.logs.iterdir()) == sorted((*logs, *olders))
+
+
+async def test_checks_of_a_child_that_keeps_running_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_process, "HEALTH_CHECK_INTERVAL_S", 0.001)
+    places, checks = StackPaths(tmp_path), itertools.count()
+    for folder in (places.run, places.logs):
+        make_private_folder(folder)
+    spec = ChildSpec(name="sleeper", argv=("sleep", "300"), env={}, healthy=lambda: True, answers=lambda: next(checks) >= 0)
+    child = ManagedProcess(spec, places)
+    await child.start()
+    keeping = asyncio.create_task(child.keep_running())
+    try:
+        await until(lambda: next(checks) > 200)
+        assert sum(isinstance(item, asyncio.Future) and item.cancelled() for item in gc.get_objects()) < 50
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        await child.stop()
 
 
 def test_a_log_that_its_writer_opens_anew_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
