@@ -134,11 +134,15 @@ def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at
     assert at.shop.users_of(waiting.job) == []
 
 
-def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk) -> None:
-    waiting = LockedJob(at)
+def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, wrapped = LockedJob(at), list[control_groups.WrappingToken]()
+    request_issue = control_groups.request_issue
+    monkeypatch.setattr(control_groups, "request_issue", lambda *args: wrapped.append(request_issue(*args)) or wrapped[-1])
     at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.open_locks(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    # Nobody could unwrap it, but it would live for hours, and Vault would list it as the job's.
+    assert control_groups.read_state(at.deps.vault, wrapped[0].accessor) is None
     assert not {"lock.opened", "approval.opened"} & set(at.entry_types(waiting.job))
 
 
