@@ -14,6 +14,8 @@ from typing import Any, cast
 import pytest
 
 from activities.broker.broker import Broker
+from activities.broker.tools import ToolGateway, mcp_server
+from activities.broker.tools.mcp_app import McpApp
 from activities.issuing.lease_keeper import LeaseKeeper
 from activities.issuing.results import AccessClosed
 from activities.revocation import revoke
@@ -108,3 +110,34 @@ async def test_a_renewal_that_fails_while_its_session_ends_is_not_logged() -> No
         over.set()
         await closing
     assert errors == []
+
+
+async def test_a_tool_call_that_waits_until_the_tools_server_has_started_learns_that_access_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loading, over = threading.Event(), threading.Event()
+    build_manager = mcp_server.build_manager
+
+    def build_slowly(tools: ToolGateway) -> Any:
+        loading.set()
+        assert over.wait(60)
+        return build_manager(tools)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    monkeypatch.setattr(mcp_server, "build_manager", build_slowly)
+    broker = SimpleNamespace(closed=asyncio.Event())
+    app = McpApp(NOBODY, cast("Any", broker))
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": [(b"content-type", b"application/json")]}
+    calling = asyncio.create_task(app(scope, receive, cast("Any", send)))
+    assert await asyncio.to_thread(loading.wait, 60)
+    broker.closed.set()
+    ending = asyncio.create_task(app.end())
+    over.set()
+    with pytest.raises(AccessClosed):
+        await asyncio.wait_for(calling, 60)
+    await ending
