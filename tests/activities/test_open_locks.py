@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.job_activities import JobActivities
+from activities.sweep_activity import SweepActivities
 from console.auth.authorization import Caller
 from console.services.decide_request import why_approval_refused
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
@@ -24,7 +26,7 @@ from justenough.domain.contracts.workflow_messages import ControlGroupsInput, Co
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import Event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.control_group_votes import why_not_authorized
 from justenough.services.dependencies import Deps
 from tests.activities.catalog_variants import open_changed_desk
@@ -144,6 +146,19 @@ def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk, monkeypa
     # Nobody could unwrap it, but it would live for hours, and Vault would list it as the job's.
     assert control_groups.read_state(at.deps.vault, wrapped[0].accessor) is None
     assert not {"lock.opened", "approval.opened"} & set(at.entry_types(waiting.job))
+
+
+def test_the_token_role_that_a_suspended_worker_wrote_after_the_jobs_end_is_deleted_by_the_sweep(at: Desk) -> None:
+    waiting, vault, installation = LockedJob(at), at.deps.vault, at.deps.settings.installation
+    assert revoke_from_outside(at, waiting.job).confirmed
+    ended = build_event(EventType.JOB_ENDED, waiting.job, at=at.deps.now(), state="killed", exit_code=None, reason=None)
+    at.deps.store.ledger.append([ended])
+    waiting.open_locks(at.deps)
+    assert waiting.job in vault.job_prefixes(installation)
+    before = at.entry_types(waiting.job)
+    assert asyncio.run(SweepActivities(at.deps, cast("Any", None))._check(waiting.job)) is None
+    assert waiting.job not in vault.job_prefixes(installation)
+    assert at.entry_types(waiting.job) == before, "the proof of the job's end still stands"
 
 
 def test_no_lock_is_opened_for_a_request_that_differs_from_the_recorded_one(at: Desk) -> None:
