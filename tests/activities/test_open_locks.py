@@ -139,7 +139,12 @@ def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at
 def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting, wrapped = LockedJob(at), list[control_groups.WrappingToken]()
     request_issue = control_groups.request_issue
-    monkeypatch.setattr(control_groups, "request_issue", lambda *args: wrapped.append(request_issue(*args)) or wrapped[-1])
+
+    def note_token(*request: Any) -> control_groups.WrappingToken:
+        wrapped.append(request_issue(*request))
+        return wrapped[-1]
+
+    monkeypatch.setattr(control_groups, "request_issue", note_token)
     at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.open_locks(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
