@@ -379,7 +379,8 @@ class JobActivities:
         opened = approval_opened_event(job, ladder.model_copy(update={"respond_by": latest}), current.tiers, at=now)
         if not deps.store.wrapped_tokens.keep(kept, (locked, opened)):
             # Another attempt was faster, or the job is over.
-            control_groups.revoke_token(deps.vault, token.secret)
+            for secret in (wrapped.secret, token.secret):
+                control_groups.revoke_token(deps.vault, secret)
 
     def _believable_events(self, close_input: CloseInput) -> list[Event]:
         """Return those events that came through Temporal and may be recorded: events of a revocation; a proof only if a new check agrees

@@ -225,6 +225,8 @@ class SweepActivities:
 
     async def _revoke_leftover(self, job: str, view: JobSummary, why: str) -> SweepVerdict | None:
         if view.revocation.state.is_settled and not await asyncio.to_thread(self._has_traces, job):
+            # What is left is at most its token role, if a worker that was suspended wrote it after the job's end.
+            await asyncio.to_thread(self._deps.vault.close_prefix, job)
             return None
         result = await self._revoke(job, why)
         return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)

@@ -35,6 +35,7 @@ from activities.issuing.results import (
     PendingRequest,
     ToolAccess,
 )
+from activities.support.async_tools import ignore_error
 from justenough.domain.catalog.gateway_validation import why_for_gateways_only
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, Problem
 from justenough.domain.core.ids import REQUEST_ID, job_of
@@ -409,6 +410,7 @@ class Broker:
         """Await a call that is under way and return its result. If the caller goes away, `drain` still waits for the call."""
         self._busy.add(work)
         work.add_done_callback(self._busy.discard)
+        work.add_done_callback(ignore_error)
         result = await asyncio.shield(work)
         self._require_open()
         return result

@@ -13,8 +13,9 @@ from functools import partial
 import structlog
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import EndReason, IssuedCredential, renewed_event
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, EndReason, IssuedCredential, renewed_event
 from activities.revocation import revoke
+from activities.support.async_tools import ignore_error
 from justenough.adapters.vault import UnknownHandle, VaultRefused
 from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
 from justenough.domain.ledger.events import Event
@@ -51,7 +52,8 @@ class LeaseKeeper:
         task.add_done_callback(lambda _: self._keepers.pop(item.credential.id, None))
 
     async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
-        """Revoke one credential now, until that is confirmed and recorded. Raises NotFound if the job does not hold it.
+        """Revoke one credential now, until that is confirmed and recorded. Raises NotFound if the job does not hold it, AccessClosed if `close`
+        is called before that.
 
         A second caller waits for the first caller's revocation: each attempt takes a thread, and a job may call very often.
         """
@@ -69,7 +71,11 @@ class LeaseKeeper:
             ending = asyncio.create_task(stop_and_end())
             self._ending[credential] = ending
             ending.add_done_callback(lambda _: self._ending.pop(credential, None))
-        await asyncio.shield(self._ending[credential])
+        ending = self._ending[credential]
+        await asyncio.wait({ending})
+        if ending.cancelled():
+            raise AccessClosed(ACCESS_CLOSED)
+        ending.result()
 
     async def close(self) -> None:
         """Stop keeping leases: from now on the session's own revocation ends them."""
@@ -111,6 +117,7 @@ class LeaseKeeper:
             try:
                 async with self._threads:
                     renewal = asyncio.create_task(asyncio.to_thread(self._renew, item))
+                    renewal.add_done_callback(ignore_error)
                     try:
                         return await asyncio.shield(renewal)
                     except asyncio.CancelledError:

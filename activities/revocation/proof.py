@@ -128,9 +128,13 @@ def prove(deps: Deps, job: str) -> ProofReport:
     handles = [_handle_in(entry, targets) for entry in issued]
     credentials = credentials_as_issued(deps, view, {item.id: item for item in handles if item is not None})
     inspection = inspect(deps, job, credentials, accesses_of(view) | {(item.resource, item.action) for item in credentials})
+    # Their session knew that Vault had issued none of these, and no check can show that again.
+    confirmed = partial(deps.store.ledger.entries_about, job, (EventType.CREDENTIAL_CONFIRMED,))
+    never_issued = {item.id for item in credentials if not item.handles and with_store_timeout(partial(confirmed, item.id))}
+    doubts = doubts_about(deps, tuple(item for item in credentials if item.id not in never_issued))
     failures = (
         *inspection.failures,
-        *standing_doubts(doubts_about(deps, credentials), now=deps.now()),
+        *standing_doubts(doubts, now=deps.now()),
         *(UNREADABLE_ISSUE.format(entry.seq) for entry, item in zip(issued, handles, strict=True) if item is None),
     )
     findings = list(inspection.findings)

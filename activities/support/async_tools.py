@@ -1,5 +1,5 @@
-"""Runs a call repeatedly (heartbeats) or other work during a block, waits for an event with a timeout, and runs work to completion despite
-cancellation.
+"""Runs a call repeatedly (heartbeats) or other work during a block, waits for an event with a timeout, runs work to completion despite
+cancellation, and ignores errors that nobody awaits.
 """
 
 from __future__ import annotations
@@ -82,3 +82,9 @@ async def run_despite_cancel(work: Awaitable[T], on_cancel: Callable[[], object]
         except Exception:  # noqa: BLE001 - the work's own error, raised by its result below
             break
     return task.result()
+
+
+def ignore_error(ended: asyncio.Future[Any]) -> None:
+    """Retrieve the error of work whose caller may have gone away: as a done callback, it keeps asyncio from logging a traceback."""
+    if not ended.cancelled():
+        ended.exception()

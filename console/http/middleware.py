@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -26,6 +27,7 @@ HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 BODY_TIMEOUT_S = 30.0
 REQUEST_ID_HEADER = b"x-request-id"
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+STOPPING_TEXT = "the console is stopping and did not complete the request; send it again"
 CLIENT_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 log = structlog.get_logger()
@@ -57,6 +59,11 @@ class EdgeMiddleware:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             return  # The client went away before its body was complete, and nobody reads a response.
+        except asyncio.CancelledError:
+            # Only the server cancels requests: when it stops, those that have not ended after a while. What they were to do may be done.
+            if status:
+                raise
+            await problem_response(Request(scope), 503, STOPPING_TEXT)(scope, receive, send_with_headers)
         except Exception as error:
             if status and (isinstance(error, CLIENT_GONE) or (isinstance(error, ExceptionGroup) and error.split(CLIENT_GONE)[1] is None)):
                 return  # The client of a stream has disconnected, and nothing else has failed.

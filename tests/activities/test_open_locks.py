@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.issuing.vault_issuer import redeem_control_group
 from activities.job_activities import JobActivities
+from activities.sweep_activity import SweepActivities
 from console.auth.authorization import Caller
 from console.services.decide_request import why_approval_refused
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
@@ -25,7 +27,7 @@ from justenough.domain.contracts.workflow_messages import ControlGroupsInput, Co
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import Event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.control_group_votes import why_not_authorized
 from justenough.services.dependencies import Deps
 from tests.activities.catalog_variants import open_changed_desk
@@ -135,12 +137,34 @@ def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at
     assert at.shop.users_of(waiting.job) == []
 
 
-def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk) -> None:
-    waiting = LockedJob(at)
+def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, wrapped = LockedJob(at), list[control_groups.WrappingToken]()
+    request_issue = control_groups.request_issue
+
+    def note_token(*request: Any) -> control_groups.WrappingToken:
+        wrapped.append(request_issue(*request))
+        return wrapped[-1]
+
+    monkeypatch.setattr(control_groups, "request_issue", note_token)
     at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.open_locks(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    # Nobody could unwrap it, but it would live for hours, and Vault would list it as the job's.
+    assert control_groups.read_state(at.deps.vault, wrapped[0].accessor) is None
     assert not {"lock.opened", "approval.opened"} & set(at.entry_types(waiting.job))
+
+
+def test_the_token_role_that_a_suspended_worker_wrote_after_the_jobs_end_is_deleted_by_the_sweep(at: Desk) -> None:
+    waiting, vault, installation = LockedJob(at), at.deps.vault, at.deps.settings.installation
+    assert revoke_from_outside(at, waiting.job).confirmed
+    ended = build_event(EventType.JOB_ENDED, waiting.job, at=at.deps.now(), state="killed", exit_code=None, reason=None)
+    at.deps.store.ledger.append([ended])
+    waiting.open_locks(at.deps)
+    assert waiting.job in vault.job_prefixes(installation)
+    before = at.entry_types(waiting.job)
+    assert asyncio.run(SweepActivities(at.deps, cast("Any", None))._check(waiting.job)) is None
+    assert waiting.job not in vault.job_prefixes(installation)
+    assert at.entry_types(waiting.job) == before, "the proof of the job's end still stands"
 
 
 def test_no_lock_is_opened_for_a_request_that_differs_from_the_recorded_one(at: Desk) -> None:

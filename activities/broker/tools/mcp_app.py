@@ -42,7 +42,13 @@ class McpApp:
         await self._ready.wait()
         if self._manager is None:
             raise RuntimeError("the tool gateway's server did not start")
-        await self._manager.handle_request(scope, receive, send)
+        try:
+            await self._manager.handle_request(scope, receive, send)
+        except RuntimeError as error:
+            if not self._broker.closed.is_set():
+                raise
+            # The SDK's server ended while this request waited for its start, or sent its body.
+            raise AccessClosed(ACCESS_CLOSED) from error
 
     async def _run(self) -> None:
 

@@ -14,6 +14,7 @@ import pytest
 from activities.issuing.authorization import record_issue_decision
 from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, PendingRequest
 from activities.revocation import revoke as revocation
+from activities.revocation.proof import prove
 from activities.revocation.revoke import RevocationResult, revoke
 from activities.revocation.steps import try_record
 from justenough.adapters.targets.postgres import TargetDown
@@ -259,6 +260,8 @@ def test_a_doubt_about_an_issue_that_vault_then_refused_ends_with_the_jobs_proof
         "Vault answered each request of its session, and issued no such credential",
     )
     assert at.deps.store.credentials.list(live=True).items == ()
+    report = prove(at.deps, session.job)
+    assert (report.revoked, report.failures) == (True, ())
 
 
 def test_an_attempt_that_dies_long_after_its_decision_is_in_doubt_for_as_long_as_its_credential_may_live(

@@ -286,6 +286,28 @@ async def break_response(error: Exception) -> None:
     await EdgeMiddleware(app)({"type": "http", "method": "GET", "path": "/api/v1/events"}, None, taken)  # type: ignore[arg-type] # nothing is received
 
 
+async def test_a_request_that_a_stopping_console_cannot_complete_is_to_be_sent_again() -> None:
+    began, sent = asyncio.Event(), list[Message]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive, send
+        began.set()
+        await asyncio.Event().wait()
+
+    async def taken(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/jobs", "query_string": b"", "headers": []}
+    request = asyncio.create_task(EdgeMiddleware(app)(scope, None, taken))  # type: ignore[arg-type] # nothing is received
+    await began.wait()
+    # As uvicorn does when its time to drain is over. It would answer 500 itself, and log a traceback.
+    request.cancel()
+    await asyncio.wait_for(request, 60)
+    head, body = sent
+    assert (head["status"], dict(head["headers"])[b"retry-after"]) == (503, b"2")
+    assert b"send it again" in body["body"]
+
+
 def unknown_keys(count: int) -> dict[str, int]:
     return {f"unknown_{number}": 0 for number in range(count)}
 
