@@ -30,6 +30,8 @@ HANDOVER_S = 5.0
 """The same while it finds access alive, or has no answer: another worker may reach what this one does not. Doubled with each attempt of the
 activity, because most outages are the same for all workers.
 """
+NO_VAULT = "this worker does not reach Vault; its log says why"
+"""Its attempt would hang, and another worker may reach Vault."""
 RETRY_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 10.0
 MAX_CONCURRENT_REVOCATIONS = 16
@@ -64,7 +66,7 @@ class RevocationActivities:
             close_claim = partial(self._deps.store.claims.close, revoke_input.job, self._deps.now())
             with suppress(Exception):
                 await asyncio.to_thread(with_store_timeout, close_claim)
-        self._require_vault()
+            raise VaultUnavailable(NO_VAULT)
 
         async def revoke_until_dead() -> RevokeResult:
             started, attempt, pause, job = time.monotonic(), 0, RETRY_INTERVAL_S, revoke_input.job
@@ -100,7 +102,8 @@ class RevocationActivities:
     async def revoke_credential(self, revoke_input: RevokeCredentialInput) -> RevokeResult:
         """Revoke one credential of a job now, or everything that was issued for one of its requests. The job continues."""
         self._require_own_job(revoke_input.job)
-        self._require_vault()
+        if not self._reaches_vault():
+            raise VaultUnavailable(NO_VAULT)
         return await _run_uninterrupted(_run_in_pool(self._revoke_credentials, revoke_input, _revoker(revoke_input.job, "person")))
 
     def _revoke_credentials(self, revoke_input: RevokeCredentialInput, by: str) -> RevokeResult:
@@ -119,11 +122,6 @@ class RevocationActivities:
             failures=tuple(failure for result in results for failure in result.failures),
             unrecorded=tuple(event for result in results for event in result.events),
         )
-
-    def _require_vault(self) -> None:
-        """Raise VaultUnavailable at a worker that does not reach Vault: its attempt would hang, and another worker may reach it."""
-        if not self._reaches_vault():
-            raise VaultUnavailable("this worker does not reach Vault; its log says why")
 
     def _require_own_job(self, job: str) -> None:
         """Raise ForeignJob for a job id of another installation: anyone may request a revocation, but unknown ids must not create ledger entries."""

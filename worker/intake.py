@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Slots(CustomSlotSupplier):
-    """A number of slots for tasks, which Temporal can reserve only while `is_open`. Thread-safe, because the SDK calls it from its own threads."""
+    """A number of slots for tasks, which the SDK can reserve only while `is_open`. Thread-safe: the SDK calls it from threads of its own."""
 
     def __init__(self, number: int, is_open: Callable[[], bool]) -> None:
         self._number, self._is_open = number, is_open
@@ -68,7 +68,7 @@ class Slots(CustomSlotSupplier):
 
 
 class Intake:
-    """Checks what keeps this worker from its tasks, and gives Temporal slots accordingly."""
+    """Checks what keeps this worker from its tasks, and gives the SDK slots accordingly."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -80,7 +80,9 @@ class Intake:
         return self._obstacle != VAULT_AWAY
 
     def slots(self, number: int, *, for_sessions: bool = False) -> Slots:
-        """Return slots that are there while Vault answers; for sessions, also the store must, and the configuration must be valid."""
+        """Return slots that can be reserved while Vault answers. Slots for sessions also need the store and a valid configuration: without these,
+        the worker still runs workflows, which kill jobs, and revokes what jobs held.
+        """
         slots = Slots(number, (lambda: self._obstacle is None) if for_sessions else self.reaches_vault)
         self._slots.append(slots)
         return slots

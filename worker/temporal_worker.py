@@ -45,8 +45,8 @@ MAX_CONCURRENT_ENDINGS = 256
 """Enough for the jobs of several workers that die together. Most revocations only wait for their second check, without a thread."""
 MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
 MAX_CONCURRENT_WORKFLOW_TASKS = 32
-NO_SLOTS = FixedSizeSlotSupplier(1)
-"""For kinds of tasks that a worker does not take: the SDK requires at least one slot."""
+NO_SLOTS = FixedSizeSlotSupplier(0)
+"""For kinds of tasks that a worker does not take."""
 STICKY_TIMEOUT = timedelta(seconds=2)
 """How long a workflow task waits for the worker that has the workflow in its cache.
 
@@ -128,7 +128,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         yield
 
 
-def build_tuner(*, activities: Slots, workflows: Slots | FixedSizeSlotSupplier = NO_SLOTS, local_activities: int = 1) -> WorkerTuner:
+def build_tuner(*, activities: Slots, workflows: Slots | FixedSizeSlotSupplier = NO_SLOTS, local_activities: int = 0) -> WorkerTuner:
     """Return the tuner of a worker with these slots."""
     return WorkerTuner.create_composite(
         workflow_supplier=workflows,

@@ -116,7 +116,8 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    # The ledger first: every credential that it has is then in the job's view, or among its older ones.
+    # The ledger first: every credential that it has is then in the job's view, or among its older ones. Each type by itself, because a reading
+    # has a maximum number of entries.
     issued, found = (
         with_store_timeout(partial(read_entries, deps.store.ledger, job, types=[kind])).items
         for kind in (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_FOUND)

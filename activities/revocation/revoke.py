@@ -173,7 +173,9 @@ def revoke(
 
 
 def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[datetime, str, Event]:
-    """Return when a revocation's first attempt began, recorded or not; what names its attempts, which record nothing twice; its first event."""
+    """Return when a revocation's first attempt began, recorded or not; the name of its series of attempts, by which a retry records nothing
+    twice; and its first event.
+    """
     first_began = deps.revocation_tracker.start_time(job, now=now)
     series = f"{by}-{first_began:%Y%m%dT%H%M%S%f}"
     return first_began, series, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=series, by=by, why=why)
@@ -342,8 +344,9 @@ def _with_doubts(deps: Deps, memory: _JobMemory) -> _JobMemory:
     """Add the credentials that Vault may have issued and nobody recorded; if that cannot be known now, why."""
     if memory.unrecorded is None:
         return memory
-    asked, none = FailureCollector(), tuple[CredentialHandle, ...]()
-    found = asked.attempt("issues in flight", partial(find_unconfirmed_issues, deps, memory.unrecorded), otherwise=none)
+    asked = FailureCollector()
+    find = partial(find_unconfirmed_issues, deps, memory.unrecorded)
+    found: tuple[CredentialHandle, ...] = asked.attempt("issues in flight", find, otherwise=())
     doubts = tuple(item for item in found if item.id not in {known.id for known in memory.credentials})
     return replace(memory, credentials=(*doubts, *memory.credentials), doubts=doubts, unknown=(*memory.unknown, *asked.failures))
 

@@ -64,15 +64,6 @@ def configuration_digest(deps: Deps, action: ActionDef, path: str, *, fresh: boo
     return digest_of({"target": action.target.digest, "path": path, "role": role.digest}) if action.target and role else None
 
 
-def is_search_trusted(deps: Deps, action: ActionDef, path: str, *, since: datetime) -> bool:
-    """Whether, with Vault's current configuration, a search by job id finds credentials that were issued at or after `since`.
-
-    Raises RetryLater.
-    """
-    digest = configuration_digest(deps, action, path, fresh=True)
-    return digest is not None and was_found(deps, digest, by=since)
-
-
 def known_controls(deps: Deps, action: ActionDef, data_scope: Mapping[str, str]) -> KnownControls:
     """Return the known positive controls for a user of this action. Vault's configuration may be some seconds old. Raises RetryLater."""
     path, found_at = issue_path(action, data_scope), deps.store.positive_controls.found_at
@@ -145,7 +136,8 @@ def _why_not_searchable(deps: Deps, credential: CredentialHandle, action: Action
     path = (credential.lease_id or "").rpartition("/")[0]
     if action is None or action.target is None or not DATABASE_CREDS_PATH.fullmatch(path):
         return None
-    if is_search_trusted(deps, action, path, since=credential.issued_at):
+    digest = configuration_digest(deps, action, path, fresh=True)
+    if digest and was_found(deps, digest, by=credential.issued_at):
         return None
     return "an older version issued it and did not record its user, and no search by job id had found such users before"
 

@@ -21,7 +21,7 @@ from justenough.domain.jobs.states import Action, RevocationState
 from justenough.domain.ledger.events import EventType
 from justenough.services.positive_control import (
     NotObservable,
-    is_search_trusted,
+    configuration_digest,
     known_controls,
     why_not_observable,
     with_observed_user,
@@ -189,7 +189,7 @@ def test_a_user_is_searched_for_nowhere_if_the_catalog_has_come_to_need_more_dat
     assert known_controls(at.deps, action, ACME).is_search_known
     known = known_controls(at.deps, action, {})
     assert (known.digest, known.is_search_known, known.is_place_known) == (None, False, False)
-    assert not is_search_trusted(at.deps, action, known.path, since=at.deps.now())
+    assert configuration_digest(at.deps, action, known.path, fresh=True) is None
 
 
 def test_the_first_issue_of_a_configuration_is_in_doubt_because_no_search_has_found_a_user_yet(at: Desk) -> None:
