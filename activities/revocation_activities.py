@@ -52,7 +52,7 @@ class ForeignJob(GiveUp):
 class RevocationActivities:
     """Revokes access even if it was never recorded: finds it by the job's prefix in Vault and the job's id in the targets."""
 
-    def __init__(self, deps: Deps, *, reaches_vault: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, deps: Deps, *, reaches_vault: Callable[[], bool]) -> None:
         """`reaches_vault`: whether this worker does, by its latest check."""
         self._deps = deps
         self._reaches_vault = reaches_vault

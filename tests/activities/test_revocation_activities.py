@@ -31,11 +31,17 @@ from justenough.domain.contracts.workflow_messages import RevokeCredentialInput,
 from justenough.domain.core.secret import Secret
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.services import revocation_attempts
+from justenough.services.dependencies import Deps
 from tests.activities.revocation_calls import revocation_state, revoke_by_session
 from tests.activities.vault_shop import Desk
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
+
+
+def revocations(deps: Deps, *, reaches_vault: bool = True) -> RevocationActivities:
+    """Return the revocations of a worker whose latest check found this."""
+    return RevocationActivities(deps, reaches_vault=lambda: reaches_vault)
 
 
 class SlowInspector(TargetInspector):
@@ -63,7 +69,7 @@ async def test_a_revocation_heartbeats_even_while_one_of_its_steps_hangs(at: Des
 
     environment.on_heartbeat = beat
     targets = SlowInspector(at, go)
-    ending = RevocationActivities(replace(at.deps, targets=targets))
+    ending = revocations(replace(at.deps, targets=targets))
     if whole:
         await environment.run(ending.revoke_job, RevokeInput(job=job, by="compensation", why="its worker died", attempts=1))
     else:
@@ -78,7 +84,7 @@ async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any
     held = at.issue(job)
     request = held.credential.request_id
     revoke_input = RevokeCredentialInput(job=job, credential=request, request=request if release == "this one" else None)
-    result = await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_credential, revoke_input)
+    result = await ActivityEnvironment().run(revocations(at.deps).revoke_credential, revoke_input)
     assert result.confirmed
     assert at.shop.users_of(job) == []
 
@@ -86,13 +92,13 @@ async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any
 async def test_a_job_of_another_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(ForeignJob, match="not a job of this installation"):
-        await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
+        await ActivityEnvironment().run(revocations(at.deps).revoke_job, wanted)
 
 
 async def test_a_worker_that_knows_that_it_does_not_reach_vault_leaves_revocations_to_others(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    ending, entries = RevocationActivities(at.deps, reaches_vault=lambda: False), at.entry_types(job)
+    ending, entries = revocations(at.deps, reaches_vault=False), at.entry_types(job)
     with pytest.raises(VaultUnavailable, match="this worker does not reach Vault"):
         await ActivityEnvironment().run(ending.revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     with pytest.raises(VaultUnavailable, match="this worker does not reach Vault"):
@@ -105,7 +111,7 @@ async def test_a_worker_that_does_not_reach_vault_closes_the_claim_of_a_job_that
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, claims = at.job(), at.deps.store.claims
-    ending = RevocationActivities(at.deps, reaches_vault=lambda: False)
+    ending = revocations(at.deps, reaches_vault=False)
     how = RevokeInput(job=job, by="person", why="killed", attempts=1)
     with monkeypatch.context() as patched:
         patched.setattr(claims, "close", lambda *_: 1 / 0)
@@ -130,7 +136,7 @@ async def test_a_revocation_whose_workflow_is_gone_keeps_its_pauses_between_atte
     environment.on_heartbeat = lambda *_: environment.cancel()
     with at.shop.door.closed():
         wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
-        assert not (await environment.run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
+        assert not (await environment.run(revocations(at.deps).revoke_job, wanted)).confirmed
         assert (tries - 1) * RETRY_INTERVAL_S <= time.monotonic() - began < MAX_RETRY_INTERVAL_S + SLACK_S
 
 
@@ -140,7 +146,7 @@ async def test_a_revocation_whose_workflow_is_gone_records_nothing_after_another
     assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
     environment, before = ActivityEnvironment(), at.entry_types(job)
     environment.on_heartbeat = lambda *_: environment.cancel()
-    ended = await environment.run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
+    ended = await environment.run(revocations(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
     assert ended.confirmed
     assert at.entry_types(job) == before
 
@@ -152,16 +158,16 @@ async def test_a_proof_stays_valid_if_vault_is_away_when_the_guard_checks(at: De
     away = replace(at.deps, vault=Vault("http://127.0.0.1:1"))
     away.vault.login_token(Secret("s.anything"))
     with pytest.raises(VaultUnavailable):
-        await ActivityEnvironment().run(RevocationActivities(away).revoke_job, wanted)
+        await ActivityEnvironment().run(revocations(away).revoke_job, wanted)
     assert revocation_state(at, job) == "confirmed"
-    assert (await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
+    assert (await ActivityEnvironment().run(revocations(at.deps).revoke_job, wanted)).confirmed
     assert at.entry_types(job) == before
 
 
 async def test_a_kill_closes_a_jobs_claim_even_if_its_ledger_already_has_a_forged_proof(at: Desk) -> None:
     job, now = at.job(), at.deps.now()
     at.deps.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
-    await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    await ActivityEnvironment().run(revocations(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     claim = at.deps.store.claims.get(job)
     assert claim is not None
     assert not claim.open
@@ -171,7 +177,7 @@ async def test_a_kill_that_arrives_as_the_job_ends_by_itself_leaves_its_proof_un
     job = at.job()
     held = at.issue(job)
     assert revoke_by_session(at, job, held).confirmed
-    await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    await ActivityEnvironment().run(revocations(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     assert revocation_state(at, job) == "confirmed"
 
 
@@ -181,7 +187,7 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     jobs = [at.job() for _ in range(MAX_CONCURRENT_REVOCATIONS + 4)]
     for job in jobs:
         at.issue(job)
-    environment, ending = ActivityEnvironment(), RevocationActivities(at.deps)
+    environment, ending = ActivityEnvironment(), revocations(at.deps)
     wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
     revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
     # Those that wait for their second look hold nobody up: all have had their first before any is done.
@@ -201,8 +207,8 @@ async def test_a_worker_that_cannot_reach_vault_leaves_a_revocation_to_one_that_
     away.vault.login_token(Secret("s.anything"))
     wanted = RevokeInput(job=job, by="compensation", why="killed")
     with pytest.raises(NotConfirmed, match="did not answer"):
-        await asyncio.wait_for(ActivityEnvironment().run(RevocationActivities(away).revoke_job, wanted), 60)
-    result = await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted.model_copy(update={"attempts": 1}))
+        await asyncio.wait_for(ActivityEnvironment().run(revocations(away).revoke_job, wanted), 60)
+    result = await ActivityEnvironment().run(revocations(at.deps).revoke_job, wanted.model_copy(update={"attempts": 1}))
     assert not result.failures
 
 
@@ -217,7 +223,7 @@ async def test_a_revocation_that_fails_once_at_each_of_two_workers_is_overdue(at
             environment.info = replace(environment.info, attempt=attempt)
             assert revocation_state(at, job) != "overdue"
             with pytest.raises(NotConfirmed):
-                await asyncio.wait_for(environment.run(RevocationActivities(worker).revoke_job, wanted), 60)
+                await asyncio.wait_for(environment.run(revocations(worker).revoke_job, wanted), 60)
     assert revocation_state(at, job) == "overdue"
 
 
