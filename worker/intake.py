@@ -79,7 +79,7 @@ class Intake:
         """Whether Vault answered the latest check."""
         return self._obstacle != VAULT_AWAY
 
-    def slots(self, number: int, *, for_sessions: bool = False) -> Slots:
+    def slots(self, number: int, *, for_sessions: bool) -> Slots:
         """Return slots that can be reserved while Vault answers. Slots for sessions also need the store and a valid configuration: without these,
         the worker still runs workflows, which kill jobs, and revokes what jobs held.
         """

@@ -98,7 +98,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         task_queue=f"{settings.task_queue}-endings",
         activities=quick,
         activity_executor=ThreadPoolExecutor(MAX_CONCURRENT_ENDINGS, thread_name_prefix="ending"),
-        tuner=build_tuner(activities=intake.slots(MAX_CONCURRENT_ENDINGS)),
+        tuner=build_tuner(activities=intake.slots(MAX_CONCURRENT_ENDINGS, for_sessions=False)),
         **common,
     )
     # The pool creates threads on demand, and sessions need none. With fewer threads than slots the SDK warns.
@@ -114,7 +114,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         activities=[*quick, sessions.receive],
         activity_executor=threads,
         tuner=build_tuner(
-            workflows=intake.slots(MAX_CONCURRENT_WORKFLOW_TASKS),
+            workflows=intake.slots(MAX_CONCURRENT_WORKFLOW_TASKS, for_sessions=False),
             activities=intake.slots(settings.max_sessions, for_sessions=True),
             local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
         ),

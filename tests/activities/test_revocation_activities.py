@@ -79,7 +79,9 @@ async def test_a_revocation_heartbeats_even_while_one_of_its_steps_hangs(at: Des
 
 
 @pytest.mark.parametrize("release", ["this one", "earlier ones"])
-async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any_release_uses(at: Desk, *, release: str) -> None:
+async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any_release_uses(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, *, release: str
+) -> None:
     job = at.job()
     held = at.issue(job)
     request = held.credential.request_id
@@ -87,6 +89,11 @@ async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any
     result = await ActivityEnvironment().run(revocations(at.deps).revoke_credential, revoke_input)
     assert result.confirmed
     assert at.shop.users_of(job) == []
+    # Vault is not asked again to end what is dead.
+    leases: list[str] = []
+    monkeypatch.setattr(at.deps.vault, "revoke_lease", leases.append)
+    assert (await ActivityEnvironment().run(revocations(at.deps).revoke_credential, revoke_input)).confirmed
+    assert leases == []
 
 
 async def test_a_job_of_another_installation_is_not_revoked(at: Desk) -> None:

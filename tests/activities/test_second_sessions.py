@@ -38,6 +38,16 @@ async def test_a_second_session_is_refused_although_the_first_has_recorded_nothi
     assert first.issue().credential.user is not None
 
 
+async def test_a_second_session_is_refused_by_the_ledger_alone_if_a_failover_lost_the_claim_of_the_first(at: Desk) -> None:
+    job, now, launcher = new_job_id("dev", now=at.deps.now()), at.deps.now(), at.shop.newcomer("failed-over", "ops")
+    began = {"worker": "w", "sandbox": "off", "run": "r", "times_out_at": now.isoformat()}
+    at.deps.store.ledger.append([build_event(EventType.JOB_STARTED, job, at=now, **began)])
+    result = await run_session(at, launcher.order(job, now=now, spec=SPEC))
+    assert (result.outcome, result.reason) == (JobState.FAILED, REFUSED)
+    assert at.deps.store.claims.get(job) is None
+    assert at.deps.vault.prefix_accessors(job) == ()
+
+
 @pytest.mark.parametrize(
     "how, outcome, reason", [("kill", JobState.KILLED, None), ("cancel", JobState.CANCELLED, None), (None, JobState.FAILED, REFUSED)]
 )

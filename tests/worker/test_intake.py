@@ -100,7 +100,7 @@ async def test_without_vault_a_worker_takes_no_tasks_and_without_store_or_config
         "config": ConfigFolder(tmp_path / "empty", ENV, required=True),
     }
     intake = Intake(replace(deps, **{name: lacking[name] for name in away}))
-    tasks, sessions = intake.slots(3), intake.slots(3, for_sessions=True)
+    tasks, sessions = intake.slots(3, for_sessions=False), intake.slots(3, for_sessions=True)
     waiting = asyncio.create_task(sessions.reserve_slot(TASK))
     with capture_logs() as logs:
         await intake.check()
@@ -124,7 +124,7 @@ async def test_a_check_that_fails_unexpectedly_lets_the_worker_take_tasks_and_is
     monkeypatch.setattr(intake_module, "RECHECK_INTERVAL", timedelta(0))
     monkeypatch.setattr(intake_module, "CHECK_INTERVAL", timedelta(0))
     intake = Intake(replace(deps, vault=unreachable_vault()))
-    slots = intake.slots(1)
+    slots = intake.slots(1, for_sessions=False)
     await intake.check()
     assert slots.try_reserve_slot(TASK) is None
     with capture_logs() as logs:
