@@ -8,10 +8,13 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self
 
 import pytest
 from structlog.testing import capture_logs
+from temporalio.client import Client
+from temporalio.worker import FixedSizeSlotSupplier
 
 from activities.support.async_tools import run_beside
 from justenough.adapters.configuration.folder import ConfigFolder
@@ -23,6 +26,7 @@ from justenough.domain.core.secret import Secret
 from justenough.services.dependencies import Deps
 from tests.support.domain_samples import SHOP
 from worker import intake as intake_module
+from worker import temporal_worker
 from worker.intake import NO_CONFIGURATION, STORE_AWAY, VAULT_AWAY, Intake, Slots
 
 ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
@@ -134,3 +138,36 @@ async def test_a_check_that_fails_unexpectedly_lets_the_worker_take_tasks_and_is
                 await slots.reserve_slot(TASK)
             while VAULT_AWAY not in [entry["event"] for entry in logs]:  # noqa: ASYNC110 - nothing else reports it
                 await asyncio.sleep(0.01)
+
+
+class RecordedWorker:
+    """Takes the place of an SDK worker, and shows how it was set up."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, _client: Client, **options: Any) -> None:
+        self.made.append(options)
+        self._workflow_worker = SimpleNamespace()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+async def test_every_slot_of_a_worker_goes_by_what_it_reaches(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporal_worker, "Worker", RecordedWorker)
+    monkeypatch.setattr(RecordedWorker, "made", [])
+    nobody: Any = None
+    for each in (deps, replace(deps, vault=unreachable_vault())):
+        async with temporal_worker.run_workers(nobody, each, nobody):
+            pass
+    suppliers = [
+        (options["tuner"]._get_workflow_task_slot_supplier(), options["tuner"]._get_activity_task_slot_supplier())
+        for options in RecordedWorker.made
+    ]
+    is_free = [tuple(isinstance(one, Slots) and one.try_reserve_slot(TASK) is not None for one in pair) for pair in suppliers]
+    # First the endings, which have no workflows, then the sessions with the workflows; while Vault answers, and while it does not.
+    assert is_free == [(False, True), (True, True), (False, False), (False, False)]
+    assert not any(isinstance(one, FixedSizeSlotSupplier) and one.num_slots for pair in suppliers for one in pair)
