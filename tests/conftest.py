@@ -74,6 +74,15 @@ def _import_tests_in_turn(config: pytest.Config) -> None:
             import_module(".".join(file.relative_to(config.rootpath).with_suffix("").parts))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_files_in_the_checkout(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail where a test leaves a file in the checkout: a `justenough.toml` there would configure every later command."""
+    before = set(pytestconfig.rootpath.iterdir())
+    yield
+    new = {path.name for path in set(pytestconfig.rootpath.iterdir()) - before if not path.name.startswith(".")}
+    assert not new, f"tests left files in {pytestconfig.rootpath}: {sorted(new)}"
+
+
 def pytest_report_header() -> str | None:
     """Say what an ordinary user's run leaves out."""
     return None if os.geteuid() == 0 else "not root: tests marked `root` are left out"

@@ -61,7 +61,7 @@ def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, fol
 def test_on_a_terminal_each_name_that_no_option_gives_is_asked_for(alone: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "asked"
     answers = {"Environment of your resources [prod]": "", "Group that owns resources and approves writes [owners]": "shop-leads"}
-    with run_on_terminal(alone, "init", folder, "--launchers", "crew", "--security", "sec") as (process, terminal):
+    with run_on_terminal(alone, "init", folder, "--launchers", "crew", "--security", "sec", cwd=tmp_path) as (process, terminal):
         for question, answer in answers.items():
             terminal.read_until(f"{question}:".encode())
             terminal.write(f"{answer}\n".encode())
@@ -69,6 +69,7 @@ def test_on_a_terminal_each_name_that_no_option_gives_is_asked_for(alone: Cli, t
     roles = (folder / "approvals.yaml").read_text()
     assert all(name in roles for name in ("crew", "shop-leads", "sec"))
     assert "owners" not in read_yaml("", roles)["roles"]
+    assert (tmp_path / "justenough.toml").read_text() == f'config = "{folder}"\n'
 
 
 def test_the_commands_to_run_next_name_a_folder_with_spaces_as_a_shell_reads_it(alone: Cli, folder: Path) -> None:
