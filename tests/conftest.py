@@ -55,10 +55,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Collect tests without collecting garbage: what this makes lives until the end, and Python would look through it again and again."""
+    """Collect tests without collecting garbage: what this makes lives until the end, and Python would look through it again and again.
+
+    Collect garbage less often afterwards, too, as workers do.
+    """
     with gc_tuning.pause():
         _import_tests_in_turn(session.config)
-        return (yield)
+        collected = yield
+    gc_tuning.freeze()
+    return collected
 
 
 def _import_tests_in_turn(config: pytest.Config) -> None:
