@@ -85,7 +85,7 @@ def fresh(whole: Stack, tmp_path: Path) -> Cli:
 
 @contextmanager
 def run_on_terminal(
-    cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, rows: int = 24, cwd: Path = ROOT, **env: str
+    cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, rows: int = 24, **env: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
     """Run a command whose stdin and stderr (`whole`: stdout too) are a terminal: the process, and the terminal's other end."""
     ours, theirs = pty.openpty()
@@ -94,7 +94,7 @@ def run_on_terminal(
     try:
         stdout = theirs if whole else subprocess.PIPE
         env = cli.env(TERM="xterm", **env)
-        with run_child(interruptible_command(command), cwd=cwd, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
+        with run_child(interruptible_command(command), env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
             os.close(theirs)
             yield process, Terminal(ours)
     finally:

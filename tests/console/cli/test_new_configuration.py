@@ -58,10 +58,11 @@ def test_a_new_folder_is_valid_and_is_named_in_the_settings_file(alone: Cli, fol
     assert alone.json("policy", "explain", folder / "jobs" / "hello.yaml", "--config", folder)["requests"] == []
 
 
-def test_on_a_terminal_each_name_that_no_option_gives_is_asked_for(alone: Cli, tmp_path: Path) -> None:
+def test_on_a_terminal_each_name_that_no_option_gives_is_asked_for(alone: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "asked"
     answers = {"Environment of your resources [prod]": "", "Group that owns resources and approves writes [owners]": "shop-leads"}
-    with run_on_terminal(alone, "init", folder, "--launchers", "crew", "--security", "sec", cwd=tmp_path) as (process, terminal):
+    with run_on_terminal(alone, "init", folder, "--launchers", "crew", "--security", "sec") as (process, terminal):
         for question, answer in answers.items():
             terminal.read_until(f"{question}:".encode())
             terminal.write(f"{answer}\n".encode())
