@@ -37,6 +37,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.positive_control import known_controls, with_observed_user
 from tests.activities.tcp_door import Door
 from tests.support.claims import claim_job
+from tests.support.http_client import shared_client
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "shop"
 ACME = {"tenant": "acme"}
@@ -85,12 +86,6 @@ class Held:
     credential: CredentialHandle
     token: JobToken
     issued: IssuedSecret
-
-
-@cache
-def _client() -> httpx.Client:
-    """One for all: making one takes longer than most calls."""
-    return httpx.Client(timeout=180, trust_env=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +162,7 @@ class Shop:
 
     def _call(self, method: str, path: str, body: Any = None, *, token: str = "") -> httpx.Response:
         headers = {"X-Vault-Token": token} if token else {}
-        return _client().request(method, f"{self.settings.vault_addr}/v1/{path}", json=body, headers=headers)
+        return shared_client().request(method, f"{self.settings.vault_addr}/v1/{path}", json=body, headers=headers)
 
 
 @dataclass(frozen=True)

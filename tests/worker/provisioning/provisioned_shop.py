@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
+from tests.support.http_client import shared_client
 from tests.support.wait import until
 from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, VaultTarget, WriteOutcome, plan_vault, provision_vault
 
@@ -36,12 +36,6 @@ PEOPLE = {
 NOBODY: dict[str, PersonSeed] = {}
 
 
-@cache
-def _client() -> httpx.Client:
-    """Return the shared HTTP client: creating one takes longer than most calls."""
-    return httpx.Client(timeout=180, trust_env=False)
-
-
 @dataclass(frozen=True)
 class Session:
     """Vault as one token sees it. Calls return status codes instead of errors, so that tests can check what is refused."""
@@ -51,7 +45,7 @@ class Session:
 
     def call(self, method: str, path: str, body: object = None) -> httpx.Response:
         headers = {"X-Vault-Token": self.token} if self.token else {}
-        return _client().request(method, f"{self.address}/v1/{path}", json=body, headers=headers)
+        return shared_client().request(method, f"{self.address}/v1/{path}", json=body, headers=headers)
 
     def read(self, path: str) -> httpx.Response:
         return self.call("GET", path)
