@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Launch, Look, Open, log_in, wait_for_state
+from tests.browser.rig import OPEN_FOLDS, Launch, Look, Open, check_middle_widths, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import access, spec
 from worker.stack import Stack
@@ -104,6 +104,17 @@ async def test_an_open_list_adds_and_updates_rows(person: Open, launched: Launch
     await expect(row).to_contain_text(re.compile("no access left|no access issued"))
     await check_not_reloaded(page)
     await axe(page)
+
+
+async def test_lists_fit_the_window_of_a_tablet(person: Open, launched: Launch) -> None:
+    agent = {"name": "customer-refund-agent", "version": "1.4"}
+    await launched({**spec("true", access("refunds-db", "write")), "name": "refund-triage", "agent": agent}, "awaiting_approval")
+    ended = await launched({**spec("true", access("orders-db", "read")), "name": "order-status", "agent": agent}, "succeeded")
+    page = await person("lead")
+    for path in ("/jobs", "/credentials?show=all", f"/jobs/{ended['id']}", "/now"):
+        await page.goto(path)
+        await page.evaluate(OPEN_FOLDS)
+        await check_middle_widths(page)
 
 
 async def test_the_keyboard_moves_through_the_list_and_to_the_search(person: Open, launched: Launch) -> None:
