@@ -117,6 +117,17 @@ async def test_lists_fit_the_window_of_a_tablet(person: Open, launched: Launch) 
         await check_middle_widths(page)
 
 
+async def test_a_focused_button_of_a_list_keeps_the_focus_when_a_row_is_added(person: Open, launched: Launch) -> None:
+    await launched(spec("true"), "succeeded")
+    page = await person("lead")
+    await page.goto("/jobs")
+    await expect(page.locator("[data-alive]")).to_contain_text("Live")
+    await page.get_by_role("button", name="Kill…").focus()
+    job = await launched(spec("true"))
+    await expect(page.locator(f'#rows a[href="/jobs/{job["id"]}"]')).to_be_visible()
+    await expect(page.get_by_role("button", name="Kill…")).to_be_focused()
+
+
 async def test_the_keyboard_moves_through_the_list_and_to_the_search(person: Open, launched: Launch) -> None:
     job = await launched(spec("true"), "succeeded")
     await launched(spec("true"), "succeeded")

@@ -188,11 +188,12 @@ function updateRegions(fresh) {
     const open = new Set(all("details[open][id]", region).map((it) => it.id));
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     const mark = focused && markOf(focused);
+    const key = focused && !mark && keyOf(focused);
     const isItem = focused?.matches("[data-item]");
     region.replaceChildren(...next.childNodes);
     keepTarget(region);
     for (const it of all("details[id]", region)) it.open = open.has(it.id);
-    const marked = mark && one(mark, region);
+    const marked = mark ? one(mark, region) : key && elementWithKey(key, focused.tagName, region);
     if (marked) focus(isItem ? marked.closest("[data-item]") : marked);
     void region.offsetWidth;
     region.classList.add("changed");
@@ -207,6 +208,18 @@ function markOf(element) {
   if (!known || known.id) return known && `#${CSS.escape(known.id)}`;
   if (known.matches("summary") && known.parentElement.id) return `#${CSS.escape(known.parentElement.id)} > summary`;
   return known.hasAttribute("href") ? `a[href="${CSS.escape(known.getAttribute("href"))}"]` : null;
+}
+
+// What tells an element without an id or a link, such as a button, from others: its form, what it does and its text.
+function keyOf(element) {
+  const form = element.form && nameOf(element.form);
+  return JSON.stringify([form, element.name, element.value, element.getAttribute("formaction"), element.textContent]);
+}
+
+// Return the only element with a key: the focus must not move to another item's button.
+function elementWithKey(key, tag, region) {
+  const [found, other] = all(tag, region).filter((it) => keyOf(it) === key);
+  return other ? null : found;
 }
 
 // A form that was open as the target of the address stays open when it is replaced.
