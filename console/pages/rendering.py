@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from console.auth.authorization import Caller
 from console.auth.csrf import mask
 from console.pages.look import look_of
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, with_digests
@@ -44,6 +45,8 @@ NAV = (
     ("/report", "Compliance"),
     ("/operations", "Operations"),
 )
+READERS_PAGES = frozenset({"/report", "/operations/deliveries", "/operations/settings"})
+"""Pages that only those who may read everything can open. Nobody else gets a link to them."""
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
@@ -97,12 +100,17 @@ def template_environment() -> Environment:
         "shown_credential_state": shown_credential_state,
         "shown_request_state": shown_request_state,
     }
-    environment.globals |= {"request_text": request_text, "deciders": _deciders}
+    environment.globals |= {"request_text": request_text, "deciders": _deciders, "can_open": _can_open}
     environment.globals |= {
         "tier_name": pass_context(lambda context, number: tier_name(number, context["visitor"].caller.tiers)),
         "tier_names": pass_context(lambda context, numbers: tier_names(numbers, context["visitor"].caller.tiers)),
     }
     return environment
+
+
+def _can_open(caller: Caller, path: str) -> bool:
+    """Whether a person may open a page that a menu links to."""
+    return caller.can_read_all or path not in READERS_PAGES
 
 
 def download_headers(filename: str) -> dict[str, str]:

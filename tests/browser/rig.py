@@ -65,6 +65,8 @@ DISTINCT = """() => {
 """Returns a page without the elements that look, inside too, like a sibling before them: what holds for its colours holds for theirs."""
 LAPTOP = 1280
 NARROW_WIDTHS = (360, 390, 640)
+MIDDLE_WIDTHS = (740, 834, 900)
+"""Of tablets and of half a screen, where lists are tables as on wide screens."""
 NARROW_TEXT = """() => {
   const fonts = ["fontFamily", "fontSize", "fontWeight", "fontStyle", "fontStretch", "fontVariantNumeric", "letterSpacing"];
   const leasts = new Map();
@@ -270,6 +272,16 @@ async def check_text_boxes(page: Page) -> None:
         await page.set_viewport_size(size)
 
 
+async def check_middle_widths(page: Page) -> None:
+    """Fail if a page is wider than its window at any width of a tablet."""
+    size = page.viewport_size
+    for width in MIDDLE_WIDTHS:
+        await page.set_viewport_size({"width": width, "height": HEIGHT})
+        await check_fits(page)
+    if size:
+        await page.set_viewport_size(size)
+
+
 async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]] = LOOKS, before: str = "null") -> None:
     """Load a page in the first of these looks, and fail if it is too wide or inaccessible in any of them. `before`: a script to run in each look.
 
@@ -286,6 +298,7 @@ async def check_looks(page: Page, path: str, *, looks: Sequence[tuple[int, bool]
         await check_navigation(page)
         if number == 0:
             await check_text_boxes(page)
+            await check_middle_widths(page)
         new_width, new_theme = (value not in {look[at] for look in looks[:number]} for at, value in enumerate((width, dark)))
         if new_width:
             await check_axe(page, LAYOUT)

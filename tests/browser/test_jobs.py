@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Launch, Look, Open, log_in, wait_for_state
+from tests.browser.rig import OPEN_FOLDS, Launch, Look, Open, check_middle_widths, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import access, spec
 from worker.stack import Stack
@@ -104,6 +104,28 @@ async def test_an_open_list_adds_and_updates_rows(person: Open, launched: Launch
     await expect(row).to_contain_text(re.compile("no access left|no access issued"))
     await check_not_reloaded(page)
     await axe(page)
+
+
+async def test_lists_fit_the_window_of_a_tablet(person: Open, launched: Launch) -> None:
+    agent = {"name": "customer-refund-agent", "version": "1.4"}
+    await launched({**spec("true", access("refunds-db", "write")), "name": "refund-triage", "agent": agent}, "awaiting_approval")
+    ended = await launched({**spec("true", access("orders-db", "read")), "name": "order-status", "agent": agent}, "succeeded")
+    page = await person("lead")
+    for path in ("/jobs", "/credentials?show=all", f"/jobs/{ended['id']}", "/now"):
+        await page.goto(path)
+        await page.evaluate(OPEN_FOLDS)
+        await check_middle_widths(page)
+
+
+async def test_a_focused_button_of_a_list_keeps_the_focus_when_a_row_is_added(person: Open, launched: Launch) -> None:
+    await launched(spec("true"), "succeeded")
+    page = await person("lead")
+    await page.goto("/jobs")
+    await expect(page.locator("[data-alive]")).to_contain_text("Live")
+    await page.get_by_role("button", name="Kill…").focus()
+    job = await launched(spec("true"))
+    await expect(page.locator(f'#rows a[href="/jobs/{job["id"]}"]')).to_be_visible()
+    await expect(page.get_by_role("button", name="Kill…")).to_be_focused()
 
 
 async def test_the_keyboard_moves_through_the_list_and_to_the_search(person: Open, launched: Launch) -> None:

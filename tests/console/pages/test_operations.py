@@ -33,6 +33,21 @@ async def test_the_operations_page_links_to_all_its_subpages(logged_in: LogIn) -
         assert f'href="/operations/{name}"' in page
 
 
+async def test_a_launcher_gets_no_link_to_what_only_readers_and_approvers_may_open(logged_in: LogIn) -> None:
+    links = {}
+    for name in ("ops", "lead"):
+        person = await logged_in(name)
+        links[name] = {link for path in ("/now", "/inbox", "/operations", "/models") for link in find_links((await person.open(path)).text)}
+        for link in links[name]:
+            assert (await person.open(link)).status_code == 200, (name, link)
+    assert links["lead"] - links["ops"] >= {"/report", "/operations/deliveries", "/operations/settings", "/delegations"}
+
+
+def find_links(page: str) -> set[str]:
+    """Return the links of a page that name nothing but a page."""
+    return set(re.findall(r'href="(/[a-z/]+)"', page))
+
+
 async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.health.CACHE_TTL_S", 0)
     lead = await logged_in("lead")
