@@ -94,6 +94,6 @@ def _form_page(request: Request) -> str:
 
 
 def _local_path(request: Request, url: str) -> str:
-    """Return the path of one of the console's addresses; empty for others."""
+    """Return the path of one of the console's addresses; empty for others. A path that begins with `//` would lead to another site."""
     site = str(request.base_url)
-    return f"/{url.removeprefix(site)}" if url.startswith(site) else ""
+    return f"/{url.removeprefix(site).lstrip('/')}" if url.startswith(site) else ""

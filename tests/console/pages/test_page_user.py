@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -109,6 +110,25 @@ async def test_a_form_without_the_csrf_token_changes_nothing(site: Site, logged_
         assert "this form belongs to an earlier login, or another site sent it" in answer.text.lower()
     assert await site.is_valid(token)
     assert (await lead.open("/sessions")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "came_from, link",
+    [
+        ("/jobs?order=oldest", "/jobs?order=oldest"),
+        ("//evil.example/x", "/evil.example/x"),
+        ("/", "/"),
+        (".evil.example/", None),
+        ("@evil.example/", None),
+    ],
+)
+async def test_the_page_of_a_refused_form_links_only_to_the_consoles_own_page(
+    site: Site, logged_in: LogIn, came_from: str, link: str | None
+) -> None:
+    lead = await logged_in()
+    answer = await lead.send("/logout", {"csrf": "wrong"}, {**SAME, "Referer": f"{site.address}{came_from}"})
+    reopened = re.search(r'href="([^"]*)">Reopen the page', answer.text)
+    assert (reopened and reopened[1]) == link
 
 
 async def test_a_form_from_another_site_changes_nothing_even_with_the_csrf_token(site: Site, logged_in: LogIn) -> None:
