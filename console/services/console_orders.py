@@ -134,8 +134,8 @@ def _keep_new_id(deps: Deps, quotas: Quotas, request: OrderRequest, *keys: str, 
 
 
 def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
-    """Return a schedule from the current configuration. Raises NotFound."""
-    schedule = deps.config.current().schedules.get(name)
+    """Return a schedule from the current configuration. Raises NotFound, NoConfiguration."""
+    schedule = deps.config.require().schedules.get(name)
     if schedule is None:
         raise NotFound(f"there is no schedule {name}")
     return schedule
@@ -144,7 +144,7 @@ def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
 def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
     """Record the order of a scheduled run and return it; if it was recorded before, return that order.
 
-    Raises NotFound, NoOccasion, NotDueYet, Conflict, InvalidInput, OverQuota.
+    Raises NotFound, NoConfiguration, NoOccasion, NotDueYet, Conflict, InvalidInput, OverQuota.
     """
     name, scheduled_job, now = occasion.schedule, configured_schedule(deps, occasion.schedule), deps.now()
     local = scheduled_job.to_local_time(occasion.at)

@@ -95,9 +95,9 @@ async def find_subscription(console: Console, name: str) -> SubscriptionView:
 
 
 async def configured_subscription(console: Console, name: str) -> Subscription:
-    """Return a subscription that is still configured. Raises NotFound, Conflict."""
+    """Return a subscription that is still configured. Raises NotFound, Conflict, NoConfiguration."""
     await find_subscription(console, name)
-    subscription = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
+    subscription = (await to_thread.run_sync(console.deps.config.require)).subscriptions.get(name)
     if subscription is None:
         raise Conflict(f"{name} is no longer in triggers.yaml; add it there to send events to it again")
     return subscription

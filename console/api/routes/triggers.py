@@ -8,12 +8,14 @@ import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 
+from console.auth.vault_keys import NOT_VERIFIABLE_TEXT
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
 from console.services.console_orders import order_event
 from console.services.inputs import Triggered
 from console.services.submit_job import start_job
-from justenough.domain.core.errors import Unauthenticated
+from justenough.adapters.configuration.folder import NoConfiguration
+from justenough.domain.core.errors import RetryLater, Unauthenticated
 from justenough.domain.integrations.cloudevents import read_event
 from justenough.domain.integrations.webhook_signature import ID_HEADER, why_delivery_invalid
 
@@ -39,7 +41,12 @@ async def deliver(
 ) -> Triggered:
     """Launch the trigger's job for an event (CloudEvents 1.0, structured or binary mode). Sending the same event again returns the same job."""
     headers, body = {key.lower(): value for key, value in request.headers.items()}, await request.body()
-    triggered_job = (await to_thread.run_sync(console.deps.config.current)).triggers.get(name)
+    try:
+        triggered_job = (await to_thread.run_sync(console.deps.config.require)).triggers.get(name)
+    except NoConfiguration as error:
+        # The sender is unknown, so it gets no details. It must send the event again: after a 401 it might not.
+        log.warning("a delivery cannot be verified", trigger=name[:63], why=str(error))
+        raise RetryLater(NOT_VERIFIABLE_TEXT) from None
     why: str | None = "triggers.yaml has no trigger of this name"
     if triggered_job is not None:
         keys = await console.signing_secrets.keys_of(triggered_job.trigger.signing_secret)

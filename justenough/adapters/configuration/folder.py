@@ -107,11 +107,18 @@ class ConfigFolder:
         held: ConfigSet | None = getattr(self._held, "config", None)
         if held is not None:
             return held
+        if self._required:
+            return self.require()
+        self._check_if_due()
+        return self._good or self._parts
+
+    def require(self) -> ConfigSet:
+        """Return the last good set, as `current` does. Raises NoConfiguration if none was read: nobody knows then what it does not contain."""
         self._check_if_due()
         good = self._good
-        if good is None and self._required:
+        if good is None:
             raise NoConfiguration(f"this process has no valid configuration: {self._alarm}")
-        return good or self._parts
+        return good
 
     @contextmanager
     def hold(self) -> Iterator[None]:

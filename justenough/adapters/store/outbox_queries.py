@@ -148,7 +148,8 @@ class OutboxRepository(Repository):
         begin = {"position": newest_position(connection), "created_at": now, "seen_at": now, "delivered": 0}
         for name, kind in kinds.items():
             insert_new(connection, SUBSCRIPTIONS, {"name": name, "kind": kind, **begin})
-        connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name.in_(kinds)).values(seen_at=now))
+            # A name may be given to a subscription of the other kind, which continues at its position.
+            connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(kind=kind, seen_at=now))
         lost = select(SUBSCRIPTIONS.c.name).where(SUBSCRIPTIONS.c.seen_at < now - FORGET_AFTER)
         for table in (DELIVERIES, TOLD):
             connection.execute(delete(table).where(table.c.subscription.in_(lost)))

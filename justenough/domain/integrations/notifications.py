@@ -121,9 +121,10 @@ def asked_tier(entry: EntryView) -> int:
 
 def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[SentNotice, ...]:
     """Return the sent notices that an event settles."""
-    kind, about = EventType(entry.type), notice_subject(entry)
+    kind = EventType(entry.type)
     if kind not in SETTLING_EVENTS or (entry.data.get("verdict") == "pending"):
         return ()
+    about = notice_subject(entry)
     if kind is EventType.JOB_ENDED:
         return tuple(notice for notice in sent_notices if notice.about.startswith("request/"))
     below = entry.data["tier"] if kind in TIER_EVENTS else None

@@ -168,10 +168,13 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_fixed(folder
     decision = config.current().policies.decide(job(), "orders-db", resource(), Action.READ, context=access_context())
     assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
     assert "everything is denied" in (config.alarm or "")
+    with pytest.raises(NoConfiguration, match="everything is denied"):
+        config.require()
 
     (folder / broken).write_bytes(good)
     clock.advance()
     assert outcome(config) == "allowed"
+    assert config.require() is config.current()
     assert config.alarm is None
 
 

@@ -21,7 +21,7 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.adapters.store import event_samples
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import JOB, NOW, job_id, later, part_id
-from tests.console.outbox_rig import OTHERS, PEOPLE, OutboxRig
+from tests.console.outbox_rig import OTHERS, PEOPLE, SECRET, OutboxRig
 from tests.support.webhook_receiver import HANG, Receiver
 
 pytestmark = pytest.mark.servers
@@ -308,6 +308,27 @@ async def test_a_recipient_that_was_removed_does_not_hold_up_the_others(rig: Out
     await rig.deliver(console)
     assert (len(chat.requests), len(mail.requests)) == (2, 1)
     assert rig.deps.store.outbox.unsettled_notices("leads", JOB) == ()
+
+
+async def test_a_notification_that_takes_over_a_webhooks_name_drops_the_deliveries_that_notify_nobody(
+    rig: OutboxRig, chat: Receiver, mail: Receiver
+) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    mail.answer = lambda _: 500
+    webhook = {"name": "leads", "url": mail.url, "events": ["job.submitted", "approval.opened"], "signing_secret": SECRET}
+    rig.configure(webhooks=[{**webhook, "allow_private": True}])
+    console = rig.add_dispatcher()
+    await rig.deliver(console)
+    rig.record(*request_events())
+    await rig.deliver(console)
+    assert (rig.progress_of("leads").kind, rig.progress_of("leads").pending) == ("webhook", 2)
+
+    rig.configure(notify=[people()])
+    rig.clock.advance(10)
+    await rig.deliver(console)
+    after = rig.progress_of("leads")
+    assert (after.kind, after.pending, after.dead, after.why) == ("notify", 0, 0, None)
+    assert len(titles(chat)) == 1
 
 
 async def test_no_message_is_lost_while_a_secret_cannot_be_read(rig: OutboxRig, chat: Receiver) -> None:

@@ -319,6 +319,26 @@ async def test_a_broken_file_changes_and_deletes_nothing_and_a_fixed_one_is_appl
     assert (await installation.describe("one")).info.created_at < (await installation.describe("two")).info.created_at
 
 
+async def test_a_run_waits_while_the_console_that_takes_it_has_no_valid_configuration(installation: Installation) -> None:
+    await installation.sync_schedules(minutely=MINUTELY)
+    (at,) = past_minutes(1)
+    (installation.folder / "triggers.yaml").write_text("schedules: [")
+    async with build_console(installation.settings) as other, take_occasions(other):
+        await installation.backfill("minutely", at)
+        fire = installation.temporal.get_workflow_handle(f"{installation.prefix}minutely-{to_rfc3339(at)}")
+        end = asyncio.get_running_loop().time() + WITHIN
+        while True:
+            with contextlib.suppress(RPCError):
+                described = (await fire.describe()).raw_description
+                assert WorkflowExecutionStatus(described.workflow_execution_info.status) is WorkflowExecutionStatus.RUNNING
+                if any(pending.attempt > 1 for pending in described.pending_activities):
+                    break
+            assert asyncio.get_running_loop().time() < end, "nobody took it"
+            await asyncio.sleep(0.1)
+        installation.write_schedules(minutely=MINUTELY)
+        assert [await installation.result("minutely", at)] == installation.jobs("minutely")
+
+
 async def until_listed(installation: Installation, names: Iterable[str]) -> None:
     """Wait until Temporal's list, which is late, has exactly these."""
     end = asyncio.get_running_loop().time() + WITHIN
