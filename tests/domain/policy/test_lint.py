@@ -123,7 +123,9 @@ def test_a_contradiction_between_tiers_that_depends_on_touched_data_is_found() -
 
 
 def test_a_contradiction_between_tiers_in_an_environment_that_only_a_policy_names_is_found() -> None:
-    text = f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 1 && principal.environment == "staging" }};'
+    text = (
+        f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 1 && principal.environment == "staging" }};'
+    )
 
     assert findings(text)[0].message == "a request with environment staging is allowed at tier 0 but not at tier 1"
 
