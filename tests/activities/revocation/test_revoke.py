@@ -364,6 +364,13 @@ def test_a_proof_is_a_new_check_that_finds_live_access(at: Desk) -> None:
         prove(at.deps, "j-dev-00000000000000000000000000")
 
 
+def test_a_proof_finds_the_user_of_a_credential_that_nobody_recorded(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job, record=False)
+    assert {finding.what.split()[0] for finding in prove(at.deps, job).findings if finding.alive} == {"tokens", "users"}
+    revoke_by_session(at, job, held)
+
+
 @pytest.mark.parametrize("edit", [{"lease_id": "x", "accessor": "y", "user": None}, {"revocable": "now"}, None])
 def test_a_proof_checks_what_the_ledger_records_whatever_somebody_wrote_into_the_stores_tables(
     at: Desk, edit: dict[str, Any] | None

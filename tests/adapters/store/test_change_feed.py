@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -83,3 +84,14 @@ def test_the_ledger_is_polled_often_if_no_notice_can_arrive(store: Store, url: s
         admin.execute("SELECT pg_sleep(0.1)")
         assert wait_time(changes, LONG) < LONG / 2
         assert wait_time(changes, LONG) < LONG / 2
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_the_ledger_is_polled_often_while_the_file_of_sqlite_cannot_be_opened(store: Store, tmp_path: Path) -> None:
+    with closing(store.open_change_feed()) as changes:
+        file = (tmp_path / "store.db").rename(tmp_path / "away.db")
+        assert wait_time(changes, LONG) < LONG / 2
+        assert wait_time(changes, LONG) < LONG / 2
+        file.rename(tmp_path / "store.db")
+        changes.wait(LONG)
+        assert wait_time(changes, 0.5) >= 0.5

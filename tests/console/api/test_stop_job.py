@@ -12,6 +12,9 @@ import pytest
 from console.auth.authorization import Caller
 from console.presentation.event_text import event_sentence
 from console.services.decide_request import withdraw_unsigned
+from console.services.stop_job import stop_job
+from justenough.domain.approvals.tiers import Person
+from justenough.domain.core.errors import Forbidden
 from justenough.domain.ledger.events import EventType, build_event
 from tests.console.served_console import Served
 from tests.support.claims import claim_job
@@ -56,6 +59,16 @@ async def test_another_launchers_job_is_not_shown_and_cannot_be_stopped(served: 
         # As of something that never was.
         unknown = await served.post(path.replace(job[2:], UNKNOWN[2:]), "ops2", body, headers={"If-Match": f'"{request["digest"]}"'})
         assert unknown.json()["detail"].split()[:4] == answer.json()["detail"].split()[:4]
+    assert await served.signals(job) == []
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_a_launcher_who_may_read_every_job_cannot_stop_those_of_others(served: Served, *, kill: bool) -> None:
+    job, other = (await served.launch())["id"], served.people["ops2"].id
+    reader = Person(id=other, name="ops2", groups=frozenset({"ops", "auditors"}))
+    caller = Caller(reader, served.console.deps.config.current().tiers, expires=0.0)
+    with pytest.raises(Forbidden, match="only the job's launcher may do this"):
+        await stop_job(served.console, job, caller, kill=kill)
     assert await served.signals(job) == []
 
 

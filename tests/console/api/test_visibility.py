@@ -135,6 +135,8 @@ async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
         "/jobs?limit=x",
         "/jobs?state=happy",
         "/jobs?cursor=nonsense",
+        "/jobs?label=team",
+        "/jobs?label==support",
         "/requests?state=new",
         "/ledger?cursor=x",
         "/ledger?after=-1",

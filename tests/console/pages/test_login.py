@@ -399,6 +399,10 @@ def test_a_right_password_and_an_unanswered_attempt_no_longer_count() -> None:
         throttle.record_success("lead", "10.0.0.1")
         throttle.record_try("lead", "10.0.0.1")
         throttle.undo_try("lead", "10.0.0.1")
+    for _ in range(2):
+        for _ in range(MAX_TRIES):
+            throttle.record_try("oncall", "10.0.0.2")
+        throttle.record_success("oncall", "10.0.0.2")
 
 
 def test_the_number_of_counted_keys_is_bounded() -> None:
@@ -410,6 +414,31 @@ def test_the_number_of_counted_keys_is_bounded() -> None:
         throttle.record_try(name, address)
     assert len(throttle._tries) <= MAX_KEYS
     assert len(throttle._familiar) <= MAX_KEYS
+
+
+def test_many_other_attempts_do_not_free_a_guesser() -> None:
+    throttle = LoginThrottle(clock=Ticks())
+    for _ in range(MAX_TRIES - 1):
+        throttle.record_try("oncall", "192.0.2.1")
+    keys_per_name = 3
+    for number in range((MAX_KEYS - keys_per_name) // keys_per_name):
+        throttle.record_try(f"name{number}", f"10.0.{number >> 8}.{number & 255}")
+    throttle.record_try("oncall", "192.0.2.1")
+    for name in ("last", *["another"] * MAX_TRIES):
+        throttle.record_try(name, "192.0.2.2")
+    for name, address in (("oncall", "192.0.2.1"), ("another", "192.0.2.2")):
+        with pytest.raises(TooManyAttempts):
+            throttle.record_try(name, address)
+
+
+def test_many_other_logins_do_not_make_an_address_unfamiliar_that_is_still_used() -> None:
+    throttle = LoginThrottle(clock=Ticks())
+    for name in ("oncall", *(f"name{number}" for number in range(MAX_KEYS - 1)), "oncall", "another"):
+        throttle.record_success(name, "192.0.2.1")
+    for name in ("oncall", "another"):
+        for number in range(MAX_TRIES_PER_NAME):
+            throttle.record_try(name, f"10.0.0.{number // MAX_TRIES}")
+        throttle.record_try(name, "192.0.2.1")
 
 
 def test_a_malformed_cookie_is_ignored() -> None:

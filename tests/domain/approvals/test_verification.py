@@ -297,6 +297,19 @@ def test_a_recorded_answer_of_a_person_who_may_no_longer_answer_counts_no_more()
         assert isinstance(tally.with_recorded(counted.last, "pending"), Rejection)
 
 
+def test_an_answer_that_has_lapsed_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tally_after(RequestTally(ladder(2)), decide("chief"))
+    assert isinstance(first, RequestTally)
+    monkeypatch.setitem(GROUPS, "chief", {"cooks"})
+    monkeypatch.setitem(GROUPS, "outsider", {"chiefs"})
+    second = tally_after(first, decide("chief2"))
+    assert isinstance(second, RequestTally)
+    assert (second.verdict, [answer.person for answer, _ in second.lapsed]) == ("pending", ["chief"])
+    third = tally_after(second, decide("outsider", "deny"))
+    assert isinstance(third, RequestTally)
+    assert (third.verdict, third.lapsed) == ("denied", ())
+
+
 def test_only_a_withdrawal_withdraws() -> None:
     assert code_of(verifier().verify_withdrawal(JOB, ladder(), decide())) == "not_a_withdrawal"
     assert isinstance(verifier().verify_withdrawal(JOB, ladder(), decide(decision="withdraw")), Withdrawal)

@@ -33,8 +33,9 @@ def test_the_digest_of_a_tool_list_is_that_of_its_canonical_form() -> None:
     assert tool_list(CREATE).digest == f"sha256:{hashlib.sha256(form).hexdigest()}"
 
 
-def test_neither_the_order_of_tools_nor_hidden_fields_change_the_digest_of_a_tool_list() -> None:
+def test_neither_the_order_of_tools_nor_hidden_or_empty_fields_change_the_digest_of_a_tool_list() -> None:
     more = {**GET, "icons": [{"src": "https://x"}], "outputSchema": {"type": "object"}, "_meta": {"a": 1}, "title": None}
+    more["annotations"] = {**GET["annotations"], "title": None, "idempotentHint": None}
     assert tool_list(more, CREATE).digest == tool_list(CREATE, GET).digest
 
 

@@ -146,6 +146,14 @@ def test_arguments_that_the_reviewed_schema_allows_are_accepted() -> None:
     assert checked_call("get.file", tools["get.file"], {"path": "a", "ref": "b"}).tool == "get.file"
 
 
+def test_an_argument_may_have_the_name_of_the_keyword_that_puts_arguments_into_headers() -> None:
+    properties = {"x-mcp-header": {"type": "integer", "x-mcp-header": "Number"}}
+    shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
+    tool = catalog(reviewed=shown, digest=shown.digest).callable["get"]
+    assert checked_call("get", tool, {"x-mcp-header": 7}).arguments == {"x-mcp-header": 7}
+    assert "Number" not in json.dumps(tool.schema_of_input)
+
+
 def test_a_schema_that_refers_to_itself_forever_does_not_crash() -> None:
     shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": {"a": {"$ref": "#/properties/a"}}}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable

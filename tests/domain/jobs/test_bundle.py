@@ -69,13 +69,18 @@ def test_the_digest_is_of_the_bytes_as_sent() -> None:
         (tar_entry("bell\a"), "bell\\x07: the name contains unprintable characters"),
         (tar_entry("right\u202eleft"), "the name contains unprintable characters"),
         (tar_entry("n" * 256), "a name longer than 255 bytes"),
-        (tar_entry("/".join(["n" * 200] * 6)), "a path longer than 1024"),
+        (tar_entry("/".join(["n" * 204] * 5) + "n"), "a path longer than 1024"),
         (tar_entry("a//b"), "a//b: an empty name"),
         (tar_entry("."), "an empty name"),
     ],
 )
 def test_only_plain_files_with_plain_names_are_accepted(entry: tuple[tarfile.TarInfo, bytes], reason: str) -> None:
     assert reason in why_refused(archive(entry))
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "/".join(["n" * 204] * 5)])
+def test_names_of_255_bytes_and_paths_of_1024_are_accepted(name: str) -> None:
+    assert [str(path) for path, *_ in bundle.read_entries(archive(tar_entry(name)))] == [name]
 
 
 def test_the_same_file_twice_is_refused() -> None:

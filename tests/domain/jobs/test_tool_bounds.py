@@ -300,6 +300,7 @@ def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds
         ({"max_items": 0}, {"each": {"maximum": 1}}, True),
         ({"maximum": 1}, {"max_items": 1}, False),
         ({"one_of": [1], "calls_per_value": 1}, {"calls_per_value": 2}, True),
+        ({"one_of": [1], "calls_per_value": 3}, {"one_of": [1], "calls_per_value": 2}, False),
         ({"one_of": [1]}, {"one_of": [1], "calls_per_value": 2}, False),
     ],
 )

@@ -60,8 +60,15 @@ def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
     assert odd["orders-db:write"].message == "always denied: no forbids it to everybody"
 
 
-def test_a_permit_that_is_forbidden_only_to_some_is_no_finding() -> None:
-    assert findings(f'{ALL} @id("no") forbid(principal, action, resource) when {{ principal.name == "export" }};') == []
+@pytest.mark.parametrize(
+    "policy",
+    [
+        'forbid(principal, action, resource) when { principal.name == "export" };',
+        'forbid(principal == Job::"j-dev-1", action, resource);',
+    ],
+)
+def test_a_permit_that_is_forbidden_only_to_some_is_no_finding(policy: str) -> None:
+    assert findings(f'{ALL} @id("no") {policy}') == []
 
 
 def test_an_action_that_no_policy_permits_is_reported_as_never_allowed() -> None:
@@ -113,6 +120,14 @@ def test_a_contradiction_between_tiers_that_depends_on_touched_data_is_found() -
     text = f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 2 && context.touched == 3 }};'
 
     assert findings(text)[0].message == "a request with touched restricted is allowed at tier 0 but not at tier 2"
+
+
+def test_a_contradiction_between_tiers_in_an_environment_that_only_a_policy_names_is_found() -> None:
+    text = (
+        f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 1 && principal.environment == "staging" }};'
+    )
+
+    assert findings(text)[0].message == "a request with environment staging is allowed at tier 0 but not at tier 1"
 
 
 def test_a_contradiction_between_tiers_that_depends_on_two_facts_is_found() -> None:
