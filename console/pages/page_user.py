@@ -36,7 +36,7 @@ CSRF_FIELD = "csrf"
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 256 * 1024
 """Maximum bytes of a field as browsers encode it. A pasted spec is the longest field."""
-WRONG_CSRF_TEXT = "this form does not belong to your session; reload the page"
+WRONG_CSRF_TEXT = "this form belongs to an earlier login, or another site sent it"
 
 
 class BadForm(Forbidden):
@@ -68,6 +68,11 @@ class PageUser:
     def inbox_text(self) -> str:
         """The number of requests and reviews that wait; empty for none."""
         return _count_text(self.waiting + self.reviews)
+
+    @property
+    def session_mark(self) -> str:
+        """A text that differs for each session and discloses nothing about it."""
+        return self.seal("page")[:12]
 
     def seal(self, text: str) -> str:
         """Return a seal that proves later that this session produced a text."""

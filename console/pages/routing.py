@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from console.auth.page_sessions import NoSession
 from console.http import problems
 from console.http.dependencies import reject_nul
-from console.pages.page_user import page_user_of
+from console.pages.page_user import BadForm, page_user_of
 from console.pages.rendering import render, to_sentence
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, OverQuota, Problem
 
@@ -33,6 +33,7 @@ TITLE_AND_ADVICE = {
     503: ("Temporarily unavailable", "Nothing was lost. Try again in a few seconds."),
 }
 """The title of an error page and what to do next, by HTTP status."""
+BAD_FORM_TITLE_AND_ADVICE = ("Not submitted", "Nothing was changed. Reopen the page of the form and submit it again.")
 STOPPING_PATHS = ("/cancel", "/kill", "/revoke", "/logout", "/sessions/end")
 """Ends of the paths of pages that stop jobs, revoke access or end logins."""
 
@@ -56,9 +57,8 @@ class PageRoute(APIRoute):
                     return await handler(request)
             except NoSession:
                 # A posted form is not sent again: the login leads back to the page that the form was on.
-                site, url = str(request.base_url), str(request.url) if request.method == "GET" else request.headers.get("referer", "")
-                path = f"/{url.removeprefix(site)}" if url.startswith(site) else "/"
-                return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
+                path = _local_path(request, str(request.url)) if request.method == "GET" else _form_page(request)
+                return RedirectResponse(f"/login?{urlencode({'next': path or '/'})}", status_code=303)
             except Exception as error:  # noqa: BLE001 - any error becomes a page with advice
                 return problem_page(request, error)
 
@@ -80,6 +80,20 @@ def problem_page(request: Request, error: Exception) -> HTMLResponse:
     elif isinstance(error, InvalidInput):
         detail, faults = f"The {error.what} is not valid.", error.problems
     title, advice = TITLE_AND_ADVICE.get(status) or (HTTPStatus(status).phrase, "")
-    page = render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
+    if isinstance(error, BadForm):
+        title, advice = BAD_FORM_TITLE_AND_ADVICE
+    form_page = "" if request.method == "GET" else _form_page(request)
+    page = render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice, form_page=form_page)
     page.headers.update(error.headers if isinstance(error, OverQuota) else {})
     return page
+
+
+def _form_page(request: Request) -> str:
+    """Return the path of the page that a posted form was on; empty if it is unknown."""
+    return _local_path(request, request.headers.get("referer", ""))
+
+
+def _local_path(request: Request, url: str) -> str:
+    """Return the path of one of the console's addresses; empty for others."""
+    site = str(request.base_url)
+    return f"/{url.removeprefix(site)}" if url.startswith(site) else ""

@@ -118,6 +118,59 @@ async def test_a_typed_reason_outlives_the_end_of_the_login_for_the_same_person_
     assert await page.evaluate("sessionStorage.length") == 0
 
 
+@pytest.mark.parametrize("other", ["lead", "security"])
+async def test_an_open_page_follows_another_login_of_its_browser(visitor: Open, whole: Stack, waiting: Waiting, other: str) -> None:
+    request = await waiting()
+    # Not a session that other tests use: it is logged out below.
+    page = await visitor()
+    await page.goto("/login")
+    await log_in(page, "lead", whole.users["lead"].password)
+    await page.goto(f"/inbox/{request['id']}")
+    await page.locator("[data-go=deny]:visible").first.click()
+    await page.locator("#deny-form textarea").fill("The photos show another product")
+    async with page.expect_navigation():
+        await log_in_beside(page, other, whole.users[other].password)
+    await expect(page.locator("#person-menu summary")).to_have_text(other)
+    form = page.locator("#deny-form")
+    if other == "lead":
+        await expect(form.locator("textarea")).to_have_value("The photos show another product")
+        await page.locator("#deny").click()
+        await expect(page.get_by_role("status").first).to_contain_text("Denied and recorded.")
+        return
+    await expect(form.locator("textarea")).to_have_value("")
+
+
+async def test_a_form_of_an_earlier_login_is_refused_and_filled_in_again(visitor: Open, whole: Stack, foresee: Foresee, axe: Look) -> None:
+    page = await visitor()
+    foresee(page, "status of 403")
+    await page.goto("/login")
+    await log_in(page, "security", whole.users["security"].password)
+    # This page is not live, so that it does not notice the other login.
+    await page.goto("/delegations")
+    await page.get_by_label("Login name").fill("chief2")
+    await page.get_by_label("Reason").fill("On leave until the fair is over")
+    await log_in_beside(page, "security", whole.users["security"].password)
+    await page.get_by_role("button", name="Delegate", exact=True).click()
+    await expect(page.get_by_role("heading", name="Not submitted")).to_be_visible()
+    await axe(page)
+    await page.get_by_role("link", name="Reopen the page").click()
+    await expect(page.get_by_label("Login name")).to_have_value("chief2")
+    await expect(page.get_by_label("Reason")).to_have_value("On leave until the fair is over")
+    await page.get_by_role("button", name="Delegate", exact=True).click()
+    await expect(page.get_by_role("status")).to_contain_text("Delegation added.")
+    await page.get_by_role("button", name="End").first.click()
+
+
+async def log_in_beside(page: Page, name: str, password: str) -> None:
+    """Log out and in again in another tab of a page's browser."""
+    tab = await page.context.new_page()
+    await tab.goto("/sessions")
+    await tab.locator("#person-menu summary").click()
+    await tab.get_by_role("button", name="Log out", exact=True).first.click()
+    await log_in(tab, name, password)
+    await tab.close()
+
+
 async def test_an_approval_needs_two_presses_counts_and_the_page_shows_it(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
     request = await waiting(task="Pay 449.50 EUR out for order 100063")
     page = await person("lead")

@@ -159,7 +159,12 @@ async function refresh() {
     try {
       const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1", "X-Regions": knownRegions() }, credentials: "same-origin", redirect: "manual" });
       if (response.type === "opaqueredirect") { location.reload(); return; }
-      if (response.ok) updateRegions(new DOMParser().parseFromString(await response.text(), "text/html"));
+      if (response.ok) {
+        const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+        // Somebody has logged in again, in another tab: this page's forms belong to the login before, and maybe to another person.
+        if (fresh.getElementById("session")) { interruptDraft(); location.reload(); return; }
+        updateRegions(fresh);
+      }
       else if (response.status === 429 || response.status >= 500) retryRefresh();
     } catch { retryRefresh(); }
   }
@@ -382,21 +387,31 @@ function nameOf(form) {
   return JSON.stringify([form.getAttribute("action") ?? location.pathname, form.closest("[id]")?.getAttribute("id"), ...hidden]);
 }
 
-document.addEventListener("input", ({ target: { form } }) => {
+function saveDraft(form) {
   if (!person || form?.getAttribute("method") !== "post") return;
   const fields = [...form.elements].filter(isTyped).map(({ name, value }) => [name, value]);
-  sessionStorage.setItem(DRAFT, JSON.stringify({ person, form: nameOf(form), fields: Object.fromEntries(fields) }));
-});
+  if (fields.length) sessionStorage.setItem(DRAFT, JSON.stringify({ person, form: nameOf(form), fields: Object.fromEntries(fields) }));
+}
+
+// A form that is sent may hold what the server filled in: what was typed before its preview.
+document.addEventListener("input", ({ target }) => saveDraft(target.form));
+document.addEventListener("submit", ({ target }) => saveDraft(target));
 
 document.addEventListener("submit", ({ target }) => {
   if (target.matches("[action='/logout']")) sessionStorage.removeItem(DRAFT);
 });
 
-// A page without a person shows that the login ended. After it, the same person's form is filled in again, once, and not sent.
+function interruptDraft() {
+  const draft = JSON.parse(sessionStorage.getItem(DRAFT));
+  if (draft) sessionStorage.setItem(DRAFT, JSON.stringify({ ...draft, interrupted: true }));
+}
+
+// A page without a person shows that the login ended, and an error page that a form was not accepted. After either, the same person's form is
+// filled in again, once, and not sent.
 function restoreDraft() {
   const draft = JSON.parse(sessionStorage.getItem(DRAFT));
   if (!draft) return;
-  if (!person) { sessionStorage.setItem(DRAFT, JSON.stringify({ ...draft, interrupted: true })); return; }
+  if (!person || one("[data-unsent]")) { interruptDraft(); return; }
   const form = all("form[method=post]").find((it) => nameOf(it) === draft.form);
   const isLost = draft.interrupted && draft.person === person;
   if (isLost && !form) return;

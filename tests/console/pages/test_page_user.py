@@ -106,7 +106,7 @@ async def test_a_form_without_the_csrf_token_changes_nothing(site: Site, logged_
     for fields in ({}, {"csrf": ""}, {"csrf": others}, {"csrf": "é"}, {"csrf": SessionKey.from_cookie(lead.cookie).hash}):
         answer = await lead.send("/logout", fields)
         assert answer.status_code == 403
-        assert "this form does not belong to your session; reload the page" in answer.text.lower()
+        assert "this form belongs to an earlier login, or another site sent it" in answer.text.lower()
     assert await site.is_valid(token)
     assert (await lead.open("/sessions")).status_code == 200
 
