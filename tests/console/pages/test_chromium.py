@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from playwright.async_api import Browser as Chromium
@@ -318,11 +318,13 @@ async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, 
     name, agent = "n" * 63, {"name": "a" * 63, "version": "v" * 64, "model": "m" * 64, "owner": "o" * 64}
     job = record_order(site.store, "e-1", name=name, task="t" * 400, requester_name="r" * 200, agent=agent)
     columns = "columns=access,environment,requester,agent,launched,duration"
+    (entry,) = site.store.ledger.entries(job=job).items
+    pages = (f"/jobs/{job}", f"/jobs?name={name}&{columns}", f"/jobs/by-name/{name}", f"/search?q={name[:20]}", "/now")
     async with open_page(chromium, site, scripts=True) as page:
         await log_in(page, site)
-        for width in (390, 1280, 1920):
+        for width in (390, 834, 1280, 1920):
             await page.set_viewport_size({"width": width, "height": 900})
-            for path in (f"/jobs/{job}", f"/jobs?name={name}&{columns}", f"/jobs/by-name/{name}", f"/search?q={name[:20]}", "/now"):
+            for path in (*pages, f"/ledger/entry?{urlencode({'id': entry.id})}"):
                 await page.goto(path)
                 await check_fits(page)
 
