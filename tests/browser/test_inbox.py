@@ -119,9 +119,12 @@ async def test_a_typed_reason_outlives_the_end_of_the_login_for_the_same_person_
 
 
 @pytest.mark.parametrize("other", ["lead", "security"])
-async def test_an_open_page_follows_another_login_of_its_browser(person: Open, whole: Stack, waiting: Waiting, other: str) -> None:
+async def test_an_open_page_follows_another_login_of_its_browser(visitor: Open, whole: Stack, waiting: Waiting, other: str) -> None:
     request = await waiting()
-    page = await person("lead", anew=True)
+    # Not a session that other tests use: it is logged out below.
+    page = await visitor()
+    await page.goto("/login")
+    await log_in(page, "lead", whole.users["lead"].password)
     await page.goto(f"/inbox/{request['id']}")
     await page.locator("[data-go=deny]:visible").first.click()
     await page.locator("#deny-form textarea").fill("The photos show another product")
@@ -137,9 +140,11 @@ async def test_an_open_page_follows_another_login_of_its_browser(person: Open, w
     await expect(form.locator("textarea")).to_have_value("")
 
 
-async def test_a_form_of_an_earlier_login_is_refused_and_filled_in_again(person: Open, whole: Stack, foresee: Foresee, axe: Look) -> None:
-    page = await person("security", anew=True)
+async def test_a_form_of_an_earlier_login_is_refused_and_filled_in_again(visitor: Open, whole: Stack, foresee: Foresee, axe: Look) -> None:
+    page = await visitor()
     foresee(page, "status of 403")
+    await page.goto("/login")
+    await log_in(page, "security", whole.users["security"].password)
     # This page is not live, so that it does not notice the other login.
     await page.goto("/delegations")
     await page.get_by_label("Login name").fill("chief2")
