@@ -119,7 +119,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _last_lines(log: Path) -> str:
-    with log.open(errors="replace") as lines:
+    """Return the end of a log; of one that has gone with its stack, that it cannot be read."""
+    try:
+        lines = log.open(errors="replace")
+    except OSError as error:
+        return str(error)
+    with lines:
         return "\n".join(line.rstrip()[:LONGEST_LINE] for line in deque(lines, LAST_LINES))
 
 
