@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from console.services.job_starter import start_pending_jobs
@@ -45,6 +46,22 @@ async def test_a_job_that_a_worker_claimed_is_never_started_again(served: Served
     claim_job(served.store, job, run="run", owner="a worker", now=datetime.now(UTC))
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
     assert not await served.console.gateway.has_workflow(job)
+    served.end(job)
+
+
+async def test_a_job_that_is_claimed_while_temporal_is_asked_is_not_started(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, ask = record_order(served), TemporalGateway.has_workflow
+
+    async def has_workflow(gateway: TemporalGateway, asked: str) -> bool:
+        """Answer, and let a run claim the job, end and be deleted before the answer arrives."""
+        known = await ask(gateway, asked)
+        if asked == job:
+            claim_job(served.store, job, run="run", owner="a worker", now=datetime.now(UTC))
+        return known
+
+    monkeypatch.setattr(TemporalGateway, "has_workflow", has_workflow)
+    assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
+    assert not await ask(served.console.gateway, job)
     served.end(job)
 
 
