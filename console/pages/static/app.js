@@ -162,7 +162,7 @@ async function refresh() {
       if (response.ok) {
         const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
         // Somebody has logged in again, in another tab: this page's forms belong to the login before, and maybe to another person.
-        if (fresh.getElementById("session")) { interruptDraft(); location.reload(); return; }
+        if (fresh.getElementById("page-session")) { interruptDraft(); location.reload(); return; }
         updateRegions(fresh);
       }
       else if (response.status === 429 || response.status >= 500) retryRefresh();
