@@ -269,7 +269,7 @@ async def test_a_tampered_form_decides_nothing(served: Served, logged_in: LogIn,
     for wrong in ({**known, "csrf": "forged", "decision": "approve"}, {"decision": "approve", "digest": request_["digest"]}):
         refused = await browser.send(path, wrong)
         assert refused.status_code == 403
-        assert "reload the page" in words_of(refused)
+        assert "belongs to an earlier login, or another site sent it" in words_of(refused)
     elsewhere = await browser.send(path, {**known, "decision": "approve"}, headers={"Sec-Fetch-Site": "cross-site"})
     assert elsewhere.status_code == 403
     odd = await browser.send(path, {**known, "decision": "approve-all"})
