@@ -113,7 +113,10 @@ class ConfigFolder:
         return self._good or self._parts
 
     def require(self) -> ConfigSet:
-        """Return the last good set, as `current` does. Raises NoConfiguration if none was read: nobody knows then what it does not contain."""
+        """Return the last good set, even while this thread holds another. Raises NoConfiguration if none was read.
+
+        For callers who conclude something from what the configuration lacks: nobody knows what one that was not read lacks.
+        """
         self._check_if_due()
         good = self._good
         if good is None:
