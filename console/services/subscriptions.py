@@ -10,6 +10,7 @@ from anyio import to_thread
 
 from console.auth.authorization import Caller
 from console.services.console import Console
+from justenough.adapters.configuration.folder import NoConfiguration
 from justenough.adapters.store.outbox_queries import SubscriptionProgress, lag_of
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import Conflict, NotFound
@@ -29,7 +30,8 @@ class SubscriptionView(Message):
     events: tuple[str, ...]
     tiers: tuple[int, ...] = ()
     state: str
-    """ok | failing | new (no console has started to deliver it yet) | removed (no longer configured)"""
+    """ok | failing | new (no console has started to deliver it yet) | removed (no longer configured) | unknown (this console has not read a valid
+    configuration since it started)"""
     why: str | None = None
     """Why the last attempt failed, if it did."""
     lag_seconds: int = 0
@@ -41,12 +43,14 @@ class SubscriptionView(Message):
     failed_at: datetime | None = None
 
     @classmethod
-    def of(cls, name: str, configured: Subscription | None, progress: SubscriptionProgress | None, *, now: datetime) -> SubscriptionView:
-        """Return the view of a subscription that is configured, has deliveries, or both."""
+    def of(
+        cls, name: str, configured: Subscription | None, progress: SubscriptionProgress | None, *, now: datetime, absent: str
+    ) -> SubscriptionView:
+        """Return the view of a subscription that is configured, has deliveries, or both. `absent`: the state of one that is not configured."""
         figures = progress.model_dump(include={"why", "pending", "dead", "delivered", "delivered_at", "failed_at"}) if progress else {}
         hook = configured if isinstance(configured, Webhook) else None
         notify = None if configured is None or isinstance(configured, Webhook) else configured
-        state = "removed" if configured is None else "new" if progress is None else "ok" if progress.why is None else "failing"
+        state = absent if configured is None else "new" if progress is None else "ok" if progress.why is None else "failing"
         return cls(
             name=name,
             kind=progress.kind if progress else "webhook" if hook else "notify",
@@ -54,7 +58,7 @@ class SubscriptionView(Message):
             events=hook.events if hook else notify.on if notify else (),
             tiers=notify.tiers if notify else (),
             state=state,
-            lag_seconds=round(lag_of(progress, now)) if progress and configured else 0,
+            lag_seconds=round(lag_of(progress, now)) if progress and state != "removed" else 0,
             **figures,
         )
 
@@ -68,7 +72,7 @@ class Tested(Message):
 
 
 async def send_test(console: Console, name: str, caller: Caller) -> Tested:
-    """Send one test event now, and return the result. Raises NotFound, Conflict."""
+    """Send one test event now, and return the result. Raises NotFound, Conflict, NoConfiguration."""
     sender = console.dispatcher.sender(name, await configured_subscription(console, name))
     try:
         await sender.ready()
@@ -79,7 +83,7 @@ async def send_test(console: Console, name: str, caller: Caller) -> Tested:
 
 
 async def resend_deliveries(console: Console, name: str, ids: Sequence[str] | None, *, by: Caller) -> int:
-    """Queue dead letters again, all of them if `ids` is None; return how many. Raises NotFound, Conflict."""
+    """Queue dead letters again, all of them if `ids` is None; return how many. Raises NotFound, Conflict, NoConfiguration."""
     await configured_subscription(console, name)
     count = await to_thread.run_sync(lambda: console.deps.store.outbox.resend(name, ids, now=console.deps.now()))
     log.info("dead letters will be sent again", subscription=name, count=count, by=by.person.name)
@@ -105,7 +109,11 @@ async def configured_subscription(console: Console, name: str) -> Subscription:
 
 async def subscription_views(console: Console) -> dict[str, SubscriptionView]:
     """Return each subscription with its state, by name."""
-    configured = (await to_thread.run_sync(console.deps.config.current)).subscriptions
+    try:
+        configured, absent = (await to_thread.run_sync(console.deps.config.require)).subscriptions, "removed"
+    except NoConfiguration:
+        configured, absent = {}, "unknown"
     progress = {item.name: item for item in await to_thread.run_sync(console.deps.store.outbox.subscription_progress)}
     now = console.deps.now()
-    return {name: SubscriptionView.of(name, configured.get(name), progress.get(name), now=now) for name in sorted({*configured, *progress})}
+    names = sorted({*configured, *progress})
+    return {name: SubscriptionView.of(name, configured.get(name), progress.get(name), now=now, absent=absent) for name in names}

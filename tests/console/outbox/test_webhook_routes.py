@@ -165,6 +165,26 @@ async def test_unknown_and_removed_subscriptions_are_reported_as_such(api: Api, 
     assert (answer.status_code, "no longer in triggers.yaml" in answer.json()["detail"]) == (409, True)
 
 
+async def test_a_console_that_has_read_no_valid_configuration_calls_no_subscription_removed(
+    api: Api, served: Served, rig: OutboxRig, receiver: Receiver
+) -> None:
+    (rig.folder / "triggers.yaml").write_text("webhooks: [")
+    deps = dataclasses.replace(rig.deps, config=ConfigFolder(rig.folder), now=utc_now, ticks=monotonic)
+    async with serve_console(dataclasses.replace(served.console, deps=deps)) as http:
+        starting = Api(http, served.people)
+        found = (await starting.get("/webhooks", "lead")).json()["items"]
+        assert [(item["name"], item["kind"], item["state"]) for item in found] == [
+            ("leads", "notify", "unknown"),
+            ("siem", "webhook", "unknown"),
+        ]
+        for path in ("resend", "test"):
+            answer = await starting.post(f"/webhooks/siem/{path}", "lead")
+            assert (answer.status_code, "has no valid configuration" in answer.json()["detail"]) == (503, True)
+    # The console that had read it before goes on.
+    assert {item["state"] for item in (await api.get("/webhooks", "lead")).json()["items"]} == {"ok"}
+    assert receiver.requests == []
+
+
 async def test_without_its_secret_a_test_says_what_is_missing(api: Api, rig: OutboxRig, receiver: Receiver) -> None:
     write_config(rig.folder, webhooks=[{**HOOK, "url": receiver.url, "signing_secret": "kv/data/je/webhooks/nobody"}])
     await api.until("/webhooks", lambda found: len(found["items"]) == 2 and found["items"][0]["state"] == "removed")
