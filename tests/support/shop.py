@@ -147,12 +147,14 @@ class Witness:
         """The shell command with which a job sends its login to the test."""
         return HAND_OVER.format(port=self._socket.getsockname()[1])
 
-    def login(self) -> Login:
-        """Return the next login that a job sends."""
-        connection, _ = self._socket.accept()
-        with connection, connection.makefile() as lines:
-            user, password = lines.readline().split()
-        return Login(user, password)
+    def login(self, *, of: str = "") -> Login:
+        """Return the next login that a job sends. `of`: a job's id, to skip those of other jobs."""
+        while True:
+            connection, _ = self._socket.accept()
+            with connection, connection.makefile() as lines:
+                user, password = lines.readline().split()
+            if of in user:
+                return Login(user, password)
 
     def close(self) -> None:
         """Stop listening."""
