@@ -55,8 +55,11 @@ class ScheduleView(Message):
 
 
 async def list_schedules(console: Console) -> tuple[ScheduleView, ...]:
-    """Return the schedules by name, each with its last job. If Temporal is unreachable, they lack their status there."""
-    schedules = (await to_thread.run_sync(console.deps.config.current)).schedules
+    """Return the schedules by name, each with its last job. If Temporal is unreachable, they lack their status there.
+
+    Raises NoConfiguration until the console has read a valid one.
+    """
+    schedules = (await to_thread.run_sync(console.deps.config.require)).schedules
     views = await asyncio.gather(*(_schedule_view(console, name, timed, runs=1) for name, timed in sorted(schedules.items())))
     return tuple(views)
 

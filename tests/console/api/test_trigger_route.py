@@ -1,4 +1,4 @@
-"""What a sender of events is told while the console has no valid configuration."""
+"""What senders of events, and people who list or run schedules, are told while the console has no valid configuration."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ async def test_until_a_console_has_read_a_valid_configuration_it_refuses_nothing
         event = await http.post("/api/v1/triggers/ticket-created", content=b"{}")
         assert (event.status_code, "send this one again later" in event.json()["detail"]) == (503, True)
         assert "canary" not in event.text
-        run = await http.post("/api/v1/schedules/nightly/run", json={}, headers=served.people["ops"].bearer)
-        assert (run.status_code, "has no valid configuration" in run.json()["detail"]) == (503, True), run.text
+        bearer = served.people["ops"].bearer
+        run = await http.post("/api/v1/schedules/nightly/run", json={}, headers=bearer)
+        for told in (run, await http.get("/api/v1/schedules", headers=bearer)):
+            assert (told.status_code, "has no valid configuration" in told.json()["detail"]) == (503, True), told.text
 
         (folder / "triggers.yaml").write_text(good)
         config.refresh()
         assert (await http.post("/api/v1/triggers/ticket-created", content=b"{}")).status_code == 401
-        assert (await http.post("/api/v1/schedules/nightly/run", json={}, headers=served.people["ops"].bearer)).status_code == 404
+        assert (await http.post("/api/v1/schedules/nightly/run", json={}, headers=bearer)).status_code == 404
+        assert (await http.get("/api/v1/schedules", headers=bearer)).json()["items"] == []
