@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select
 
 from justenough.adapters.store.dashboard import job_conditions
-from justenough.adapters.store.repository import Repository, fetch_all, reads
+from justenough.adapters.store.repository import Repository, fetch_all, reads, reads_snapshot
 from justenough.adapters.store.tables import (
     ACKNOWLEDGEMENTS,
     APPROVALS,
@@ -46,7 +46,7 @@ _DENIED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id, APPR
 
 
 class AttentionRepository(Repository):
-    @reads
+    @reads_snapshot
     def items(self, connection: Connection, only: JobFilter, *, now: datetime, worker_silence: timedelta) -> tuple[AttentionItem, ...]:
         """Return what needs attention, without acknowledgements. With a filter, only items about jobs.
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Integer, bindparam, case, cast, func, or_, select
 
 from justenough.adapters.store.metrics import IS_OVERDUE, OPEN_JOBS, OPEN_STATES
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, without_nul
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, reads, reads_snapshot, without_nul
 from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, Revocable
 from justenough.domain.readmodel.dashboard import (
@@ -92,7 +92,7 @@ _MAY_LIVE = (
 
 
 class DashboardRepository(Repository):
-    @reads
+    @reads_snapshot
     def current_counts(self, connection: Connection, now: datetime, only: JobFilter = ALL_JOBS) -> CurrentCounts:
         """Count open rows at `now`, and jobs that ended within a day before it."""
         theirs = job_conditions(only)
@@ -114,7 +114,7 @@ class DashboardRepository(Repository):
             open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open, *([REVIEWS.c.job_id.in_(jobs)] if only else [])),
         )
 
-    @reads
+    @reads_snapshot
     def job_results(
         self, connection: Connection, *, until: datetime, width: timedelta, parts: int, only: JobFilter = ALL_JOBS
     ) -> tuple[JobResults, ...]:
@@ -141,12 +141,12 @@ class DashboardRepository(Repository):
 
         return FilterValues(environments=values(JOBS.c.environment), agents=values(_AGENT), teams=values(_TEAM))
 
-    @reads
+    @reads_snapshot
     def overdue_jobs_of(self, connection: Connection, requester: str) -> tuple[OverdueJob, ...]:
         """Return the overdue revocations of one person's jobs, oldest job first."""
         return with_credentials(connection, fetch_all(connection, _OVERDUE.where(JOBS.c.requester_id == requester), OverdueJob))
 
-    @reads
+    @reads_snapshot
     def period_trend(self, connection: Connection, since: datetime, until: datetime, buckets: int) -> PeriodTrend:
         """Return the trend of a period until about now. Live credentials are counted at the end of each of `buckets` equal parts."""
         ends = [since + (until - since) * part / buckets for part in range(1, buckets + 1)]

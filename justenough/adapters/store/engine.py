@@ -8,12 +8,12 @@ transaction's lock and limits end with it, so that a pooler may then give the se
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from psycopg.errors import DataCorrupted, IndexCorrupted, InsufficientPrivilege, ReadOnlySqlTransaction, UndefinedColumn, UndefinedTable
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
@@ -47,6 +47,9 @@ WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 NOT_SQLITE = "file is not a database"
 SESSION = "je_session"
 """The name under which each pooled connection to PostgreSQL keeps its PostgresSession."""
+
+T = TypeVar("T")
+IsolationLevel = Literal["AUTOCOMMIT", "REPEATABLE READ"]
 
 # One round trip. The limits apply to the wait for the lock, so they must be set before. Whatever the database's or the role's default is, a
 # crash of the server loses nothing that was committed.
@@ -109,7 +112,6 @@ def _postgres_engine(connector: PostgresConnector) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_timeout=BUSY_TIMEOUT_S,
-        pool_pre_ping=True,
         use_native_hstore=False,
         # Whatever the database's or the role's default is: with a snapshot from before it got the lock, a writer would miss what others wrote.
         isolation_level="READ COMMITTED",
@@ -152,19 +154,41 @@ def close_connections(engine: Engine) -> None:
 
 
 @contextmanager
-def read_transaction(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection for reading. All its statements see the same snapshot. Raises StoreUnavailable."""
+def read_transaction(engine: Engine, *, isolation_level: IsolationLevel = "REPEATABLE READ") -> Iterator[Connection]:
+    """Yield a connection for reading. By default, all its statements see the same snapshot. Raises StoreUnavailable."""
     with translate_errors(), engine.connect() as connection:
-        # An SQLite transaction is always a snapshot.
+        # An SQLite transaction is always a snapshot, and costs no round trip.
         if engine.dialect.name == "postgresql":
-            connection.execution_options(isolation_level="REPEATABLE READ")
+            connection.execution_options(isolation_level=isolation_level)
             _set_prepare_threshold(connection, after=None)
         yield connection
+        # The pool would roll back, at which psycopg forgets the writers' statements that it has prepared.
+        connection.commit()
+
+
+def read(engine: Engine, query: Callable[[Connection], T], *, snapshot: bool) -> T:
+    """Return the result of a query. Raises StoreUnavailable.
+
+    `snapshot`: whether all its statements must see the same snapshot. A query of one statement does without, which saves PostgreSQL the round
+    trips of BEGIN and ROLLBACK.
+    """
+
+    def run() -> T:
+        with read_transaction(engine, isolation_level="REPEATABLE READ" if snapshot else "AUTOCOMMIT") as connection:
+            return query(connection)
+
+    return _on_live_connection(run)
 
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection whose transaction is the only one that writes. Commits at the end. Raises StoreUnavailable."""
+    with ExitStack() as stack:
+        yield _on_live_connection(lambda: stack.enter_context(_lock_out_other_writers(engine)))
+
+
+@contextmanager
+def _lock_out_other_writers(engine: Engine) -> Iterator[Connection]:
     with translate_errors(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             session: PostgresSession = connection.info[SESSION]
@@ -172,6 +196,19 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
             _set_prepare_threshold(connection, after=PREPARE_AFTER_USES if session.is_direct else None)
             connection.execute(_LOCK_OUT_OTHER_WRITERS, _LOCK_VALUES)
         yield connection
+
+
+def _on_live_connection(run: Callable[[], T]) -> T:
+    """Return the result of `run`; call it again if the pooled connection was dead. The pool then replaces all of its older connections.
+
+    To ask each connection before its use whether it is alive would cost a round trip each time.
+    """
+    try:
+        return run()
+    except StoreUnavailable as error:
+        if not (isinstance(error.__cause__, DBAPIError) and error.__cause__.connection_invalidated):
+            raise
+    return run()
 
 
 def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
 from justenough.adapters.store.own_jobs import is_own_or_descendant
 from justenough.adapters.store.paging import comes_after
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, reads_snapshot, without_nul
 from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.ids import first_job_id, installation_of
@@ -52,7 +52,7 @@ class InboxFilter(NamedTuple):
 
 
 class InboxRepository(Repository):
-    @reads
+    @reads_snapshot
     def items(
         self, connection: Connection, criteria: InboxFilter, *, after: tuple[datetime, str] | None = None, limit: int = DEFAULT_PAGE_SIZE
     ) -> tuple[InboxItem, ...]:
@@ -73,13 +73,13 @@ class InboxRepository(Repository):
         found = select(REQUESTS.c.id).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id).where(*_conditions_of(criteria)).limit(MAX_COUNT)
         return len(connection.execute(found).all())
 
-    @reads
+    @reads_snapshot
     def list_answered_by(self, connection: Connection, person: str, limit: int) -> tuple[RequestView, ...]:
         """Return the requests that this person answered, those with the newest answers first."""
         theirs = select(APPROVALS.c.request_id).where(APPROVALS.c.approver_id == person).order_by(APPROVALS.c.at.desc()).limit(limit)
         return tuple(requests_by_id(connection, connection.execute(theirs).scalars().all()).values())
 
-    @reads
+    @reads_snapshot
     def earlier_decisions(
         self, connection: Connection, request: RequestView, limit: int, *, requester_id: str | None = None
     ) -> tuple[RequestView, ...]:
@@ -88,7 +88,7 @@ class InboxRepository(Repository):
         ids = [row.id for row in earlier if row.action == request.action and row.state in SETTLED_STATES and row.tier > 0]
         return tuple(requests_by_id(connection, ids[:limit]).values())
 
-    @reads
+    @reads_snapshot
     def last_approved(self, connection: Connection, request: RequestView, *, requester_id: str | None = None) -> RequestView | None:
         """Return the newest approved request for the resource in earlier runs of the job name (`requester_id`: only of this person).
 

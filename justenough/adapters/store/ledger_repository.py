@@ -15,7 +15,15 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or
 
 from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, has_type, newest_position, reads, without_nul
+from justenough.adapters.store.repository import (
+    DEFAULT_PAGE_SIZE,
+    Repository,
+    has_type,
+    newest_position,
+    reads,
+    reads_snapshot,
+    without_nul,
+)
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, parse_entry_time
@@ -90,7 +98,7 @@ class LedgerHead(Message):
 
 
 class LedgerRepository(Repository):
-    @reads
+    @reads_snapshot
     def entries(
         self,
         connection: Connection,
@@ -120,7 +128,7 @@ class LedgerRepository(Repository):
                 statement = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
         return _to_page(connection.execute(statement).all(), size)
 
-    @reads
+    @reads_snapshot
     def entries_newest_first(
         self,
         connection: Connection,
@@ -160,7 +168,7 @@ class LedgerRepository(Repository):
             statement = select(*_NUMBERED).where(LEDGER.c.position.in_(positions)).order_by(*_NEWEST_FIRST)
         return _to_page(connection.execute(statement).all(), size)
 
-    @reads
+    @reads_snapshot
     def tail(self, connection: Connection, after: int, *, job: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> LedgerTail:
         """Return the entries after a position, oldest first: at most `limit`, and as many as fit into MAX_TAIL_BYTES, but at least one."""
         place = (LEDGER.c.position > after) if job is None else (LEDGER.c.position > after) & (LEDGER.c.job == job)
@@ -181,7 +189,7 @@ class LedgerRepository(Repository):
         row = connection.execute(select(*_NUMBERED).where(LEDGER.c.id == without_nul(entry))).first()
         return row_to_view(row) if row else None
 
-    @reads
+    @reads_snapshot
     def entries_about(self, connection: Connection, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
         """Return a job's entries of these types about one thing (such as a credential), in order; of each type at most the newest
         MAX_ENTRIES_PER_TYPE.
@@ -224,7 +232,7 @@ class LedgerRepository(Repository):
         """Return the subset of these entry ids that is in the ledger."""
         return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())
 
-    @reads
+    @reads_snapshot
     def verify(self, connection: Connection) -> LedgerReport:
         """Verify every chain, one entry at a time."""
         problems: list[ChainProblem] = []
@@ -249,7 +257,7 @@ class LedgerRepository(Repository):
         position, digest = newest or (0, None)
         return LedgerHead(entries=position, position=position, hash=digest)
 
-    @reads
+    @reads_snapshot
     def news(self, connection: Connection, after: int, *, types: Iterable[EventType]) -> tuple[tuple[EntryView, ...], int]:
         """Return the entries of these types after a position, oldest first, and the position up to which they were read.
 
@@ -260,7 +268,7 @@ class LedgerRepository(Repository):
         rows = connection.execute(select(*_NUMBERED).where(place).order_by(LEDGER.c.position)).all()
         return tuple(map(row_to_view, rows)), until
 
-    @reads
+    @reads_snapshot
     def newest_checkpoint(self, connection: Connection) -> EntryView | None:
         """Return the newest entry that records a checkpoint: the last by position, because a console's clock may be wrong."""
         its = select(*_NUMBERED).where(LEDGER.c.type == EventType.LEDGER_CHECKPOINTED.value).limit(1)

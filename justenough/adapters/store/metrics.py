@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from justenough.adapters.store.repository import Repository, count_rows, reads
+from justenough.adapters.store.repository import Repository, count_rows, reads_snapshot
 from justenough.adapters.store.tables import CREDENTIALS, ENDED_JOBS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
@@ -40,7 +40,7 @@ class OverdueCounts(Message):
 class MetricsRepository(Repository):
     """Counts over all jobs. Cheap, however many jobs there are."""
 
-    @reads
+    @reads_snapshot
     def counts(self, connection: Connection) -> StoreCounts:
         """Return the counts that only metrics show."""
         states = [*connection.execute(OPEN_JOBS), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
@@ -51,7 +51,7 @@ class MetricsRepository(Repository):
             open_reviews=count_rows(connection, REVIEWS, REVIEWS.c.open),
         )
 
-    @reads
+    @reads_snapshot
     def overdue(self, connection: Connection) -> OverdueCounts:
         """Count the overdue revocations."""
         theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(IS_OVERDUE)

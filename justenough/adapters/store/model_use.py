@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from justenough.adapters.store.repository import Repository, reads
+from justenough.adapters.store.repository import Repository, reads_snapshot
 from justenough.adapters.store.tables import JOBS, LEDGER, ORDERS
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import moment_text
@@ -21,7 +21,7 @@ _JOB = (JOBS.c.id, JOBS.c.name, JOBS.c.requester, JOBS.c.requester_id, JOBS.c.ag
 
 
 class ModelUseRepository(Repository):
-    @reads
+    @reads_snapshot
     def period_use(self, connection: Connection, since: datetime, *, limit: int = MAX_ENTRIES) -> PeriodModelUse:
         """Return the use since a moment, the job with the newest entry first."""
         used = (LEDGER.c.type == EventType.MODEL_USED.value) & (LEDGER.c.at >= moment_text(since))

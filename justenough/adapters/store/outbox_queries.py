@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, case, delete, exists, func, literal, or
 from justenough.adapters.store.engine import insert_new, upsert
 from justenough.adapters.store.ledger_repository import ENTRY_COLUMNS, row_to_view
 from justenough.adapters.store.paging import fetch_page
-from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, fetch_all, has_type, newest_position, reads, reads_snapshot, writes
 from justenough.adapters.store.tables import DELIVERIES, LEASES, LEDGER, SUBSCRIPTIONS, TOLD, UtcDateTime
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Message
@@ -156,7 +156,7 @@ class OutboxRepository(Repository):
         connection.execute(delete(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.seen_at < now - FORGET_AFTER))
         return True
 
-    @reads
+    @reads_snapshot
     def status(self, connection: Connection) -> OutboxStatus:
         """Return the progress of each subscription, and its next attempt. Cheap."""
         positions = connection.execute(select(SUBSCRIPTIONS.c.name, SUBSCRIPTIONS.c.position)).all()
@@ -186,7 +186,7 @@ class OutboxRepository(Repository):
         rows = sorted(connection.execute(statement).all(), key=lambda row: row.position)
         return OutboxBatch(entries=tuple(row_to_view(row[1:]) for row in rows), attempts={row[1]: row[0] for row in rows})
 
-    @reads
+    @reads_snapshot
     def next_batch(self, connection: Connection, kinds: Collection[EventType], *, after: int, limit: int) -> OutboxBatch:
         """Return the next entries of these types after a position."""
         following = (LEDGER.c.position > after, has_type(kinds))
@@ -238,7 +238,7 @@ class OutboxRepository(Repository):
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name, ~has_failed).values(why=None))
         return True
 
-    @reads
+    @reads_snapshot
     def subscription_progress(self, connection: Connection) -> tuple[SubscriptionProgress, ...]:
         statement = select(DELIVERIES.c.subscription, DELIVERIES.c.state, func.count(), func.min(DELIVERIES.c.at))
         counts = {

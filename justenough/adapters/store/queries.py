@@ -19,6 +19,7 @@ from justenough.adapters.store.repository import (
     fetch_first,
     id_begins,
     reads,
+    reads_snapshot,
     without_nul,
 )
 from justenough.adapters.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
@@ -83,7 +84,7 @@ class JobCaption(NamedTuple):
 
 
 class JobRepository(Repository):
-    @reads
+    @reads_snapshot
     def get(self, connection: Connection, job: str) -> JobView | None:
         """Return a job with its requests and credentials; None if there is no such job. If there are very many credentials, it includes all
         live ones and the newest of the rest.
@@ -96,7 +97,7 @@ class JobRepository(Repository):
         credentials, older = _credentials_of(connection, job)
         return JobView(**row, revocation=_to_revocation_view(row), requests=requests, credentials=credentials, older_credentials=older)
 
-    @reads
+    @reads_snapshot
     def list(
         self,
         connection: Connection,
@@ -120,7 +121,7 @@ class JobRepository(Repository):
             last = entity
         return merge_pages(pages, by=lambda job: (job.id,), limit=limit, is_ascending=oldest_first)
 
-    @reads
+    @reads_snapshot
     def count(self, connection: Connection, filters: JobFilters, *, up_to: int) -> int:
         """Return how many jobs `list` finds with these filters, counting no further than `up_to`."""
         found = _matching_jobs(connection, select(JOBS.c.id), filters)
@@ -195,12 +196,12 @@ class JobRepository(Repository):
 
 
 class RequestRepository(Repository):
-    @reads
+    @reads_snapshot
     def get(self, connection: Connection, request: str) -> RequestView | None:
         rows = connection.execute(REQUESTS_WITH_JOBS.where(REQUESTS.c.id == request)).mappings().all()
         return next(iter(to_request_views(connection, rows)), None)
 
-    @reads
+    @reads_snapshot
     def list(
         self,
         connection: Connection,
@@ -220,13 +221,13 @@ class RequestRepository(Repository):
         page = fetch_page(connection, statement, by=(REQUESTS.c.created_at, REQUESTS.c.id), limit=limit, cursor=cursor, view=dict[str, Any])
         return Page(items=to_request_views(connection, page.items), next=page.next)
 
-    @reads
+    @reads_snapshot
     def of_jobs(self, connection: Connection, jobs: Collection[str]) -> tuple[RequestView, ...]:
         """Return the requests of these jobs with their approvals, by job and number."""
         statement = REQUESTS_WITH_JOBS.where(REQUESTS.c.job_id.in_(jobs)).order_by(REQUESTS.c.job_id, REQUESTS.c.number)
         return to_request_views(connection, connection.execute(statement).mappings().all())
 
-    @reads
+    @reads_snapshot
     def of_action(
         self, connection: Connection, resource: str, action: str, *, requester_id: str | None, limit: int
     ) -> tuple[RequestView, ...]:
@@ -244,7 +245,7 @@ class RequestRepository(Repository):
         waiting = (REQUESTS.c.state == RequestState.PENDING.value) & (REQUESTS.c.requester_id == requester_id)
         return count_rows(connection, REQUESTS, waiting, theirs)
 
-    @reads
+    @reads_snapshot
     def by_ids(self, connection: Connection, requests: Iterable[str]) -> Mapping[str, RequestView]:
         """Return these requests by id, in this order. Unknown ids are left out."""
         return requests_by_id(connection, requests)
@@ -257,7 +258,7 @@ class CredentialRepository(Repository):
     def get(self, connection: Connection, credential: str) -> CredentialView | None:
         return fetch_first(connection, select(CREDENTIALS).where(CREDENTIALS.c.id == without_nul(credential)), CredentialView)
 
-    @reads
+    @reads_snapshot
     def list(
         self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, **filters: Unpack[CredentialFilters]
     ) -> Page[CredentialView]:

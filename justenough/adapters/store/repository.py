@@ -6,12 +6,12 @@ Each query is a function of a connection; a decorator makes it a method.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Row, Select, Table, and_, case, func, select
 
-from justenough.adapters.store.engine import read_transaction
+from justenough.adapters.store.engine import read
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, comes_after
 from justenough.adapters.store.tables import LEDGER
@@ -39,8 +39,7 @@ class Repository:
         """
         while True:
             page = statement if after is None else statement.where(comes_after(by, after))
-            with read_transaction(self._engine) as connection:
-                rows = connection.execute(page.order_by(*by).limit(ROWS_PER_FETCH)).all()
+            rows = read(self._engine, partial(_fetch_rows, page.order_by(*by).limit(ROWS_PER_FETCH)), snapshot=False)
             yield from rows
             if len(rows) < ROWS_PER_FETCH:
                 return
@@ -48,12 +47,21 @@ class Repository:
 
 
 def reads(query: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Callable[Concatenate[RepositoryT, P], T]:
+    """Run the method, which executes one statement. For more there is `reads_snapshot`."""
+
+    @wraps(query)
+    def run(self: RepositoryT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return read(self._engine, lambda connection: query(self, connection, *args, **kwargs), snapshot=False)
+
+    return run
+
+
+def reads_snapshot(query: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Callable[Concatenate[RepositoryT, P], T]:
     """Run the method in one read transaction, so that all its statements see the same snapshot."""
 
     @wraps(query)
     def run(self: RepositoryT, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with read_transaction(self._engine) as connection:
-            return query(self, connection, *args, **kwargs)
+        return read(self._engine, lambda connection: query(self, connection, *args, **kwargs), snapshot=True)
 
     return run
 
@@ -66,6 +74,10 @@ def writes(command: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Cal
         return self._commits.run(lambda connection: command(self, connection, *args, **kwargs))
 
     return run
+
+
+def _fetch_rows(statement: Select[Any], connection: Connection) -> Sequence[Row[Any]]:
+    return connection.execute(statement).all()
 
 
 def without_nul(text: str) -> str:

@@ -23,6 +23,7 @@ from justenough.adapters.store.repository import (
     has_type,
     newest_position,
     reads,
+    reads_snapshot,
     without_nul,
     writes,
 )
@@ -90,6 +91,17 @@ class IndexProgress(NamedTuple):
         return self.newest - self.position <= MAX_POSITIONS
 
 
+class UnindexedTerms(NamedTuple):
+    """What the search has yet to learn of the ledger's entries after one position, until another one."""
+
+    after: int
+    until: int
+    words: frozenset[tuple[str, int]]
+    """Word, or handle of a credential, and position."""
+    names: frozenset[tuple[str, str, str]]
+    """Who may learn of it, kind and name."""
+
+
 class WordMatches(NamedTuple):
     """Jobs that have every word of a text, newest first."""
 
@@ -99,38 +111,49 @@ class WordMatches(NamedTuple):
 
 
 class SearchRepository(Repository):
-    @writes
-    def index(self, connection: Connection) -> IndexProgress:
+    def index(self) -> IndexProgress:
         """Index the next MAX_POSITIONS positions of the ledger; return how far it is indexed afterwards.
 
-        Only one process writes at a time, so that two consoles index nothing twice.
+        Everything is read before the writers' lock is taken, because nobody else can write meanwhile. If another console indexes the same
+        positions, one of the two changes nothing.
         """
+        unindexed = self._read_unindexed()
+        if unindexed.until > unindexed.after:
+            self._add_terms(unindexed)
+        return self.progress()
+
+    @reads_snapshot
+    def _read_unindexed(self, connection: Connection) -> UnindexedTerms:
         done, newest = _read_progress(connection)
         until = min(newest, done + MAX_POSITIONS)
-        if until == done:
-            return IndexProgress(done, newest)
-        rows = connection.execute(_ENTRIES.where(LEDGER.c.position > done, LEDGER.c.position <= until)).all()
+        rows = connection.execute(_ENTRIES.where(LEDGER.c.position > done, LEDGER.c.position <= until)).all() if until > done else ()
         places = {row.job: row.position for row in rows if row.seq == 1}
-        earlier = {row.job for row in rows} - places.keys()
-        first = select(LEDGER.c.job, LEDGER.c.position).where(LEDGER.c.job.in_(earlier), LEDGER.c.seq == 1)
-        places |= {row.job: row.position for row in connection.execute(first)}
+        if earlier := {row.job for row in rows} - places.keys():
+            first = select(LEDGER.c.job, LEDGER.c.position).where(LEDGER.c.job.in_(earlier), LEDGER.c.seq == 1)
+            places |= {row.job: row.position for row in connection.execute(first)}
         words: set[tuple[str, int]] = set()
         names: set[tuple[str, str, str]] = set()
         for row in rows:
             terms = index_terms(EventType(row.type), json.loads(row.data))
             words |= {(word, places[row.job]) for word in terms.words} | {(handle, row.position) for handle in terms.handles}
             names |= {(reader, kind, name) for kind, name, owner in terms.names for reader in (owner, EVERYTHING_READER)}
-        _insert_new_rows(connection, SEARCH_WORDS, words)
-        _insert_new_rows(connection, SEARCH_NAMES, names)
-        if connection.execute(update(SEARCH_PROGRESS).values(position=until)).rowcount == 0:
-            insert_new(connection, SEARCH_PROGRESS, {"id": 1, "position": until})
-        return IndexProgress(until, newest)
+        return UnindexedTerms(done, until, frozenset(words), frozenset(names))
 
-    @reads
+    @writes
+    def _add_terms(self, connection: Connection, terms: UnindexedTerms) -> None:
+        moved = update(SEARCH_PROGRESS).where(SEARCH_PROGRESS.c.position == terms.after).values(position=terms.until)
+        is_first = terms.after == 0
+        if connection.execute(moved).rowcount == 1 or (
+            is_first and insert_new(connection, SEARCH_PROGRESS, {"id": 1, "position": terms.until})
+        ):
+            _insert_new_rows(connection, SEARCH_WORDS, terms.words)
+            _insert_new_rows(connection, SEARCH_NAMES, terms.names)
+
+    @reads_snapshot
     def progress(self, connection: Connection) -> IndexProgress:
         return _read_progress(connection)
 
-    @reads
+    @reads_snapshot
     def find(self, connection: Connection, text: str, *, installation: str, requester_id: str | None = None) -> tuple[SearchHit, ...]:
         """Return jobs, requests or credentials (the first MAX_FOUND_PER_KIND) by prefix of their id, and an entry by id or position.
 
@@ -158,7 +181,7 @@ class SearchRepository(Repository):
             ),
         )
 
-    @reads
+    @reads_snapshot
     def find_handle(self, connection: Connection, text: str) -> tuple[SearchHit, ...]:
         """Return the credentials by a database user, lease id, accessor or certificate serial, or its beginning; newest first."""
         handle = query_handle(text)
@@ -173,7 +196,7 @@ class SearchRepository(Repository):
             for row in rows
         )
 
-    @reads
+    @reads_snapshot
     def find_words(self, connection: Connection, text: str, *, requester_id: str | None = None) -> WordMatches:
         """Return the newest jobs that have, for every word of the text, that word or a word that begins with it. `requester_id`: only this
         person's jobs.
@@ -221,7 +244,7 @@ class SearchRepository(Repository):
         """Return these credentials' handles. Unknown ids are left out."""
         return fetch_all(connection, select(CREDENTIALS).where(CREDENTIALS.c.id.in_(ids)), CredentialView) if ids else ()
 
-    @reads
+    @reads_snapshot
     def jobs_of_agent(self, connection: Connection, agent: str, *, requester_id: str | None = None, limit: int) -> tuple[str, ...]:
         """Return the newest jobs of an agent, newest first.
 
@@ -233,7 +256,7 @@ class SearchRepository(Repository):
         jobs = select(LEDGER.c.job).where(LEDGER.c.position.in_(positions)).order_by(LEDGER.c.position.desc())
         return tuple(connection.execute(jobs).scalars())
 
-    @reads
+    @reads_snapshot
     def find_names(self, connection: Connection, text: str, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return kinds and names that contain every word of the text; with `reader_id`, only those that this person may see."""
         has_words = [func.lower(SEARCH_NAMES.c.name).contains(word, autoescape=True) for word in query_words(text)]
@@ -249,7 +272,7 @@ class SearchRepository(Repository):
         )
         return tuple(connection.execute(select(SEARCH_NAMES.c.reader_id).where(*is_theirs).order_by(SEARCH_NAMES.c.reader_id)).scalars())
 
-    @reads
+    @reads_snapshot
     def names(self, connection: Connection, *, reader_id: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return at most MAX_NAMES names, each with its kind."""
         return _names(connection, (), reader_id, limit=MAX_NAMES)

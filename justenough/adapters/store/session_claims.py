@@ -12,7 +12,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, bindparam, delete, select, union_all, update
 
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.repository import Repository, count_rows, reads, writes
+from justenough.adapters.store.repository import Repository, count_rows, reads, reads_snapshot, writes
 from justenough.adapters.store.tables import CLAIMS, JOBS, PLACES
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
 from justenough.domain.core.base_model import Message
@@ -67,7 +67,7 @@ class ClaimRepository(Repository):
         """
         return _take_place(connection, job, launcher, places)
 
-    @reads
+    @reads_snapshot
     def may_take_place(self, connection: Connection, job: str, *, launcher: str, places: int) -> bool:
         """Return whether the job has a place, needs none, or could take one now. Takes none."""
         return _has_or_needs_no_place(connection, job) or _has_free_place(connection, launcher, places)

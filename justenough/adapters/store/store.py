@@ -109,5 +109,4 @@ class Store:
 
     def ping(self) -> None:
         """Raise StoreUnavailable if the database does not answer."""
-        with engine.read_transaction(self._engine) as connection:
-            connection.execute(select(1))
+        engine.read(self._engine, lambda connection: connection.execute(select(1)), snapshot=False)

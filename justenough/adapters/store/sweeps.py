@@ -23,8 +23,9 @@ MAX_GAP = timedelta(seconds=30)
 class SweepRepository(Repository):
     @writes
     def begin(self, connection: Connection, *, now: datetime, by_clock: bool) -> None:
-        if not insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": by_clock}):
-            connection.execute(update(SWEEPS).values(active_at=now, steady_since=_steady_since(now), by_clock=by_clock))
+        begun = update(SWEEPS).values(active_at=now, steady_since=_steady_since(now), by_clock=by_clock)
+        if connection.execute(begun).rowcount == 0:
+            insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": by_clock})
 
     @writes
     def begin_if_idle(self, connection: Connection, *, now: datetime, idle: timedelta) -> bool:
@@ -32,12 +33,11 @@ class SweepRepository(Repository):
 
         If several workers call this, only one gets True.
         """
-        if insert_new(connection, SWEEPS, {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": True}):
-            return True
         # A time in the future comes from a wrong clock, and must not keep everybody from sweeping.
         busy = SWEEPS.c.active_at.between(now - idle, now + idle)
         begun = update(SWEEPS).where(not_(busy)).values(active_at=now, steady_since=_steady_since(now), by_clock=True)
-        return connection.execute(begun).rowcount == 1
+        first = {"id": ONLY_ROW, "active_at": now, "steady_since": now, "by_clock": True}
+        return connection.execute(begun).rowcount == 1 or insert_new(connection, SWEEPS, first)
 
     @writes
     def renew(self, connection: Connection, *, now: datetime) -> None:

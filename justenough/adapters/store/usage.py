@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, Text, and_, case, cast, func, literal, or_, select, tuple_
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, without_nul
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads_snapshot, without_nul
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, ORDERS, REQUESTS
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType
@@ -56,7 +56,7 @@ class RunHistory(NamedTuple):
 
 
 class UsageRepository(Repository):
-    @reads
+    @reads_snapshot
     def action_uses(
         self, connection: Connection, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
     ) -> Page[ActionUse]:
@@ -69,11 +69,11 @@ class UsageRepository(Repository):
         items = tuple(_build_action_use(connection, key, since) for key in keys[:limit])
         return Page(items=items, next=":".join(keys[limit - 1]) if len(keys) > limit else None)
 
-    @reads
+    @reads_snapshot
     def action_use(self, connection: Connection, key: AccessKey, *, since: datetime | None = None) -> ActionUse:
         return _build_action_use(connection, key, since)
 
-    @reads
+    @reads_snapshot
     def run_history(
         self,
         connection: Connection,
@@ -86,7 +86,7 @@ class UsageRepository(Repository):
         """Return the newest finished runs of a job name, and its newest spec; None if there is no run of that name."""
         return _run_history(connection, name, requester_id=requester_id, since=since, runs=runs)
 
-    @reads
+    @reads_snapshot
     def run_histories(
         self,
         connection: Connection,

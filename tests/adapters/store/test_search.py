@@ -188,6 +188,16 @@ def test_indexing_continues_where_it_stopped_and_includes_what_other_versions_wr
     assert store.search.index() == store.search.progress()
 
 
+def test_of_two_consoles_that_index_the_same_entries_one_changes_nothing(store: Store) -> None:
+    store.ledger.append([samples.submission(job_id(0))])
+    slow = store.search._read_unindexed()
+    store.ledger.append([samples.submission(job_id(1))])
+    done = store.search.index()
+    store.search._add_terms(slow)
+    assert store.search.progress() == done
+    assert found_jobs(store, "triage") == [job_id(1), job_id(0)]
+
+
 def test_a_store_from_before_there_was_a_search_is_indexed_from_its_beginning(empty_url: str) -> None:
     with closing(Store(empty_url)) as store:
         store.migrate()
