@@ -109,6 +109,7 @@ class ModelGateway:
                 raise ModelCallError(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
             self._require_budget()
             item = await self._borrow_key(model)
+            self._require_room()
             self._require_budget()
             headers = model_headers(model, item.fields)
         except (ModelCallError, IssueRefused) as error:
@@ -132,7 +133,9 @@ class ModelGateway:
     async def models(self) -> list[dict[str, Any]]:
         """Return the upstream's models that this job may use, in OpenAI's format. Raises as `chat` does."""
         model = self._definition()
-        listing = self._start(self._list_models(model, await self._borrow_key(model)))
+        item = await self._borrow_key(model)
+        self._require_room()
+        listing = self._start(self._list_models(model, item))
         await asyncio.wait({listing})
         if listing.cancelled():
             raise AccessClosed(ACCESS_CLOSED)
@@ -170,6 +173,11 @@ class ModelGateway:
         if model is None:
             raise _missing_model_error(self._use.name)
         return model
+
+    def _require_room(self) -> None:
+        # Calls that were read together with this one may have begun since its slot was reserved.
+        if len(self._calls) >= MAX_CONCURRENT_CALLS:
+            raise TooManyCalls(1.0)
 
     def _require_budget(self) -> None:
         over = self._budget.exhausted_part

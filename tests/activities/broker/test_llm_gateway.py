@@ -530,6 +530,32 @@ def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(model_job: Pup
         until(lambda: ask(model_job).status == 200, "there is room again")
 
 
+def test_model_calls_that_are_read_together_do_not_exceed_the_limit(model_job: Puppet, model: ModelServer) -> None:
+    model.answer_with(hold_stream)
+    asked = {"model": "scripted", "messages": [], "stream": True}
+    shown = {"Authorization": f"Bearer {model_job.env['OPENAI_API_KEY']}"}
+    body = json.dumps(asked).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: broker\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n".encode()
+    address = ("127.0.0.1", int(model_job.env["OPENAI_BASE_URL"].split(":")[2].split("/")[0]))
+    with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
+        for _ in range(MAX_CONCURRENT_CALLS - 1):
+            assert held.enter_context(http.stream("POST", "/chat/completions", json=asked)).status_code == 200
+        together = [held.enter_context(socket.create_connection(address, timeout=180)) for _ in range(2)]
+        for each in together:
+            each.sendall(head + f"Authorization: {shown['Authorization']}\r\n\r\n".encode())
+            # The gateway reads its body now.
+            assert each.recv(100).startswith(b"HTTP/1.1 100")
+        statuses = []
+        for each in together:
+            each.sendall(body)
+            statuses.append(each.recv(12)[-3:].decode())
+        assert statuses == ["200", "429"]
+        assert len(model.questions) == MAX_CONCURRENT_CALLS
+        held.close()
+        model.answer_with(text_answer("Hello"))
+        until(lambda: ask(model_job).status == 200, "there is room again")
+
+
 def test_nobody_but_the_job_reaches_its_model(model_job: Puppet, model: ModelServer) -> None:
     model.answer_with(text_answer("Hello"))
     with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], timeout=180, trust_env=False) as http:
