@@ -72,6 +72,7 @@ def hub() -> Iterator[McpServer]:
         ("other", "tools/call", "the upstream answers with an error: the response answers a different request"),
         ("ended", "tools/call", "the upstream answers with an error: the stream ended without a response to the request"),
         ("unfit", "tools/call", "the upstream's response does not conform to MCP, or to its own schema"),
+        ("unsendable", "tools/call", "the upstream's session id has characters that no header can send back"),
         ("paging", "tools/list", "the upstream's tools: more than 50 pages"),
     ],
 )

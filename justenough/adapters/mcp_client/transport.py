@@ -97,7 +97,10 @@ class McpTransport:
                 raise UnacceptableResponse(f"the upstream answers with a redirect (HTTP {response.status_code}), which is not followed")
             if response.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
                 raise UnacceptableResponse("the upstream compressed its response despite `Accept-Encoding: identity`")
-            self.session_id = response.headers.get(SESSION_HEADER, "") or self.session_id
+            session_id = response.headers.get(SESSION_HEADER, "")
+            if not (session_id.isascii() and session_id.isprintable()):
+                raise UnacceptableResponse("the upstream's session id has characters that no header can send back")
+            self.session_id = session_id or self.session_id
             yield response
 
     def _headers(self, outgoing: SessionMessage | None) -> dict[str, str]:

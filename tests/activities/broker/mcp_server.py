@@ -52,7 +52,7 @@ class McpServer:
     """What was called, with which arguments."""
     mode: str = ""
     """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer |
-    other | ended | unfit | paging.
+    other | ended | unfit | unsendable | paging.
     """
     at: str = "tools/call"
     """At which of MCP's methods."""
@@ -186,6 +186,11 @@ class _Endpoint:
         """The answer to another request."""
         answer = {"jsonrpc": "2.0", "id": 4711, "result": {}}
         await _send_response(send, 200, json.dumps(answer).encode(), JSON)
+
+    async def _unsendable(self, send: Send, receive: Receive, request: Request) -> None:
+        """An answer that begins a session whose id no header can send back."""
+        answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
+        await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"\xff"))
 
     async def _ended(self, send: Send, receive: Receive, request: Request) -> None:
         """A stream without an answer."""
