@@ -7,7 +7,8 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import httpx2
@@ -16,7 +17,10 @@ from mcp import Client
 from mcp.client.client import ConnectMode
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from structlog.testing import capture_logs
 
+from activities.broker.tools import ToolGateway
+from activities.broker.tools.mcp_server import build_server
 from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request
 from tests.activities.broker.test_tool_gateway import HEADERS, SHOPS, call_tool, newest_request, tenant_order, until_only
@@ -82,6 +86,21 @@ def test_nobody_gets_in_without_the_jobs_token(broker_job: Puppet, given: dict[s
     answer = httpx.post(f"{broker_job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers={**HEADERS, **given}, trust_env=False)
     assert answer.status_code == 401
     assert answer.json()["detail"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_text_of_an_unexpected_error_reaches_neither_the_client_nor_the_log(
+    mode: ConnectMode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("t0p")
+
+    with capture_logs() as logged:
+        async with Client(build_server(cast("ToolGateway", SimpleNamespace(call=fail))), mode=mode) as mcp:
+            with pytest.raises(MCPError, match=r"^unexpected error; the worker's log has its type$"):
+                await mcp.call_tool("find-order", {})
+    assert [(one["event"], one["kind"]) for one in logged] == [("the tool gateway failed unexpectedly", "RuntimeError")]
+    assert "t0p" not in f"{logged} {caplog.text}"
 
 
 def test_a_body_that_is_too_large_is_refused(broker_job: Puppet) -> None:
