@@ -22,6 +22,12 @@ from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, i
 
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
+MAX_MESSAGES = 10_000
+"""Messages of one conversation that the server sends."""
+MAX_VALUES = 10_000
+"""JSON values of one message, except those in FREE_FORM. The SDK validates them while every other job waits: two million invalid ones took 108 s."""
+FREE_FORM = frozenset({"structuredContent", "inputSchema", "outputSchema", "_meta"})
+"""Fields whose content the SDK hardly validates."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
 
@@ -43,7 +49,7 @@ class McpTransport:
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._http = http
         self._url = url
-        self._received = 0
+        self._received = self._messages = 0
         self._version = ""
         self.last_status = 0
         """HTTP status of the newest response."""
@@ -82,6 +88,9 @@ class McpTransport:
             self._version = ""
         async with self._post(outgoing) as response:
             async for text in self._message_bodies(response):
+                self._messages += 1
+                if self._messages > MAX_MESSAGES:
+                    raise UnacceptableResponse(f"the upstream sent more than {MAX_MESSAGES:,} messages")
                 message = _parse_message(text, request, is_error=response.status_code >= 400)
                 await inbox.send(SessionMessage(message))
                 if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
@@ -145,11 +154,18 @@ class McpTransport:
 
 
 def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool) -> types.JSONRPCMessage:
-    """Return a server's message, or an error for the request if the text is not a message, answers another request, or came with an error status."""
+    """Return a server's message, or an error for the request if the text is not a message, answers another request, or came with an error status.
+
+    Raises UnacceptableResponse if the message has too many values.
+    """
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
         message = None
+    if has_many_values(getattr(message, "result", None) or getattr(message, "params", None)):
+        raise UnacceptableResponse(
+            f"the upstream sent a message with more than {MAX_VALUES:,} values, not counting schemas and structured content"
+        )
     if is_error:
         # A server may send its own error with an error status.
         error = message.error if isinstance(message, types.JSONRPCError) else types.ErrorData(code=types.INTERNAL_ERROR, message="")
@@ -161,6 +177,18 @@ def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool
     if isinstance(message, types.JSONRPCResponse) and request.method == "tools/call" and isinstance(message.result.get("content"), list):
         message.result["content"] = [_to_known_block(block) for block in message.result["content"]]
     return message
+
+
+def has_many_values(value: Any) -> bool:
+    """Whether a JSON value contains more than MAX_VALUES values, except those in FREE_FORM."""
+    count, waiting = 0, [value]
+    while waiting and count <= MAX_VALUES:
+        outer = waiting.pop()
+        inner = [each for name, each in outer.items() if name not in FREE_FORM] if isinstance(outer, dict) else outer
+        if isinstance(inner, list):
+            count += len(inner)
+            waiting += inner[:MAX_VALUES]
+    return count > MAX_VALUES
 
 
 def _to_known_block(block: Any) -> Any:
