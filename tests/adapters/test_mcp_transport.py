@@ -13,8 +13,9 @@ import pytest
 
 from justenough.adapters.mcp_client.client import McpConversation, run_conversation
 from justenough.adapters.mcp_client.errors import Unanswered
-from justenough.adapters.mcp_client.transport import MAX_VALUES, has_many_values
+from justenough.adapters.mcp_client.transport import FREE_FORM, MAX_VALUES
 from justenough.domain.core.errors import GiveUp
+from justenough.domain.core.json_values import has_more_values
 from justenough.domain.tools.definitions import McpServerDef
 from tests.activities.broker.mcp_server import McpServer, serve_mcp
 
@@ -105,7 +106,7 @@ async def test_an_answer_that_is_none_is_reported_as_what_it_is(hub: McpServer, 
     ],
 )
 def test_the_values_of_a_message_are_counted_where_the_sdk_validates_them(value: object, many: bool) -> None:
-    assert has_many_values(value) == many
+    assert has_more_values(value, MAX_VALUES, uncounted=FREE_FORM) == many
 
 
 async def test_a_server_whose_name_cannot_be_resolved_is_reported() -> None:

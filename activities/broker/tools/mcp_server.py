@@ -20,14 +20,13 @@ from mcp.shared.exceptions import MCPError
 
 from activities.broker.tools.discovery import OfferedTool
 from activities.broker.tools.gateway import ToolGateway
+from activities.broker.tools.mcp_app import MAX_BODY_BYTES
 from activities.issuing.results import AccessClosed, PendingRequest
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import Action
 
 CATALOG_URI = "justenough://catalog"
-MAX_BODY_BYTES = 128 * 1024
-"""Bytes of one request's body."""
 PROGRESS_WAIT_S, NO_PROGRESS_WAIT_S = 600.0, 30.0
 """Seconds that a call waits for people: if its client gets progress reports; and if it does not, and may time out."""
 INSTRUCTIONS = (

@@ -19,6 +19,7 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import ValidationError
 
 from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks
+from justenough.domain.core.json_values import has_more_values
 
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
@@ -162,7 +163,7 @@ def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
         message = None
-    if has_many_values(getattr(message, "result", None) or getattr(message, "params", None)):
+    if has_more_values(getattr(message, "result", None) or getattr(message, "params", None), MAX_VALUES, uncounted=FREE_FORM):
         raise UnacceptableResponse(
             f"the upstream sent a message with more than {MAX_VALUES:,} values, not counting schemas and structured content"
         )
@@ -177,18 +178,6 @@ def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool
     if isinstance(message, types.JSONRPCResponse) and request.method == "tools/call" and isinstance(message.result.get("content"), list):
         message.result["content"] = [_to_known_block(block) for block in message.result["content"]]
     return message
-
-
-def has_many_values(value: Any) -> bool:
-    """Whether a JSON value contains more than MAX_VALUES values, except those in FREE_FORM."""
-    count, waiting = 0, [value]
-    while waiting and count <= MAX_VALUES:
-        outer = waiting.pop()
-        inner = [each for name, each in outer.items() if name not in FREE_FORM] if isinstance(outer, dict) else outer
-        if isinstance(inner, list):
-            count += len(inner)
-            waiting += inner[:MAX_VALUES]
-    return count > MAX_VALUES
 
 
 def _to_known_block(block: Any) -> Any:

@@ -107,6 +107,21 @@ def test_a_body_that_is_too_large_is_refused(broker_job: Puppet) -> None:
     assert broker_job.call("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
 
 
+@pytest.mark.parametrize(
+    "params, says",
+    [
+        ({"name": "find-order", "inputResponses": {}}, "inputResponses: this server never asks for input"),
+        ({"name": "find-order", "_meta": {"x": [0] * 1_000}}, "params: more than 1,000 values besides a call's arguments"),
+        ([[0] * 1_000], "params: more than 1,000 values besides a call's arguments"),
+        ({"name": "find-order", "arguments": {"order_id": 7, "x": [0] * 1_000}}, "unknown: x"),
+        (None, "there is no tool"),
+    ],
+)
+def test_a_request_that_would_take_long_to_validate_is_refused(broker_job: Puppet, params: Any, says: str) -> None:
+    sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params or {"name": "x", "arguments": {}}}
+    assert says in broker_job.call("POST", "/mcp", sent, **HEADERS).body
+
+
 def test_an_approved_call_of_a_client_that_left_is_made_only_for_the_next_identical_call(ops: Human, lead: Human, shop: Shop) -> None:
     given = {"order_id": tenant_order(shop), "amount": 4, "reason": "asked, and gone"}
     with launch_puppet(ops) as job:
