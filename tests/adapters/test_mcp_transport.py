@@ -15,7 +15,7 @@ from justenough.adapters.mcp_client.client import McpConversation, run_conversat
 from justenough.adapters.mcp_client.errors import Unanswered
 from justenough.adapters.mcp_client.transport import FREE_FORM, MAX_VALUES
 from justenough.domain.core.errors import GiveUp
-from justenough.domain.core.json_values import has_more_values
+from justenough.domain.core.json_values import count_values
 from justenough.domain.tools.definitions import McpServerDef
 from tests.activities.broker.mcp_server import McpServer, serve_mcp
 
@@ -79,6 +79,7 @@ def hub() -> Iterator[McpServer]:
         ("unfit", "tools/call", "the upstream's response does not conform to MCP, or to its own schema"),
         ("unsendable", "tools/call", "the upstream's session id has characters that no header can send back"),
         ("bulky", "tools/call", f"the upstream sent a message with more than 10,000 values, {UNCOUNTED}"),
+        ("schemas", "tools/list", "the upstream sent more than 100,000 values, not counting structured content"),
         ("chatty", "tools/call", "the upstream sent more than 10,000 messages"),
         ("paging", "tools/list", "the upstream's tools: more than 50 pages"),
     ],
@@ -106,7 +107,7 @@ async def test_an_answer_that_is_none_is_reported_as_what_it_is(hub: McpServer, 
     ],
 )
 def test_the_values_of_a_message_are_counted_where_the_sdk_validates_them(value: object, many: bool) -> None:
-    assert has_more_values(value, MAX_VALUES, uncounted=FREE_FORM) == many
+    assert (count_values(value, MAX_VALUES, uncounted=FREE_FORM) > MAX_VALUES) == many
 
 
 async def test_a_server_whose_name_cannot_be_resolved_is_reported() -> None:

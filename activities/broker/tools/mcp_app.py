@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from activities.broker.broker import Broker
 from activities.broker.tools.gateway import ToolGateway
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed
-from justenough.domain.core.json_values import has_more_values
+from justenough.domain.core.json_values import count_values
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -111,7 +111,7 @@ def why_costly(body: bytes) -> str | None:
     params = message.get("params") if isinstance(message, dict) else None
     if isinstance(params, dict) and "inputResponses" in params:
         return "inputResponses: this server never asks for input"
-    if has_more_values(params, MAX_VALUES, uncounted={"arguments"}):
+    if count_values(params, MAX_VALUES, uncounted={"arguments"}) > MAX_VALUES:
         return f"params: more than {MAX_VALUES:,} values besides a call's arguments"
     return None
 

@@ -19,16 +19,19 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import ValidationError
 
 from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks
-from justenough.domain.core.json_values import has_more_values
+from justenough.domain.core.json_values import count_values
 
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
 MAX_MESSAGES = 10_000
 """Messages of one conversation that the server sends."""
-MAX_VALUES = 10_000
-"""JSON values of one message, except those in FREE_FORM. The SDK validates them while every other job waits: two million invalid ones took 108 s."""
-FREE_FORM = frozenset({"structuredContent", "inputSchema", "outputSchema", "_meta"})
-"""Fields whose content the SDK hardly validates."""
+MAX_VALUES, MAX_ALL_VALUES = 10_000, 100_000
+"""JSON values: of one message, except those in FREE_FORM; and of all messages, except those in STRUCTURED. The SDK validates them while every
+other job waits: two million invalid ones took 108 s.
+"""
+STRUCTURED = frozenset({"structuredContent", "_meta"})
+FREE_FORM = STRUCTURED | {"inputSchema", "outputSchema"}
+"""Fields of which the SDK hardly validates the content."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
 
@@ -50,7 +53,7 @@ class McpTransport:
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._http = http
         self._url = url
-        self._received = self._messages = 0
+        self._received = self._messages = self._values = 0
         self._version = ""
         self.last_status = 0
         """HTTP status of the newest response."""
@@ -89,10 +92,8 @@ class McpTransport:
             self._version = ""
         async with self._post(outgoing) as response:
             async for text in self._message_bodies(response):
-                self._messages += 1
-                if self._messages > MAX_MESSAGES:
-                    raise UnacceptableResponse(f"the upstream sent more than {MAX_MESSAGES:,} messages")
                 message = _parse_message(text, request, is_error=response.status_code >= 400)
+                self._require_few_values(message)
                 await inbox.send(SessionMessage(message))
                 if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
                     return
@@ -146,6 +147,19 @@ class McpTransport:
                         yield b"\n".join(data)
                     data, event_type = [], b""
 
+    def _require_few_values(self, message: types.JSONRPCMessage) -> None:
+        """Raise UnacceptableResponse if this message, or all messages together, would take the SDK long to validate."""
+        content = getattr(message, "result", None) or getattr(message, "params", None)
+        self._messages += 1
+        self._values += count_values(content, MAX_ALL_VALUES, uncounted=STRUCTURED)
+        if self._messages > MAX_MESSAGES:
+            raise UnacceptableResponse(f"the upstream sent more than {MAX_MESSAGES:,} messages")
+        if self._values > MAX_ALL_VALUES:
+            raise UnacceptableResponse(f"the upstream sent more than {MAX_ALL_VALUES:,} values, not counting structured content")
+        if count_values(content, MAX_VALUES, uncounted=FREE_FORM) > MAX_VALUES:
+            why = f"the upstream sent a message with more than {MAX_VALUES:,} values, not counting schemas and structured content"
+            raise UnacceptableResponse(why)
+
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         async for chunk in iter_chunks(response):
             self._received += len(chunk)
@@ -155,18 +169,11 @@ class McpTransport:
 
 
 def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool) -> types.JSONRPCMessage:
-    """Return a server's message, or an error for the request if the text is not a message, answers another request, or came with an error status.
-
-    Raises UnacceptableResponse if the message has too many values.
-    """
+    """Return a server's message, or an error for the request if the text is not a message, answers another request, or came with an error status."""
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
         message = None
-    if has_more_values(getattr(message, "result", None) or getattr(message, "params", None), MAX_VALUES, uncounted=FREE_FORM):
-        raise UnacceptableResponse(
-            f"the upstream sent a message with more than {MAX_VALUES:,} values, not counting schemas and structured content"
-        )
     if is_error:
         # A server may send its own error with an error status.
         error = message.error if isinstance(message, types.JSONRPCError) else types.ErrorData(code=types.INTERNAL_ERROR, message="")

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from typing import Any
 
 
-def has_more_values(value: Any, most: int, *, uncounted: Collection[str]) -> bool:
-    """Whether a JSON value contains more than `most` values, besides those in fields that have one of the `uncounted` names."""
+def count_values(value: Any, most: int, *, uncounted: Collection[str]) -> int:
+    """Return how many values a JSON value contains, besides those in fields that have one of the `uncounted` names; some number above
+    `most` if there are more.
+    """
     count, waiting = 0, [value]
     while waiting and count <= most:
         outer = waiting.pop()
@@ -15,4 +17,4 @@ def has_more_values(value: Any, most: int, *, uncounted: Collection[str]) -> boo
         if isinstance(inner, list):
             count += len(inner)
             waiting += inner[:most]
-    return count > most
+    return count

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from justenough.adapters.mcp_client.transport import MAX_MESSAGES, MAX_VALUES
+from justenough.adapters.mcp_client.transport import MAX_ALL_VALUES, MAX_MESSAGES, MAX_VALUES
 from tests.support.wait import until
 
 NUMBER: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer"}}}
@@ -54,7 +54,7 @@ class McpServer:
     mode: str = ""
     """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer |
     other | ended | unfit | unsendable | bulky |
-    chatty | paging.
+    schemas | chatty | paging.
     """
     at: str = "tools/call"
     """At which of MCP's methods."""
@@ -197,6 +197,12 @@ class _Endpoint:
     async def _bulky(self, send: Send, receive: Receive, request: Request) -> None:
         """An answer with very many blocks of content, none of them valid."""
         await _send_response(send, 200, _answer_to(await request.body(), {"resultType": "complete", "content": [{}] * MAX_VALUES}), JSON)
+
+    async def _schemas(self, send: Send, receive: Receive, request: Request) -> None:
+        """A list with a very large schema."""
+        schema = {"type": "object", "properties": {str(number): {} for number in range(MAX_ALL_VALUES)}}
+        result = {"resultType": "complete", "tools": [{"name": "x", "inputSchema": schema}], "ttlMs": 0, "cacheScope": "private"}
+        await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _chatty(self, send: Send, receive: Receive, request: Request) -> None:
         """An answer after very many notifications."""
