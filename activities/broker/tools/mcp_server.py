@@ -93,6 +93,8 @@ def build_server(tools: ToolGateway) -> Server[Any]:
         "justenough",
         title="JustEnough",
         instructions=INSTRUCTIONS,
+        # No argument of our tools is sent in a header. Without this, the SDK would list all tools, which decides each, before every call.
+        get_tool_input_schema=lambda _: None,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
         on_list_resources=list_resources,

@@ -20,7 +20,8 @@ from mcp.shared.exceptions import MCPError
 from structlog.testing import capture_logs
 
 from activities.broker.tools import ToolGateway
-from activities.broker.tools.mcp_server import build_server
+from activities.broker.tools.gateway import ToolAnswer
+from activities.broker.tools.mcp_server import build_manager, build_server
 from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request
 from tests.activities.broker.test_tool_gateway import HEADERS, SHOPS, call_tool, newest_request, tenant_order, until_only
@@ -86,6 +87,26 @@ def test_nobody_gets_in_without_the_jobs_token(broker_job: Puppet, given: dict[s
     answer = httpx.post(f"{broker_job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers={**HEADERS, **given}, trust_env=False)
     assert answer.status_code == 401
     assert answer.json()["detail"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
+
+
+async def test_a_call_does_not_decide_about_all_other_tools_as_well() -> None:
+    called, meta = [], {"protocolVersion": "2026-07-28", "clientInfo": {"name": "x", "version": "1"}, "clientCapabilities": {}}
+
+    async def call(name: str, *_: Any, **__: Any) -> ToolAnswer:
+        called.append(name)
+        return ToolAnswer("found")
+
+    async def offered_tools() -> list[Any]:
+        called.append("all tools")
+        return []
+
+    manager = build_manager(cast("ToolGateway", SimpleNamespace(call=call, offered_tools=offered_tools)))
+    params = {"name": "find-order", "arguments": {"x": 1}, "_meta": {f"io.modelcontextprotocol/{name}": meta[name] for name in meta}}
+    headers = {**HEADERS, "Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "find-order"}
+    async with manager.run(), httpx.AsyncClient(transport=httpx.ASGITransport(manager.handle_request), base_url="http://broker") as web:
+        answer = await web.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}, headers=headers)
+    assert answer.json()["result"]["content"][0]["text"] == "found"
+    assert called == ["find-order"]
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
