@@ -7,28 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
 from starlette.responses import JSONResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from activities.broker.broker import Broker
 from activities.broker.tools.gateway import ToolGateway
+from activities.broker.tools.request_limits import INVALID_PARAMS, check_request
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed
-from justenough.domain.core.json_values import count_values
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-MAX_BODY_BYTES = 128 * 1024
-"""Bytes of one request's body."""
-MAX_VALUES = 1_000
-"""JSON values of one request, besides a call's arguments. The SDK validates them while every other job of the worker waits."""
-INVALID_PARAMS = -32602
-"""JSON-RPC's code. The SDK, which defines it too, may not be loaded yet."""
 log = structlog.get_logger()
 
 
@@ -51,7 +44,7 @@ class McpApp:
         await self._ready.wait()
         if self._manager is None:
             raise RuntimeError("the tool gateway's server did not start")
-        replay, why = await _check_request(receive)
+        replay, why = await check_request(receive)
         if why:
             refusal = {"jsonrpc": "2.0", "id": None, "error": {"code": INVALID_PARAMS, "message": why}}
             await JSONResponse(refusal, status_code=400)(scope, receive, send)
@@ -85,35 +78,6 @@ class McpApp:
         (failure,) = await asyncio.gather(self._task, return_exceptions=True)
         if isinstance(failure, Exception):
             log.error("the tool gateway's server failed", error=type(failure).__name__)
-
-
-async def _check_request(receive: Receive) -> tuple[Receive, str | None]:
-    """Receive a request; return how to receive it again, and why it is refused, or None."""
-    messages, body = list[Message](), bytearray()
-    more = True
-    while more and len(body) <= MAX_BODY_BYTES:
-        messages.append(await receive())
-        body += messages[-1].get("body", b"")
-        more = messages[-1].get("more_body", False)
-
-    async def replay() -> Message:
-        return messages.pop(0) if messages else await receive()
-
-    return replay, None if more else why_costly(bytes(body))
-
-
-def why_costly(body: bytes) -> str | None:
-    """Return why a request would take the SDK long to validate, or None. What is no JSON, the SDK refuses."""
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    params = message.get("params") if isinstance(message, dict) else None
-    if isinstance(params, dict) and "inputResponses" in params:
-        return "inputResponses: this server never asks for input"
-    if count_values(params, MAX_VALUES, uncounted={"arguments"}) > MAX_VALUES:
-        return f"params: more than {MAX_VALUES:,} values besides a call's arguments"
-    return None
 
 
 @contextlib.asynccontextmanager

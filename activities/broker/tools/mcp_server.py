@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 
 from activities.broker.tools.discovery import OfferedTool
 from activities.broker.tools.gateway import ToolGateway
-from activities.broker.tools.mcp_app import MAX_BODY_BYTES
+from activities.broker.tools.request_limits import MAX_BODY_BYTES
 from activities.issuing.results import AccessClosed, PendingRequest
 from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import RetryLater
