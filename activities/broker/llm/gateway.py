@@ -194,6 +194,9 @@ class ModelGateway:
         async with self._turn:
             if self._lent and self._lent_for == model and await self._is_key_usable(self._lent):
                 return self._lent
+            # If its grant has ended, its approval was withdrawn, or it was not renewed, that is decided again when it is borrowed again.
+            if self._lent and await self._broker.was_revoked(self._lent):
+                self._revoked_why = "the model's key was revoked for this job"
             await self._give_back_key()
             if self._revoked_why:
                 raise IssueRefused(self._revoked_why)
@@ -221,9 +224,6 @@ class ModelGateway:
         if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
         if await self._broker.has_ended(item):
-            # Otherwise its approval was withdrawn, or it was not renewed: both are decided again when the key is borrowed again.
-            if await self._broker.was_revoked(item):
-                self._revoked_why = "the model's key was revoked for this job"
             return False
         self._checked_at = self._deps.ticks()
         return await self._broker.is_still_allowed(item)

@@ -25,6 +25,7 @@ from activities.broker.broker import Broker
 from activities.broker.llm import upstream_client
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS, ModelGateway
 from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, UNREACHABLE, ModelCallError, model_headers
+from activities.issuing.results import IssueRefused
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
@@ -248,6 +249,7 @@ class LendingBroker:
     def __init__(self, seconds: float = 60) -> None:
         self.seconds = seconds
         self.lent = self.given_back = 0
+        self.revoked = False
         self.closed = asyncio.Event()
 
     @asynccontextmanager
@@ -257,6 +259,10 @@ class LendingBroker:
         fields = {"key": Secret("t0p")}
         yield SimpleNamespace(credential=SimpleNamespace(id="c-1"), fields=fields, seconds_left=lambda **_: self.seconds)
         self.given_back += 1
+
+    async def was_revoked(self, item: object) -> bool:
+        del item
+        return self.revoked
 
 
 def gateway_of(broker: LendingBroker, catalogs: Iterable[Catalog], monkeypatch: pytest.MonkeyPatch) -> tuple[ModelGateway, list[Any]]:
@@ -306,6 +312,18 @@ async def test_a_key_whose_grant_has_ended_is_given_back_and_another_is_borrowed
         await gateway._borrow_key(SHOP.models["default"])
         assert (broker.lent, broker.given_back) == (lent, lent - 1)
     await gateway._give_back_key()
+
+
+async def test_a_key_that_a_person_revoked_is_not_borrowed_again_after_its_grant_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = LendingBroker()
+    gateway, _ = gateway_of(broker, repeat(SHOP), monkeypatch)
+    await gateway._borrow_key(SHOP.models["default"])
+    broker.revoked, broker.seconds = True, 0
+    for _ in range(2):
+        with pytest.raises(IssueRefused, match=r"^the model's key was revoked for this job$"):
+            await gateway._borrow_key(SHOP.models["default"])
+        broker.revoked = False
+    assert (broker.lent, broker.given_back) == (1, 1)
 
 
 @pytest.mark.parametrize(
