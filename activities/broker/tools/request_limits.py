@@ -38,7 +38,7 @@ def why_costly(body: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     params = message.get("params") if isinstance(message, dict) else None
-    if isinstance(params, dict) and "inputResponses" in params:
+    if isinstance(params, dict) and params.get("inputResponses"):
         return "inputResponses: this server never asks for input"
     if count_values(params, MAX_VALUES, uncounted={"arguments"}) > MAX_VALUES:
         return f"params: more than {MAX_VALUES:,} values besides a call's arguments"
