@@ -94,6 +94,14 @@ async def test_an_answer_that_is_none_is_reported_as_what_it_is(hub: McpServer, 
     assert str(failed.value) == why
 
 
+async def test_an_answer_counts_although_its_session_cannot_be_ended(hub: McpServer) -> None:
+    with hub.misbehave("baking"):
+        result = await run_conversation(
+            McpServerDef(url=hub.url, allow_private=True), {}, lambda conversation: conversation.call_tool("get_issue", {"number": 1})
+        )
+    assert result.content == []
+
+
 @pytest.mark.parametrize(
     "value, many",
     [

@@ -53,7 +53,7 @@ class McpServer:
     """What was called, with which arguments."""
     mode: str = ""
     """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer |
-    other | ended | unfit | unsendable | bulky |
+    other | ended | unfit | unsendable | baking | bulky |
     schemas | chatty | paging.
     """
     at: str = "tools/call"
@@ -193,6 +193,11 @@ class _Endpoint:
         """An answer that begins a session whose id no header can send back."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"\xff"))
+
+    async def _baking(self, send: Send, receive: Receive, request: Request) -> None:
+        """An answer that begins a session, with a cookie that no header can send back."""
+        answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
+        await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"1"), (b"set-cookie", b"a=\xff"))
 
     async def _bulky(self, send: Send, receive: Receive, request: Request) -> None:
         """An answer with very many blocks of content, none of them valid."""
