@@ -186,10 +186,14 @@ class Broker:
 
         If the caller disconnects, the work still completes. Raises AccessClosed.
         """
+        if self.closed.is_set():
+            work.close()
         self._require_open()
 
         async def run_until_closed() -> T:
             task, closing = asyncio.create_task(work), asyncio.create_task(self.closed.wait())
+            # Once the broker is closed, nobody asks for the work's result.
+            task.add_done_callback(ignore_error)
             try:
                 await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -33,7 +33,7 @@ MAX_REFUSAL_S = 20.0
 second."""
 MAX_LIVEZ_S = 20.0
 """How soon the console must answer. Without its limits it was restarted, three times in two minutes."""
-KINDS = ("unknown keys", "nesting", "wrong values", "unknown paths", "tool calls", "garbage", "new connections")
+KINDS = ("unknown keys", "nesting", "wrong values", "unknown paths", "tool calls", "input responses", "garbage", "new connections")
 
 
 def seconds_until_refused(shop: Shop, login: Login, *, since: float) -> float:

@@ -109,6 +109,7 @@ class ModelGateway:
                 raise ModelCallError(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
             self._require_budget()
             item = await self._borrow_key(model)
+            self._require_room()
             self._require_budget()
             headers = model_headers(model, item.fields)
         except (ModelCallError, IssueRefused) as error:
@@ -132,7 +133,9 @@ class ModelGateway:
     async def models(self) -> list[dict[str, Any]]:
         """Return the upstream's models that this job may use, in OpenAI's format. Raises as `chat` does."""
         model = self._definition()
-        listing = self._start(self._list_models(model, await self._borrow_key(model)))
+        item = await self._borrow_key(model)
+        self._require_room()
+        listing = self._start(self._list_models(model, item))
         await asyncio.wait({listing})
         if listing.cancelled():
             raise AccessClosed(ACCESS_CLOSED)
@@ -171,6 +174,11 @@ class ModelGateway:
             raise _missing_model_error(self._use.name)
         return model
 
+    def _require_room(self) -> None:
+        # Calls that were read together with this one may have begun since its slot was reserved.
+        if len(self._calls) >= MAX_CONCURRENT_CALLS:
+            raise TooManyCalls(1.0)
+
     def _require_budget(self) -> None:
         over = self._budget.exhausted_part
         if over:
@@ -186,6 +194,9 @@ class ModelGateway:
         async with self._turn:
             if self._lent and self._lent_for == model and await self._is_key_usable(self._lent):
                 return self._lent
+            # If its grant has ended, its approval was withdrawn, or it was not renewed, that is decided again when it is borrowed again.
+            if self._lent and await self._broker.was_revoked(self._lent):
+                self._revoked_why = "the model's key was revoked for this job"
             await self._give_back_key()
             if self._revoked_why:
                 raise IssueRefused(self._revoked_why)
@@ -213,9 +224,6 @@ class ModelGateway:
         if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
         if await self._broker.has_ended(item):
-            # Otherwise its approval was withdrawn, or it was not renewed: both are decided again when the key is borrowed again.
-            if await self._broker.was_revoked(item):
-                self._revoked_why = "the model's key was revoked for this job"
             return False
         self._checked_at = self._deps.ticks()
         return await self._broker.is_still_allowed(item)

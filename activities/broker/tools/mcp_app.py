@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from activities.broker.broker import Broker
 from activities.broker.tools.gateway import ToolGateway
+from activities.broker.tools.request_limits import INVALID_PARAMS, check_request
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed
 
 if TYPE_CHECKING:
@@ -42,8 +44,13 @@ class McpApp:
         await self._ready.wait()
         if self._manager is None:
             raise RuntimeError("the tool gateway's server did not start")
+        replay, why = await check_request(receive)
+        if why:
+            refusal = {"jsonrpc": "2.0", "id": None, "error": {"code": INVALID_PARAMS, "message": why}}
+            await JSONResponse(refusal, status_code=400)(scope, receive, send)
+            return
         try:
-            await self._manager.handle_request(scope, receive, send)
+            await self._manager.handle_request(scope, replay, send)
         except RuntimeError as error:
             if not self._broker.closed.is_set():
                 raise

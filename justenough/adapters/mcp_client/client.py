@@ -78,8 +78,9 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
                 except Exception as error:  # noqa: BLE001 - the client has many errors, and groups of them
                     # A result counts even if the conversation then ended badly.
                     failure = _to_give_up(error, transport)
-            # Not in a `finally`: when the broker closes, this must not delay the revocation of the credential.
-            with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError, JustEnoughError):
+            # Not in a `finally`: when the broker closes, this must not delay the revocation of the credential. ValueError: the server may have
+            # set a cookie that no header can send back.
+            with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError, ValueError, JustEnoughError):
                 await transport.end_session()
     finally:
         _in_conversation.reset(talking)

@@ -19,9 +19,19 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import ValidationError
 
 from justenough.adapters.outbound.pinned_client import UNCOMPRESSED_ENCODINGS, iter_chunks
+from justenough.domain.core.json_values import count_values
 
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Bytes of all responses of one conversation."""
+MAX_MESSAGES = 10_000
+"""Messages of one conversation that the server sends."""
+MAX_VALUES, MAX_ALL_VALUES = 10_000, 100_000
+"""JSON values: of one message, except those in FREE_FORM; and of all messages, except those in STRUCTURED. The SDK validates them while every
+other job waits: two million invalid ones took 108 s.
+"""
+STRUCTURED = frozenset({"structuredContent", "_meta"})
+FREE_FORM = STRUCTURED | {"inputSchema", "outputSchema"}
+"""Fields of which the SDK hardly validates the content."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
 
@@ -43,7 +53,7 @@ class McpTransport:
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._http = http
         self._url = url
-        self._received = 0
+        self._received = self._messages = self._values = 0
         self._version = ""
         self.last_status = 0
         """HTTP status of the newest response."""
@@ -83,6 +93,7 @@ class McpTransport:
         async with self._post(outgoing) as response:
             async for text in self._message_bodies(response):
                 message = _parse_message(text, request, is_error=response.status_code >= 400)
+                self._require_few_values(message)
                 await inbox.send(SessionMessage(message))
                 if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
                     return
@@ -97,7 +108,10 @@ class McpTransport:
                 raise UnacceptableResponse(f"the upstream answers with a redirect (HTTP {response.status_code}), which is not followed")
             if response.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
                 raise UnacceptableResponse("the upstream compressed its response despite `Accept-Encoding: identity`")
-            self.session_id = response.headers.get(SESSION_HEADER, "") or self.session_id
+            session_id = response.headers.get(SESSION_HEADER, "")
+            if not (session_id.isascii() and session_id.isprintable()):
+                raise UnacceptableResponse("the upstream's session id has characters that no header can send back")
+            self.session_id = session_id or self.session_id
             yield response
 
     def _headers(self, outgoing: SessionMessage | None) -> dict[str, str]:
@@ -132,6 +146,19 @@ class McpTransport:
                     if any(data) and event_type in {b"", b"message"}:
                         yield b"\n".join(data)
                     data, event_type = [], b""
+
+    def _require_few_values(self, message: types.JSONRPCMessage) -> None:
+        """Raise UnacceptableResponse if this message, or all messages together, would take the SDK long to validate."""
+        content = getattr(message, "result", None) or getattr(message, "params", None)
+        self._messages += 1
+        self._values += count_values(content, MAX_ALL_VALUES, uncounted=STRUCTURED)
+        if self._messages > MAX_MESSAGES:
+            raise UnacceptableResponse(f"the upstream sent more than {MAX_MESSAGES:,} messages")
+        if self._values > MAX_ALL_VALUES:
+            raise UnacceptableResponse(f"the upstream sent more than {MAX_ALL_VALUES:,} values, not counting structured content")
+        if count_values(content, MAX_VALUES, uncounted=FREE_FORM) > MAX_VALUES:
+            why = f"the upstream sent a message with more than {MAX_VALUES:,} values, not counting schemas and structured content"
+            raise UnacceptableResponse(why)
 
     async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         async for chunk in iter_chunks(response):

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from justenough.adapters.mcp_client.transport import MAX_ALL_VALUES, MAX_MESSAGES, MAX_VALUES
 from tests.support.wait import until
 
 NUMBER: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer"}}}
@@ -52,7 +53,8 @@ class McpServer:
     """What was called, with which arguments."""
     mode: str = ""
     """How it misbehaves: 500 | telling | redirect | endless | huge | packed | garbage | garbled | hang | old | asking | beating | drawing | newer |
-    other | ended | unfit | paging.
+    other | ended | unfit | unsendable | baking | bulky |
+    schemas | chatty | paging.
     """
     at: str = "tools/call"
     """At which of MCP's methods."""
@@ -186,6 +188,32 @@ class _Endpoint:
         """The answer to another request."""
         answer = {"jsonrpc": "2.0", "id": 4711, "result": {}}
         await _send_response(send, 200, json.dumps(answer).encode(), JSON)
+
+    async def _unsendable(self, send: Send, receive: Receive, request: Request) -> None:
+        """An answer that begins a session whose id no header can send back."""
+        answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
+        await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"\xff"))
+
+    async def _baking(self, send: Send, receive: Receive, request: Request) -> None:
+        """An answer that begins a session, with a cookie that no header can send back."""
+        answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
+        await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"1"), (b"set-cookie", b"a=\xff"))
+
+    async def _bulky(self, send: Send, receive: Receive, request: Request) -> None:
+        """An answer with very many blocks of content, none of them valid."""
+        await _send_response(send, 200, _answer_to(await request.body(), {"resultType": "complete", "content": [{}] * MAX_VALUES}), JSON)
+
+    async def _schemas(self, send: Send, receive: Receive, request: Request) -> None:
+        """A list with a very large schema."""
+        schema = {"type": "object", "properties": {str(number): {} for number in range(MAX_ALL_VALUES)}}
+        result = {"resultType": "complete", "tools": [{"name": "x", "inputSchema": schema}], "ttlMs": 0, "cacheScope": "private"}
+        await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
+
+    async def _chatty(self, send: Send, receive: Receive, request: Request) -> None:
+        """An answer after very many notifications."""
+        answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
+        told = b'data: {"jsonrpc": "2.0", "method": "x"}\n\n' * MAX_MESSAGES + b"data: " + answer + b"\n\n"
+        await _send_response(send, 200, told, (b"content-type", b"text/event-stream"))
 
     async def _ended(self, send: Send, receive: Receive, request: Request) -> None:
         """A stream without an answer."""

@@ -71,6 +71,28 @@ async def test_a_call_whose_caller_has_gone_away_is_not_logged() -> None:
     assert errors == []
 
 
+@pytest.mark.parametrize("closes", ["before", "during"])
+async def test_work_that_fails_because_access_is_closed_is_not_logged(closes: str, recwarn: pytest.WarningsRecorder) -> None:
+    verified: Any = SimpleNamespace(statement=SimpleNamespace(job=JOB), spec=None)
+    broker = Broker(DEPS, verified, NOBODY, NOBODY, NOBODY, owner="", notify_workflow=NOBODY)
+
+    async def work() -> None:
+        try:
+            broker.close()
+            await asyncio.Event().wait()
+        finally:
+            # As the work's own next call of the broker does.
+            raise AccessClosed(JOB)
+
+    async with asyncio_errors() as errors:
+        if closes == "before":
+            broker.close()
+        with pytest.raises(AccessClosed):
+            await broker.run_while_open(work())
+    assert errors == []
+    assert [str(one.message) for one in recwarn] == []
+
+
 async def test_a_caller_that_waits_for_the_revocation_of_one_credential_learns_that_all_access_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -25,6 +25,7 @@ from activities.broker.broker import Broker
 from activities.broker.llm import upstream_client
 from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS, ModelGateway
 from activities.broker.llm.upstream_client import MAX_ANSWER_BYTES, UNREACHABLE, ModelCallError, model_headers
+from activities.issuing.results import IssueRefused
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
@@ -248,6 +249,7 @@ class LendingBroker:
     def __init__(self, seconds: float = 60) -> None:
         self.seconds = seconds
         self.lent = self.given_back = 0
+        self.revoked = False
         self.closed = asyncio.Event()
 
     @asynccontextmanager
@@ -257,6 +259,10 @@ class LendingBroker:
         fields = {"key": Secret("t0p")}
         yield SimpleNamespace(credential=SimpleNamespace(id="c-1"), fields=fields, seconds_left=lambda **_: self.seconds)
         self.given_back += 1
+
+    async def was_revoked(self, item: object) -> bool:
+        del item
+        return self.revoked
 
 
 def gateway_of(broker: LendingBroker, catalogs: Iterable[Catalog], monkeypatch: pytest.MonkeyPatch) -> tuple[ModelGateway, list[Any]]:
@@ -306,6 +312,18 @@ async def test_a_key_whose_grant_has_ended_is_given_back_and_another_is_borrowed
         await gateway._borrow_key(SHOP.models["default"])
         assert (broker.lent, broker.given_back) == (lent, lent - 1)
     await gateway._give_back_key()
+
+
+async def test_a_key_that_a_person_revoked_is_not_borrowed_again_after_its_grant_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = LendingBroker()
+    gateway, _ = gateway_of(broker, repeat(SHOP), monkeypatch)
+    await gateway._borrow_key(SHOP.models["default"])
+    broker.revoked, broker.seconds = True, 0
+    for _ in range(2):
+        with pytest.raises(IssueRefused, match=r"^the model's key was revoked for this job$"):
+            await gateway._borrow_key(SHOP.models["default"])
+        broker.revoked = False
+    assert (broker.lent, broker.given_back) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -526,6 +544,32 @@ def test_a_job_makes_only_a_limited_number_of_model_calls_at_once(model_job: Pup
         assert (one_more.status_code, one_more.json()["error"]["code"], one_more.headers["retry-after"]) == (429, "asked_too_often", "1")
         held.close()
         assert model.hung_up.wait(180)
+        model.answer_with(text_answer("Hello"))
+        until(lambda: ask(model_job).status == 200, "there is room again")
+
+
+def test_model_calls_that_are_read_together_do_not_exceed_the_limit(model_job: Puppet, model: ModelServer) -> None:
+    model.answer_with(hold_stream)
+    asked = {"model": "scripted", "messages": [], "stream": True}
+    shown = {"Authorization": f"Bearer {model_job.env['OPENAI_API_KEY']}"}
+    body = json.dumps(asked).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: broker\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n".encode()
+    address = ("127.0.0.1", int(model_job.env["OPENAI_BASE_URL"].split(":")[2].split("/")[0]))
+    with httpx.Client(base_url=model_job.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
+        for _ in range(MAX_CONCURRENT_CALLS - 1):
+            assert held.enter_context(http.stream("POST", "/chat/completions", json=asked)).status_code == 200
+        together = [held.enter_context(socket.create_connection(address, timeout=180)) for _ in range(2)]
+        for each in together:
+            each.sendall(head + f"Authorization: {shown['Authorization']}\r\n\r\n".encode())
+            # The gateway reads its body now.
+            assert each.recv(100).startswith(b"HTTP/1.1 100")
+        statuses = []
+        for each in together:
+            each.sendall(body)
+            statuses.append(each.recv(12)[-3:].decode())
+        assert statuses == ["200", "429"]
+        assert len(model.questions) == MAX_CONCURRENT_CALLS
+        held.close()
         model.answer_with(text_answer("Hello"))
         until(lambda: ask(model_job).status == 200, "there is room again")
 

@@ -7,7 +7,8 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import httpx2
@@ -16,7 +17,11 @@ from mcp import Client
 from mcp.client.client import ConnectMode
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from structlog.testing import capture_logs
 
+from activities.broker.tools import ToolGateway
+from activities.broker.tools.gateway import ToolAnswer
+from activities.broker.tools.mcp_server import build_manager, build_server
 from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.activities.broker.test_runtime_requests import await_request
 from tests.activities.broker.test_tool_gateway import HEADERS, SHOPS, call_tool, newest_request, tenant_order, until_only
@@ -84,8 +89,58 @@ def test_nobody_gets_in_without_the_jobs_token(broker_job: Puppet, given: dict[s
     assert answer.json()["detail"] == "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
 
 
+async def test_a_call_does_not_decide_about_all_other_tools_as_well() -> None:
+    called, meta = [], {"protocolVersion": "2026-07-28", "clientInfo": {"name": "x", "version": "1"}, "clientCapabilities": {}}
+
+    async def call(name: str, *_: Any, **__: Any) -> ToolAnswer:
+        called.append(name)
+        return ToolAnswer("found")
+
+    async def offered_tools() -> list[Any]:
+        called.append("all tools")
+        return []
+
+    manager = build_manager(cast("ToolGateway", SimpleNamespace(call=call, offered_tools=offered_tools)))
+    params = {"name": "find-order", "arguments": {"x": 1}, "_meta": {f"io.modelcontextprotocol/{name}": meta[name] for name in meta}}
+    headers = {**HEADERS, "Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "find-order"}
+    async with manager.run(), httpx.AsyncClient(transport=httpx.ASGITransport(manager.handle_request), base_url="http://broker") as web:
+        answer = await web.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}, headers=headers)
+    assert answer.json()["result"]["content"][0]["text"] == "found"
+    assert called == ["find-order"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_text_of_an_unexpected_error_reaches_neither_the_client_nor_the_log(
+    mode: ConnectMode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("t0p")
+
+    with capture_logs() as logged:
+        async with Client(build_server(cast("ToolGateway", SimpleNamespace(call=fail))), mode=mode) as mcp:
+            with pytest.raises(MCPError, match=r"^unexpected error; the worker's log has its type$"):
+                await mcp.call_tool("find-order", {})
+    assert [(one["event"], one["kind"]) for one in logged] == [("the tool gateway failed unexpectedly", "RuntimeError")]
+    assert "t0p" not in f"{logged} {caplog.text}"
+
+
 def test_a_body_that_is_too_large_is_refused(broker_job: Puppet) -> None:
     assert broker_job.call("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
+
+
+@pytest.mark.parametrize(
+    "params, says",
+    [
+        ({"name": "find-order", "inputResponses": {"x": {}}}, "inputResponses: this server never asks for input"),
+        ({"name": "find-order", "_meta": {"x": [0] * 1_000}}, "params: more than 1,000 values besides a call's arguments"),
+        ([[0] * 1_000], "params: more than 1,000 values besides a call's arguments"),
+        ({"name": "find-order", "arguments": {"order_id": 7, "x": [0] * 1_000}}, "unknown: x"),
+        ({"name": "x", "arguments": {}, "inputResponses": {}}, "there is no tool"),
+    ],
+)
+def test_a_request_that_would_take_long_to_validate_is_refused(broker_job: Puppet, params: Any, says: str) -> None:
+    sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    assert says in broker_job.call("POST", "/mcp", sent, **HEADERS).body
 
 
 def test_an_approved_call_of_a_client_that_left_is_made_only_for_the_next_identical_call(ops: Human, lead: Human, shop: Shop) -> None:

@@ -21,11 +21,22 @@ KEYS = ",".join(f'"unknown_{number:04}":0' for number in range(6_600))
 ASK = {"resource": "orders-db", "action": "read", "reason": "because"}
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "find-order", "arguments": {"x": ["a"] * 20_000}}}
 
+META = {"protocolVersion": "2026-07-28", "clientInfo": {"name": "x", "version": "1"}, "clientCapabilities": {}}
+RESPONSE = {"role": "user", "model": "x", "content": [{}] * 30_000}
+"""It is valid in so many ways that to find what is wrong with it takes a second."""
+ANSWER = {
+    "name": "find-order",
+    "arguments": {},
+    "inputResponses": {"x": RESPONSE},
+    "_meta": {f"io.modelcontextprotocol/{name}": value for name, value in META.items()},
+}
+NEWEST = "Mcp-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: find-order\r\n"
 
-def request(method: str, path: str, body: bytes = b"") -> bytes:
+
+def request(method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
     """Return one request as it is sent."""
     head = f"{method} {path} HTTP/1.1\r\nHost: broker\r\nAccept: application/json, text/event-stream\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"{head}{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 FLOODS = {
@@ -34,6 +45,7 @@ FLOODS = {
     "wrong values": request("POST", "/v1/access", json.dumps({**ASK, "ttl": ["x"] * 15_000}).encode()),
     "unknown paths": request("GET", "/nowhere") * PIPELINED,
     "tool calls": request("POST", "/mcp", json.dumps(CALL).encode()),
+    "input responses": request("POST", "/mcp", json.dumps({**CALL, "params": ANSWER}).encode(), NEWEST),
     "garbage": b"\x00\xff" * 1_000,
     "new connections": b"",
 }
