@@ -224,7 +224,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
     if has_answered(view, caller.person.id):
         raise Conflict(ANSWERED_TEXT)
     if view.state is not RequestState.PENDING:
-        last = view.approvals[-1] if view.approvals else None
+        last = max(view.deciding_answers, key=lambda item: item.at, default=None)
         decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
         raise Conflict(f"the request is {view.state.value}, not pending{decided_by}")
     if not breaks_glass:

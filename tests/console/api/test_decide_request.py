@@ -192,6 +192,15 @@ async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -
     assert late.json()["detail"].startswith("the request is approved, not pending: lead decided it at 20")
 
 
+async def test_nobody_is_said_to_have_decided_a_request_that_expired_short_of_its_quorum(served: Served) -> None:
+    request = await served.launch_and_request(quorum=2)
+    served.record_answer(request, "lead", verdict="pending")
+    expired = build_event(EventType.APPROVAL_EXPIRED, request["job_id"], at=datetime.now(UTC), request=request["id"], tier=3)
+    served.store.ledger.append([expired])
+    late = await decide(served, "security", request)
+    assert (late.status_code, late.json()["detail"]) == (409, "the request is expired, not pending")
+
+
 async def test_a_stale_digest_is_reported(served: Served) -> None:
     request = await served.launch_and_request()
     assert (await decide(served, "lead", request, if_match=STALE)).status_code == 412
