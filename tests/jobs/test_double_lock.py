@@ -62,8 +62,9 @@ def test_an_approval_without_vaults_authorization_does_not_count_and_names_the_r
     assert (lock["accessor"], lock["groups"], lock["approvals"]) == (request["lock"]["accessor"], ["security", "chiefs"], 1)
     assert len(shop.tokens_of(request["job_id"])) == 1
 
-    assert security.answer_unauthorized(request).json()["approvals"] == []
+    answer = security.answer_unauthorized(request)
     (why,) = rejection_reasons(auditor, request)
+    assert (answer.status_code, answer.json()["detail"]) == (403, f"the decision is not valid: {why}")
     assert "Vault has no authorization by security" in why
     assert f"bao write sys/control-group/authorize accessor={request['lock']['accessor']}" in why
     assert shop.users_of(request["job_id"]) == []
