@@ -214,7 +214,7 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
 
 
 def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
-    _require_entitlement(deps, caller, view, job, body.statement.get("decision"))
+    require_entitlement(deps, caller, view, job, body.statement.get("decision"))
     if not if_match:
         raise PreconditionRequired("If-Match is required: send the digest of the request that you decide")
     if if_match.removeprefix("W/").strip('"') != view.digest:
@@ -236,7 +236,8 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     _require_grantable(deps, caller, view, ladder, statement)
 
 
-def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+def require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+    """Raise Forbidden or Conflict if the caller cannot make this decision on the request now, whatever it says."""
     if decision == WITHDRAW:
         _require_withdrawable(caller, view, job)
         return
@@ -283,17 +284,16 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
 
 def _require_grantable(deps: Deps, caller: Caller, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
     """Raise Forbidden for an approval if the catalog no longer offers the access, Vault's control group would not count it, or policy denies what
-    it narrows the request to.
+    it grants, narrowed or not, by now.
     """
     if statement.decision not in {"approve", BREAK_GLASS}:
         return
     breaks_glass = statement.decision == BREAK_GLASS
     grant = _grant_after(view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=breaks_glass)
-    is_unchanged = grant == GrantTerms(action=Action(view.action), ttl=view.ttl, tools=view.tools)
     refused = why_not_offered(deps, (view.resource, Action(view.action))) or _why_lock_refuses(
         deps, caller, view, action=statement.action, break_glass=breaks_glass
     )
-    if why := refused or (None if is_unchanged else _why_grant_denied(deps, view, grant, tier=ladder.current)):
+    if why := refused or _why_grant_denied(deps, view, grant, tier=ladder.current):
         raise Forbidden(f"the decision is not valid: {why}")
 
 
