@@ -470,7 +470,7 @@ def test_nobody_can_decide_on_a_descendant_of_their_own_job_that_another_login_l
     other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
     child = WaitingJob(at, robot, parent=WaitingJob(at, owner).job)
     grandchild = WaitingJob(at, robot, parent=child.job)
-    why = "people cannot decide on a descendant of a job that they launched"
+    why = "people cannot decide on a job that they triggered, or on a descendant of a job that they launched"
 
     assert (grandchild.answer(owner), grandchild.rejections()) == ("pending", [why])
     assert grandchild.answer(owner, "deny") == "pending"

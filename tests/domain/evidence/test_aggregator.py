@@ -109,7 +109,7 @@ def test_a_rejection_reason_is_classified_by_its_text(text: str, kind: str) -> N
 WHYS = {
     "no one answers for a job that they launched": "own job",
     "people cannot decide on a job that they launched": "own job",
-    "people cannot decide on a descendant of a job that they launched": "own job",
+    "people cannot decide on a job that they triggered, or on a descendant of a job that they launched": "own job",
     "Forbidden: the decision does not hold: the signature does not match the statement": "invalid signature",
     "the signature names a key that the person does not have": "invalid signature",
     "Forbidden: the decision is another person's: its statement names a different person than the token": "another person's statement",
