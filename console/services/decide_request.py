@@ -83,7 +83,8 @@ async def submit_decision(
         old, new = own_answers(view), own_answers(now)
         if not is_withdrawal:
             # They may have decided at a lower tier, too, or otherwise at the same moment.
-            return any(item.decision == body.statement["decision"] for item in new[len(old) :])
+            sent = tuple(body.statement[name] for name in ("decision", "ttl", "action"))
+            return any((item.decision, item.ttl, item.action) == sent for item in new[len(old) :])
         has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (new, old))
         return now.state is RequestState.WITHDRAWN or (has_withdrawn and not had_withdrawn)
 

@@ -73,12 +73,13 @@ async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Ser
         ("chief", "approved", 409, "the request is approved, not pending: chief decided it at 20"),
         # Their own other decision, sent at the same moment, counted.
         ("lead", "denied", 409, "the request is denied, not pending: lead decided it at 20"),
+        ("lead", "approved", 409, "the request is approved, not pending: lead decided it at 20"),
         ("chief", "pending", 403, "the decision is not valid: it is not waiting"),
     ],
 )
 async def test_a_decision_that_the_worker_rejects_is_refused(served: Served, first: str, verdict: str, status: int, detail: str) -> None:
     request = await served.launch_and_request()
-    body = served.people["lead"].decision(request, {})
+    body = served.people["lead"].decision(request, {"ttl": 60})
     # An earlier rejection of the same statement says nothing about this attempt.
     earlier, later = (
         approval_rejected_event(
