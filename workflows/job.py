@@ -47,10 +47,11 @@ with workflow.unsafe.imports_passed_through():
     from justenough.domain.jobs.states import JobState, RequestState
     from justenough.domain.ledger.events import Event
 
-DENIED_BY = {
-    RequestState.DENIED: "an approver",
-    RequestState.EXPIRED: "a timeout: no tier decided in time",
-    RequestState.WITHDRAWN: "an approver, who withdrew the approval",
+DENIAL_TEXTS = {
+    RequestState.DENIED: " was denied by an approver",
+    RequestState.EXPIRED: " was denied by a timeout: no tier decided in time",
+    # By an approver, or by the launcher.
+    RequestState.WITHDRAWN: ": its approval was withdrawn",
 }
 REQUEST_LOST = (
     "the store lost a request, or an answer to it, that this job waited for, as after a failover or restore; launch the job again"
@@ -163,7 +164,7 @@ class Job:
             return JobOutcome(JobState.FAILED, reason=f"refused: {decided.refused}")
         for request in decided.requests:
             if request.decision.outcome == "denied" and not request.optional:
-                return JobOutcome(JobState.DENIED, reason=_denial_text(request.resource, request.action, "policy"))
+                return JobOutcome(JobState.DENIED, reason=f"{request.action} on {request.resource} was denied by policy")
         if locked := {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}:
             # From here on Vault may have a wrapping token of the job, even if this step fails.
             self._locks = True
@@ -179,8 +180,8 @@ class Job:
     def _denial(self, decided: StartDecisions) -> JobOutcome | None:
         for request in decided.requests:
             state = self._escalation.states.get(request.id)
-            if not request.optional and state in DENIED_BY:
-                return JobOutcome(JobState.DENIED, reason=_denial_text(request.resource, request.action, DENIED_BY[state]))
+            if not request.optional and state in DENIAL_TEXTS:
+                return JobOutcome(JobState.DENIED, reason=f"{request.action} on {request.resource}{DENIAL_TEXTS[state]}")
         return None
 
     async def _start_guard(self, seconds: int) -> None:
@@ -343,7 +344,3 @@ class Job:
     def _publish_state(self, state: JobState) -> None:
         self._state = state
         workflow.upsert_search_attributes([STATE_ATTRIBUTE.value_set(state.value)])
-
-
-def _denial_text(resource: str, action: str, by: str) -> str:
-    return f"{action} on {resource} was denied by {by}"

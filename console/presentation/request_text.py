@@ -126,13 +126,7 @@ def decided_by_text(view: RequestView) -> str:
     """Return who decided a request: `lead and chief`, or `break-glass by oncall, not reviewed yet`."""
     if view.break_glass:
         return f"break-glass by {approver_text(view.break_glass)}, {review_text(view)}"
-    match view.state:
-        case RequestState.APPROVED:
-            items = view.counting_approvals
-        case RequestState.DENIED:
-            items = tuple(item for item in view.approvals if item.decision == "deny")
-        case _:
-            items = view.approvals
+    items = view.approvals if view.state is RequestState.WITHDRAWN else view.deciding_answers
     return " and ".join(dict.fromkeys(map(approver_text, items))) or "nobody"
 
 

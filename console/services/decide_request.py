@@ -19,12 +19,14 @@ from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
 from justenough.domain.approvals.verification import Withdrawal, needs_reason, why_bounds_invalid
 from justenough.domain.catalog.control_groups import control_group_of, why_not_narrowable
+from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools
-from justenough.domain.readmodel.views import ApprovalView, JobView, RequestView
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import ApprovalView, EntryView, JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
@@ -52,13 +54,20 @@ async def submit_decision(
     """Send a signed decision to the job; return the request's state afterwards, and whether a worker has counted the decision yet.
 
     `before_submit` runs after validation and before sending. Raises its errors and those of `validate_decision`, Conflict if the job is no
-    longer running, TemporalUnavailable.
+    longer running, Conflict or Forbidden if the worker rejects the decision, TemporalUnavailable.
     """
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
         await before_submit()
     is_withdrawal = body.statement.get("decision") == WITHDRAW
     signed, job = body.to_signed(), await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
+    received = digest_of(signed.model_dump(mode="json"))
+
+    def read_rejections() -> tuple[EntryView, ...]:
+        entries = console.deps.store.ledger.entries_newest_first(job=view.job_id, types=(EventType.APPROVAL_REJECTED,)).items
+        return tuple(entry for entry in entries if entry.data["received"] == received)
+
+    before = await to_thread.run_sync(read_rejections)
     # A session revokes what an approval gave as soon as it reads that it is withdrawn. Everything else only the workflow counts.
     has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
     requested = [withdrawal_requested_event(view, caller.person, signed, at=console.deps.now())] if has_session else []
@@ -70,21 +79,33 @@ async def submit_decision(
     def own_answers(request: RequestView) -> list[ApprovalView]:
         return [item for item in request.approvals if item.approver_id == caller.person.id]
 
-    async def read() -> RequestView:
-        return await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
-
     def is_counted(now: RequestView) -> bool:
-        before, after = own_answers(view), own_answers(now)
+        old, new = own_answers(view), own_answers(now)
         if not is_withdrawal:
-            # They may have decided at a lower tier, too.
-            return len(after) > len(before)
-        has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (after, before))
+            # They may have decided at a lower tier, too, or otherwise at the same moment.
+            sent = tuple(body.statement[name] for name in ("decision", "ttl", "action"))
+            return any((item.decision, item.ttl, item.action) == sent for item in new[len(old) :])
+        has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (new, old))
         return now.state is RequestState.WITHDRAWN or (has_withdrawn and not had_withdrawn)
 
-    newest = await poll_until(
-        view, read, until=is_counted, every_s=FIRST_POLL_DELAY_S, max_every_s=MAX_POLL_INTERVAL_S, timeout_s=COUNT_TIMEOUT_S
+    def read_outcome() -> tuple[RequestView, tuple[EntryView, ...]]:
+        # In this order: whoever decided first is then in the request.
+        rejections = read_rejections()
+        return console.deps.store.requests.get(view.id) or view, rejections
+
+    newest, rejections = await poll_until(
+        (view, before),
+        lambda: to_thread.run_sync(read_outcome),
+        until=lambda now: is_counted(now[0]) or len(now[1]) > len(before),
+        every_s=FIRST_POLL_DELAY_S,
+        max_every_s=MAX_POLL_INTERVAL_S,
+        timeout_s=COUNT_TIMEOUT_S,
     )
-    return newest, is_counted(newest)
+    if is_counted(newest) or len(rejections) == len(before):
+        return newest, is_counted(newest)
+    if newest.state is not RequestState.PENDING:
+        raise Conflict(not_pending_text(newest))
+    raise Forbidden(f"the decision is not valid: {rejections[0].data['why']}")
 
 
 def withdraw_unsigned(console: Console, caller: Caller, request: str, reason: str) -> RequestView:
@@ -152,6 +173,13 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     return view
 
 
+def not_pending_text(view: RequestView) -> str:
+    """Say that a request is not pending, and who decided it if people did."""
+    last = max(view.deciding_answers, key=lambda item: item.at, default=None)
+    decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+    return f"the request is {view.state.value}, not pending{decided_by}"
+
+
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str:
     """Return why the caller cannot decide this request now; empty if they can."""
     if view.state is not RequestState.PENDING:
@@ -187,7 +215,7 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
 
 
 def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
-    _require_entitlement(deps, caller, view, job, body.statement.get("decision"))
+    require_entitlement(deps, caller, view, job, body.statement.get("decision"))
     if not if_match:
         raise PreconditionRequired("If-Match is required: send the digest of the request that you decide")
     if if_match.removeprefix("W/").strip('"') != view.digest:
@@ -209,7 +237,8 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     _require_grantable(deps, caller, view, ladder, statement)
 
 
-def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+def require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+    """Raise Forbidden or Conflict if the caller cannot make this decision on the request now, whatever it says."""
     if decision == WITHDRAW:
         _require_withdrawable(caller, view, job)
         return
@@ -224,9 +253,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
     if has_answered(view, caller.person.id):
         raise Conflict(ANSWERED_TEXT)
     if view.state is not RequestState.PENDING:
-        last = view.approvals[-1] if view.approvals else None
-        decided_by = f": {last.approver} decided it at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
-        raise Conflict(f"the request is {view.state.value}, not pending{decided_by}")
+        raise Conflict(not_pending_text(view))
     if not breaks_glass:
         caller.require_tier(view.current_tier)
 
@@ -237,7 +264,8 @@ def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> No
     if job.state.ended:
         raise Conflict(f"the job has ended ({job.state.value}), so there is nothing left to withdraw")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
-        raise Conflict(f"the request is {view.state.value} and has no approval to withdraw")
+        of_yours = " of yours" if view.state is RequestState.PENDING else ""
+        raise Conflict(f"the request is {view.state.value} and has no approval{of_yours} to withdraw")
 
 
 def _require_within_request(view: RequestView, statement: DecisionStatement) -> None:
@@ -257,17 +285,16 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
 
 def _require_grantable(deps: Deps, caller: Caller, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
     """Raise Forbidden for an approval if the catalog no longer offers the access, Vault's control group would not count it, or policy denies what
-    it narrows the request to.
+    it grants, narrowed or not, by now.
     """
     if statement.decision not in {"approve", BREAK_GLASS}:
         return
     breaks_glass = statement.decision == BREAK_GLASS
     grant = _grant_after(view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=breaks_glass)
-    is_unchanged = grant == GrantTerms(action=Action(view.action), ttl=view.ttl, tools=view.tools)
     refused = why_not_offered(deps, (view.resource, Action(view.action))) or _why_lock_refuses(
         deps, caller, view, action=statement.action, break_glass=breaks_glass
     )
-    if why := refused or (None if is_unchanged else _why_grant_denied(deps, view, grant, tier=ladder.current)):
+    if why := refused or _why_grant_denied(deps, view, grant, tier=ladder.current):
         raise Forbidden(f"the decision is not valid: {why}")
 
 

@@ -19,6 +19,7 @@ from justenough.domain.policy.cedar_request import AccessContext, Clock, Decisio
 from justenough.domain.policy.ceiling import beyond_of
 from justenough.domain.tools.call import ToolCall, access_for_call, call_of
 from justenough.services.dependencies import Deps
+from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.parent_chain import inherit_touched
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
@@ -101,7 +102,8 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
         return Rejection("request_unknown", "no such request of this job has been recorded")
     original, held = recorded
     access = apply_grant(original, grant)
-    if rejection := why_not_issuable(deps, verified, access):
+    # The order within its ancestors' limits says nothing of a lesser action: each action counts by itself.
+    if rejection := why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement):
         return rejection
     phase: Phase = "start" if start else "runtime"
     return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass, requested=original)

@@ -76,13 +76,13 @@ class WaitingJob:
         self.ladder: Ladder = ladder
         self.verdict, self.number = "pending", 0
 
-    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None, ttl: int | None = None) -> str:
+    def answer(self, who: Someone, decision: str = "approve", *, ladder: Ladder | None = None, **limits: Any) -> str:
         """Return the request's verdict once somebody's answer was taken; `ladder`: instead of what has been counted."""
         before = ladder or self.ladder
         self.number += 1
         which = "approved" if self.verdict == "approved" else "ladders"
         asked = {"ladders": {}, which: {self.request: before}}
-        received = (self.sign_decision(who, decision, ttl=ttl).model_dump(mode="json"),)
+        received = (self.sign_decision(who, decision, **limits).model_dump(mode="json"),)
         counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
         counting.count_signal(received[0], number=self.number)
         self.at.deps.store.ledger.append(counting.events)
@@ -109,10 +109,10 @@ class WaitingJob:
         self.verdict = result.verdicts.get(self.request, self.verdict)
         return self.verdict
 
-    def sign_decision(self, who: Someone, decision: str = "approve", *, ttl: int | None = None) -> Any:
+    def sign_decision(self, who: Someone, decision: str = "approve", **limits: Any) -> Any:
         now, ladder = self.at.deps.now().replace(microsecond=0), self.ladder
-        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ttl or ladder.ttl}
-        about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
+        about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
+        about |= {"action": ladder.action, "reason": "it is needed", "person": who.id, **limits}
         times: dict[str, Any] = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
         return who.sign(to_signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
 
@@ -465,16 +465,25 @@ def test_break_glass_that_needs_a_higher_tier_does_not_count(at: Desk, tmp_path:
     assert job.rejections() == ["write for 10m by break-glass needs tier 2, but the request is at tier 1"]
 
 
+def test_an_approval_of_an_action_that_the_parent_does_not_have_does_not_count(at: Desk) -> None:
+    owner, other = at.shop.newcomer("narrow-owner", "ops"), at.shop.newcomer("narrow-other", "support-leads")
+    child = WaitingJob(at, owner, parent=WaitingJob(at, owner).job)
+    child.answer(other, action=Action.READ)
+    assert child.rejections() == ["the parent job has write on orders-db, but not read"]
+    child.answer(other, ttl=60)
+    assert [(item.person, item.ttl) for item in child.ladder.answers] == [(other.id, 60)]
+
+
 def test_nobody_can_decide_on_a_descendant_of_their_own_job_that_another_login_launched(at: Desk) -> None:
     owner, robot = at.shop.newcomer("chain-owner", "ops", "support-leads"), at.shop.newcomer("chain-robot", "ops", "security")
     other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
     child = WaitingJob(at, robot, parent=WaitingJob(at, owner).job)
     grandchild = WaitingJob(at, robot, parent=child.job)
-    why = "people cannot decide on a descendant of a job that they launched"
+    why = "people cannot decide on a job that they triggered, or on a descendant of a job that they launched"
 
     assert (grandchild.answer(owner), grandchild.rejections()) == ("pending", [why])
     assert grandchild.answer(owner, "deny") == "pending"
-    # To give it up is theirs as it is anybody's who launches.
+    # To give it up is theirs as it is any approver's.
     assert [grandchild.answer(other), grandchild.answer(delegate), grandchild.answer(owner, "withdraw")] == [
         "pending",
         "approved",

@@ -193,6 +193,7 @@ class Served:
             person=who,
             person_id=self.people[who].id,
             tier=request["current_tier"],
+            decision="deny" if verdict == "denied" else "approve",
             at=datetime.now(UTC),
             ttl=request["ttl"],
             action=request["action"],

@@ -90,7 +90,7 @@ def test_withdrawing_an_approval_before_the_job_runs_ends_the_job(ops: Human, le
     assert ops.answer(request_of(ops, request), "withdraw").json()["state"] == "withdrawn"
     ended = ops.until(request["job_id"])
     assert (ended["state"], ended["credentials"]) == ("denied", [])
-    assert "withdrew the approval" in ended["reason"]
+    assert ended["reason"] == "admin on orders-db: its approval was withdrawn"
     assert request_of(ops, other)["state"] == "withdrawn"
     assert detail(lead.answer(other, "withdraw"))[0] == 409
 

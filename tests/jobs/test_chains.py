@@ -94,7 +94,7 @@ def test_a_launcher_cannot_approve_a_job_that_their_own_job_launched_as_another_
         parent = owner.launch(spec("true", *FOR_CHILDREN, name="theirs"))
         child = robot.launch(spec("true", access("refunds-db", "write")), parent=parent)
         (request,) = robot.until(child, "awaiting_approval")["requests"]
-        why = "people cannot decide on a descendant of a job that they launched"
+        why = "people cannot decide on a job that they triggered, or on a descendant of a job that they launched"
         for answer in (owner.answer(request), owner.answer(request, "break_glass"), owner.api.post(f"requests/{request['id']}/claim")):
             assert (answer.status_code, answer.json()["detail"]) == (403, why)
         assert request["id"] not in {one["id"] for one in owner.api.get("requests", params={"mine": True}).json()["items"]}

@@ -121,7 +121,7 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(shop: Shop, 
         # Past the console, straight to the job.
         asyncio.run(_signal(shop, job, lead.decision(request)))
         told = _wait_for_rejection(auditor, job)
-        assert "people cannot decide on a descendant of a job that they launched" in told
+        assert "people cannot decide on a job that they triggered, or on a descendant of a job that they launched" in told
         assert auditor.job(job)["state"] == "awaiting_approval"
         security.api.post(f"jobs/{job}/kill").raise_for_status()
         assert auditor.until(job)["state"] == "killed"

@@ -60,4 +60,4 @@ async def test_an_approval_withdrawn_while_others_are_pending_ends_a_job_that_ne
     await job.answer("lead", decision="withdraw")
     closed = await job.result()
     assert (closed.state, job.known.claim) == (JobState.DENIED, "none")
-    assert closed.reason == "write on orders-db was denied by an approver, who withdrew the approval"
+    assert closed.reason == "write on orders-db: its approval was withdrawn"

@@ -309,8 +309,8 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
         print_fields((verb.capitalize(), line))
     if review:
         verdict = f"{review['verdict']}, according to {review['reviewer']}, {moment(review['reviewed_at'])}: {review['review_reason']}"
-        groups = ", ".join(review["groups"])
-        waiting = f"open since {moment(review['opened_at'])}: a member of {groups} must state whether it was justified"
+        reviewer = f"another approver of tier {max(review['tiers'])} or above"
+        waiting = f"open since {moment(review['opened_at'])}: {reviewer} must state whether it was justified"
         print_fields(("Review", waiting if review["open"] else verdict))
 
 

@@ -28,7 +28,7 @@ from console.pages.page_user import PageApprover, PageUser, TheForm, ThePageUser
 from console.pages.routing import PageRoute
 from console.services.claims import claim_request, release_claim
 from console.services.console import Console
-from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decision, withdraw_unsigned
+from console.services.decide_request import BREAK_GLASS, WITHDRAW, require_entitlement, submit_decision, withdraw_unsigned
 from console.services.inputs import ClaimBody
 from console.services.reviews import submit_review
 from justenough.domain.approvals import statements
@@ -76,7 +76,13 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
         return await again(card, stale)
     parsed, errors = parse_answer(draft, card.view)
     if errors:
-        return await again(card, CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        notice = CardNotice(status=422, errors=errors, problem=MISSING_TEXT)
+        try:
+            # It may have been decided or have escalated since the form was opened. Then nothing that is marked would help.
+            await to_thread.run_sync(require_entitlement, console.deps, visitor.caller, card.view, card.job, parsed.decision)
+        except (Forbidden, Conflict) as error:
+            notice = _failure_notice(error)
+        return await again(card, notice)
     if parsed.decision == "approve" and draft.choices != draft.stated:
         return await again(card, CardNotice(unstated=True))
     if needs_care(parsed.decision, card.view.current_tier) and not visitor.fresh:

@@ -102,7 +102,9 @@ class Ladder(Message):
         if person == self.requester:
             return Rejection("own_job", "people cannot decide on a job that they launched")
         if person in self.forebears:
-            return Rejection("own_descendant_job", "people cannot decide on a descendant of a job that they launched")
+            return Rejection(
+                "own_descendant_job", "people cannot decide on a job that they triggered, or on a descendant of a job that they launched"
+            )
         return None
 
     def with_barred(self, *, forebears: frozenset[str], taken_back: frozenset[str] = frozenset()) -> Self:

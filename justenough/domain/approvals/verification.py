@@ -123,14 +123,15 @@ class ApprovalVerifier:
         person = self.verify_signer(statement.person, signed)
         if isinstance(person, Rejection):
             return person
-        if not self.can_withdraw(person):
-            return Rejection("not_entitled", f"{person.name} is in no group that approves, launches or may use break-glass")
+        if not self.can_withdraw(person, requester=ladder.requester):
+            message = f"{person.name} did not launch the job, and is in no group that approves or may use break-glass"
+            return Rejection("not_entitled", message)
         return Withdrawal(person=person.id, name=person.name, reason=statement.reason, signed=signed)
 
-    def can_withdraw(self, person: Person) -> bool:
-        """Whether a person may withdraw approvals: any approver or launcher may, and anyone who may use break-glass."""
-        roles = self.tiers.roles
-        return bool(person.groups & {*self.tiers.approver_groups, *roles.launch, *roles.break_glass})
+    def can_withdraw(self, person: Person, *, requester: str) -> bool:
+        """Whether a person may withdraw an approval: any approver may, anyone who may use break-glass, and who launched the job."""
+        own = self.tiers.roles.launch if person.id == requester else ()
+        return bool(person.groups & {*self.tiers.approver_groups, *self.tiers.roles.break_glass, *own})
 
     def count_answer(self, job: str, ladder: Ladder, signed: SignedStatement, *, given_from: int | None = None) -> Ladder | Rejection:
         """Return the ladder with a signed answer added as its last, or why that answer does not count. `given_from`: as in `verify_answer`."""

@@ -25,6 +25,7 @@ REASON_KINDS: tuple[tuple[str, str], ...] = (
     ("another person's", "another person's statement"),
     ("answered this request already", "already decided"),
     ("has answered already", "already decided"),
+    ("withdrew their answer", "already decided"),
     ("digest", "changed or different content"),
     ("is for another", "changed or different content"),
     ("than what would run", "changed or different content"),
@@ -47,7 +48,13 @@ REASON_KINDS: tuple[tuple[str, str], ...] = (
     ("delegate", "not authorized"),
     ("approved nothing here", "not pending"),
     ("no approval here", "not pending"),
+    ("to withdraw", "not pending"),
+    ("may do this", "not authorized"),
     ("InvalidInput", "malformed"),
+    ("the decision has no reason", "malformed"),
+    ("the decision's ttl", "malformed"),
+    ("policy denies", "denied by policy"),
+    ("but the request is at tier", "denied by policy"),
 )
 """Words in a reason, in this or an earlier version, and the kind that they indicate; the first match wins.
 

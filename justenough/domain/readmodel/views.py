@@ -238,13 +238,22 @@ class RequestView(Message):
         return next((item for item in counting if item.decision == "break_glass"), None)
 
     @property
+    def deciding_answers(self) -> tuple[ApprovalView, ...]:
+        """The approvals on which it was approved, or the denial; empty if people have not decided it."""
+        match self.state:
+            case RequestState.APPROVED:
+                return self.counting_approvals
+            case RequestState.DENIED:
+                return tuple(item for item in self.approvals if item.decision == "deny")
+            case _:
+                return ()
+
+    @property
     def decided_at(self) -> datetime | None:
         """When people decided it, or it expired without a decision; None if it is pending, or if policy decided it."""
         match self.state:
-            case RequestState.APPROVED:
-                moments = [item.at for item in self.counting_approvals]
-            case RequestState.DENIED:
-                moments = [item.at for item in self.approvals if item.decision == "deny"]
+            case RequestState.APPROVED | RequestState.DENIED:
+                moments = [item.at for item in self.deciding_answers]
             case RequestState.WITHDRAWN:
                 moments = [item.withdrawn_at for item in self.approvals if item.withdrawn_at]
             case RequestState.EXPIRED:

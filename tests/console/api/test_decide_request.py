@@ -20,6 +20,7 @@ from justenough.domain.approvals.statements import DelegationStatement
 from justenough.domain.catalog.control_groups import ControlGroupRule
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.ledger_events import approval_rejected_event
 from justenough.services.parent_chain import ancestor_launchers, ancestor_views
 from tests.adapters.store import event_samples as samples
 from tests.console.served_console import DIGEST, Served
@@ -64,6 +65,37 @@ async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Ser
     assert answer.status_code == 202, answer.text
     assert answer.json()["state"] == "pending"
     assert len(await decision_signals(served, request["job_id"])) == 1
+
+
+@pytest.mark.parametrize(
+    "first, verdict, status, detail",
+    [
+        ("chief", "approved", 409, "the request is approved, not pending: chief decided it at 20"),
+        # Their own other decision, sent at the same moment, counted.
+        ("lead", "denied", 409, "the request is denied, not pending: lead decided it at 20"),
+        ("lead", "approved", 409, "the request is approved, not pending: lead decided it at 20"),
+        ("chief", "pending", 403, "the decision is not valid: it is not waiting"),
+    ],
+)
+async def test_a_decision_that_the_worker_rejects_is_refused(served: Served, first: str, verdict: str, status: int, detail: str) -> None:
+    request = await served.launch_and_request()
+    body = served.people["lead"].decision(request, {"ttl": 60})
+    # An earlier rejection of the same statement says nothing about this attempt.
+    earlier, later = (
+        approval_rejected_event(
+            request["job_id"], why, at=datetime.now(UTC), about=about, raw=body, request=request["id"], person=served.people["lead"].id
+        )
+        for why, about in (("it is stale", "api/lead"), ("it is not waiting", "signal-2"))
+    )
+    served.store.ledger.append([earlier])
+    answering = asyncio.create_task(post_decision(served, "lead", request, body))
+    while not await decision_signals(served, request["job_id"]):
+        assert not answering.done()
+    served.record_answer(request, first, verdict=verdict)
+    served.store.ledger.append([later])
+    answer = await answering
+    assert answer.status_code == status, answer.text
+    assert answer.json()["detail"].startswith(detail)
 
 
 async def test_deciding_after_ones_delegate_is_a_conflict_and_sends_nothing(served: Served) -> None:
@@ -190,6 +222,15 @@ async def test_a_request_that_is_not_pending_cannot_be_decided(served: Served) -
     late = await decide(served, "security", request)
     assert late.status_code == 409
     assert late.json()["detail"].startswith("the request is approved, not pending: lead decided it at 20")
+
+
+async def test_nobody_is_said_to_have_decided_a_request_that_expired_short_of_its_quorum(served: Served) -> None:
+    request = await served.launch_and_request(quorum=2)
+    served.record_answer(request, "lead", verdict="pending")
+    expired = build_event(EventType.APPROVAL_EXPIRED, request["job_id"], at=datetime.now(UTC), request=request["id"], tier=3)
+    served.store.ledger.append([expired])
+    late = await decide(served, "security", request)
+    assert (late.status_code, late.json()["detail"]) == (409, "the request is expired, not pending")
 
 
 async def test_a_stale_digest_is_reported(served: Served) -> None:

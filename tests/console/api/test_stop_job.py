@@ -106,7 +106,7 @@ async def test_withdrawing_without_a_signature_needs_an_existing_approval_and_a_
     refused = await served.post(path, "auditor", {"reason": "x"})
     assert (refused.status_code, refused.json()["detail"]) == (403, f"needs one of the groups: {STOPPERS}")
     early = await served.post(path, "chief", {"reason": "x"})
-    assert (early.status_code, early.json()["detail"]) == (409, "the request is pending and has no approval to withdraw")
+    assert (early.status_code, early.json()["detail"]) == (409, "the request is pending and has no approval of yours to withdraw")
     served.record_answer(request, "lead")
     for reason in ("", " ", "\x00", "x" * 1001):
         assert (await served.post(path, "chief", {"reason": reason})).status_code == 422

@@ -171,6 +171,9 @@ def test_a_break_glass_approval_is_mentioned_in_lists_until_it_is_reviewed(cli: 
     assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
     assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
     assert " tier 1 or above " in next(line for line in cli.run("review", "list", who="auditor").stdout.splitlines() if request in line)
+    # Of several tiers that were bypassed, the lower ones cannot review.
+    shown = cli.run("request", "show", request, who="auditor").stdout
+    assert ": another approver of tier 1 or above must state whether it was justified" in shown
     assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
 
     # As a terminal shows the request.

@@ -99,7 +99,7 @@ async def test_a_timeout_at_the_top_tier_denies_and_a_quorum_of_two_is_shown(ser
     request = served.record_request(await launch_job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
     page = await read_words(await logged_in("chief"), f"/inbox/{request['id']}")
     assert "if nobody decides." in page.text
-    assert "Needs 2 approvals by different people" in page.text
+    assert "Needs 2 approvals by different people from chiefs (tier 3). Expires" in page.text
     assert "The catalog puts this action behind a Vault control group" in page.text
     served.record_answer(request, "chief2", verdict="pending")
     page = await read_words(await logged_in("chief"), f"/inbox/{request['id']}")
@@ -277,6 +277,12 @@ async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged
     assert "bypassed tier 1 (owner), reviewed by lead: unjustified" in pages[0]
     assert "has an approval from a person for refunds-db that still counts" in pages[1]
     assert "break-glass by oncall, reviewed by lead: unjustified" in pages[1]
+
+
+async def test_who_can_answer_no_review_is_not_told_that_none_is_open(served: Served, logged_in: LogIn) -> None:
+    break_glass(served, served.record_request(await launch_job(served, "glass")))
+    page = await read_words(await logged_in("auditor"), "/inbox?show=reviews")
+    assert "No break-glass reviews wait for you." in page.text
 
 
 async def test_previous_decisions_show_when_they_were_made(served: Served, logged_in: LogIn) -> None:

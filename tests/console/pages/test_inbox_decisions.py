@@ -307,6 +307,20 @@ async def test_a_decided_request_says_who_decided_and_when(served: Served, logge
     assert await decisions(served, request_["job_id"]) == []
 
 
+async def test_a_form_that_lacks_what_a_higher_tier_needs_says_that_the_request_escalated(served: Served, logged_in: LogIn) -> None:
+    request = await launch_request(served, 1)
+    browser = await logged_in("lead")
+    path = f"/inbox/{request['id']}/answer"
+    known = (await read_words(browser, f"/inbox/{request['id']}")).forms[path]
+    now = datetime.now(UTC)
+    served.store.ledger.append(
+        [samples.approval_opening(request["job_id"], tier=3, escalated=True, at=now, respond_by=now + timedelta(minutes=5))]
+    )
+    late = await browser.send(path, {**known, "decision": "approve"})
+    assert (late.status_code, "Needs one of the groups: chiefs" in words_of(late)) == (403, True)
+    assert "Enter the job name" not in words_of(late)
+
+
 async def test_nobody_decides_twice(served: Served, logged_in: LogIn) -> None:
     request = await launch_request(served, 1, quorum=2)
     browser = await logged_in("lead")

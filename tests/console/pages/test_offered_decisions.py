@@ -21,7 +21,7 @@ from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.ids import new_job_id
 from tests.adapters.store import event_samples as samples
 from tests.console.pages.conftest import LogIn
-from tests.console.pages.inbox_requests import Words, read_words, spec, words_of
+from tests.console.pages.inbox_requests import Words, decisions, read_words, spec, submit_decision, words_of
 from tests.console.pages.plain_browser import Browser, Site
 from tests.console.pages.site_variants import serve_variant
 from tests.console.served_console import SHOP, Served
@@ -57,10 +57,13 @@ async def test_an_approval_that_policy_denies_by_now_is_not_offered_but_a_denial
     request = await launch_request(served)
     async with with_policy(site, tmp_path, FREEZE.format(action="write") + FREEZE.replace("freeze", "thaw").format(action="read")) as lead:
         page = await read_words(lead, f"/inbox/{request['id']}")
+        sent = await submit_decision(lead, request, "approve")
     assert APPROVE not in page.buttons
     assert DENY in page.buttons
     assert "Approving it as requested would be refused: policy denies write for 5m (freeze). You can deny it." in page.text
     assert offered_actions(page) == []
+    assert (sent.status_code, "The decision is not valid: policy denies write for 5m (freeze)" in words_of(sent)) == (403, True)
+    assert await decisions(served, request["job_id"]) == []
 
 
 async def test_a_lesser_action_is_offered_if_policy_denies_only_the_requested_one(site: Site, served: Served, tmp_path: Path) -> None:

@@ -118,3 +118,16 @@ def test_approvers_of_tool_calls_read_that_the_job_never_gets_their_credential()
 
 def test_every_revocability_has_a_text() -> None:
     assert set(request_text.REVOCABLE_TEXT) == {kind.value for kind in Revocable}
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"state": RequestState.APPROVED, "current_tier": 2, "approvals": [approval("lead", tier=1), approval("chief")]}, "chief"),
+        ({"state": RequestState.DENIED, "approvals": [approval("lead"), approval("chief", decision="deny")]}, "chief"),
+        ({"state": RequestState.WITHDRAWN, "approvals": [approval("lead", withdrawn_at=NOW)]}, "lead"),
+        ({"state": RequestState.EXPIRED, "approvals": [approval("lead"), approval("chief")]}, "nobody"),
+    ],
+)
+def test_only_those_whose_answers_decided_a_request_are_named(changes: dict[str, Any], said: str) -> None:
+    assert request_text.decided_by_text(view(**changes)) == said

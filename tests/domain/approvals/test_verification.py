@@ -249,7 +249,6 @@ def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally |
         (2, [decide("hero", "break_glass")], "approved"),
         (1, [decide(), decide(decision="withdraw")], "withdrawn"),
         # Launchers and approvers may take back what others approved, also for their own job.
-        (1, [decide(), decide("launcher", "withdraw")], "withdrawn"),
         (1, [decide(), decide("requester", "withdraw")], "withdrawn"),
         # So may people who may use break-glass, as they may stop any job.
         (1, [decide(), decide("hero", "withdraw")], "withdrawn"),
@@ -272,8 +271,10 @@ def test_the_verdict_of_a_tally_follows_from_its_answers_and_withdrawals(tier: i
         (1, [decide(decision="deny"), decide(decision="withdraw")], "request_not_waiting"),
         (1, [decide(), decide(decision="withdraw"), decide("lead2")], "request_not_waiting"),
         (1, [decide(), decide("outsider", "withdraw")], "not_entitled"),
-        (1, [decide(), decide("launcher", "withdraw", signer="outsider")], "signature_mismatch"),
-        (1, [decide(), decide("launcher", "withdraw", reason=" ")], "reason_missing"),
+        # Somebody who launches jobs, but did not launch this one.
+        (1, [decide(), decide("launcher", "withdraw")], "not_entitled"),
+        (1, [decide(), decide("requester", "withdraw", signer="outsider")], "signature_mismatch"),
+        (1, [decide(), decide("requester", "withdraw", reason=" ")], "reason_missing"),
         (2, [decide("chief", "withdraw")], "nothing_to_withdraw"),
         (2, [decide("chief"), decide("chief2", "withdraw")], "nothing_to_withdraw"),
         (2, [decide("chief2"), decide("chief", "withdraw")], "nothing_to_withdraw"),
@@ -313,6 +314,8 @@ def test_an_answer_that_has_lapsed_is_reported_once(monkeypatch: pytest.MonkeyPa
 def test_only_a_withdrawal_withdraws() -> None:
     assert code_of(verifier().verify_withdrawal(JOB, ladder(), decide())) == "not_a_withdrawal"
     assert isinstance(verifier().verify_withdrawal(JOB, ladder(), decide(decision="withdraw")), Withdrawal)
+    own = ladder(requester="launcher")
+    assert isinstance(verifier().verify_withdrawal(JOB, own, decide("launcher", "withdraw")), Withdrawal)
 
 
 def test_answers_are_recounted_with_what_each_breaks() -> None:

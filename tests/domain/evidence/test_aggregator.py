@@ -109,12 +109,13 @@ def test_a_rejection_reason_is_classified_by_its_text(text: str, kind: str) -> N
 WHYS = {
     "no one answers for a job that they launched": "own job",
     "people cannot decide on a job that they launched": "own job",
-    "people cannot decide on a descendant of a job that they launched": "own job",
+    "people cannot decide on a job that they triggered, or on a descendant of a job that they launched": "own job",
     "Forbidden: the decision does not hold: the signature does not match the statement": "invalid signature",
     "the signature names a key that the person does not have": "invalid signature",
     "Forbidden: the decision is another person's: its statement names a different person than the token": "another person's statement",
     "Conflict: you have answered this request already, or a delegate has for you": "already decided",
     "this person has answered already": "already decided",
+    "this person withdrew their answer": "already decided",
     "Stale: the request is not what you answered any more: its digest has changed": "changed or different content",
     "the decision is for another request": "changed or different content",
     "Conflict: the request is denied, not pending": "not pending",
@@ -133,6 +134,12 @@ WHYS = {
     "not a {statement, signature}": "malformed",
     "this is not a statement of type decision": "malformed",
     "InvalidInput: decision: statement.reason: a reason is required": "malformed",
+    "the decision has no reason, but one is required": "malformed",
+    "the decision's ttl is 121 s; it must be from 1 to 120 s": "malformed",
+    "Conflict: the request is pending and has no approval of yours to withdraw": "not pending",
+    "Forbidden: only the job's launcher may do this, or a member of: chiefs": "not authorized",
+    "Forbidden: the decision is not valid: policy denies read for 2m by break-glass (no-breaking-glass-for-restricted)": "denied by policy",
+    "read for 30s needs tier 3, but the request is at tier 2": "denied by policy",
 }
 
 
