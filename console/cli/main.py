@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,41 @@ from typing import TYPE_CHECKING
 from console.cli.version import version_text
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import typer
+
+
+class StoppedBySignal(SystemExit):
+    """SIGTERM or SIGHUP: ends the program like Ctrl-C does, so that no terminal stays without echo or cursor, and no server half started."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
 
 
 def main() -> None:
     """Run the program with this process's arguments."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # A program that nohup started ignores SIGHUP.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        # Typer handles only what comes while a command runs.
+        sys.exit(128 + signal.SIGINT)
+    except StoppedBySignal as stopped:
+        os.kill(os.getpid(), stopped.number)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # A second signal ends the program at once; so does the one with which it then ends itself, as its starter expects.
+    signal.signal(number, signal.SIG_DFL)
+    raise StoppedBySignal(number)
+
+
+def _run() -> None:
     # A stream that the caller closed gives and takes nothing. No file that is opened later may get its number.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - it stays open like the stream itself
