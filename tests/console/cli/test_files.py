@@ -52,9 +52,14 @@ def test_a_file_stays_as_it_was_until_its_new_text_is_complete(tmp_path: Path) -
         write_half()
     assert (out.read_text(), list(tmp_path.iterdir())) == ("old", [out])
 
-    with open_output(out) as file:
+    # Files of others that have names like those of unfinished files stay as they are.
+    others = tmp_path / ".out.part"
+    others.write_text("theirs")
+    with open_output(out) as file, open_output(out) as late:
         file.write("new")
+        late.write("newer")
     assert (out.read_text(), out.stat().st_mode & 0o777) == ("new", 0o600)
+    assert (others.read_text(), sorted(tmp_path.iterdir())) == ("theirs", [others, out])
 
 
 def test_output_on_stdout_is_utf_8_in_every_locale() -> None:
