@@ -81,8 +81,18 @@ def report_os_error(error: OSError) -> int:
     from console.cli import terminal  # noqa: PLC0415 - `--version` does without
 
     with contextlib.suppress(OSError):
-        if not isinstance(error, BrokenPipeError):
+        if isinstance(error, FileNotFoundError) and _is_folder_gone():
+            terminal.write_error("the current folder no longer exists; change to another one")
+        elif not isinstance(error, BrokenPipeError):
             terminal.write_error(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}")
         # Python must not try to write the rest of the output when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _is_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
