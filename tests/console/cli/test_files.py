@@ -70,6 +70,23 @@ def test_output_on_stdout_is_utf_8_in_every_locale() -> None:
     assert done.stdout.decode() == text
 
 
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (("ledger", "verify", "--offline", "/dev/zero"), 2),
+        (("people", "plan", "/dev/zero"), 1),
+        (("people", "sync", "--scim", "https://127.0.0.1:1", "--token-file", "/dev/zero"), 2),
+    ],
+    ids=str,
+)
+def test_an_endless_file_does_not_fill_the_memory(alone: Cli, arguments: tuple[str, ...], code: int) -> None:
+    limited = ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", sys.executable, "-m", "console.cli", *arguments]
+    done = subprocess.run(limited, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("error: ")
+
+
 def run(cli: Cli, *arguments: str | bytes, stdin: bytes | None = b"", **env: str) -> tuple[int, str]:
     """Run the program in a process of its own; return its exit code and the first line on stderr. Without `stdin`, it is closed."""
     words: list[str | bytes] = [sys.executable, "-m", "console.cli", *arguments]
