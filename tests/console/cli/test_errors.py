@@ -424,6 +424,21 @@ def test_a_current_folder_that_is_gone_is_named(alone: Cli, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (1, "error: the current folder no longer exists; change to another one\n")
 
 
+def test_a_user_without_a_home_folder_is_told_what_to_set(alone: Cli) -> None:
+    # As for a user without an account and without HOME, Python finds no home folder.
+    homeless = alone.env(HOME="~", XDG_CONFIG_HOME="")
+    for arguments in (("profile", "list"), ("whoami",), ("status",)):
+        command = [sys.executable, "-m", "console.cli", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=homeless, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == ("error: the folder of the logins is unknown: this user has no home folder\nSet HOME or XDG_CONFIG_HOME\n")
+
+    typing = {"_JUSTENOUGH_COMPLETE": "complete_bash", "COMP_WORDS": "justenough --profile ", "COMP_CWORD": "2"}
+    command = [sys.executable, "-c", "from console.cli.main import main; main()"]
+    done = subprocess.run(command, cwd=ROOT, env=homeless | typing, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize(
     "status, body, code",
