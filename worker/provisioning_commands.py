@@ -90,6 +90,7 @@ class ProvisioningCommands:
         ] = "hcl",
     ) -> None:
         """Write the files to set up Vault yourself, for review. Contacts no Vault."""
+        from justenough.adapters.runtime.new_files import new_files  # noqa: PLC0415 - only this command writes files
         from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
         output, settings = self.output, read_settings(self.output)
@@ -100,11 +101,9 @@ class ProvisioningCommands:
             if any(folder.iterdir()):
                 output.write_message(f"{folder} is not empty; name a new folder")
                 raise typer.Exit(EXIT_USAGE)
-            for name, text in files.items():
-                file = folder / name
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(text, encoding="utf-8")
-                file.chmod(0o755 if name.endswith(".sh") else 0o644)
+            with new_files((folder / name, text) for name, text in files.items()):
+                for name in files:
+                    (folder / name).chmod(0o755 if name.endswith(".sh") else 0o644)
         except OSError as error:
             output.write_message(f"{folder} cannot be written: {error.strerror}")
             raise typer.Exit(EXIT_FAILED) from error
