@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime import gc_tuning, stop_signals
 from worker.command_output import EXIT_FAILED, EXIT_USAGE, CommandOutput, Json, exit_on_error, read_settings
 from worker.provisioning_commands import ProvisioningCommands
 
@@ -209,6 +209,7 @@ class WorkerCommands:
 
 def worker() -> None:
     """Run one worker. It uses the Temporal, Vault and database in the settings."""
+    stop_signals.restore_stop_signals()
     with gc_tuning.pause():
         from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
 

@@ -10,40 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.cli.version import version_text
+from justenough.adapters.runtime.stop_signals import StoppedBySignal, raise_stop_signals
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     import typer
-
-
-class StoppedBySignal(SystemExit):
-    """SIGTERM or SIGHUP: ends the program like Ctrl-C does, so that no terminal stays without echo or cursor, and no server half started."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
 
 
 def main() -> None:
     """Run the program with this process's arguments."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # A program that nohup started ignores SIGHUP.
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _stop)
+    raise_stop_signals()
     try:
         _run()
     except KeyboardInterrupt:
         # Typer handles only what comes while a command runs.
         sys.exit(128 + signal.SIGINT)
     except StoppedBySignal as stopped:
-        os.kill(os.getpid(), stopped.number)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    # A second signal ends the program at once; so does the one with which it then ends itself, as its starter expects.
-    signal.signal(number, signal.SIG_DFL)
-    raise StoppedBySignal(number)
+        stopped.end_process()
 
 
 def _run() -> None:

@@ -21,17 +21,24 @@ from worker.stack.stack_file import CHILDREN
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 WHILE_LOADING = """
-import os, signal, sys
+import os, sys
+
+number, module, shown = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+del sys.argv[1:4]
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "console.cli.root_group":
-            os.kill(os.getpid(), int(sys.argv[1]))
+        if name == module:
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                print(shown, flush=True)
 
 sys.meta_path.insert(0, Finder())
 from console.cli.main import main
 main()
 """
+"""A program that gets a signal when it loads a module. It prints a text if the signal does not end it at once."""
 
 
 def is_echoing(terminal: int) -> bool:
@@ -40,9 +47,17 @@ def is_echoing(terminal: int) -> bool:
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)])
 def test_a_signal_while_the_program_loads_ends_it_without_a_traceback(alone: Cli, number: signal.Signals, code: int) -> None:
-    command = interruptible_command([sys.executable, "-c", WHILE_LOADING, str(int(number))])
+    command = interruptible_command([sys.executable, "-c", WHILE_LOADING, str(int(number)), "console.cli.root_group", "", "job", "list"])
     done = subprocess.run(command, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "\n", "")
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("server, module", [("worker", "worker.main"), ("console", "console.server")])
+def test_a_server_is_ended_at_once_until_it_has_handlers_of_its_own(alone: Cli, number: signal.Signals, server: str, module: str) -> None:
+    command = [sys.executable, "-c", WHILE_LOADING, str(int(number)), module, "it goes on", server]
+    done = subprocess.run(command, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
 
 
 @pytest.mark.parametrize("number", ENDING)
