@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from justenough.adapters.runtime import gc_tuning
-from worker.command_output import EXIT_FAILED, CommandOutput, Json, exit_on_error, read_settings
+from justenough.adapters.runtime import gc_tuning, stop_signals
+from worker.command_output import EXIT_FAILED, EXIT_USAGE, CommandOutput, Json, exit_on_error, read_settings
 from worker.provisioning_commands import ProvisioningCommands
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ class WorkerCommands:
         """Check this machine, its configuration and the servers. Prints how to fix each problem. Exit 1 if something required is missing."""
         from worker.stack.doctor import Examination, examine  # noqa: PLC0415 - only this command needs the store and every adapter
 
-        run = Examination(read_settings(self.output), is_production=production, console_url=self.output.console_url())
+        settings = read_settings(self.output)
+        with exit_on_error(self.output, invalid_input=EXIT_USAGE):
+            run = Examination(settings, is_production=production, console_url=self.output.console_url())
         self._print_findings(examine(run))
 
     def store_migrate(
@@ -207,6 +209,7 @@ class WorkerCommands:
 
 def worker() -> None:
     """Run one worker. It uses the Temporal, Vault and database in the settings."""
+    stop_signals.restore_stop_signals()
     with gc_tuning.pause():
         from worker.main import main  # noqa: PLC0415 - only this command needs what a worker loads
 

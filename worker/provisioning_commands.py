@@ -20,6 +20,8 @@ from worker.command_output import EXIT_DRIFT, EXIT_FAILED, EXIT_USAGE, CommandOu
 if TYPE_CHECKING:
     from worker.provisioning import AppliedWrite, PlannedWrite, ReadPeople
 
+MAX_FILE_BYTES = 256 * 1024**2
+"""More than SCIM's JSON of 100,000 people. A device, or a wrong file, could fill the memory."""
 PeopleArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="People in YAML or JSON, or SCIM's JSON.")]
 ScimOption = Annotated[str | None, typer.Option("--scim", metavar="URL", help="Fetch /Users and /Groups below this address instead.")]
 TokenFileOption = Annotated[Path | None, typer.Option("--token-file", metavar="FILE", help="The file with the token for the SCIM server.")]
@@ -88,6 +90,7 @@ class ProvisioningCommands:
         ] = "hcl",
     ) -> None:
         """Write the files to set up Vault yourself, for review. Contacts no Vault."""
+        from justenough.adapters.runtime.new_files import new_files  # noqa: PLC0415 - only this command writes files
         from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
         output, settings = self.output, read_settings(self.output)
@@ -98,11 +101,9 @@ class ProvisioningCommands:
             if any(folder.iterdir()):
                 output.write_message(f"{folder} is not empty; name a new folder")
                 raise typer.Exit(EXIT_USAGE)
-            for name, text in files.items():
-                file = folder / name
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(text, encoding="utf-8")
-                file.chmod(0o755 if name.endswith(".sh") else 0o644)
+            with new_files((folder / name, text) for name, text in files.items()):
+                for name in files:
+                    (folder / name).chmod(0o755 if name.endswith(".sh") else 0o644)
         except OSError as error:
             output.write_message(f"{folder} cannot be written: {error.strerror}")
             raise typer.Exit(EXIT_FAILED) from error
@@ -208,9 +209,13 @@ def read_people_source(file: Path | None, scim: str | None, token_file: Path | N
 
 def _read_file(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InvalidInput(str(path), (Problem("", f"cannot be read: {error.strerror}"),)) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidInput(str(path), (Problem("", f"is larger than {MAX_FILE_BYTES:,} bytes"),))
+    return content
 
 
 def print_applied(output: CommandOutput, applied: Sequence[AppliedWrite]) -> None:

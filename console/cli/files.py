@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -49,9 +50,10 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
             with out.open("w", encoding="utf-8") as file:
                 yield file
             return
-        part = out.with_name(f".{out.name}.part")
+        # A name of its own: two commands may write this file at once, and in a shared folder others could have made the file.
+        part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
         # Entries contain the names of people and leases, so only the user may read the file.
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             yield file
         part.replace(out)
     except OSError as error:

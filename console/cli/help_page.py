@@ -150,14 +150,17 @@ def first_sentence(text: str) -> str:
 def print_usage_error(error: typer.TyperException) -> None:
     """Print an error in the arguments, and where to find help."""
     text, parameter = error.format_message(), getattr(error, "param", None)
-    if isinstance(error, typer.BadParameter) and isinstance(parameter, TyperOption) and error.message:
+    if isinstance(error, typer.BadParameter) and isinstance(parameter, TyperOption | TyperArgument) and error.message:
+        name = max(parameter.opts, key=len) if isinstance(parameter, TyperOption) else next(argument_pieces([parameter])).strip("[].")
         # Typer checks values with pydantic, which begins so.
-        text = f"{max(parameter.opts, key=len)}: {error.message.removeprefix('Value error, ')}"
+        text = f"{name}: {error.message.removeprefix('Value error, ')}"
     context = getattr(error, "ctx", None)
     if context and (extra := EXTRA_ARGUMENTS.fullmatch(text)):
         takes_arguments = any(isinstance(param, TyperArgument) for param in context.command.params)
         text = f"unexpected argument: {extra[1]}{'' if takes_arguments else '; this command takes only options'}"
-    terminal.write_error(f"{text[:1].lower()}{text[1:].removesuffix('.')}")
+    # An argument's name is in capital letters.
+    start = text[:1] if text[1:2].isupper() else text[:1].lower()
+    terminal.write_error(f"{start}{text[1:].removesuffix('.')}")
     if context:
         terminal.write_message(f"Help: {context.command_path} --help")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.cli.version import version_text
+from justenough.adapters.runtime.stop_signals import StoppedBySignal, raise_stop_signals
 
 if TYPE_CHECKING:
     import typer
@@ -16,6 +18,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the program with this process's arguments."""
+    raise_stop_signals()
+    try:
+        _run()
+    except KeyboardInterrupt:
+        # Typer handles only what comes while a command runs.
+        sys.exit(128 + signal.SIGINT)
+    except StoppedBySignal as stopped:
+        stopped.end_process()
+
+
+def _run() -> None:
     # A stream that the caller closed gives and takes nothing. No file that is opened later may get its number.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - it stays open like the stream itself
@@ -50,8 +63,18 @@ def report_os_error(error: OSError) -> int:
     from console.cli import terminal  # noqa: PLC0415 - `--version` does without
 
     with contextlib.suppress(OSError):
-        if not isinstance(error, BrokenPipeError):
+        if isinstance(error, FileNotFoundError) and _is_folder_gone():
+            terminal.write_error("the current folder no longer exists; change to another one")
+        elif not isinstance(error, BrokenPipeError):
             terminal.write_error(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}")
         # Python must not try to write the rest of the output when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _is_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False

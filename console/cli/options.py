@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,7 +31,9 @@ class CliOutputFormat(StrEnum):
 
 
 def complete_profile(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:
-    return [(name, "") for name in profile_names() if name.startswith(typed)]
+    with suppress(JustEnoughError, OSError):
+        return [(name, "") for name in profile_names() if name.startswith(typed)]
+    return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,14 @@ from justenough.adapters.runtime.private_files import write_private
 
 
 def folder() -> Path:
-    """Return the folder of the login files."""
+    """Return the folder of the login files. Raises Failure if this person has no home folder, as in some containers."""
     base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".config") / "justenough"
+    if base and Path(base).is_absolute():
+        return Path(base) / "justenough"
+    try:
+        return Path.home() / ".config" / "justenough"
+    except RuntimeError as error:
+        raise Failure("the folder of the logins is unknown: this user has no home folder", hint="Set HOME or XDG_CONFIG_HOME") from error
 
 
 def read(path: Path) -> dict[str, Any] | None:

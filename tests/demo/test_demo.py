@@ -44,13 +44,14 @@ def test_a_successful_demo_leaves_nothing_running(home: Path) -> None:
     assert not (home / "stack.json").exists()
 
 
-def test_an_interrupted_demo_stops_its_servers_even_if_they_should_stay(home: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demo_stops_its_servers_even_if_they_should_stay(home: Path, number: signal.Signals) -> None:
     said = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}
     with run_child(interruptible_command(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
         played = next(line for line in process.stdout if "job run" in line)
         # Like a terminal: the signal goes to the whole foreground process group.
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         rest = process.stdout.read()
         process.wait(300)
     assert process.returncode == 130, played + rest

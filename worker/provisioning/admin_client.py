@@ -27,8 +27,8 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import write_private
 from justenough.adapters.vault.connection import forwarding_headers, parse_answer
 from justenough.adapters.vault.errors import CHECK_ADDRESS
-from justenough.domain.core.errors import GiveUp, RetryLater
-from justenough.domain.core.secret import Secret
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, RetryLater
+from justenough.domain.core.secret import Secret, why_no_token
 from worker.provisioning.compare import covers, has_changed
 
 REQUEST_TIMEOUT_S = 15.0
@@ -74,8 +74,10 @@ class VaultNotReady(RetryLater):
 
 
 def admin_token() -> Secret | None:
-    """Return the administrator's token in VAULT_TOKEN; None without one."""
+    """Return the administrator's token in VAULT_TOKEN; None without one. Raises InvalidInput if it is no token."""
     token = os.environ.get("VAULT_TOKEN")
+    if token and (why := why_no_token(token)):
+        raise InvalidInput("VAULT_TOKEN", (Problem("", why),))
     return Secret(token) if token else None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,6 +118,9 @@ def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]
 
 def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
     make_private_folder(places.vault)
+    if places.vault_initialising.exists():
+        # Nobody has its keys, so it holds nothing that anybody used. Vault cannot complete it, either.
+        shutil.rmtree(places.vault / "data")
     make_private_folder(places.vault / "data")
     if not places.seal_key.exists():
         write_private(places.seal_key, secrets.token_bytes(32))
@@ -137,16 +141,20 @@ def _initialise_vault(places: StackPaths, port: int) -> None:
     try:
         status, _ = request_json(port, VAULT_HEALTH_PATH)
         if status == NOT_INITIALISED_STATUS:
+            places.vault_initialising.touch(mode=0o600)
             _, keys = request_json(port, "/v1/sys/init", method="PUT", body=body, timeout_s=FIRST_ELECTION_TIMEOUT_S)
     except OSError:
         return  # The server does not answer yet; the next health check tries again.
     if status != NOT_INITIALISED_STATUS:
+        if places.vault_initialising.exists():
+            raise GiveUp("Vault was initialised, but its answer was lost; start the stack again: its next start initialises Vault anew")
         if not places.admin_token.exists():
             message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."
             raise GiveUp(message)
     elif isinstance(keys, dict) and "root_token" in keys:
         write_private(places.admin_token, str(keys["root_token"]))
         write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": keys["recovery_keys_base64"]}))
+        places.vault_initialising.unlink()
 
 
 def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int]) -> ChildSpec:

@@ -24,6 +24,8 @@ class StackPaths:
         """The key of Vault's static seal: 32 random bytes."""
         self.vault = home / "vault"
         """Vault's configuration, raft data, recovery key and audit log."""
+        self.vault_initialising = self.vault / "initialising"
+        """It exists from the first request to initialise Vault until its admin token and recovery key are saved."""
         self.audit_log = self.vault / "audit.log"
         self.temporal = home / "temporal"
         """The folder of Temporal's SQLite file."""

@@ -177,14 +177,15 @@ def _reason_for(api: ConsoleApiClient, view: Json, options: AnswerOptions) -> st
 
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:
-    """Print on stderr exactly what is decided."""
+    """Print on stderr exactly what is decided; with --quiet only if a question about it follows."""
+    show = terminal.write_message if _asks_about(options.decision) else note
 
     def print_line(label: str, text: str) -> None:
-        note(f"  {label.lower() + ':':<8} {text}")
+        show(f"  {label.lower() + ':':<8} {text}")
 
     time = duration_text(view["ttl"] if options.ttl is None else min(options.ttl, view["ttl"]))
     narrowed = f", GRANTED ONLY AS {options.action}" if options.action and options.action != view["action"] else ""
-    note(
+    show(
         f"{DECISION_VERBS[options.decision]}: {view['requester']} requests {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
     )
@@ -195,7 +196,7 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
     if view["tools"]:
         print_line("through", f"{tools_text(view['tools'])}; the job gets no credential")
     if tools is not None:
-        note(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
+        show(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
     for label, text in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
         print_line(label, text)
     print_line("digest", view["digest"])
@@ -225,9 +226,13 @@ def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _confirm(decision: DecisionKind) -> None:
+def _asks_about(decision: DecisionKind) -> bool:
     # A decision that removes access needs no confirmation.
-    if current_options().yes or decision in {"deny", "withdraw"} or not terminal.is_interactive():
+    return not current_options().yes and decision not in {"deny", "withdraw"} and terminal.is_interactive()
+
+
+def _confirm(decision: DecisionKind) -> None:
+    if not _asks_about(decision):
         return
     question = (
         "Approve this?"

@@ -110,7 +110,7 @@ class ConsoleApiClient:
         answer = self._request(method, path, idempotent=method == "GET", params=query, json=body)
         try:
             return answer.json() if answer.content else None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Failure(f"{method} {path} does not answer with JSON", hint="Use another client, such as curl") from None
 
     def delete(self, path: str) -> Json:
@@ -136,6 +136,8 @@ class ConsoleApiClient:
             tries_left -= 1
             try:
                 answer = self._http.request(method, path, **how)
+            except httpx.DecodingError as error:
+                raise self._to_stranger() from error
             except httpx.TransportError as error:
                 # Nothing listens there, so repeating the call immediately is useless.
                 if tries_left == 0 or isinstance(error, httpx.ConnectError):
@@ -153,26 +155,29 @@ class ConsoleApiClient:
     def _json(self, answer: httpx.Response) -> Json:
         try:
             found = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise Failure(f"{self.address} did not answer like a JustEnough console; check the address")
+            raise self._to_stranger()
         return found
+
+    def _to_stranger(self) -> Failure:
+        return Failure(f"{self.address} did not answer like a JustEnough console; check the address")
 
     def _to_failure(self, answer: httpx.Response) -> Failure:
         try:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
-        except (ValueError, KeyError, AttributeError):
+            # The API's `query.state` is the option --state.
+            problems = tuple(
+                Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))
+                for item in problem.get("errors") or ()
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             message = f"the console at {self.address} answered {answer.status_code}"
             if answer.status_code in GATEWAY_STATUSES:
                 return Unreachable(message, hint="A proxy answered in its place; check that the console runs")
             return Failure(message, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE))
-        # The API's `query.state` is the option --state.
-        problems = tuple(
-            Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))
-            for item in problem.get("errors") or ()
-        )
         if answer.status_code == 401:
             return NotLoggedIn(detail)
         if answer.status_code == 503:

@@ -16,11 +16,11 @@ from typing import Any
 from console.cli import private_files, profiles
 from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
 from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
-from console.cli.errors import Failure, NotLoggedIn, Unreachable
+from console.cli.errors import Failure, NotLoggedIn, Unreachable, WrongUsage
 from console.cli.options import DEFAULT_OPTIONS, GlobalOptions
 from justenough.domain.approvals.statements import Statement, to_signable
 from justenough.domain.core.canonical_json import to_canonical_json
-from justenough.domain.core.secret import Secret
+from justenough.domain.core.secret import Secret, why_no_token
 
 TOKEN_REFRESH_MARGIN_S = 60.0
 """An identity token is replaced this many seconds before it expires."""
@@ -147,6 +147,8 @@ class CliSession:
 
     def _vault_token(self) -> Secret:
         if token := os.environ.get("VAULT_TOKEN"):
+            if why := why_no_token(token):
+                raise WrongUsage(f"VAULT_TOKEN {why}")
             return Secret(token)
         profile = self.profile
         if profile.token is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from console.cli.json_object import Json
 from console.cli.render.output import emit
 from justenough.adapters.configuration.folder import ConfigSet
 from justenough.adapters.configuration.scaffold.new_resource import NewResource, ResourceFiles, missing_terms, render_resource
+from justenough.adapters.runtime.new_files import new_files
 from justenough.domain.catalog.catalog_text import add_to_catalog, without_writes
 from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog
 from justenough.domain.catalog.models import Catalog
@@ -38,15 +38,10 @@ def add_resource(folder: Path, new: NewResource) -> None:
         if (folder / name).exists():
             raise WrongUsage(f"{folder / name} already exists", hint="Remove it, or choose another name.")
     try:
-        for name, content in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content, encoding="utf-8")
-        # Last: the resource exists once the catalog has it.
-        replace_text(folder / CATALOG_FILE, text)
+        with new_files((folder / name, content) for name, content in files.items()):
+            # Last: the resource exists once the catalog has it.
+            replace_text(folder / CATALOG_FILE, text)
     except OSError as error:
-        for name in files:
-            with suppress(OSError):
-                (folder / name).unlink()
         raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error
     written = [str(folder / name) for name in (CATALOG_FILE, *files)]
     shown: Json = {"resource": new.name, "written": written, "denied": denied, "next": _next_steps(folder, new, rendered)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from console.cli.client.config import SETTINGS_FILE, load_config
 from console.cli.errors import Failure, WrongUsage
 from console.cli.options import command
 from console.cli.render.output import emit
+from justenough.adapters.runtime.new_files import new_files
 
 NAME = re.compile(r"[a-z0-9-]{1,63}")
 QUESTIONS = {
@@ -49,20 +49,9 @@ def init(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WrongUsage(f"{folder} already exists and is not empty", hint="Name a new folder.")
-        made: list[Path] = []
-        try:
-            for name, text in render_folder(NewFolder(str(folder), **answers)):
-                file = folder / name
-                made += [*(parent for parent in reversed(file.parents) if not parent.exists()), file]
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text, encoding="utf-8")
-        except BaseException:
-            # The next run would refuse what is left as a folder that is not empty. What was there before, or came meanwhile, is not ours.
-            for path in reversed(made):
-                with suppress(OSError):
-                    remove = path.rmdir if path.is_dir() else path.unlink
-                    remove()
-            raise
+        # The next run would refuse what is left as a folder that is not empty.
+        with new_files((folder / name, text) for name, text in render_folder(NewFolder(str(folder), **answers))):
+            pass
         if names_folder := not SETTINGS_FILE.exists():
             # A JSON text is one of TOML, too.
             SETTINGS_FILE.write_text(f"config = {json.dumps(str(folder), ensure_ascii=False)}\n", encoding="utf-8")

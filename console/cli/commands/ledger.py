@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import moment
 
 PAGE_SIZE = 1000
+MAX_LINE_CHARS = 16 * 1024**2
+"""More than any entry. Another file, or a device, may be one line that fills the memory."""
 
 app = command_group()
 
@@ -141,7 +144,8 @@ def _verify_file(export_file: Path, checkpoint_file: Path | None, keys_file: Pat
     checkpoints = list(read_checkpoints(read_text(checkpoint_file))) if checkpoint_file else []
     known_keys = read_keys(read_text(keys_file)) if keys_file else None
     why_forged = SignatureVerifier(known_keys).why_invalid if known_keys else None
-    with open_text(export_file) as lines:
+    with open_text(export_file) as file:
+        lines = iter(partial(file.readline, MAX_LINE_CHARS), "")
         report: Json = verify_export(lines, checkpoints=checkpoints, keys=known_keys, why_forged=why_forged).model_dump(mode="json")
     return report
 

@@ -106,7 +106,8 @@ def explain(
 
     if resource is not None:
         action, name = (resource, what) if resource in set(Action) else (what, resource)
-        raise WrongUsage("give one SPEC or one RESOURCE:ACTION", hint=f"Run: justenough policy explain {name}:{action}")
+        hint = f"Run: justenough policy explain {name}:{action}" if PLAIN_ACCESS.fullmatch(f"{name}:{action}") else ""
+        raise WrongUsage("give one SPEC or one RESOURCE:ACTION", hint=hint)
     loaded = load_config(config or config_folder())
     access = None if Path(what).exists() else PLAIN_ACCESS.fullmatch(what)
     if access:

@@ -8,7 +8,7 @@ import typer
 
 from console.cli.errors import ExitCode
 from console.cli.options import command
-from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime import gc_tuning, stop_signals
 
 KeepRunning = Annotated[
     bool,
@@ -19,6 +19,7 @@ KeepRunning = Annotated[
 @command
 def console() -> None:
     """Run the console. It uses the Temporal, Vault and database in the settings."""
+    stop_signals.restore_stop_signals()
     with gc_tuning.pause():
         from console.server import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
 

@@ -21,9 +21,12 @@ from console.cli.render.output import print_table
 def run_demo(*, keep_running: bool = False) -> int:
     """Run the demo; return 0 if every credential worked and was then verified as revoked, else 1.
 
-    With `keep_running` the servers keep running in JUSTENOUGH_HOME, even after a failure. KeyboardInterrupt and SIGTERM stop what was started.
+    With `keep_running` the servers keep running in JUSTENOUGH_HOME, even after a failure. KeyboardInterrupt, SIGTERM and SIGHUP stop what was started.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # A program that nohup started ignores SIGHUP.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     code, population = 1, None
     try:
         with DemoEnvironment.open(keep_running=keep_running) as environment:

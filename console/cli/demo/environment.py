@@ -177,8 +177,8 @@ def _stop_stack(lifeline: int, kind: type[BaseException] | None, *, keep_running
     if interrupted:
         say("\nInterrupted: stopping the servers …")
     # A second Ctrl-C would leave half of the stack running.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     run_command("down")
 
 

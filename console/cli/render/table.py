@@ -113,7 +113,7 @@ def _column_number(header: Sequence[str], name: str, option: str) -> int:
     # `reason-by` for REASON BY.
     keys = [str(title).lower().replace(" ", "-") for title in header]
     if name.lower() not in keys:
-        raise WrongUsage(f"{option}: there is no column {name}; the columns are {', '.join(keys)}")
+        raise WrongUsage(f"{option}: there is no column {name}; the columns are {', '.join(filter(None, keys))}")
     return keys.index(name.lower())
 
 

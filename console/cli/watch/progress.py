@@ -134,7 +134,8 @@ class LogTail:
     def _read(self) -> None:
         after = -1
         while not self._stop_event.is_set():
-            with contextlib.suppress(Failure):
+            # RuntimeError: the command has ended, and closed its client, while this thread waited to repeat a request.
+            with contextlib.suppress(Failure, RuntimeError):
                 page = self._api.get(self._path, after=after, limit=1000)
                 self._text = (self._text + "".join(item["text"] for item in page["items"]))[-MAX_TAIL_CHARS:]
                 after = page["items"][-1]["seq"] if page["items"] else after

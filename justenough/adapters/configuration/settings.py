@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     database_credentials: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./-]+/creds/[A-Za-z0-9_.-]+$")] | None = None
     database_listen_url: str | None = None
     vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))
-    vault_namespace: str | None = Field(None, validation_alias=AliasChoices("VAULT_NAMESPACE", "vault_namespace"))
+    vault_namespace: Annotated[str, StringConstraints(pattern=r"^[!-~]+$")] | None = Field(
+        None, validation_alias=AliasChoices("VAULT_NAMESPACE", "vault_namespace")
+    )
     vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
     vault_issuer: str | None = None
     vault_other_addrs: tuple[str, ...] = ()

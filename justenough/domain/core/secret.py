@@ -33,3 +33,9 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self.__value)
+
+
+def why_no_token(text: str) -> str:
+    """Return why a text cannot be a token in a request's header; empty if it can. HTTP libraries print such a text in their error."""
+    is_token = text.isascii() and text.isprintable() and " " not in text
+    return "" if is_token else "has a space, a line break or another character that no token has; set it to the token alone"

@@ -110,19 +110,19 @@ class Terminal:
     """Our end of a terminal."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._unread = b""
 
     def read_until(self, text: bytes) -> str:
         """Return what the terminal shows next, up to and including some text, or up to the end of the program. Fails after READ_TIMEOUT_S."""
         end = time.monotonic() + READ_TIMEOUT_S
         while text not in self._unread:
-            is_readable, _, _ = select.select([self._descriptor], [], [], 1)
+            is_readable, _, _ = select.select([self.descriptor], [], [], 1)
             assert time.monotonic() < end, f"the terminal does not show {text!r}; it shows {self._unread[-LAST_BYTES:]!r}"
             if not is_readable:
                 continue
             try:
-                more = os.read(self._descriptor, 4096)
+                more = os.read(self.descriptor, 4096)
             except OSError:
                 # So Linux says that the other end is closed; others say nothing.
                 more = b""
@@ -135,7 +135,7 @@ class Terminal:
 
     def write(self, text: bytes) -> None:
         """Type something."""
-        os.write(self._descriptor, text)
+        os.write(self.descriptor, text)
 
 
 def write_spec(folder: Path, command: list[str], *, access: list[dict[str, Any]] | None = None, **more: Any) -> Path:

@@ -390,6 +390,80 @@ def test_an_invalid_value_is_named_with_its_option_and_the_allowed_values(alone:
     assert done.stderr.splitlines()[0] == "error: --output: 'xml' is not one of 'table', 'json', 'yaml', 'name'"
 
 
+def test_an_invalid_argument_is_named_with_the_allowed_values(alone: Cli) -> None:
+    done = alone.run("vault", "try", "orders-db", "own")
+
+    assert done.stderr.splitlines()[0] == "error: ACTION: 'own' is not one of 'read', 'write', 'admin'"
+
+
+def test_a_hint_about_two_words_names_no_command_that_is_refused(alone: Cli) -> None:
+    done = alone.run("policy", "explain", "job.yaml", "orders-db")
+
+    assert (done.exit_code, done.stderr) == (2, "error: give one SPEC or one RESOURCE:ACTION\n")
+
+
+def test_a_column_without_a_title_is_not_among_the_columns_to_choose(alone: Cli) -> None:
+    alone.login_file("ops").parent.mkdir(parents=True)
+    alone.login_file("ops").touch(mode=0o600)
+    done = alone.run("profile", "list", "--columns", "age")
+
+    assert done.stderr == "error: --columns: there is no column age; the columns are name, login, expires, console, vault\n"
+
+
+def test_a_current_folder_that_is_gone_is_named(alone: Cli, tmp_path: Path) -> None:
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    env = alone.env(JUSTENOUGH_HOME="", PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-P", "-m", "console.cli", "status"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "error: the current folder no longer exists; change to another one\n")
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(alone: Cli) -> None:
+    # As for a user without an account and without HOME, Python finds no home folder.
+    homeless = alone.env(HOME="~", XDG_CONFIG_HOME="")
+    for arguments in (("profile", "list"), ("whoami",), ("status",)):
+        command = [sys.executable, "-m", "console.cli", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=homeless, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == ("error: the folder of the logins is unknown: this user has no home folder\nSet HOME or XDG_CONFIG_HOME\n")
+
+    typing = {"_JUSTENOUGH_COMPLETE": "complete_bash", "COMP_WORDS": "justenough --profile ", "COMP_CWORD": "2"}
+    command = [sys.executable, "-c", "from console.cli.main import main; main()"]
+    done = subprocess.run(command, cwd=ROOT, env=homeless | typing, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "status, body, code",
+    [(400, b'{"title": "T", "errors": {"name": ["too long"]}}', 1), (422, b'{"title": "T", "errors": [1]}', 2), (200, b"[" * 100_000, 1)],
+)
+def test_an_answer_of_another_service_is_no_traceback(cli: Cli, status: int, body: bytes, code: int) -> None:
+    with serve_canned_answers() as console:
+        console.set_response(status, body)
+        done = cli.run("job", "list", "--console-url", console.address)
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert done.stderr.startswith("error: ")
+    assert console.address in done.stderr
+
+
+@pytest.mark.servers
+def test_an_answer_that_cannot_be_decompressed_is_no_traceback(cli: Cli) -> None:
+    with serve_canned_answers() as console:
+        console.headers["Content-Encoding"] = "gzip"
+        done = cli.run("job", "list", "--console-url", console.address)
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"error: {console.address} did not answer like a JustEnough console; check the address\n"
+
+
 @pytest.mark.parametrize("arguments", [("--version",), ("job", "list", "--help"), ("profile", "list", "-o", "json")], ids=str)
 @pytest.mark.parametrize("buffering", ["", "1"])
 def test_output_that_cannot_be_written_is_an_error_without_a_traceback(alone: Cli, arguments: tuple[str, ...], buffering: str) -> None:

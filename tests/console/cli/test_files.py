@@ -52,9 +52,14 @@ def test_a_file_stays_as_it_was_until_its_new_text_is_complete(tmp_path: Path) -
         write_half()
     assert (out.read_text(), list(tmp_path.iterdir())) == ("old", [out])
 
-    with open_output(out) as file:
+    # Files of others that have names like those of unfinished files stay as they are.
+    others = tmp_path / ".out.part"
+    others.write_text("theirs")
+    with open_output(out) as file, open_output(out) as late:
         file.write("new")
+        late.write("newer")
     assert (out.read_text(), out.stat().st_mode & 0o777) == ("new", 0o600)
+    assert (others.read_text(), sorted(tmp_path.iterdir())) == ("theirs", [others, out])
 
 
 def test_output_on_stdout_is_utf_8_in_every_locale() -> None:
@@ -63,6 +68,23 @@ def test_output_on_stdout_is_utf_8_in_every_locale() -> None:
     env = {**os.environ, "PYTHONIOENCODING": "latin-1:backslashreplace"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, check=True)
     assert done.stdout.decode() == text
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (("ledger", "verify", "--offline", "/dev/zero"), 2),
+        (("people", "plan", "/dev/zero"), 1),
+        (("people", "sync", "--scim", "https://127.0.0.1:1", "--token-file", "/dev/zero"), 2),
+    ],
+    ids=str,
+)
+def test_an_endless_file_does_not_fill_the_memory(alone: Cli, arguments: tuple[str, ...], code: int) -> None:
+    limited = ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", sys.executable, "-m", "console.cli", *arguments]
+    done = subprocess.run(limited, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("error: ")
 
 
 def run(cli: Cli, *arguments: str | bytes, stdin: bytes | None = b"", **env: str) -> tuple[int, str]:

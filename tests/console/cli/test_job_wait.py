@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from console.cli.client import api
+from console.cli.client.profile import CliSession
 from console.cli.errors import Unreachable
+from console.cli.json_object import Json
+from console.cli.options import DEFAULT_OPTIONS, current_options, run_with_options
 from console.cli.watch import job as following
-from console.cli.watch import poll
+from console.cli.watch import poll, progress
 from console.cli.watch.job import WatchedEvent, job_exit_code, parse_event_stream
 from console.cli.watch.poll import OutageTolerance
 from tests.console.cli.conftest import Cli, run_on_terminal
@@ -217,3 +222,21 @@ def test_a_terminal_gets_a_jobs_output_only_if_it_is_shown(cli: Cli) -> None:
                 terminal.read_until(b"The timeout has passed" if is_shown else b"prove j-dev-x")
                 process.wait()
             assert any("/logs" in one.path for one in console.requests) is is_shown
+
+
+@pytest.mark.servers
+def test_a_jobs_output_that_is_still_being_read_when_the_command_ends_is_no_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cli.env().items():
+        monkeypatch.setenv(name, value)
+    reads = threading.Semaphore(0)
+
+    class CountedClient(api.ConsoleApiClient):
+        def get(self, path: str, **query: Any) -> Json:
+            """Count the call, and make it."""
+            reads.release()
+            return super().get(path, **query)
+
+    closed = run_with_options(replace(DEFAULT_OPTIONS, profile="ops"), lambda: CountedClient(CliSession(current_options())))
+    with progress.LogTail(closed, "j-dev-none"):
+        # An error in the thread fails the test, and there would be no second read.
+        assert all(reads.acquire(timeout=240) for _ in range(2))

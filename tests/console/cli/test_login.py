@@ -284,6 +284,17 @@ def test_an_invalid_vault_token_is_named_as_the_one_in_use(fresh: Cli, whole: St
     assert "VAULT_TOKEN is set and takes precedence over your login: unset it" in done.stderr
 
 
+@pytest.mark.parametrize("token", ["s.hidden\r", "s.hidden\n", " s.hidden", "s.hidden ", "s.hídden"])
+def test_a_vault_token_that_no_header_can_carry_is_refused_and_not_printed(fresh: Cli, whole: Stack, token: str) -> None:
+    log_in(fresh, whole, "lead")
+
+    done = fresh.run("whoami", who="lead", env={"VAULT_TOKEN": token})
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: VAULT_TOKEN has a space, a line break or another character that no token has")
+    assert "dden" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["ops", "ops@example.com", "jürgen"])
 def test_a_wrong_password_or_name_is_not_authenticated_and_leaves_no_file(fresh: Cli, name: str) -> None:
     done = fresh.run("login", "--user", name, "--password-stdin", stdin="not-it")

@@ -351,6 +351,18 @@ def test_a_catalog_for_which_there_is_no_space_stays_as_it_was(alone: Cli, folde
     assert (stat.S_IMODE(catalog.stat().st_mode), [*folder.glob(".*.part")]) == (0o640, [])
 
 
+def test_an_export_of_vaults_setup_for_which_there_is_no_space_leaves_no_part_of_it(alone: Cli, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "console.cli", "vault", "export", str(tmp_path / "new"))
+    settings = alone.env(JUSTENOUGH_CONFIG=str(SHOP))
+    limited = ("sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *command)
+    done = subprocess.run(limited, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    assert (done.returncode, contents(tmp_path / "new")) == (1, {})
+    assert done.stderr == f"{tmp_path / 'new'} cannot be written: File too large\n"
+
+    subprocess.run(command, cwd=ROOT, env=settings, check=True, capture_output=True)
+    assert (tmp_path / "new" / "je-admin.hcl").exists()
+
+
 def test_a_name_that_is_already_used_is_refused_and_nothing_is_written(alone: Cli, folder: Path) -> None:
     add(alone, folder, "postgres", "billing")
     assert "resources.billing: already exists; choose another name, or remove it first" in refusal(alone, folder, "kv", "billing")

@@ -297,6 +297,16 @@ def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Pen
     assert ops.job(waiting.id)["requests"][0]["state"] == state
 
 
+def test_a_question_shows_what_it_asks_about_although_nothing_else_is_printed(cli: Cli, waiting: PendingJob) -> None:
+    with run_on_terminal(cli, "request", "approve", waiting.requests[0], "--reason", "yes", "-q", who="lead") as (process, terminal):
+        shown = terminal.read_until(b"Approve this?")
+        terminal.write(b"n\n")
+        process.wait(30)
+
+    assert "Approving: ops requests write on refunds-db" in shown
+    assert "digest:  sha256:" in shown
+
+
 def interrupt(process: subprocess.Popen[bytes]) -> None:
     """Press Ctrl-C until the program ends: one that comes just before Python reads is noticed only after the next key."""
     while process.poll() is None:

@@ -309,7 +309,7 @@ def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_
     (tmp_path / "catalog.yaml").write_text("resources: {x: {}, y: {}}\n", encoding="utf-8")
     monkeypatch.setenv("JUSTENOUGH_CONFIG", str(tmp_path))
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
-    monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
+    monkeypatch.setenv("VAULT_TOKEN", "an-administrators")
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("error: catalog.yaml: 10 problems\n  resources.x")
@@ -357,6 +357,30 @@ def test_up_on_a_port_in_use_names_the_port_and_leaves_nothing_behind(
         in done.stderr
     )
     assert not (tmp_path / "home" / "stack.json").exists()
+
+
+@pytest.mark.parametrize(
+    "command, code", [(("vault", "plan"), 1), (("vault", "apply"), 2), (("doctor",), 2), (("doctor", "--production"), 2)]
+)
+@pytest.mark.parametrize("token", ["s.hidden\r", "s.hídden"])
+def test_an_administrators_token_that_no_header_can_carry_is_refused_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], code: int, token: str
+) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", token)
+    with serve_canned_answers() as vault:
+        monkeypatch.setenv("VAULT_ADDR", vault.address)
+        done = run(*command)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert "VAULT_TOKEN" in done.stderr
+    assert "another character that no token has" in done.stderr
+    assert "dden" not in done.stderr
+
+
+def test_a_namespace_that_no_header_can_carry_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAULT_NAMESPACE", "téam")
+    done = run("vault", "plan")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("setting VAULT_NAMESPACE: ")
 
 
 def test_doctor_lists_findings_as_json_and_fails_if_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,6 +275,23 @@ def test_a_start_without_the_admin_token_says_what_to_do_and_leaves_nothing_runn
     assert not any(kept.name != "supervisor.pid" for kept in (home / "run").glob("*.pid"))
 
 
+def test_a_vault_whose_initialisation_was_interrupted_is_initialised_anew(home: Path) -> None:
+    places, first = StackPaths(home), start_stack(home, "vault")
+    stop_stack(places)
+    token = first.admin_token_file.read_text(encoding="utf-8")
+    assert not places.vault_initialising.exists()
+    # What an interruption leaves: it began, and nobody has its keys.
+    places.vault_initialising.touch()
+    first.admin_token_file.unlink()
+
+    again = start_stack(home, "vault")
+
+    saved = again.admin_token_file.read_text(encoding="utf-8")
+    assert saved != token
+    assert httpx.get(f"{again.vault}/v1/sys/mounts", headers={"X-Vault-Token": saved}, timeout=60).status_code == 200
+    assert not places.vault_initialising.exists()
+
+
 def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home: Path) -> None:
     home.mkdir()
     (home / "temporal").mkdir()
