@@ -118,8 +118,8 @@ def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]
 
 def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
     make_private_folder(places.vault)
-    if places.vault_initialising.exists():
-        # Nobody has its keys, so it holds nothing that anybody used. Vault cannot complete it, either.
+    if _has_lost_keys(places):
+        # Nobody has used it. Vault cannot complete it, either.
         shutil.rmtree(places.vault / "data")
     make_private_folder(places.vault / "data")
     if not places.seal_key.exists():
@@ -141,20 +141,27 @@ def _initialise_vault(places: StackPaths, port: int) -> None:
     try:
         status, _ = request_json(port, VAULT_HEALTH_PATH)
         if status == NOT_INITIALISED_STATUS:
-            places.vault_initialising.touch(mode=0o600)
+            if not places.admin_token.exists():
+                places.vault_initialising.touch(mode=0o600)
             _, keys = request_json(port, "/v1/sys/init", method="PUT", body=body, timeout_s=FIRST_ELECTION_TIMEOUT_S)
     except OSError:
         return  # The server does not answer yet; the next health check tries again.
     if status != NOT_INITIALISED_STATUS:
-        if places.vault_initialising.exists():
+        if _has_lost_keys(places):
             raise GiveUp("Vault was initialised, but its answer was lost; start the stack again: its next start initialises Vault anew")
         if not places.admin_token.exists():
             message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."
             raise GiveUp(message)
+        places.vault_initialising.unlink(missing_ok=True)
     elif isinstance(keys, dict) and "root_token" in keys:
-        write_private(places.admin_token, str(keys["root_token"]))
         write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": keys["recovery_keys_base64"]}))
-        places.vault_initialising.unlink()
+        write_private(places.admin_token, str(keys["root_token"]))
+        places.vault_initialising.unlink(missing_ok=True)
+
+
+def _has_lost_keys(places: StackPaths) -> bool:
+    """Whether Vault's first initialisation began and its keys were not saved. Whoever removed the token of a Vault in use keeps its data."""
+    return places.vault_initialising.exists() and not places.admin_token.exists()
 
 
 def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int]) -> ChildSpec:

@@ -292,6 +292,20 @@ def test_a_vault_whose_initialisation_was_interrupted_is_initialised_anew(home: 
     assert not places.vault_initialising.exists()
 
 
+def test_a_vault_whose_keys_are_saved_keeps_its_data_whatever_was_interrupted(home: Path) -> None:
+    places, first = StackPaths(home), start_stack(home, "vault")
+    stop_stack(places)
+    token = first.admin_token_file.read_text(encoding="utf-8")
+    places.vault_initialising.touch()
+
+    again = start_stack(home, "vault")
+
+    assert again.admin_token_file.read_text(encoding="utf-8") == token
+    assert httpx.get(f"{again.vault}/v1/sys/mounts", headers={"X-Vault-Token": token}, timeout=60).status_code == 200
+    # Otherwise it would lose its data once somebody puts the token away.
+    assert not places.vault_initialising.exists()
+
+
 def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home: Path) -> None:
     home.mkdir()
     (home / "temporal").mkdir()
