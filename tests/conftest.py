@@ -6,6 +6,7 @@ Tests share it and are told apart by their jobs' ids. Folders that kill servers 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -43,7 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the servers' files in memory, unless this is another process's helper or somebody chose a place: `TMPDIR=/tmp make test`.
 
     Forget the settings of an installation that whoever starts the tests works with: they would write into its store, whose ledger keeps everything.
+
+    Under nohup, which ignores SIGHUP, catch it: the programs that tests start would otherwise ignore it, too.
     """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     for name in [name for name in os.environ if name.startswith("JUSTENOUGH_") and name not in FOR_TESTS]:
         del os.environ[name]
     is_chosen = hasattr(config, "workerinput") or "TMPDIR" in os.environ or config.option.basetemp is not None
