@@ -60,9 +60,10 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
         with suppress(asyncio.CancelledError):
             await keeping
         await child.stop()
-    written = b"".join(path.read_bytes() for path in (*logs, *olders))
-    assert b"\0" not in written, "the writer goes on at the start of the empty file"
-    assert sorted(places.logs.iterdir()) == sorted((*logs, *olders))
+    found = {path: path.read_bytes() for path in places.logs.iterdir()}
+    assert b"\0" not in b"".join(found.values()), "the writer goes on at the start of the empty file"
+    # The writer may have been stopped when its own log had just been moved, before it opened a new one.
+    assert found.keys() | {own} == {*logs, *olders}
 
 
 def count_waiters() -> int:
