@@ -114,8 +114,8 @@ class SearchRepository(Repository):
     def index(self) -> IndexProgress:
         """Index the next MAX_POSITIONS positions of the ledger; return how far it is indexed afterwards.
 
-        Everything is read before the writers' lock is taken, because nobody else can write meanwhile. If another console indexes the same
-        positions, one of the two changes nothing.
+        Everything is read before the writers' lock is taken: while a process holds it, nobody else can write. If another console indexes the
+        same positions, one of the two changes nothing.
         """
         unindexed = self._read_unindexed()
         if unindexed.until > unindexed.after:
@@ -141,11 +141,9 @@ class SearchRepository(Repository):
 
     @writes
     def _add_terms(self, connection: Connection, terms: UnindexedTerms) -> None:
-        moved = update(SEARCH_PROGRESS).where(SEARCH_PROGRESS.c.position == terms.after).values(position=terms.until)
-        is_first = terms.after == 0
-        if connection.execute(moved).rowcount == 1 or (
-            is_first and insert_new(connection, SEARCH_PROGRESS, {"id": 1, "position": terms.until})
-        ):
+        move_on = update(SEARCH_PROGRESS).where(SEARCH_PROGRESS.c.position == terms.after).values(position=terms.until)
+        has_moved = connection.execute(move_on).rowcount == 1
+        if has_moved or (terms.after == 0 and insert_new(connection, SEARCH_PROGRESS, {"id": 1, "position": terms.until})):
             _insert_new_rows(connection, SEARCH_WORDS, terms.words)
             _insert_new_rows(connection, SEARCH_NAMES, terms.names)
 
