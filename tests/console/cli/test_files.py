@@ -71,19 +71,19 @@ def test_output_on_stdout_is_utf_8_in_every_locale() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, code",
+    "arguments, code, why",
     [
-        (("ledger", "verify", "--offline", "/dev/zero"), 2),
-        (("people", "plan", "/dev/zero"), 1),
-        (("people", "sync", "--scim", "https://127.0.0.1:1", "--token-file", "/dev/zero"), 2),
+        (("ledger", "verify", "--offline", "/dev/zero"), 2, "line 1: is not a ledger entry"),
+        (("people", "plan", "/dev/zero"), 1, "is larger than 268,435,456 bytes"),
+        (("people", "sync", "--scim", "https://127.0.0.1:1", "--token-file", "/dev/zero"), 2, "is larger than 268,435,456 bytes"),
     ],
     ids=str,
 )
-def test_an_endless_file_does_not_fill_the_memory(alone: Cli, arguments: tuple[str, ...], code: int) -> None:
+def test_an_endless_file_does_not_fill_the_memory(alone: Cli, arguments: tuple[str, ...], code: int, why: str) -> None:
     limited = ["sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", sys.executable, "-m", "console.cli", *arguments]
     done = subprocess.run(limited, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
 
-    assert (done.returncode, done.stdout) == (code, "")
+    assert (done.returncode, done.stdout, why in done.stderr) == (code, "", True), done.stderr
     assert done.stderr.startswith("error: ")
 
 
