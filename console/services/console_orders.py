@@ -147,7 +147,7 @@ def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> Su
     Raises NotFound, NoConfiguration, NoOccasion, NotDueYet, Conflict, InvalidInput, OverQuota.
     """
     name, scheduled_job, now = occasion.schedule, configured_schedule(deps, occasion.schedule), deps.now()
-    local = scheduled_job.to_local_time(occasion.at)
+    local = occasion.at.astimezone(scheduled_job.zone)
     if MAX_CLOCK_SKEW < occasion.at - now <= CATCHUP_WINDOW:
         raise NotDueYet(f"schedule {name}: {to_rfc3339(local)} has not come yet by Vault's clock")
     # Anyone with write access to Temporal can start this workflow with any time.

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from justenough_job import api, broker
+from justenough_job import api, broker, command
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
 from justenough_job.types import ToolOffer, moment_of, offer_of, seconds_of, tool_of
@@ -200,15 +200,23 @@ def test_a_call_that_failed_late_is_retried_as_long_as_one_that_failed_at_once(m
     assert 30 + broker.RETRY_TIMEOUT_S - 2 < outage.now <= 30 + broker.RETRY_TIMEOUT_S
 
 
-def test_a_request_that_the_broker_no_longer_knows_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_the_broker_no_longer_knows_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     unknown, until = {"detail": "this job has no request r-1"}, "2026-01-01T00:00:00+00:00"
     issued = {"credential_id": "c-2", "request_id": "r-2", "action": "write", "expires_at": until, "data": {"username": "u"}}
     monkeypatch.setattr(broker.BrokerClient, "from_environment", broker.BrokerClient)
     first, second = (0, 202, {"request_id": "r-1"}), (0, 202, {"request_id": "r-2"})
-    outage = Outage(monkeypatch, first, (1, 404, unknown), second, (1, 200, {"state": "approved"}), (0, 200, issued))
+    answers = (first, (1, 404, unknown), second, (1, 200, {"state": "approved"}), (0, 200, issued))
+    Outage(monkeypatch, *answers)
     assert api.ask("orders-db", "write").request_id == "r-2"
+    Outage(monkeypatch, *answers)
+    assert command.main(["orders-db", "write"]) == 0
+    assert "JUSTENOUGH_CREDENTIAL_USERNAME=u" in capfd.readouterr().out
     # Not forever.
     outage = Outage(monkeypatch, *[first, (1, 404, unknown)] * 9)
     with pytest.raises(Invalid, match="no request r-1"):
         api.ask("orders-db", "write")
     assert outage.asked == 4
+    assert command.main(["orders-db", "write"]) == command.EXIT_USAGE
+    assert outage.asked == 8

@@ -119,14 +119,6 @@ def _leaf_errors(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-class _MuteConversations(logging.Filter):
-    """Drops records that are logged during a conversation."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        del record
-        return not _in_conversation.get()
-
-
 @cache
 def _silence_loggers() -> None:
     """Silence the client's loggers: they log messages that they cannot read, and servers may echo our secrets."""
@@ -134,4 +126,4 @@ def _silence_loggers() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # The server in our own gateway uses these loggers too, and must not be silenced.
     for name in ("mcp.shared.jsonrpc_dispatcher", "mcp.shared.dispatcher"):
-        logging.getLogger(name).addFilter(_MuteConversations())
+        logging.getLogger(name).addFilter(lambda _: not _in_conversation.get())

@@ -26,7 +26,6 @@ class EventType(StrEnum):
     # A field that is left out if it does not apply ends in `?`.
     fields: tuple[str, ...]
     required_fields: frozenset[str]
-    """The fields that every event of the type has."""
 
     def __new__(cls, name: str, fields: str = "") -> Self:
         kind = str.__new__(cls, name)

@@ -24,7 +24,6 @@ class Frontier(NamedTuple):
     roots: tuple[bytes, ...] = ()
 
     def with_leaves(self, leaves: Iterable[bytes]) -> Frontier:
-        """Return the frontier after these further leaves."""
         size, roots = self.size, list(self.roots)
         for leaf in leaves:
             node = leaf_hash(leaf)

@@ -75,7 +75,6 @@ class UsageTally:
     """Calls whose tokens were estimated."""
 
     def with_call(self, usage: TokenUsage) -> UsageTally:
-        """Return the tally with one more call."""
         estimated = self.estimated + usage.estimated
         return UsageTally(self.calls + 1, self.prompt + usage.prompt, self.completion + usage.completion, estimated)
 

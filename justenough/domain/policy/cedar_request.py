@@ -122,7 +122,6 @@ class DecisionFacts(Message):
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
-        """Return the facts of one request."""
         return cls(
             resource=name,
             action=action,
@@ -176,7 +175,6 @@ def job_attributes(job: JobFacts) -> Attributes:
 
 
 def resource_attributes(resource: Resource) -> Attributes:
-    """Return the resource's attributes."""
     return {
         "environment": resource.environment,
         "sensitivity": int(resource.sensitivity),

@@ -161,7 +161,6 @@ def explain_spec(
 
 
 def locate_policies(policies: PolicySet, ids: Iterable[str]) -> tuple[LocatedPolicy, ...]:
-    """Return the location of each policy."""
     rules = {rule.id: rule for rule in policies.rules}
     located = []
     for name in ids:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.workers import KEPT_FOR
+from justenough.adapters.store.worker_reports import KEPT_FOR
 from justenough.domain.readmodel.views import ConfigState, WorkerView
 from tests.adapters.store.event_samples import NOW, later
 
