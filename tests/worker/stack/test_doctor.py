@@ -381,8 +381,8 @@ def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(
 ) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
     found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP), is_production=is_production)))["targets"]
-    # Each once, however many places of the catalog name it.
-    told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
+    # Each setting is named once, however many places of the catalog use it.
+    told = "were not checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
     assert "the worker's environment variables" in found.remedy
 

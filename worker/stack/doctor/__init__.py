@@ -35,11 +35,11 @@ from worker.stack.stack_file import Stack, StackUnreadable
 
 @dataclass(frozen=True)
 class Examination:
-    """What the checks need to know of this process, its machine, and the stack that runs here."""
+    """What the checks need to know about this process, its machine, and the stack that runs here."""
 
     settings: Settings
     is_production: bool = False
-    """Whether the settings are those of a worker or console on separate servers: then no stack counts."""
+    """Whether the settings are those of a worker or console on separate servers. If so, a stack that runs here is ignored."""
     console_url: str | None = None
     """The console of another installation to check."""
     programs: Programs = field(default_factory=Programs)
@@ -133,9 +133,9 @@ def check_console(run: Examination) -> Iterable[DoctorFinding]:
 @dataclass(frozen=True, slots=True)
 class DoctorCheck:
     what: str
-    """What it checks, for docs/reference/commands.md."""
+    """What the check is about, for docs/reference/commands.md."""
     mode: Literal["here", "production", "both"]
-    """Whether `doctor` makes it, `doctor --production`, or both."""
+    """Whether `doctor` makes the check, `doctor --production`, or both."""
     findings: Callable[[Examination], Iterable[DoctorFinding]]
 
 
