@@ -483,7 +483,7 @@ def test_nobody_can_decide_on_a_descendant_of_their_own_job_that_another_login_l
 
     assert (grandchild.answer(owner), grandchild.rejections()) == ("pending", [why])
     assert grandchild.answer(owner, "deny") == "pending"
-    # To give it up is theirs as it is any approver's.
+    # They may withdraw it, as any approver may.
     assert [grandchild.answer(other), grandchild.answer(delegate), grandchild.answer(owner, "withdraw")] == [
         "pending",
         "approved",

@@ -200,7 +200,7 @@ def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_h
     view = job.request()
     assert (view.state, view.digest, view.tier, view.current_tier) == (RequestState.PENDING, before.digest, before.tier, before.tier)
     assert again == job.ladder.model_copy(update={"respond_by": again.respond_by})
-    # The workflow waits for as long as its deadline was put off.
+    # The workflow waits for the time by which its deadline was put off.
     assert view.expires_at is not None
     left = view.expires_at - at.deps.now()
     assert left <= again.respond_by - job.ladder.respond_by < left + timedelta(minutes=1)

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.servers
 
 
 def session_of(job: str) -> ActivityEnvironment:
-    """Return an environment as that of a session of the job's workflow."""
+    """Return an activity environment like that of a session of the job's workflow."""
     environment = ActivityEnvironment()
     environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job)
     return environment

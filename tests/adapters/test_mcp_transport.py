@@ -1,4 +1,4 @@
-"""What a server sends must not take the event loop's time from other jobs; what is no answer is reported as such."""
+"""What a server sends must not take the event loop's time from other jobs. An invalid answer is reported as what it is."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def hub() -> Iterator[McpServer]:
         ("paging", "tools/list", "the upstream's tools: more than 50 pages"),
     ],
 )
-async def test_an_answer_that_is_none_is_reported_as_what_it_is(hub: McpServer, mode: str, at: str, why: str) -> None:
+async def test_an_invalid_answer_is_reported_as_what_it_is(hub: McpServer, mode: str, at: str, why: str) -> None:
     async def converse(conversation: McpConversation) -> None:
         await conversation.list_tools()
         await conversation.call_tool("get_issue", {"number": 1})

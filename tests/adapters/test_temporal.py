@@ -126,7 +126,7 @@ async def test_a_profile_file_can_configure_tls_without_a_client_certificate(
         (b"HTTP/1.1 403 Forbidden", "accepts our TLS connection, but refuses us; check TEMPORAL_API_KEY"),
     ],
 )
-def test_each_failure_behind_tls_is_told_apart(certificates: tuple[Path, dict[str, ssl.SSLContext]], reply: bytes, why: str) -> None:
+def test_each_failure_behind_tls_has_its_own_message(certificates: tuple[Path, dict[str, ssl.SSLContext]], reply: bytes, why: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -227,7 +227,7 @@ async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch:
 
 
 class Administration:
-    """Temporal's administration, as its server's rights or an outage have it answer."""
+    """Temporal's administration, with the answers that missing rights or an outage would cause."""
 
     def __init__(self, *, lists: RPCStatusCode, adds: RPCStatusCode = RPCStatusCode.OK) -> None:
         self._lists, self._adds = lists, adds

@@ -156,7 +156,7 @@ def test_each_forged_approval_is_in_the_ledger(ops: Human, lead: Human, security
 def run_unswept(auditor: Human, run_job: Callable[[], tuple[str, Any]]) -> str:
     """Call `run_job`, which runs a false job and returns its id and result, until one succeeds; return its id.
 
-    Sweeps come every few seconds. To a sweep, a job whose workflow is a stranger's is lost, so it ends the access of one that it meets.
+    Sweeps come every few seconds. A sweep considers a job with a foreign workflow lost and ends its access, so an attempt may fail.
     """
 
     def was_swept(job: str) -> bool:
@@ -196,7 +196,7 @@ def test_a_genuine_approval_is_recorded_before_anything_is_issued(
         request = ops.until(job, "awaiting_approval")["requests"][0]
         order = job_input_of(auditor, job)
         call = Call("run_session", {"order": order, "granted": [grant(job, 1, answer(lead.decision(request, ttl=60)))]})
-        # It takes the place of the job's own run in one step: a sweep would end a job whose workflow is seen to be gone.
+        # Replace the job's own run in one step: a sweep that saw no workflow would end the job.
         return job, *intruder.run_workflow("Job", job, call)
 
     job = run_unswept(auditor, run_job)

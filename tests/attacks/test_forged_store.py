@@ -69,7 +69,7 @@ def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: H
     )
     told = lead.answer(request)
     assert (told.status_code, "the order is for another spec" in told.text) == (403, True), told.text
-    # Past the console, it runs as it was signed.
+    # If the approval bypasses the console, the job runs as it was signed.
     intruder.send_signal(job, "decide", json_payload(lead.decision(request)))
     seen = lead.until(job)
     assert seen["state"] == "succeeded"

@@ -1,4 +1,4 @@
-"""Which errors of activities Temporal hears; and that the worker's slots work with the real SDK."""
+"""Which errors of activities reach Temporal, and that the worker's slots work with the real SDK."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_temporal_hears_of_an_unexpected_error_only_its_type_and_of_ours_w
         await ErrorInterceptor().intercept_activity(Failing(error)).execute_activity(given)
     found = raised.value
     assert (found.type, found.message, found.non_retryable, found.details) == (kind, message, is_final, ())
-    # Temporal would store a cause, with its message, too.
+    # Temporal would also store a cause with its message.
     assert (found.__cause__, found.__suppress_context__) == (None, found is not error)
 
 

@@ -73,7 +73,7 @@ async def test_answers_are_examined_whatever_people_wrote_about_the_jobs_other_r
         await ask(job, number)
     for number in range(2, 5):
         await approve(number)
-    # Not amid the workflow's task: only what is passed to an ordinary activity is a payload, of at most 2 MB.
+    # Let the local activity fail, so that it runs as an ordinary one: only that one's arguments are a payload, of at most 2 MB.
     job.known.failing["take_answers"] = job.known.tried["take_answers"] + 3
     await approve(5)
     assert "workflow_task_failed" not in await job.history()

@@ -174,7 +174,7 @@ class _Endpoint:
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _newer(self, send: Send, receive: Receive, request: Request) -> None:
-        """Content of types that MCP does not have yet, with the credential in it, then text and a link that it has, and the same for programs."""
+        """Content of types that MCP does not have yet, with the credential in it, then text and a link, which it has, and the same for programs."""
         sent = request.headers["authorization"]
         blocks: list[dict[str, Any]] = [{"type": "hologram", "data": sent}, {"type": f"film of {sent}"}]
         blocks += [
@@ -185,17 +185,17 @@ class _Endpoint:
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _other(self, send: Send, receive: Receive, request: Request) -> None:
-        """The answer to another request."""
+        """An answer to a request that was not sent."""
         answer = {"jsonrpc": "2.0", "id": 4711, "result": {}}
         await _send_response(send, 200, json.dumps(answer).encode(), JSON)
 
     async def _unsendable(self, send: Send, receive: Receive, request: Request) -> None:
-        """An answer that begins a session whose id no header can send back."""
+        """An answer that begins a session whose id no header can carry."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"\xff"))
 
     async def _baking(self, send: Send, receive: Receive, request: Request) -> None:
-        """An answer that begins a session, with a cookie that no header can send back."""
+        """An answer that begins a session, with a cookie that no header can carry."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"1"), (b"set-cookie", b"a=\xff"))
 
@@ -220,11 +220,11 @@ class _Endpoint:
         await _send_response(send, 200, b"event: heartbeat\ndata: 1\n\n", (b"content-type", b"text/event-stream"))
 
     async def _unfit(self, send: Send, receive: Receive, request: Request) -> None:
-        """A result that is none."""
+        """A result that does not conform to MCP."""
         await _send_response(send, 200, _answer_to(await request.body(), {"resultType": "complete", "content": "text"}), JSON)
 
     async def _paging(self, send: Send, receive: Receive, request: Request) -> None:
-        """A list that has always another page."""
+        """A list that always has another page."""
         result = {"resultType": "complete", "tools": [], "nextCursor": "more", "ttlMs": 0, "cacheScope": "private"}
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 

@@ -222,7 +222,7 @@ def test_a_child_is_not_issued_access_that_its_parent_lost_while_the_request_was
         assert lead.answer(given, "withdraw").status_code in ACCEPTED_STATUSES
         told = lead.answer(waiting)
         assert (told.status_code, "the parent job has no access to refunds-db" in told.text) == (403, True)
-        # Past the console the worker counts it, because the session asks again before it issues.
+        # If the approval bypasses the console, the worker counts it, because the session checks again before it issues.
         with Intruder.break_in(shop.stack) as intruder:
             intruder.send_signal(child.job, "decide", json_payload(lead.decision(waiting)))
         refused = child.request_access("refunds-db", "write", ttl="5m", wait=30)

@@ -80,7 +80,7 @@ async def test_a_lease_as_long_as_its_grant_is_not_renewed(at: Desk, monkeypatch
     monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.01)
     job = at.job()
     item = issuance(at, at.issue(job), ttl=2, lease=2)
-    # Its end by the time of day was determined at a later moment than its end in ticks.
+    # Its end by the time of day was determined later than its end in ticks.
     item = replace(item, ends=item.ends - 0.01)
     await keep_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.entry_types(job))
     assert renewal_count(at, job) == 0

@@ -311,7 +311,7 @@ async def test_each_credential_of_a_grant_has_its_own_record_of_changed_decision
     before = reads.read_text()
     reads.write_text(before.replace("read-up-to-confidential", "renamed"))
     assert job.issuer.reason_to_end(job.item) is None
-    # Decided by the rule of that time, and denied by the next one.
+    # The rule of that time allows the second one; the next rule denies it.
     second = job.issuer.access(ORDERS)
     assert isinstance(second, IssuedCredential)
     assert second.credential.request_id == job.item.credential.request_id

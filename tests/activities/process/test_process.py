@@ -261,7 +261,7 @@ async def test_without_a_sandbox_processes_that_fork_and_exit_again_and_again_ar
         process = await bare.start("python", "-c", RABBIT, uid=uid + 1)
         assert await process.wait() == 0
         os.set_blocking(process.output, False)
-        # Those that could not fork, because too many dead ones counted, have said so. Reading would block if somebody had the other end.
+        # Processes that could not fork, because too many dead ones counted, have said so. Reading would block if somebody had the other end open.
         while os.read(process.output, 65_536):
             pass
         assert process.survivors == ()

@@ -65,7 +65,7 @@ def test_a_job_issuer_that_is_not_a_url_is_refused(wrong: str) -> None:
 
 @pytest.mark.parametrize("name, wrong, least", [("max_sessions", 0, 1), ("drain", -1, 0)])
 def test_a_number_that_the_worker_cannot_work_with_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, wrong: int, least: int) -> None:
-    # Temporal's SDK takes no slots for its default, which is 100, and ends with an error of its own type for a negative number.
+    # Temporal's SDK reads 0 slots as its default, 100, and raises an error of its own type for a negative number.
     monkeypatch.setenv(f"JUSTENOUGH_{name.upper()}", str(wrong))
     with pytest.raises(InvalidInput, match=f"setting {name}: must be at least {least}"):
         load_settings()

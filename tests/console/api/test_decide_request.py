@@ -71,7 +71,7 @@ async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Ser
     "first, verdict, status, detail",
     [
         ("chief", "approved", 409, "the request is approved, not pending: chief decided it at 20"),
-        # Their own other decision, sent at the same moment, counted.
+        # Another decision of the same person, sent at the same moment, counted.
         ("lead", "denied", 409, "the request is denied, not pending: lead decided it at 20"),
         ("lead", "approved", 409, "the request is approved, not pending: lead decided it at 20"),
         ("chief", "pending", 403, "the decision is not valid: it is not waiting"),

@@ -300,7 +300,7 @@ async def test_a_request_that_a_stopping_console_cannot_complete_is_to_be_sent_a
     scope = {"type": "http", "method": "POST", "path": "/api/v1/jobs", "query_string": b"", "headers": []}
     request = asyncio.create_task(EdgeMiddleware(app)(scope, None, taken))  # type: ignore[arg-type] # nothing is received
     await began.wait()
-    # As uvicorn does when its time to drain is over. It would answer 500 itself, and log a traceback.
+    # uvicorn cancels requests like this when its time to drain is over. By itself it would answer 500, and log a traceback.
     request.cancel()
     await asyncio.wait_for(request, 60)
     head, body = sent

@@ -151,7 +151,7 @@ def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_
 
 
 class Gone:
-    """A console whose list no longer has a request after the first look, though no event said why; then it refuses."""
+    """A console whose list lacks a request after the first read, although no event said why. Later it refuses every read."""
 
     def __init__(self, shown: tuple[int, bytes], stream: bytes) -> None:
         self._shown, self._stream, self._lists = shown, stream, 0

@@ -180,7 +180,7 @@ async def test_a_console_that_has_read_no_valid_configuration_calls_no_subscript
         for path in ("resend", "test"):
             answer = await starting.post(f"/webhooks/siem/{path}", "lead")
             assert (answer.status_code, "has no valid configuration" in answer.json()["detail"]) == (503, True)
-    # The console that had read it before goes on.
+    # The console that had read the configuration before goes on.
     assert {item["state"] for item in (await api.get("/webhooks", "lead")).json()["items"]} == {"ok"}
     assert receiver.requests == []
 

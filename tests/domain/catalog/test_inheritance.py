@@ -53,7 +53,7 @@ def problems_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: A
     return {problem.path: problem.message for problem in raised.value.problems}
 
 
-def test_what_is_no_mapping_inherits_nothing_and_is_reported_by_its_path() -> None:
+def test_a_value_that_is_not_a_mapping_inherits_nothing_and_is_reported_by_its_path() -> None:
     with pytest.raises(InvalidInput) as raised:
         read_catalog(json.dumps({"defaults": DEFAULTS, "resources": {"billing": 5}, "provision": ["x"]}))
     assert {problem.path: problem.message for problem in raised.value.problems} == {

@@ -64,7 +64,7 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
                 "%2E.%2fout",
                 "..%2Fout",
                 "%252e%252e/out",
-                # Too often encoded to tell.
+                # This is encoded too often to tell what it is.
                 f"a%{'25' * 7}2fx",
                 "..;/out",
                 "..;v=1/out",
