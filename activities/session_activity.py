@@ -34,9 +34,9 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 CLAIM_RENEWAL_INTERVAL_S = 5.0
 """Seconds between two renewals of the claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
 UNANSWERED = "servers_unavailable"
-"""The reason if Vault or the store did not answer for as long as a job may wait."""
+"""The reason if Vault or the store did not answer within PATIENCE_S."""
 PATIENCE_S = 5.0
-"""Seconds that an unclaimed job waits here for Vault and the store; then another worker, which may reach them, can take it."""
+"""Seconds that an unclaimed job waits at this worker for Vault and the store. Then another worker can take it, which may reach them."""
 RETRY_INTERVAL_S = 1.0
 log = structlog.get_logger()
 

@@ -53,7 +53,7 @@ def ask(
         try:
             request.wait_for_answer(answer, end=end)
         except Invalid:
-            # The broker does not know it any more: a failover of the store lost it. Asked again, the broker makes another one.
+            # The broker no longer knows the request: a failover of the store lost it. If asked again, the broker makes another one.
             if answer == unknown:
                 raise
             unknown = answer
@@ -123,7 +123,7 @@ class AccessRequest:
         path, what = f"/v1/requests/{quote(request_id, safe='')}", f"{self.body['action']} on {self.body['resource']}"
         while True:
             began = time.monotonic()
-            # An outage does not end the request, and people may take days.
+            # An outage does not end the request, and people may take days, so keep asking.
             _, body = self.broker.call("GET", path, wait=MAX_WAIT_S, until=math.inf if end is None else end)
             state = body["state"]
             if state == "approved":

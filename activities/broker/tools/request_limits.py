@@ -1,4 +1,4 @@
-"""Limits of the requests at /mcp: what the SDK would take long to validate is refused before. Does not load the SDK."""
+"""Limits of requests to /mcp: refuses what would take the SDK too long to validate. Does not load the SDK."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INVALID_PARAMS = -32602
 
 
 async def check_request(receive: Receive) -> tuple[Receive, str | None]:
-    """Receive a request; return how to receive it again, and why it is refused, or None."""
+    """Read a request; return a function to read it again, and why it is refused, or None."""
     messages, body = list[Message](), bytearray()
     more = True
     while more and len(body) <= MAX_BODY_BYTES:
@@ -32,7 +32,7 @@ async def check_request(receive: Receive) -> tuple[Receive, str | None]:
 
 
 def why_costly(body: bytes) -> str | None:
-    """Return why a request would take the SDK long to validate, or None. What is no JSON, the SDK refuses."""
+    """Return why the SDK would take too long to validate a request, or None. The SDK itself refuses what is not JSON."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):

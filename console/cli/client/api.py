@@ -168,7 +168,7 @@ class ConsoleApiClient:
         try:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
-            # The API's `query.state` is the option --state.
+            # What the API calls `query.state` is the option --state here.
             problems = tuple(
                 Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))
                 for item in problem.get("errors") or ()

@@ -124,7 +124,7 @@ class PersonVaultClient:
 
     @contextmanager
     def revoke_on_failure(self, token: Secret) -> Iterator[None]:
-        """Revoke a new token if the block fails: nobody would hold it."""
+        """Revoke a new token if the block fails: nobody could use or revoke it later."""
         try:
             yield
         except BaseException:

@@ -55,7 +55,7 @@ class ApprovalView(Message):
     withdrawn_at: datetime | None = None
     """When they withdrew it."""
     lapsed: str | None = None
-    """Why it no longer counted when the request's answers were last verified again, such as that its person has left the group."""
+    """Why it no longer counted when the request's answers were last verified again, for example because its person has left the group."""
 
 
 class ClaimView(Message):
@@ -239,7 +239,7 @@ class RequestView(Message):
 
     @property
     def deciding_answers(self) -> tuple[ApprovalView, ...]:
-        """The approvals on which it was approved, or the denial; empty if people have not decided it."""
+        """The approvals by which it was approved, or the denial; empty if people have not decided it."""
         match self.state:
             case RequestState.APPROVED:
                 return self.counting_approvals
