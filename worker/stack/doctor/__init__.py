@@ -155,7 +155,9 @@ CHECKS = (
     DoctorCheck("settings that every installation needs", "production", lambda run: home.settings_findings(run.settings)),
     DoctorCheck("Temporal and its namespace", "production", lambda run: servers.temporal_findings(run.settings, is_required=True)),
     DoctorCheck("whether workers poll Temporal", "production", lambda run: servers.poller_findings(run.settings)),
-    DoctorCheck("values for the catalog", "both", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()),
+    DoctorCheck(
+        "variables of the catalog", "both", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()
+    ),
     DoctorCheck("Vault: seal, audit devices, longest request, control groups, roles of targets, login for the pages", "both", check_vault),
     DoctorCheck("clock, compared with Vault's", "production", lambda run: servers.clock_findings(run.settings, now=time.time)),
     DoctorCheck("Vault: the objects and policies of this version", "production", lambda run: vault.drift_findings(run.settings, run.token)),
@@ -164,7 +166,7 @@ CHECKS = (
     DoctorCheck("logins of worker and console", "both", lambda run: () if run.stack else servers.login_findings(run.settings)),
     DoctorCheck("store and overdue revocations", "production", lambda run: store.overdue_findings(run.settings, is_required=True)),
     DoctorCheck("whether targets answer", "production", lambda run: targets.target_findings(run.settings.config, os.environ)),
-    DoctorCheck("access to each target: a trial", "production", lambda run: targets.trial_findings(run.settings, run.catalog)),
+    DoctorCheck("a trial of access to each target", "production", lambda run: targets.trial_findings(run.settings, run.catalog)),
     DoctorCheck("console: its `/readyz`", "both", check_console),
 )
 """Every check, in the order of the findings. A failed check does not stop the others."""
