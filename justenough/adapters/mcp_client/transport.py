@@ -31,7 +31,7 @@ other job waits: two million invalid ones took 108 s.
 """
 STRUCTURED = frozenset({"structuredContent", "_meta"})
 FREE_FORM = STRUCTURED | {"inputSchema", "outputSchema"}
-"""Fields of which the SDK hardly validates the content."""
+"""Fields whose content the SDK hardly validates."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
 
@@ -110,7 +110,7 @@ class McpTransport:
                 raise UnacceptableResponse("the upstream compressed its response despite `Accept-Encoding: identity`")
             session_id = response.headers.get(SESSION_HEADER, "")
             if not (session_id.isascii() and session_id.isprintable()):
-                raise UnacceptableResponse("the upstream's session id has characters that no header can send back")
+                raise UnacceptableResponse("the upstream's session id has characters that no header can carry")
             self.session_id = session_id or self.session_id
             yield response
 
