@@ -394,7 +394,7 @@ def test_a_session_counts_a_withdrawal_that_the_workflow_has_not_counted(at: Des
     assert job.state() is before
     assert count(withdrawal) == (job.request if is_approved else None)
     assert job.state() is (RequestState.WITHDRAWN if is_approved else before)
-    # The workflow may have counted it meanwhile.
+    # The workflow may have counted the withdrawal meanwhile.
     assert count(withdrawal) == (job.request if is_approved else None)
     assert count(withdrawal, by=other) is None
 

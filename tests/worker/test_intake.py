@@ -112,7 +112,7 @@ async def test_without_vault_a_worker_takes_no_tasks_and_without_store_or_config
     assert [(entry["event"], entry["log_level"], bool(entry["why"])) for entry in logs] == [(obstacle, "error", True)]
     assert (tasks.try_reserve_slot(TASK) is not None, sessions.try_reserve_slot(TASK)) == (takes_tasks, None)
     assert intake.reaches_vault() is takes_tasks
-    # They are back.
+    # The servers are back.
     intake._deps = deps
     with capture_logs() as logs:
         await intake.check()
@@ -168,6 +168,6 @@ async def test_every_slot_of_a_worker_goes_by_what_it_reaches(deps: Deps, monkey
         for options in RecordedWorker.made
     ]
     is_free = [tuple(isinstance(one, Slots) and one.try_reserve_slot(TASK) is not None for one in pair) for pair in suppliers]
-    # First the worker of revocations, which has no workflows, then that of sessions; first while Vault answers, then while it does not.
+    # The worker for revocations, which has no workflows, then the one for sessions: both while Vault answers, then both while it does not.
     assert is_free == [(False, True), (True, True), (False, False), (False, False)]
     assert not any(isinstance(one, FixedSizeSlotSupplier) and one.num_slots for pair in suppliers for one in pair)

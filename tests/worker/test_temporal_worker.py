@@ -79,7 +79,7 @@ async def test_temporal_hears_of_an_unexpected_error_only_its_type_and_of_ours_w
 
 
 async def test_activities_that_send_heartbeats_never_block_the_worker_and_their_slots_are_released() -> None:
-    """With the SDK before 1.31, an activity that starts and one that sends a heartbeat could wait for each other, and with them the process."""
+    """Before version 1.31 of the SDK, an activity that starts and one that sends a heartbeat could block each other and the process."""
     tuner = build_tuner(activities=Slots(SLOTS, lambda: True), workflows=Slots(SLOTS, lambda: True))
     async with run_real_server() as bench:
         client, runner = bench.client, UnsandboxedWorkflowRunner()

@@ -244,7 +244,7 @@ def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: st
 
 
 class LendingBroker:
-    """Lends a key for as many seconds as a test says, and knows how often."""
+    """Lends a key for the seconds that a test sets, and counts how often."""
 
     def __init__(self, seconds: float = 60) -> None:
         self.seconds = seconds

@@ -243,7 +243,7 @@ def _doors(home: Path) -> Iterator[tuple[socket.socket, str]]:
             server = socket.socket(socket.AF_UNIX, kind)
             server.bind(path)
             if not path.startswith("\0"):
-                # Whoever finds it may use it.
+                # Any user who finds the socket may use it.
                 home.chmod(0o755)
                 Path(path).chmod(0o777)
             yield listen_on(server), f"{int(socket.AF_UNIX)} {int(kind)} {path.replace(chr(0), '@')} 0"

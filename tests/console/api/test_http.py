@@ -189,7 +189,7 @@ SCHEMA_NAMES = (
 async def test_openapi_names_exactly_these_routes_and_schemas(served: Served) -> None:
     document = (await served.http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
-    # Clients use these: add a new route, and never rename or remove one.
+    # Clients use these routes: add new ones, and never rename or remove one.
     routes = {
         "/api/v1/bundles": {"post"},
         "/api/v1/jobs": {"get", "post"},

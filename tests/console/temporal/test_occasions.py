@@ -127,7 +127,7 @@ async def test_a_live_schedule_fires_by_itself_at_its_time(installation: Install
     assert installation.reason(first) != installation.reason(second)
 
 
-# Never twice, whoever asks.
+# No occasion launches two jobs, whoever asks for it.
 
 
 @pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
