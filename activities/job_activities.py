@@ -220,7 +220,7 @@ class JobActivities:
         # The escalation comes first: an entry that approves the request marks all of its approvals as counting.
         store.ledger.append([approval_escalated_event(job, counting, tiers, at=now), *facts])
         is_approved = counting.verdict(tiers) == "approved"
-        # Otherwise the lapsed answers count again if their people get their right back.
+        # If the request is not approved, keep the lapsed answers: they count again if their people get their right back.
         return ClimbResult(ladder=counting if is_approved else after, approved=is_approved)
 
     @activity.defn(name="open_request", no_thread_cancel_exception=True)

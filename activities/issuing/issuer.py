@@ -397,8 +397,8 @@ class Issuer:
                 credential = credential.model_copy(update={"expires_at": end})
                 self._record(credential, grant, renewed_event(job, credential, at=deps.now()))
             self.holdings.touch(credential, resource.sensitivity)
-            # A withdrawal is recorded before its credentials are searched for, and a credential before this search for withdrawals. So one
-            # finds the other.
+            # A withdrawal is recorded before its credentials are searched for; a credential is recorded before this check for withdrawals. So at
+            # least one of the two finds the other.
             if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
                 raise NotPermitted(f"{access.action} on {access.resource}: its approval was withdrawn")
         return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)

@@ -175,8 +175,8 @@ def find_unconfirmed_issues(deps: Deps, issues: UnrecordedIssues) -> tuple[Crede
         if revocable is Revocable.NEVER:
             continue
         path = issue_path(definition, job.data_scope) if definition else ""
-        # By number: the earliest time of the issue, the time that counts as its issue (by the session's clock, which also dates the proof that
-        # may end this doubt), and the latest time at which Vault was asked.
+        # By number: the earliest possible time of the issue, the time that counts as the issue (by the session's clock, as in the proof that may
+        # end this doubt), and the latest time at which Vault was asked.
         attempts = {number: (at, at, request.latest_call(number, closed_at=issues.closed_at)) for number, at in request.unanswered.items()}
         if request.trusted_since:
             # Nobody knows when this was decided, but it was between then and the reading of the store. A session's exit since then covers it.

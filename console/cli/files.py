@@ -39,7 +39,7 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
     """Open a file for writing, stdout for None. The file appears only once it is complete. Raises Failure."""
     if out is None:
         if isinstance(sys.stdout, TextIOWrapper):
-            # What is written has to be read again, and verified: it is UTF-8, whatever the locale says of stdout.
+            # The output has to be read and verified later, so it is UTF-8, whatever the locale says about stdout.
             sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
         yield sys.stdout
         return

@@ -68,7 +68,7 @@ async def submit_decision(
         return tuple(entry for entry in entries if entry.data["received"] == received)
 
     before = await to_thread.run_sync(read_rejections)
-    # A session revokes what an approval gave as soon as it reads that it is withdrawn. Everything else only the workflow counts.
+    # A session revokes what an approval gave as soon as it reads that the approval is withdrawn. Only the workflow counts everything else.
     has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
     requested = [withdrawal_requested_event(view, caller.person, signed, at=console.deps.now())] if has_session else []
     signal = console.gateway.decide(view.job_id, signed)
@@ -202,7 +202,7 @@ def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: 
 
 
 def has_answered(view: RequestView, person: str) -> bool:
-    """Whether this person (entity id) cannot decide any more: they withdrew a decision, or theirs or their delegate's counts at this tier."""
+    """Whether this person (entity id) can no longer decide: they withdrew a decision, or theirs or their delegate's counts at this tier."""
     return any(
         item.approver_id == person or (item.on_behalf_of_id == person and item.withdrawn_at is None) for item in view.lasting_answers
     )

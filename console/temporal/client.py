@@ -306,7 +306,7 @@ class TemporalGateway:
     async def _execute(self, workflow: str, *args: str, **options: Any) -> SignedReport | None:
         try:
             async with _translate_errors(REPORT_TIMEOUT + CALL_TIMEOUT):
-                # Anybody may have answered, with anything.
+                # Anybody who can write to Temporal may have answered, with anything.
                 answer = await self._client.execute_workflow(workflow, args=args, result_type=RawValue, **options)
                 return SignedAnswer.model_validate_json(answer.payload.data).signed
         except ValidationError:

@@ -13,7 +13,7 @@ MAX_BODY_BYTES = 128 * 1024
 MAX_VALUES = 1_000
 """JSON values of one request, besides a call's arguments. The SDK validates them while every other job of the worker waits."""
 INVALID_PARAMS = -32602
-"""JSON-RPC's code. The SDK defines it, too."""
+"""JSON-RPC's code for invalid parameters, repeated here because the SDK is not loaded."""
 
 
 async def check_request(receive: Receive) -> tuple[Receive, str | None]:
