@@ -173,7 +173,7 @@ class Issuer:
             raise IssueRefused(f"the job has {MAX_LIVE_CREDENTIALS} active credentials; release some first")
 
     def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingRequest:
-        """Grant a request that already waits for people, if they have approved it by now; else make a new request."""
+        """Grant a request that already waits for people, if they have approved it; else make a new request."""
         for request, waiting in self._requests.waiting.items():
             if _request_key(waiting) == _request_key(access):
                 return self._grant_if_approved(request, waiting, grant)
@@ -291,7 +291,7 @@ class Issuer:
         return NewRequest(number, access, decision, facts.beyond, (requested, decided))
 
     def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingRequest:
-        """Grant a request that waited for people, if they have approved it by now."""
+        """Grant a request that waited for people, if they have approved it."""
         view = self._deps.store.requests.get(request)
         if view is None:
             # A failover of the store lost the request. The workflow opens each request only once, so the job needs another one.

@@ -261,7 +261,7 @@ def _start_worker(environment: Mapping[str, str], log: Path) -> subprocess.Popen
     """Start a worker as in production."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            # It ends with this process, also if that is killed.
+            # It ends with this process, even if that is killed.
             ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -37,7 +37,7 @@ def unprivileged_command(*command: str) -> list[str]:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return list(command)
-    # It ends with this process, also if that is killed.
+    # It ends with this process, even if that is killed.
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=QUIT", *command]
 
 

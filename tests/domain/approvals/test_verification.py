@@ -248,7 +248,7 @@ def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally |
         (2, [decide("chief"), decide("chief2")], "approved"),
         (2, [decide("hero", "break_glass")], "approved"),
         (1, [decide(), decide(decision="withdraw")], "withdrawn"),
-        # Launchers and approvers may take back what others approved, also for their own job.
+        # Launchers and approvers may take back what others approved, even for their own job.
         (1, [decide(), decide("requester", "withdraw")], "withdrawn"),
         # So may people who may use break-glass, as they may stop any job.
         (1, [decide(), decide("hero", "withdraw")], "withdrawn"),
