@@ -80,7 +80,7 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     for action, role in zip(_raw_actions(filled), roles, strict=True):
         action["role"] = role
     complete = _validate_catalog(filled).model_copy(update=kept)
-    # Check paths last: only with the values filled in may two be the same, or one be reserved.
+    # Check paths last: two may be the same, or one be reserved, only once the values are filled in.
     raise_problems(CATALOG_FILE, _issue_path_problems(complete))
     return complete
 

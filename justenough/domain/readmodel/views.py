@@ -55,7 +55,7 @@ class ApprovalView(Message):
     withdrawn_at: datetime | None = None
     """When they withdrew it."""
     lapsed: str | None = None
-    """Why it no longer counted when the request's answers were last verified again, for example because its person has left the group."""
+    """Why it no longer counted when the request's answers were last verified again, for example because the approver has left the group."""
 
 
 class ClaimView(Message):
