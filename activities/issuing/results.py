@@ -135,8 +135,8 @@ class IssuedCredential:
 
 
 def seconds_until(end: datetime, end_ticks: float, *, now: datetime, ticks: float) -> float:
-    """Return the seconds until an end, by the clock that shows less time left: the time of day may be set back, and ticks stop while the machine is
-    suspended.
+    """Return the seconds until an end, by the clock that shows less time left: the time of day may be set back, and ticks stop while the machine
+    is suspended.
     """
     return min((end - now).total_seconds(), end_ticks - ticks)
 
