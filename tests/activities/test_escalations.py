@@ -151,7 +151,7 @@ def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longe
         results = [job.climb(job.ladder) for _ in range(2)]
 
         assert [result.approved for result in results] == [False, False]
-        # Whoever has left may come back, but cannot answer again.
+        # Keep the answer of somebody who has left: they may come back, but cannot answer again.
         kept = results[0].ladder.answers if results[0].ladder else ()
         assert [answer.person for answer in kept] == ([person.id] if loses == "its group" else [])
         assert (job.request().state, job.request().current_tier) == (RequestState.PENDING, 2)

@@ -150,7 +150,7 @@ def test_a_wrapping_token_works_once_and_only_for_its_own_request(
     with pytest.raises(VaultRefused):
         control_groups.unwrap(vault, wrapped.secret, PAYOUT)
     assert control_groups.read_state(vault, wrapped.accessor) is None
-    # What it gave lives on until its job ends, and carries the job's name.
+    # The credential that was unwrapped lives until its job ends, and its user has the job's id in its name.
     assert len(shop.users_of(stolen_worker.job)) == 1
     vault.revoke_lease(issued.lease_id)
     assert shop.users_of(stolen_worker.job) == []

@@ -242,7 +242,7 @@ def test_an_order_for_something_else_is_refused(
     job = changes.get("job", order["id"])
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(order["id"], 1), **changes))
     assert why in answered["reason"]
-    # What names no job stands in the chain for such things.
+    # Refusals that name no job are in the chain for events without a job.
     assert any(why in entry["why"] for entry in entry_data(auditor, job if job.startswith("j-") else "-", "job.refused"))
     assert_no_credential(auditor, shop, order["id"])
 

@@ -49,7 +49,7 @@ def test_answers_and_revocations_still_count_after_a_flood_of_junk(
     assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
     until(lambda: not shop.can_log_in(login), "its login fails")
     assert ops.job(job)["state"] == "running"
-    # Not by the sweep, which would notice too, but later.
+    # The session revoked it, not the sweep, which would notice later.
     recorded = until(lambda: entry_data(auditor, job, "credential.revoked"), "the revocation is recorded")
     assert [entry["by"] for entry in recorded] == ["session"]
     ops.api.post(f"jobs/{job}/kill")

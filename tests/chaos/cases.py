@@ -47,7 +47,7 @@ def loss(step: str, strike: str, issued: int = 1) -> Case:
 STEPS = {
     "issuing, cancelled": Case("issuing", "cancel", "cancelled"),
     "running, cancelled twice": Case("running", "cancel twice", "cancelled"),
-    # Its process had ended by itself.
+    # The process has ended by itself before the cancel.
     "revoking, cancelled": Case("revoking", "cancel", "succeeded"),
     "waiting, terminated": loss("waiting", "terminate", 0),
     "issuing, terminated": loss("issuing", "terminate"),
@@ -162,7 +162,7 @@ def launch_stuck_jobs(stage: Stage, administrator: Administrator, struck_at: dic
             administrator.until_task_failed(job)
         assert stage.ops.api.post(f"jobs/{killed}/kill").status_code == 202
     struck_at |= dict.fromkeys((ends, killed, closing), time.monotonic())
-    # What had ended by itself needs no strike to lose its access.
+    # Jobs that end by themselves need no strike to lose their access.
     return {"its process ends": ends, "it is killed": killed, "it is about to close": closing}
 
 

@@ -66,7 +66,7 @@ def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
     worker = rig.ensure_worker()
     with closing(Witness()) as witness, hold_jobs() as held:
         beside = ops.launch(spec(f"{witness.hand_over}; {held.wait}; echo whole"))
-        # It runs before any hog does.
+        # This job runs before any hog does.
         witness.login()
         jobs = {name: ops.launch(hog_spec(f"{witness.hand_over}; {script}", limits)) for name, (script, limits, _) in HOGS.items()}
         heard = [witness.login() for _ in jobs]

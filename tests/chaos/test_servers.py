@@ -98,7 +98,7 @@ def strike_server(stage: ServerStage, server: str) -> ServerCourse:
     course.worker_logins = worker_logins(stage.shop)
     with ThreadPoolExecutor(1) as pool:
         with rig.take_down(server, away=AWAY):
-            # What is in flight meets a server that is away.
+            # Requests in flight reach a server that is away.
             rig.gate.release_all()
             answering = pool.submit(repeat_decision, stage.lead, request, signed)
         course.answers = answering.result()
@@ -189,7 +189,7 @@ def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: d
     seen = ops.until(course.jobs["waiting"])
     counted = [entry["data"]["decision"] for entry in ops.ledger(seen["id"]) if entry["type"] == "approval.decided"]
     assert counted == ["approve"]
-    # Whoever was not heard was told so.
+    # Each decision that was not accepted was answered with 503.
     assert set(course.answers[:-1]) <= {503}
 
 

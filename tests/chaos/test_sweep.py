@@ -129,7 +129,7 @@ def test_other_installations_are_left_alone_and_an_unknown_credential_is_reporte
         drive_foreign_workflow(shop, theirs)
         assert nobodys in run_sweep(auditor)["unknown"]
         with issue_foreign_login(shop, beside):
-            # It comes and goes: that is no reason to report the other one again.
+            # This one comes and goes, which is no reason to report the other one again.
             assert {nobodys, beside} <= set(run_sweep(auditor)["unknown"])
         again = run_sweep(auditor)
         assert theirs not in [*again["unknown"], *again["revoked"], *again["lost"]]
@@ -206,7 +206,7 @@ def test_a_restored_temporal_without_the_running_jobs_costs_no_job_its_access(la
         item.ended_at = time.monotonic()
         lab.watch(item)
         assert item.exposure < SWEEP_TIMEOUT_S
-        # Only now is there evidence: its session has closed its claim.
+        # Only now is there evidence, because the session has closed its claim.
         assert ops.until(item.job)["state"] == "lost"
     other.kill()
     assert_one_outcome(ops, shop, item.job, item.login)

@@ -94,7 +94,7 @@ def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
     assert ops.until(ops.launch(spec()))["state"] == "succeeded"
     killed = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_KILLED)
     killed.worker.kill()
-    # What was asked for lands now, after its session has died.
+    # The delayed requests reach Vault now, after their session has died.
     rig.reconnect()
     hung = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_HUNG)
     rig.suspend(hung.worker)

@@ -84,7 +84,7 @@ def write_config(folder: Path, **subscriptions: Any) -> Path:
 
 @dataclass
 class OutboxRig:
-    """What several consoles share."""
+    """What the consoles of a test share."""
 
     deps: Deps
     store: Store

@@ -67,7 +67,7 @@ async def test_access_that_a_session_left_is_revoked_before_the_job_closes_with_
 async def test_a_job_runs_once_its_account_has_a_free_place(bench: Bench) -> None:
     job = await bench.start(lacks_place=True, down={"take_place"})
     await job.known.until(lambda known: known.tried["take_place"] > 3)
-    # It serves what concerns it meanwhile.
+    # Meanwhile the job handles signals.
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
     job.known.down.clear()

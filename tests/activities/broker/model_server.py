@@ -15,7 +15,7 @@ USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
 
 @dataclass
 class ModelServer:
-    """What it is to do, and what it was asked."""
+    """How the model's server responds, and the requests that it got."""
 
     port: int
     respond: Callable[[Handler, dict[str, Any]], None]

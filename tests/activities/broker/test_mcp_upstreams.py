@@ -37,7 +37,7 @@ def hub() -> Iterator[McpServer]:
 
 
 def tool_list_of(hub: McpServer) -> ToolList:
-    """What it shows now."""
+    """Return the tools that the server shows now."""
     return asyncio.run(run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, lambda conversation: conversation.list_tools()))
 
 

@@ -213,7 +213,7 @@ async def test_the_end_of_a_delegation_ends_nothing_that_the_delegate_approved_b
     job = start_job(at, WRITE, tier=1, approver=delegate, absent=absent)
     ended = build_event(EventType.DELEGATION_ENDED, UNATTRIBUTED_CHAIN, at=at.deps.now(), about="d-renewal", **about)
     at.deps.store.ledger.append([ended])
-    # It expires meanwhile, too.
+    # The delegation's signature expires meanwhile, too.
     at.clock.ahead = SIGNATURE_TTL
     await job.until(lambda: bool(job.entries_of(EventType.CREDENTIAL_RENEWED)))
     assert job.can_log_in

@@ -343,7 +343,7 @@ def test_moving_a_target_to_another_server_proves_nothing_about_users_on_the_fir
 
 
 def test_a_standby_in_the_place_of_a_target_proves_nothing(shop: Shop, tmp_path: Path) -> None:
-    """It may show the users of a while ago, and those of before a failover."""
+    """A standby may show users of some time ago, or from before a failover."""
     with standby_of(shop) as port, psycopg.connect(shop.superuser, autocommit=True) as primary:
         target = {"postgres": f"host=127.0.0.1 port={port} dbname=shop"}
         with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME, target=target) as at:

@@ -1,4 +1,4 @@
-"""What stands open now, and how a period went, as pages show it."""
+"""What is open now, and the figures of a period, as pages show them."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_indexing_continues_where_it_stopped_and_includes_what_other_versions_wr
     first = store.search.index()
     assert (first.position, first.newest, first.is_complete) == (2, 3, False)
     assert found_jobs(store, "triage") == [job_id(1), job_id(0)]
-    # Its words are those of the job, whose first entry is indexed already.
+    # This request has the words of its job, whose first entry is indexed already.
     store.ledger.append([samples.access_request(job_id(0), reason="Later on")])
     while not store.search.index().is_complete:
         pass

@@ -259,7 +259,7 @@ async def test_openapi_says_how_errors_look_and_who_may_call(served: Served) -> 
     for path, methods in document["paths"].items():
         if path.startswith("/api/v1/"):
             for operation in methods.values():
-                # What a trigger is sent is signed instead.
+                # Events for triggers are signed instead.
                 assert operation.get("security") == (None if "/triggers/" in path else [{"HTTPBearer": []}])
                 assert list(operation["responses"]["422"]["content"]) == [MEDIA_TYPE]
     assert set(document["components"]["schemas"]["Problem"]["properties"]) == {"type", "title", "status", "detail", "instance", "errors"}

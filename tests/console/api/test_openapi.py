@@ -64,7 +64,7 @@ def schema(whole: Stack) -> BaseSchema:
 
 @pytest.fixture(scope="module")
 def api_run(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
-    """What came of asking everything as them and as nobody in turn."""
+    """Return the result of calling every route as each of these people, and without a login."""
     return check_contract(
         str(whole.console),
         {"ops": identity_token(ops), "lead": identity_token(lead), "auditor": identity_token(auditor), "nobody": ""},
@@ -322,7 +322,7 @@ def test_the_openapi_document_names_and_describes_every_operation_and_parameter(
 
 
 def _is_problem(name: str, status: str, response: dict[str, Any]) -> bool:
-    # What is not ready says what answers and what does not.
+    # A console that is not ready says which servers answer.
     return list(response["content"]) == ["application/json" if (name, status) == ("readyz", "503") else "application/problem+json"]
 
 

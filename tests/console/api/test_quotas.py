@@ -134,7 +134,7 @@ async def test_the_calls_of_one_person_take_turns_without_delaying_their_kills_o
         await until(lambda: count_calls(small) == 5)
         assert_over_quota(await read_jobs(), "5 of your calls are already being served or waiting; send fewer at once")
         assert (await small.get("/jobs", "auditor")).status_code == 200
-        # Not found: it was served.
+        # The answer 404 shows that the call was served.
         assert (await small.post("/jobs/j-dev-none/kill", "ops")).status_code == 404
         assert not any(task.done() for task in (slow, *waiting))
         end.set()

@@ -131,7 +131,7 @@ def test_the_reported_standing_privilege_is_none_of_the_tested_jobs(report_run: 
 
 def test_every_entry_that_a_line_names_is_in_the_ledger(report_run: ReportRun) -> None:
     known, told = {entry["id"] for entry in report_run.entries}, lines(report_run.report)
-    # What is so now may have been recorded before the period.
+    # The current state may have been recorded before the period.
     of_period = [key for key in METRICS if not key.startswith("standing.")]
     named = [entry for key in of_period for entry in told[key]["evidence"]["ids"]]
     assert set(named) <= known

@@ -228,7 +228,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
         async with asyncio.timeout(180):
             while not rig.store.outbox.subscription_progress():
                 assert first.returncode is None
-                await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
+                await asyncio.sleep(0.1)  # The console's subscriptions show that it runs.
         rig.record(*(submission(job_id(number)) for number in range(1, 41)))
         await receiver.until(21)
         first.send_signal(signal.SIGKILL)

@@ -18,7 +18,7 @@ from tests.adapters.store.event_samples import access_request, submission
 
 @dataclass(frozen=True)
 class World:
-    """What counting needs of the world."""
+    """What counting needs: a store."""
 
     store: Store
 

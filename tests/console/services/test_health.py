@@ -70,7 +70,7 @@ async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[Hea
 
 
 async def workers_detail(monitor: HealthMonitor) -> str:
-    """What the check of workers says; empty where it is well."""
+    """Return what the check of workers says; empty if all is well."""
     return next(check.detail for check in (await monitor.report()).checks if check.name == "workers")
 
 
@@ -100,7 +100,7 @@ async def test_a_sweep_is_late_once_no_worker_has_ended_one_for_a_minute(
     assert not (await looking.report()).sweep.late, "the console has just started to look"
     looking._since = datetime.now(UTC) - timedelta(hours=1)
     assert (await looking.report()).sweep.late
-    # What Temporal has of sweeps proves nothing: anybody can answer for a worker.
+    # What Temporal says about sweeps proves nothing, because anybody can answer in a worker's place.
     async with Worker(served.temporal, task_queue=QUEUE, workflows=[Swept], workflow_runner=UnsandboxedWorkflowRunner()):
         await served.temporal.execute_workflow(Swept.run, id="je-polled-sweep", task_queue=QUEUE)
     assert (await looking.report()).sweep.late

@@ -126,7 +126,7 @@ def test_bounding_one_argument_forbids_the_arguments_that_are_not_listed(
     assert list(item.tools["find"].problems(arguments, calls_made=0)) == problems
     raw = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "at": "request", "tools": {"find": written}}
     earlier = checked_spec({**SPEC, "access": [raw]}, before_ceiling=True).access[0].tools
-    # What was signed before keeps its meaning and its exact form.
+    # Bounds that were signed before keep their meaning and their exact form.
     assert earlier == {"find": Bounds.model_validate(written)}
 
 

@@ -28,7 +28,7 @@ EMPTY: dict[str, Any] = dict.fromkeys(EventType.JOB_SUBMITTED.fields, None)
 
 
 def job_events(evaluator: PolicyEvaluator, *items: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
-    """What is recorded of a job whose requests these rules decide at its start."""
+    """Yield the events of a job whose requests these rules decide at its start."""
     asked = job_facts(*items, ttl=ttl)
     raw: dict[str, Any] = {
         "name": asked.spec.name,

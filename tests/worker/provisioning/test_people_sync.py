@@ -163,7 +163,7 @@ def test_a_person_who_is_not_listed_keeps_everything_without_the_option_remove(o
     assert not office.empty.read("identity/entity/name/robot")["disabled"]
     assert {step.outcome for step in office.plan(fewer, remove=True).values()} == {WriteOutcome.UNCHANGED}
 
-    # Whoever comes back is the same person, with the same signing key.
+    # Somebody who comes back is the same person, with the same signing key.
     before = office.id_of("gone")
     office.sync("  lead: {groups: [ops]}\n  gone: {groups: [ops]}\n")
     back = office.person("gone")
