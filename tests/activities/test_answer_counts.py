@@ -1,4 +1,6 @@
-"""Answers as the worker counts them, on real servers: what was taken back stays so, and a workflow's word about earlier answers is no answer."""
+"""How the worker counts answers, on real servers: withdrawn ones stay withdrawn, and what a workflow says about earlier answers is not
+believed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions of dead workers are recognised by their locks; those of workers that live, however slow they are, are left alone."""
+"""Sessions of dead workers are recognised by their locks; those of running workers, however slow, are left alone."""
 
 from __future__ import annotations
 

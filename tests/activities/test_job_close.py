@@ -1,4 +1,4 @@
-"""Closing a job with a proof that its ledger could not take: it is looked at anew, and a job whose proof nobody can look at stays open."""
+"""A job is closed with a proof that its ledger could not record: the job is checked again, and stays open if nobody can check it."""
 
 from __future__ import annotations
 

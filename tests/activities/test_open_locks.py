@@ -1,4 +1,4 @@
-"""Opening a lock as the worker does: once, whatever becomes of the attempts; what a broken attempt left ends with the job."""
+"""The worker opens a lock once, whatever happens to the attempts. What a failed attempt left behind ends with the job."""
 
 from __future__ import annotations
 

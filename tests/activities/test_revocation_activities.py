@@ -1,4 +1,4 @@
-"""Revoking as an activity: Temporal hears of it for as long as it lasts, and of nobody but who may ask."""
+"""Revoking as an activity: it sends heartbeats as long as it runs, and only accepts jobs of its own installation."""
 
 from __future__ import annotations
 

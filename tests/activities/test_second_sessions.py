@@ -1,4 +1,4 @@
-"""A job has one session: another one, whoever starts it, is refused before it issues anything."""
+"""A job has one session: any other session is refused before it issues anything, whoever starts it."""
 
 from __future__ import annotations
 

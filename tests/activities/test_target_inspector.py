@@ -1,4 +1,4 @@
-"""Looking into a real PostgreSQL: whose users are found, what happens when it is away, and that nothing of it leaks."""
+"""Inspecting a real PostgreSQL: whose users are found, what happens if it is unavailable, and that no secret leaks."""
 
 from __future__ import annotations
 

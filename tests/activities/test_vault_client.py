@@ -1,4 +1,4 @@
-"""Vault as the worker uses it, against a real one: what it gives, how it fails, how the login is kept."""
+"""The worker's Vault client against a real Vault: what it returns, how it fails, how it keeps its login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of Vault access and revocation stand on: the shop on real servers, jobs that hold credentials, people who sign."""
+"""Shared by the tests of Vault access and revocation: the shop on real servers, jobs that hold credentials, people who sign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Connections to a real Temporal: plain, behind TLS with a private CA, and behind TLS that demands a client certificate; and what is said of each failure."""
+"""Connections to a real Temporal: plain, behind TLS with a private CA, and behind TLS that requires a client certificate; and the error for
+each failure.
+"""
 
 from __future__ import annotations
 

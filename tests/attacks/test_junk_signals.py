@@ -1,4 +1,4 @@
-"""Junk signals of a stranger: none makes a workflow or its session deaf to people."""
+"""Junk signals from a stranger keep no workflow or session from serving people's requests."""
 
 from __future__ import annotations
 

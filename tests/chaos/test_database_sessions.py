@@ -1,4 +1,4 @@
-"""Sessions that are open when access ends are cut, what their user owns is dropped with it, and what does not end is never called ended."""
+"""When access ends, open sessions are cut, and objects are dropped with the user who owns them. What does not end is never called ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that is killed: its watcher, or another worker on its machine, revokes without Temporal. A suspended worker is not taken for dead."""
+"""A worker is killed: its watcher, or another worker on its machine, revokes without Temporal. A suspended worker does not count as dead."""
 
 from __future__ import annotations
 

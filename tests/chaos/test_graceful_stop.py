@@ -1,4 +1,4 @@
-"""A worker that is told to stop lets go in order, whoever insists; a console that dies loses no order that it took, and none starts twice."""
+"""A worker that is told to stop ends its jobs in order; a console that dies loses no order that it accepted, and no job starts twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An issue that is on its way while its job ends: it lands late, and is dead all the same, or is said to end with its time."""
+"""An issue that is in flight while its job ends: the credential arrives late, and is revoked all the same or recorded to end with its time."""
 
 from __future__ import annotations
 

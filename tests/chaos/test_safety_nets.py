@@ -1,4 +1,4 @@
-"""Each safety net alone, with all others off, ends every credential after every kind of ending; the time is measured."""
+"""Each safety net alone, with all others off, revokes every credential after every kind of ending; the time is measured."""
 
 from __future__ import annotations
 

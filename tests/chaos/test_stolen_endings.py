@@ -1,4 +1,4 @@
-"""A stranger takes the tasks of the endings' queue and answers them, and deletes the sweep's schedule: workers revoke all the same."""
+"""A stranger takes the tasks of the revocation queue and answers them, and deletes the sweep's schedule: workers revoke all the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The console held against its own OpenAPI document by schemathesis, as several people in turn. Decides nothing of what is right: the document does."""
+"""Checks the console against its own OpenAPI document with schemathesis, as several people in turn. Only the document decides what is
+right.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration with subscriptions of its own, a store of its own, a clock that is set by hand, and consoles that deliver when they are told to."""
+"""A configuration with its own subscriptions, its own store, a clock that tests set, and consoles that deliver when a test says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names and structure of the source get no worse: class, module and function names, single-use helpers, import cycles, long files.
+"""The names and structure of the source do not get worse: class, module and function names, single-use helpers, import cycles, long files.
 
 `python -m tests.house.source_tree --help` shows how to list the places behind each figure.
 """

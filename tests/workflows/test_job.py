@@ -1,4 +1,4 @@
-"""A job runs once, with what it was granted, and closes only when nothing of it can be alive."""
+"""A job runs once, with what it was granted, and closes only when none of its access can be active."""
 
 from __future__ import annotations
 

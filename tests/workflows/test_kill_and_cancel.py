@@ -1,4 +1,4 @@
-"""A kill or a cancel works in every state, whatever else is away; neither ever skips a revocation."""
+"""A kill or a cancel works in every state, whatever else is unavailable, and never skips a revocation."""
 
 from __future__ import annotations
 

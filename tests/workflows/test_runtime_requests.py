@@ -1,4 +1,4 @@
-"""A running job asks for more: people answer it as they do at a start, its guard stands before they can, and nothing of it outlives the job."""
+"""A running job requests more access: people answer as at a start, its guard starts before they can, and no access outlives the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A real MCP server, by the official SDK on uvicorn, that tells what it was sent and can be told to misbehave: its list, its answers, its HTTP."""
+"""A real MCP server (the official SDK on uvicorn) that reports what it was sent and that tests can make misbehave: its list, answers and
+HTTP.
+"""
 
 from __future__ import annotations
 

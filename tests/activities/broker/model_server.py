@@ -1,4 +1,4 @@
-"""A model's server of the tests' own: real HTTP on loopback, OpenAI's form, and it does what a test tells it."""
+"""A server of a model for tests: real HTTP on loopback in OpenAI's format, with answers that a test chooses."""
 
 from __future__ import annotations
 

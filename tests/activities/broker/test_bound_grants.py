@@ -1,4 +1,6 @@
-"""People approve access through tools, within bounds that they set: calls within are made without asking again, none beyond is made."""
+"""People approve access through tools, within bounds that they set: calls within the bounds need no other approval, and calls beyond them
+are refused.
+"""
 
 from __future__ import annotations
 

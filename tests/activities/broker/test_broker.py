@@ -1,4 +1,4 @@
-"""Nobody but a running job itself passes its door, and nothing passes once its access is cut; what passed is as dead afterwards as the rest."""
+"""Only the running job can use its broker. Nothing is issued once its access is closed, and what was issued is revoked with the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job sends its broker costs the worker no more than one request may: whoever floods it is hung up on, and others are answered."""
+"""A job's traffic to its broker costs the worker no more than one request may. Connections that flood are closed, and others are answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upstream MCP server behind the gateway: only reviewed tools are offered and called, each call with a login that is dead right after, whatever the server does."""
+"""An upstream MCP server behind the gateway: only reviewed tools are offered and called. Each call has a login that is revoked right after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that asks for more at once than any needs to is told to wait, before anything is looked at, and takes no more than its share."""
+"""A job that makes too many requests at once is told to wait before any is examined, and takes no more than its share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A running job has tools used for it: what they do is done, with a login that is dead right after, and no secret ever comes back."""
+"""A running job calls tools: the calls are made with a login that is revoked right after, and no secret comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tools whose upstream is huge, endless, slow, gone, or hands out what it was sent: bounded, scrubbed, and the login that was used is dead."""
+"""Upstreams of tools that are huge, endless, slow, gone, or return what they were sent: answers are bounded and redacted, and the login is
+revoked.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job is issued credentials while somebody kills it, many times, each at another moment: whatever came out of it, nothing works afterwards."""
+"""A job is issued credentials while somebody kills it, many times, each time at another moment: afterwards no credential works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Users that no revocation ends: their action has the target of its resource, and they stay in it. That is no access that is left over."""
+"""Users that no revocation ends: their action has its resource's target, and they stay in it. They do not count as access that is left
+over.
+"""
 
 from __future__ import annotations
 

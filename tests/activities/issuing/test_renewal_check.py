@@ -1,4 +1,4 @@
-"""Before each renewal everything is decided again, on real servers: who launched it, who approved it, and what the policies say now."""
+"""Before each renewal the launcher, the approvals and the current policies are checked again; on real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job asks for again after an attempt that failed: each credential that Vault may have issued has its own record."""
+"""A job asks again after an attempt that failed: each credential that Vault may have issued has its own record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The firewall keeps the users of jobs, and nobody else, from Temporal and Vault; where it cannot be set up, that is said.
+"""The firewall keeps the users of jobs, and nobody else, from Temporal and Vault; if it cannot be set up, that is reported.
 
 The ranges of user ids do not overlap those that other test processes lend. Without root there is no firewall; that is tested instead.
 """

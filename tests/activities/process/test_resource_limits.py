@@ -1,4 +1,4 @@
-"""What a job takes of its machine is bounded: each process by the kernel, all together by whoever adds them up, and its folders by their size."""
+"""What a job uses of its machine is bounded: each process by the kernel, all together by the worker, and folders by their size."""
 
 import asyncio
 import errno

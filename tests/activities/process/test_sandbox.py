@@ -1,4 +1,4 @@
-"""A job cannot read the worker, its files or another job, cannot write what is not its own, and has no right beyond its own user's."""
+"""A job cannot read the worker, its files or another job, cannot write outside its own folders, and has only its own user's rights."""
 
 import os
 import socket

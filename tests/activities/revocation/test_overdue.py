@@ -1,4 +1,4 @@
-"""A revocation that fails or hangs is shown as overdue, with why, until it is confirmed; on real servers."""
+"""A revocation that fails or hangs is shown as overdue, with the reason, until it is confirmed; on real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Not finding a user proves something only where one was found before: on servers that were not set up for JustEnough."""
+"""That a user is not found proves something only if one was found there before; on servers that were not set up for JustEnough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of docs/explanation/reliability.md tells what "confirmed" rests on. The code does what each of its rows says."""
+"""The table of docs/explanation/reliability.md says what "confirmed" is based on. The code does what each row says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration folder: read as one set, again when a file changes; a broken edit changes nothing and raises an alarm."""
+"""The configuration folder is read as one set, and again when a file changes. A broken edit changes nothing and raises an alarm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that are read out of text: networks of workers, and in whose name jobs are vouched for. Limits of numbers."""
+"""Settings that are parsed from text (workers' networks, identities that vouch for jobs), and limits of numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Both databases, for real: an SQLite file, and a PostgreSQL server of our own on loopback, started once and stopped after the last test here."""
+"""Both real databases: an SQLite file, and a PostgreSQL server of our own on loopback, started once and stopped after this folder's last
+test.
+"""
 
 from __future__ import annotations
 

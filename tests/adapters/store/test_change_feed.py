@@ -1,4 +1,4 @@
-"""How a store tells that something may have been recorded."""
+"""How a store notifies listeners that something may have been recorded."""
 
 from __future__ import annotations
 

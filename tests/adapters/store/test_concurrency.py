@@ -1,4 +1,4 @@
-"""Many writers at once: no fork, no lost entry, nobody turned away."""
+"""Many concurrent writers: no forked chain, no lost entry, no refused writer."""
 
 from __future__ import annotations
 

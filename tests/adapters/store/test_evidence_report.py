@@ -1,4 +1,4 @@
-"""The evidence report from a store: which entries are a period's, what is so now, and what is too much. On both databases."""
+"""The evidence report from a store: which entries belong to a period, the current state, and what is too much. On both databases."""
 
 from __future__ import annotations
 

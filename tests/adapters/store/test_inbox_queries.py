@@ -1,4 +1,4 @@
-"""What an inbox asks of the store: whose clock ends first first, whose it is to answer, what was before; and that none of it scans."""
+"""The queries of the inbox: the order of deadlines, who can answer, earlier runs; and that no query scans a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The ledger as a live stream over both databases: each event once and in order, whoever listens, however slow, wherever it is cut."""
+"""The ledger as a live stream from both databases: each event once and in order, for every listener, however slow, wherever the stream
+breaks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations: they make what the models say, once, and never touch what a newer version made."""
+"""Migrations create what the models say, once, and never change what a newer version created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outbox's tables on both databases: what is owed, who may settle it, what is dead, who was told."""
+"""The outbox's tables on both databases: what must be delivered, who may settle it, dead letters, and sent notices."""
 
 from __future__ import annotations
 

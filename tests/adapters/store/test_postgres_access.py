@@ -1,4 +1,4 @@
-"""Logins, TLS and rights on a server that asks for all of them, and what is said if one is wrong."""
+"""Logins, TLS and rights on a server that requires all of them, and the error if one is wrong."""
 
 from __future__ import annotations
 

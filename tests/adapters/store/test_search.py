@@ -1,4 +1,4 @@
-"""Search: by handles of credentials, names and words; complete whoever wrote the ledger; bounded, and without secrets."""
+"""Search by handles of credentials, names and words: complete, whoever wrote the ledger; bounded; without secrets."""
 
 from __future__ import annotations
 

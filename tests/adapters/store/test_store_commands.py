@@ -1,4 +1,4 @@
-"""`justenough store migrate` and `store check`, and workers' and consoles' last words if the store cannot be used."""
+"""`justenough store migrate` and `store check`, and the errors of workers and consoles that cannot use the store."""
 
 from __future__ import annotations
 

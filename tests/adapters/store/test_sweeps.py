@@ -1,4 +1,4 @@
-"""When workers last swept: one at a time begins by its own clock, and only what a worker recorded counts."""
+"""When workers last swept: one at a time may sweep by its own clock, and only what a worker recorded counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was asked, granted and used, as it is read for right-sizing and review; and that no such question looks at every job."""
+"""What was requested, granted and used, as right-sizing and review read it; and that no such query reads every job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger as a stream: from where one left off, only what one may read, and no longer than the token holds."""
+"""The ledger as a stream: it continues from a position, shows only what the caller may read, and ends with the token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every route: problems as RFC 9457, headers, an exact OpenAPI, health, and numbers."""
+"""What every route has in common: problems as RFC 9457, headers, an exact OpenAPI document, health, and numbers."""
 
 from __future__ import annotations
 

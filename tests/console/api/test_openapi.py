@@ -1,4 +1,6 @@
-"""The API is what its OpenAPI document says, whoever asks and whatever they send: schemathesis asks on the whole stack, and signed calls reach the rest."""
+"""The API does what its OpenAPI document says for every caller and input: schemathesis calls it on the whole stack, and signed calls reach
+the rest.
+"""
 
 from __future__ import annotations
 

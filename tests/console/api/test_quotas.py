@@ -1,4 +1,4 @@
-"""Nobody can use up the console: who has used their own share is told to retry, and everybody else is served meanwhile."""
+"""Nobody can use up the console: callers who have used their own share are told to retry, and everybody else is served meanwhile."""
 
 from __future__ import annotations
 

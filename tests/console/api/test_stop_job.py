@@ -1,4 +1,4 @@
-"""Cancel, kill, revoke: who may, that the job's workflow hears of it, and that a kill works where there is no workflow to hear."""
+"""Cancel, kill, revoke: who may, that the job's workflow is told, and that a kill works without a workflow."""
 
 from __future__ import annotations
 

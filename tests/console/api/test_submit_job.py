@@ -1,4 +1,4 @@
-"""An order is taken whole or refused whole, with every error; the same order twice is one job."""
+"""An order is accepted or refused as a whole, with every error; the same order twice launches one job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a token stands for: everything but a fresh token of this Vault, for this audience, of a person who is there, is 401."""
+"""Whom a token stands for. Anything except a fresh token of this Vault, for this audience, of an existing person, gets 401."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong is one line on stderr, each problem by its path, and an exit code that scripts can tell apart."""
+"""An error is one line on stderr, with one more line for each problem and its path, and an exit code that scripts can tell apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's login stays theirs: in a file for their eyes, at the Vault that gave it, and gone after logout."""
+"""A person's login: stored in a file that only they can read, used only at the Vault that issued it, and gone after logout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`justenough report`, against the whole stack: what it says of real jobs equals what the lists say; forms, files and exit codes."""
+"""`justenough report` against the whole stack: its figures about real jobs equal those of the lists; formats, files and exit codes."""
 
 from __future__ import annotations
 

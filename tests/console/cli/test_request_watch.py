@@ -1,4 +1,4 @@
-"""Watching requests: what waits, then each change once, whatever becomes of the stream; a table on a terminal, lines off one."""
+"""Watching requests: first the pending ones, then each change once, even if the stream breaks; a table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A lane through whatever happens: failures of every kind, crashes between sending and settling, another console that goes on. Nothing is lost."""
+"""Delivery to one subscription through failures of every kind, crashes between sending and recording, and takeovers by another console.
+Nothing is lost.
+"""
 
 from __future__ import annotations
 

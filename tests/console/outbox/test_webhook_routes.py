@@ -1,4 +1,4 @@
-"""What people see and do about events out over the API, and that a console that is killed at the worst moment loses nothing."""
+"""What people see and do about outgoing events over the API; and that a console that is killed at the worst moment loses nothing."""
 
 from __future__ import annotations
 

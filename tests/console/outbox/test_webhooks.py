@@ -1,4 +1,6 @@
-"""Webhooks against a real receiver, with their secrets in a real Vault: what is sent, what is tried again, what never blocks, what is never reached."""
+"""Webhooks to a real receiver, with their secrets in a real Vault: what is sent and retried, what never blocks, and which addresses are
+never contacted.
+"""
 
 from __future__ import annotations
 

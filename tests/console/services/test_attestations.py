@@ -1,4 +1,4 @@
-"""An attestation names only credentials that the check covered; without one, it is said why."""
+"""An attestation names only credentials that the check covered. If there is none, the reason is given."""
 
 from __future__ import annotations
 

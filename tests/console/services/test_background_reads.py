@@ -1,4 +1,4 @@
-"""What a console counts in the background, from a store of the test's own."""
+"""What a console counts in the background, from a store that the test writes."""
 
 from __future__ import annotations
 

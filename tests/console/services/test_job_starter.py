@@ -1,4 +1,4 @@
-"""A job that was recorded but not started is started; one that somebody ever had in hand is not."""
+"""A job that was recorded but not started is started; a job that a worker has ever claimed is not."""
 
 from __future__ import annotations
 

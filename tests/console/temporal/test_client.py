@@ -1,4 +1,4 @@
-"""What Temporal does not find: only a workflow that it does not know is gone; without the namespace, nothing is known about any workflow."""
+"""Errors of Temporal: only a workflow that it does not know is gone; without the namespace, nothing is known about any workflow."""
 
 from __future__ import annotations
 

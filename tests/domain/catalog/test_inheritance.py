@@ -1,4 +1,4 @@
-"""What `defaults` and a resource say once reaches every action and write that does not say otherwise, and is validated where it was written."""
+"""What `defaults` and a resource say once applies to every action and write that says nothing else, and is validated where it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog: what is read from it, what is refused (everything at once, by YAML path), and what it has against a spec."""
+"""The catalog: what is read from it, what is refused (everything at once, by YAML path), and which specs it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values are held against JSON Schemas as the drafts say it, in a time that nobody who writes a value can draw out."""
+"""Values are validated against JSON Schemas as the drafts say, in a time that nobody who writes a value can prolong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets never leave a redactor, however the stream is cut, in none of the forms in which programs print them."""
+"""No secret passes a redactor, wherever the stream is split, in any of the forms in which programs print secrets."""
 
 import base64
 import itertools

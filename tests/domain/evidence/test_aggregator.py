@@ -1,4 +1,6 @@
-"""The evidence report: each figure by what was recorded, each line's status by its rule, each bound to entries and to items of frameworks."""
+"""The evidence report: each figure comes from records, each line's status from its rule, and each refers to entries and to items of
+frameworks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an order binds a tool's calls to: it can only narrow, and says which bound stands against a call."""
+"""How an order bounds a tool's calls: bounds can only narrow, and an error names the bound that a call exceeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever rewrites an export, with every hash right, is found by a checkpoint and by people's signatures."""
+"""A rewritten export, even with every hash right, is detected by a checkpoint and by people's signatures."""
 
 from __future__ import annotations
 

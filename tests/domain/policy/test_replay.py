@@ -1,4 +1,6 @@
-"""Replay: the recorded facts decide as they did; other policies are told to be looser or tighter; what older entries lack is said."""
+"""Replay: the recorded facts lead to the same decisions; other policies are reported as looser or tighter, and so is what older entries
+lack.
+"""
 
 from __future__ import annotations
 

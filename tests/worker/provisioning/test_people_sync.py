@@ -1,4 +1,4 @@
-"""`people sync` creates people whom workers recognise, disables those who left, and changes nothing that it did not make. In a namespace."""
+"""`people sync` creates people whom workers recognise, disables those who left, and changes nothing that it did not create. In a namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python of the shop's jobs where there is no checkout: made once, from the shop's own requirements, and readable for jobs."""
+"""The Python of the shop's jobs if there is no checkout: created once, from the shop's own requirements, and readable for jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor does with a child's log; and that its environment is not shown."""
+"""What the supervisor does with a child's log, and that it does not show the child's environment."""
 
 from __future__ import annotations
 
