@@ -453,7 +453,7 @@ def test_break_glass_that_policy_forbids_does_not_count(at: Desk) -> None:
     job = WaitingJob(at, job_spec=RESTRICTED)
     assert job.answer(at.shop.newcomer("glass-rejected", "break-glass"), "break_glass") == "pending"
     assert job.rejections() == ["policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)"]
-    # Nothing of it stays: the people of the tier can still approve.
+    # Nothing of the break-glass stays: the people of the tier can still approve.
     first, second = (at.shop.newcomer(f"after-glass-{number}", "security") for number in range(2))
     assert [job.answer(first), job.answer(second)] == ["pending", "approved"]
 

@@ -140,7 +140,7 @@ def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longe
         if loses == "its group":
             at.shop.leave(person, "security")
         else:
-            # As the console records it while Vault does not answer: the workflow does not learn of it.
+            # The console records a withdrawal like this while Vault does not answer. The workflow does not learn of it.
             taken_back = Withdrawal(person=person.id, name=person.name, reason="a mistake", signed=None)
             at.deps.store.ledger.append(
                 [approval_withdrawn_event(job.job, job.ladder.request, taken_back, verdict="pending", at=at.deps.now())]

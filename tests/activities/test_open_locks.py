@@ -127,7 +127,7 @@ def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at
     at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
     wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
 
-    # One look is enough: no session ever had the right to issue.
+    # One check is enough, because no session ever had the right to issue.
     assert revoke_from_outside(at, waiting.job).confirmed
 
     assert at.deps.vault.prefix_accessors(waiting.job) == ()

@@ -197,7 +197,7 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     environment, ending = ActivityEnvironment(), revocations(at.deps)
     wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
     revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
-    # Those that wait for their second look hold nobody up: all have had their first before any is done.
+    # Jobs that wait for their second check delay no other: all have had their first check before any is done.
     await asyncio.to_thread(until, lambda: not any(map(at.shop.users_of, jobs)), "all access ended")
     assert not any(one.done() for one in revoking)
     environment.worker_shutdown()

@@ -131,7 +131,7 @@ def test_a_false_worker_gets_nothing_that_needs_a_person(
 ) -> None:
     order = ops.order(spec("true", WRITE))
     job = order["id"]
-    # The digest is anybody's to compute; here the installation itself has told it, for the same spec.
+    # Anybody can compute the digest; here it comes from the installation itself, for the same spec.
     desk = Desk(ops, lead, security, {**elsewhere, "id": f"r{job[1:]}-1", "job_id": job}, elsewhere)
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1, *answers(desk))))
     assert answered["outcome"] == "denied"
@@ -303,7 +303,7 @@ def test_a_denied_job_cannot_be_started_again(
 ) -> None:
     order, _, too_late = deny_job(ops, lead, security)
     job = order["id"]
-    # Not even a session that was on its way when it ended could go on: nobody holds the right to issue.
+    # Even a session that was starting when the job ended could not go on: nobody has the right to issue.
     assert intruder.write_store("UPDATE claims SET renewed_at = renewed_at WHERE job = ? AND closed_at IS NOT NULL", job) == 1
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1, too_late)))
     assert_refused(auditor, shop, job, answered, "already run or ended")

@@ -37,7 +37,7 @@ def test_answers_and_revocations_still_count_after_a_flood_of_junk(
     write = access("orders-db", "write")
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", write))
     request = ops.until(job, "awaiting_approval")["requests"][0]
-    # Half of them encrypted, each with a key that Vault never made.
+    # Half of them are encrypted, each with a key that Vault never made.
     flood(intruder, job, "decide", [{"junk": number} if number % 2 else RawValue(encrypted_junk()) for number in range(JUNK_ANSWERS)])
     assert lead.answer(request).status_code in {200, 202}
     ops.until(job, "running")

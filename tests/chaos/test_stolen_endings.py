@@ -41,7 +41,7 @@ def has_schedule(thief: Intruder) -> bool:
 
 
 def test_stolen_revocations_and_sweeps_prolong_no_access(lab: Lab, thief: Intruder, ops: Human, shop: Shop) -> None:
-    # In whatever order they begin.
+    # The jobs may begin in any order.
     running, answered, held = sorted(lab.hold([ONLY_SWEEP, ONLY_SWEEP, NetCase(ALL, "success")]), key=lambda item: item.case.net)
     (credential,) = ops.job(running.job)["credentials"]
     stolen: list[str] = []

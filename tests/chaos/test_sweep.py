@@ -193,7 +193,7 @@ def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
 
 def test_a_restored_temporal_without_the_running_jobs_costs_no_job_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     (item,) = lab.hold([ORDINARY])
-    # The worker that has the session hears nothing of it; another, for which Temporal is there, sweeps.
+    # The worker that has the session is not told; another worker, which reaches Temporal, sweeps.
     with rig.temporal.closed():
         ENDINGS["delete"](lab, item)
         other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
@@ -221,7 +221,7 @@ def test_guard_sweeps_and_a_late_session_record_one_outcome(lab: Lab, ops: Human
         several = [lab.watchers.submit(run_parallel_sweep, shop, number) for number in range(3)]
         for item in held:
             assert item.exposure < SWEEP_TIMEOUT_S
-    # While guard and sweeps wait for their second look, both sessions hear of it too.
+    # While guard and sweeps wait for their second check, both sessions are told, too.
     for sweep in several:
         sweep.result(300)
     for item in held:

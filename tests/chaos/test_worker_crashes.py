@@ -175,7 +175,7 @@ def test_a_worker_that_resumes_after_its_jobs_were_closed_issues_nothing_and_cha
         name: was[name] for name in ("exit_code", "ended_at", "started_at")
     }
     after = types()[types().index("job.ended") :]
-    # What Vault had answered is recorded before anything else, as everything that was ever issued is.
+    # A credential that Vault has issued is recorded before anything else, as always.
     assert after.count("credential.issued") == (1 if step == "answered" else 0)
     assert "job.started" not in after
     with shop.admin() as vault:

@@ -48,7 +48,7 @@ async def wait_until_idle(dispatcher: Dispatcher) -> None:
 
 @dataclass
 class Clock:
-    """Time that goes on only when it is told to."""
+    """A clock that goes on only when the test says so."""
 
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     passed: float = 0.0
@@ -109,7 +109,7 @@ class OutboxRig:
         return found
 
     async def deliver(self, dispatcher: Dispatcher) -> None:
-        """Have everything told that is to be told now."""
+        """Deliver everything that is due now."""
         await dispatcher.dispatch()
         await wait_until_idle(dispatcher)
 

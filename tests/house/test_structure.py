@@ -199,7 +199,7 @@ def test_a_use_in_another_module_counts() -> None:
     [
         ({"console/a/x.py": "import console.b.y", "console/b/y.py": ""}, []),
         ({"console/a/x.py": "import console.b.y", "console/b/y.py": "from console.a import x"}, ["console.a", "console.b"]),
-        # Of packages, not only of modules: a.x -> b.y and b.z -> a.w make no cycle of modules.
+        # Look for cycles of packages, too: a.x -> b.y and b.z -> a.w are no cycle of modules.
         (
             {"console/a/x.py": "import console.b.y", "console/b/y.py": "", "console/b/z.py": "import console.a.w", "console/a/w.py": ""},
             ["console.a", "console.b"],

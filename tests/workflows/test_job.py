@@ -158,7 +158,7 @@ async def test_a_strangers_workflow_fails_instead_of_retrying_forever(bench: Ben
 async def test_events_that_the_ledger_could_not_take_are_carried_until_the_job_closes(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, unrecordable=True)
     await job.wait_for_issue()
-    # On a machine that stalls, a wish may be given up after its two attempts: whoever wants it asks again.
+    # On a machine that stalls, a request may be given up after its two attempts, so send it again.
     while "revoked 1" not in job.known.ledger:
         await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
         with suppress(TimeoutError):

@@ -74,7 +74,7 @@ async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(server: Ben
         await job.known.until(lambda known: "withdrawn 1" in known.ledger)
         job.known.down.clear()
         assert (await job.result()).state is stop
-    # What came too late is recorded, and changes nothing.
+    # An answer that came too late is recorded, and changes nothing.
     assert job.known.ledger[1:] == ["withdrawn 1", "rejected", f"closed {stop.value}"]
 
 

@@ -95,7 +95,7 @@ async def test_a_withdrawn_approval_ends_what_was_issued_on_it_and_the_job_goes_
 async def test_an_ask_signal_without_a_recorded_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
     job = await start_job(server, asked={2: 1})
     await job.handle.signal("ask", ask)
-    # Nobody recorded this one.
+    # No session recorded this request.
     await job.handle.signal("ask", request_id(job.known.job, 3))
     await job.known.until(lambda known: known.tried["open_request"] == 1)
     assert await job.requests() == []
@@ -109,7 +109,7 @@ async def test_repeated_ask_signals_open_a_request_once_and_a_job_has_a_limited_
         await job.handle.signal("ask", job.known.request(number))
     await job.known.until(lambda known: f"opened {last}" in known.ledger)
     await cancel_job(job)
-    # As a set: one whose attempt was lost with its workflow task is opened again.
+    # Compare sets: a request whose attempt was lost with its workflow task is opened again.
     assert {entry for entry in job.known.ledger if entry.startswith("opened ")} == {f"opened {number}" for number in range(2, last + 1)}
 
 

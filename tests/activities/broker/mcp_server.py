@@ -151,7 +151,7 @@ class _Endpoint:
         await _send_response(send, 200, json.dumps({"jsonrpc": "1.0", "told": request.headers["authorization"]}).encode(), JSON)
 
     async def _garbled(self, send: Send, receive: Receive, request: Request) -> None:
-        """What no client can read, with a credential in it: a notification, a request, an answer."""
+        """Messages that no client can read, each with a credential in it: a notification, a request, an answer."""
         sent = request.headers["authorization"]
         note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": sent}}
         asks = {"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage", "params": {"messages": sent}}
@@ -257,7 +257,7 @@ async def _start_response(send: Send, kind: bytes) -> None:
 
 
 async def _send_chunk(send: Send, receive: Receive, content: bytes) -> bool:
-    """Send a piece; False where nobody takes any more."""
+    """Send a piece; return False if the client is gone."""
     await send({"type": "http.response.body", "body": content, "more_body": True})
     gone = asyncio.ensure_future(receive())
     done, _ = await asyncio.wait({gone}, timeout=0.001)
@@ -282,7 +282,7 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 def _build_server(state: McpServer) -> Server[Any]:
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
-        # In pages of three: what stands on the last counts as much.
+        # List tools in pages of three: those on the last page count, too.
         start = int(params.cursor or 0) if params else 0
         tools = [types.Tool.model_validate(one) for one in state.tools]
         more = str(start + 3) if start + 3 < len(tools) else None

@@ -110,7 +110,7 @@ def test_tool_access_that_policy_allows_is_granted_at_once_and_issues_no_credent
 
 
 def is_bypass_closed(job: Puppet) -> bool:
-    """Whether the credential itself is refused, which no bound would bind."""
+    """Whether the credential itself is refused, because no bound would apply to it."""
     around = job.request_access("refunds-db", "write")
     return around.status == 403 and "only through tools" in around.body
 

@@ -69,7 +69,7 @@ def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any
 
 
 def usage_of(ops: Human, job: str) -> dict[str, tuple[int, int, int]]:
-    """What the ledger says of a job's model: by outcome, calls and tokens of questions and answers."""
+    """Return what the ledger says about a job's use of its model: by outcome, the calls and the tokens of questions and answers."""
     found: dict[str, tuple[int, int, int]] = {}
     for one in entries(ops, job, "model.used"):
         counts = one["calls"], one["prompt_tokens"], one["completion_tokens"]

@@ -202,7 +202,7 @@ def test_every_identical_call_that_waits_gets_the_denial_and_none_asks_people_ag
             http = open_calls.enter_context(httpx.Client(trust_env=False, timeout=180, headers=headers))
             answer = open_calls.enter_context(http.stream("POST", f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body))
             lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
-            # Its first progress report: it waits for people.
+            # The first progress report says that the call waits for people.
             assert "notifications/progress" in next(lines)
             calls.append(lines)
         request = newest_request(ops, job)

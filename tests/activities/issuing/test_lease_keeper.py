@@ -27,7 +27,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Willing:
-    """An issuer as far as renewals ask it: nothing stands against them."""
+    """The part of an issuer that renewals use: it allows each renewal."""
 
     def reason_to_end(self, item: IssuedCredential) -> None:
         return
@@ -144,7 +144,7 @@ async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_s
     seconds_left, sleeps = IssuedCredential.seconds_left, asyncio.Event()
 
     def see_time_left(item: IssuedCredential, **clocks: Any) -> float:
-        # Right after it has looked, the keeper sleeps.
+        # The keeper sleeps right after it has checked the time.
         sleeps.set()
         return seconds_left(item, **clocks)
 

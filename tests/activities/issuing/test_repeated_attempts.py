@@ -86,7 +86,7 @@ def test_an_approved_request_that_is_issued_again_records_each_lease(at: Desk, m
     earlier, session = start_session(at, MENDING), start_session(at, MENDING)
     for each in (earlier, session):
         request_approved_access(each)
-    # From here on it is known that the target shows such users.
+    # From now on it is known that the target shows such users.
     assert isinstance(earlier.issuer.access(earlier.verified.spec.access[0]), IssuedCredential)
     (access,), vault_issue, leases = session.verified.spec.access, at.deps.vault.issue, list[str | None]()
 

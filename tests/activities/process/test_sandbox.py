@@ -257,7 +257,7 @@ def listen_on(server: socket.socket) -> socket.socket:
 
 
 def outward_addresses() -> list[str]:
-    """The address by which the host reaches others, where it does."""
+    """Return the address by which the host reaches other machines, if it does."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as looking:
         try:
             looking.connect(("192.0.2.1", 9))

@@ -400,7 +400,7 @@ def test_a_credential_issued_without_a_lease_is_not_given_to_a_job_as_revocable(
             with pytest.raises(IssueRefused, match="Vault issued it without a lease, so nothing can revoke it; set `revocable: on_expiry`"):
                 session.issue()
             assert not session.end().confirmed
-            # Its user is a permanent one. The job never had its password.
+            # The credential's user is a permanent one, whose password the job never had.
             at.clock.ahead = timedelta(minutes=6)
             assert session.end().confirmed
             assert "credential.confirmed" not in session.entry_types()

@@ -98,7 +98,7 @@ async def test_a_stream_that_is_cut_anywhere_repeats_and_loses_nothing(
             async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=lambda: 0.05)) as batches:
                 taken: list[EntryView] = []
                 async for entries in batches:
-                    # What a client heard before its connection broke may be any part of what was sent.
+                    # Before its connection broke, a client may have received any part of what was sent.
                     taken += entries
                     if len(taken) >= min(cut, wanted - len(found)):
                         break

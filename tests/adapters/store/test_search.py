@@ -203,7 +203,7 @@ def test_a_store_from_before_there_was_a_search_is_indexed_from_its_beginning(em
         store.migrate()
         store.ledger.append([samples.submission(), samples.issuance(user=USER)])
     engine, config = open_database(as_owner(empty_url)).engine, alembic_config()
-    # As the version before left it: its tables, with the ledger in them.
+    # Restore the state of the previous version: its tables, with the ledger in them.
     with engine.begin() as connection:
         for table in ("search_words", "search_names", "search_progress", "acknowledgements"):
             connection.execute(text(f"DROP TABLE {table}"))

@@ -45,7 +45,7 @@ async def test_each_launcher_has_their_own_quota_of_open_jobs(small: Served) -> 
     assert_over_quota(answers[-1], "3 of your jobs in prod have not ended; wait until some have, or stop them (the quota is 3)")
     # An order that was recorded is returned as always.
     assert (await small.post("/jobs", "ops", orders[0])).status_code == 200
-    # An environment that no resource has is none of its own.
+    # An environment that no resource has does not get a quota of its own.
     made_up = small.people["ops"].order({**SPEC, "environment": "elsewhere", "access": []})
     assert_over_quota(await small.post("/jobs", "ops", made_up), "3 of your jobs have not ended")
     assert (await small.post("/jobs", "ops2", small.people["ops2"].order())).status_code == 201

@@ -229,7 +229,7 @@ async def test_only_calls_that_reduce_access_accept_vaults_last_known_answer(
             with pytest.raises(RetryLater):
                 await verifier.verify(bearer)
             assert await verifier.verify(bearer, allow_last_known=True) == known
-            # Nothing is known of somebody who was never here.
+            # Nothing is known about somebody who has never called the console.
             with pytest.raises(RetryLater):
                 await verifier.verify(lead.bearer["Authorization"], allow_last_known=True)
     vault.close()

@@ -52,7 +52,7 @@ def list_items(auditor: Human, path: str, **query: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ReportRun:
-    """What some jobs came to: by their own views, by the ledger's list, and by the report of the time in which they ran."""
+    """The outcome of some jobs: in their own views, in the ledger's list, and in the report about the time in which they ran."""
 
     jobs: list[dict[str, Any]]
     entries: list[dict[str, Any]]

@@ -176,7 +176,7 @@ def test_a_break_glass_approval_is_mentioned_in_lists_until_it_is_reviewed(cli: 
     assert ": another approver of tier 1 or above must state whether it was justified" in shown
     assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
 
-    # As a terminal shows the request.
+    # Use the short id that a terminal shows.
     short = f"{request[:20]}-{request.rpartition('-')[2]}"
     cli.json("review", "answer", short, "--justified", "--reason", "it was down", who="lead")
     assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]

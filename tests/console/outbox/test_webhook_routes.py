@@ -239,7 +239,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
     receiver.answer = lambda _: 204
     last = rig.store.ledger.head().position
     async with run_console(settings, rig, tmp_path), asyncio.timeout(180):
-        # How far it is stands in the store, which tells nobody by itself.
+        # The store has the progress, and sends no notification about it.
         while rig.progress_of("siem").position < last:  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.1)
     subjects = {job_id(number) for number in range(1, 51)}

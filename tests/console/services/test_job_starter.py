@@ -22,7 +22,7 @@ NONE = timedelta(seconds=-1)
 
 
 def record_order(served: Served) -> str:
-    """An order that the console took down and died."""
+    """An order that a console recorded before it died."""
     body = served.people["ops"].order()
     signed = SignedStatement(statement=body["statement"], signature=body["signature"])
     order = JobInput(job=body["id"], spec=body["spec"], order=signed)

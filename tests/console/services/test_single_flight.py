@@ -14,7 +14,7 @@ from justenough.services.dependencies import utc_now
 
 
 class Bench:
-    """Work that goes on when it is told to."""
+    """Work that goes on when the test says so."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []

@@ -195,7 +195,7 @@ async def test_a_broken_file_changes_and_deletes_nothing_and_a_fixed_one_is_appl
     await until_listed(installation, {"one"})
     (installation.folder / "triggers.yaml").write_text("schedules: [")
     async with build_console(installation.settings) as other:
-        # One that never saw a good file: it knows of no schedule at all.
+        # A console that never read a valid file knows no schedule.
         keeping = asyncio.create_task(other.schedule_sync.run())
         assert other.deps.config.alarm
         assert other.deps.config.current().schedules == {}

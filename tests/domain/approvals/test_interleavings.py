@@ -103,7 +103,7 @@ def build_act(
 
 @dataclass
 class World:
-    """Who people are and what happened, kept apart from what the code under test makes of it."""
+    """The people and what happened, independent of the code under test."""
 
     tiers: Tiers
     now: datetime = NOW

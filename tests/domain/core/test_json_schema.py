@@ -35,7 +35,7 @@ def is_valid_in_time(schema: dict[str, Any], value: Any) -> bool:
 
 
 def test_uniqueness_of_very_many_mixed_elements_is_checked_quickly() -> None:
-    # One with the other they would be compared 1.8 billion times.
+    # Compared one with another, this would take 1.8 billion comparisons.
     many = [each for number in range(30_000) for each in (number, str(number))]
     assert is_valid_in_time({"uniqueItems": True}, many)
     assert not is_valid_in_time({"uniqueItems": True}, [*many, 7])

@@ -53,7 +53,7 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
     before: str, secret: str, after: str, form: int, places: list[int]
 ) -> None:
     text = before.encode() + encodings(secret)[form] + after.encode()
-    # The mark itself may spell a secret; what stands around it may not.
+    # The mark itself may contain a secret's text; the text around it must not.
     parts = redact([secret], *cut(text, places)).split(REDACTION_MARK)
     assert all(known not in part for part in parts for known in encodings(secret) if len(known) >= 4)
     assert len(parts) > 1

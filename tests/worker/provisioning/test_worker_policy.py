@@ -37,7 +37,7 @@ WIDENED = {
     "no renewal": {"renewable": False},
     "another hard end, old name": {"explicit_max_ttl": "700h"},
 }
-# Each of these is no hard end at all, or one past the longest job; `1ns` and `0.5s` count as zero.
+# Each of these gives no hard end, or one after the longest job; `1ns` and `0.5s` count as zero.
 NO_HARD_END = [
     None,
     0,

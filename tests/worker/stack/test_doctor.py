@@ -448,7 +448,7 @@ def test_the_temporal_server_in_the_settings_is_checked_for_what_workflows_need(
     monkeypatch.setattr("justenough.adapters.temporal.SEARCH_ATTRIBUTES", ("JustEnoughState", "JustEnoughNew"))
     (bare,) = temporal_findings(Settings(temporal_address=address))
     assert (bare.level, bare.found.endswith("lacks the search attributes JustEnoughNew")) == ("warning", True)
-    # Nobody named one: the embedded stack's is checked elsewhere.
+    # The settings name no console; the embedded stack's console is checked elsewhere.
     assert list(temporal_findings(Settings())) == []
 
 
