@@ -28,7 +28,7 @@ async def test_a_job_can_be_stopped_before_a_worker_has_seen_it(bench: Bench, st
     assert job.known.closed == JobResult(state=stop)
 
 
-# On the real server: where a stop meets a retry, the time-skipping one was seen to hang.
+# These run on the real server: the time-skipping one has hung when a stop coincided with a retry.
 
 
 @STOPS

@@ -78,7 +78,7 @@ async def run_listener(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurri
 
 @asynccontextmanager
 async def talk(place: BrokerAddress) -> AsyncIterator[Talk]:
-    """Talk to the broker on its socket; end it without a word."""
+    """Connect to the broker's socket for a block; then close the connection without a message."""
     reading, writing = await asyncio.open_unix_connection(place.path)
     try:
         yield reading, writing

@@ -158,7 +158,7 @@ def call_attention(check: Held, ops: Human) -> None:
 
 
 def call_ledger(check: Held, auditor: Human, job: str) -> None:
-    """Ask for what proves that the ledger is whole, and that a job's access is revoked."""
+    """Request the proofs that the ledger is complete, and that a job's access is revoked."""
     check("POST /api/v1/jobs/{job}/attestation", auditor.api.post(f"jobs/{job}/attestation"), 200)
     until(lambda: auditor.api.get("ledger/checkpoint").json()["checkpoint"], "a checkpoint is signed")
     first = auditor.api.get("ledger", params={"limit": 1}).json()["items"][0]["id"]

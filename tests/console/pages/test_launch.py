@@ -91,7 +91,7 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     assert order
     assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
     assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
-    # With the same check that the worker makes before it issues anything.
+    # Verify the order as the worker does before it issues anything.
     verified = verify_order(site.console.deps, order, now=now())
     assert not isinstance(verified, Rejection), verified
     assert order.order.statement["person"] == await person_of(site, ops)
