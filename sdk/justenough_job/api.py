@@ -127,7 +127,7 @@ class AccessRequest:
         path, what = f"/v1/requests/{quote(request_id, safe='')}", f"{self.body['action']} on {self.body['resource']}"
         while True:
             began = time.monotonic()
-            # An outage does not end the request, and people may take days.
+            # An outage does not end the request, and people may take days, so keep asking.
             _, body = self.broker.call("GET", path, wait=MAX_WAIT_S, until=math.inf if end is None else end)
             state = body["state"]
             if state == "approved":

@@ -1,4 +1,4 @@
-"""What a job's ancestors have touched, as the ledger tells it."""
+"""What a job's ancestors have touched, according to the ledger."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def init(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WrongUsage(f"{folder} already exists and is not empty", hint="Name a new folder.")
-        # The next run would refuse what is left as a folder that is not empty.
+        # Leave no files behind after a failure: the next run would refuse a folder that is not empty.
         with new_files((folder / name, text) for name, text in render_folder({"folder": str(folder), **answers})):
             pass
         if names_folder := not SETTINGS_FILE.exists():

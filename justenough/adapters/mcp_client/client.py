@@ -78,8 +78,8 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
                 except Exception as error:  # noqa: BLE001 - the client has many errors, and groups of them
                     # A result counts even if the conversation then ended badly.
                     failure = _to_give_up(error, transport)
-            # Not in a `finally`: when the broker closes, this must not delay the revocation of the credential. ValueError: the server may have
-            # set a cookie that no header can send back.
+            # This is not in a `finally`, because it must not delay the revocation of the credential when the broker closes. ValueError: the
+            # server may have set a cookie that no header can carry.
             with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError, ValueError, JustEnoughError):
                 await transport.end_session()
     finally:

@@ -245,11 +245,11 @@ APPROVALS = _table(
     _column("tools", JSON, nullable=True),
     # Login name of the person who delegated to the approver.
     _column("on_behalf_of", Text, nullable=True),
-    # Their entity id. On another people mount, their login name may be somebody else's.
+    # That person's entity id: on another people mount, the login name may be somebody else's.
     _column("on_behalf_of_id", CODE_POINT_TEXT, nullable=True),
     _column("at", UtcDateTime, index=True),
     _column("withdrawn_at", UtcDateTime, nullable=True),
-    # Why it no longer counted when the request's answers were last verified again.
+    # Why the answer no longer counted when the request's answers were last verified again.
     _column("lapsed", Text, nullable=True),
     Index(None, "approver_id", "at"),
 )

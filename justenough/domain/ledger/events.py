@@ -18,7 +18,7 @@ from justenough.domain.core.ids import installation_of
 UNATTRIBUTED_CHAIN = "-"
 """The chain of events that do not name a job of this installation."""
 LAPSED = "lapsed"
-"""What follows the request in the id of an `approval.rejected` if the answer was counted before. Others were never counted."""
+"""Follows the request in the id of an `approval.rejected` if the answer was counted before. Without it, the answer was never counted."""
 
 
 class EventType(StrEnum):

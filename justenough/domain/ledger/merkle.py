@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 EMPTY_ROOT = hashlib.sha256().digest()
 RootBetween = Callable[[int, int], bytes]
-"""Returns the root of the tree of the leaves from one index (from 0) until before another."""
+"""Returns the root of the tree of the leaves from one index (from 0) up to another, which is excluded."""
 
 
 class Frontier(NamedTuple):

@@ -54,7 +54,7 @@ class ApprovalView(Message):
     at: datetime
     withdrawn_at: datetime | None = None
     lapsed: str | None = None
-    """Why it no longer counted when the request's answers were last verified again, such as that its person has left the group."""
+    """Why it no longer counted when the request's answers were last verified again, for example because the approver has left the group."""
 
 
 class ClaimView(Message):
@@ -238,7 +238,7 @@ class RequestView(Message):
 
     @property
     def deciding_answers(self) -> tuple[ApprovalView, ...]:
-        """The approvals on which it was approved, or the denial; empty if people have not decided it."""
+        """The approvals by which it was approved, or the denial; empty if people have not decided it."""
         match self.state:
             case RequestState.APPROVED:
                 return self.counting_approvals

@@ -1,4 +1,4 @@
-"""Workers report what they have in force; whoever is silent is not shown, and is forgotten in the end."""
+"""Workers report what they have in force. Workers that no longer report are not shown, and are finally forgotten."""
 
 from __future__ import annotations
 

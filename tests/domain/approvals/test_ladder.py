@@ -1,4 +1,4 @@
-"""Approval arithmetic: distinct people, the right tier, climbing, and an end at the first denial."""
+"""Approval arithmetic: distinct people, the right tier, escalation, and an end at the first denial."""
 
 from __future__ import annotations
 
