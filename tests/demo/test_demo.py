@@ -16,8 +16,8 @@ from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
 from tests.support.terminal_signals import interruptible_command
 from tests.support.wait import until
-from worker.stack import StackPaths
 from worker.stack.control import find_running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import read_pidfile
 from worker.stack.stack_file import CHILDREN
 

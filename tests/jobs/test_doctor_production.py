@@ -15,10 +15,11 @@ from typer.testing import CliRunner, Result
 from console.cli.main import program
 from justenough.adapters.configuration.settings import Settings
 from tests.support.canned_server import serve_canned_answers
-from worker.stack import Stack, StackPaths
 from worker.stack.doctor.servers import clock_findings
+from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

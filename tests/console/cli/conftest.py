@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from console.cli.main import program
 from tests.support.child_process import run_child
 from tests.support.terminal_signals import interruptible_command
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
 

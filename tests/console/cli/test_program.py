@@ -22,7 +22,7 @@ from console.cli.help_page import DOCS, EXAMPLES
 from console.cli.main import program
 from console.cli.other_names import OTHER_NAMES
 from tests.console.cli.conftest import ROOT, Cli
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 OPTIONS = {"--output", "-o", "--quiet", "--yes", "--debug", "--profile", "--console-url"}
 COMMAND_NAMES = {

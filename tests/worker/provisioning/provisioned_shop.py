@@ -23,7 +23,9 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
 from tests.support.http_client import shared_client
 from tests.support.wait import until
-from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, VaultTarget, WriteOutcome, plan_vault, provision_vault
+from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
+from worker.provisioning.plan import PlannedWrite
+from worker.provisioning.setup import PersonSeed, VaultTarget, plan_vault, provision_vault
 
 NUMBERS = count(1)
 CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}

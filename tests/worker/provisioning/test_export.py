@@ -15,7 +15,8 @@ import yaml
 
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import CHANGES, SHOP, Emptied, Shop
-from worker.provisioning import ExportFormat, VaultTarget, export_vault, plan_vault, provision_vault
+from worker.provisioning.export import ExportFormat
+from worker.provisioning.setup import VaultTarget, export_vault, plan_vault, provision_vault
 from worker.stack.binaries import Programs
 
 pytestmark = pytest.mark.servers

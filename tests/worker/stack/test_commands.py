@@ -25,9 +25,11 @@ from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
 from tests.support.tls_authority import create_authority
 from tests.worker.stack.conftest import LIFELINE
-from worker.stack import Stack, StackPaths, read_stack, stop_stack
+from worker.stack.control import stop_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import birth_time, wait_until
 from worker.stack.readyz import NoConsole, alarms, fetch_readyz, findings
+from worker.stack.stack_file import Stack, read_stack
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 

@@ -32,8 +32,8 @@ from tests.adapters.store.event_samples import issuance, job_end, job_id, later,
 from tests.adapters.store.event_samples import overdue_revocation as late
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
-from worker.provisioning import AppliedWrite, WriteOutcome
-from worker.stack import Stack, StackPaths, doctor
+from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
+from worker.stack import doctor
 from worker.stack.binaries import Programs
 from worker.stack.doctor import Examination, examine, machine
 from worker.stack.doctor import store as doctor_store
@@ -44,8 +44,10 @@ from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings, trial_findings
 from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.finding import DoctorFinding
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
+from worker.stack.stack_file import Stack
 from worker.stack.supervisor import make_home
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"

@@ -18,12 +18,13 @@ import pytest
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import ensure_passwords, read_json, write_private
 from tests.support.child_process import run_child
-from worker.stack import StackPaths, postgres_account
+from worker.stack import postgres_account
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.children import vault_child
 from worker.stack.doctor.machine import postgres_findings
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.finding import first_of
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import (
     AlreadyRunning,
     ProcessIdentity,
