@@ -80,7 +80,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDemo]:
     # The workers of this stack are stopped with jobs that run, and need not wait for them.
     settings = {"DEMO_OPEN": "1", "JUSTENOUGH_DRAIN": "1"}
     with stop_at_exit(home):
-        closed = DemoShop.below(home).create() / "policies" / "closed.cedar"
+        closed = DemoShop(home / "demo-shop").create() / "policies" / "closed.cedar"
         closed.write_text(CLOSED)
         failed = run_demo(home, **settings)
         before = digests_in_force(home)
