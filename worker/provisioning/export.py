@@ -83,13 +83,11 @@ class ExportingClient(PlanningClient):
         return True
 
     def write_once(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Collect a write that is skipped if its path exists."""
         self._add_rights(path, "read")
         self._collect(ExportedWrite(path, data, once=True))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
     def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Collect a write that is skipped if the path `listed` has any names."""
         self._add_rights(listed, "list")
         self._collect(ExportedWrite(path, data, unless=listed))
         return AppliedWrite(path, WriteOutcome.CREATED)

@@ -86,8 +86,6 @@ def addresses_of_profile(profile: Profile) -> ServerAddresses:
 
 
 class CliSession:
-    """The login of the person who runs the command."""
-
     def __init__(self, options: GlobalOptions) -> None:
         self.profile = load_profile(options)
         given, stack, pinned = configured_addresses(options.console_url), running_stack(), self.profile.pinned
@@ -102,7 +100,6 @@ class CliSession:
 
     @property
     def vault(self) -> PersonVaultClient:
-        """The client of the person's Vault."""
         self._vault = self._vault or PersonVaultClient(self.addresses)
         return self._vault
 

@@ -141,10 +141,8 @@ def count_label(number: int, singular: str, plural: str = "") -> str:
 
 
 def join_values(values: Iterable[object]) -> str:
-    """Join several values for one cell."""
     return ", ".join(map(str, values))
 
 
 def join_pairs(values: Json) -> str:
-    """Join the pairs of a flat map for one cell."""
     return join_values(f"{name}={value}" for name, value in values.items())
