@@ -93,12 +93,11 @@ class ProvisioningCommands:
     ) -> None:
         """Write the files to set up Vault yourself, for review. Contacts no Vault."""
         from justenough.adapters.runtime.new_files import new_files  # noqa: PLC0415 - only this command writes files
-        from worker.provisioning.export import ExportFormat  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.provisioning.setup import export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
         output, settings = self.output, read_settings(self.output)
         with exit_on_error(output, invalid_input=EXIT_USAGE):
-            files = export_vault(settings, ExportFormat(form))
+            files = export_vault(settings, form)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
