@@ -101,8 +101,9 @@ def explain(
     justenough policy explain refund-triage.yaml --param ticket=4712
 
     """
-    from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - loads the policy engine
-    from justenough.domain.policy.explain import explain_spec  # noqa: PLC0415 - the same
+    from justenough.domain.jobs.spec import checked_spec  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
+    from justenough.domain.policy.explain import build_plain_spec, explain_spec  # noqa: PLC0415 - the same
 
     if resource is not None:
         action, name = (resource, what) if resource in set(Action) else (what, resource)
@@ -113,7 +114,9 @@ def explain(
     if access:
         if param:
             raise WrongUsage("--param needs a SPEC")
-        job_spec = _plain_spec(loaded, access[1], access[2], ttl=ttl, environment=environment)
+        if ttl is not None:
+            parse_duration_option("--ttl", ttl)
+        job_spec = checked_spec(build_plain_spec(loaded.catalog, access[1], access[2], ttl=ttl, environment=environment))
     else:
         if ttl or environment:
             raise WrongUsage("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own")
@@ -194,15 +197,6 @@ def replay(folder: Folder = None, since: Since = None) -> None:
     )
     counts = f"{count_label(report.decisions, 'decision')} of {count_label(report.requests, 'request')}"
     note(f"{counts} replayed in {time.monotonic() - began:.1f} s.")
-
-
-def _plain_spec(config: ConfigSet, name: str, action: str, *, ttl: str | None, environment: str | None) -> JobSpec:
-    from justenough.domain.jobs.spec import checked_spec  # noqa: PLC0415 - loads the policy engine
-    from justenough.domain.policy.explain import build_plain_spec  # noqa: PLC0415 - the same
-
-    if ttl is not None:
-        parse_duration_option("--ttl", ttl)
-    return checked_spec(build_plain_spec(config.catalog, name, action, ttl=ttl, environment=environment))
 
 
 def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobSpec:
