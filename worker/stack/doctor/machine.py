@@ -89,7 +89,7 @@ def postgres_findings(programs: Programs, places: StackPaths) -> Iterator[Doctor
         yield DoctorFinding("postgresql's user", "missing", str(error), "apt install bubblewrap util-linux")
         return
     through = ", in bubblewrap, which gives this user access to its programs and data" if launch.prefix else ""
-    yield DoctorFinding("postgresql's user", "ok", f"{launch.account.name if launch.account else 'this user'}{through}")
+    yield DoctorFinding("postgresql's user", "ok", f"{launch.account.pw_name if launch.account else 'this user'}{through}")
 
 
 def browser_findings(programs: Programs) -> Iterator[DoctorFinding]:
