@@ -24,7 +24,7 @@ from worker.stack.stack_file import CHILDREN
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
-SKIPPED_SCENARIO = "from console.cli import demo, main; demo.run_scenario = lambda stage: 0; main.program()(['demo'])"
+SKIPPED_SCENARIO = "from console.cli import demo, root_group; demo.run_scenario = lambda stage: 0; root_group.build_program()(['demo'])"
 """A demo that skips its scenario and treats it as successful."""
 
 

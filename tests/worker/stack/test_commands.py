@@ -19,7 +19,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from justenough.adapters.runtime.private_files import write_private
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
@@ -43,7 +43,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(program(), arguments)
+    return CliRunner().invoke(build_program(), arguments)
 
 
 def test_down_without_a_stack_says_so_and_succeeds(tmp_path: Path) -> None:
