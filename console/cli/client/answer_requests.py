@@ -69,7 +69,7 @@ def require_reason(text: str | None) -> str:
 
 def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
     """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
-    absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
+    absent = api.get(f"/people/{path_segment(options.on_behalf_of)}")["id"] if options.on_behalf_of else None
 
     def show(answered: list[Json]) -> None:
         emit_requests(answered, title="MISSING", cell=_missing_text, is_list=len(requests) > 1)
@@ -112,11 +112,6 @@ def _note_other_requests(api: ConsoleApiClient, job: str, answered: Collection[s
                 for item in others[:MAX_OTHERS_SHOWN]
             ]
             note(f"The job still waits for: {'; '.join(shown)}{more}")
-
-
-def approver_by_login(api: ConsoleApiClient, name: str) -> Json:
-    """Return the approver with a login name. Raises Failure."""
-    return api.get(f"/people/{path_segment(name)}")
 
 
 def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions, *, absent: str | None) -> Json:

@@ -49,7 +49,7 @@ def create(
     why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
     api, now = connect_api(), datetime.now(UTC)
     statement = DelegationStatement(
-        delegate=answer_requests.approver_by_login(api, delegate)["id"],
+        delegate=api.get(f"/people/{path_segment(delegate)}")["id"],
         reason=why,
         person=api.session.identity_token().entity,
         issued_at=now,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +23,6 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.states import Action
 
 if TYPE_CHECKING:
-    from console.cli.client.api import ConsoleApiClient
     from justenough.adapters.configuration.folder import ConfigSet
     from justenough.domain.jobs.spec import JobSpec
     from justenough.domain.policy.dry_run import PolicyEvaluator
@@ -176,15 +174,16 @@ def replay(folder: Folder = None, since: Since = None) -> None:
     justenough policy replay --since 7d
 
     """
-    from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
     config = load_config(folder or config_folder())
     begin = parse_time_argument("--since", since, now=datetime.now(UTC)) if since else None
     api, replayer = connect_api(), PolicyReplay(config.rules)
     tally, began = ReplayTally(begin.isoformat() if begin else "", config.policies.digest), time.monotonic()
-    for entry in _fetch_entries(api, since=tally.since or None):
+    kinds = [kind.value for kind in REPLAY_EVENTS]
+    for entry in api.get_all("/ledger", type=kinds, since=tally.since or None):
         if entry["type"] == "access.decided" and not replayer.knows(entry["job"]):
-            earlier = _fetch_entries(api, job=entry["job"])
+            earlier = api.get_all("/ledger", type=kinds, job=entry["job"])
             replayer.learn(entry["job"], (item for item in earlier if item["position"] < entry["position"]))
         decision = replayer.replay_entry(entry)
         if decision is not None:
@@ -242,9 +241,3 @@ def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[
         else:
             problems += test_cases.spec_case_problems(where, case, specs[-1], rules)
     return table, specs
-
-
-def _fetch_entries(api: ConsoleApiClient, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:
-    from justenough.domain.policy.replay import REPLAY_EVENTS  # noqa: PLC0415 - loads the policy engine
-
-    return api.get_all("/ledger", type=[kind.value for kind in REPLAY_EVENTS], since=since, job=job)
