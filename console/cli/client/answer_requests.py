@@ -12,7 +12,7 @@ from typing import Literal
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import path_segment
+from console.cli.arguments import path_segment, require_reason
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, Unreachable, WrongUsage
 from console.cli.json_object import Json
@@ -56,15 +56,6 @@ class AnswerOptions:
     """The login name of the person who delegated."""
     tools: tuple[str, ...] = ()
     """Values in the syntax of justenough/domain/jobs/tool_bounds_syntax.py; empty for the requested tools."""
-
-
-def require_reason(text: str | None) -> str:
-    """Return the reason, prompting for it on a terminal. Raises Failure if it is empty or too long."""
-    if text is None and terminal.is_interactive():
-        text = str(typer.prompt("Reason", err=True))
-    if not (text or "").strip() or len(text or "") > 1000:
-        raise WrongUsage("--reason is required, with at most 1,000 characters")
-    return text or ""
 
 
 def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
