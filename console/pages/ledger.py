@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -185,16 +186,12 @@ async def verify(console: TheConsole, visitor: PageReader, _: TheForm) -> Respon
 
 
 def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, cursor: str | None) -> Page[EntryView]:
-    def read(after: str | None) -> Page[EntryView]:
-        page = console.deps.store.ledger.entries_newest_first(
-            **query._asdict(), before=parse_position(after) if after else None, limit=PAGE_SIZE
-        )
-        if not visitor.caller.can_read_all:
-            console.job_owners.preload(entry.job for entry in page.items)
-        return page
-
+    read = partial(console.deps.store.ledger.entries_newest_first, **query._asdict(), limit=PAGE_SIZE)
     return first_visible_page(
-        read, lambda entry: console.job_owners.can_read(visitor.caller, entry.job), cursor=cursor, max_pages=MAX_PAGES_READ
+        lambda after: read(before=parse_position(after) if after else None),
+        lambda entries: console.job_owners.readable(visitor.caller, entries, lambda entry: entry.job),
+        cursor=cursor,
+        max_pages=MAX_PAGES_READ,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -74,7 +74,9 @@ def _parse_batch(
     console: Console, visitor: PageUser, digests: Mapping[str, str], draft: AnswerDraft
 ) -> tuple[Mapping[str, RequestView], FormAnswer]:
     """Return the selected requests and the decision on them. Raises InvalidInput."""
-    views = _readable_requests(console, visitor, digests)
+    # Only those that the user may read, so that nobody learns which other ids exist. No id contains NUL, and PostgreSQL rejects it in a query.
+    found = console.deps.store.requests.by_ids(name for name in digests if "\0" not in name)
+    views = {view.id: view for view in console.job_owners.readable(visitor.caller, found.values(), lambda view: view.job_id)}
     _require_one_kind(views, digests)
     if draft.decision not in {"approve", "deny"}:
         raise InvalidInput("form", (Problem("", "Press Approve selected or Deny selected."),))
@@ -82,13 +84,6 @@ def _parse_batch(
     if errors:
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
     return views, answer
-
-
-def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
-    """Return only the requests that the user may read, so that nobody learns which other ids exist."""
-    # No id contains NUL, and PostgreSQL rejects it in a query.
-    views = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
-    return {name: view for name, view in views.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
 
 def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
