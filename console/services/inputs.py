@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
 from justenough.domain.approvals.statements import SignedStatement
@@ -62,10 +62,8 @@ class StrictBody(Model):
         return value
 
 
-class NewJob(StrictBody):
+class NewJob(StrictBody, json_schema_extra={"examples": [EXAMPLE_DRY_RUN]}):
     """An order for a job. With `dry_run` nothing is signed, stored or started."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DRY_RUN]})
 
     id: Annotated[str, StringConstraints(max_length=64)] | None = None
     spec: Any
@@ -80,10 +78,8 @@ class NewJob(StrictBody):
     dry_run: bool = False
 
 
-class SignedBody(StrictBody):
+class SignedBody(StrictBody, json_schema_extra={"examples": [EXAMPLE_DECISION]}):
     """A signed statement: a decision, a review or a delegation."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DECISION]})
 
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
@@ -93,26 +89,20 @@ class SignedBody(StrictBody):
         return SignedStatement(statement=self.statement, signature=self.signature)
 
 
-class WithdrawBody(StrictBody):
+class WithdrawBody(StrictBody, json_schema_extra={"examples": [{"reason": "The ticket was a fake"}]}):
     """The reason to withdraw an approval."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The ticket was a fake"}]})
 
     reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"\S")]
 
 
-class StopBody(StrictBody):
+class StopBody(StrictBody, json_schema_extra={"examples": [{"reason": "It reads orders of another tenant"}]}):
     """The reason to cancel or kill a job."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "It reads orders of another tenant"}]})
 
     reason: Annotated[str, StringConstraints(max_length=MAX_STOP_REASON_CHARS)] = ""
 
 
-class ClaimBody(StrictBody):
+class ClaimBody(StrictBody, json_schema_extra={"examples": [{"seconds": 900}]}):
     """The duration of a claim."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"seconds": 900}]})
 
     seconds: Annotated[int, Field(ge=60, le=8 * 3600)] = 15 * 60
 
