@@ -29,7 +29,7 @@ from console.services.console import Console
 from console.services.search import find_by_id
 from console.services.visibility import first_visible_page, parse_position
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import InvalidInput, NotFound, Problem
+from justenough.domain.core.errors import InvalidInput, NotFound, Problem, raise_problems
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.export import to_export_line
 from justenough.domain.readmodel.views import EntryView, Page
@@ -102,8 +102,7 @@ class LedgerFilters(Message):
                 times[name] = parse_moment(getattr(self, name), now=now)
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
-        if problems:
-            raise InvalidInput("filter", tuple(problems))
+        raise_problems("filter", problems)
         return LedgerQuery(self.job.strip() or None, types, **times)
 
 
@@ -165,7 +164,6 @@ def export(console: TheConsole, _: PageReader, filters: Annotated[LedgerFilters,
 
 @router.get("/ledger/verify")
 def verification(request: Request, console: TheConsole, _: PageReader) -> Response:
-    """Show the running verification or the last result."""
     work, head = console.background_reads.verification.get(WHOLE_LEDGER), console.deps.store.ledger.head()
     return render(
         request,

@@ -12,8 +12,6 @@ from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.canonical_json import Digest
 from justenough.domain.core.untrusted_yaml import check_json
-from justenough.domain.jobs.credentials import Decision
-from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Beyond, JobState
 
 MAX_STOP_REASON_CHARS = 1000
@@ -123,12 +121,6 @@ class DryRequest(Message):
     policy_reasons: Mapping[str, str] = {}
     """By id, the comment above each policy that decided."""
     errors: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, access: Access, decision: Decision, reasons: Mapping[str, str]) -> DryRequest:
-        """Return the view of policy's decision on one access of a spec, with the sentences of the policies."""
-        asked = {"action": access.action.value, "at": access.at, "ttl": access.ttl, **decision.model_dump()}
-        return cls(resource=access.resource, policy_reasons=reasons, **asked)
 
 
 class DryTool(DryRequest):
