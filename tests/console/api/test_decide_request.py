@@ -14,6 +14,7 @@ from sqlalchemy import event
 from console.services.decide_request import has_answered
 from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE
 from justenough.adapters.vault import VaultDenied
 from justenough.adapters.vault.control_groups import ControlGroupState
 from justenough.domain.approvals.statements import DelegationStatement
@@ -49,6 +50,12 @@ async def test_a_valid_decision_reaches_the_workflow_as_signed_and_is_shown_once
     while not (signals := await decision_signals(served, request["job_id"])):
         assert not answering.done()
     (signed,) = signals
+    # Strangers flood the job: the decision is not in the first page of the worker's responses.
+    junk = [
+        approval_rejected_event(request["job_id"], "junk", at=datetime.now(UTC), about=f"signal-{number}", raw=number)
+        for number in range(DEFAULT_PAGE_SIZE + 20)
+    ]
+    served.store.ledger.append(junk)
     served.record_answer(request, "lead", signed=signed)
     answer = await answering
     assert answer.status_code == 200, answer.text
