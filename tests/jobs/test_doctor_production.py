@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from console.cli.main import program
 from justenough.adapters.configuration.settings import Settings
 from tests.support.canned_server import serve_canned_answers
+from tests.support.tls_vault import serve_tls_vault
 from worker.stack import Stack, StackPaths
 from worker.stack.doctor.servers import clock_findings
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
@@ -137,6 +138,12 @@ def test_a_clock_that_differs_from_vaults_is_found(seconds: int) -> None:
         (finding,) = clock_findings(Settings(vault_addr=vault.address), now=lambda: time.time() + seconds)
 
     assert finding.level == ("ok" if seconds == 0 else "missing")
+
+
+def test_a_vault_that_speaks_tls_while_we_do_not_ends_no_examination(tmp_path: Path) -> None:
+    with serve_tls_vault(tmp_path) as vault:
+        plain = vault.address.replace("https:", "http:")
+        assert list(clock_findings(Settings(vault_addr=plain), now=time.time)) == []
 
 
 def test_a_console_logs_where_it_listens(whole: Stack) -> None:
