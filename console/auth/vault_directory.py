@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault import IssuedSecret, Vault, VaultDenied, VaultRefused, user_login
+from justenough.adapters.vault import IssuedSecret, Vault, VaultDenied, VaultLoginDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY, signing_key
@@ -105,7 +105,7 @@ class ConsoleVault(Vault):
     def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
         """Log in if necessary and return the result of a call.
 
-        Raises VaultRightMissing, which names the path that the console may not read.
+        Raises VaultRightMissing, which names the path that the console may not read, or RetryLater if its login is refused.
         """
         try:
             # Not at startup: the console serves its health checks before Vault answers.
@@ -115,6 +115,9 @@ class ConsoleVault(Vault):
                     self.keep_alive()
                     self._ready = True
             return call()
+        except VaultLoginDenied as error:
+            message = f"the console cannot log in to Vault: {error}"
+            raise RetryLater(message) from error
         except (VaultDenied, VaultRefused) as error:
             raise VaultRightMissing(
                 f"Vault does not let the console read {what}; run `justenough vault setup` to give it the right"

@@ -54,6 +54,10 @@ class VaultDenied(GiveUp):
     """The token has no permission for this call."""
 
 
+class VaultLoginDenied(VaultDenied):
+    """Vault refused our own login, or its login file cannot be used."""
+
+
 class VaultRefused(GiveUp):
     """Vault understood the call and rejected it."""
 
