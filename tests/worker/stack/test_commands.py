@@ -297,10 +297,13 @@ def test_a_damaged_stack_file_is_reported_with_a_remedy_that_works(tmp_path: Pat
     assert not (tmp_path / "home" / "stack.json").exists()
 
 
-def test_vault_setup_without_a_vault_says_what_to_set() -> None:
+def test_vault_setup_without_a_vault_or_a_token_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in done.stderr
+    monkeypatch.setenv("VAULT_ADDR", "https://vault.example:8200")
+    lacks_token = run("vault", "setup")
+    assert (lacks_token.exit_code, lacks_token.stderr) == (1, "error: set VAULT_TOKEN to an administrator's token for https://vault.example:8200\n")
 
 
 def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_usage_error(
