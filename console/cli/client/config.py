@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from console.cli.errors import Failure, WrongUsage
+from console.cli.render.output import note
 from justenough.adapters.configuration.example_shop import example_shop
 
 if TYPE_CHECKING:
@@ -55,8 +56,12 @@ def home() -> Path:
 
 
 def config_folder() -> Path:
-    """Return the configuration folder: catalog, tiers and policies."""
-    return Path(setting("config", "JUSTENOUGH_CONFIG") or example_shop()).expanduser()
+    """Return the configuration folder: catalog, tiers and policies. Says so on stderr if none is set, so that it is the example shop's."""
+    if chosen := setting("config", "JUSTENOUGH_CONFIG"):
+        return Path(chosen).expanduser()
+    shop = example_shop()
+    note(f"No configuration folder is set here, so this uses the example shop's: {shop}")
+    return shop
 
 
 def load_config(folder: Path) -> ConfigSet:
