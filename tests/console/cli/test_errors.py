@@ -196,7 +196,7 @@ def test_every_command_says_how_to_log_in_if_nobody_is_logged_in(alone: Cli) -> 
     for arguments in EVERY:
         done = alone.run(*arguments)
         assert (done.exit_code, done.stdout) == (4, ""), arguments
-        assert done.stderr.splitlines() == ["error: you are not logged in", "Log in: justenough login"]
+        assert done.stderr.splitlines() == ["error: you are not logged in", "Log in: justenough login --profile ops"]
 
 
 def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) -> None:
