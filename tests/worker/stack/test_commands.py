@@ -20,12 +20,13 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from console.cli.main import program
+from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import write_private
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
 from tests.support.tls_authority import create_authority
 from tests.worker.stack.conftest import LIFELINE
-from worker.stack import Stack, StackPaths, read_stack, stop_stack
+from worker.stack import Stack, StackPaths, read_stack, start_detached, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
 from worker.stack.readyz import NoConsole, alarms, fetch_readyz, findings
 
@@ -70,6 +71,16 @@ def test_status_as_json_without_a_stack_reports_that_none_is_running(tmp_path: P
     done = run("status", "-o", "json")
     assert done.exit_code == 1
     assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": [], "alarms": []}
+
+
+def test_down_says_before_it_waits_how_long_jobs_have_to_end(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    start_detached(Settings(home=home, config=SHOP), only=("model",), provision=False)
+    try:
+        done = run("down")
+    finally:
+        stop_stack(StackPaths(home))
+    assert done.stderr.splitlines() == ["Stopping. Jobs that still run have 30 s to end.", "Stopped model."]
 
 
 @pytest.mark.parametrize(
