@@ -104,7 +104,10 @@ def test_the_check_says_whether_the_server_was_verified(secured: SecuredServer, 
     found = {finding.what: finding for finding in store_findings(Settings(database_url=secured.url("first-password", sslmode=mode)))}
 
     assert found["TLS"].level == "ok"
-    assert ("and the server verified" in found["TLS"].found, "only sslmode=verify-full" in found["TLS"].found) == (is_verified, not is_verified)
+    assert ("and the server verified" in found["TLS"].found, "only sslmode=verify-full" in found["TLS"].found) == (
+        is_verified,
+        not is_verified,
+    )
 
 
 def test_a_rotated_password_is_read_at_the_next_connection(secured: SecuredServer, tmp_path: Path) -> None:

@@ -314,7 +314,10 @@ def test_vault_setup_without_a_vault_or_a_token_says_what_to_set(monkeypatch: py
     assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in done.stderr
     monkeypatch.setenv("VAULT_ADDR", "https://vault.example:8200")
     lacks_token = run("vault", "setup")
-    assert (lacks_token.exit_code, lacks_token.stderr) == (1, "error: set VAULT_TOKEN to an administrator's token for https://vault.example:8200\n")
+    assert (lacks_token.exit_code, lacks_token.stderr) == (
+        1,
+        "error: set VAULT_TOKEN to an administrator's token for https://vault.example:8200\n",
+    )
 
 
 def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_usage_error(
