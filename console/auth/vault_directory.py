@@ -116,8 +116,8 @@ class ConsoleVault(Vault):
                     self._ready = True
             return call()
         except VaultLoginDenied as error:
-            message = f"the console cannot log in to Vault: {error}"
-            raise RetryLater(message) from error
+            message = "the console cannot log in to Vault"
+            raise RetryLater(message, remedy=str(error)) from error
         except (VaultDenied, VaultRefused) as error:
             raise VaultRightMissing(
                 f"Vault does not let the console read {what}; run `justenough vault setup` to give it the right"

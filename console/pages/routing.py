@@ -69,7 +69,7 @@ def problem_page(request: Request, error: Exception) -> HTMLResponse:
     """Return the page of an error: what is wrong, where, and what to do next."""
     status, detail, faults = 500, str(error), tuple[Problem, ...]()
     if isinstance(error, JustEnoughError):
-        status, detail = problems.status_of(error), to_sentence(detail)
+        status, detail = problems.status_of(error), to_sentence(error.for_callers)
     if isinstance(error, RequestValidationError):
         status, detail, faults = 422, "The address or the form contains invalid values.", problems.faults_of(error)
     elif isinstance(error, HTTPException):

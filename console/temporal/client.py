@@ -342,7 +342,7 @@ async def _translate_errors(limit: timedelta = CALL_TIMEOUT) -> AsyncIterator[No
             raise TemporalUnavailable(f"Temporal answered: {error.message}") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RetryLater as error:
-        raise TemporalUnavailable(f"payloads for Temporal cannot be encrypted or decrypted: {error}") from error
+        raise TemporalUnavailable(f"payloads for Temporal cannot be encrypted or decrypted: {error.for_callers}") from error
     except RuntimeError as error:
         # Temporal's client raises RuntimeError if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error

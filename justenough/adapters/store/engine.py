@@ -237,16 +237,16 @@ def translate_errors() -> Iterator[None]:
             raise StoreNotMigrated(f"the store is not migrated to this version: {line}") from error
         if isinstance(error.orig, InsufficientPrivilege):
             raise StoreUnavailable(
-                f"the store refused the operation: {line}; `justenough store check` shows which rights are missing"
+                f"the store refused the operation: {line}", remedy="`justenough store check` shows which rights are missing"
             ) from error
         if line.startswith("attempt to write a readonly database"):
-            raise StoreUnavailable(f"the store refuses writes: {line}; make the SQLite file and its folder writable") from error
+            raise StoreUnavailable(f"the store refuses writes: {line}", remedy="make the SQLite file and its folder writable") from error
         if isinstance(error.orig, ReadOnlySqlTransaction):
-            raise StoreUnavailable(f"the store refuses writes: {line}; name the primary server, not a standby") from error
+            raise StoreUnavailable(f"the store refuses writes: {line}", remedy="name the primary server, not a standby") from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
             raise StoreUnavailable(f"the store does not answer: {line}") from error
         if type(error) is DatabaseError or isinstance(error.orig, DataCorrupted | IndexCorrupted):
-            raise StoreUnavailable(f"the store is damaged: {line}; repair the database, or restore a backup") from error
+            raise StoreUnavailable(f"the store is damaged: {line}", remedy="repair the database, or restore a backup") from error
         raise
 
 
@@ -285,7 +285,9 @@ def _sqlite_engine(url: URL) -> Engine:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise StoreUnavailable(f"the store {path} cannot be created: {error.strerror}; correct JUSTENOUGH_DATABASE_URL") from error
+            raise StoreUnavailable(
+                f"the store {path} cannot be created: {error.strerror}", remedy="correct JUSTENOUGH_DATABASE_URL"
+            ) from error
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:

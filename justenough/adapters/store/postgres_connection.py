@@ -54,7 +54,7 @@ class PasswordFile:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise StoreUnavailable(
-                f"the store's password file {self._file} cannot be read: {why}; correct JUSTENOUGH_DATABASE_PASSWORD_FILE"
+                f"the store's password file {self._file} cannot be read: {why}", remedy="correct JUSTENOUGH_DATABASE_PASSWORD_FILE"
             ) from None
         if not password or "\n" in password:
             raise StoreUnavailable(f"the store's password file {self._file} must have one line, the password")
@@ -168,7 +168,7 @@ class PostgresConnector:
         except psycopg.Error as error:
             if re.search(REFUSED_LOGIN, str(error)):
                 self.reject(login)
-            raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
+            raise unreachable(error, place_of(url, user=login.user if login else None)) from error
         for parameter, (usable, why) in REQUIRED_PARAMETERS.items():
             value = connection.info.parameter_status(parameter) or usable
             if not value.startswith(usable):
@@ -188,7 +188,7 @@ class PostgresConnector:
                 connection.execute(f"SELECT {calls}".encode(), [part for limit in limits.items() for part in limit])
         except psycopg.Error as error:
             connection.close()
-            raise StoreUnavailable(describe_failure(error, place_of(url))) from error
+            raise unreachable(error, place_of(url)) from error
         return connection, PostgresSession(login, is_direct)
 
 
@@ -200,8 +200,8 @@ def place_of(url: URL, *, user: str | None = None) -> str:
     return f"{hosts}{port}/{url.database or ''}" + (f" as {name}" if name else "")
 
 
-def describe_failure(error: BaseException, place: str) -> str:
-    """Return one sentence: what is wrong with a connection, where, and what to do.
+def unreachable(error: BaseException, place: str) -> StoreUnavailable:
+    """Return the error for a connection that failed: what is wrong, where, and what to do.
 
     It contains the first line of the driver's message, but no statement and no values.
     """
@@ -211,7 +211,7 @@ def describe_failure(error: BaseException, place: str) -> str:
         r"^(connection failed: |connection is bad: )?(connection to server (at|on) .*? failed: )?(FATAL: +|ERROR: +)?", "", line
     )
     remedy = next((text for pattern, text in REMEDIES if re.search(pattern, line, re.IGNORECASE)), ANY_REMEDY)
-    return f"the store does not answer: {place}: {reason}; {remedy}"
+    return StoreUnavailable(f"the store does not answer: {place}: {reason}", remedy=remedy)
 
 
 def first_line(error: BaseException) -> str:

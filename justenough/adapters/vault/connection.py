@@ -195,8 +195,8 @@ class VaultConnection:
         health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true", "perfstandbyok": "true"}) or {}
         if health.get("performance_standby"):
             raise VaultUnavailable(
-                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be late: "
-                "let VAULT_ADDR lead to the active node"
+                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be late",
+                remedy="let VAULT_ADDR lead to the active node",
             )
         self._session.headers.update(forwarding_headers(health))
 
@@ -232,12 +232,12 @@ class VaultConnection:
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
         if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
-            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
+            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS", remedy="write VAULT_ADDR with https://")
         answer = parse_answer(response.status_code, response.content)
         if answer is None:
             # A proxy's own page, for example: it must not be mistaken for Vault's answer that something is done, or does not exist.
             what = f"{method.upper()} {path}: {response.status_code}"
-            raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does; {CHECK_ADDRESS}")
+            raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does", remedy=CHECK_ADDRESS)
         if response.status_code == 404:
             return None
         if response.status_code >= 300:

@@ -71,7 +71,8 @@ def unreachable(address: str, error: BaseException) -> VaultUnavailable:
     found = next(((match[1], remedy) for pattern, remedy in REASONS if (match := re.search(pattern, str(error)))), None)
     reason, remedy = found or ("", "write it as https://host:8200" if isinstance(error, ValueError) else CHECK_ADDRESS)
     kind = ConnectionRefused if was_refused(error) else VaultUnavailable
-    return kind(f"Vault at {address.rpartition('@')[2]} did not answer ({type(error).__name__}{reason and f': {reason}'}); {remedy}")
+    why = f"{type(error).__name__}{reason and f': {reason}'}"
+    return kind(f"Vault at {address.rpartition('@')[2]} did not answer ({why})", remedy=remedy)
 
 
 def was_refused(error: BaseException | None) -> bool:

@@ -228,7 +228,7 @@ async def test_a_console_whose_login_file_cannot_be_used_is_not_ready_and_names_
     unreadable.close()
     (vault,) = (check for check in report.checks if check.name == "vault")
     reason = f"{tmp_path} cannot be read (Is a directory); only this process's user must be able to"
-    assert (vault.ok, vault.detail) == (False, f"the console cannot log in to Vault: {reason}")
+    assert (vault.ok, vault.detail) == (False, f"the console cannot log in to Vault; {reason}")
 
 
 async def test_a_store_that_takes_no_writes_is_not_ready_though_it_answers_reads(
