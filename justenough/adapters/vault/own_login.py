@@ -75,7 +75,9 @@ def read_login(file: Path) -> OwnLogin:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        remedy = "`justenough vault setup` writes it" if isinstance(error, FileNotFoundError) else "only this process's user must be able to"
+        remedy = (
+            "`justenough vault setup` writes it" if isinstance(error, FileNotFoundError) else "only this process's user must be able to"
+        )
         raise VaultLoginDenied(f"{file} cannot be read ({error.strerror}); {remedy}") from None
     except ValueError:
         raw = None
