@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from console.cli.errors import Failure, WrongUsage
 from console.cli.render.output import note
-from justenough.adapters.configuration.example_shop import example_shop
+from justenough.adapters.configuration.example_shop import example_shop, fallback_notice
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
@@ -59,9 +59,8 @@ def config_folder() -> Path:
     """Return the configuration folder: catalog, tiers and policies. Says so on stderr if none is set, so that it is the example shop's."""
     if chosen := setting("config", "JUSTENOUGH_CONFIG"):
         return Path(chosen).expanduser()
-    shop = example_shop()
-    note(f"No configuration folder is set here, so this uses the example shop's: {shop}")
-    return shop
+    note(fallback_notice())
+    return example_shop()
 
 
 def load_config(folder: Path) -> ConfigSet:

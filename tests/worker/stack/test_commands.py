@@ -313,11 +313,20 @@ def test_vault_setup_without_a_vault_or_a_token_says_what_to_set(monkeypatch: py
     assert (done.exit_code, done.stdout) == (1, "")
     assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in done.stderr
     monkeypatch.setenv("VAULT_ADDR", "https://vault.example:8200")
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(SHOP))
     lacks_token = run("vault", "setup")
     assert (lacks_token.exit_code, lacks_token.stderr) == (
         1,
         "error: set VAULT_TOKEN to an administrator's token for https://vault.example:8200\n",
     )
+
+
+def test_vault_setup_names_the_example_shops_folder_only_if_it_uses_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = f"No configuration folder is set here, so this uses the example shop's: {SHOP}\n"
+    monkeypatch.chdir(tmp_path)
+    assert said in run("vault", "setup").stderr
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(tmp_path))
+    assert said not in run("vault", "setup").stderr
 
 
 def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_usage_error(
