@@ -22,11 +22,11 @@ from requests.adapters import HTTPAdapter
 
 from justenough.adapters.vault.errors import (
     CHECK_ADDRESS,
-    PLAIN_HTTP_TO_TLS,
     VaultDenied,
     VaultLoginDenied,
     VaultRefused,
     VaultUnavailable,
+    is_plain_http_refused,
     refusal,
     unreachable,
 )
@@ -231,7 +231,7 @@ class VaultConnection:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
-        if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
+        if is_plain_http_refused(response.status_code, response.content):
             raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS", remedy="write VAULT_ADDR with https://")
         answer = parse_answer(response.status_code, response.content)
         if answer is None:

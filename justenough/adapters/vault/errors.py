@@ -66,6 +66,11 @@ class UnknownHandle(VaultRefused):
     """Vault knows no such lease or accessor."""
 
 
+def is_plain_http_refused(status: int, content: bytes) -> bool:
+    """Whether a server that speaks TLS answers that we do not."""
+    return status == 400 and content.startswith(PLAIN_HTTP_TO_TLS)
+
+
 def unreachable(address: str, error: BaseException) -> VaultUnavailable:
     """Return the error for a call that got no answer: what is wrong, where, and what to do."""
     found = next(((match[1], remedy) for pattern, remedy in REASONS if (match := re.search(pattern, str(error)))), None)
