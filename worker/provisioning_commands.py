@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worker.provisioning import AppliedWrite, PlannedWrite, ReadPeople
 
 MAX_FILE_BYTES = 256 * 1024**2
-"""More than SCIM's JSON of 100,000 people. A device, or a wrong file, could fill the memory."""
+"""Larger than SCIM's JSON of 100,000 people. A device, or the wrong file, could fill the memory."""
 PeopleArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="People in YAML or JSON, or SCIM's JSON.")]
 ScimOption = Annotated[str | None, typer.Option("--scim", metavar="URL", help="Fetch /Users and /Groups below this address instead.")]
 TokenFileOption = Annotated[Path | None, typer.Option("--token-file", metavar="FILE", help="The file with the token for the SCIM server.")]

@@ -386,7 +386,7 @@ class Broker:
                 unopened = sum(not task.done() for task in self._notifying.values())
                 pause = min(2 * pause, MAX_NOTIFY_INTERVAL_S * max(1, unopened))
                 view = await asyncio.to_thread(self._deps.store.requests.get, request)
-                # It was recorded before, so without a view a failover of the store lost it.
+                # The request was recorded, so if there is no view, a failover of the store lost it.
                 if view is None or view.expires_at or view.state is not RequestState.PENDING:
                     return
             except Exception as error:  # noqa: BLE001 - Temporal or the store is unreachable: the job waits, and so does this

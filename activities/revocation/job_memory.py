@@ -1,4 +1,4 @@
-"""What the store knows of a job that is to be revoked, and what Vault may have issued besides."""
+"""What the store knows of a job that is to be revoked, and what Vault may also have issued."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JobMemory:
 
     credentials: tuple[CredentialHandle, ...] = ()
     unrecorded: UnrecordedIssues | None = None
-    """What Vault may have issued besides; None if the store was not asked, or did not say."""
+    """What Vault may also have issued; None if the store was not asked, or did not answer."""
     doubts: tuple[CredentialHandle, ...] = ()
     """The credentials among them that nobody has recorded yet; see `with_doubts`."""
     unknown: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def close_claim_and_read(
 
 
 def with_doubts(deps: Deps, memory: JobMemory) -> JobMemory:
-    """Add the credentials that Vault may have issued and nobody recorded; if that cannot be known now, why."""
+    """Add the credentials that Vault may have issued and nobody recorded, or why these cannot be known now."""
     if memory.unrecorded is None:
         return memory
     asked = FailureCollector()

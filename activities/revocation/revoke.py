@@ -108,7 +108,7 @@ def revoke(
     with alarm_if_slow(deps, job, [*before, start], steps.failures, by=by, started=started):
         close_and_read = partial(close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
         memory, seen = _revoke_with_store(deps, job, close_and_read, without=JobMemory(known or ()), steps=steps)
-    # A proof covers nothing that came after its inspection.
+    # A proof does not cover what came after its inspection.
     at, settled = deps.now(), settled or memory.unclaimed
     # Doubts have no handles by which to revoke them. Vault may hang, so they come last.
     memory = with_doubts(deps, memory)
@@ -126,8 +126,8 @@ def revoke(
     attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts = [*before, start, *(doubted_event(job, credential, at=at) for credential in memory.doubts)]
     for credential in with_latest_ends(memory.credentials, doubts):
-        # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in flight
-        # created may have appeared after their check.
+        # Without the store, earlier attempts knew only the job's id; they looked for users with it in their names. A user that an issue in
+        # flight created may have appeared after their check.
         was_seen = credential.user is not None and job in credential.user and credential.issued_at < first_began
         traits = TargetTraits(
             in_target=deps.targets.has_target(credential.resource, credential.action),
@@ -146,7 +146,7 @@ def revoke(
 
 
 def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[datetime, str, Event]:
-    """Return when a revocation's first attempt began, recorded or not; the name of its series of attempts, by which a retry records nothing
+    """Return when a revocation's first attempt began, recorded or not; the name of its series of attempts, so that a retry records nothing
     twice; and its first event.
     """
     first_began = deps.revocation_tracker.start_time(job, now=now)
@@ -157,8 +157,8 @@ def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[d
 def _revoke_with_store(
     deps: Deps, job: str, read: Callable[[], JobMemory], *, without: JobMemory, steps: FailureCollector
 ) -> tuple[JobMemory, _Observation]:
-    """Revoke with the store's knowledge of a job, then check. If the store does not answer in time, revoke `without` it, and again if its
-    answer comes after that: a slow store delays no revocation, but does not keep it from being confirmed either.
+    """Revoke with the store's knowledge of a job, then check. If the store does not answer in time, revoke with
+    `without` instead, and again with the answer if that still comes: a slow store must neither delay a revocation nor keep it unconfirmed.
     """
     answer = StoreAnswer(read)
     memory = steps.attempt("the store", answer.get, without)

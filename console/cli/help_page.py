@@ -158,7 +158,7 @@ def print_usage_error(error: typer.TyperException) -> None:
     if context and (extra := EXTRA_ARGUMENTS.fullmatch(text)):
         takes_arguments = any(isinstance(param, TyperArgument) for param in context.command.params)
         text = f"unexpected argument: {extra[1]}{'' if takes_arguments else '; this command takes only options'}"
-    # An argument's name is in capital letters.
+    # An argument's name stays in capital letters.
     start = text[:1] if text[1:2].isupper() else text[:1].lower()
     terminal.write_error(f"{start}{text[1:].removesuffix('.')}")
     if context:

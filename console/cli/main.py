@@ -22,7 +22,7 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:
-        # Typer handles only what comes while a command runs.
+        # Typer handles Ctrl-C only while a command runs.
         sys.exit(128 + signal.SIGINT)
     except StoppedBySignal as stopped:
         stopped.end_process()

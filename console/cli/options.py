@@ -195,7 +195,7 @@ def _hint_for_profile(failure: Failure) -> str:
 def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callable[[list[T]], None]) -> None:
     """Call `act` for each name even if another fails, unless the login or the console fails, or a question is not answered.
 
-    Print each failure, what was not done, and the results, if there are any, with `show`. Exit with the highest code of the failures. Raises
+    Print each failure and what was not done. If there are results, print them with `show`. Exit with the highest code of the failures. Raises
     typer.Abort if nothing was done.
     """
     results, codes = list[T](), list[ExitCode]()

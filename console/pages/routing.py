@@ -35,7 +35,7 @@ TITLE_AND_ADVICE = {
 """The title of an error page and what to do next, by HTTP status."""
 BAD_FORM_TITLE_AND_ADVICE = ("Not submitted", "Nothing was changed. Reopen the page of the form and submit it again.")
 STOPPING_PATHS = ("/cancel", "/kill", "/revoke", "/logout", "/sessions/end")
-"""Ends of the paths of pages that stop jobs, revoke access or end logins."""
+"""How the paths of pages end that stop jobs, revoke access or end logins."""
 
 
 class PageRoute(APIRoute):

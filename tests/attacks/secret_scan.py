@@ -94,7 +94,7 @@ def files(stack: Stack) -> Iterator[Place]:
                 pages = _pages(path.read_bytes())
                 yield f"file {path.relative_to(stack.home)}", b"".join(b"\0" if page == ZEROS else page for page in pages)
             except FileNotFoundError:
-                continue  # A database removes files of its own while one looks.
+                continue  # A database may remove its files during the scan.
 
 
 def console_responses(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:

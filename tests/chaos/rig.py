@@ -243,7 +243,7 @@ class Rig:
     def take_down(self, child: str, *, away: float = 0) -> Iterator[None]:
         """Kill a child with SIGKILL and run the block while it is down, for so many seconds at least; return once it was started again."""
         was, back = self._shop.pid_of(child), time.monotonic() + away
-        # Whoever would start it again at once is held as well.
+        # Suspend the supervisor, too: it would start the child again at once.
         os.kill(self.stack.supervisor, signal.SIGSTOP)
         try:
             os.kill(was, signal.SIGKILL)
@@ -261,7 +261,7 @@ def _start_worker(environment: Mapping[str, str], log: Path) -> subprocess.Popen
     """Start a worker as in production."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            # It ends with this process, also if that is killed.
+            # It ends with this process, even if that is killed.
             ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],
             env=environment,
             stdin=subprocess.DEVNULL,

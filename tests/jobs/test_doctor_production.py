@@ -1,4 +1,4 @@
-"""`doctor --production` on a running installation: everything is found well, and each thing that is made wrong is found."""
+"""`doctor --production` on a running installation: it reports that all is well, and each fault that the test causes."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def test_a_token_ends_five_minutes_after_the_jobs_access_was_checked_however_lon
 
 
 def test_a_jobs_identity_is_not_accepted_as_a_persons(acme: Session, whole: Stack) -> None:
-    # No catalog should name it. Where one does, the console still takes no job for a person.
+    # No catalog should name this audience. If one does, the console still does not accept a job as a person.
     token = acme.issue_token("je-console", config=config_with_audience(acme.deps, "je-console"))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
     assert answer.status_code == 401

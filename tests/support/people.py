@@ -190,7 +190,7 @@ def log_in(
 ) -> Iterator[Human]:
     """Log a person in for a block, and create their signing key if it is missing. `verify`: how to trust Vault."""
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
-    # Of two threads that share a client, one may close an idle connection that has just expired and that the other was just given.
+    # If two threads share a client, one may close an expired idle connection that the other has just been given.
     lasting = httpx.Limits(keepalive_expiry=None)
     clients: dict[str, Any] = {"timeout": 60, "trust_env": False, "limits": lasting}
     with (

@@ -95,7 +95,7 @@ class Supervisor:
         self._ready = False
 
     async def run(self) -> None:
-        """Start the children, keep them running until a signal or the lifeline's end, and stop them, also after an error."""
+        """Start the children, keep them running until a signal or the lifeline's end, and stop them, even after an error."""
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)

@@ -267,7 +267,7 @@ class ToolGateway:
             try:
                 pending = await self._wait_for_people(lent, began, caller)
             except NotFound:
-                # A failover of the store lost the request. Asked again, the issuer makes another one.
+                # A failover of the store lost the request. If asked again, the issuer makes another one.
                 continue
             if pending.state is RequestState.PENDING or caller.gone.is_set():
                 until = f" They can decide until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""

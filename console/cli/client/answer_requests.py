@@ -81,7 +81,7 @@ def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOp
 
 
 def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
-    """Return a request. Raises Failure if nobody can decide it, or if the console returns another one, which would then be signed."""
+    """Return a request. Raises Failure if nobody can decide it, or if the console answers with another one, which must not be signed."""
     view = api.get(f"/requests/{path_segment(request)}")
     if view["id"] != request:
         raise Failure(f"the console at {api.address} answered with another request, {view['id']}; nothing was signed")
@@ -177,7 +177,7 @@ def _reason_for(api: ConsoleApiClient, view: Json, options: AnswerOptions) -> st
 
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:
-    """Print on stderr exactly what is decided; with --quiet only if a question about it follows."""
+    """Print on stderr exactly what is decided. With --quiet, print it only if a question about it follows."""
     show = terminal.write_message if _asks_about(options.decision) else note
 
     def print_line(label: str, text: str) -> None:

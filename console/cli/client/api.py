@@ -145,7 +145,7 @@ class ConsoleApiClient:
             try:
                 answer = self._http.request(method, path, **how)
             except httpx.DecodingError as error:
-                raise self._to_stranger() from error
+                raise self._wrong_server() from error
             except httpx.TransportError as error:
                 # Nothing listens there, so repeating the call immediately is useless.
                 if tries_left == 0 or isinstance(error, httpx.ConnectError):
@@ -166,17 +166,17 @@ class ConsoleApiClient:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise self._to_stranger()
+            raise self._wrong_server()
         return found
 
-    def _to_stranger(self) -> Failure:
+    def _wrong_server(self) -> Failure:
         return Failure(f"{self.address} did not answer like a JustEnough console; check the address")
 
     def _to_failure(self, answer: httpx.Response) -> Failure:
         try:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
-            # The API's `query.state` is the option --state.
+            # What the API calls `query.state` is the option --state here.
             problems = tuple(
                 Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))
                 for item in problem.get("errors") or ()

@@ -20,7 +20,9 @@ ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(
 IdKind = Literal["job", "request", "credential"]
 KINDS: dict[str, IdKind] = {"j": "job", "r": "request", "c": "credential"}
 BEGINNING = re.compile(r"[jrc]-[a-z0-9]{1,8}-[^-]+(?P<number>-\d+(\.\d+)?)?")
-"""Matches a text with at least one character of a job's own part of the id. A shorter one would mean the only job of an installation."""
+"""Matches a text with at least one character of a job's own part of the id. A shorter text would match the only job of an
+installation.
+"""
 MAX_SHOWN = 5
 """Maximum number of ids in the message about an ambiguous beginning."""
 MAX_FETCHED = 100

@@ -33,7 +33,7 @@ COLOUR_BY_STATE = {
 
 
 def emit(value: Json, *, table: Callable[[Json], None], name: str = "id", names: Callable[[Json], Iterable[object]] | None = None) -> None:
-    """Print a value in the requested output format. `-o name` prints the field `name` of the value or of each of its items, or `names`."""
+    """Print a value in the requested output format. `-o name` prints `names`, or else the field `name` of the value or of each of its items."""
     match current_options().output:
         case CliOutputFormat.JSON:
             terminal.write_line(to_json_text(value, indent=2))
@@ -73,7 +73,7 @@ def emit_items(items: Sequence[Json], *, header: Cells, row: Callable[[Json], Ce
 
 
 def emit_requests(items: Sequence[Json], *, title: str, cell: Callable[[Json], object], is_list: bool) -> None:
-    """Print the requests that a command changed. `title`, `cell`: the last column."""
+    """Print the requests that a command changed. `title`, `cell`: the title of the last column, and the function that returns its text."""
     emit_items(
         items,
         header=("ID", "RESOURCE", "ACTION", "STATE", title),

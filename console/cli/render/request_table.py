@@ -99,7 +99,7 @@ def decide_by_text(item: Json) -> str:
     if until != item["expires_at"]:
         return f"{moment(until)}; then the job times out"
     if "escalates_to" not in item:
-        # A console of an earlier version does not say what happens then.
+        # A console of an earlier version does not say what happens at that time.
         return moment(until)
     following = item["escalates_to"]
     return f"{moment(until)}; then it {f'escalates to tier {following}' if following else 'expires'}"

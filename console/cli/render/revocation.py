@@ -163,7 +163,7 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
     causes = [cause for why in failed for cause in why.split("; ")]
     steps = []
     if len(failed) < len(unconfirmed):
-        steps = ["Waiting: access was found revoked, and is verified by a second check within half a minute: justenough sweep"]
+        steps = ["Access was found revoked. A second check verifies that within half a minute. To see its result: justenough sweep"]
     if failed:
         steps += [
             f"Failed revocations are retried every 10 s. {_cause_step(causes)}",

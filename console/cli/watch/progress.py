@@ -134,7 +134,7 @@ class LogTail:
     def _read(self) -> None:
         after = -1
         while not self._stop_event.is_set():
-            # RuntimeError: the command has ended, and closed its client, while this thread waited to repeat a request.
+            # RuntimeError: while this thread waited to repeat a request, the command ended and closed its client.
             with contextlib.suppress(Failure, RuntimeError):
                 page = self._api.get(self._path, after=after, limit=1000)
                 self._text = (self._text + "".join(item["text"] for item in page["items"]))[-MAX_TAIL_CHARS:]

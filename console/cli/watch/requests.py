@@ -79,7 +79,7 @@ class RequestWatcher:
                 if not self._is_disconnected:
                     note(f"Connection lost: {error.message}. Reconnecting.")
                 self._is_disconnected = True
-            # Wait also if the console ended the stream itself, as when the token expires: it may end each new stream at once.
+            # Wait even if the console ended the stream itself, as when the token expires: it may end each new stream at once.
             time.sleep(RECONNECT_DELAY_S)
 
     def refresh(self) -> None:

@@ -78,7 +78,7 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     if errors:
         notice = CardNotice(status=422, errors=errors, problem=MISSING_TEXT)
         try:
-            # It may have been decided or have escalated since the form was opened. Then nothing that is marked would help.
+            # The request may have been decided or have escalated since the form was opened. Then correcting the marked fields would not help.
             await to_thread.run_sync(require_entitlement, console.deps, visitor.caller, card.view, card.job, parsed.decision)
         except (Forbidden, Conflict) as error:
             notice = _failure_notice(error)

@@ -38,7 +38,7 @@ BUSY_TIMEOUT_S = 30
 POOL_SIZE = 16
 SQLITE_CACHE_KB = 4_000
 """Each SQLite connection has a cache of its own. With 16 MB each, a console took 260 MB more for a store of 20,000 jobs, and was no faster:
-what is not cached here, the system has in memory.
+the system caches the file anyway.
 """
 PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a writer's statement (psycopg's own default)."""
@@ -162,15 +162,15 @@ def read_transaction(engine: Engine, *, isolation_level: IsolationLevel = "REPEA
             connection.execution_options(isolation_level=isolation_level)
             _set_prepare_threshold(connection, after=None)
         yield connection
-        # The pool would roll back, at which psycopg forgets the writers' statements that it has prepared.
+        # Otherwise the pool would roll back, and psycopg would forget the writers' statements that it has prepared.
         connection.commit()
 
 
 def read(engine: Engine, query: Callable[[Connection], T], *, snapshot: bool) -> T:
     """Return the result of a query. Raises StoreUnavailable.
 
-    `snapshot`: whether all its statements must see the same snapshot. A query of one statement does without, which saves PostgreSQL the round
-    trips of BEGIN and ROLLBACK.
+    `snapshot`: whether all its statements must see the same snapshot. A query of one statement does not need that, which saves the round
+    trips of BEGIN and ROLLBACK on PostgreSQL.
     """
 
     def run() -> T:
@@ -201,7 +201,7 @@ def _lock_out_other_writers(engine: Engine) -> Iterator[Connection]:
 def _on_live_connection(run: Callable[[], T]) -> T:
     """Return the result of `run`; call it again if the pooled connection was dead. The pool then replaces all of its older connections.
 
-    To ask each connection before its use whether it is alive would cost a round trip each time.
+    Checking each connection before its use would cost a round trip each time.
     """
     try:
         return run()

@@ -73,9 +73,9 @@ LISTENER_CONNECT_TIMEOUT_S = 3
 LINK_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 5, "tcp_user_timeout": 10_000}
 """A server that has vanished, or a connection that a firewall has forgotten, is noticed after 10 to 15 seconds.
 
-By default Linux waits for its answer for two hours, and then so would every writer of this process. After 30 seconds other workers take a
-session for dead, because it cannot renew its claim. A URL may set other limits. Linux gives a silent connection up at the first probe after
-tcp_user_timeout, however few were sent: of several, one may be lost.
+By default Linux waits two hours for an answer, and every writer of this process would wait with it. After 30 seconds other workers consider a
+session dead, because it cannot renew its claim. A URL may set other limits. Linux gives up a silent connection at the first probe after
+tcp_user_timeout, however few it has sent, so send several before that: one may be lost.
 """
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
@@ -176,12 +176,12 @@ class PostgresConnector:
                 raise StoreUnavailable(f"the store cannot use {place_of(url)}: its {parameter} is {value}, so {why}")
         try:
             row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
-            # A pooler makes up the process id that it names at login.
+            # A pooler makes up the process id that it returns at login.
             is_session = row is not None and row[0] == connection.info.backend_pid
             is_direct = is_session and (url != self.url or self.listen_url is None)
             if is_direct:
                 # Otherwise the server keeps a session for two hours after its client has vanished, and a few outages of the network use up
-                # max_connections. Its limits are ours, which the URL may set: each side gives the connection up by its own.
+                # max_connections. Each side has limits of its own; the server gets ours, which the URL may set.
                 links = {f"tcp_{name.removeprefix('tcp_')}": str(options.get(name, value)) for name, value in LINK_LIMITS.items()}
                 limits = SESSION_LIMITS | links
                 calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in limits)

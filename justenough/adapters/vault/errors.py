@@ -15,7 +15,7 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
 # HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
-# A node lost its leadership while it wrote, or the request took too long: Vault answers 400 to this too, but it may have done its part.
+# A node lost its leadership while it wrote, or the request took too long. Vault answers 400, but may have carried out the request.
 UNKNOWN_OUTCOME_TEXT = re.compile(
     r"leadership (?:lost|transfer)|not the leader|raft is already shutdown|timed out enqueuing|context (?:canceled|deadline)"
 )

@@ -1,4 +1,4 @@
-"""A running job has tools used for it: what they do is done, with a login that is dead right after, and no secret ever comes back."""
+"""A running job calls tools: the calls are made with a login that is revoked right after, and no secret comes back."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_every_identical_call_that_waits_gets_the_denial_and_none_asks_people_ag
             http = open_calls.enter_context(httpx.Client(trust_env=False, timeout=180, headers=headers))
             answer = open_calls.enter_context(http.stream("POST", f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body))
             lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
-            # Its first progress report: it waits for people.
+            # The first progress report says that the call waits for people.
             assert "notifications/progress" in next(lines)
             calls.append(lines)
         request = newest_request(ops, job)

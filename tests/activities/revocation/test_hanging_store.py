@@ -91,7 +91,7 @@ def test_a_slow_store_neither_delays_a_revocation_nor_keeps_it_from_being_confir
 
 
 def session_of(at: Desk, *, bundle: str | None = None) -> tuple[JobSession, Session]:
-    """Return a session without a process, and what it may issue. `bundle`: the digest of its job's files."""
+    """Return a job's session that has no process yet, and what it may issue. `bundle`: the digest of the job's files."""
     session = start_session(at, SPEC["access"][0])
     order = SessionInput(order=session.order.model_copy(update={"bundle": bundle}), granted=(session.granted,))
     how: dict[str, Any] = {"owner": "owner", "run": "run", "notify_workflow": None}

@@ -124,7 +124,7 @@ class Terminal:
             try:
                 more = os.read(self.descriptor, 4096)
             except OSError:
-                # So Linux says that the other end is closed; others say nothing.
+                # Linux reports a closed other end in this way; other systems return no data.
                 more = b""
             if not more:
                 text = self._unread

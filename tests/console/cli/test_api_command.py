@@ -213,7 +213,7 @@ def test_a_second_press_of_tab_does_not_ask_the_console_again(fresh: Cli, cli: C
     assert "@last" in complete(fresh, line)
     kept = json.loads(cache.read_text())
 
-    # Still fresh, however slow this machine is.
+    # The cache is still fresh, however slow this machine is.
     cache.write_text(json.dumps({**kept, "at": kept["at"] + 600, "items": [{"id": "j-kept", "name": "kept", "state": "running"}]}))
 
     assert complete(fresh, line) == ["@last", "j-kept", "kept"]

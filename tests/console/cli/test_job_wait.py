@@ -1,4 +1,4 @@
-"""Waiting for a job's end: what its states come to, and what happens when the console is away or streams do not pass."""
+"""Waiting for a job's end: the result for each state, and what happens if the console is unavailable or streams do not arrive."""
 
 from __future__ import annotations
 

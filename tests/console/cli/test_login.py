@@ -1,4 +1,4 @@
-"""A person's login stays theirs: in a file for their eyes, at the Vault that gave it, and gone after logout."""
+"""A person's login: stored in a file that only they can read, used only at the Vault that issued it, and gone after logout."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_login_that_cannot_be_stored_leaves_no_token_in_vault(fresh: Cli, whol
 
     assert (done.exit_code, done.stderr) == (1, f"error: cannot delete {cache}: Is a directory\n")
     assert not {accessor for accessor in accessors(whole) - before if owner_of(whole, accessor) == "people-auditor"}
-    # The control: a login that is stored leaves one.
+    # The control: a login that can be stored leaves a token in Vault.
     cache.rmdir()
     log_in(fresh, whole)
     assert {accessor for accessor in accessors(whole) - before if owner_of(whole, accessor) == "people-auditor"}

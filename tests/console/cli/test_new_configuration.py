@@ -168,7 +168,7 @@ def test_an_added_resource_of_each_kind_is_valid_and_tested(alone: Cli, folder: 
 
 def test_all_kinds_can_be_added_to_the_shop_and_change_nothing_else_in_it(alone: Cli, folder: Path) -> None:
     text = (SHOP / "catalog.yaml").read_text()
-    # As an editor writes it that ends no file with a line break.
+    # Some editors end no file with a line break.
     (folder / "catalog.yaml").write_text(text.rstrip("\n"))
     for kind in KINDS:
         assert add(alone, folder, kind, f"my-{kind}").exit_code == 0

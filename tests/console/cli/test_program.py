@@ -197,7 +197,7 @@ HEAVY = {
     *("pydantic", "httpx", "asyncio", "yaml", "ssl", "cryptography", "rich", "jinja2", "cedarpy", "http.client", "concurrent.futures"),
     *("temporalio", "sqlalchemy", "fastapi", "uvicorn", "hvac", "worker.main", "workflows"),
 }
-"""What takes long to load, or belongs to a server."""
+"""Modules that take long to load, or belong to a server."""
 
 
 REPORT = f"""

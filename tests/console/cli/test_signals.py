@@ -1,4 +1,4 @@
-"""A signal in the middle of a command ends it without a traceback, and leaves neither a terminal nor servers in a state of its own."""
+"""A signal in the middle of a command ends it without a traceback, restores the terminal, and leaves no server running."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Cut:
 async def cut(
     stack: Stack, settings: Settings, passwords: dict[str, str], people: dict[str, Human], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Cut]:
-    """Nothing that Vault told is new enough, and nobody waits for it for long."""
+    """No earlier answer of Vault is new enough, and callers do not wait for Vault for long."""
     for name in ("console.auth.page_sessions.CACHE_TTL_S", "console.auth.vault_directory.CACHE_TTL_S"):
         monkeypatch.setattr(name, 0.0)
     monkeypatch.setattr("console.auth.tokens.LAST_KNOWN_AFTER_S", 0.2)

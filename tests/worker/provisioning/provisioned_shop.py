@@ -96,7 +96,7 @@ class Emptied:
 
     def __init__(self, shop: Shop, home: Path) -> None:
         self._shop = shop
-        # Vault deletes a namespace slowly, and takes its name for as long.
+        # Vault deletes a namespace slowly, and its name is in use until then.
         self.namespace = f"planned-{next(NUMBERS)}"
         self.environment = dict(shop.environment)
         """What fills `${X}` of the catalog."""
@@ -109,7 +109,7 @@ class Emptied:
     def delete(self) -> None:
         """Delete the namespace after its last lease: OpenBao 2.7.2 ends in a panic if one is being revoked while its namespace disappears."""
         for mount in self.lists("sys/leases/lookup"):
-            # By force, because some tests leave users that Vault cannot drop.
+            # Revoke by force, because some tests leave users that Vault cannot drop.
             self.write(f"sys/leases/revoke-force/{mount.rstrip('/')}")
         until(lambda: not self.lists("sys/leases/lookup"), f"the leases of {self.namespace} are gone")
         self._shop.admin.delete(f"sys/namespaces/{self.namespace}")
@@ -127,7 +127,7 @@ class Emptied:
         return applied
 
     def changes(self) -> dict[str, tuple[str, ...]]:
-        """By path, the lines of what would be written now."""
+        """Return by path the lines of the data that would be written now."""
         return {step.path: step.lines for step in self.plan() if step.outcome in CHANGES}
 
     def write(self, path: str, **data: Any) -> None:

@@ -1,4 +1,4 @@
-"""What `vault export` writes sets an empty namespace up as `vault apply` does, by an administrator with je-admin.hcl alone."""
+"""What `vault export` writes sets up an empty namespace as `vault apply` does, by an administrator who has only je-admin.hcl."""
 
 from __future__ import annotations
 

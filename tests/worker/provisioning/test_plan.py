@@ -177,7 +177,7 @@ def test_shared_settings_of_vault_are_changed_only_with_the_option_change_shared
     (planned,) = (step for step in empty.plan() if step.path == "identity/oidc/config")
     assert planned.note == "shared: the issuer of every identity token; needs --change-shared"
     empty.apply()
-    # Now it is as it should be, and nobody needs to say so.
+    # Now the value is right, and the plan no longer mentions it.
     assert empty.command("vault", "apply").exit_code == 0
 
 

@@ -1,4 +1,4 @@
-"""People of a real SCIM server: all of its pages, what a wrong one gets, and `people sync --scim` from there into Vault."""
+"""People of a real SCIM server: all of its pages, the errors for a wrong one, and `people sync --scim` from there into Vault."""
 
 from __future__ import annotations
 

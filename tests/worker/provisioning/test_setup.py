@@ -219,7 +219,7 @@ def test_a_group_that_nobody_is_seeded_into_any_more_is_emptied_once_and_then_le
     shop.admin.delete(external)
     assert changes(shop.setup(people=PEOPLE)) == [path]
     assert not shop.admin.read_data(path)["member_entity_ids"]
-    # As people sync or an administrator does.
+    # People sync, or an administrator, writes such an entity.
     shop.admin.write(path, member_entity_ids=[lead])
     assert changes(shop.setup(people=PEOPLE)) == []
     assert shop.admin.read_data(path)["member_entity_ids"] == [lead]
@@ -426,14 +426,14 @@ def test_the_console_has_its_own_identity_and_key_even_if_it_logged_in_before(sh
 
     entity = shop.admin.read_data("identity/entity/name/je-console")
     assert login() == entity["id"]
-    # As in a Vault that was set up before the console had an identity: its login creates an entity.
+    # In a Vault that was set up before the console had an identity, the console's login creates an entity.
     shop.admin.delete("identity/entity/name/je-console")
     assert login() != entity["id"]
     shop.setup()
     renewed = shop.admin.read_data("identity/entity/name/je-console")["id"]
     assert login() == renewed
     assert shop.admin.read_data(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
-    # As after a theft: with its role gone, no earlier secret id works. The new role must log in as the same entity.
+    # After a theft the role is deleted, so that no earlier secret id works. The new role must log in as the same entity.
     shop.admin.delete("auth/approle/role/je-console")
     shop.setup()
     assert login() == renewed

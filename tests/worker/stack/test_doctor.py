@@ -381,8 +381,8 @@ def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(
 ) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
     found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP), is_production=is_production)))["targets"]
-    # Each once, however many places of the catalog name it.
-    told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
+    # Each setting is named once, however many places of the catalog use it.
+    told = "were not checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
     assert "the worker's environment variables" in found.remedy
 
@@ -448,7 +448,7 @@ def test_the_temporal_server_in_the_settings_is_checked_for_what_workflows_need(
     monkeypatch.setattr("justenough.adapters.temporal.SEARCH_ATTRIBUTES", ("JustEnoughState", "JustEnoughNew"))
     (bare,) = temporal_findings(Settings(temporal_address=address))
     assert (bare.level, bare.found.endswith("lacks the search attributes JustEnoughNew")) == ("warning", True)
-    # Nobody named one: the embedded stack's is checked elsewhere.
+    # The settings name no console; the embedded stack's console is checked elsewhere.
     assert list(temporal_findings(Settings())) == []
 
 

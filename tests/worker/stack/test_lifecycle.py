@@ -280,7 +280,7 @@ def test_a_vault_whose_initialisation_was_interrupted_is_initialised_anew(home: 
     stop_stack(places)
     token = first.admin_token_file.read_text(encoding="utf-8")
     assert not places.vault_initialising.exists()
-    # What an interruption leaves: it began, and nobody has its keys.
+    # An interruption leaves this: the initialisation has begun, and nobody has the keys.
     places.vault_initialising.touch()
     first.admin_token_file.unlink()
 
@@ -302,7 +302,7 @@ def test_a_vault_whose_keys_are_saved_keeps_its_data_whatever_was_interrupted(ho
 
     assert again.admin_token_file.read_text(encoding="utf-8") == token
     assert httpx.get(f"{again.vault}/v1/sys/mounts", headers={"X-Vault-Token": token}, timeout=60).status_code == 200
-    # Otherwise it would lose its data once somebody puts the token away.
+    # If the file stayed, Vault would lose its data once somebody moves the token away.
     assert not places.vault_initialising.exists()
 
 

@@ -80,7 +80,7 @@ def vault_findings(
                 if is_inactive(probe.status_code, probe.text):
                     text = f"{address} is a standby that reaches no active node"
                     yield DoctorFinding(
-                        "vault", "missing", text, "Wait until a node is active, and let the standbys reach its cluster_addr."
+                        "vault", "missing", text, "Wait until a node is active, and make sure that the standbys reach its cluster_addr."
                     )
                     return
             if pages_mount and health.status_code == 200:
