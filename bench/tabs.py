@@ -23,7 +23,7 @@ from bench.rendered import READER, SERVERS, page_session
 from bench.scratch import scratch_stack, tell
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER
 from justenough.adapters.store import Store
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 STREAM = re.compile(r'data-stream="([^"]+)"')
 REGION = re.compile(r'\sid="([^"]+)"[^>]*\sdata-region="(\w+)"')

@@ -24,9 +24,9 @@ from tests.support.people import Human, log_in
 from tests.support.shop import Shop
 from tests.support.shop_config import copy_shop
 from tests.support.xdist_scheduler import ByServers, rank
-from worker.stack import Stack, running_stack
+from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
-from worker.stack.stack_file import APPS, SERVERS
+from worker.stack.stack_file import APPS, SERVERS, Stack
 
 # How long one example takes says more about what else the machine does than about us.
 settings.register_profile("untimed", deadline=None)

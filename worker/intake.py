@@ -50,7 +50,6 @@ class Slots(CustomSlotSupplier):
             await self._changed.wait()
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002 - the SDK's signature
-        """Reserve a slot if there is one now."""
         with self._lock:
             if self._reserved >= self._number or not self._is_open():
                 return None

@@ -19,7 +19,9 @@ from worker.command_output import EXIT_DRIFT, EXIT_FAILED, EXIT_USAGE, CommandOu
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.settings import Settings
-    from worker.provisioning import AppliedWrite, PlannedWrite, ReadPeople
+    from worker.provisioning.admin_client import AppliedWrite
+    from worker.provisioning.people_source import ReadPeople
+    from worker.provisioning.plan import PlannedWrite
 
 MAX_FILE_BYTES = 256 * 1024**2
 """Larger than SCIM's JSON of 100,000 people. A device, or the wrong file, could fill the memory."""
@@ -53,7 +55,7 @@ class ProvisioningCommands:
 
     def plan(self) -> None:
         """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""
-        from worker.provisioning import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.provisioning.setup import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = self._read_settings(exit_code=EXIT_FAILED)
@@ -72,7 +74,7 @@ class ProvisioningCommands:
         ] = False,
     ) -> None:
         """Write into Vault what the catalog needs. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
-        from worker.provisioning import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.provisioning.setup import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = self._read_settings()
@@ -92,11 +94,11 @@ class ProvisioningCommands:
     ) -> None:
         """Write the files to set up Vault yourself, for review. Contacts no Vault."""
         from justenough.adapters.runtime.new_files import new_files  # noqa: PLC0415 - only this command writes files
-        from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.provisioning.setup import export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
         output, settings = self.output, self._read_settings()
         with exit_on_error(output, invalid_input=EXIT_USAGE):
-            files = export_vault(settings, ExportFormat(form))
+            files = export_vault(settings, form)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
@@ -151,7 +153,7 @@ class ProvisioningCommands:
         remove: RemoveOption = False,
     ) -> None:
         """Show what `people sync` would write into Vault, and write nothing. Exit 2 if anything would change."""
-        from worker.provisioning import plan_people  # noqa: PLC0415 - loads what setting up Vault needs
+        from worker.provisioning.people_sync import plan_people  # noqa: PLC0415 - loads what setting up Vault needs
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = self._read_settings(exit_code=EXIT_FAILED)
@@ -173,7 +175,7 @@ class ProvisioningCommands:
 
         Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack.
         """
-        from worker.provisioning import sync_people  # noqa: PLC0415 - loads what setting up Vault needs
+        from worker.provisioning.people_sync import sync_people  # noqa: PLC0415 - loads what setting up Vault needs
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = self._read_settings()
@@ -200,7 +202,7 @@ class ProvisioningCommands:
 def read_people_source(file: Path | None, scim: str | None, token_file: Path | None, groups: Sequence[str]) -> ReadPeople:
     """Return the people of a file or a SCIM server, or only those in some groups. Raises InvalidInput, GiveUp, RetryLater."""
     from justenough.domain.core.secret import Secret  # noqa: PLC0415 - loads pydantic
-    from worker.provisioning import fetch_scim, read_people, read_scim  # noqa: PLC0415 - loads what setting up Vault needs
+    from worker.provisioning.people_source import fetch_scim, read_people, read_scim  # noqa: PLC0415 - loads what setting up Vault needs
 
     if (file is None) == (scim is None):
         raise InvalidInput("people", (Problem("", "name either a file or a SCIM server (--scim URL --token-file FILE)"),))

@@ -15,8 +15,9 @@ from justenough.domain.core.secret import Secret
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.tcp_door import Door
 from tests.activities.vault_shop import EXAMPLE, PASSWORD, PASSWORD_HASH, Desk, Shop, open_desk
-from worker.provisioning import PersonSeed, VaultTarget, provision_vault
-from worker.stack import StackPaths, running_stack
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
+from worker.stack.control import running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
 

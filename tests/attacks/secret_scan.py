@@ -16,7 +16,7 @@ import httpx
 
 from tests.attacks.intruder import Intruder
 from tests.support.people import Human
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 VAULT_TOKEN = re.compile(rb"(?<![A-Za-z0-9_.])(?:s\.|hvs\.)[A-Za-z0-9]{24,}(?![A-Za-z0-9_.])")
 IDENTITY_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}")

@@ -22,7 +22,8 @@ from tests.attacks.secret_scan import ScanResult, all_places, scan
 from tests.attacks.test_canary import OWN, set_api_key
 from tests.support.people import Human
 from tests.support.shop import Shop, access
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

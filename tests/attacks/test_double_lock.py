@@ -16,8 +16,8 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.vault_names import job_role
 from tests.support.people import Human
 from tests.support.shop import Shop
-from worker.stack import Stack
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -15,7 +15,7 @@ from tests.support.people import Human
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, spec
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

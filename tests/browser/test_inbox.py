@@ -15,7 +15,7 @@ from playwright.async_api import Page, expect
 from tests.browser.rig import COLOURS, Foresee, Launch, Look, Open, check_axe, check_text_boxes, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

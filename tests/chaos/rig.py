@@ -27,11 +27,13 @@ from tests.chaos.forked_workers import ForkedWorker
 from tests.chaos.vault_gate import Gate
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.provisioning import VaultTarget, provision_vault
-from worker.stack import Stack, StackPaths, running_stack
+from worker.provisioning.setup import VaultTarget, provision_vault
+from worker.stack.control import running_stack
 from worker.stack.environment import own_environment
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import supervisor_of
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 SERVERS = ("temporal", "vault", "postgres", "console")
 MEND_TIMEOUT_S = 180.0

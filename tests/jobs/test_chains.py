@@ -12,7 +12,7 @@ from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.policy_samples import replay_entries, shop_rules
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.tls_vault import serve_tls_vault
 from worker.provisioning.admin_client import AdminClient, VaultNotReady
-from worker.stack import Stack, StackPaths
 from worker.stack.doctor.servers import clock_findings
 from worker.stack.doctor.vault import vault_findings
+from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -49,7 +50,7 @@ def environment(whole: Stack) -> dict[str, str | None]:
 
 def examine(environment: Mapping[str, str | None], **changed: str | None) -> Result:
     words = ("doctor", "--production", "-o", "json")
-    return CliRunner().invoke(program(), words, env={**environment, **changed}, prog_name="justenough")
+    return CliRunner().invoke(build_program(), words, env={**environment, **changed}, prog_name="justenough")
 
 
 def levels(done: Result) -> dict[str, set[str]]:
@@ -151,7 +152,7 @@ def test_a_vault_that_speaks_tls_while_we_do_not_ends_no_examination(tmp_path: P
         with pytest.raises(VaultNotReady, match=r"speaks TLS: write VAULT_ADDR with https://"), AdminClient(plain, Secret("s.token")):
             pass
         told = CliRunner().invoke(
-            program(), ["whoami"], env={"VAULT_ADDR": plain, "VAULT_TOKEN": "s.token", "JUSTENOUGH_CONSOLE_URL": plain}
+            build_program(), ["whoami"], env={"VAULT_ADDR": plain, "VAULT_TOKEN": "s.token", "JUSTENOUGH_CONSOLE_URL": plain}
         )
     assert (found.what, found.level, found.found) == ("vault", "missing", f"{plain} speaks TLS")
     assert told.stderr == f"error: Vault at {plain} speaks TLS\nWrite its address with https://\n"

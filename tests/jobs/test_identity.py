@@ -31,9 +31,10 @@ from tests.support.claims import claim_job
 from tests.support.identity_verifier import alter_claims, verify_identity
 from tests.support.people import Human
 from tests.support.shop import Shop, spec
-from worker.provisioning import WriteOutcome, provision_vault
-from worker.stack import Stack
+from worker.provisioning.admin_client import WriteOutcome
+from worker.provisioning.setup import provision_vault
 from worker.stack.seed import vault_to_set_up
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.support.plain_http import NO_TLS
 from tests.support.wait import pause, until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
 ACCEPTED_STATUSES = {200, 202}

@@ -171,7 +171,6 @@ class AdminClient:
         return first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
 
     def make_private(self, file: Path) -> None:
-        """Make a login file readable only by its owner."""
         file.chmod(0o600)
 
     def write_login(self, role: str, file: Path, *, role_id: str, current: Mapping[str, Any]) -> None:

@@ -60,7 +60,6 @@ def supervise(
 
 
 def make_home(places: StackPaths) -> None:
-    """Create the home, and the folders that every start needs."""
     # PostgreSQL's account must be able to pass through the home, but not to list it.
     make_private_folder(places.home, mode=0o711)
     for folder in (places.run, places.logs):

@@ -39,8 +39,6 @@ RETRY_DELAY_S = 0.5
 
 
 class IdentityTokenAuth(httpx.Auth):
-    """Sends the person's identity token with each request."""
-
     def __init__(self, session: CliSession) -> None:
         self._session = session
 
@@ -55,8 +53,6 @@ class IdentityTokenAuth(httpx.Auth):
 
 
 class ConsoleApiClient:
-    """Calls a console's API as the logged-in person."""
-
     def __init__(self, session: CliSession) -> None:
         if session.addresses.console is None:
             raise Failure("the console's address is unknown: no stack is running here", hint=f"{ADDRESS_HINT}{profile_hint()}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.render.output import note
+from console.cli.render.table import LONG_ID
 from console.presentation.status_badges import state_word
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from console.cli.json_object import Json
 
 LAST = "@last"
-WHOLE_ID = re.compile(r"[jrc]-[a-z0-9]{1,8}-[0-9a-hjkmnp-tv-z]{26}(-\d+(\.\d+)?)?")
 ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(\.\d+)?)?")
 """Matches an id, or at least its beginning with kind and time."""
 IdKind = Literal["job", "request", "credential"]
@@ -45,7 +45,7 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
 
 def _is_whole(text: str) -> bool:
     """Whether there is nothing to look up: the text is a whole id, or empty."""
-    return WHOLE_ID.fullmatch(text) is not None or not text.strip()
+    return LONG_ID.fullmatch(text) is not None or not text.strip()
 
 
 def _require_kind(letter: str, text: str) -> None:

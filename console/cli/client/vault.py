@@ -42,8 +42,6 @@ class ConsoleIdentityToken:
 
 
 class PersonVaultClient:
-    """Calls Vault as the person who logs in."""
-
     def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
             raise Failure("Vault's address is unknown", hint=ADDRESS_HINT)

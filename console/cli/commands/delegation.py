@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment, require_reason
 from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
 from console.cli.options import command_group
@@ -43,13 +43,12 @@ def create(
     justenough delegation create --to chief2 --for 5d --reason "on holiday"
 
     """
-    from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
-    from justenough.domain.approvals.statements import DelegationStatement  # noqa: PLC0415
+    from justenough.domain.approvals.statements import DelegationStatement  # noqa: PLC0415 - only this command signs
 
-    why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
+    why, seconds = require_reason(reason), parse_duration_option("--for", time)
     api, now = connect_api(), datetime.now(UTC)
     statement = DelegationStatement(
-        delegate=answer_requests.approver_by_login(api, delegate)["id"],
+        delegate=api.get(f"/people/{path_segment(delegate)}")["id"],
         reason=why,
         person=api.session.identity_token().entity,
         issued_at=now,

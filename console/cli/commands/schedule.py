@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import IdempotencyKey, path_segment
+from console.cli.arguments import IdempotencyKey, path_segment, require_reason
 from console.cli.client.connect import connect_api
 from console.cli.json_object import Json
 from console.cli.options import command_group
@@ -53,8 +53,6 @@ def pause(
     justenough schedule pause nightly-reconcile --reason "the shop is closed"
 
     """
-    from console.cli.client.answer_requests import require_reason  # noqa: PLC0415 - loads what most commands do without
-
     _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True))
 
 

@@ -107,7 +107,7 @@ def emit_revocation(
 def print_table(header: Cells, rows: Sequence[Cells], *, optional: Sequence[str] = ()) -> None:
     """Print a table as the options say. On a terminal it fits: `optional` columns are left out, ids shortened and the last column cut."""
     options = current_options()
-    layout = TableLayout(terminal.columns(), options.columns, options.sort, is_wide=options.wide, optional=optional)
+    layout = TableLayout(None if options.wide else terminal.columns(), options.columns, options.sort, optional=optional)
     for line in table_lines(header, rows, layout, paint=with_state_colour):
         terminal.write_line(line)
 
@@ -141,10 +141,8 @@ def count_label(number: int, singular: str, plural: str = "") -> str:
 
 
 def join_values(values: Iterable[object]) -> str:
-    """Join several values for one cell."""
     return ", ".join(map(str, values))
 
 
 def join_pairs(values: Json) -> str:
-    """Join the pairs of a flat map for one cell."""
     return join_values(f"{name}={value}" for name, value in values.items())

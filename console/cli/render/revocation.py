@@ -41,7 +41,6 @@ def job_report(job: Json) -> Json:
 
 
 def _cause_step(failures: Iterable[str]) -> str:
-    """Return what to do about the cause of failed revocations."""
     return end_session_advice(failures) or "See which server is down: justenough doctor"
 
 
@@ -93,7 +92,6 @@ def job_verdict(job: Json) -> str:
 
 
 def revocation_text(job: Json) -> str:
-    """Return the word of the state of a job's revocation."""
     return revocation_word(job["revocation"]["state"], has_ended=job["state"] in ENDED_JOB_STATES)
 
 

@@ -24,7 +24,7 @@ from tests.support.new_people import log_in_newcomer
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -16,7 +16,7 @@ from mcp.server import MCPServer
 
 from tests.activities.broker.shop_agent import launch_agent, serve_scripted_model
 from tests.support.people import Human
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -17,7 +17,8 @@ from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 SHOPS = {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}

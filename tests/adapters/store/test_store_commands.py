@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from tests.adapters.store.conftest import RUNTIME_ROLE, as_role, database
 from tests.adapters.store.pgbouncer import running_pgbouncer
 
@@ -30,7 +30,7 @@ def url(postgres_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(*command: str) -> Result:
-    return CliRunner().invoke(program(), command)
+    return CliRunner().invoke(build_program(), command)
 
 
 def findings() -> dict[str, tuple[str, str]]:

@@ -31,7 +31,7 @@ from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
 from tests.triggers.event_sender import Sender, event
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 PUBLIC = {"GET /livez", "GET /readyz", "GET /metrics", "GET /.well-known/jwks.json", "GET /.well-known/openid-configuration"}
 """For whoever watches, and for whoever verifies. Beside these only /openapi.json, which is no operation of its own."""

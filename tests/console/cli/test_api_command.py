@@ -17,7 +17,7 @@ from tests.console.cli.conftest import ROOT, Cli, write_spec
 from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

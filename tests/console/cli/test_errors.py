@@ -26,7 +26,7 @@ from tests.console.cli.conftest import ROOT, Cli
 from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
 from tests.support.tls_authority import create_authority
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 EVERY = [
     *(

@@ -24,7 +24,7 @@ from console.cli.profiles import LoginMethod
 from justenough.domain.core.secret import Secret
 from tests.console.cli.conftest import Cli, run_on_terminal
 from tests.support.canned_server import serve_canned_answers
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

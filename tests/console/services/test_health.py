@@ -38,7 +38,8 @@ from justenough.domain.readmodel.views import WorkerView
 from tests.console.served_console import Served
 from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.plain_http import NO_TLS
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 HANGS_S = 60
 QUEUE = "justenough-polled"

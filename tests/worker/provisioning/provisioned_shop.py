@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
@@ -23,7 +23,9 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
 from tests.support.http_client import shared_client
 from tests.support.wait import until
-from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, VaultTarget, WriteOutcome, plan_vault, provision_vault
+from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
+from worker.provisioning.plan import PlannedWrite
+from worker.provisioning.setup import PersonSeed, VaultTarget, plan_vault, provision_vault
 
 NUMBERS = count(1)
 CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
@@ -152,7 +154,7 @@ class Emptied:
         ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
         kept = {name: value for name, value in self._shop.environment.items() if name not in gone}
         environment = {**gone, **kept, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env}
-        return CliRunner().invoke(program(), words, env=environment, prog_name="justenough")
+        return CliRunner().invoke(build_program(), words, env=environment, prog_name="justenough")
 
     def policies(self) -> list[str]:
         names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]

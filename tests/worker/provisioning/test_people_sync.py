@@ -21,17 +21,11 @@ from justenough.domain.core.secret import Secret
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.provisioning import (
-    AppliedWrite,
-    PlannedWrite,
-    ReadPeople,
-    VaultNotReady,
-    WriteOutcome,
-    people_sync,
-    plan_people,
-    read_people,
-    sync_people,
-)
+from worker.provisioning import people_sync
+from worker.provisioning.admin_client import AppliedWrite, VaultNotReady, WriteOutcome
+from worker.provisioning.people_source import ReadPeople, read_people
+from worker.provisioning.people_sync import plan_people, sync_people
+from worker.provisioning.plan import PlannedWrite
 
 pytestmark = pytest.mark.servers
 

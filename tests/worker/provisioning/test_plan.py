@@ -9,7 +9,7 @@ import pytest
 
 from justenough.domain.core.errors import InvalidInput
 from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, config_with
-from worker.provisioning import WriteOutcome
+from worker.provisioning.admin_client import WriteOutcome
 
 pytestmark = pytest.mark.servers
 

@@ -16,7 +16,8 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.provisioning import fetch_scim, people_source, read_scim
+from worker.provisioning import people_source
+from worker.provisioning.people_source import fetch_scim, read_scim
 from worker.provisioning_commands import read_people_source
 
 

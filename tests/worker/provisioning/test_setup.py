@@ -17,8 +17,8 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
-from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, VaultTarget, WriteOutcome, provision_vault
-from worker.provisioning.admin_client import AdminClient
+from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
 from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers

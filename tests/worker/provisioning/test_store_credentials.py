@@ -26,7 +26,7 @@ from justenough.services.open_store import MIN_REJECTED_AGE_S, VaultLogins, open
 from tests.adapters.store.event_samples import job_id, submission
 from tests.support.wait import until
 from tests.worker.provisioning.provisioned_shop import NUMBERS, Emptied, Shop
-from worker.provisioning import WriteOutcome
+from worker.provisioning.admin_client import WriteOutcome
 from worker.stack.doctor.store import store_findings
 
 pytestmark = pytest.mark.servers

