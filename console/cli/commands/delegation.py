@@ -9,6 +9,7 @@ import typer
 
 from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment, require_reason
 from console.cli.client.connect import connect_api
+from console.cli.completion import MAX_FETCHED, complete_items
 from console.cli.json_object import Json
 from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
@@ -57,8 +58,13 @@ def create(
     _print_delegation(api.post("/delegations", api.session.sign_statement(statement)))
 
 
+complete_delegation = complete_items("/delegations", lambda item: f"{item['person']} to {item['delegate']}", limit=MAX_FETCHED)
+
+
 @app.command("end")
-def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.")]) -> None:
+def end(
+    delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.", autocompletion=complete_delegation)],
+) -> None:
     """End a delegation now."""
     _print_delegation(connect_api().delete(f"/delegations/{path_segment(delegation)}"))
 

@@ -46,14 +46,14 @@ async def decision_signals(served: Served, job: str) -> list[Any]:
 async def test_a_valid_decision_reaches_the_workflow_as_signed_and_is_shown_once_counted(served: Served) -> None:
     request = await served.launch_and_request()
     answering = asyncio.create_task(decide(served, "lead", request))
-    while not await decision_signals(served, request["job_id"]):
+    while not (signals := await decision_signals(served, request["job_id"])):
         assert not answering.done()
-    served.record_answer(request, "lead")
+    (signed,) = signals
+    served.record_answer(request, "lead", signed=signed)
     answer = await answering
     assert answer.status_code == 200, answer.text
     assert answer.json()["state"] == "approved"
     assert [approval["approver"] for approval in answer.json()["approvals"]] == ["lead"]
-    (signed,) = await decision_signals(served, request["job_id"])
     assert signed["statement"]["person"] == served.people["lead"].id
     assert signed["signature"].startswith("vault:v1:")
 

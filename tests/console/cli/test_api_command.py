@@ -205,6 +205,10 @@ def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, j
     assert complete(cli, "justenough credential list --state ac") == ["active"]
     assert complete(cli, "justenough --profile ops job list --resource orders") == ["orders-db"]
     assert "lead" in complete(cli, "justenough --profile le")
+    assert complete(cli, "justenough --profile ops schedule pause ni") == ["nightly-reconcile"]
+    made = cli.run("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", "-o", "name", who="lead").stdout.strip()
+    assert made in complete(cli, "justenough --profile lead delegation end ")
+    cli.run("delegation", "end", made, who="lead")
 
 
 def test_a_second_press_of_tab_does_not_ask_the_console_again(fresh: Cli, cli: Cli, whole: Stack) -> None:
